@@ -17,15 +17,33 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .heads import summarise as summarise
     from .heads import top_heads as top_heads
     from .interventions.ablation import ablate as ablate
+    from .interventions.ablation import ablation_curve as ablation_curve
+    from .interventions.ablation import knock_out as knock_out
+    from .interventions.attributing import attribution as attribution
+    from .interventions.edits import Add as Add
+    from .interventions.edits import FromRun as FromRun
+    from .interventions.edits import KnockOut as KnockOut
     from .interventions.edits import Mean as Mean
+    from .interventions.edits import Resample as Resample
+    from .interventions.edits import Scale as Scale
     from .interventions.edits import Zero as Zero
+    from .interventions.engine import sweep as sweep
+    from .interventions.lasting import edited as edited
+    from .interventions.patching import patch as patch
+    from .interventions.paths import path_patch as path_patch
     from .loading import load as load
     from .metrics import icl_score as icl_score
+    from .metrics import kl_to as kl_to
     from .metrics import label_accuracy as label_accuracy
     from .metrics import logit_difference as logit_difference
+    from .metrics import loss as loss
     from .metrics import loss_by_position as loss_by_position
+    from .metrics import probability as probability
     from .metrics import repeat_loss as repeat_loss
     from .page import write_report as write_report
+    from .plots.curves import curve_plot as curve_plot
+    from .plots.curves import exact_plot as exact_plot
+    from .plots.effects import effect_map as effect_map
     from .plots.figures import head_map as head_map
     from .plots.figures import loss_plot as loss_plot
     from .plots.views import attention_view as attention_view
@@ -34,11 +52,13 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .prompts import few_shot as few_shot
     from .prompts import pairs as pairs
     from .prompts import repeated_tokens as repeated_tokens
+    from .prompts import with_answers as with_answers
     from .prompts import word_episodes as word_episodes
     from .scorers.attention import duplicate_token as duplicate_token
     from .scorers.attention import induction as induction
     from .scorers.attention import prefix_matching as prefix_matching
     from .scorers.attention import previous_token as previous_token
+    from .scorers.direct import direct_effect as direct_effect
     from .scorers.labels import demonstration_weights as demonstration_weights
     from .scorers.labels import label_attention as label_attention
     from .scorers.masked import AttentionScorer as AttentionScorer
@@ -53,7 +73,15 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
     # module -> its public names, in the order of the README
     _CONTENTS = {
         "loading": ("load",),
-        "prompts": ("Prompts", "as_prompts", "repeated_tokens", "few_shot", "word_episodes", "pairs"),
+        "prompts": (
+            "Prompts",
+            "as_prompts",
+            "repeated_tokens",
+            "few_shot",
+            "word_episodes",
+            "pairs",
+            "with_answers",
+        ),
         "scorers.masked": ("observe", "AttentionScorer"),
         "scorers.stream": ("patterns",),
         "scorers.attention": (
@@ -65,11 +93,28 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "scorers.labels": ("label_attention", "demonstration_weights"),
         "scorers.values": ("copying",),
         "scorers.ov": ("ov_eigenvalues",),
+        "scorers.direct": ("direct_effect",),
         "heads": ("Head", "summarise", "head_table", "top_heads", "random_heads", "compare"),
-        "metrics": ("loss_by_position", "repeat_loss", "icl_score", "logit_difference", "label_accuracy"),
-        "interventions.ablation": ("ablate",),
-        "interventions.edits": ("Zero", "Mean"),
+        "metrics": (
+            "loss_by_position",
+            "icl_score",
+            "repeat_loss",
+            "loss",
+            "logit_difference",
+            "probability",
+            "kl_to",
+            "label_accuracy",
+        ),
+        "interventions.ablation": ("ablate", "ablation_curve", "knock_out"),
+        "interventions.patching": ("patch",),
+        "interventions.paths": ("path_patch",),
+        "interventions.attributing": ("attribution",),
+        "interventions.lasting": ("edited",),
+        "interventions.engine": ("sweep",),
+        "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
         "plots.figures": ("head_map", "loss_plot"),
+        "plots.effects": ("effect_map",),
+        "plots.curves": ("curve_plot", "exact_plot"),
         "plots.views": ("attention_view",),
         "page": ("write_report",),
     }

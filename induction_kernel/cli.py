@@ -1,7 +1,7 @@
-"""What can be done without writing Python? `induction-kernel report`, `score` and `train`.
+"""What can be done without writing Python? `induction-kernel report`, `score`, `ablate`, `patch` and `train`.
 
 Only typer is imported here; everything else when a command runs, so that `--help` answers at once. It measures
-nothing itself.
+nothing itself; what the commands print and write is made in `printing`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ MODEL_HELP = "tiny (the embedded model), a local Hugging Face folder, a .gguf fi
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the default is TransformerLens' choice")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64")]
+Out = Annotated[
+    Path | None, typer.Option(help="also write a figure (.html), every number (.nc) or a table (.csv)")
+]
+Top = Annotated[int, typer.Option(help="rows of a table", min=1)]
 
 
 class Scorer(StrEnum):
@@ -41,6 +45,28 @@ class Format(StrEnum):
     csv = "csv"
     json = "json"
     netcdf = "netcdf"
+
+
+class By(StrEnum):
+    """What the effects of `patch` are by."""
+
+    layer = "layer"
+    head = "layer,head"
+    position = "layer,position"
+    head_and_position = "layer,head,position"
+
+
+class EditName(StrEnum):
+    """What stands in the place of removed heads."""
+
+    mean = "mean"
+    zero = "zero"
+
+
+class HoldName(StrEnum):
+    """What is held while heads are removed."""
+
+    patterns = "patterns"
 
 
 def _version(asked: bool) -> None:
@@ -98,7 +124,7 @@ def score(
         Format, typer.Option(help="table: the strongest; csv, json: every head; netcdf: every prompt")
     ] = Format.table,
     out: Annotated[Path | None, typer.Option(help="a file instead of the terminal; netcdf needs one")] = None,
-    top: Annotated[int, typer.Option(help="rows of a table", min=1)] = 10,
+    top: Top = 10,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
@@ -115,11 +141,17 @@ def score(
     def run() -> None:
         if format is Format.netcdf and out is None:
             raise ValueError("netcdf is a binary format: say where to, with --out heads.nc")
-        results = _scores(_loaded(model, device, dtype), scorer or [Scorer.induction])
+        import induction_kernel
+
+        from . import printing
+
+        names = dict.fromkeys(name.value for name in scorer or [Scorer.induction])
+        loaded = _loaded(model, device, dtype)
+        results = {name: getattr(induction_kernel, name)(loaded) for name in names}
         if format is Format.netcdf and out is not None:
-            _write_netcdf(results, out)
+            printing.write_netcdf(results, out)
             return
-        text = _TEXTS[format](results, top)
+        text = printing.TEXTS[format.value](results, top)
         if out is None:
             typer.echo(text)
             return
@@ -127,6 +159,110 @@ def score(
 
         with replacing(out) as part:
             part.write_text(text + "\n", encoding="utf-8")
+
+    _sentence_instead_of_traceback(run)
+
+
+@app.command()
+def ablate(
+    model: Model = "tiny",
+    heads: Annotated[
+        str | None, typer.Option(help='heads to remove together, in this order, like "L1H7,L1H1"')
+    ] = None,
+    edit: Annotated[EditName, typer.Option(help="what stands in a head's place")] = EditName.mean,
+    prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
+    seed: Annotated[int, typer.Option(help="of the prompts and the random heads")] = 0,
+    hold: Annotated[
+        HoldName | None, typer.Option(help="hold every attention pattern, so that only values move")
+    ] = None,
+    out: Out = None,
+    top: Top = 10,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Remove heads: how much worse are repeated tokens predicted?
+
+    Each head in turn, or those of --heads together, beside random other heads of their layers.
+
+    \b
+    Examples:
+      induction-kernel ablate
+      induction-kernel ablate gpt2 --prompts 4 --out map.html
+      induction-kernel ablate tiny --heads L1H7,L1H1
+      induction-kernel ablate tiny --hold patterns --out effects.csv
+    """
+
+    def run() -> None:
+        from . import printing
+
+        write = printing.writer(out)
+        from .interventions.edits import Mean, Zero
+
+        loaded = _loaded(model, device, dtype)
+        options: dict[str, Any] = {
+            "edit": Zero() if edit is EditName.zero else Mean(),
+            "hold": None if hold is None else hold.value,
+        }
+        found, text = printing.ablated(loaded, heads, prompts=prompts, seed=seed, top=top, **options)
+        typer.echo(text)
+        write(found, _effects_drawn if heads is None else _curve_drawn)
+
+    _sentence_instead_of_traceback(run)
+
+
+@app.command()
+def patch(
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] CLEAN CORRUPTED",
+            help="two prompts of as many tokens, or two text files with a prompt a line; before them, if it is "
+            f"not tiny, the model: {MODEL_HELP}",
+        ),
+    ],
+    answers: Annotated[
+        str,
+        typer.Option(
+            help='right and wrong next token, " Mary, John" with their blanks; or a file, a pair a line'
+        ),
+    ],
+    site: Annotated[
+        str, typer.Option(help="what is patched; z, q, k, v, pattern, mlp_out, ...")
+    ] = "resid_pre",
+    by: Annotated[By, typer.Option(help="what the effects are by")] = By.position,
+    noising: Annotated[
+        bool, typer.Option("--noising", help="patch the corrupted run into the clean one instead")
+    ] = False,
+    out: Out = None,
+    top: Top = 10,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Patch the clean run into the corrupted one: where does the difference between their answers come in?
+
+    \b
+    Examples:
+      induction-kernel patch "fox dax ; apple wug ; fox" "apple dax ; fox wug ; fox" --answers " dax, wug"
+      induction-kernel patch gpt2 clean.txt corrupted.txt --answers answers.txt --out patch.html
+      induction-kernel patch gpt2 clean.txt corrupted.txt --answers " Mary, John" --site z --by layer,head
+    """
+
+    def run() -> None:
+        from . import printing
+
+        if len(texts) not in (2, 3):
+            raise ValueError(
+                f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: quote a prompt with blanks"
+            )
+        write = printing.writer(out)
+        clean, corrupted = (printing.lines(text) for text in texts[-2:])
+        wanted = printing.answer_pairs(answers, len(clean))
+        loaded = _loaded(texts[0] if len(texts) == 3 else "tiny", device, dtype)
+        found, text = printing.patched(
+            loaded, clean, corrupted, wanted, site=site, by=by.value.split(","), noising=noising, top=top
+        )
+        typer.echo(text)
+        write(found, _effects_drawn)
 
     _sentence_instead_of_traceback(run)
 
@@ -175,55 +311,13 @@ def _loaded(model: str, device: str | None, dtype: str | None) -> Any:
     return load(model, **kwargs)
 
 
-def _scores(model: Any, names: list[Scorer]) -> dict[str, Any]:
-    import induction_kernel
+def _effects_drawn(found: Any) -> Any:
+    from .plots.effects import effect_map
 
-    return {name.value: getattr(induction_kernel, name.value)(model) for name in dict.fromkeys(names)}
-
-
-def _summaries(results: dict[str, Any]) -> Any:
-    """A data frame with a row a head and scorer, strongest first."""
-    import pandas as pd
-
-    from .heads import summarise
-
-    frames = []
-    for name, scores in results.items():
-        frame = summarise(scores).reset_coords("name").to_dataframe().reset_index()
-        frame.insert(0, "method", name)
-        frames.append(frame.drop(columns=["scorer", "tested"], errors="ignore").sort_values("rank"))
-    return pd.concat(frames, ignore_index=True)
+    return effect_map(found)
 
 
-def _table(results: dict[str, Any], top: int) -> str:
-    from .heads import head_table
+def _curve_drawn(found: Any) -> Any:
+    from .plots.curves import curve_plot
 
-    parts = []
-    for method, scores in results.items():
-        text = head_table(scores, top).to_string(float_format=lambda value: f"{value:.3f}", index_names=False)
-        parts.append(f"{method}: {scores.attrs['title']}\n{text}")
-    return "\n\n".join(parts)
-
-
-def _csv(results: dict[str, Any], _: int) -> str:
-    return _summaries(results).to_csv(index=False).rstrip("\n")
-
-
-def _json(results: dict[str, Any], _: int) -> str:
-    return _summaries(results).to_json(orient="records", indent=1)
-
-
-_TEXTS = {Format.table: _table, Format.csv: _csv, Format.json: _json}
-
-
-def _write_netcdf(results: dict[str, Any], out: Path) -> None:
-    """One scorer: a plain file; several: a group each."""
-    import xarray as xr
-
-    from .files import replacing
-
-    with replacing(out) as part:
-        if len(results) == 1:
-            next(iter(results.values())).to_netcdf(part, engine="h5netcdf")
-        else:
-            xr.DataTree.from_dict(results).to_netcdf(part, engine="h5netcdf")
+    return curve_plot(found)

@@ -1,8 +1,11 @@
 """How well does the model predict? What is measured on logits, and functions that run the model for it.
 
-Losses are in nats, computed in float32 or better. Convention everywhere: `loss[:, i]` is the loss of predicting
-token i + 1 from tokens 0..i. It edits nothing: see `interventions`.
+A metric says which positions it reads, and of which tokens: nothing else need be computed. Losses are in nats,
+computed in float32 or better. Convention everywhere: `loss[:, i]` is the loss of predicting token i + 1 from
+tokens 0..i. It edits nothing: see `interventions`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from .model import Hook, Model, batches, describe, full_precision, run, sizes
@@ -20,11 +22,19 @@ from .prompts.repeats import default_bos
 
 __all__ = [
     "Metric",
+    "MetricLike",
+    "as_metric",
     "icl_score",
+    "kl_to",
     "label_accuracy",
     "logit_difference",
+    "loss",
     "loss_by_position",
     "measured",
+    "one_a_prompt",
+    "probability",
+    "read_off",
+    "reading",
     "repeat_loss",
 ]
 
@@ -36,21 +46,31 @@ class Metric:
     Attributes:
         name: as the result's `method`.
         unit: "nats", "logits", "share".
-        measure: `(logits[prompt, position, vocab], prompts) -> [prompt]`.
+        measure: `(found[prompt, read, target], prompts) -> [prompt]`. `read` counts the positions read, in order
+            (NaN beyond a prompt's own number of them); `target` is the vocabulary where there are no `targets`.
+        reads: `prompts -> bool [prompt, position]`; None to read all of them, padding too.
+        targets: `prompts -> ids [prompt, target]`, the same at every position, or `[prompt, position, target]`; None
+            for whole logits.
+        normalised: whether `found` is log-probabilities (in nats) or logits; only where there are targets.
         without: what the value is where the ability measured is absent (e.g. the loss of the first copy): an
             ablation's effect can then be given as the share of the difference. None where there is no such
             value.
         prompts: what to run on by default, from the model.
+        part: `slice -> Metric`, the metric of some of the prompts, where it holds something of each; else None.
     """
 
     name: str
     unit: str
     measure: Callable[[Tensor, Prompts], Tensor]
-    without: Callable[[Tensor, Prompts], Tensor] | None = None
+    reads: Callable[[Prompts], Tensor] | None = None
+    targets: Callable[[Prompts], Tensor] | None = None
+    normalised: bool = True
+    without: Metric | None = None
     prompts: Callable[[Model], Prompts] | None = None
+    part: Callable[[slice], Metric] | None = None
 
     def __repr__(self) -> str:
-        return f"Metric({self.name!r}, in {self.unit})"
+        return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
 
     def __call__(self, model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
         """Run the model and measure.
@@ -81,62 +101,155 @@ class Metric:
         return self.prompts(model)
 
 
+MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
+
+
+def as_metric(metric: MetricLike) -> Metric:
+    """A metric as it is; a function `(logits[prompt, position, vocab], prompts) -> [prompt]` as one that reads all.
+
+    Raises:
+        TypeError: neither.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    if not callable(metric) or isinstance(metric, type):
+        raise TypeError(
+            f"wanted a metric like repeat_loss, or a function of logits and prompts, got {metric!r}"
+        )
+    return Metric(getattr(metric, "__name__", "metric"), "", metric)
+
+
 def measured(
     model: Model,
     prompts: Prompts,
-    metric: Metric | Callable[[Tensor, Prompts], Tensor],
+    metric: MetricLike,
     *,
     hooks: Sequence[Hook] = (),
     batch_size: int | None = None,
 ) -> dict[str, np.ndarray]:
     """`value` (and `without`) per prompt, with these hooks on the model."""
-    named = isinstance(metric, Metric)
-    measures = {"value": metric.measure, "without": metric.without} if named else {"value": metric}
+    metric = as_metric(metric)
+    measures = {"value": metric} | ({} if metric.without is None else {"without": metric.without})
     parts: dict[str, list[Tensor]] = {}
     for rows in batches(
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
+        readings = {key: reading(part_of(each, rows), batch) for key, each in measures.items()}
         logits = run(model, batch.tokens, hooks).cpu()
-        for key, measure in measures.items():
-            if measure is not None:
-                parts.setdefault(key, []).append(_one_a_prompt(measure(logits, batch), len(batch)))
-    values = {key: torch.cat(part).double().numpy() for key, part in parts.items()}
-    if not np.isfinite(values["value"]).all():
-        row = int(np.isfinite(values["value"]).argmin())
+        for key, wanted in readings.items():
+            parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
+    return {key: torch.cat(part).double().numpy() for key, part in parts.items()}
+
+
+def part_of(metric: Metric, rows: slice) -> Metric:
+    """The metric of these prompts."""
+    return metric if metric.part is None else metric.part(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a metric reads of one batch of prompts.
+
+    Attributes:
+        metric: the metric, of these prompts.
+        prompts: the batch.
+        positions: `[prompt, read]`, the positions read; a prompt's first again beyond its own number of them.
+        there: `[prompt, read]` bool, False beyond a prompt's own number.
+        ids: `[prompt, read, target]`; None for whole logits.
+    """
+
+    metric: Metric
+    prompts: Prompts
+    positions: Tensor
+    there: Tensor
+    ids: Tensor | None
+
+
+def reading(metric: Metric, prompts: Prompts) -> Reading:
+    """What the metric reads of these prompts.
+
+    Raises:
+        ValueError: prompts that lack what is measured.
+    """
+    shape = prompts.tokens.shape
+    reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
+    if reads.shape != shape or not bool(reads.any(1).all()):
+        row = 0 if reads.shape != shape else int(reads.any(1).int().argmin())
+        raise ValueError(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
+    most = int(reads.sum(1).max())
+    order = torch.argsort((~reads).int(), dim=1, stable=True)[:, :most]
+    there = reads.gather(1, order)
+    positions = torch.where(there, order, order[:, :1])
+    if metric.targets is None:
+        return Reading(metric, prompts, positions, there, None)
+    ids = metric.targets(prompts)
+    if ids.ndim == 2:
+        ids = ids[:, None].expand(-1, most, -1)
+    else:
+        ids = ids.gather(1, positions[..., None].expand(-1, -1, ids.shape[2]))
+    return Reading(metric, prompts, positions, there, ids)
+
+
+def read_off(logits: Tensor, wanted: Reading) -> Tensor:
+    """`found[prompt, read, target]` of whole logits `[prompt, position, vocab]`."""
+    if wanted.metric.reads is None and wanted.ids is None:
+        return logits
+    n = torch.arange(len(logits))[:, None]
+    found = logits[n, wanted.positions]
+    if wanted.ids is not None:
+        found = full_precision(found)
+        chosen = found.gather(-1, wanted.ids)
+        found = chosen - found.logsumexp(-1, keepdim=True) if wanted.metric.normalised else chosen
+    return found.masked_fill(~wanted.there[..., None], torch.nan)
+
+
+def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
+    """The metric of what was found, checked: `[prompt]`, finite.
+
+    Raises:
+        ValueError: another shape, or numbers that are not finite.
+    """
+    values, n = wanted.metric.measure(found, wanted.prompts), len(wanted.prompts)
+    if not isinstance(values, Tensor) or values.shape != (n,):
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"wanted a metric that returns one number a prompt [{n}], got {got}")
+    values = values.detach()
+    if not bool(values.isfinite().all()):
+        row = int(values.isfinite().int().argmin())
         raise ValueError(
-            f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model (or in the edit)"
+            f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
+            "(or in the edit), or for a division by zero in the metric"
         )
     return values
 
 
-def _one_a_prompt(values: Any, n: int) -> Tensor:
-    if not isinstance(values, Tensor) or values.shape != (n,):
-        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"wanted a metric that returns one number a prompt [{n}], got {got}")
-    return values.detach()
+def _following(prompts: Prompts) -> Tensor:
+    """The next token at every position `[prompt, position, 1]`; the last has none and is never read."""
+    return prompts.tokens.roll(-1, 1)[..., None]
 
 
-def next_token_losses(
-    logits: Float[Tensor, "prompt position vocab"], prompts: Prompts
-) -> Float[Tensor, "prompt position"]:
-    """`[prompt, position]` in nats; NaN at the last position of a prompt and in padding."""
-    logits = full_precision(logits)
-    following = prompts.tokens.roll(-1, 1)
-    loss = logits.logsumexp(-1) - logits.gather(-1, following[..., None])[..., 0]
-    last = torch.arange(loss.shape[1]) >= prompts.lengths[:, None] - 1
-    return loss.masked_fill(last, torch.nan)
+def _has_next(prompts: Prompts) -> Tensor:
+    return torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None] - 1
 
 
-def _second_copy_loss(logits: Tensor, prompts: Prompts) -> Tensor:
+def _last(prompts: Prompts) -> Tensor:
+    """Each prompt's last token, bool `[prompt, position]`."""
+    return torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1
+
+
+def _mean_loss(found: Tensor, _: Prompts) -> Tensor:
+    return -found[..., 0].nanmean(1)
+
+
+def _second_copy(prompts: Prompts) -> Tensor:
     _check_repeats(prompts)
-    return next_token_losses(logits, prompts).masked_fill(~prompts.scored, torch.nan).nanmean(1)
+    return prompts.scored & _has_next(prompts)
 
 
-def _first_copy_loss(logits: Tensor, prompts: Prompts) -> Tensor:
+def _first_copy(prompts: Prompts) -> Tensor:
     _check_repeats(prompts)
-    first = torch.arange(logits.shape[1]) < prompts.starts()[:, None] - 1
-    return next_token_losses(logits, prompts).masked_fill(~first, torch.nan).nanmean(1)
+    return torch.arange(prompts.tokens.shape[1]) < prompts.starts()[:, None] - 1
 
 
 def _check_repeats(prompts: Prompts) -> None:
@@ -146,30 +259,39 @@ def _check_repeats(prompts: Prompts) -> None:
         raise ValueError(f"prompt {row} has no scored second copy: wanted prompts of repeated_tokens(model)")
 
 
-def _label_accuracy(logits: Tensor, prompts: Prompts) -> Tensor:
+def _labels(prompts: Prompts) -> Tensor:
     found = prompts.demonstrations
     if found is None or bool((found.target < 0).any()):
         raise ValueError(
             "label_accuracy needs few-shot prompts whose queries carry labels: few_shot(model, ..., [(x, y), ...])"
         )
-    predicted = _last_logits(logits, prompts)[:, found.label_ids].argmax(-1)
-    return (predicted == found.target).float()
+    return found.label_ids.expand(len(prompts), -1)
 
 
-def _logit_difference(logits: Tensor, prompts: Prompts) -> Tensor:
+def _is_right_label(found: Tensor, prompts: Prompts) -> Tensor:
+    assert prompts.demonstrations is not None  # `_labels` looked
+    return (found[:, 0].argmax(-1) == prompts.demonstrations.target).float()
+
+
+def _answers(prompts: Prompts) -> Tensor:
     if prompts.answers is None:
         raise ValueError(
-            "logit_difference needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...)"
+            "logit_difference needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...), "
+            "or with_answers(model, prompts, [(right, wrong), ...])"
         )
-    right, wrong = full_precision(_last_logits(logits, prompts)).gather(-1, prompts.answers).unbind(-1)
-    return right - wrong
+    return prompts.answers
 
 
-def _last_logits(
-    logits: Float[Tensor, "prompt position vocab"], prompts: Prompts
-) -> Float[Tensor, "prompt vocab"]:
-    """`[prompt, vocab]` at each prompt's last token."""
-    return logits[torch.arange(len(prompts)), prompts.lengths - 1]
+def _right_answer(prompts: Prompts) -> Tensor:
+    if prompts.answers is not None:
+        return prompts.answers[:, :1]
+    found = prompts.demonstrations
+    if found is None or bool((found.target < 0).any()):
+        raise ValueError(
+            "probability needs prompts with answers (with_answers(model, prompts, [(right, wrong), ...])), or "
+            "few-shot prompts whose queries carry labels"
+        )
+    return found.label_ids[found.target][:, None]
 
 
 def _repeats(model: Model) -> Prompts:
@@ -177,19 +299,67 @@ def _repeats(model: Model) -> Prompts:
 
 
 repeat_loss: Metric = Metric(
-    "repeat_loss", "nats", _second_copy_loss, without=_first_copy_loss, prompts=_repeats
-)
+    "repeat_loss", "nats", _mean_loss, _second_copy, _following, prompts=_repeats,
+    without=Metric("first_copy_loss", "nats", _mean_loss, _first_copy, _following),
+)  # fmt: skip
 """Mean loss of predicting the second and later copies, but for the first token of copy two.
 
 Nothing predicts that one.
 `without` is the mean loss within the first copy. In nats, 0 or more.
 """
 
-label_accuracy: Metric = Metric("label_accuracy", "share", _label_accuracy, prompts=word_episodes)
+loss: Metric = Metric("loss", "nats", _mean_loss, _has_next, _following)
+"""Mean loss of predicting every token but a prompt's first. In nats, 0 or more."""
+
+label_accuracy: Metric = Metric(
+    "label_accuracy", "share", _is_right_label, _last, _labels, normalised=False, prompts=word_episodes
+)
 """Whether the query's label has the largest logit among the labels' first tokens: 0 or 1. Chance: 1 / labels."""
 
-logit_difference: Metric = Metric("logit_difference", "logits", _logit_difference)
+logit_difference: Metric = Metric(
+    "logit_difference", "logits", lambda found, _: found[:, 0, 0] - found[:, 0, 1], _last, _answers, normalised=False
+)  # fmt: skip
 """Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023); see `pairs`."""
+
+probability: Metric = Metric(
+    "probability", "probability", lambda found, _: found[:, 0, 0].exp(), _last, _right_answer
+)
+"""Probability of the right answer (of the query's label, in few-shot prompts) at the last token: 0 to 1."""
+
+
+def kl_to(clean: Tensor) -> Metric:
+    """How far the next-token distribution at the last token is from that of a clean run: KL(clean || run).
+
+    Args:
+        clean: logits `[prompt, vocab]` at the last token, or `[prompt, position, vocab]` of a whole run, one
+            prompt for each of the prompts measured.
+
+    Returns:
+        A metric in nats: 0 where both agree.
+
+    Raises:
+        TypeError: not a tensor. ValueError: another shape, or numbers that are not finite.
+
+    Source: Zhang & Nanda 2023, section 2 (metrics).
+    """
+    if not isinstance(clean, Tensor) or not clean.is_floating_point():
+        raise TypeError(f"wanted the logits of a clean run, e.g. model(tokens), got {type(clean).__name__}")
+    if clean.ndim not in (2, 3) or not bool(clean.isfinite().all()):
+        raise ValueError(
+            f"wanted finite logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}"
+        )
+    kept = full_precision(clean.detach().cpu()).log_softmax(-1)
+
+    def measure(found: Tensor, prompts: Prompts) -> Tensor:
+        if len(kept) != len(prompts):
+            raise ValueError(
+                f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
+            )
+        given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
+        logs = full_precision(found[:, 0]).log_softmax(-1)
+        return (given.exp() * (given - logs)).sum(-1)
+
+    return Metric("kl_to", "nats", measure, _last, part=lambda rows: kl_to(clean[rows]))
 
 
 def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
@@ -211,7 +381,9 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
     losses = []
     for rows in batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab):
         batch = ready[rows]
-        losses.append(next_token_losses(run(model, batch.tokens).cpu(), batch))
+        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
+        logs = read_off(run(model, batch.tokens).cpu(), wanted)[..., 0]
+        losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
     start = ready.starts() if ready.control is not None else torch.full((len(ready),), -1)
     return xr.Dataset(

@@ -121,15 +121,20 @@ def describe(model: Model) -> dict[str, str | int]:
 
 
 def hook_name(site: str, layer: int) -> str:
-    """The TransformerLens name of a hook point inside attention: site is "pattern", "q", "k", "v" or "z"."""
-    return f"blocks.{layer}.attn.hook_{site}"
+    """The TransformerLens name of a hook point: of attention ("q", "k", "v", "pattern", "z") or of the stream."""
+    return f"blocks.{layer}.{'attn.' if site in ('q', 'k', 'v', 'pattern', 'z') else ''}hook_{site}"
 
 
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
     """Evaluation mode without gradients inside; every module's training flag put back outside."""
     check_model(model)
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
+    wrapped = getattr(
+        model, "original_model", None
+    )  # of a Bridge, which does not count its root among its modules
+    modules = {
+        module for root in (model, wrapped) if isinstance(root, torch.nn.Module) for module in root.modules()
+    }
     flags = [module.training for module in modules]
     try:
         for module in modules:
@@ -257,7 +262,8 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """
     n_heads = sizes(model).n_heads
     block: Any = model.blocks[layer]
-    w_v, b_v = (per_query_head(getattr(block.attn, key).detach(), n_heads, 0) for key in ("W_V", "b_V"))
+    w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
+    b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
     norm = getattr(block, "ln1", None)
     shift = getattr(norm, "b", None)
     if shift is None:
@@ -289,8 +295,12 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
     if scale is None:
         scale = getattr(norm, "weight", None)
     if isinstance(scale, Tensor):
-        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not hasattr(norm, "w") else 0.0
+        is_hooked = type(norm).__module__.startswith(
+            "transformer_lens.components"
+        )  # they add the offset when loading
+        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
         weights = (scale.detach() + offset)[:, None] * weights
-    if str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre"):
+    centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
+    if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
         weights = weights - weights.mean(-2, keepdim=True)
     return weights

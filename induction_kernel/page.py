@@ -2,44 +2,56 @@
 
 Scores every head on repeated random tokens, chooses the strongest on one half of the prompts, and reports
 scores and ablations on the other half (Olsson et al. 2022; the split keeps the winner's curse out). It adds
-no measurement of its own: `scorers`, `metrics` and `interventions` make the numbers, `plots` the pictures.
+no measurement of its own: `scorers`, `metrics` and `interventions` make the numbers, `plots` the pictures,
+`wording` the sentences.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import numpy as np
-import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
 from .files import replacing
-from .heads import Head, HeadLike, as_heads, random_heads, summarise, top_heads
-from .interventions.ablation import each_ablated
+from .heads import Head, HeadLike, as_heads, summarise, top_heads
 from .metrics import label_accuracy, loss_by_position, repeat_loss
 from .model import Model, check_model, describe, sizes
+from .plots.curves import curve_plot
+from .plots.effects import effect_map
 from .plots.figures import head_map, loss_plot, score_plot
 from .plots.offline import circuitsvis_script, figure_fragment, page, plotly_script
 from .plots.views import attention_view
 from .prompts import Prompts, repeated_tokens, word_episodes
 from .prompts.repeats import default_bos
+from .removing import DRAWS, Removed, removed_from
 from .scorers.attention import duplicate_token, induction, prefix_matching, previous_token
+from .scorers.direct import direct_effect
 from .scorers.labels import label_attention
 from .scorers.masked import observe
 from .scorers.ov import ov_eigenvalues
 from .scorers.stream import patterns
 from .scorers.values import copying
+from .wording import (
+    EXPLAINED,
+    LOOKING,
+    ablation,
+    compared,
+    interval,
+    making,
+    number,
+    percent,
+    share,
+    table,
+    verdict,
+)
 
 SCORERS = (induction, prefix_matching, previous_token, duplicate_token)
 SHOWN = 8  # rows of the table of heads, at most
-DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
-ABLATED = 8  # prompts for each ablation: a whole run of the model for each head shown
 
 
 def write_report(
@@ -53,8 +65,9 @@ def write_report(
 ) -> Path:
     """Score every head of a model and write one self-contained HTML page about its induction heads.
 
-    Heads are chosen on every other prompt, and scored and ablated on those left. The page holds plotly and
-    circuitsvis once each (6 MB) and fetches nothing.
+    Heads are chosen on every other prompt, and scored and ablated on those left (on fewer of them in large
+    models: a map of every head takes a run for each). The page holds plotly and circuitsvis once each (6 MB)
+    and fetches nothing.
 
     Args:
         model: any TransformerLens model.
@@ -82,7 +95,7 @@ def write_report(
     title = f"Induction heads in {escape(str(describe(model)['model']))}"
     scripts = f"<script>{plotly_script()}</script>\n<script>{circuitsvis_script()}</script>"
     body = [scripts, f"<h1>{title}</h1>"]
-    with replacing(path) as part, tqdm(total=8, desc="report", disable=not progress) as bar:
+    with replacing(path) as part, tqdm(total=9, desc="report", disable=not progress) as bar:
         for section in _sections(model, wanted, prompts, seed, progress):
             body.append(section)
             bar.update()
@@ -94,107 +107,36 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     """The parts of the page in order; measuring happens as they are asked for."""
     repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
     held = repeats[1::2]
+    held = held[held.lengths.argsort(stable=True)]
     scores = observe(model, repeats, SCORERS, progress=progress)
     weights = [copying(model), ov_eigenvalues(model, progress=progress)]
     matching = scores.sel(scorer="prefix_matching")
     choice, summary = (summarise(matching.isel(prompt=slice(at, None, 2)), seed=seed) for at in (0, 1))
-    passing = [head for head in top_heads(choice, choice["mean"].size) if _at(choice, head)["passes"]]
-    shown = wanted or passing[:SHOWN] or top_heads(choice, 3)
-    removed = _ablated(model, held[:ABLATED], shown, passing, seed, progress)
-    yield _verdict(removed, passing, choice["mean"].size, bool(wanted)) + EXPLAINED
+    ranked = top_heads(choice, None)
+    passing = [head for head in ranked if _at(choice, head)["passes"]]
+    shown = wanted or passing[:SHOWN] or ranked[:3]
+    order = [*shown, *(head for head in ranked if head not in shown)]
+    removed = removed_from(model, held, order, len(shown), seed, progress)
+    yield verdict(removed.joint, shown, passing, choice["mean"].size, given=bool(wanted)) + EXPLAINED
     yield _model(model)
     yield _maps(scores, weights)
-    yield _table_of_heads(removed, summary, weights, len(held))
+    yield _table_of_heads(removed, summary, weights, _direct(model, held, progress), len(held))
+    yield _ablation(removed)
     yield _loss(model, held)
-    yield SCATTER + figure_fragment(score_plot(matching, weights[0]))
+    yield LOOKING + figure_fragment(score_plot(matching, weights[0]))
     yield _attention(model, held, shown, seed)
-    yield _making(model, prompts, seed)
+    few, some = removed.every.sizes["prompt"], removed.some
+    yield making(
+        describe(model), prompts=prompts, few=few, some=some, seed=seed, bos=default_bos(model), shown=SHOWN
+    )
 
 
-EXPLAINED = """<h2>What is being looked for</h2>
-<p>An <b>induction head</b> is an attention head that continues repetitions: where the text reads
-<i>A&nbsp;B&nbsp;…&nbsp;A</i>, it looks back from the second <i>A</i> to the <i>B</i> after the first, and
-makes the model predict <i>B</i>. To find such heads, the model reads random tokens that are repeated once:
-nothing but copying can predict the second half.</p>
-<ul>
-<li><b>Prefix matching</b>: the share of attention, from 0 to 1, that a head pays to the tokens that followed
-earlier copies of the current token. A perfect induction head scores 1.</li>
-<li><b>Control</b>: the same places read on prompts of the same lengths whose second half is <i>not</i> a
-repetition. A head that always looks a fixed distance back scores there too. <b>Excess</b> is score minus
-control.</li>
-<li><b>Chance</b>: the score of a head that spreads its attention evenly over everything it can see.</li>
-<li><b>Threshold</b>: a white dot marks heads whose excess is larger than luck produces in the luckiest of
-<i>all</i> heads of the model (5% level), and reliably above 0.02. It says that an effect is there, not that it
-is large.</li>
-<li><b>Copying</b> and <b>OV eigenvalues</b> ask what a head does with what it looks at: do its weights raise
-the prediction of the token attended to? Both run from −1 to 1; by chance copying is near −0.85. Looking at the
-right place is not yet copying.</li>
-</ul>"""
-SCATTER = """<h2>Looking and copying</h2>
-<p>Each point is a head: to the right, it looks where an induction head looks; upwards, its weights copy what
-it
-looks at. Diamonds pass the threshold for prefix matching; dashed lines are chance.</p>"""
-
-
-@dataclass(frozen=True)
-class _Ablated:
-    """Shares of the repeat's benefit lost: by head, jointly, and by each set of `size` other heads."""
-
-    single: dict[Head, xr.Dataset]
-    joint: xr.Dataset
-    others: list[float]
-    size: int
-
-    def compared(self) -> str:
-        """What removing other heads costs, as half a sentence."""
-        if not self.others:
-            return "these layers have no other heads to compare with"
-        if not np.isfinite(self.others).all():
-            return "the repetition brings this model no benefit that could be lost"
-        low, high = _percent(min(self.others)), _percent(max(self.others))
-        which = f"{self.size} random" if len(self.others) > 1 else f"all {self.size}"
-        spread = low if low == high else f"{low} to {high} ({len(self.others)} draws)"
-        return f"removing {which} other heads of the same layers costs {spread}"
-
-
-def _ablated(
-    model: Model, held: Prompts, shown: list[Head], passing: list[Head], seed: int, progress: bool
-) -> _Ablated:
-    taken, layers = {*shown, *passing}, {head.layer for head in shown}
+def _direct(model: Model, held: Prompts, progress: bool) -> xr.Dataset | str:
+    """Direct effects on the right token, or why this model has none."""
     try:
-        sets = [random_heads(model, like=shown, exclude=taken, seed=seed + draw) for draw in range(DRAWS)]
-    except ValueError:  # too few other heads in some layer: all there are
-        others = [Head(layer, head) for layer in sorted(layers) for head in range(sizes(model).n_heads)]
-        sets = [[head for head in others if head not in taken]]
-    distinct = [list(each) for each in dict.fromkeys(map(tuple, sets)) if each]
-    runs = [*([head] for head in shown), shown, *distinct]
-    one_by_one = each_ablated(model, held, runs)
-    results = list(
-        tqdm(one_by_one, total=len(runs), desc="ablations", disable=not progress, delay=2, leave=False)
-    )
-    single, joint, rest = results[: len(shown)], results[len(shown)], results[len(shown) + 1 :]
-    lost = [float(each["share"]) for each in rest]
-    return _Ablated(dict(zip(shown, single, strict=True)), joint, lost, len(sets[0]))
-
-
-def _verdict(removed: _Ablated, passing: list[Head], total: int, given: bool) -> str:
-    count, lost = len(removed.single), float(removed.joint["share"])
-    found = (
-        f'<p class="lead"><b>{len(passing)} of {total} heads</b> attend to what followed earlier copies of '
-        f"the current token clearly more than on control prompts; the strongest is {passing[0]}.</p>"
-        if passing
-        else f'<p class="note">None of {total} heads passes the threshold: on repeated random tokens this '
-        "model shows no induction head. The strongest ones are shown below all the same.</p>"
-    )
-    if not passing and not given:
-        return found
-    which = "heads asked for" if given else "of them" if count == len(passing) else "strongest of them"
-    which = f"the {count} {which}" if count > 1 else str(next(iter(removed.single)))
-    destroyed = " (above 100%: the second copy is then predicted worse than the first)" if lost > 1 else ""
-    return (
-        f"{found}<p>Removing {which} costs the model <b>{_percent(lost)}</b> of what it gains "
-        f"from having seen the sequence before{destroyed}; {removed.compared()}.</p>"
-    )
+        return summarise(direct_effect(model, held, progress=progress))
+    except ValueError as reason:
+        return str(reason)
 
 
 def _model(model: Model) -> str:
@@ -210,7 +152,7 @@ def _model(model: Model) -> str:
         "first token (BOS)": getattr(getattr(model, "tokenizer", None), "bos_token", None) or "none",
         "kind of object": f"{said['model_class']}, TransformerLens {said['transformer_lens']}",
     }
-    return "<h2>The model</h2>" + _table([], [[key, str(value)] for key, value in facts.items()])
+    return "<h2>The model</h2>" + table([], [[key, str(value)] for key, value in facts.items()])
 
 
 def _maps(scores: xr.Dataset, weights: Sequence[xr.Dataset]) -> str:
@@ -224,38 +166,54 @@ eigenvalues ask what heads write; pale is chance.</p>
 
 
 def _table_of_heads(
-    removed: _Ablated, summary: xr.Dataset, weights: Sequence[xr.Dataset], prompts: int
+    removed: Removed,
+    summary: xr.Dataset,
+    weights: Sequence[xr.Dataset],
+    direct: xr.Dataset | str,
+    prompts: int,
 ) -> str:
-    header = [
-        "head",
-        "prefix matching",
-        "control",
-        "excess",
-        "copying, excess",
-        "OV eigenvalues",
-        "benefit lost without it",
-    ]
+    header = ["head", "prefix matching", "control", "excess", "copying, excess", "OV eigenvalues"]
+    header += [] if isinstance(direct, str) else ["direct effect"]
     rows = []
-    for head, effect in removed.single.items():
-        one = _at(summary, head)
-        matching, excess = (
-            _interval(one, "mean", "low", "high"),
-            _interval(one, "excess", "excess_low", "excess_high"),
-        )
-        copies, eigenvalues = (_at(each, head) for each in weights)
-        writes = [_number((copies["score"] - copies["chance"]).mean()), _number(eigenvalues["score"])]
-        rows.append([str(head), matching, _number(one["control"]), excess, *writes, _share(effect)])
+    for head, lost in removed.single.items():
+        one, (copies, eigenvalues) = _at(summary, head), (_at(each, head) for each in weights)
+        looks = [interval(one, "mean", "low", "high"), number(one["control"])]
+        looks.append(interval(one, "excess", "excess_low", "excess_high"))
+        writes = [number((copies["score"] - copies["chance"]).mean()), number(eigenvalues["score"])]
+        if not isinstance(direct, str):
+            writes.append(interval(_at(direct, head), "excess", "excess_low", "excess_high"))
+        rows.append([str(head), *looks, *writes, share(lost)])
     if len(rows) > 1:
-        rows.append([f"these {len(rows)} together", *[""] * 5, _share(removed.joint)])
-    n = removed.joint.sizes["prompt"]
+        rows.append(["together", *[""] * (len(header) - 1), share(removed.joint)])
+    left_out = (
+        f'<p class="note">Direct effects are left out: {escape(direct)}.</p>'
+        if isinstance(direct, str)
+        else ""
+    )
     return f"""<h2>The strongest heads</h2>
 <p>Chosen on one half of the prompts, measured on the other ({prompts} prompts): the best of many heads
-looks better than it is on the prompts it was chosen on. In brackets: 95% intervals over prompts. The last
-column ({n} prompts) is the share of the repeat's benefit (loss on the first copy minus loss on the second)
-that is lost when the head's output is replaced by its mean on the control prompts; below zero, the model
-does better without the head. Heads stand in for one another, so single losses are often smaller than the
-joint one.</p>
-{_table(header, rows, joint=len(rows) > 1)}<p>For comparison: {removed.compared()}.</p>"""
+looks better than it is on the prompts it was chosen on. In brackets: 95% intervals over prompts.</p>
+<ul>
+<li>Attention is not effect: prefix matching says where a head looks, the last two columns what it does.</li>
+<li><b>Direct effect</b>: how many logits the head itself adds to the right next token (against the mean over the
+vocabulary), more than on the control prompts. Below zero it suppresses the copy.</li>
+<li><b>Benefit lost</b> ({removed.some} prompts): the share of the repeat's benefit (loss on the first copy
+minus loss on the second) that goes when the head's output is replaced by its mean on the control prompts. Below
+zero, the model does better without the head. Heads stand in for one another, so single losses are often smaller
+than the joint one.</li>
+</ul>
+{table([*header, "benefit lost"], rows, joint=len(rows) > 1)}{left_out}
+<p>For comparison: {compared(removed.joint)}.</p>"""
+
+
+def _ablation(removed: Removed) -> str:
+    curve = removed.curve
+    ks = [] if curve is None else curve["k"].values.tolist()
+    cells = int(np.isfinite(removed.every["effect"].values).all(0).sum())
+    benefit, few = bool(np.isfinite(removed.joint["share"])), removed.every.sizes["prompt"]
+    single, joint = ablation(cells, few, removed.some, ks, DRAWS, benefit=benefit)
+    drawn = "" if curve is None else figure_fragment(curve_plot(curve))
+    return single + figure_fragment(effect_map(removed.every)) + joint + drawn
 
 
 def _loss(model: Model, held: Prompts) -> str:
@@ -263,7 +221,7 @@ def _loss(model: Model, held: Prompts) -> str:
     first, later = float(measured["without"].mean()), float(measured["value"].mean())
     return f"""<h2>What the repetition is worth</h2>
 <p>The loss of predicting each token, aligned where the second copy starts. On the first copy it is
-{first:.2f} nats, on the second {later:.2f}: the repetition is worth {_number(first - later)} nats a token.
+{first:.2f} nats, on the second {later:.2f}: the repetition is worth {number(first - later)} nats a token.
 Without copying the curve would stay level.</p>
 {figure_fragment(loss_plot(loss_by_position(model, held)))}"""
 
@@ -288,7 +246,7 @@ def _few_shot(model: Model, shown: list[Head], prompts: int, seed: int) -> str:
         return f'<p class="note">Left out: {escape(str(reason))}.</p>'
     return f"""<p>Words with labels that mean nothing: the last word's label has to be inferred from the
     demonstrations.
-The model prefers the right one of two labels on {_percent(right)} of {prompts} such prompts (chance:
+The model prefers the right one of two labels on {percent(right)} of {prompts} such prompts (chance:
 50%).</p>
 {_drawn(patterns(model, episodes[0], shown), value_weighted=False)}
 <p>The attention that the last token pays to the labels, for every head:</p>
@@ -303,63 +261,5 @@ def _drawn(seen: xr.Dataset, *, value_weighted: bool) -> str:
         return f'<p class="note">Left out: {escape(str(reason))}.</p>'
 
 
-def _making(model: Model, prompts: int, seed: int) -> str:
-    said, bos = describe(model), "" if default_bos(model) else ", bos=False"
-    versions = f"induction_kernel {said['induction_kernel']}, TransformerLens {said['transformer_lens']}, "
-    versions += f"torch {torch.__version__}, Python {platform.python_version()}"
-    return f"""<h2>How this page was made</h2>
-<ul>
-<li>Prompts: {prompts} sequences of distinct random tokens, each repeated once, of different lengths; seed
-{seed}. Heads were chosen on every other prompt; the table, the ablations and the loss are on those left.</li>
-<li>Scores: means over the queries of the second copy, summed over earlier copies of the token (Olsson et al.
-2022, In-context Learning and Induction Heads, arXiv 2209.11895). Intervals: percentile bootstrap over
-prompts. Threshold: largest t-value over all heads under sign flips of prompts (Westfall and Young 1993).</li>
-<li>Copying: Olsson et al. 2022, on its own random tokens. OV eigenvalues: their sum over the sum of their
-sizes (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits), the norms' weights folded
-in.</li>
-<li>Ablation: the head's output is replaced by its mean on the control prompts; all that follows is computed
-anew.</li>
-</ul>
-<pre>import induction_kernel as ik
-
-model = {'ik.load("tiny")' if said["model"] == "tiny" else "...  # this model"}
-ik.write_report(model, "report.html", prompts={prompts}, seed={seed})  # this page
-
-prompts = ik.repeated_tokens(model, prompts={prompts}, seed={seed}{bos})  # the same, piece by piece
-scores = ik.prefix_matching(model, prompts)
-heads = ik.top_heads(scores.isel(prompt=slice(0, None, 2)), {SHOWN}, passing=True)
-ik.head_map(scores)
-ik.ablate(model, prompts[1::2][:{ABLATED}], heads)
-ik.loss_plot(ik.loss_by_position(model, prompts[1::2]))
-ik.attention_view(ik.patterns(model, prompts[1::2], heads))</pre>
-<p class="small">{escape(versions)}.</p>"""
-
-
-def _table(header: list[str], rows: list[list[str]], *, joint: bool = False) -> str:
-    """Cells are escaped; with `joint`, the last row stands out."""
-    head = f"<tr>{''.join(f'<th>{escape(cell)}</th>' for cell in header)}</tr>" if header else ""
-    lines = [f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows]
-    if joint:
-        lines[-1] = lines[-1].replace("<tr>", '<tr class="joint">', 1)
-    return f'<div class="wide"><table>{head}{"".join(lines)}</table></div>'
-
-
 def _at(dataset: xr.Dataset, head: Head) -> xr.Dataset:
     return dataset.sel(layer=head.layer, head=head.head)
-
-
-def _number(value: float | xr.DataArray) -> str:
-    return f"{float(value):z.2f}".replace("-", "−") if np.isfinite(float(value)) else "–"
-
-
-def _percent(share: float) -> str:
-    return f"{share:z.0%}".replace("-", "−") if np.isfinite(share) else "–"
-
-
-def _interval(one: xr.Dataset, middle: str, low: str, high: str) -> str:
-    return f"{_number(one[middle])} ({_number(one[low])} to {_number(one[high])})"
-
-
-def _share(removed: xr.Dataset) -> str:
-    share, low, high = (float(removed[key]) for key in ("share", "share_low", "share_high"))
-    return f"{_percent(share)} ({_percent(low)} to {_percent(high)})" if np.isfinite(share) else "–"

@@ -110,3 +110,213 @@ def zero_ablated_logits(model, tokens, layer, head, value_bias):
 
     with torch.no_grad():
         return model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook)])
+
+
+HEAD_SITES = ("z", "q", "k", "v", "pattern")
+
+
+def sweep(
+    model,
+    prompts,
+    *,
+    edit,
+    site,
+    by,
+    metric_function,
+    hold=None,
+    heads=None,
+    layers=None,
+    positions=None,
+    drawn=None,
+):
+    """`(value [prompt, *by], baseline [prompt])`: one whole hooked run a cell, straight from the definitions.
+
+    `heads` are (layer, head) pairs, the only ones touched; `drawn [prompt]` is which reference prompt a Resample took.
+    """
+    n_layers, length = model.cfg.n_layers, prompts.tokens.shape[1]
+    grouped = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+    all_heads = range(grouped if site in ("k", "v") else model.cfg.n_heads)
+    every = {
+        "layer": list(range(n_layers)) if layers is None else list(layers),
+        "head": list(all_heads) if site in HEAD_SITES else [None],
+        "position": list(range(length)) if positions is None else list(positions),
+    }
+    if heads is None:
+        heads = [(layer, head) for layer in every["layer"] for head in every["head"]]
+    given = values_given(model, prompts, edit, site, drawn)
+    clean = all_patterns(model, prompts.tokens) if hold == "patterns" else None
+    value = np.full((len(prompts), *(len(every[dim]) for dim in by)), np.nan)
+    for cell in np.ndindex(value.shape[1:]):
+        here = dict(every)
+        for dim, index in zip(by, cell, strict=True):
+            here[dim] = [every[dim][index]]
+        touched = {
+            layer: [head for head in here["head"] if (layer, head) in heads] for layer in here["layer"]
+        }
+        touched = {layer: those for layer, those in touched.items() if those}
+        if not touched:
+            continue
+        old = patterns_on_the_way(model, prompts, edit, site, touched, here["position"])
+        hooks = hooks_of(model, edit, site, old or given, touched, here["position"], clean)
+        with torch.no_grad():
+            logits = model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)
+        found = metric_function(logits, prompts)
+        for p in range(len(prompts)):
+            if "position" not in by or here["position"][0] < int(prompts.lengths[p]):
+                value[(p, *cell)] = float(found[p])
+    with torch.no_grad():
+        baseline = metric_function(model(prompts.tokens), prompts)
+    return value, np.array([float(number) for number in baseline])
+
+
+def activations(model, tokens, site):
+    """`[layer]` activations of a plain run at a site."""
+    with torch.no_grad():
+        _, cache = model.run_with_cache(tokens)
+    if site in HEAD_SITES:
+        return [cache[site, layer].clone() for layer in range(model.cfg.n_layers)]
+    if site == "resid_mid":
+        return [
+            cache[f"blocks.{layer}.hook_resid_pre"] + cache[f"blocks.{layer}.hook_attn_out"]
+            for layer in range(model.cfg.n_layers)
+        ]
+    return [cache[f"blocks.{layer}.hook_{site}"].clone() for layer in range(model.cfg.n_layers)]
+
+
+def values_given(model, prompts, edit, site, drawn):
+    """`[layer]` what Mean, Resample and FromRun put in place, as large as the activation; None for the others."""
+    kind = type(edit).__name__
+    if kind == "FromRun":
+        return activations(model, edit.other.tokens, site)
+    if kind == "Resample":
+        reference = prompts.tokens if prompts.control is None else prompts.control
+        if edit.reference is not None:
+            reference = edit.reference.tokens
+        found = activations(model, reference, site)
+        length = prompts.tokens.shape[1]
+        if site == "pattern":
+            return [each[drawn][:, :, :length, :length] for each in found]
+        return [each[drawn][:, :length] for each in found]
+    if kind != "Mean":
+        return None
+    if edit.reference is not None:
+        tokens, lengths = edit.reference.tokens, edit.reference.lengths
+    else:
+        tokens, lengths = prompts.tokens if prompts.control is None else prompts.control, prompts.lengths
+    by_position = edit.by_position
+    if by_position is None:
+        by_position = len({*lengths.tolist(), *prompts.lengths.tolist()}) == 1
+    out = []
+    for found in activations(model, tokens, site):
+        if by_position:
+            mean = sum(found[p] for p in range(len(tokens))) / len(tokens)
+        else:
+            kept = [found[p, i] for p in range(len(tokens)) for i in range(1, int(lengths[p]))]
+            mean = (sum(kept) / len(kept))[None].expand(prompts.tokens.shape[1], *kept[0].shape)
+        out.append(mean[None].expand(len(prompts), *mean.shape))
+    return out
+
+
+def value_bias(model, layer, site):
+    """What no edit removes: `[head, d_head]` of z or of the value heads, 0 elsewhere."""
+    from induction_kernel.model import value_weights
+
+    if site not in ("z", "v"):
+        return 0.0
+    bias = value_weights(model, layer)[1]
+    grouped = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+    return bias if site == "z" else bias[:: model.cfg.n_heads // grouped]
+
+
+def edited_activation(model, edit, site, given, layer, old):
+    """The whole activation as the edit would have it everywhere."""
+    kind = type(edit).__name__
+    if kind in ("Zero", "Scale"):
+        bias = value_bias(model, layer, site)
+        return bias + (old - bias) * (0 if kind == "Zero" else edit.factor)
+    if kind == "Add":
+        return old + edit.vector
+    return given[layer]
+
+
+def patterns_on_the_way(model, prompts, edit, site, touched, positions):
+    """`{layer: pattern}` knocked out, in the run in which all earlier layers are: one run more for each layer.
+
+    A Bridge on TransformerLens' own layers shows its pattern only after z.
+    """
+    if type(edit).__name__ != "KnockOut":
+        return None
+    out = {}
+    for layer in sorted(touched):
+        found = []
+        earlier = {key: touched[key] for key in out}
+        hooks = hooks_of(model, edit, site, out, earlier, positions, None)
+        hooks.append((f"blocks.{layer}.attn.hook_pattern", lambda old, hook, found=found: found.append(old)))
+        with torch.no_grad():
+            model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)
+        left = found[0] * ~edit.mask
+        total = left.sum(-1, keepdim=True)
+        out[layer] = left / torch.where(total > 0, total, 1)  # only padding may be left with nothing
+    return out
+
+
+def hooks_of(model, edit, site, given, touched, positions, clean):
+    """Hooks for one run: what is held, and the edit of `touched {layer: heads}` at `positions`."""
+    seen = {}  # of this run: (what, layer) -> activation
+
+    def remember(what, layer):
+        def hook(activation, hook):
+            seen[what, layer] = activation.detach().clone()
+            return activation
+
+        return hook
+
+    def put(layer, old, new):
+        old = old.clone()
+        for position in positions:
+            for head in touched[layer]:
+                place = (slice(None), position) if head is None else (slice(None), position, head)
+                old[place] = new[place].to(old.dtype)
+        return old
+
+    def at_site(layer):
+        def hook(old, hook):
+            return put(layer, old, edited_activation(model, edit, site, given, layer, old))
+
+        return hook
+
+    def at_mid(layer):
+        def hook(attn_out, hook):
+            before = seen["resid_pre", layer]
+            old = before + attn_out
+            return put(layer, old, edited_activation(model, edit, site, given, layer, old)) - before
+
+        return hook
+
+    def at_z(layer):
+        def hook(z, hook):
+            values = seen["v", layer]
+            values = values.repeat_interleave(z.shape[2] // values.shape[2], 2)
+            if clean is not None:
+                z = torch.einsum("phqk,pkhd->pqhd", clean[layer], values)
+            if layer in touched and site == "z":
+                z = put(layer, z, edited_activation(model, edit, site, given, layer, z))
+            if layer in touched and site == "pattern":
+                z = put(layer, z, torch.einsum("phqk,pkhd->pqhd", given[layer], values))
+            return z
+
+        return hook
+
+    hooks = []
+    for layer in range(model.cfg.n_layers):
+        stem = f"blocks.{layer}."
+        if layer in touched and site not in ("z", "pattern", "resid_mid"):
+            inside = "attn." if site in HEAD_SITES else ""
+            hooks.append((f"{stem}{inside}hook_{site}", at_site(layer)))
+        if layer in touched and site == "resid_mid":
+            hooks.append((f"{stem}hook_resid_pre", remember("resid_pre", layer)))
+            hooks.append((f"{stem}hook_attn_out", at_mid(layer)))
+        if clean is not None or (layer in touched and site in ("z", "pattern")):
+            hooks.append((f"{stem}attn.hook_v", remember("v", layer)))
+            hooks.append((f"{stem}attn.hook_z", at_z(layer)))
+    return hooks

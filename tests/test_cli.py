@@ -2,12 +2,17 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+import induction_kernel as ik
 from induction_kernel.cli import app
+
+CLEAN, CORRUPTED = "fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"
+ANSWERS = ("--answers", " dax, wug")
 
 runner = CliRunner()
 
@@ -17,7 +22,7 @@ def run(*arguments):
 
 
 def test_help_has_examples():
-    for command in ([], ["report"], ["score"], ["train"]):
+    for command in ([], ["report"], ["score"], ["ablate"], ["patch"], ["train"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         if command:
@@ -66,6 +71,16 @@ def test_netcdf_keeps_every_prompt(tmp_path):
         (["score", "--out", "no/such/folder/a.csv"], "existing folder"),
         (["report", "--out", "no/such/folder/a.html"], "existing folder"),
         (["report", "--heads", "L7H7", "--out", "a.html"], "L7H7"),
+        (["ablate", "--heads", "L7H7"], "L7H7"),
+        (["ablate", "--heads", ","], "at least one head"),
+        (["ablate", "--out", "a.txt"], ".html"),
+        (["ablate", "--out", "no/such/folder/a.csv"], "existing folder"),
+        (["patch", CLEAN, *ANSWERS], "[MODEL] CLEAN CORRUPTED"),
+        (["patch", CLEAN, "fox dax", *ANSWERS], "wanted equal"),
+        (["patch", CLEAN, CORRUPTED, "--answers", " dax"], "right,wrong"),
+        (["patch", CLEAN, CORRUPTED, "--answers", " dax, wug fox"], "wanted one"),
+        (["patch", CLEAN, CORRUPTED, *ANSWERS, "--site", "resid_pots"], "resid_pots"),
+        (["patch", CLEAN, CORRUPTED, *ANSWERS, "--by", "layer,head"], "head"),
     ],
 )
 def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):
@@ -81,3 +96,146 @@ def test_an_unknown_scorer_is_refused_with_the_known_ones():
     result = run("score", "--scorer", "indution")
     assert result.exit_code == 2
     assert "prefix_matching" in result.output
+
+
+def test_ablate_prints_the_strongest_of_every_head():
+    result = run("ablate", "--prompts", 6, "--top", 3)
+    assert result.exit_code == 0, result.output
+    title, _, *rows = result.output.strip().splitlines()
+    assert title.startswith("tiny: effect of Mean at z, each head alone on repeat loss (nats, 6 prompts)")
+    model = ik.load("tiny")
+    effect = ik.sweep(model, ik.repeated_tokens(model, prompts=6), progress=False)["effect"].mean("prompt")
+    best = np.unravel_index(np.abs(effect.values).argmax(), effect.shape)
+    assert len(rows) == 3
+    assert rows[0].split()[:4] == ["L{}H{}".format(*best), *map(str, best), f"{float(effect[best]):.3f}"]
+
+
+def test_ablate_with_heads_removes_them_together_beside_random_ones():
+    result = run("ablate", "--heads", "L1H7,L1H1", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    model = ik.load("tiny")
+    curve = ik.ablation_curve(
+        model,
+        ik.repeated_tokens(model, prompts=16, seed=3),
+        ["L1H7", "L1H1"],
+        ks=[1, 2],
+        seed=3,
+        progress=False,
+    )
+    _, header, *rows = result.output.strip().splitlines()
+    assert [row.split()[0] for row in rows] == ["1", "2"]
+    named = dict(zip(header.split(), rows[1].split(maxsplit=len(header.split()) - 1), strict=True))
+    for key, wanted in {
+        "share": curve["share"][1],
+        "share_low": curve["share_low"][1],
+        "random_share_high": curve["control_share"][1].max(),
+        "random": curve["control_effect"].mean(("prompt", "draw"))[1],
+    }.items():
+        assert named[key] == f"{float(wanted):.3f}"
+    assert named["heads"] == "L1H7 L1H1"
+
+
+def test_ablate_says_what_there_is_not():
+    result = run("ablate", "--heads", "L1H7 L1H1 L1H2 L1H3 L1H4", "--edit", "zero", "--prompts", 4)
+    assert result.exit_code == 0, result.output
+    assert "no random controls" in result.output
+    assert "random_share" not in result.output
+    assert "L1H7 L1H1 L1H2 L1H3 L1H4" in result.output
+    early = run("ablate", "--heads", "L1H7", "--hold", "patterns", "--prompts", 4)
+    assert "patterns held" in early.output
+
+
+@pytest.mark.parametrize("heads", [[], ["--heads", "L1H7,L1H1"], ["--heads", "L1H7,L1H1,L1H2,L1H3,L1H4"]])
+def test_ablate_writes_figure_data_and_table(heads, tmp_path):
+    for name in ("a.html", "a.nc", "a.csv"):
+        result = run("ablate", *heads, "--prompts", 4, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert ("lost without the strongest" if heads else "effect of Mean at z") in page
+    with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as found:
+        assert found.sizes["prompt"] == 4
+        assert ("k" in found.dims) == bool(heads)
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert len(table) == (16 if not heads else 2 if "L1H2" not in heads[1] else 1)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize("noising", [False, True])
+def test_patch_is_the_verb(noising):
+    result = run("patch", CLEAN, CORRUPTED, *ANSWERS, *["--noising"][: int(noising)])
+    assert result.exit_code == 0, result.output
+    model = ik.load("tiny")
+    pair = ik.pairs(model, clean=[CLEAN], corrupted=[CORRUPTED], answers=[(" dax", " wug")])
+    source, into = (pair.corrupted, pair.clean) if noising else pair
+    found = ik.patch(model, source=source, into=into, progress=False)
+    title, header, row, *_ = result.output.strip().splitlines()
+    best = np.abs(found["effect"][0].values)
+    layer, position = np.unravel_index(best.argmax(), best.shape)
+    named = dict(zip(header.split(), row.split(), strict=True))
+    assert (named["layer"], named["position"]) == (str(layer), str(position))
+    assert named["normalised"] == f"{float(found['normalised'][layer, position]):.3f}"
+    assert f"({float(found['source_value'][0]):.3f}) into" in title
+    assert (
+        title.index("corrupted") < title.index("clean")
+        if noising
+        else title.index("clean") < title.index("corr")
+    )
+
+
+def test_patch_reads_prompts_and_answers_from_files(tmp_path):
+    files = {
+        "clean.txt": [CLEAN, CLEAN],
+        "corrupted.txt": [CORRUPTED, CORRUPTED],
+        "a.txt": [" dax, wug", " wug, dax"],
+    }
+    for name, rows in files.items():
+        (tmp_path / name).write_text("\n".join(rows) + "\n\n", encoding="utf-8")
+    clean, corrupted, answers = (tmp_path / name for name in files)
+    out = tmp_path / "p.nc"
+    result = run(
+        "patch",
+        "tiny",
+        clean,
+        corrupted,
+        "--answers",
+        answers,
+        "--site",
+        "z",
+        "--by",
+        "layer,head",
+        "--out",
+        out,
+    )
+    assert result.exit_code == 0, result.output
+    with xr.open_dataset(out, engine="h5netcdf") as found:
+        assert found["effect"].dims == ("prompt", "layer", "head")
+        assert found["effect"].shape == (2, 2, 8)
+        np.testing.assert_allclose(found["effect"][0], -found["effect"][1], atol=1e-4)
+    assert "note: " in result.output  # the two pairs' differences cancel
+    (tmp_path / "three.txt").write_text(" dax, wug\n" * 3)
+    assert (
+        "one for each of 2 prompts"
+        in run("patch", clean, corrupted, "--answers", tmp_path / "three.txt").output
+    )
+    (tmp_path / "none.txt").write_text("\n")
+    assert "empty file" in run("patch", tmp_path / "none.txt", corrupted, *ANSWERS).output
+
+
+@pytest.mark.parametrize("by", ["layer", "layer,head", "layer,position", "layer,head,position"])
+def test_patch_draws_and_writes_every_by(by, tmp_path):
+    for name in ("p.html", "p.csv"):
+        result = run("patch", CLEAN, CORRUPTED, *ANSWERS, "--site", "z", "--by", by, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "p.csv")
+    assert set(by.split(",")) <= set(table)
+    assert table["effect"].abs().is_monotonic_decreasing
+    assert "effect of FromRun at z" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+def test_prompts_of_unequal_lengths_have_effects_where_they_have_tokens(tmp_path):
+    for name, rows in {"a.txt": [CLEAN, "fox dax ; fox"], "b.txt": [CORRUPTED, "fox wug ; fox"]}.items():
+        (tmp_path / name).write_text("\n".join(rows), encoding="utf-8")
+    result = run("patch", tmp_path / "a.txt", tmp_path / "b.txt", *ANSWERS, "--top", 50)
+    assert result.exit_code == 0, result.output
+    assert "apple/fox" in result.output
+    assert "nan" not in result.output.lower()

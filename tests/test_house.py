@@ -23,8 +23,8 @@ FLOORS = [
     {"replay", "metrics"},
     {"scorers", "interventions"},
     {"kernel", "training", "plots"},
-    {"evidence"},
-    {"page"},
+    {"evidence", "removing", "wording"},
+    {"page", "printing"},
     {"cli"},
     {"__main__"},
 ]

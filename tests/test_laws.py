@@ -159,12 +159,14 @@ def test_patterns_are_those_of_the_cache(model, prompts):
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_edits_leave_what_is_earlier(model, prompts, edit):
     """Editing a head of layer 1 moves nothing in layer 0, and other heads' z in layer 1 stay."""
-    from induction_kernel.interventions.ablation import _replacing
+    from induction_kernel.interventions.plan import Cell
+    from induction_kernel.interventions.together import tap
     from induction_kernel.model import run
+    from induction_kernel.replay.capture import hooks_at
 
-    new = edit.values(model, prompts, {1})
+    new = edit.new(model, prompts, "z", {1})
     seen = {}
-    hooks = [("blocks.1.attn.hook_z", _replacing(new[1], [2]))]
+    hooks = hooks_at(1, {"z": tap([Cell({1: (2,)})], new, "z", 1, 0)}, 1)
     keep = [(f"blocks.{layer}.attn.hook_z", keeping(seen, layer)) for layer in (0, 1)]
     run(model, prompts.tokens, keep)
     clean = {layer: z.clone() for layer, z in seen.items()}
@@ -184,7 +186,7 @@ def keeping(seen, layer):
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_ablation_does_not_depend_on_batches(model, prompts, edit):
     whole = ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=edit)
-    single = ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=edit, batch_size=1)
+    single = ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=edit, max_tokens=prompts.tokens.shape[1])
     xr.testing.assert_allclose(whole, single, rtol=1e-9)
 
 

@@ -65,8 +65,12 @@ def test_a_metric_of_ones_own_sees_its_prompts_in_order():
         seen.append(given.tokens[:, 1])
         return logits[:, 0, 0]
 
-    ik.ablate(model, prompts, "L0H0", metric=first_token, batch_size=2)
-    assert torch.equal(torch.cat(seen), prompts.tokens[:, 1].repeat(2))
+    length = prompts.tokens.shape[1]
+    ik.sweep(model, prompts, edit=ik.Zero(), by=("layer",), metric=first_token, max_tokens=2 * length)
+    of_batches = [
+        rows for rows in prompts.tokens[:, 1].split(2) for _ in range(3)
+    ]  # untouched, layer 0, layer 1
+    assert torch.equal(torch.cat(seen), torch.cat(of_batches))
 
 
 def test_losses_in_half_precision_are_computed_in_float32(model):

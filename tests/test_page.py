@@ -1,18 +1,28 @@
 """Does the report say what was measured, in one file that fetches nothing, for models of every kind?"""
 
+import html as markup
 import re
 import subprocess
 
+import numpy as np
 import pytest
 import torch
+import xarray as xr
 import zoo
 from hand_model import ARCHITECTURE, hand_weights
 
-from induction_kernel.heads import summarise, top_heads
+from induction_kernel import page, removing
+from induction_kernel.heads import Head, summarise, top_heads
+from induction_kernel.interventions.ablation import ablate, ablation_curve
+from induction_kernel.interventions.engine import sweep
 from induction_kernel.loading import build, load
-from induction_kernel.page import SCORERS, _Ablated, _table, write_report
+from induction_kernel.page import SCORERS, write_report
 from induction_kernel.prompts import repeated_tokens
 from induction_kernel.scorers.attention import prefix_matching
+from induction_kernel.scorers.direct import direct_effect
+from induction_kernel.wording import compared, percent, table
+
+HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
 
 
 def text_of(path):
@@ -33,7 +43,7 @@ def report(tmp_path_factory):
 def test_page_has_each_script_once_and_every_figure(report):
     html = text_of(report)
     assert html.count("var CircuitsVis=") == 1
-    assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 6
+    assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 8
     assert html.count("CircuitsVis.render(") == 3
     assert 5e6 < report.stat().st_size < 8e6
     assert list(report.parent.iterdir()) == [report]
@@ -62,8 +72,129 @@ def test_page_reports_heads_chosen_on_one_half_and_measured_on_the_other(report)
     assert f"<td>{best}</td><td>{float(held.mean()):.2f} (" in html
 
 
+def held_out(prompts=16):
+    """What the page ablates on: the prompts no head was chosen on, shortest first; and the choice."""
+    repeats = repeated_tokens(load("tiny"), prompts=prompts)
+    choice = prefix_matching(load("tiny"), repeats[::2], progress=False)
+    return repeats[1::2], choice
+
+
+def test_verdict_and_table_are_the_numbers_of_the_verbs(report):
+    held, choice = held_out()
+    html = without_scripts(text_of(report))
+    heads = top_heads(choice, 8, passing=True)
+    held = held[held.lengths.argsort(stable=True)]
+    curve = ablation_curve(load("tiny"), held, choice, ks=sorted({1, 2, 4, len(heads)}), progress=False)
+    joint = curve.sel(k=len(heads))
+    which = f"all {len(heads)} of them" if len(heads) > 1 else str(heads[0])
+    assert f"Removing {which} costs the model <b>{percent(float(joint['share']))}</b>" in html
+    assert compared(joint) in html
+    assert "no reliable benefit" not in html
+    share, low, high = (percent(float(joint[key])) for key in ("share", "share_low", "share_high"))
+    assert f'<tr class="joint"><td>together</td>{"<td></td>" * 6}<td>{share} ({low} to {high})</td>' in html
+    rows = re.findall(r"<tr><td>(L\dH\d)</td>(.*?)</tr>", html)
+    assert [name for name, _ in rows] == [str(head) for head in heads]
+    effects = summarise(direct_effect(load("tiny"), held, progress=False))
+    for head, (_, row) in zip(heads, rows, strict=True):
+        lost = ablate(load("tiny"), held, head, progress=False)
+        share, low, high = (percent(float(lost[key])) for key in ("share", "share_low", "share_high"))
+        assert row.endswith(f"<td>{share} ({low} to {high})</td>")
+        assert f"<td>{float(effects['excess'].sel(layer=head.layer, head=head.head)):.2f} (" in row
+
+
+@pytest.mark.parametrize("model", ["tiny", "hand"])
+def test_map_has_every_head_and_the_curve_its_controls(model):
+    model = load("tiny") if model == "tiny" else HAND
+    repeats = repeated_tokens(model, prompts=12, bos=model is not HAND)
+    order = top_heads(prefix_matching(model, repeats[::2], progress=False), None)
+    removed = removing.removed_from(model, repeats[1::2], order, 1, 0, False)
+    (heat,) = page.effect_map(removed.every).data
+    assert np.array(heat.z).shape == (model.cfg.n_layers, model.cfg.n_heads)
+    assert np.isfinite(np.array(heat.z, float)).all()
+    expected = sweep(model, repeats[1::2], progress=False)["effect"].mean("prompt")
+    np.testing.assert_allclose(np.array(heat.z, float), expected.values, atol=1e-5)
+    names = [trace.name for trace in page.curve_plot(removed.curve).data]
+    assert any(name.startswith("strongest") for name in names)
+    assert any(name.startswith("random") for name in names)
+    assert removed.curve.sizes["draw"] == removing.DRAWS == 20
+    assert removed.curve["heads"].values[0] == str(order[0])
+    assert float(removed.joint["share"]) == float(removed.curve["share"][0])
+    assert float(removed.single[order[0]]["share"]) == pytest.approx(float(removed.joint["share"]), abs=1e-5)
+    assert float(np.abs(removed.curve["control_share"].values).max()) < 0.05 < float(removed.joint["share"])
+
+
+def test_hand_made_heads_cost_what_they_do():
+    """Only the previous-token head and the induction head carry the repeat; the page's map says so."""
+    repeats = repeated_tokens(HAND, prompts=12, bos=False)
+    removed = removing.removed_from(HAND, repeats[1::2], [Head(1, 0), Head(0, 1)], 2, 0, False)
+    effect = removed.every["effect"].mean("prompt")
+    carrying = effect > 1
+    assert [str(Head(*map(int, at))) for at in np.argwhere(carrying.values)] == ["L0H0", "L1H0"]
+    assert float(np.abs(effect.where(~carrying)).max()) < 1e-4
+    assert removed.joint["share"] == pytest.approx(float(removed.single[Head(1, 0)]["share"]), abs=1e-4)
+
+
+def test_larger_models_are_ablated_on_fewer_prompts(monkeypatch):
+    held = repeated_tokens(load("tiny"), prompts=16)[1::2]
+    held = held[held.lengths.argsort(stable=True)]
+    assert len(removing._affordable(load("tiny"), held, 1000)) == 8
+    monkeypatch.setattr(removing, "WORK", 1.0)
+    few = removing._affordable(load("tiny"), held, 16)
+    assert len(few) == removing.FEWEST
+    assert few.tokens.shape[1] == int(held.lengths[: removing.FEWEST].max())
+    order = top_heads(held_out()[1], None)
+    removed = removing.removed_from(load("tiny"), held, order, 2, 0, False)
+    assert removed.some == removed.every.sizes["prompt"] == removing.FEWEST
+
+
 @pytest.mark.parametrize(
-    "part", ["strongest heads", "repetition is worth", "Looking and copying", "few-shot", "made"]
+    ("heads", "most"), [("L0H0 L0H1 L1H0", 3), ("L0H0 L0H1 L0H2 L1H0", 2), ("L1H3 L0H3 L1H2 L0H1", 4)]
+)
+def test_the_curve_ends_where_a_layer_has_no_more_to_compare_with(heads, most):
+    order = [Head(int(name[1]), int(name[3])) for name in heads.split()]
+    assert removing.comparable(order, 4) == most
+    assert removing.comparable(order, 1) == 0
+
+
+def test_heads_without_others_are_removed_without_comparison(tmp_path):
+    model = zoo.fresh("attention-only", dtype=torch.float32, n_heads=1, d_head=16)
+    html = without_scripts(
+        text_of(write_report(model, tmp_path / "r.html", heads="L0H0,L1H0", prompts=12, progress=False))
+    )
+    assert "too few other heads to compare with" in html
+    assert "These layers have too few heads" in html
+
+
+def test_a_model_without_direct_effects_says_why(tmp_path):
+    model = zoo.fresh("GPT-2", dtype=torch.float32)
+    model.cfg.use_normalization_before_and_after = True
+    assert "use ablate instead" in page._direct(model, repeated_tokens(model, prompts=4, bos=False), False)
+    removed = removing.Removed(xr.Dataset(), {}, xr.Dataset(), None, 3)
+    html = page._table_of_heads(removed, xr.Dataset(), [], "so <it> is", 6)
+    assert "Direct effects are left out: so &lt;it&gt; is." in html
+    assert "<th>direct effect</th>" not in html
+
+
+def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"<pre>(.*?)</pre>", without_scripts(text_of(report)), flags=re.DOTALL)
+    code = "\n".join(line for line in markup.unescape(code).splitlines() if "write_report" not in line)
+    names = {}
+    exec(compile(code, "the page's code", "exec"), names)
+    assert len(names["held"]) == 8
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "strongest heads",
+        "lost without them",
+        "Direct effect",
+        "repetition is worth",
+        "Looking and copying",
+        "few-shot",
+        "made",
+    ],
 )
 def test_page_has_every_part(report, part):
     assert part in without_scripts(text_of(report))
@@ -78,8 +209,7 @@ def test_page_names_scorers_and_settings(report):
 
 
 def test_hand_made_model_shows_its_induction_head(tmp_path):
-    model = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
-    html = without_scripts(text_of(write_report(model, tmp_path / "r.html", prompts=12, progress=False)))
+    html = without_scripts(text_of(write_report(HAND, tmp_path / "r.html", prompts=12, progress=False)))
     assert "<b>1 of 6 heads</b>" in html
     # without BOS, position 0 counts as its own predecessor and takes half the attention of one query of each prompt
     assert "<td>L1H0</td><td>0.98 (0.98 to 0.98)</td>" in html
@@ -92,7 +222,12 @@ def test_model_without_induction_heads_says_so(tmp_path, shape):
     model = zoo.fresh(shape, dtype=torch.float32)
     html = without_scripts(text_of(write_report(model, tmp_path / "r.html", prompts=12, progress=False)))
     assert "None of 8 heads passes the threshold" in html
-    assert "these 3 together" in html
+    assert "<td>together</td>" in html
+    assert "Removing" not in html
+    assert "The repetition brings this model no reliable benefit" in html
+    measured = html[html.index("The strongest heads") : html.index("What the repetition")]
+    measured = re.sub(r"<[^>]*>", "", measured)
+    assert not set(re.findall(r"\d+%", measured)) - {"95%", "100%"}, "a share of no benefit"
 
 
 def test_heads_asked_for_are_those_shown(tmp_path):
@@ -119,16 +254,23 @@ def test_report_says_what_it_wanted_and_leaves_nothing(tmp_path, monkeypatch, ar
     assert not list(tmp_path.iterdir())
 
 
+def drawn(*shares, sets=None):
+    """A joint ablation beside as many random sets."""
+    names = ("draw", sets or [f"L0H{draw}" for draw in range(len(shares))])
+    return xr.Dataset({"control_share": ("draw", list(shares))}, {"control_heads": names})
+
+
 def test_comparison_is_worded_by_what_there_is():
-    assert "no other heads" in _Ablated({}, None, [], 0).compared()
-    assert "all 3 other heads of the same layers costs 2%" in _Ablated({}, None, [0.02], 3).compared()
-    assert "5 random other heads" in _Ablated({}, None, [0.02, -0.1], 5).compared()
-    assert "costs −10% to 2% (2 draws)" in _Ablated({}, None, [0.02, -0.1], 5).compared()
-    assert "no benefit" in _Ablated({}, None, [float("nan")], 1).compared()
+    assert "too few other heads" in compared(xr.Dataset())
+    twice = ["L0H1 L0H2", "L0H1 L0H2"]
+    assert "the 2 other heads of the same layers costs 2%" in compared(drawn(0.02, 0.02, sets=twice))
+    assert "1 random other head of the same layers costs −10% to 2% (2 draws)" in compared(drawn(0.02, -0.1))
+    assert "2 random other heads" in compared(drawn(0.02, 0.3, sets=["L0H1 L0H2", "L0H1 L0H3"]))
+    assert "no reliable benefit" in compared(drawn(float("nan")))
 
 
 def test_cells_are_escaped():
-    assert "<td>&lt;bos&gt;</td>" in _table([], [["<bos>"]])
+    assert "<td>&lt;bos&gt;</td>" in table([], [["<bos>"]])
 
 
 @pytest.mark.browser
@@ -150,5 +292,5 @@ def test_page_opens_without_network_and_without_errors(report, browser, tmp_path
     command += ["--virtual-time-budget=10000", "--window-size=1200,2000", "--dump-dom", report.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("modebar-container") >= 6
+    assert done.stdout.count("modebar-container") >= 8
     assert done.stdout.count("<canvas") > 3  # a small map for each head, and the large one, in each view

@@ -1,74 +1,321 @@
-"""What stands in the place of a head's output? The edits of z.
+"""What stands in the place of an activation? The edits: `new = scale * old + value`, and knock-out for patterns.
 
-Convention: what a head adds whatever the prompt, its share of the value bias, is not part of what is removed;
-so an edit means the same on raw and on processed weights. Zero is out of distribution; the mean on a matched
-reference is not.
+Convention: what a head adds whatever the prompt, its share of the value bias, is not part of what is removed or
+scaled; so an edit of z or v means the same on raw and on processed weights. Zero is out of distribution; the mean
+on a matched reference is not. Nothing is run again here: see `engine`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from ..model import Model, stream, value_weights
+from ..model import Model, full_precision, sizes, stream, value_weights
 from ..prompts import Prompts, as_prompts
 
-__all__ = ["Edit", "Mean", "Zero"]
+__all__ = [
+    "HEAD_SITES",
+    "SITES",
+    "Add",
+    "Edit",
+    "FromRun",
+    "KnockOut",
+    "Mean",
+    "New",
+    "Resample",
+    "Scale",
+    "Zero",
+    "check_edit",
+    "fitted",
+]
+
+HEAD_SITES = ("z", "q", "k", "v", "pattern")
+SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
+
+
+class New(NamedTuple):
+    """What becomes of an activation: `scale * old + value`.
+
+    `value` broadcasts to `[prompt, position, head, d_head]`, `[prompt, position, d_model]` or (pattern)
+    `[prompt, head, query, key]`; `removed`, of a knock-out, is bool and broadcasts to the last.
+    """
+
+    scale: float
+    value: Tensor
+    removed: Tensor | None = None
 
 
 class Edit(Protocol):
-    """Something that says what z becomes."""
+    """Something that says what an activation becomes; a class with `new` is enough for an edit of your own."""
 
-    def values(self, model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
-        """For each layer, new z broadcastable to `[prompt, position, head, d_head]`."""
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """For each layer, the new value at `site`."""
         ...
+
+
+def check_edit(edit: Any, site: str) -> None:
+    """Raise unless this is an edit, and one that can be made at this site."""
+    if isinstance(edit, type) or not callable(getattr(edit, "new", None)):
+        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {edit!r}")
+    if site not in SITES:
+        raise ValueError(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
+    if site == "pattern" and isinstance(edit, Zero | Scale | Add):
+        raise ValueError(
+            f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "
+            "Resample or FromRun, or site='z'"
+        )
+    if site != "pattern" and isinstance(edit, KnockOut):
+        raise ValueError(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
 
 
 @dataclass(frozen=True)
 class Zero:
-    """z without what the prompt put there: only the head's share of the value bias, where there is one."""
+    """Nothing in its place: of z and v only the head's share of the value bias stays. Not of patterns."""
 
-    def values(self, model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
-        """`b_V [head, d_head]` of each layer."""
-        return {layer: value_weights(model, layer)[1] for layer in layers}
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0."""
+        return Scale(0.0).new(model, prompts, site, layers)
 
 
 @dataclass(frozen=True)
-class Mean:
-    """The head's mean z over reference prompts.
+class Scale:
+    """The activation times a number: of z and v without the head's share of the value bias. Not of patterns.
 
-    By position, where the reference prompts and the edited ones all have one length; else over all positions
-    but the first, which is an outlier.
+    Attributes:
+        factor: 0 is `Zero`, 1 changes nothing, 2 doubles.
+    """
+
+    factor: float
+
+    def __post_init__(self) -> None:
+        number = isinstance(self.factor, int | float) and not isinstance(self.factor, bool)
+        if not number or not -1e30 < self.factor < 1e30:
+            raise ValueError(f"wanted a finite number to scale by, got {self.factor!r}")
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """`factor * old`, and what keeps the value bias whole."""
+        kept = {layer: (1 - self.factor) * _bias(model, layer, site) for layer in layers}
+        return {layer: New(float(self.factor), value) for layer, value in kept.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Add:
+    """The activation plus a vector. Not of patterns.
+
+    Attributes:
+        vector: broadcasts to `[prompt, position, head, d_head]` at z, q, k and v, to `[prompt, position, d_model]`
+            at the other sites; the last dimension in full.
+    """
+
+    vector: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
+            raise TypeError(f"wanted a vector as a floating-point tensor, got {type(self.vector).__name__}")
+        if self.vector.ndim < 1 or not bool(self.vector.isfinite().all()):
+            raise ValueError(f"wanted a vector of finite numbers, got shape {list(self.vector.shape)}")
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 1."""
+        shape = _shape(model, prompts, site)
+        try:
+            fits = torch.broadcast_shapes(self.vector.shape, shape) == shape
+        except RuntimeError:
+            fits = False
+        if not fits or self.vector.shape[-1] != shape[-1]:
+            raise ValueError(
+                f"wanted a vector that broadcasts to {list(shape)} at {site}, got {list(self.vector.shape)}"
+            )
+        return dict.fromkeys(layers, New(1.0, self.vector.detach()))
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """The mean activation over reference prompts.
 
     Attributes:
         reference: prompts to average over; None for the edited prompts' matched control, or for themselves
             where they have none.
+        by_position: whether each position has its own mean (all lengths must be equal) or all positions but the
+            first, an outlier, have one; None for the former where it can be had. Of patterns always the former.
     """
 
     reference: Any = None
+    by_position: bool | None = None
 
-    def values(self, model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
-        """`[position or 1, head, d_head]` of each layer."""
-        if self.reference is not None:
-            tokens, lengths = (ready := as_prompts(model, self.reference)).tokens, ready.lengths
-        else:
-            tokens, lengths = prompts.tokens if prompts.control is None else prompts.control, prompts.lengths
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0; `[position or 1, ...]` of each layer."""
+        tokens, lengths = _reference(model, prompts, self.reference)
         one_length = len({*lengths.tolist(), *prompts.lengths.tolist()}) == 1
-        counted = (torch.arange(tokens.shape[1]) < lengths[:, None]) & (torch.arange(tokens.shape[1]) > 0)
-        if not one_length and not bool(counted.any()):
+        if not one_length and (self.by_position or site == "pattern"):
+            raise ValueError(
+                "a mean by position needs prompts and reference of one length, got "
+                f"{sorted({*lengths.tolist(), *prompts.lengths.tolist()})}: pass a reference of that length"
+                + ("" if site == "pattern" else ", or Mean(by_position=False)")
+            )
+        by_position = site == "pattern" or (one_length if self.by_position is None else self.by_position)
+        tokens = fitted(tokens, prompts.tokens.shape[1]) if by_position else tokens
+        place = torch.arange(tokens.shape[1])
+        counted = (place < lengths[:, None]) & (place > 0)
+        if not by_position and not bool(counted.any()):
             raise ValueError(
                 "wanted a reference of more than one token a prompt (the first is left out), got none"
             )
-        means: dict[int, Tensor] = {}
+        means: dict[int, New] = {}
 
-        def read(_: str, layer: int, z: Tensor) -> None:
-            if one_length:
-                means[layer] = z.mean(0)[: prompts.tokens.shape[1]]
+        def read(_: str, layer: int, activation: Tensor) -> None:
+            if by_position:
+                means[layer] = New(0.0, full_precision(activation).mean(0, keepdim=True))
             else:
-                means[layer] = z[counted.to(z.device)].mean(0, keepdim=True)
+                of_counted = full_precision(activation[counted.to(activation.device)])
+                means[layer] = New(0.0, of_counted.mean(0)[None, None])
 
-        stream(model, tokens, read, {"z": layers})
+        stream(model, tokens, read, {site: layers})
         return means
+
+
+@dataclass(frozen=True, eq=False)
+class Resample:
+    """Another prompt's activation at the same position, drawn at random.
+
+    Attributes:
+        reference: prompts to draw from; None for the edited prompts' matched control (for themselves where they
+            have none), of another prompt than the one edited.
+        seed: of the draw.
+    """
+
+    reference: Any = None
+    seed: int = 0
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0; the drawn prompts' run."""
+        return self.run(model, prompts).new(model, prompts, site, layers)
+
+    def run(self, model: Model, prompts: Prompts) -> FromRun:
+        """The draw made: the run to take from."""
+        tokens, lengths = _reference(model, prompts, self.reference)
+        drawn = self.drawn(len(prompts), None if self.reference is None else len(tokens))
+        tokens, lengths = tokens[drawn], lengths[drawn]
+        if bool((lengths < prompts.lengths).any()):
+            row = int((lengths < prompts.lengths).int().argmax())
+            raise ValueError(
+                f"prompt {row} has {int(prompts.lengths[row])} tokens, the one drawn for it {int(lengths[row])}: pass "
+                "a reference of prompts at least as long"
+            )
+        width = prompts.tokens.shape[1]
+        return FromRun(Prompts(fitted(tokens, width), prompts.lengths, prompts.scored))
+
+    def drawn(self, n: int, of: int | None) -> Tensor:
+        """`[prompt]`: which of `of` reference prompts stands for each of n; of n others if None."""
+        generator = torch.Generator().manual_seed(self.seed)
+        if of is not None:
+            return torch.randint(of, (n,), generator=generator)
+        if n < 2:
+            raise ValueError(
+                "wanted two prompts or more to draw another from, got 1: pass Resample(reference)"
+            )
+        order = torch.randperm(n, generator=generator)  # each takes the next of a random circle: never itself
+        return torch.empty_like(order).scatter_(0, order, order.roll(1))
+
+
+@dataclass(frozen=True, eq=False)
+class FromRun:
+    """The activation of another run at the same prompt and position: activation patching.
+
+    Attributes:
+        other: as many prompts, of the same lengths.
+    """
+
+    other: Any
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0; the other run."""
+        other = as_prompts(model, self.other)
+        if len(other) != len(prompts):
+            raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
+        for row, (a, b) in enumerate(zip(other.lengths.tolist(), prompts.lengths.tolist(), strict=True)):
+            if a != b:
+                raise ValueError(
+                    f"prompt {row} has {b} tokens, the one to take from {a}: wanted equal lengths, see pairs(...)"
+                )
+        tokens = fitted(other.tokens, prompts.tokens.shape[1])
+        found: dict[int, New] = {}
+
+        def read(_: str, layer: int, activation: Tensor) -> None:
+            found[layer] = New(0.0, activation.detach().clone())
+
+        stream(model, tokens, read, {site: layers})
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class KnockOut:
+    """Attention removed from a query to a key, the rest of the row renormalised (as -inf before the softmax).
+
+    Attributes:
+        mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed.
+
+    Source: Geva et al. 2023 (attention knock-out).
+    """
+
+    mask: Tensor
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
+            raise TypeError(
+                f"wanted a bool tensor to knock out, got {getattr(self.mask, 'dtype', type(self.mask).__name__)}"
+            )
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """What is removed, checked to leave something to every query."""
+        shape = _shape(model, prompts, "pattern")
+        try:
+            removed = self.mask.expand(shape)
+        except RuntimeError:
+            raise ValueError(
+                f"wanted a mask that broadcasts to {list(shape)}, got {list(self.mask.shape)}"
+            ) from None
+        length = shape[-1]
+        left = torch.ones(length, length, dtype=torch.bool).tril() & ~removed.cpu()
+        real = torch.arange(length) < prompts.lengths[:, None]
+        nothing = (~left.any(-1) & real[:, None]).nonzero()
+        if len(nothing):
+            prompt, head, query = nothing[0].tolist()
+            raise ValueError(
+                f"query {query} of prompt {prompt}, head {head}, would be left with nothing to attend to: keep one key"
+            )
+        # Padding attends as it did: nothing there counts, but a row of nothing would be NaN.
+        return dict.fromkeys(layers, New(1.0, torch.zeros(()), self.mask.cpu() & real[:, None, :, None]))
+
+
+def _reference(model: Model, prompts: Prompts, reference: Any) -> tuple[Tensor, Tensor]:
+    if reference is not None:
+        ready = as_prompts(model, reference)
+        return ready.tokens, ready.lengths
+    return prompts.tokens if prompts.control is None else prompts.control, prompts.lengths
+
+
+def fitted(tokens: Tensor, width: int) -> Tensor:
+    """Right-padded tokens, padded less or more."""
+    last = tokens[:, -1:].expand(-1, max(0, width - tokens.shape[1]))
+    return torch.cat([tokens, last], 1)[:, :width]
+
+
+def _bias(model: Model, layer: int, site: str) -> Tensor:
+    """What a head adds whatever the prompt: `[head, d_head]` of z, of the key/value heads of v; else 0."""
+    if site not in ("z", "v"):
+        return torch.zeros((), device=model.W_U.device, dtype=model.W_U.dtype)
+    bias, size = value_weights(model, layer)[1], sizes(model)
+    return bias if site == "z" else bias[:: size.n_heads // size.n_key_value_heads]
+
+
+def _shape(model: Model, prompts: Prompts, site: str) -> torch.Size:
+    size, (n, length) = sizes(model), prompts.tokens.shape
+    if site == "pattern":
+        return torch.Size((n, size.n_heads, length, length))
+    if site in HEAD_SITES:
+        return torch.Size((n, length, size.n_key_value_heads if site in "kv" else size.n_heads, size.d_head))
+    return torch.Size((n, length, size.d_model))

@@ -13,5 +13,6 @@ from .fewshot import few_shot as few_shot
 from .fewshot import word_episodes as word_episodes
 from .pairing import Pairs as Pairs
 from .pairing import pairs as pairs
+from .pairing import with_answers as with_answers
 from .repeats import random_tokens as random_tokens
 from .repeats import repeated_tokens as repeated_tokens

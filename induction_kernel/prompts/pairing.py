@@ -15,7 +15,7 @@ import torch
 from ..model import Model, sizes
 from .batch import Prompts, as_prompts, encode
 
-__all__ = ["Pairs", "pairs"]
+__all__ = ["Pairs", "pairs", "with_answers"]
 
 
 class Pairs(NamedTuple):
@@ -66,6 +66,29 @@ def pairs(
         last = torch.arange(side.tokens.shape[1]) == side.lengths[:, None] - 1
         ready.append(replace(side, scored=last, answers=ids))
     return Pairs(*ready)
+
+
+def with_answers(
+    model: Model,
+    prompts: Prompts | torch.Tensor | str | Sequence[str],
+    answers: Sequence[tuple[str | int, str | int]],
+) -> Prompts:
+    """Prompts with what `logit_difference` and `probability` read: a right and a wrong next token for each.
+
+    Args:
+        model: gives the tokenizer.
+        prompts: anything `as_prompts` takes.
+        answers: one `(right, wrong)` a prompt: ids, or words that are one token each (mind the leading
+            space).
+
+    Returns:
+        The prompts with `answers [prompt, 2]`.
+
+    Raises:
+        ValueError: another number of answers, an answer of several tokens, an id outside the vocabulary.
+    """
+    ready = as_prompts(model, prompts)
+    return replace(ready, answers=_answer_ids(model, answers, len(ready)))
 
 
 def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n: int) -> torch.Tensor:

@@ -1,0 +1,221 @@
+"""What do the commands print and write? Tables of scores and effects, figures and data in files.
+
+It measures by the verbs that Python has and draws nothing itself: `cli` says what is drawn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .files import replacing
+from .heads import as_heads, head_table, summarise
+from .heads.summary import bootstrap
+from .interventions.ablation import ablate, ablation_curve
+from .interventions.edits import Edit
+from .interventions.engine import Hold, sweep
+from .interventions.patching import patch
+from .model import Model, sizes
+from .prompts import pairs, repeated_tokens
+from .prompts.repeats import default_bos
+from .removing import comparable
+
+__all__ = ["TEXTS", "ablated", "answer_pairs", "lines", "patched", "write_netcdf", "writer"]
+
+
+def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any]], None]:
+    """What writes a result to `out`, drawn or not, by its ending; refused before anything is measured."""
+    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
+        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
+
+    def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
+        if out is None:
+            return
+        with replacing(out) as part:
+            if out.suffix == ".html":
+                draw(found).write_html(part)
+            elif out.suffix == ".nc":
+                found.to_netcdf(part, engine="h5netcdf")
+            else:
+                (_steps(found) if "k" in found.dims else _effects(found)).to_csv(part, index=False)
+
+    return write
+
+
+def lines(text: str) -> list[str]:
+    """The lines of a file that aren't empty, where `text` is one; else `text` itself."""
+    try:
+        is_file = Path(text).is_file()
+    except OSError:  # too long to be a name
+        is_file = False
+    if not is_file:
+        return [text]
+    found = [line for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"wanted a prompt a line in {text!r}, got an empty file")
+    return found
+
+
+def answer_pairs(answers: str, n: int) -> list[tuple[str, str]]:
+    """`(right, wrong)` for each of n prompts, from "right,wrong" or a file of such lines."""
+    found = [tuple(line.split(",")) for line in lines(answers)]
+    wrong = next((pair for pair in found if len(pair) != 2 or not all(pair)), None)
+    if wrong is not None:
+        raise ValueError(
+            f'wanted --answers as "right,wrong", each with the blank before it if it has one, got {",".join(wrong)!r}'
+        )
+    if len(found) not in (1, n):
+        raise ValueError(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)}")
+    return [(right, wrong) for right, wrong in (found * n if len(found) == 1 else found)]
+
+
+def ablated(
+    model: Model, heads: str | None, *, prompts: int, seed: int, top: int, edit: Edit, hold: Hold
+) -> tuple[xr.Dataset, str]:
+    """Every head in turn, or these heads together: what was found, and a table of it."""
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
+    if heads is None:
+        found = sweep(model, repeats, edit=edit, hold=hold)
+        said = _said(found, f"{found.attrs['edit']} at z, each head alone")
+        return found, f"{said}\n{_printed(_effects(found).head(top))}"
+    size = sizes(model)
+    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    options: dict[str, Any] = {"edit": edit, "hold": hold}
+    if order and len(order) <= comparable(order, size.n_heads):
+        ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
+        found, note = ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), ""
+    else:
+        joint = ablate(model, repeats, order, **options)
+        found = joint.drop_vars("baseline").expand_dims(k=[len(order)]).assign(baseline=joint["baseline"])
+        found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
+        note = "\nno random controls: a layer of these heads has too few others"
+    if not np.isfinite(found["share"].values).any():
+        note += "\nno share: the repetition brings this model no reliable benefit that could be lost"
+    said = _said(found, f"{found.attrs['edit']} at z, heads together")
+    return found, f"{said}\n{_printed(_steps(found))}{note}"
+
+
+def patched(
+    model: Model,
+    clean: Sequence[str],
+    corrupted: Sequence[str],
+    answers: Sequence[tuple[str, str]],
+    *,
+    site: str,
+    by: Sequence[str],
+    noising: bool,
+    top: int,
+) -> tuple[xr.Dataset, str]:
+    """The clean run patched into the corrupted one (`noising`: the other way): what was found, and a table."""
+    pair = pairs(model, clean=clean, corrupted=corrupted, answers=answers)
+    source, into = (pair.corrupted, pair.clean) if noising else pair
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        found = patch(model, source=source, into=into, site=site, by=by)
+    names = ("corrupted", "clean") if noising else ("clean", "corrupted")
+    means = [float(found[key].mean()) for key in ("source_value", "baseline")]
+    said = _said(found, f"{site}, {names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
+    notes = "".join(f"\nnote: {each.message}" for each in warned if each.category is UserWarning)
+    return found, f"{said}\n{_printed(_effects(found).head(top))}{notes}"
+
+
+def _said(found: xr.Dataset, done: str) -> str:
+    """What the table is of."""
+    known, n = found.attrs, found.attrs["n_prompts"]
+    held = ", patterns held" if known.get("hold") == "patterns" else ""
+    metric = f"{str(known['metric']).replace('_', ' ')} ({known['unit']}, {n} prompt{'s' if n > 1 else ''})"
+    return f"{known['model']}: effect of {done}{held} on {metric}"
+
+
+def _printed(frame: pd.DataFrame) -> str:
+    shown = frame.dropna(axis="columns", how="all")
+    return shown.to_string(index=False, float_format=lambda value: f"{value:.3f}", na_rep="")
+
+
+def _effects(found: xr.Dataset) -> pd.DataFrame:
+    """A row a cell, the largest effect of either sign first, with 95% intervals over prompts."""
+    by = [dim for dim in ("layer", "head", "position") if dim in found["effect"].dims]
+    effect = found["effect"].transpose("prompt", *by)
+    flat = effect.values.reshape(len(effect), -1)
+    known, (low, high) = np.isfinite(flat), np.full((2, flat.shape[1]), np.nan)
+    for there in np.unique(known, axis=1).T:
+        alike = (known == there[:, None]).all(0)
+        if there.any():
+            low[alike], high[alike] = bootstrap(
+                flat[np.ix_(there, alike)], 0.95, 2000, np.random.default_rng(0)
+            )
+    cells = xr.Dataset({"effect": effect.mean("prompt")})
+    cells = cells.assign(low=(by, low.reshape(effect.shape[1:])), high=(by, high.reshape(effect.shape[1:])))
+    if "normalised" in found:
+        cells = cells.assign(normalised=found["normalised"])
+    if "token" in found.coords:
+        cells = cells.assign_coords(
+            token=("position", [_tokens(column) for column in found["token"].values.T])
+        )
+    frame = cells.to_dataframe().reset_index().dropna(subset="effect")
+    first = [key for key in ("name", *by, "token", "normalised", "effect", "low", "high") if key in frame]
+    return frame[first].iloc[np.argsort(-frame["effect"].abs().to_numpy(), kind="stable")]
+
+
+def _tokens(column: np.ndarray) -> str:
+    """The different tokens at a position, the first of many."""
+    seen = list(dict.fromkeys(repr(str(token))[1:-1] for token in column if str(token)))
+    return "/".join([*seen[:3], "…"] if len(seen) > 3 else seen)
+
+
+def _steps(found: xr.Dataset) -> pd.DataFrame:
+    """A row for each number of heads removed together, beside what random ones cost."""
+    values: dict[str, Any] = {"k": found["k"].values, "effect": found["effect"].mean("prompt").values}
+    if "control_effect" in found:
+        values["random"] = found["control_effect"].mean(("prompt", "draw")).values
+    values |= {key: found[key].values for key in ("share", "share_low", "share_high")}
+    if "control_share" in found:
+        values["random_share_low"] = found["control_share"].min("draw").values
+        values["random_share_high"] = found["control_share"].max("draw").values
+    return pd.DataFrame(values | {"heads": found["heads"].values})
+
+
+def _summaries(results: dict[str, Any]) -> Any:
+    """A data frame with a row a head and scorer, strongest first."""
+    frames = []
+    for name, scores in results.items():
+        frame = summarise(scores).reset_coords("name").to_dataframe().reset_index()
+        frame.insert(0, "method", name)
+        frames.append(frame.drop(columns=["scorer", "tested"], errors="ignore").sort_values("rank"))
+    return pd.concat(frames, ignore_index=True)
+
+
+def _table(results: dict[str, Any], top: int) -> str:
+    parts = []
+    for method, scores in results.items():
+        text = head_table(scores, top).to_string(float_format=lambda value: f"{value:.3f}", index_names=False)
+        parts.append(f"{method}: {scores.attrs['title']}\n{text}")
+    return "\n\n".join(parts)
+
+
+def _csv(results: dict[str, Any], _: int) -> str:
+    return _summaries(results).to_csv(index=False).rstrip("\n")
+
+
+def _json(results: dict[str, Any], _: int) -> str:
+    return _summaries(results).to_json(orient="records", indent=1)
+
+
+TEXTS = {"table": _table, "csv": _csv, "json": _json}
+
+
+def write_netcdf(results: dict[str, Any], out: Path) -> None:
+    """One scorer: a plain file; several: a group each."""
+    with replacing(out) as part:
+        if len(results) == 1:
+            next(iter(results.values())).to_netcdf(part, engine="h5netcdf")
+        else:
+            xr.DataTree.from_dict(results).to_netcdf(part, engine="h5netcdf")

@@ -1,0 +1,141 @@
+"""What is needed of a whole run, and who else is listening? Taps on a run, and other people's hooks.
+
+A tap reads an activation of a widened batch and returns what stands in its place. It keeps nothing: see `blocks`
+and `decoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model import Hook, Model, hook_name, per_query_head, run
+
+__all__ = ["Taps", "attended", "foreign_hooks", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
+
+Taps = Mapping[str, Callable[[Tensor], Tensor]]
+"""Site -> what to do with the activation there, `[cell, prompt, ...]`; returns it or what stands in its place."""
+
+
+def tapped_run(
+    model: Model, tokens: Tensor, taps: Mapping[int, Taps], held: Mapping[int, Tensor] | None = None
+) -> Tensor:
+    """Logits `[prompt, position, vocab]` of one whole run of the model with these taps, layer by layer.
+
+    Args:
+        model: as it is; hooks that are on it stay and act.
+        tokens: `[prompt, position]`.
+        taps: layer -> taps; activations come as `[1, prompt, ...]`.
+        held: layer -> pattern `[prompt, head, query, key]` to hold.
+    """
+    held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
+
+    def hooks() -> list[Hook]:
+        found = []
+        for layer in sorted({*taps, *held}):
+            of_layer = taps.get(layer, {})
+            found += hooks_at(layer, of_layer, 1, held.get(layer))
+        return found
+
+    for layer in sorted(layer for layer, of_layer in taps.items() if "pattern" in of_layer):
+        seen: list[Tensor] = []
+        run(model, tokens, [*hooks(), pattern_hook(layer, 1, seen)])
+        held[layer] = taps[layer]["pattern"](seen[0])
+    return run(model, tokens, hooks())
+
+
+def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
+    """TransformerLens hooks on one layer: those inside its block, and on the stream before and after it."""
+    outside = [_hook(site, layer, cells, taps[site]) for site in ("resid_pre", "resid_post") if site in taps]
+    return outside + tapped_hooks(layer, taps, cells, held)
+
+
+def tapped_hooks(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
+    """TransformerLens hooks inside one block, for a batch of `cells` times the prompts; a pattern's tap is not one.
+
+    A pattern, `held [cell or 1, prompt, head, query, key]`, is put in z-space (`z = pattern @ v`): a Bridge's own hook
+    on it need not be causal.
+    """
+    hooks = [_hook(site, layer, cells, taps[site]) for site in ("q", "k", "v") if site in taps]
+    if held is not None:
+        hooks += _in_z_space(layer, cells, held)
+    hooks += [_hook(site, layer, cells, taps[site]) for site in ("z", "attn_out", "mlp_out") if site in taps]
+    if "resid_mid" in taps:
+        hooks += _through_attention_output(layer, taps["resid_mid"], cells)
+    return hooks
+
+
+def pattern_hook(layer: int, cells: int, seen: list[Tensor]) -> Hook:
+    """A hook that keeps the pattern `[cell, prompt, head, query, key]`; on some Bridges it fires after z."""
+    return hook_name("pattern", layer), lambda pattern, hook: seen.append(_widened(pattern, cells))
+
+
+def _hook(site: str, layer: int, cells: int, tap: Callable[[Tensor], Tensor]) -> Hook:
+    def hook(activation: Tensor, hook: Any) -> Tensor:
+        return _narrow(tap(_widened(activation, cells)), activation)
+
+    return hook_name(site, layer), hook
+
+
+def _in_z_space(layer: int, cells: int, held: Tensor) -> list[Hook]:
+    values: list[Tensor] = []
+
+    def read(v: Tensor, hook: Any) -> None:
+        values.append(v)
+
+    def write(z: Tensor, hook: Any) -> Tensor:
+        v = _widened(per_query_head(values.pop(), z.shape[2], 2), cells)
+        return _narrow(attended(held.to(v), v), z)
+
+    return [(hook_name("v", layer), read), (hook_name("z", layer), write)]
+
+
+def attended(pattern: Tensor, v: Tensor) -> Tensor:
+    """`z [cell, prompt, query, head, d_head]` of `pattern [cell or 1, prompt, head, query, key]` and v."""
+    return torch.einsum("cphqk,cpkhd->cpqhd", pattern.expand(len(v), -1, -1, -1, -1), v)
+
+
+def _through_attention_output(layer: int, tap: Callable[[Tensor], Tensor], cells: int) -> list[Hook]:
+    # A Bridge's hook on resid_mid is the norm's input, and not what is added to: so what attention writes is changed.
+    before: list[Tensor] = []
+
+    def read(resid: Tensor, hook: Any) -> None:
+        before.append(resid)
+
+    def write(attn_out: Tensor, hook: Any) -> Tensor:
+        resid = before.pop().to(attn_out.device)
+        return _narrow(tap(_widened(resid + attn_out, cells)), attn_out) - resid
+
+    return [(hook_name("resid_pre", layer), read), (hook_name("attn_out", layer), write)]
+
+
+def _widened(activation: Tensor, cells: int) -> Tensor:
+    return activation.unflatten(0, (cells, -1))
+
+
+def _narrow(edited: Tensor, like: Tensor) -> Tensor:
+    return edited.flatten(0, 1).to(like)
+
+
+_THEIR_OWN = (
+    "transformer_lens.",
+    "transformers.",
+)  # a Bridge, and a Hugging Face model, wire hooks of their own
+
+
+def foreign_hooks(model: Model) -> list[str]:
+    """Where hooks stand on the model that its own libraries did not put there for themselves."""
+    found = []
+    for name, module in model.named_modules() if isinstance(model, torch.nn.Module) else ():
+        hooks = [
+            hook
+            for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+            for hook in getattr(module, key, {}).values()
+        ]
+        of_users = type(module).__name__ == "HookPoint"
+        if any(of_users or not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks):
+            found.append(name)
+    return found

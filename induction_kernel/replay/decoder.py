@@ -1,0 +1,347 @@
+"""How is one layer done again on part of its positions? The standard decoder block, from live parameters.
+
+For pre-norm HookedTransformers: attention and MLP in series or parallel, or attention alone; learned or rotary
+positions; LayerNorm or RMS; any MLP; multi-head, multi-query and grouped-query attention. Only positions at or after
+an edit run again, against the keys and values of the untouched run before them. No copy of the weights is kept.
+What it does not know (`supports`) is for `blocks`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model import Model, full_precision, per_query_head, stream
+from .blocks import at_positions
+from .capture import Taps, attended
+
+__all__ = ["Decoder", "supports"]
+
+
+def supports(model: Model) -> bool:
+    """Whether this is a model whose blocks `Decoder` computes; a self-check follows before it is trusted."""
+    cfg: Any = model.cfg
+    norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
+    absent = (
+        "use_local_attn", "use_attention_sinks", "use_qk_norm", "use_normalization_before_and_after",
+        "use_logn_attn", "use_dynamic_ntk_rope", "load_in_4bit", "num_experts", "clip_qkv",
+    )  # fmt: skip
+    return (
+        "HookedTransformer" in {base.__name__ for base in type(model).__mro__}
+        and cfg.normalization_type in norms
+        and cfg.positional_embedding_type in positions
+        and cfg.attention_dir == "causal"
+        and not any(getattr(cfg, key, None) for key in absent)
+        and not (getattr(cfg, "attn_scores_soft_cap", -1.0) or 0.0) > 0
+        and not str(cfg.original_architecture).startswith("Olmo")
+    )
+
+
+class Decoder:
+    """Layers of one batch of prompts, done again from the model's parameters.
+
+    Attributes:
+        name: "decoder".
+        saves_positions: True, `start` may be any position.
+        n_layers: of the model.
+        final: `[prompt, position, d_model]`, the residual stream after the last layer.
+    """
+
+    name = "decoder"
+    saves_positions = True
+
+    def __init__(self, model: Model, tokens: Tensor) -> None:
+        self.model: Any = model
+        self.cfg, self.n_layers = model.cfg, model.cfg.n_layers
+        self.serial = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
+        self.clean: list[dict[str, Tensor]] = []
+        first: list[Tensor] = []
+        stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
+        resid, length = first[0], tokens.shape[1]
+        self.place = torch.arange(length, device=resid.device)
+        for layer in range(self.cfg.n_layers):
+            kept = {"resid_pre": resid}
+            q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
+            kept["q"] = q
+            kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self.place[None])
+            kept["attn_out"] = self._written(layer, kept["z"])
+            if self.serial:
+                kept["resid_mid"] = resid + kept["attn_out"]
+                kept["mlp_out"] = self._mlp(layer, kept["resid_mid"])
+                resid = kept["resid_mid"] + kept["mlp_out"]
+            elif self.cfg.attn_only:
+                resid = resid + kept["attn_out"]
+            else:
+                kept["mlp_out"] = self._mlp(layer, resid)
+                resid = resid + kept["attn_out"] + kept["mlp_out"]
+            kept["resid_post"] = resid
+            self.clean.append(kept)
+        self.final = resid
+
+    def resid_pre(self, layer: int) -> Tensor:
+        """`[prompt, position, d_model]`, the untouched stream before a layer."""
+        return self.clean[layer]["resid_pre"]
+
+    def pattern(self, layer: int) -> Tensor:
+        """`[prompt, head, query, key]`, the untouched pattern."""
+        kept = self.clean[layer]
+        return self._pattern(layer, kept["q"], kept["k"], self.place[None])
+
+    def step(
+        self,
+        layer: int,
+        rows: Tensor,
+        start: int,
+        *,
+        reads: Tensor | None = None,
+        taps: Taps | None = None,
+        held: Tensor | None = None,
+    ) -> Tensor:
+        """`rows [cell, prompt, position >= start, d_model]` after the layer.
+
+        Rows of one position differ from the untouched run there alone, at `start`.
+
+        Args:
+            layer: which.
+            rows: as they enter it.
+            start: the first position of the rows.
+            reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
+            taps: what to do with activations inside the layer.
+            held: the pattern to hold.
+        """
+        cells, after = len(rows), len(self.place) - start
+        if rows.shape[2] < after:
+            later = reads is None or bool((reads > start).all())
+            if not taps and held is None and later:
+                return self._step_from_one(layer, rows, start, reads)
+            rows = self._spread(layer, rows, start)
+        taps = taps or {}
+        queries = self.place[None, start:] if reads is None else reads
+        entering = rows if reads is None else at_positions(rows, queries - start)
+        q, k, v = self._qkv(layer, rows, start, entering, queries, taps)
+        if start:
+            k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
+        if held is None and "pattern" not in taps:
+            z = self._attend(layer, q, k, v, queries)
+        else:
+            whole = queries.expand(rows.shape[1], -1)
+            if held is None:
+                pattern = self._pattern(layer, q, k, queries).unflatten(0, (cells, -1))
+            else:
+                prompt = torch.arange(len(whole), device=whole.device)[:, None]
+                pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
+            if "pattern" in taps:
+                pattern = taps["pattern"](pattern)
+            v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
+            z = attended(pattern, v).flatten(0, 1)
+        z = _tapped(taps, "z", z.unflatten(0, (cells, -1)))
+        attn_out = _tapped(taps, "attn_out", self._written(layer, z))
+        return self._rest(layer, entering, attn_out, taps)
+
+    def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
+        """The stream after the layer where attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        kept = self.clean[layer]
+        if not self.serial:
+            return at_positions(kept["resid_post"][None], positions) + delta
+        mid = at_positions(kept["resid_mid"][None], positions) + delta
+        return mid + self._mlp(layer, mid)
+
+    def written_by_heads(self, layer: int, z: Tensor) -> Tensor:
+        """What each head writes: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
+        return torch.einsum("pshd,hdm->hpsm", z, self.model.blocks[layer].attn.W_O)
+
+    def logits(self, resid: Tensor) -> Tensor:
+        """`[..., vocab]` of the final residual stream `[..., d_model]`."""
+        normed = self._norm(getattr(self.model, "ln_final", None), resid)
+        flat = normed.reshape(-1, normed.shape[-1])
+        return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
+
+    def log_sum_exp(self, resid: Tensor) -> Tensor:
+        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`; no logits are kept."""
+        flat = self._norm(getattr(self.model, "ln_final", None), resid).reshape(-1, resid.shape[-1])
+        unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
+        rows = []
+        for part in flat.split(_BLOCK[0]):
+            found = [
+                full_precision(self._capped(torch.addmm(bias, part, weights))).logsumexp(-1)
+                for weights, bias in zip(*unembed, strict=True)
+            ]
+            rows.append(torch.stack(found).logsumexp(0))
+        return torch.cat(rows).view(resid.shape[:-1])
+
+    def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
+        normed = self._norm(getattr(self.model, "ln_final", None), resid)
+        columns = self.model.W_U[:, ids.flatten()].view(-1, *ids.shape)
+        return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0
+        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+    def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
+        """The layer where only position `start` entered it changed: one new key and value, clean queries after it."""
+        kept, cells, length = self.clean[layer], len(rows), len(self.place)
+        q1, k1, v1 = (
+            per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
+            for each in self._qkv(layer, rows, start)
+        )  # [cell, prompt, 1, head, d_head]
+        queries = self.place[None, start + 1 :] if reads is None else reads
+        z = self._one_key_changed(layer, k1, v1, start, queries)
+        if reads is None:
+            own = self._attend(
+                layer, q1.flatten(0, 1), self._with_prefix(layer, "k", k1.flatten(0, 1), start),
+                self._with_prefix(layer, "v", v1.flatten(0, 1), start), self.place[None, start : start + 1],
+            )  # fmt: skip
+            z = torch.cat([own.unflatten(0, (cells, -1)), z], 2)
+            entering = self._spread(layer, rows, start)
+        else:
+            entering = at_positions(kept["resid_pre"][None], queries).expand(cells, -1, -1, -1)
+        attn_out = self._written(layer, z)
+        if self.serial or self.cfg.attn_only:
+            return self._rest(layer, entering, attn_out, {})
+        if reads is not None:
+            return entering + attn_out + at_positions(kept["mlp_out"][None], queries)
+        mlp_out = kept["mlp_out"][None, :, start:length].expand(cells, -1, -1, -1)
+        mlp_out = torch.cat([self._mlp(layer, rows), mlp_out[:, :, 1:]], 2)
+        return entering + attn_out + mlp_out
+
+    def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
+        # softmax over the other keys once for all cells, then the changed key against their log-sum-exp
+        kept, heads = self.clean[layer], self.cfg.n_heads
+        scale = float(self.model.blocks[layer].attn.attn_scale)
+        q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
+        k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
+        scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
+        seen = (self.place <= queries[..., None]) & (self.place != start)
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        others = scores.logsumexp(-1)
+        before = torch.einsum("phqk,pkhd->pqhd", (scores - others[..., None]).exp(), v)
+        new = torch.einsum("pqhd,cphd->cphq", q, k1[:, :, 0]) / scale
+        share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
+        return before + share * (v1 - before)
+
+    def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
+        if self.cfg.attn_only:
+            return entering + attn_out
+        if self.serial:
+            mid = _tapped(taps, "resid_mid", entering + attn_out)
+            return mid + _tapped(taps, "mlp_out", self._mlp(layer, mid))
+        return entering + attn_out + _tapped(taps, "mlp_out", self._mlp(layer, entering))
+
+    def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
+        """One changed position and the untouched ones after it."""
+        after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
+        return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
+
+    def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
+        """Keys or values `[row, position >= start, head, d_head]` behind those of the untouched run."""
+        before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
+        return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)
+
+    def _qkv(
+        self, layer: int, rows: Tensor, start: int, entering: Tensor | None = None, queries: Tensor | None = None,
+        taps: Taps | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries at `queries` alone."""
+        block: Any = self.model.blocks[layer]
+        taps = taps or {}
+        lead = rows.shape[:-2]
+        normed = self._norm(block.ln1, rows)
+        fewer = entering is not None and entering is not rows
+        asking = self._norm(block.ln1, entering) if fewer else normed  # pyright: ignore[reportArgumentType]  # is one
+        found = []
+        for key, source in (("q", asking), ("k", normed), ("v", normed)):
+            weights, bias = _weights(block.attn, f"W_{key.upper()}"), _weights(block.attn, f"b_{key.upper()}")
+            flat = source.reshape(-1, source.shape[-1])
+            out = torch.addmm(bias.flatten(), flat, weights.transpose(0, 1).flatten(1))
+            found.append(_tapped(taps, key, out.view(*source.shape[:-1], *weights.shape[::2])))
+        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
+        if self.cfg.positional_embedding_type == "rotary":
+            q = self._rotated(block.attn, q, start, queries if fewer else None)
+            k = block.attn.apply_rotary(k, start)
+        return q, k, v
+
+    def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
+        if queries is None:
+            return attention.apply_rotary(q, start)
+        turned = torch.empty_like(q)  # a position at a time: those read are few
+        of_row = queries.repeat(len(q) // len(queries), 1)
+        for position in queries.unique().tolist():
+            here = of_row == position
+            turned[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
+        return turned
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
+        """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the positions asked from."""
+        scale = 1 / float(self.model.blocks[layer].attn.attn_scale)
+        q, k, v = (per_query_head(each, self.cfg.n_heads, 2).transpose(1, 2) for each in (q, k, v))
+        if q.shape[2] == k.shape[2]:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+        seen = self._seen(queries, len(q), k.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
+
+    def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
+        seen = self.place[:keys] <= queries[..., None]
+        return seen[:, None] if len(seen) == 1 else seen.repeat(rows // len(seen), 1, 1)[:, None]
+
+    def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
+        """`[row, head, query, key]`."""
+        k = per_query_head(k, self.cfg.n_heads, 2)
+        scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / float(self.model.blocks[layer].attn.attn_scale)
+        seen = self._seen(queries, len(q), k.shape[1])
+        return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+
+    def _written(self, layer: int, z: Tensor) -> Tensor:
+        attention: Any = self.model.blocks[layer].attn
+        flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
+        out = torch.addmm(attention.b_O, flat, attention.W_O.flatten(0, 1))
+        return out.view(*z.shape[:-2], -1)
+
+    def _mlp(self, layer: int, resid: Tensor) -> Tensor:
+        block: Any = self.model.blocks[layer]
+        normed, mlp = self._norm(block.ln2, resid).reshape(-1, resid.shape[-1]), block.mlp
+        plain = (
+            type(mlp).__name__ == "MLP"
+            and self.cfg.act_fn in _ACTIVATIONS
+            and not self.cfg.is_layer_norm_activation()
+        )
+        if not plain:
+            return mlp(normed[None])[0].view(resid.shape)
+        hidden = torch.addmm(mlp.b_in, normed, mlp.W_in)
+        return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
+
+    def _norm(self, norm: Any, resid: Tensor) -> Tensor:
+        if norm is None:  # a model without norms has no final one
+            return resid
+        kind, shape = type(norm).__name__, resid.shape[-1:]
+        exact = resid.dtype in (torch.float32, torch.float64)
+        if kind in ("LayerNorm", "LayerNormPre") and exact:
+            return F.layer_norm(
+                resid, shape, getattr(norm, "w", None), getattr(norm, "b", None), float(norm.eps)
+            )
+        if kind in ("RMSNorm", "RMSNormPre") and exact:
+            return F.rms_norm(resid, shape, getattr(norm, "w", None), float(norm.eps))
+        return norm(resid.flatten(0, -3)).view(resid.shape)
+
+
+_BLOCK = (512, 2048)  # rows and words unembedded at once: they stay in cache
+
+_ACTIVATIONS = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": lambda hidden: F.gelu(hidden, approximate="tanh"),
+}
+
+
+def _tapped(taps: Taps, site: str, activation: Tensor) -> Tensor:
+    return taps[site](activation) if site in taps else activation
+
+
+def _weights(attention: Any, name: str) -> Tensor:
+    """Weights of key/value heads as they are: grouped-query attention keeps them behind an underscore."""
+    return getattr(attention, f"_{name}" if hasattr(attention, f"_{name}") else name)

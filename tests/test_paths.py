@@ -1,0 +1,320 @@
+"""Path patching equals its slow twin by plain hooks, and shows on paper's model what talks to what."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hand_model import ARCHITECTURE, hand_weights
+from test_sweep import FASTEST, NARROW, answer, state_of, tokens_for, weighed
+from zoo import PAIRS, PARALLEL, fresh_of, model_of
+
+import induction_kernel as ik
+from induction_kernel.interventions.edits import FromRun
+from induction_kernel.interventions.paths import path_patch
+from induction_kernel.loading import build
+
+SITES = ("q", "k", "v", "mlp_out", "resid_post")
+# Bridges around Llama, and Bridges on TransformerLens' own layers, take the norm in float32: where two orders of
+# adding differ in the last bit of float64, its input may be rounded to the next float32.
+FLOAT32_NORM = {("Llama", "bridge"), ("MQA", "bridge"), ("Llama", "native")}
+
+
+def place(site, layer):
+    return f"blocks.{layer}.{'attn.' if site in ('z', 'q', 'k', 'v') else ''}hook_{site}"
+
+
+def kept(model, tokens, sites, hooks=()):
+    """`{(site, layer): activation}` and logits of one run with these hooks."""
+    found = {}
+
+    def keep(key):
+        def hook(activation, hook):
+            found.setdefault(key, activation.clone())
+            return activation
+
+        return hook
+
+    mine = [
+        (place(site, layer), keep((site, layer))) for site in sites for layer in range(model.cfg.n_layers)
+    ]
+    with torch.no_grad():
+        logits = model.run_with_hooks(tokens, fwd_hooks=[*mine, *hooks])
+    return found, logits
+
+
+def put(new):
+    return lambda activation, hook: new.to(activation)
+
+
+def naive_value(model, into, source, sender, receivers, site, metric):
+    """`[prompt]`: a run with all else frozen shows what the receivers become; they are put into a plain run."""
+    stream = ["z"] + ([] if model.cfg.attn_only else ["mlp_out"])
+    clean, _ = kept(model, into.tokens, stream)
+    other, _ = kept(model, source.tokens, ["z"])
+    layer, head = sender
+    frozen = []
+    for at, activation in clean.items():
+        if at == ("z", layer):
+            activation = activation.clone()
+            activation[:, :, head] = other[at][:, :, head]
+        frozen.append((place(*at), put(activation)))
+    if site == "resid_post":
+        return metric(kept(model, into.tokens, [], frozen)[1], into)
+    found, _ = kept(model, into.tokens, [site], frozen)  # before it is frozen, where it is
+    plain, _ = kept(model, into.tokens, [site])
+    hooks = []
+    for r, heads in receivers.items():
+        if site == "mlp_out":
+            new = found[site, r]
+        else:
+            new = plain[site, r].clone()
+            new[:, :, heads] = found[site, r][:, :, heads]
+        hooks.append((place(site, r), put(new)))
+    return metric(kept(model, into.tokens, [], hooks)[1], into)
+
+
+def compared(name, kind, site, receivers, *, metric=weighed, close=None, lengths=(4, 6, 3), **options):
+    """`receivers {layer: heads}`."""
+    model = model_of(name, kind)
+    source, into = tokens_for(model, list(lengths), seed=5), tokens_for(model, list(lengths))
+    asked = {"resid_post": None, "mlp_out": list(receivers)}.get(
+        site, [(layer, head) for layer, heads in receivers.items() for head in heads or ()]
+    )
+    found = path_patch(
+        model, source=source, into=into, receivers=asked, site=site,
+        metric=NARROW if metric == "narrow" else metric, progress=False, **options,
+    )  # fmt: skip
+    function = answer if metric == "narrow" else metric
+    value = np.full((len(lengths), 2, 4), np.nan)
+    same = site == "resid_post" or (site == "mlp_out" and name not in PARALLEL)
+    for layer, head in np.ndindex(2, 4):
+        if layer < max(receivers) or (same and layer == max(receivers)):
+            # one that is not after the sender gets the value it has anyway
+            value[:, layer, head] = naive_value(model, into, source, (layer, head), receivers, site, function)
+    close = close or (1e-5 if (name, kind) in FLOAT32_NORM else 1e-10)
+    np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=close)
+    with torch.no_grad():
+        baseline = function(model(into.tokens), into)
+        source_value = function(model(source.tokens), into)
+    np.testing.assert_allclose(found["baseline"], baseline, rtol=0, atol=close)
+    np.testing.assert_allclose(found["source_value"], source_value, rtol=0, atol=close)
+    moved = (value - baseline.numpy()[:, None, None]).mean(0) / float((source_value - baseline).mean())
+    np.testing.assert_allclose(found["normalised"], moved, rtol=1e-4, atol=1e-4)
+    assert float(abs(found["effect"]).max()) > 1e-4
+    return found
+
+
+GRID = [
+    (name, kind, site)
+    for name, kind in PAIRS
+    for site in SITES
+    if not (site == "mlp_out" and name == "attention-only")
+]
+
+
+FAST = [row for turn, row in enumerate(GRID) if turn % 3 == 0 or row[0] == "attention-only"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "site"),
+    [pytest.param(*row, marks=[] if row in FAST else pytest.mark.slow) for row in GRID],
+)
+def test_equals_its_slow_twin(name, kind, site):
+    heads = {"k": [0], "v": [0]}.get(site, [1, 2])
+    compared(name, kind, site, {1: heads}, metric="narrow" if site in "kv" else weighed)
+
+
+@pytest.mark.parametrize("most", [6, pytest.param(13, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("site", SITES)
+def test_in_small_batches(site, most):
+    compared("GPT-2", FASTEST["GPT-2"], site, {1: [1, 3]}, max_tokens=most)
+
+
+@pytest.mark.parametrize("site", ["q", "k", "v"])
+def test_receivers_of_several_layers(site):
+    compared("GPT-2", FASTEST["GPT-2"], site, {0: [2], 1: [1, 3]})
+
+
+def test_mlps_of_several_layers():
+    for name in ("GPT-2", "GPT-J"):
+        compared(name, FASTEST[name], "mlp_out", {0: None, 1: None})
+
+
+def test_senders_restrict():
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    source, into = tokens_for(model, [5, 5], seed=5), tokens_for(model, [5, 5])
+    options = {"source": source, "into": into, "receivers": "L1H0 L1H2", "site": "k", "metric": weighed}
+    whole = path_patch(model, **options)
+    some = path_patch(model, senders=["L0H2", (0, 0)], **options)
+    np.testing.assert_allclose(some["value"][:, 0, [0, 2]], whole["value"][:, 0, [0, 2]], rtol=0, atol=1e-12)
+    assert np.isnan(some["value"].values[:, 0, [1, 3]]).all()
+    assert np.isnan(whole["value"].values[:, 1]).all()
+    assert some["name"].sel(layer=0, head=2).item() == "L0H2"
+    wanted = {"method": "path_patch", "site": "k", "receivers": "L1H0 L1H2", "n_prompts": 2}
+    assert wanted.items() <= some.attrs.items()
+    assert all(isinstance(value, str | int | float) for value in some.attrs.values())
+
+
+def test_the_paths_of_a_linear_model_add_up():
+    """Without norms and with frozen patterns, by v and to the logits is all there is of a change by z."""
+    model = model_of("attention-only", FASTEST["attention-only"])
+    source, into = tokens_for(model, [5, 5], seed=5), tokens_for(model, [5, 5])
+    everything = path_patch(model, source=source, into=into, metric=weighed)
+    last = ik.sweep(model, into, edit=FromRun(source), metric=weighed, progress=False)
+    # a head of the last layer has no other path than the direct one
+    np.testing.assert_allclose(everything["value"][:, 1], last["value"][:, 1], rtol=0, atol=1e-10)
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    return build(ARCHITECTURE, hand_weights(), name="by hand")
+
+
+def test_the_previous_token_head_talks_to_the_induction_head_by_its_keys(by_hand):
+    """Issue, Must show 4: L0H0 writes the token before into a block that L1H0's keys alone read."""
+    into = ik.repeated_tokens(by_hand, bos=0, prompts=8, period=6)
+    source = replace(into, tokens=into.tokens.roll(1, 0))
+    options = {"source": source, "into": into, "metric": ik.repeat_loss}
+    whole = ik.sweep(by_hand, into, edit=FromRun(source), heads="L0H0", progress=False)["effect"]
+    assert float(whole[:, 0, 0].mean()) > 1  # every path of it, in nats
+    by = {site: path_patch(by_hand, receivers="L1H0", site=site, **options) for site in "qkv"}
+    np.testing.assert_allclose(by["k"]["effect"][:, 0, 0], whole[:, 0, 0], rtol=0, atol=1e-5)
+    for site in "qv":
+        np.testing.assert_allclose(by[site]["effect"][:, 0], 0, atol=1e-5)
+    np.testing.assert_allclose(by["k"]["effect"][:, 0, 1:], 0, atol=1e-5)  # the other heads say nothing to it
+    direct = path_patch(by_hand, **options)
+    np.testing.assert_allclose(direct["effect"][:, 0], 0, atol=1e-5)  # nor anything to the logits
+    for head in ("L1H1", "L1H2"):
+        deaf = path_patch(by_hand, receivers=head, site="k", **options)
+        np.testing.assert_allclose(deaf["effect"][:, 0], 0, atol=1e-5)
+
+
+def test_source_is_measured_as_what_it_goes_into(by_hand):
+    """With all of the run taken from source, normalised is 1: its logits, the answers of the other."""
+    into = ik.repeated_tokens(by_hand, bos=0, prompts=8, period=6)
+    source = replace(into, tokens=into.tokens.roll(1, 0))
+    found = path_patch(by_hand, source=source, into=into, receivers="L1H0", site="k", metric=ik.repeat_loss)
+    everything = ik.sweep(
+        by_hand, into, edit=FromRun(source), site="resid_pre", by=("layer",), layers=[0], progress=False
+    )
+    np.testing.assert_allclose(found["source_value"], everything["value"][:, 0], rtol=0, atol=1e-5)
+    gap = float((found["source_value"] - found["baseline"]).mean())
+    assert float(found["normalised"][0, 0]) == pytest.approx(float(found["effect"][:, 0, 0].mean()) / gap)
+
+
+def test_runs_that_do_not_differ_have_no_share():
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    into = tokens_for(model, [5, 5])
+    with pytest.warns(UserWarning, match="hardly differ"):
+        found = path_patch(model, source=into, into=into, metric=weighed)
+    np.testing.assert_allclose(found["effect"], 0, atol=1e-12)
+    assert np.isnan(found["normalised"]).all()
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J")])
+def test_a_hook_of_the_user_stays_in_force(name, kind):
+    model = fresh_of(name, kind)
+    source, into = tokens_for(model, [5, 5], seed=5), tokens_for(model, [5, 5])
+    plain = path_patch(model, source=source, into=into, receivers="L1H1", site="q", metric=weighed)
+
+    def halved(activation, hook):
+        return activation * 0.5
+
+    model.add_hook("blocks.0.attn.hook_v", halved)
+    before = state_of(model)
+    found = path_patch(model, source=source, into=into, receivers="L1H1", site="q", metric=weighed)
+    assert found.attrs["lane"] == "model"
+    assert float(abs(found["baseline"] - plain["baseline"]).max()) > 1e-3
+    for head in range(4):
+        twin = naive_value(model, into, source, (0, head), {1: [1]}, "q", weighed)
+        np.testing.assert_allclose(found["value"][:, 0, head], twin, rtol=0, atol=1e-6)
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "Llama")])
+@pytest.mark.parametrize("raised", [None, ZeroDivisionError, KeyboardInterrupt])
+def test_the_model_is_left_as_it_was(name, kind, raised):
+    model = fresh_of(name, kind)
+    model.train()
+    next(model.parameters()).requires_grad_(False)
+    source, into = tokens_for(model, [5, 5], seed=5), tokens_for(model, [5, 5])
+    with torch.no_grad():
+        model(into.tokens)  # at its first call a Bridge wires hooks of its own
+    before, calls = state_of(model), []
+
+    def metric(logits, given):
+        calls.append(1)
+        if raised is not None and len(calls) == 3:
+            raise raised
+        return weighed(logits, given)
+
+    options = {"source": source, "into": into, "receivers": "L1H1", "site": "k", "metric": metric}
+    if raised is None:
+        path_patch(model, **options)
+    else:
+        with pytest.raises(raised):
+            path_patch(model, **options)
+    assert state_of(model) == before
+
+
+def test_float32():
+    for name, kind in PAIRS:
+        if name in ("GPT-2", "MQA"):
+            model = model_of(name, kind, torch.float32)
+            source, into = tokens_for(model, [4, 6, 3], seed=5), tokens_for(model, [4, 6, 3])
+            found = path_patch(
+                model, source=source, into=into, receivers="L1H0", site="v", metric=weighed, progress=False
+            )
+            twin = naive_value(model, into, source, (0, 2), {1: [0]}, "v", weighed)
+            np.testing.assert_allclose(found["value"][:, 0, 2], twin, rtol=0, atol=1e-5)
+
+
+UNFIT = {
+    "no receivers": ({"receivers": []}, "got none"),
+    "receivers left out": ({"receivers": None}, "got none"),
+    "no site of a receiver": ({"site": "z"}, "wanted site out of"),
+    "receivers of the stream": ({"site": "resid_post"}, "leave out receivers="),
+    "an MLP as head": ({"site": "mlp_out"}, "wanted layers"),
+    "a layer too high": ({"site": "mlp_out", "receivers": [2]}, "layers from 0 to 1"),
+    "a receiver that is not there": ({"receivers": "L1H4"}, "heads 0 to 3"),
+    "a sender that is not there": ({"senders": "L0H4"}, "heads 0 to 3"),
+    "no senders": ({"senders": []}, "got none"),
+    "a sender beside the receiver": ({"senders": ["L0H1", "L1H0"]}, "got L1H0"),
+    "receivers in the first layer": ({"receivers": "L0H1"}, "come before a receiver"),
+    "other numbers": ({"lengths": [5, 5, 5]}, "3 and 2"),
+    "other lengths": ({"lengths": [5, 4]}, "prompt 1 has 5 tokens, its source 4"),
+    "too few tokens at once": ({"max_tokens": 4}, "max_tokens"),
+    "no answers": ({"metric": ik.logit_difference}, "answers"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_unfit_input_is_refused(what):
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    asked, message = UNFIT[what]
+    options = {"receivers": "L1H1", "site": "k", "metric": weighed} | asked
+    source = tokens_for(model, options.pop("lengths", [5, 5]), seed=5)
+    with pytest.raises(ValueError) as raised:
+        path_patch(model, source=source, into=tokens_for(model, [5, 5]), **options)
+    assert message in str(raised.value)
+
+
+def test_more_that_is_refused():
+    model = model_of("attention-only", FASTEST["attention-only"])
+    prompts = tokens_for(model, [5])
+    with pytest.raises(ValueError, match="attention alone"):
+        path_patch(model, source=prompts, into=prompts, receivers=[1], site="mlp_out", metric=weighed)
+    grouped = model_of("Llama", FASTEST["Llama"])
+    with pytest.raises(ValueError, match="2 key/value heads"):
+        path_patch(grouped, source=prompts, into=prompts, receivers="L1H3", site="k", metric=weighed)
+    with pytest.raises(TypeError, match="got 7"):
+        path_patch(model, source=prompts, into=prompts, receivers=7, site="k", metric=weighed)
+
+
+def test_heads_that_do_not_add_up_are_refused():
+    model = fresh_of("GPT-2", FASTEST["GPT-2"])
+    model.add_hook("blocks.0.hook_attn_out", lambda activation, hook: activation * 2)
+    source, into = tokens_for(model, [5], seed=5), tokens_for(model, [5])
+    with pytest.raises(ValueError, match="do not add up"):
+        path_patch(model, source=source, into=into, receivers="L1H1", site="k", metric=weighed)

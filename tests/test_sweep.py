@@ -1,0 +1,818 @@
+"""The sweep equals one whole hooked run a cell, everywhere it may be asked; and leaves the model as it was."""
+
+import itertools
+import random
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import naive
+import numpy as np
+import pytest
+import torch
+from zoo import PAIRS, PARALLEL, fresh_of, hooked_with, model_of
+
+import induction_kernel as ik
+from induction_kernel import metrics
+from induction_kernel.interventions.edits import Add, FromRun, KnockOut, Mean, Resample, Scale, Zero
+from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.metrics import Metric
+
+EDITS = ("Zero", "Scale", "Add", "Mean", "Resample", "FromRun", "KnockOut")
+HEAD_SITES = ("z", "q", "k", "v", "pattern")
+SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
+BYS = ((), ("layer",), ("layer", "head"), ("layer", "position"), ("layer", "head", "position"))
+SENSELESS_BYS = (
+    ("head",),
+    ("position",),
+    ("head", "layer"),
+    ("position", "layer"),
+    ("layer", "layer"),
+    ("key",),
+)
+FASTEST = dict(reversed(PAIRS))  # the first kind of each architecture: hooked where TransformerLens has it
+
+
+def legal(name, edit, site, by, hold):
+    """The table of what may be asked of a model of this architecture."""
+    if (site == "mlp_out" and name == "attention-only") or (
+        site == "resid_mid" and name in ("attention-only", *PARALLEL)
+    ):
+        return False
+    if (edit == "KnockOut") != (site == "pattern") and not (
+        site == "pattern" and edit in ("Mean", "Resample", "FromRun")
+    ):
+        return False
+    if by not in BYS or ("head" in by and site not in HEAD_SITES):
+        return False
+    return hold is None or (hold == "patterns" and site not in ("q", "k", "pattern"))
+
+
+def cells_of(name):
+    """Every legal (edit, site, hold, [by, ...]) of an architecture."""
+    for edit, site, hold in itertools.product(EDITS, SITES, (None, "patterns")):
+        bys = [by for by in BYS if legal(name, edit, site, by, hold)]
+        if bys:
+            yield edit, site, hold, bys
+
+
+ALL = [(name, kind, *cell) for name, kind in PAIRS for cell in cells_of(name)]
+
+
+def chosen():
+    """A cell or two a site of every model, so that every edit, `by` and `hold` is there too, in turn."""
+    out = []
+    for turn, (name, kind) in enumerate(PAIRS):
+        used = Counter()
+        cells = list(cells_of(name))
+        for site in ("pattern", *SITES):
+            here = [(edit, hold, by) for edit, at, hold, bys in cells if at == site for by in bys]
+            here = here[turn % 7 :] + here[: turn % 7]
+            if here:
+                # KnockOut has no other site, so it comes first there.
+                cell = min(
+                    here,
+                    key=lambda it: (it[0] != "KnockOut" or used["KnockOut"], *(used[part] for part in it)),
+                )
+                used.update(cell)
+                edit, hold, by = cell
+                out.append((name, kind, edit, site, hold, [by]))
+    return out
+
+
+def named(rows):
+    return pytest.mark.parametrize(
+        ("name", "kind", "edit", "site", "hold", "bys"),
+        rows,
+        ids=["-".join(map(str, row[:5])) for row in rows],
+    )
+
+
+# Absolute, on values of order 1 in float64; also where a Bridge's norms and rotations compute in float32, since both
+# sides round the same numbers.
+CLOSE = 1e-10
+LENGTHS = {"equal": [5, 5, 5], "unequal": [4, 6, 3]}
+
+
+def tokens_for(model, lengths, *, seed=0, **fields):
+    drawn = torch.randint(
+        model.cfg.d_vocab, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed)
+    )
+    if len(set(lengths)) > 1:
+        drawn[:, 0] = 0  # they begin alike
+    return replace(ik.as_prompts(model, drawn, lengths=torch.tensor(lengths)), **fields)
+
+
+def edit_for(name, model, prompts, site):
+    """An edit of this kind that suits the prompts, and which reference prompts a Resample draws."""
+    n, length = prompts.tokens.shape
+    equal = len(set(prompts.lengths.tolist())) == 1
+    generator = torch.Generator().manual_seed(3)
+    if name == "Zero":
+        return Zero(), None
+    if name == "Scale":
+        return Scale(-0.7), None
+    if name == "Add":
+        width = model.cfg.d_head if site in HEAD_SITES else model.cfg.d_model
+        shape = (width,) if equal else (n, length, *([1] if site in HEAD_SITES else []), width)
+        dtype = next(model.parameters()).dtype
+        return Add(torch.randn(shape, generator=generator, dtype=dtype)), None
+    if name == "Mean":
+        return Mean(None if equal else tokens_for(model, [6, 2, 5, 6], seed=4)), None
+    if name == "Resample":
+        if equal:
+            edit = Resample(seed=2)
+            return edit, edit.drawn(n, None)
+        edit = Resample(tokens_for(model, [6, 7], seed=4), seed=2)
+        return edit, edit.drawn(n, 2)
+    if name == "FromRun":
+        other = tokens_for(model, prompts.lengths.tolist(), seed=5)
+        if not equal:
+            other.tokens[:, :3] = prompts.tokens[:, :3]  # and so does the other run, until they part
+            other.tokens[1, 2] += 1
+        return FromRun(other), None
+    mask = torch.rand((length, length) if equal else (n, 4, length, length), generator=generator) < 0.5
+    return KnockOut(mask & ~torch.eye(length, dtype=torch.bool)), None
+
+
+def weighed(logits, prompts):
+    """`[prompt]`: reads every real position."""
+    logs = logits.log_softmax(-1)
+    place = torch.arange(logs.shape[1])
+    real = place < prompts.lengths[:, None]
+    return (torch.where(real, logs[..., 7] + 0.1 * place * logs[..., 9], 0)).sum(1) / prompts.lengths
+
+
+def answer(logits, prompts):
+    """`[prompt]`: reads the last real position."""
+    rows = torch.arange(len(prompts))
+    logs = logits.log_softmax(-1)[rows, prompts.lengths - 1]
+    return logs[rows, prompts.tokens[:, 0]] - 0.5 * logs[rows, 8]
+
+
+def answer_read(found, prompts):
+    return found[:, 0, 0] - 0.5 * found[:, 0, 1]
+
+
+NARROW = Metric(
+    "answer",
+    "nats",
+    answer_read,
+    reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
+    targets=lambda prompts: torch.stack([prompts.tokens[:, 0], torch.full((len(prompts),), 8)], 1),
+)
+
+
+def compared(model, prompts, *, edit, site, by, hold, metric, drawn=None, close, **chosen):
+    found = ik.sweep(
+        model, prompts, edit=edit, site=site, by=by, hold=hold, metric=metric, progress=False, **chosen
+    )
+    value, baseline = naive.sweep(
+        model,
+        prompts,
+        edit=edit,
+        site=site,
+        by=by,
+        hold=hold,
+        metric_function=answer if metric is NARROW else metric,
+        drawn=drawn,
+        heads=chosen.get("heads"),
+        layers=chosen.get("layers"),
+        positions=chosen.get("positions"),
+    )
+    assert found["value"].dims == ("prompt", *by)
+    every = {
+        "layer": chosen.get("layers", range(2)),
+        "position": chosen.get("positions", range(prompts.tokens.shape[1])),
+    }
+    found = found.reindex(
+        {dim: list(every[dim]) for dim in by if dim in every}
+    )  # layers without heads are left out
+    np.testing.assert_allclose(found["baseline"].values, baseline, rtol=0, atol=close)
+    np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=close, err_msg=str(by))
+    np.testing.assert_allclose(
+        found["effect"].values, (found["value"] - found["baseline"]).values, rtol=0, atol=1e-12
+    )
+    return found
+
+
+def check(name, kind, edit, site, hold, bys, turn):
+    model = model_of(name, kind)
+    lengths = LENGTHS["equal" if turn % 2 == 0 or (site == "pattern" and edit == "Mean") else "unequal"]
+    prompts = tokens_for(model, lengths)
+    made, drawn = edit_for(edit, model, prompts, site)
+    metric = NARROW if turn % 4 < 2 else weighed
+    for by in bys:
+        compared(
+            model,
+            prompts,
+            edit=made,
+            site=site,
+            by=by,
+            hold=hold,
+            metric=metric,
+            drawn=drawn,
+            close=CLOSE,
+        )
+
+
+FEW = chosen()
+
+
+@named(FEW)
+def test_equals_the_naive_loop(name, kind, edit, site, hold, bys):
+    check(name, kind, edit, site, hold, bys, FEW.index((name, kind, edit, site, hold, bys)))
+
+
+@pytest.mark.slow
+@named(ALL)
+def test_equals_the_naive_loop_everywhere(name, kind, edit, site, hold, bys):
+    turn = [cell[:3] for cell in cells_of(name)].index((edit, site, hold)) + PAIRS.index((name, kind))
+    check(name, kind, edit, site, hold, bys, turn)
+
+
+def options_for(model, edit, site, lengths=(5, 5, 5)):
+    prompts = tokens_for(model, list(lengths))
+    return prompts, edit_for(edit, model, prompts, site)[0]
+
+
+def table(name):
+    """What may be asked of an architecture, a row a site."""
+    cells = list(cells_of(name))
+    yield f"{name}: site | edits | by | held patterns"
+    for site in SITES:
+        here = [cell for cell in cells if cell[1] == site]
+        if here:
+            edits = " ".join(dict.fromkeys(edit for edit, *_ in here))
+            bys = " ".join("+".join(by) or "()" for by in here[0][3])
+            yield f"{site} | {edits} | {bys} | {'yes' if any(cell[2] for cell in here) else 'no'}"
+
+
+def test_the_table_of_what_may_be_asked():
+    """Shown by `pytest -rP`."""
+    for name in ("attention-only", "GPT-2", "GPT-J"):
+        sys.stdout.write("\n".join([*table(name), "", ""]))
+    counts = {
+        name: sum(len(bys) for *_, bys in cells_of(name)) for name in ("attention-only", "GPT-2", "GPT-J")
+    }
+    # z and v: 6 edits x 5 by x 2; q and k: 6 x 5; pattern: 4 x 5; a site of the stream: 6 x 3 x 2
+    assert counts == {"attention-only": 308, "GPT-2": 380, "GPT-J": 344}
+
+
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_the_fast_lanes_are_taken(name, kind):
+    """Also after a call and a `run_with_cache`, which leave hooks of transformers and TransformerLens behind."""
+    model = fresh_of(name, kind)
+    prompts = tokens_for(model, [4, 6, 3])
+    lanes = []
+    for _ in range(2):
+        found = ik.sweep(model, prompts, edit=Mean(), metric=weighed, progress=False)
+        lanes.append(found.attrs["lane"])
+        naive.all_patterns(model, prompts.tokens)
+    assert lanes[0] == lanes[1]
+    assert lanes[0] in ("decoder", "blocks")
+
+
+@pytest.mark.parametrize("name", ["attention-only", "GPT-2", "GPT-J"])
+def test_what_may_not_be_asked_is_refused(name):
+    model = model_of(name, FASTEST[name])
+    before = state_of(model)
+    asked = itertools.product(EDITS, SITES, BYS + SENSELESS_BYS, (None, "patterns", "norms"))
+    refused = [cell for cell in asked if not legal(name, *cell)]
+    wrong = []
+    for edit, site, by, hold in refused:
+        prompts, made = options_for(model, edit, site)
+        try:
+            ik.sweep(model, prompts, edit=made, site=site, by=by, hold=hold, metric=weighed, progress=False)
+        except ValueError as error:
+            if len(str(error)) < 20:
+                wrong.append((edit, site, by, hold, str(error)))
+        except Exception as error:
+            wrong.append((edit, site, by, hold, repr(error)))
+        else:
+            wrong.append((edit, site, by, hold, "nothing raised"))
+    assert not wrong, f"{len(wrong)} of {len(refused)}, for example {wrong[:5]}"
+    assert state_of(model) == before
+
+
+UNFIT = {
+    "unknown site": lambda model: {"site": "scores"},
+    "mean of unequal patterns": lambda model: {"edit": Mean(), "site": "pattern", "lengths": (4, 6, 3)},
+    "mean by position of unequal lengths": lambda model: {"edit": Mean(by_position=True), "lengths": (4, 6, 3)},
+    "one prompt, drawn from itself": lambda model: {"edit": Resample(), "lengths": (4,)},
+    "drawn prompts too short": lambda model: {"edit": Resample(tokens_for(model, [4, 4]))},
+    "other prompts": lambda model: {"edit": FromRun(tokens_for(model, [5, 5]))},
+    "other lengths": lambda model: {"edit": FromRun(tokens_for(model, [5, 5, 6]))},
+    "vector of another width": lambda model: {"edit": Add(torch.zeros(5))},
+    "vector of width 1": lambda model: {"edit": Add(torch.zeros(1))},
+    "nothing left": lambda model: {"edit": KnockOut(torch.ones(5, 5, dtype=torch.bool)), "site": "pattern"},
+    "mask of another length": lambda model: {
+        "edit": KnockOut(torch.zeros(6, 6, dtype=torch.bool)), "site": "pattern",
+    },
+    "layer out of range": lambda model: {"layers": [2]},
+    "position out of range": lambda model: {"positions": [5], "by": ("layer", "position")},
+    "head out of range": lambda model: {"heads": "L0H4"},
+    "no heads": lambda model: {"heads": []},
+    "heads at a site without": lambda model: {"heads": "L0H1", "site": "resid_pre", "by": ("layer",)},
+    "positions not swept": lambda model: {"positions": [1], "by": ("layer",)},
+    "no layers": lambda model: {"layers": []},
+    "no positions": lambda model: {"positions": [], "by": ("layer", "position")},
+    "too few tokens at once": lambda model: {"max_tokens": 4},
+    "no tokens at once": lambda model: {"max_tokens": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_unfit_input_is_refused(what):
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    options = {"edit": Zero(), "metric": weighed, "progress": False} | UNFIT[what](model)
+    prompts = tokens_for(model, list(options.pop("lengths", (5, 5, 5))))
+    with pytest.raises(ValueError):
+        ik.sweep(model, prompts, **options)
+
+
+REFERENCES = {
+    "mean over positions": (Mean(by_position=False), {}),
+    "mean of the control": (Mean(), {"control": True}),
+    "mean of the control over positions": (Mean(by_position=False), {"control": True}),
+    "mean of unequal prompts themselves": (Mean(), {"lengths": [4, 6, 3]}),
+    "mean of the unequal control": (Mean(), {"lengths": [4, 6, 3], "control": True}),
+    "mean of a longer reference": (Mean, {"reference": [7, 7, 7, 7]}),
+    "another control": (Resample(seed=1), {"control": True}),
+    "a longer reference": (Resample, {"reference": [6, 5, 8]}),
+    "the same prompts": (FromRun, {"reference": None}),
+}
+
+
+@pytest.mark.parametrize("what", REFERENCES)
+@pytest.mark.parametrize("site", ["z", "k", "pattern", "resid_mid"])
+def test_references(what, site):
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    edit, options = REFERENCES[what]
+    lengths = options.get("lengths", [5, 5, 5])
+    extra = {"control": tokens_for(model, lengths, seed=8).tokens} if options.get("control") else {}
+    prompts = tokens_for(model, lengths, **extra)
+    reference = None
+    if isinstance(edit, type):
+        reference = (
+            prompts if options["reference"] is None else tokens_for(model, options["reference"], seed=9)
+        )
+        edit = edit(reference)
+    equal = len(set(lengths)) == 1 and len(set(options.get("reference") or [5])) == 1
+    by_position = equal and (options.get("reference") or [5])[0] == 5
+    if site == "pattern" and isinstance(edit, Mean) and not by_position:
+        with pytest.raises(ValueError, match="length"):
+            ik.sweep(model, prompts, edit=edit, site=site, metric=weighed, progress=False)
+        return
+    if site == "pattern" and isinstance(edit, Mean):
+        edit = replace(edit, by_position=None)  # of patterns it always is
+    drawn = edit.drawn(3, 3 if reference else None) if isinstance(edit, Resample) else None
+    by = ("layer", "head") if site != "resid_mid" else ("layer", "position")
+    found = compared(
+        model, prompts, edit=edit, site=site, by=by, hold=None, metric=weighed, drawn=drawn, close=CLOSE
+    )
+    if what == "the same prompts":
+        np.testing.assert_allclose(found["effect"].fillna(0), 0, atol=1e-12)
+    if drawn is not None and reference is None:
+        assert (drawn != torch.arange(3)).all()
+
+
+SUBSETS = {
+    "heads": ("z", ("layer", "head"), {"heads": [(0, 1), (1, 3), (1, 0)]}),
+    "heads of one layer": ("z", ("layer",), {"heads": [(1, 3), (1, 0)]}),
+    "heads together": ("pattern", (), {"heads": [(0, 1), (1, 3)]}),
+    "value heads": ("v", ("layer", "head", "position"), {"heads": [(0, 1), (1, 0)]}),
+    "layers": ("attn_out", ("layer", "position"), {"layers": [1]}),
+    "layers together": ("z", (), {"layers": [0]}),
+    "positions": ("resid_pre", ("layer", "position"), {"positions": [1, 3]}),
+    "positions of keys": ("k", ("layer", "head", "position"), {"positions": [0, 2]}),
+    "heads, layers and positions": (
+        "q", ("layer", "head", "position"), {"heads": [(0, 1), (1, 2)], "layers": [1], "positions": [2]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SUBSETS)
+@pytest.mark.parametrize("name", ["GPT-2", "Llama"])
+def test_heads_layers_and_positions_restrict(name, what):
+    model = model_of(name, FASTEST[name])
+    site, by, chosen = SUBSETS[what]
+    prompts = tokens_for(model, [4, 6, 3])
+    edit, _ = edit_for("FromRun", model, prompts, site)
+    compared(
+        model, prompts, edit=edit, site=site, by=by, hold=None, metric=weighed, close=CLOSE,
+        **chosen,
+    )  # fmt: skip
+
+
+def test_what_a_result_says():
+    model = model_of("Llama", FASTEST["Llama"])
+    prompts = tokens_for(model, [4, 6, 3])
+    by = ("layer", "head", "position")
+    found = ik.sweep(model, prompts, edit=Zero(), by=by, metric=NARROW, progress=False)
+    assert found["value"].dims == ("prompt", *by)
+    assert found["value"].shape == (3, 2, 4, 6)
+    assert found["value"].dtype == found["baseline"].dtype == np.float64
+    assert found["name"].sel(layer=1, head=3).item() == "L1H3"
+    assert found["token"].dims == ("prompt", "position")
+    assert found["token"].values[0, :4].tolist() == [str(int(token)) for token in prompts.tokens[0, :4]]
+    assert np.isnan(found["value"].values[0, :, :, 4:]).all()
+    assert np.isfinite(found["value"].values[0, :, :, :4]).all()
+    wanted = {
+        "method": "sweep",
+        "site": "z",
+        "edit": "Zero",
+        "hold": "none",
+        "metric": "answer",
+        "unit": "nats",
+    }
+    assert wanted.items() <= found.attrs.items()
+    assert found.attrs["n_prompts"] == 3
+    assert {"by", "lane", "model", "transformer_lens"} <= found.attrs.keys()
+    joint = ik.sweep(model, prompts, edit=Zero(), by=(), metric=NARROW, hold="patterns", progress=False)
+    assert joint["value"].dims == joint["effect"].dims == joint["baseline"].dims == ("prompt",)
+    assert joint.attrs["hold"] == "patterns"
+
+
+def test_defaults_are_the_mean_of_every_head():
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    prompts = ik.repeated_tokens(model, bos=0, prompts=3, period=4)
+    found = ik.sweep(model, prompts)
+    for layer, head in ((0, 1), (1, 2)):
+        one = ik.ablate(model, prompts, (layer, head))
+        np.testing.assert_allclose(found["value"][:, layer, head], one["value"], rtol=0, atol=1e-10)
+    np.testing.assert_allclose(
+        ik.sweep(model, prompts, by=())["value"],
+        ik.ablate(model, prompts, list(itertools.product(range(2), range(4))))["value"],
+        rtol=0,
+        atol=1e-10,
+    )
+
+
+METRICS = {
+    "repeat_loss": lambda clean: ik.repeat_loss,
+    "loss": lambda clean: metrics.loss,
+    "logit_difference": lambda clean: ik.logit_difference,
+    "probability": lambda clean: metrics.probability,
+    "label_accuracy": lambda clean: ik.label_accuracy,
+    "kl_to": metrics.kl_to,
+}
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("max_tokens", [None, 12])
+def test_metrics(metric, max_tokens):
+    """A metric that says what it reads gives what it gives on whole logits."""
+    from test_laws import prompts_for
+
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    prompts = prompts_for(model, prompts=3, period=(3, 5))
+    prompts = replace(prompts, answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
+    with torch.no_grad():
+        made = METRICS[metric](model(prompts.tokens.flip(1)))
+
+    def on_whole_logits(logits, given):
+        return metrics.one_a_prompt(
+            reading := metrics.reading(made, given), metrics.read_off(logits, reading)
+        )
+
+    edit, by = FromRun(replace(prompts, tokens=prompts.tokens.flip(1))), ("layer", "position")
+    found = ik.sweep(
+        model, prompts, edit=edit, site="resid_pre", by=by, metric=made, max_tokens=max_tokens, progress=False
+    )
+    value, baseline = naive.sweep(
+        model, prompts, edit=edit, site="resid_pre", by=by, metric_function=on_whole_logits
+    )
+    np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(found["baseline"].values, baseline, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("site", "by"), [("z", BYS[4]), ("k", BYS[2]), ("pattern", BYS[3]), ("resid_pre", BYS[3])]
+)
+def test_max_tokens_changes_nothing(site, by):
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    prompts = tokens_for(model, [4, 6, 3])
+    edit, _ = edit_for("FromRun", model, prompts, site)
+    whole, *others = (
+        ik.sweep(
+            model, prompts, edit=edit, site=site, by=by, metric=weighed, max_tokens=most, progress=False
+        )["value"].values
+        for most in (10**6, 6, 13, 40)
+    )
+    for other in others:
+        np.testing.assert_allclose(other, whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("most", [None, 5])
+@pytest.mark.parametrize("what", ["mask by head", "mask by prompt", "vector by position", "vector by prompt"])
+def test_what_broadcasts_means_the_same_in_every_batch(what, most):
+    """As many prompts as heads and positions: which dimension is meant says its place, not its size."""
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    prompts = tokens_for(model, [4] * 4)
+    numbers = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mask = (numbers > 0) & ~torch.eye(4, dtype=torch.bool)
+    edit = {
+        "mask by head": KnockOut(mask),
+        "mask by prompt": KnockOut(mask[:, None]),
+        "vector by position": Add(numbers[:, :1]),
+        "vector by prompt": Add(numbers[:, :1, None]),
+    }[what]
+    site = "pattern" if "mask" in what else "z"
+    compared(
+        model,
+        prompts,
+        edit=edit,
+        site=site,
+        by=BYS[2],
+        hold=None,
+        metric=weighed,
+        close=CLOSE,
+        max_tokens=most,
+    )
+
+
+@pytest.mark.parametrize("lengths", [[5], [4] * 4], ids=["one", "four of four"])
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_any_number_of_prompts(name, kind, lengths):
+    """As many as positions and heads: none is taken for another."""
+    model = model_of(name, kind)
+    prompts = tokens_for(model, lengths)
+    for site, by in (("pattern", BYS[1]), ("resid_pre", BYS[3])):
+        edit, _ = edit_for("FromRun", model, prompts, site)
+        compared(model, prompts, edit=edit, site=site, by=by, hold=None, metric=weighed, close=CLOSE)
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J")])
+@pytest.mark.parametrize("by", [BYS[0], BYS[2], BYS[4]])
+def test_padding_may_be_left_with_nothing(name, kind, by):
+    model = model_of(name, kind)
+    prompts = tokens_for(model, [4, 6, 3])
+    mask = torch.zeros(3, 1, 6, 6, dtype=torch.bool)
+    for row, length in enumerate(prompts.lengths.tolist()):
+        mask[row, :, length:] = True
+    mask[:, :, 2, 1] = True
+    edit = KnockOut(mask)
+    compared(model, prompts, edit=edit, site="pattern", by=by, hold=None, metric=weighed, close=CLOSE)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "GPT-J"])
+@pytest.mark.parametrize("site", [site for site in SITES if site != "pattern"])
+@pytest.mark.parametrize("edit", ["Scale", "Add"])
+def test_an_edit_is_made_once_at_every_position(name, site, edit):
+    """The last position is whole and narrow at once."""
+    if not legal(name, edit, site, BYS[3], None):
+        return
+    model = model_of(name, FASTEST[name])
+    prompts = tokens_for(model, [4, 4])
+    made, _ = edit_for(edit, model, prompts, site)
+    compared(model, prompts, edit=made, site=site, by=BYS[3], hold=None, metric=weighed, close=CLOSE)
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "MQA")])
+@pytest.mark.parametrize("site", ["z", "resid_pre", "pattern"])
+def test_float32(name, kind, site):
+    model = model_of(name, kind, torch.float32)
+    prompts = tokens_for(model, [4, 6, 3])
+    edit, _ = edit_for("FromRun", model, prompts, site)
+    compared(
+        model, prompts, edit=edit, site=site, by=("layer", "position"), hold=None, metric=weighed, close=1e-5
+    )
+
+
+# TransformerLens' own patching: name after get_act_patch_, site, by, where TransformerLens has these dimensions
+PATCHING = [
+    ("resid_pre", "resid_pre", BYS[3], (0, 1)),
+    ("resid_mid", "resid_mid", BYS[3], (0, 1)),
+    ("attn_out", "attn_out", BYS[3], (0, 1)),
+    ("mlp_out", "mlp_out", BYS[3], (0, 1)),
+    ("attn_head_out_by_pos", "z", BYS[4], (0, 2, 1)),
+    ("attn_head_out_all_pos", "z", BYS[2], (0, 1)),
+    ("attn_head_q_all_pos", "q", BYS[2], (0, 1)),
+    ("attn_head_k_all_pos", "k", BYS[2], (0, 1)),
+    ("attn_head_v_all_pos", "v", BYS[2], (0, 1)),
+    ("attn_head_q_by_pos", "q", BYS[4], (0, 2, 1)),
+    ("attn_head_k_by_pos", "k", BYS[4], (0, 2, 1)),
+    ("attn_head_v_by_pos", "v", BYS[4], (0, 2, 1)),
+    ("attn_head_pattern_all_pos", "pattern", BYS[2], (0, 1)),
+    ("attn_head_pattern_by_pos", "pattern", BYS[4], (0, 1, 2)),
+]
+hooked_only = pytest.mark.skipif(
+    not has_hooked_transformer(), reason="TransformerLens patches HookedTransformers, which 4 has not"
+)
+
+
+def patched_by_transformer_lens(name, model, clean, corrupted):
+    from transformer_lens import patching
+
+    with torch.no_grad():
+        _, cache = model.run_with_cache(clean.tokens)
+        function = getattr(patching, f"get_act_patch_{name}")
+        return function(
+            model, corrupted.tokens, cache, lambda logits: weighed(logits, corrupted).mean()
+        ).numpy()
+
+
+@hooked_only
+@pytest.mark.parametrize(("theirs", "site", "by", "order"), PATCHING, ids=[row[0] for row in PATCHING])
+@pytest.mark.parametrize("name", ["GPT-2", "MQA"])
+def test_equals_the_patching_of_transformer_lens(name, theirs, site, by, order):
+    model = model_of(name, "hooked", torch.float32)
+    clean, corrupted = (tokens_for(model, [5, 5], seed=seed) for seed in (0, 1))
+    twin = patched_by_transformer_lens(theirs, model, clean, corrupted).transpose(order)
+    found = ik.sweep(model, corrupted, edit=FromRun(clean), site=site, by=by, metric=weighed, progress=False)
+    np.testing.assert_allclose(found["value"].mean("prompt").values, twin, rtol=0, atol=1e-5)
+
+
+@hooked_only
+def test_equals_every_block_of_transformer_lens():
+    model = model_of("GPT-2", "hooked", torch.float32)
+    clean, corrupted = (tokens_for(model, [5, 5], seed=seed) for seed in (0, 1))
+    twins = patched_by_transformer_lens("block_every", model, clean, corrupted)
+    for site, twin in zip(("resid_pre", "attn_out", "mlp_out"), twins, strict=True):
+        found = ik.sweep(
+            model, corrupted, edit=FromRun(clean), site=site, by=BYS[3], metric=weighed, progress=False
+        )
+        np.testing.assert_allclose(found["value"].mean("prompt").values, twin, rtol=0, atol=1e-5)
+
+
+OTHERS = {
+    "LNPre": {"normalization_type": "LNPre"},
+    "RMSPre": {"normalization_type": "RMSPre"},
+    "no norm": {"normalization_type": None},
+    "SoLU": {"act_fn": "solu_ln"},
+    "shortformer": {"positional_embedding_type": "shortformer"},
+    "ALiBi": {"positional_embedding_type": "alibi"},
+    "local attention": {"use_local_attn": True, "window_size": 2, "attn_types": ["global", "local"]},
+    "scores by layer": {"scale_attn_by_inverse_layer_idx": True},
+    "scores not scaled": {"use_attn_scale": False},
+    "soft caps": {"attn_scores_soft_cap": 2.0, "output_logits_soft_cap": 3.0},
+    "soft cap of logits": {"output_logits_soft_cap": 3.0},
+    "norms after": {"use_normalization_before_and_after": True, "normalization_type": "RMS"},
+    "norms of queries": {
+        "use_qk_norm": True, "normalization_type": "RMS", "positional_embedding_type": "rotary", "rotary_dim": 4,
+    },
+    "inputs by head": {"use_split_qkv_input": True, "use_attn_result": True, "use_hook_mlp_in": True},
+}  # fmt: skip
+
+
+@hooked_only
+@pytest.mark.parametrize("what", OTHERS)
+def test_other_hooked_transformers(what):
+    """What the fast lane does not know runs in another, as exactly."""
+    model = hooked_with(**OTHERS[what])
+    prompts = tokens_for(model, [4, 6, 3])
+    close = 1e-8 if what == "no norm" else CLOSE  # there the stream grows to hundreds
+    for turn, (site, edit_name) in enumerate(
+        (
+            ("z", "Zero"),
+            ("k", "FromRun"),
+            ("pattern", "KnockOut"),
+            ("resid_pre", "FromRun"),
+            ("mlp_out", "Scale"),
+        )
+    ):
+        if (what, site) == ("no norm", "pattern"):
+            continue  # attention to one key is exactly 1 there: nothing is left to renormalise
+        edit, _ = edit_for(edit_name, model, prompts, site)
+        by, metric = BYS[3 if turn % 2 else 1], NARROW if turn % 2 else weighed
+        compared(model, prompts, edit=edit, site=site, by=by, hold=None, metric=metric, close=close)
+
+
+def halved(activation, hook):
+    return activation * 0.5
+
+
+def shifted(activation, hook):
+    return activation + 0.3
+
+
+USERS = [("blocks.1.attn.hook_v", halved), ("blocks.0.hook_attn_out", shifted)]
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] == "GPT-2"])
+@pytest.mark.parametrize("how", ["add_hook", "hooks"])
+def test_a_hook_of_the_user_stays_in_force(name, kind, how):
+    model = fresh_of(name, kind)
+    prompts = tokens_for(model, [4, 6, 3])
+    plain = ik.sweep(model, prompts, edit=Zero(), metric=weighed, progress=False)["baseline"]
+
+    def all_compared():
+        for site, edit_name in (
+            ("z", "Zero"),
+            ("v", "FromRun"),
+            ("pattern", "KnockOut"),
+            ("resid_pre", "Mean"),
+        ):
+            edit, _ = edit_for(edit_name, model, prompts, site)
+            found = compared(
+                model, prompts, edit=edit, site=site, by=BYS[1], hold=None, metric=weighed, close=CLOSE
+            )
+            assert float(abs(found["baseline"] - plain).max()) > 1e-3
+
+    if how == "hooks":
+        with model.hooks(fwd_hooks=USERS):
+            all_compared()
+        return
+    for place, function in USERS:
+        model.add_hook(place, function)
+    all_compared()
+    before = state_of(model)
+    ik.sweep(model, prompts, edit=Zero(), metric=weighed, progress=False)
+    assert state_of(model) == before
+    with torch.no_grad():
+        after = model(prompts.tokens)
+        model.reset_hooks()
+        assert float((model(prompts.tokens) - after).abs().max()) > 1e-3
+
+
+def state_of(model):
+    """Everything a sweep must leave as it was."""
+    # A Bridge's own list leaves out what it has no part for, such as the dropout of GPT-2's embeddings.
+    modules = dict(getattr(model, "original_model", model).named_modules()) | dict(model.named_modules())
+    numpy_state = np.random.get_state()[1]
+    return {
+        "hooks": {
+            key: tuple(
+                len(getattr(module, kind, ()))
+                for kind in (
+                    "fwd_hooks", "bwd_hooks", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
+                    "_backward_pre_hooks",
+                )
+            )
+            for key, module in modules.items()
+        },
+        "training": {key: module.training for key, module in modules.items()},
+        "own methods": {
+            key: id(module.__dict__["forward"]) for key, module in modules.items() if "forward" in module.__dict__
+        },
+        "parameters": {
+            key: (value.requires_grad, value.grad is None, value.detach().numpy().tobytes())
+            for key, value in (*model.named_parameters(), *model.named_buffers())
+        },
+        "configuration": str(model.cfg),
+        "random": (torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state.tobytes()),
+        "gradients": torch.is_grad_enabled(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] == "GPT-2"])
+@pytest.mark.parametrize("raised", [None, ZeroDivisionError, KeyboardInterrupt])
+def test_the_model_is_left_as_it_was(name, kind, raised):
+    model = fresh_of(name, kind)
+    model.train()
+    next(model.parameters()).requires_grad_(False)
+    prompts = tokens_for(model, [4, 6, 3])
+    with torch.no_grad():
+        model(prompts.tokens)  # at its first call a Bridge wires hooks of its own
+    before, calls, stops = state_of(model), [], [0]
+
+    def metric(logits, given):
+        assert not model.training
+        calls.append(1)
+        if raised is not None and len(calls) == stops[0]:
+            raise raised
+        return weighed(logits, given)
+
+    for site, hold, stop in (
+        ("z", None, 1),
+        ("v", "patterns", 4),
+        ("pattern", None, 5),
+        ("resid_mid", None, 7),
+    ):
+        calls.clear()
+        stops[0] = stop
+        edit, _ = edit_for("FromRun", model, prompts, site)
+        options = {"edit": edit, "site": site, "by": BYS[1], "hold": hold, "metric": metric, "max_tokens": 6}
+        if raised is None:
+            ik.sweep(model, prompts, progress=False, **options)
+        else:
+            with pytest.raises(raised):
+                ik.sweep(model, prompts, progress=False, **options)
+        assert state_of(model) == before
+
+
+@pytest.mark.parametrize("edit", ["mean", "mean over positions", "resample", "other run", "other run, wider"])
+@pytest.mark.parametrize("site", ["z", "pattern", "resid_pre"])
+def test_wider_padding_than_any_prompt_needs(edit, site):
+    """Some prompts of a longer batch keep its width."""
+    model = model_of("GPT-2", FASTEST["GPT-2"])
+    wide = tokens_for(model, [4, 4, 7])[torch.tensor([0, 1])]
+    other = tokens_for(model, [4, 4, 7], seed=5)[torch.tensor([0, 1])]
+    narrow = replace(other, tokens=other.tokens[:, :4], scored=other.scored[:, :4])
+    made = {
+        "mean": Mean(),
+        "mean over positions": Mean(by_position=False),
+        "resample": Resample(),
+        "other run": FromRun(narrow),
+        "other run, wider": FromRun(other),
+    }[edit]
+    by = BYS[1] if site == "pattern" else BYS[3]
+    options = {"edit": made, "site": site, "by": by, "metric": weighed, "progress": False}
+    cut = replace(wide, tokens=wide.tokens[:, :4], scored=wide.scored[:, :4])
+    found, twin = ik.sweep(model, wide, **options), ik.sweep(model, cut, **options)
+    assert wide.tokens.shape == (2, 7)
+    if "position" in by:
+        assert np.isnan(found["value"][..., 4:]).all()
+        found = found.isel(position=slice(4))
+    np.testing.assert_allclose(found["value"].values, twin["value"].values, rtol=0, atol=CLOSE)
