@@ -21,6 +21,7 @@ from . import __version__
 __all__ = [
     "Model",
     "Sizes",
+    "all_modules",
     "batches",
     "bos_id",
     "check_model",
@@ -92,7 +93,8 @@ def sizes(model: Model) -> Sizes:
     """
     check_model(model)
     cfg = model.cfg
-    n_key_value_heads = getattr(cfg, "n_key_value_heads", None) or cfg.n_heads
+    grouped = not getattr(cfg, "ungroup_grouped_query_attention", False)
+    n_key_value_heads = (getattr(cfg, "n_key_value_heads", None) if grouped else None) or cfg.n_heads
     return Sizes(
         cfg.n_layers,
         cfg.n_heads,
@@ -125,16 +127,20 @@ def hook_name(site: str, layer: int) -> str:
     return f"blocks.{layer}.{'attn.' if site in ('q', 'k', 'v', 'pattern', 'z') else ''}hook_{site}"
 
 
+def all_modules(model: Model) -> dict[torch.nn.Module, str]:
+    """Every module and its name; a Bridge does not count the root of the model it wraps among its own."""
+    named: dict[torch.nn.Module, str] = {}
+    for root in (model, getattr(model, "original_model", None)):
+        if isinstance(root, torch.nn.Module):
+            named |= {module: name for name, module in root.named_modules() if module not in named}
+    return named
+
+
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
     """Evaluation mode without gradients inside; every module's training flag put back outside."""
     check_model(model)
-    wrapped = getattr(
-        model, "original_model", None
-    )  # of a Bridge, which does not count its root among its modules
-    modules = {
-        module for root in (model, wrapped) if isinstance(root, torch.nn.Module) for module in root.modules()
-    }
+    modules = all_modules(model)
     flags = [module.training for module in modules]
     try:
         for module in modules:

@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 
 from .heads import Head
-from .interventions.ablation import _shares_lost, ablate, ablation_curve
+from .interventions.ablation import ablate, ablation_curve, shares_lost
 from .interventions.engine import Found, sweep
 from .metrics import repeat_loss
 from .model import Model, sizes
@@ -23,8 +23,8 @@ from .prompts import Prompts
 __all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
 
 DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
-WORK = 5e12  # parameters x tokens that the runs of a figure may take: a minute or two on two cores
-FEWEST = 3  # prompts for an ablation, however large the model
+WORK = 8e12  # parameters x tokens that the runs of a figure may take: a minute or two on two cores
+FEWEST = 4  # prompts for an ablation, however large the model
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def removed_from(
     alone = every if len(some) == len(few) else sweep(model, some, heads=order[:count], progress=progress)
     without = repeat_loss(model, some)["without"].values
     values = np.stack([alone.sel(layer=head.layer, head=head.head)["value"].values for head in order[:count]])
-    shares = _shares_lost(Found(values, alone["baseline"].values, without, ""))
+    shares = shares_lost(Found(values, alone["baseline"].values, without, ""))
     single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
     curve = None
     if most:

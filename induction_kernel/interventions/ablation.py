@@ -23,7 +23,7 @@ from .edits import Edit, KnockOut, Mean, check_edit
 from .engine import Found, Hold, run_cells, sweep
 from .plan import Cell
 
-__all__ = ["ablate", "ablation_curve", "knock_out"]
+__all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
 
 
 def ablate(
@@ -79,7 +79,7 @@ def ablate(
     )
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
-    shares = {key: float(share[0]) for key, share in _shares_lost(found).items()}
+    shares = {key: float(share[0]) for key, share in shares_lost(found).items()}
     return xr.Dataset(
         {key: ("prompt", values) for key, values in variables.items()} | shares,
         {"prompt": np.arange(len(baseline))},
@@ -149,7 +149,7 @@ def ablation_curve(
         "control_effect": (("prompt", "k", "draw"), random - baseline[:, None, None]),
         "baseline": ("prompt", baseline),
     }
-    if shares := _shares_lost(found):
+    if shares := shares_lost(found):
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), shares["share"][n:].reshape(n, controls))
     names = [" ".join(map(str, heads)) for heads in groups]
@@ -283,7 +283,7 @@ def _as_many_as_compare(
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
-def _shares_lost(found: Found) -> dict[str, np.ndarray]:
+def shares_lost(found: Found) -> dict[str, np.ndarray]:
     """Of every cell, the ratio of means with its bootstrap interval over prompts."""
     if found.without is None:
         return {}

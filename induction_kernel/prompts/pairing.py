@@ -109,4 +109,9 @@ def _one_token(model: Model, answer: str | int) -> int:
         raise ValueError(
             f"answer {answer!r} is {len(ids)} tokens {pieces}, wanted one: try it with or without a leading space"
         )
+    unknown = getattr(model.tokenizer, "unk_token_id", None)
+    if ids[0] == unknown and answer != model.tokenizer.unk_token:
+        raise ValueError(
+            f"answer {answer!r} is no word of this tokenizer: wanted one it knows, or a token's id"
+        )
     return ids[0]

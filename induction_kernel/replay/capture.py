@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import Hook, Model, hook_name, per_query_head, run
+from ..model import Hook, Model, all_modules, hook_name, per_query_head, run
 
 __all__ = ["Taps", "attended", "foreign_hooks", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
 
@@ -129,7 +129,7 @@ _THEIR_OWN = (
 def foreign_hooks(model: Model) -> list[str]:
     """Where hooks stand on the model that its own libraries did not put there for themselves."""
     found = []
-    for name, module in model.named_modules() if isinstance(model, torch.nn.Module) else ():
+    for module, name in all_modules(model).items():
         hooks = [
             hook
             for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")

@@ -27,7 +27,8 @@ def supports(model: Model) -> bool:
     norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
     absent = (
         "use_local_attn", "use_attention_sinks", "use_qk_norm", "use_normalization_before_and_after",
-        "use_logn_attn", "use_dynamic_ntk_rope", "load_in_4bit", "num_experts", "clip_qkv",
+        "use_logn_attn", "use_dynamic_ntk_rope", "ungroup_grouped_query_attention",
+        "load_in_4bit", "num_experts", "clip_qkv",
     )  # fmt: skip
     return (
         "HookedTransformer" in {base.__name__ for base in type(model).__mro__}
