@@ -168,16 +168,17 @@ class Together:
     def _added(self, layer: int, joining: list[int], here: slice) -> tuple[list[int], Tensor]:
         """The cells that change anything and what they add, `[cell, prompt, position, d_model]`."""
         assert isinstance(self.lane, Decoder)  # `_joins_after` looked
-        whole = self.lane.clean[layer][self.site]
+        whole = self.lane.untouched(layer, self.site)
         old = whole[:, here]
         moved = _changed(old, self.new[layer], self.site, here, whole.shape[1]) - old
         if self.site != "z":
             return _that_move(joining, moved[None].expand(len(joining), -1, -1, -1))
-        of_head = self.lane.written_by_heads(layer, moved)
         heads = [list(self.cells[i].touched[layer] or ()) for i in joining]
         if all(len(each) == 1 for each in heads):
-            return _that_move(joining, of_head[[head for each in heads for head in each]])
-        return _that_move(joining, torch.stack([of_head[each].sum(0) for each in heads]))
+            one_each = [head for each in heads for head in each]
+            return _that_move(joining, self.lane.written_by_heads(layer, moved, one_each))
+        added = [self.lane.written_by_heads(layer, moved, each).sum(0) for each in heads]
+        return _that_move(joining, torch.stack(added))
 
 
 def _that_move(ids: list[int], delta: Tensor) -> tuple[list[int], Tensor]:

@@ -68,16 +68,15 @@ class Decoder:
             q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
             kept["q"] = q
             kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self.place[None])
-            kept["attn_out"] = self._written(layer, kept["z"])
+            attn_out = self._written(layer, kept["z"])
             if self.serial:
-                kept["resid_mid"] = resid + kept["attn_out"]
-                kept["mlp_out"] = self._mlp(layer, kept["resid_mid"])
-                resid = kept["resid_mid"] + kept["mlp_out"]
+                kept["resid_mid"] = resid + attn_out
+                resid = kept["resid_mid"] + self._mlp(layer, kept["resid_mid"])
             elif self.cfg.attn_only:
-                resid = resid + kept["attn_out"]
+                resid = resid + attn_out
             else:
                 kept["mlp_out"] = self._mlp(layer, resid)
-                resid = resid + kept["attn_out"] + kept["mlp_out"]
+                resid = resid + attn_out + kept["mlp_out"]
             kept["resid_post"] = resid
             self.clean.append(kept)
         self.final = resid
@@ -85,6 +84,13 @@ class Decoder:
     def resid_pre(self, layer: int) -> Tensor:
         """`[prompt, position, d_model]`, the untouched stream before a layer."""
         return self.clean[layer]["resid_pre"]
+
+    def untouched(self, layer: int, site: str) -> Tensor:
+        """The untouched activation at z or a site of the stream, `[prompt, position, ...]`."""
+        kept = self.clean[layer]
+        if site == "attn_out":
+            return self._written(layer, kept["z"])
+        return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
 
     def pattern(self, layer: int) -> Tensor:
         """`[prompt, head, query, key]`, the untouched pattern."""
@@ -150,9 +156,9 @@ class Decoder:
         mid = at_positions(kept["resid_mid"][None], positions) + delta
         return mid + self._mlp(layer, mid)
 
-    def written_by_heads(self, layer: int, z: Tensor) -> Tensor:
-        """What each head writes: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
-        return torch.einsum("pshd,hdm->hpsm", z, self.model.blocks[layer].attn.W_O)
+    def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
+        """What these heads write: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
+        return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
 
     def logits(self, resid: Tensor) -> Tensor:
         """`[..., vocab]` of the final residual stream `[..., d_model]`."""
