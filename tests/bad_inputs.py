@@ -7,10 +7,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
-from zoo import BASE, SHAPES, fresh, random_weights, tiny
+from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel import loading
+from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens, word_episodes
 
 NAN = float("nan")
@@ -49,8 +50,70 @@ def shots(**options):
     return ik.few_shot(worded(), given.pop("demonstrations"), given.pop("queries"), **given)
 
 
-def square(tokens, lengths):
-    return torch.ones(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.bool)
+def square(ids, lengths):
+    return torch.ones(len(ids), ids.shape[1], ids.shape[1], dtype=torch.bool)
+
+
+def ragged():
+    return repeats(period=(4, 6), prompts=8)
+
+
+def swept(**options):
+    """A sweep of the attention-only model (two layers, four heads) but for what is given."""
+    given = {"model": model(), "prompts": repeats()} | options
+    return ik.sweep(given.pop("model"), given.pop("prompts"), **given)
+
+
+def tokens(n=1, length=4):
+    """`[n, length]` of ids that any model here knows."""
+    return torch.arange(n * length).reshape(n, length)
+
+
+def answered(prompts=None):
+    prompts = repeats() if prompts is None else prompts
+    return ik.with_answers(model(), prompts, [(1, 2)] * len(prompts))
+
+
+def patched(**options):
+    return ik.patch(
+        model(), **({"source": repeats(seed=1), "into": repeats(), "metric": ik.repeat_loss} | options)
+    )
+
+
+def sent(**options):
+    """By its keys, from layer 0 to L1H0."""
+    given = {
+        "source": repeats(seed=1),
+        "into": repeats(),
+        "receivers": "L1H0",
+        "site": "k",
+        "metric": ik.repeat_loss,
+    }
+    return ik.path_patch(options.pop("model", model()), **(given | options))
+
+
+def attributed(**options):
+    given = {"model": model(), "prompts": repeats(), "edit": ik.Zero()} | options
+    return ik.attribution(given.pop("model"), given.pop("prompts"), **given)
+
+
+def curve(**options):
+    return ik.ablation_curve(model(), repeats(), scores(), **({"ks": (1,), "controls": 2} | options))
+
+
+def within(edit, heads=None, *, of=None, **options):
+    """What a context refuses, it refuses on entering."""
+    with ik.edited(model() if of is None else of, edit, heads, **options):
+        pass
+
+
+def parallel():
+    """GPT-J's blocks, in the class there is."""
+    return model_of("GPT-J", "hooked" if has_hooked_transformer() else "bridge")
+
+
+def everything(n_tokens):
+    return torch.ones(n_tokens, n_tokens, dtype=torch.bool)
 
 
 ROWS = [
@@ -170,9 +233,137 @@ ROWS = [
     ("ablate", "metric of one number", lambda tmp: ik.ablate(model(), repeats(), "L0H1", metric=lambda logits, p: logits.mean()), ValueError, "one number a prompt"),
     ("Zero", "the class itself", lambda tmp: ik.ablate(model(), repeats(), "L0H1", edit=ik.Zero), TypeError, "Zero()"),
     ("Mean", "text as reference", lambda tmp: ik.ablate(model(), repeats(), "L0H1", edit=ik.Mean("fox")), ValueError, "no tokenizer"),
+    # sweep
+    ("sweep", "not a model", lambda tmp: ik.sweep("gpt2", repeats()), TypeError, "got str"),
+    ("sweep", "unknown site", lambda tmp: swept(site="hook_z"), ValueError, "wanted a site out of z, q"),
+    ("sweep", "by in the wrong order", lambda tmp: swept(by=("head", "layer")), ValueError, "wanted by for site 'z'"),
+    ("sweep", "by as text", lambda tmp: swept(by="layer"), ValueError, "got 'layer'"),
+    ("sweep", "by head where there are none", lambda tmp: swept(site="resid_pre"), ValueError, "wanted by for site 'resid_pre'"),
+    ("sweep", "heads where there are none", lambda tmp: swept(site="attn_out", by=("layer",), heads="L0H0"), ValueError, "has no heads"),
+    ("sweep", "heads out of range", lambda tmp: swept(heads=["L0H1", "L2H0"]), ValueError, "layers 0 to 1"),
+    ("sweep", "no heads", lambda tmp: swept(heads=[]), ValueError, "at least one head"),
+    ("sweep", "query head as key/value head", lambda tmp: swept(model=tiny("Llama"), prompts=tokens(2), site="k", heads="L0H2", metric=ik.loss), ValueError, "query head h has key/value head h // 2"),
+    ("sweep", "query head as value head", lambda tmp: swept(model=tiny("Llama"), prompts=tokens(2), site="v", heads=[(1, 3)], metric=ik.loss), ValueError, "2 key/value heads"),
+    ("sweep", "heads in other layers", lambda tmp: swept(heads="L0H0", layers=[1]), ValueError, "leave out layers= or heads="),
+    ("sweep", "negative layer", lambda tmp: swept(layers=[-1]), ValueError, "layers from 0 to 1, got [-1]"),
+    ("sweep", "layer too large", lambda tmp: swept(layers=2), ValueError, "layers from 0 to 1, got [2]"),
+    ("sweep", "position too large", lambda tmp: swept(by=("layer", "position"), positions=[13]), ValueError, "positions from 0 to 12"),
+    ("sweep", "negative position", lambda tmp: swept(by=("layer", "position"), positions=[-1]), ValueError, "positions from 0 to 12"),
+    ("sweep", "positions that are not swept", lambda tmp: swept(positions=[0]), ValueError, "put 'position' into by"),
+    ("sweep", "no MLP", lambda tmp: swept(site="mlp_out", by=("layer",)), ValueError, "no mlp_out"),
+    ("sweep", "no middle of attention alone", lambda tmp: swept(site="resid_mid", by=("layer",)), ValueError, "no resid_mid"),
+    ("sweep", "no middle of parallel blocks", lambda tmp: swept(model=parallel(), prompts=tokens(2), site="resid_mid", by=("layer",), metric=ik.loss), ValueError, "both read resid_pre"),
+    ("sweep", "held queries", lambda tmp: swept(site="q", hold="patterns"), ValueError, "an edit of q acts through patterns alone"),
+    ("sweep", "held keys", lambda tmp: swept(site="k", hold="patterns"), ValueError, "an edit of k acts through patterns alone"),
+    ("sweep", "held pattern", lambda tmp: swept(site="pattern", hold="patterns"), ValueError, "an edit of pattern acts"),
+    ("sweep", "unknown hold", lambda tmp: swept(hold=True), ValueError, "hold=None or 'patterns'"),
+    ("sweep", "max_tokens below a prompt", lambda tmp: swept(max_tokens=12), ValueError, "at least one prompt, 13 tokens, got 12"),
+    ("sweep", "an edit given as a class", lambda tmp: swept(edit=ik.Mean), TypeError, "Zero() or Mean(reference)"),
+    ("sweep", "no edit", lambda tmp: swept(edit="zero"), TypeError, "got 'zero'"),
+    ("sweep", "metric of another shape", lambda tmp: swept(metric=lambda logits, p: logits[:, :, 0]), ValueError, "one number a prompt [8], got [8, 13]"),
+    ("sweep", "metric that is no tensor", lambda tmp: swept(metric=lambda logits, p: 1.0), ValueError, "got float"),
+    ("sweep", "metric that gives NaN", lambda tmp: swept(metric=lambda logits, p: (0 * logits[:, 0, 0]) / 0), ValueError, "prompt 0 is not finite"),
+    ("sweep", "metric given as a class", lambda tmp: swept(metric=dict), TypeError, "wanted a metric"),
+    ("sweep", "prompts without a second copy", lambda tmp: swept(prompts=tokens(2)), ValueError, "no scored second copy"),
+    ("sweep", "NaN weights", lambda tmp: swept(model=with_nan()), ValueError, "not finite"),
+    # edits
+    ("Zero", "of patterns", lambda tmp: swept(edit=ik.Zero(), site="pattern"), ValueError, "still sum to 1, got Zero"),
+    ("Scale", "of patterns", lambda tmp: swept(edit=ik.Scale(2.0), site="pattern"), ValueError, "still sum to 1, got Scale"),
+    ("Scale", "infinite", lambda tmp: ik.Scale(float("inf")), ValueError, "finite number to scale by"),
+    ("Scale", "text", lambda tmp: ik.Scale("2"), ValueError, "got '2'"),
+    ("Add", "of patterns", lambda tmp: swept(edit=ik.Add(torch.ones(13)), site="pattern"), ValueError, "still sum to 1, got Add"),
+    ("Add", "width of the stream at heads", lambda tmp: swept(edit=ik.Add(torch.ones(16))), ValueError, "broadcasts to [8, 13, 4, 4] at z, got [16]"),
+    ("Add", "width of a head in the stream", lambda tmp: swept(edit=ik.Add(torch.ones(4)), site="resid_pre", by=("layer",)), ValueError, "broadcasts to [8, 13, 16]"),
+    ("Add", "one number for a vector", lambda tmp: swept(edit=ik.Add(torch.ones(1))), ValueError, "broadcasts to"),
+    ("Add", "a list", lambda tmp: ik.Add([1.0, 2.0]), TypeError, "floating-point tensor, got list"),
+    ("Add", "NaN", lambda tmp: ik.Add(torch.tensor([NAN])), ValueError, "finite numbers"),
+    ("Mean", "by position of ragged prompts", lambda tmp: swept(prompts=ragged(), edit=ik.Mean(by_position=True)), ValueError, "Mean(by_position=False)"),
+    ("Mean", "of patterns of ragged prompts", lambda tmp: swept(prompts=ragged(), site="pattern"), ValueError, "a mean by position needs prompts and reference of one length"),
+    ("Mean", "reference of another length by position", lambda tmp: swept(edit=ik.Mean(repeats(period=5), by_position=True)), ValueError, "got [11, 13]"),
+    ("Resample", "one prompt", lambda tmp: swept(prompts=repeats(prompts=1), edit=ik.Resample()), ValueError, "two prompts or more"),
+    ("Resample", "shorter reference", lambda tmp: swept(edit=ik.Resample(repeats(period=5))), ValueError, "prompt 0 has 13 tokens, the one drawn for it 11"),
+    ("FromRun", "another number", lambda tmp: swept(edit=ik.FromRun(repeats(prompts=4))), ValueError, "got 4 for 8"),
+    ("FromRun", "other lengths", lambda tmp: swept(edit=ik.FromRun(repeats(period=5))), ValueError, "prompt 0 has 13 tokens, the one to take from 11"),
+    ("KnockOut", "a mask of numbers", lambda tmp: ik.KnockOut(torch.ones(13, 13)), TypeError, "bool tensor to knock out, got torch.float32"),
+    ("KnockOut", "no mask", lambda tmp: ik.KnockOut([True]), TypeError, "got list"),
+    ("KnockOut", "not of patterns", lambda tmp: swept(edit=ik.KnockOut(everything(13))), ValueError, "wanted site='pattern', got site='z'"),
+    # conveniences
+    ("knock_out", "a query left with nothing", lambda tmp: ik.knock_out(model(), repeats(), everything(13)), ValueError, "query 0 of prompt 0, head 0, would be left with nothing"),
+    ("knock_out", "a mask of another length", lambda tmp: ik.knock_out(model(), repeats(), everything(12)), ValueError, "broadcasts to [8, 4, 13, 13], got [12, 12]"),
+    ("knock_out", "a mask for other prompts", lambda tmp: ik.knock_out(model(), repeats(), square(tokens(4, 13), None)), ValueError, "got [4, 1, 13, 13]"),
+    ("knock_out", "a function of numbers", lambda tmp: ik.knock_out(model(), repeats(), lambda t, n: square(t, n).float()), TypeError, "got torch.float32"),
+    ("knock_out", "a list", lambda tmp: ik.knock_out(model(), repeats(), [[True]]), TypeError, "got list"),
+    ("knock_out", "absent head", lambda tmp: ik.knock_out(model(), repeats(), everything(13).triu(1), heads="L0H4"), ValueError, "heads 0 to 3"),
+    ("ablation_curve", "no heads", lambda tmp: curve(ks=(0, 1)), ValueError, "ks from 1 to 8 heads"),
+    ("ablation_curve", "too many heads", lambda tmp: curve(ks=(9,)), ValueError, "ks from 1 to 8 heads"),
+    ("ablation_curve", "half a head", lambda tmp: curve(ks=(1.5,)), ValueError, "ks from 1 to 8 heads"),
+    ("ablation_curve", "no ks", lambda tmp: curve(ks=()), ValueError, "got ()"),
+    ("ablation_curve", "no controls", lambda tmp: curve(controls=0), ValueError, "controls >= 1"),
+    ("ablation_curve", "too few others in a layer", lambda tmp: curve(ks=(8,)), ValueError, 'control="any layer"'),
+    ("ablation_curve", "scores as a number", lambda tmp: ik.ablation_curve(model(), repeats(), 3), TypeError, "got int"),
+    ("ablation_curve", "one head as text", lambda tmp: ik.ablation_curve(model(), repeats(), "L1H0"), TypeError, "heads strongest first, got str"),
+    ("ablation_curve", "a head twice", lambda tmp: ik.ablation_curve(model(), repeats(), ["L1H0", "L1H0"]), ValueError, "each head once"),
+    ("ablation_curve", "not a model", lambda tmp: ik.ablation_curve(None, repeats(), scores()), TypeError, "got NoneType"),
+    ("edited", "not a model", lambda tmp: within(ik.Zero(), "L0H0", of="gpt2"), TypeError, "got str"),
+    ("edited", "a mean of no reference", lambda tmp: within(ik.Mean(), "L0H0"), ValueError, "does not depend on the prompt"),
+    ("edited", "another run", lambda tmp: within(ik.FromRun(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
+    ("edited", "other prompts", lambda tmp: within(ik.Resample(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
+    ("edited", "a vector for each position", lambda tmp: within(ik.Add(torch.ones(13, 1, 4)), "L0H0"), ValueError, "Add(vector) of one position"),
+    ("edited", "a pattern", lambda tmp: within(ik.KnockOut(everything(1).tril(-1)), "L0H0", site="pattern"), ValueError, "does not depend on the prompt"),
+    ("edited", "absent head", lambda tmp: within(ik.Zero(), "L2H0"), ValueError, "layers 0 to 1"),
+    ("edited", "the class itself", lambda tmp: within(ik.Zero, "L0H0"), TypeError, "Zero()"),
+    ("patch", "unequal lengths", lambda tmp: patched(source=repeats(period=5)), ValueError, "wanted equal lengths"),
+    ("patch", "unequal numbers", lambda tmp: patched(source=repeats(prompts=4)), ValueError, "got 4 for 8"),
+    ("patch", "no answers", lambda tmp: patched(metric=ik.logit_difference), ValueError, "needs prompts with answers"),
+    ("patch", "metric of another shape", lambda tmp: patched(metric=lambda logits, p: logits[:, -1, :2]), ValueError, "got [8, 2]"),
+    ("patch", "a head of the stream", lambda tmp: patched(by=("layer", "head")), ValueError, "wanted by for site 'resid_pre'"),
+    ("path_patch", "no receivers", lambda tmp: sent(receivers=[]), ValueError, "got none"),
+    ("path_patch", "sender beside the receiver", lambda tmp: sent(senders="L1H2"), ValueError, "come before a receiver"),
+    ("path_patch", "unknown site", lambda tmp: sent(site="z"), ValueError, "wanted site out of"),
+    ("path_patch", "receivers of the stream", lambda tmp: sent(site="resid_post"), ValueError, "leave out receivers="),
+    ("path_patch", "unequal numbers", lambda tmp: sent(source=repeats(prompts=4)), ValueError, "4 and 8"),
+    ("path_patch", "unequal lengths", lambda tmp: sent(source=repeats(period=5)), ValueError, "wanted equal lengths"),
+    ("path_patch", "query head as key head", lambda tmp: sent(model=tiny("Llama"), source=tokens(), into=tokens(), receivers="L1H3", metric=ik.loss), ValueError, "2 key/value heads"),
+    ("path_patch", "no MLP", lambda tmp: sent(receivers=[1], site="mlp_out"), ValueError, "attention alone"),
+    ("attribution", "a metric without a gradient", lambda tmp: attributed(model=worded(), prompts=word_episodes(worded(), prompts=2), metric=ik.label_accuracy), ValueError, "can be differentiated"),
+    ("attribution", "a site without heads by head", lambda tmp: attributed(site="attn_out"), ValueError, "wanted by"),
+    ("attribution", "the class itself", lambda tmp: attributed(edit=ik.Zero), TypeError, "Zero()"),
+    ("attribution", "one cell to verify", lambda tmp: attributed(by=(), verify=2), ValueError, "two cells"),
+    ("attribution", "fewer than none to verify", lambda tmp: attributed(verify=-1), ValueError, "0 for none"),
+    ("attribution", "infinite slope", lambda tmp: attributed(metric=lambda logits, p: (logits[:, 0, 0] * 0).sqrt()), ValueError, "not finite"),
+    ("attribution", "budget below a prompt", lambda tmp: attributed(max_tokens=3), ValueError, "max_tokens"),
+    ("attribution", "unequal lengths", lambda tmp: attributed(edit=ik.FromRun(repeats(period=5))), ValueError, "wanted equal lengths"),
+    # metrics and direct effects
+    ("with_answers", "too few answers", lambda tmp: ik.with_answers(model(), repeats(), [(1, 2)]), ValueError, "each of 8 prompts"),
+    ("with_answers", "out of the vocabulary", lambda tmp: ik.with_answers(model(), tokens(), [(1, 50)]), ValueError, "answer ids from 0 to 49"),
+    ("with_answers", "an answer of two tokens", lambda tmp: ik.with_answers(worded(), "fox", [("red fox", "fox")]), ValueError, "2 tokens"),
+    ("with_answers", "one word a prompt", lambda tmp: ik.with_answers(worded(), "fox", ["ab"]), ValueError, "(right, wrong)"),
+    ("probability", "no answers", lambda tmp: ik.probability(model(), repeats()), ValueError, "probability needs prompts with answers"),
+    ("probability", "no prompts", lambda tmp: ik.probability(model()), ValueError, "pass prompts="),
+    ("loss", "one token", lambda tmp: ik.loss(model(), torch.tensor([[1]])), ValueError, "loss reads no position of prompt 0"),
+    ("loss", "no prompts", lambda tmp: ik.loss(model()), ValueError, "pass prompts="),
+    ("kl_to", "not logits", lambda tmp: ik.kl_to([0.5, 0.5]), TypeError, "logits of a clean run"),
+    ("kl_to", "one prompt's logits alone", lambda tmp: ik.kl_to(torch.zeros(50)), ValueError, "got [50]"),
+    ("kl_to", "infinite logits", lambda tmp: ik.kl_to(torch.full((8, 50), float("inf"))), ValueError, "finite logits"),
+    ("kl_to", "another number of prompts", lambda tmp: swept(metric=ik.kl_to(torch.zeros(4, 50))), ValueError, "got 4 for 8"),
+    ("direct_effect", "unknown reading", lambda tmp: ik.direct_effect(model(), repeats(), on="repeat"), ValueError, 'on="next token"'),
+    ("direct_effect", "no answers", lambda tmp: ik.direct_effect(model(), repeats(), on="answers"), ValueError, "prompts with answers"),
+    ("direct_effect", "one token", lambda tmp: ik.direct_effect(model(), torch.tensor([[1]])), ValueError, "nothing to read in prompt 0"),
+    ("direct_effect", "NaN weights", lambda tmp: ik.direct_effect(with_nan("v"), repeats()), ValueError, "not finite"),
+    ("direct_effect", "not a model", lambda tmp: ik.direct_effect("gpt2"), TypeError, "got str"),
+    ("logit_difference", "answers of another model", lambda tmp: ik.logit_difference(tiny("attention-only"), replace(answered(), tokens=answered().tokens + 50)), ValueError, "0 to 49"),
     # figures and page
     ("head_map", "not scores", lambda tmp: ik.head_map({"a": 1}), TypeError, "dict"),
     ("loss_plot", "not losses", lambda tmp: ik.loss_plot(scores()), (TypeError, ValueError), "loss"),
+    ("effect_map", "not a Dataset", lambda tmp: ik.effect_map([1.0]), TypeError, "of sweep, patch or attribution, got list"),
+    ("effect_map", "scores", lambda tmp: ik.effect_map(scores()), ValueError, "head_map draws them"),
+    ("effect_map", "everything edited at once", lambda tmp: ik.effect_map(swept(by=())), ValueError, "give by="),
+    ("effect_map", "normalised of a sweep", lambda tmp: ik.effect_map(swept(), show="normalised"), ValueError, "of patch, which holds 'normalised'"),
+    ("effect_map", "no heads", lambda tmp: ik.effect_map(swept(), top=0), ValueError, "top >= 1"),
+    ("curve_plot", "a sweep", lambda tmp: ik.curve_plot(swept()), ValueError, "effect_map draws a sweep"),
+    ("curve_plot", "not a Dataset", lambda tmp: ik.curve_plot(None), TypeError, "ablation_curve, got NoneType"),
+    ("exact_plot", "a sweep", lambda tmp: ik.exact_plot(swept()), ValueError, "holds 'exact'"),
+    ("exact_plot", "nothing verified", lambda tmp: ik.exact_plot(attributed()), ValueError, "verify=20"),
     ("attention_view", "absent prompt", lambda tmp: ik.attention_view(ik.patterns(model(), repeats(), "L0H0"), prompt=99), ValueError, "99"),
     ("write_report", "unwritable output", lambda tmp: ik.write_report(worded(), tmp / "no" / "report.html"), ValueError, "existing folder"),
     ("write_report", "too few prompts", lambda tmp: ik.write_report(worded(), tmp / "a.html", prompts=3), ValueError, "at least 12"),

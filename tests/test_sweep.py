@@ -816,3 +816,28 @@ def test_wider_padding_than_any_prompt_needs(edit, site):
         assert np.isnan(found["value"][..., 4:]).all()
         found = found.isel(position=slice(4))
     np.testing.assert_allclose(found["value"].values, twin["value"].values, rtol=0, atol=CLOSE)
+
+
+def mean_loss(logits, given):
+    logs = logits.log_softmax(-1)[:, :-1].gather(-1, given.tokens[:, 1:, None])[..., 0]
+    real = torch.arange(logs.shape[1]) < given.lengths[:, None] - 1
+    return -(logs * real).sum(1) / real.sum(1)
+
+
+@hooked_only
+@pytest.mark.parametrize(
+    "blocks", [{"attn_only": True}, {"parallel_attn_mlp": True}], ids=["alone", "parallel"]
+)
+@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre", None])
+@pytest.mark.parametrize("edit", ["Zero", "FromRun"])
+def test_losses_with_a_head_of_the_last_layer_edited(blocks, norm, edit):
+    """Its output goes straight to the final norm: losses over all tokens are had from d_head numbers a row."""
+    model = hooked_with(**blocks, normalization_type=norm)
+    prompts = tokens_for(model, [4, 6, 3])
+    made, _ = edit_for(edit, model, prompts, "z")
+    found = ik.sweep(model, prompts, edit=made, metric=ik.loss, progress=False)
+    assert found.attrs["lane"] == "decoder"
+    value, _ = naive.sweep(
+        model, prompts, edit=made, site="z", by=BYS[2], hold=None, metric_function=mean_loss
+    )
+    np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=1e-8 if norm is None else CLOSE)

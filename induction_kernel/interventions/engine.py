@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -30,7 +30,17 @@ from ..metrics import (
     reading,
     repeat_loss,
 )
-from ..model import Model, check_model, describe, full_precision, kept_as_it_was, progress_bar, sizes, stream
+from ..model import (
+    Model,
+    all_modules,
+    check_model,
+    describe,
+    full_precision,
+    kept_as_it_was,
+    progress_bar,
+    sizes,
+    stream,
+)
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks, at_positions
 from ..replay.capture import foreign_hooks, tapped_run
@@ -295,7 +305,8 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
     if foreign_hooks(model):
         return None
     known = _TRUSTED.setdefault(model, {})
-    made_of = hash((tuple(type(module) for module in cast(torch.nn.Module, model).modules()), str(model.cfg)))
+    modules = [(type(module), "forward" in vars(module)) for module in all_modules(model)]
+    made_of = hash((tuple(modules), str(model.cfg)))  # weights may change: they are read anew
     for lane in (Decoder, Blocks) if supports(model) else (Blocks,):
         key = (lane, site, hold, made_of)
         if key not in known:

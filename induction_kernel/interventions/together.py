@@ -79,6 +79,9 @@ class Together:
         for layer in range(min(self.cells[i].first for i in group), n_layers):
             joining = [i for i in group if self.cells[i].first == layer]
             at = reads if fewer and layer == n_layers - 1 else None
+            if self._reaches_the_end(layer, joining):
+                yield from self._found_at_the_end(layer, joining)
+                joining = []
             whole, narrow = self._layer(layer, whole, narrow, joining, at)
         if whole.ids:
             rows = whole.stream if fewer else at_positions(whole.stream, reads - self.start)
@@ -104,6 +107,33 @@ class Together:
             stream = self.lane.step(layer, narrow.stream, self.start, reads=reads, held=held)
             after += _Rows(narrow.ids, stream)
         return after, narrow_after
+
+    def _reaches_the_end(self, layer: int, joining: list[int]) -> bool:
+        """Whether these are single heads whose output the final norm reads, and every word's probability is wanted."""
+        if not (joining and self.site == "z" and self._joins_after(joining) and self.wanted.ids is not None):
+            return False
+        assert isinstance(self.lane, Decoder)  # `_joins_after` looked
+        single = all(len(self.cells[i].touched[layer] or ()) == 1 for i in joining)
+        many = self.cells[joining[0]].position is None and self.wanted.metric.normalised
+        return single and many and self.lane.adds_to_the_end(layer)
+
+    def _found_at_the_end(self, layer: int, joining: list[int]) -> Iterator[tuple[int, Tensor]]:
+        assert isinstance(self.lane, Decoder)  # `_joins_after` looked
+        assert self.wanted.ids is not None  # `_reaches_the_end` looked
+        needed = (self.wanted.there & (self.wanted.positions >= self.start)).to(self.lane.final.device)
+        prompt = torch.arange(len(needed), device=needed.device)[:, None].expand(needed.shape)[needed]
+        at = self.wanted.positions.to(needed.device)[needed]
+        heads = [head for i in joining for head in self.cells[i].touched[layer] or ()]
+        z = self.lane.untouched(layer, "z")
+        moved = (_changed(z, self.new[layer], "z", slice(0, z.shape[1]), z.shape[1]) - z)[prompt, at][
+            :, heads
+        ]
+        resid, ids = self.lane.final[prompt, at], self.wanted.ids.to(needed.device)[needed]
+        logs = self.lane.log_probabilities_of_heads(layer, resid, moved, heads, ids)
+        for index, of_cell in zip(joining, logs.cpu(), strict=True):
+            found = self.clean.clone()
+            found[needed.cpu()] = of_cell.to(found)
+            yield index, found
 
     def _joins_after(self, joining: list[int]) -> bool:
         """Whether these cells join behind the layer's attention, or behind the layer."""

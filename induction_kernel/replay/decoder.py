@@ -92,6 +92,20 @@ class Decoder:
             return self._written(layer, kept["z"])
         return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
 
+    def adds_to_the_end(self, layer: int) -> bool:
+        """Whether what the heads of this layer write reaches the final norm as it is."""
+        known = ("LayerNorm", "LayerNormPre", "RMSNorm", "RMSNormPre", "NoneType")
+        norm = getattr(self.model, "ln_final", None)
+        exact = self.final.dtype in (torch.float32, torch.float64)
+        uncapped = not (getattr(self.cfg, "output_logits_soft_cap", -1.0) or 0.0) > 0
+        return (
+            layer == self.n_layers - 1
+            and not self.serial
+            and exact
+            and uncapped
+            and type(norm).__name__ in known
+        )
+
     def pattern(self, layer: int) -> Tensor:
         """`[prompt, head, query, key]`, the untouched pattern."""
         kept = self.clean[layer]
@@ -178,6 +192,38 @@ class Decoder:
             ]
             rows.append(torch.stack(found).logsumexp(0))
         return torch.cat(rows).view(resid.shape[:-1])
+
+    def log_probabilities_of_heads(
+        self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
+    ) -> Tensor:
+        """`[head, row, target]` of `ids [row, target]`, where the last layer's heads each add `z [row, head, d_head]`.
+
+        Only d_head numbers of a row change before the norm, so its logits do not start from d_model ones; the norm's
+        scale is each head's own.
+        """
+        norm: Any = getattr(self.model, "ln_final", None)
+        centres = type(norm).__name__.startswith("LayerNorm")
+        weight, bias = (getattr(norm, key, None) for key in "wb")
+        written = self.model.blocks[layer].attn.W_O[heads]
+
+        def inside(stream: Tensor) -> Tensor:
+            stream = stream - stream.mean(-1, keepdim=True) if centres else stream
+            return stream if weight is None else stream * weight
+
+        after = resid + torch.einsum("rhd,hdm->hrm", z, written)
+        scale = after.var(-1, unbiased=False) if centres else after.pow(2).mean(-1)
+        scale = torch.ones_like(scale) if norm is None else (scale + norm.eps).rsqrt()
+        resid, written, found = inside(resid), inside(written), []
+        for unembed, constant in zip(
+            self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1]), strict=True
+        ):
+            constant = constant if bias is None else constant + bias @ unembed
+            before, of_head = resid @ unembed, written @ unembed
+            logits = (torch.addmm(before, z[:, i], each) for i, each in enumerate(of_head))
+            scaled = (each * by[:, None] + constant for each, by in zip(logits, scale, strict=True))
+            found.append(torch.stack([each.logsumexp(-1) for each in scaled]))
+        targets = self.target_logits(after[:, :, None], ids[:, None])[:, :, 0]
+        return targets - torch.stack(found).logsumexp(0)[..., None]
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
