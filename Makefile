@@ -96,6 +96,8 @@ format: $(TL3)/.dev ## let the linter and the formatter mend what they can
 
 bench: $(TL3)/.dev ## time and memory against TransformerLens, side by side
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/scorers.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py
+	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py 2
 
 docs: $(TL3)/.dev ## site/index.html: every public name with its docstring
 	@$(TL3)/bin/python .ci/api_page.py site

@@ -219,7 +219,8 @@ def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
         row = int(values.isfinite().int().argmin())
         raise ValueError(
             f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
-            "(or in the edit), or for a division by zero in the metric"
+            "(or in the edit), for a division by zero in the metric, or for a knock-out that leaves a query no weight "
+            "that its precision can hold"
         )
     return values
 

@@ -5,10 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from hand_model import ARCHITECTURE, GAIN, LAG, VOCAB, hand_weights
+from hand_model import ARCHITECTURE, BEFORE, GAIN, LAG, VOCAB, hand_weights
 
 import induction_kernel as ik
+from induction_kernel import masks
 from induction_kernel.loading import build
+from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import few_shot, random_tokens
 
 
@@ -177,6 +179,120 @@ def words():
     backend = Tokenizer(models.WordLevel(vocab, unk_token="w63"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="w0", unk_token="w63", pad_token="w62")
+
+
+PERIOD = 6  # of the prompts below: [BOS, r_1 .. r_p, r_1 .. r_p], all different from one another and from BOS
+CLASSES = [bridge for bridge in (False, True) if bridge or has_hooked_transformer()]
+
+
+def by_hand(bridge, dtype=torch.float64, **changed):
+    """In float64: there the rest of a sharp softmax is e^-200, not 0, which a knock-out has to divide by."""
+    weights = {key: value.to(dtype) for key, value in (hand_weights() | changed).items()}
+    return build(ARCHITECTURE, weights, dtype=dtype, bridge=bridge, name="by hand")
+
+
+@pytest.fixture(
+    scope="module", params=CLASSES, ids=lambda bridge: "Bridge" if bridge else "HookedTransformer"
+)
+def either(request):
+    return by_hand(request.param)
+
+
+@pytest.fixture(scope="module")
+def short(either):
+    return ik.repeated_tokens(either, bos=0, prompts=4, period=PERIOD)
+
+
+def loss_of_counts(k, *, seen, of, right):
+    """Loss at query r_k of copy two, where L1H0 spreads over `of` keys: `seen` = {how often: how many tokens}.
+
+    A token seen c times has the logit GAIN c / of; the right one is seen `right` times.
+    """
+    rest = VOCAB - sum(seen.values())
+    total = rest + sum(n * math.exp(GAIN * c / of) for c, n in seen.items())
+    return math.log(total) - GAIN * right / of
+
+
+UNTOUCHED = math.log(math.exp(GAIN) + VOCAB - 1) - GAIN  # the right token has the logit GAIN, the others 0
+QUERIES = range(1, PERIOD)  # r_k of copy two, at position p + k, whose next token is r_(k + 1)
+
+
+def test_with_patterns_held_the_previous_token_head_has_its_direct_path_alone(either, short):
+    """It writes into the block "token before": no value reads it and nothing unembeds it, so the path is worth 0."""
+    held = ik.sweep(either, short, edit=ik.Zero(), hold="patterns", progress=False)
+    np.testing.assert_allclose(held["baseline"], UNTOUCHED, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(held["effect"].sel(layer=0, head=0), 0, rtol=0, atol=1e-10)
+    # the induction head's own path is all there is of it: every logit is 0 without it
+    np.testing.assert_allclose(held["value"].sel(layer=1, head=0), math.log(VOCAB), rtol=0, atol=1e-10)
+    others = held["effect"].values.reshape(len(short), -1)[:, [1, 2, 4, 5]]
+    np.testing.assert_allclose(others, 0, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("bridge", CLASSES)
+def test_a_direct_path_that_is_worth_something(bridge):
+    """If the block "token before" is unembedded as well, at the same gain, two tokens share the first place.
+
+    At query r_k those are the right one and r_(k - 1) (r_p, for k = 1), which differ as p >= 3. The loss of the
+    untouched model is log(2 e^G + V - 2) - G, without the direct path log(e^G + V - 1) - G: .69 nats less.
+    """
+    both = hand_weights()["unembed.W_U"]
+    both[BEFORE] = GAIN * torch.eye(VOCAB)
+    model = by_hand(bridge, **{"unembed.W_U": both})
+    prompts = ik.repeated_tokens(model, bos=0, prompts=4, period=PERIOD)
+    shared = math.log(2 * math.exp(GAIN) + VOCAB - 2) - GAIN
+    options = {"edit": ik.Zero(), "heads": "L0H0", "progress": False}
+    held = ik.sweep(model, prompts, hold="patterns", **options)
+    np.testing.assert_allclose(held["baseline"], shared, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(held["effect"][:, 0, 0], UNTOUCHED - shared, rtol=0, atol=1e-10)
+    assert UNTOUCHED - shared == pytest.approx(-math.log(2), abs=0.02)
+    assert (
+        float(ik.sweep(model, prompts, **options)["effect"][:, 0, 0].min()) > 2
+    )  # with its patterns, it destroys
+
+
+def test_zero_ablation_of_the_previous_token_head_moves_the_pattern_and_destroys_the_effect(either, short):
+    found = ik.sweep(either, short, edit=ik.Zero(), heads="L0H0", progress=False)
+    # Every key of L1H0 is 0: query r_k of copy two, at position i = p + k, spreads over i + 1 keys. There BOS and
+    # r_(k + 1) .. r_p are seen once, r_1 .. r_k twice.
+    blind = [loss_of_counts(k, seen={1: 1 + PERIOD - k, 2: k}, of=PERIOD + k + 1, right=1) for k in QUERIES]
+    np.testing.assert_allclose(found["value"][:, 0, 0], np.mean(blind), rtol=0, atol=1e-10)
+    before = ik.patterns(either, short, "L1H0")["pattern"][:, 0]
+    with ik.edited(either, ik.Zero(), "L0H0"):
+        moved = ik.patterns(either, short, "L1H0")["pattern"][:, 0]
+        np.testing.assert_allclose(ik.repeat_loss(either, short)["value"], np.mean(blind), rtol=0, atol=1e-10)
+    for k in QUERIES:
+        assert before[:, PERIOD + k, k + 1].values == pytest.approx(1, abs=1e-6)
+        row = moved[:, PERIOD + k, : PERIOD + k + 1]
+        assert row.values == pytest.approx(1 / (PERIOD + k + 1), abs=1e-6)
+    again = ik.patterns(either, short, "L1H0")["pattern"][:, 0]
+    np.testing.assert_array_equal(again, before)  # outside the context it is as it was
+
+
+def test_the_three_ablations_side_by_side(either, short):
+    """Shares of the repeat's benefit: the pattern-preserving run of L0H0 alone loses none of it."""
+    lost = {
+        (head, hold): float(ik.ablate(either, short, head, edit=ik.Zero(), hold=hold)["share"])
+        for head in ("L0H0", "L1H0")
+        for hold in (None, "patterns")
+    }
+    assert lost["L0H0", "patterns"] == pytest.approx(0, abs=1e-9)
+    assert min(lost["L0H0", None], lost["L1H0", None], lost["L1H0", "patterns"]) > 0.9
+    # What carries it from head to head, keys and not values: see test_paths.py.
+
+
+def test_knocking_out_what_the_induction_head_reads_destroys_the_effect(either, short):
+    """At query r_k of copy two: the entry behind the first r_k.
+
+    L1H0 spreads over the other i = p + k keys. There BOS and r_(k + 2) .. r_p are seen once, r_1 .. r_k twice, and
+    the right token r_(k + 1) never. Other heads write nothing that is read in copy two through these entries.
+    """
+    deaf = [loss_of_counts(k, seen={1: PERIOD - k, 2: k}, of=PERIOD + k, right=0) for k in QUERIES]
+    found = ik.knock_out(either, short, masks.after_latest_copy, progress=False)
+    np.testing.assert_allclose(found["value"].sel(layer=1, head=0), np.mean(deaf), rtol=0, atol=1e-10)
+    others = found["effect"].values.reshape(len(short), -1)[:, [0, 1, 2, 4, 5]]
+    np.testing.assert_allclose(others, 0, rtol=0, atol=1e-10)
+    elsewhere = ik.knock_out(either, short, masks.earlier_copies, heads="L1H0", progress=False)
+    np.testing.assert_allclose(elsewhere["effect"].sel(layer=1, head=0), 0, rtol=0, atol=1e-10)
 
 
 def test_nothing_was_left_on_the_model(model):

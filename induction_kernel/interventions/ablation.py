@@ -198,6 +198,8 @@ def knock_out(
     Source: Geva et al. 2023 (attention knock-out).
     """
     ready = as_metric(metric).ready(model, prompts)
+    if hasattr(mask, "mask"):
+        raise TypeError(f"wanted a mask or a mask function, got a scorer: pass its own, {mask!r}.mask")
     if callable(mask):
         mask = mask(ready.tokens, ready.lengths)
     wanted = KnockOut(mask[:, None] if isinstance(mask, Tensor) and mask.ndim == 3 else mask)

@@ -203,7 +203,7 @@ class Resample:
             row = int((lengths < prompts.lengths).int().argmax())
             raise ValueError(
                 f"prompt {row} has {int(prompts.lengths[row])} tokens, the one drawn for it {int(lengths[row])}: pass "
-                "a reference of prompts at least as long"
+                "a reference of prompts at least as long, or prompts of one length (repeated_tokens(model, period=...))"
             )
         width = prompts.tokens.shape[1]
         return FromRun(Prompts(fitted(tokens, width), prompts.lengths, prompts.scored))

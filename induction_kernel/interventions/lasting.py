@@ -66,7 +66,8 @@ def _of_any_prompt(model: Model, edit: Edit, site: str, layers: set[int]) -> dic
     most = 2 if site in HEAD_SITES else 1
     if isinstance(edit, Zero | Scale) or (isinstance(edit, Add) and edit.vector.ndim <= most):
         return edit.new(model, prompts, site, layers)
+    missing = " (its reference is missing)" if isinstance(edit, Mean) and edit.reference is None else ""
     raise ValueError(
         "wanted an edit that does not depend on the prompt: Zero(), Scale(factor), Add(vector) of one position, or "
-        f"Mean(reference) of another site than the pattern; got {edit!r}"
+        f"Mean(reference) of another site than the pattern; got {edit!r}{missing}"
     )

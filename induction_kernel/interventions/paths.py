@@ -95,7 +95,8 @@ def path_patch(
     touched = _receivers(model, site, receivers, ready)
     chosen = _senders(model, site, touched, senders)
     found = _measured(model, ready, other, chosen, touched, site, metric, max_tokens, progress)
-    return _dataset(model, ready, other, chosen, touched, site, metric, found)
+    shown = _dataset(model, ready, chosen, touched, site, metric, found)
+    return against_source(model, shown, ready, other, metric)
 
 
 def _check_equal(into: Prompts, source: Prompts) -> None:
@@ -241,7 +242,7 @@ def _received(lane: Lane, model: Model, layer: int, more: Tensor, site: str) -> 
 
 
 def _dataset(
-    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
+    model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
     metric: Metric, found: tuple[np.ndarray, np.ndarray, str],
 ) -> xr.Dataset:  # fmt: skip
     values, baseline, lane = found
@@ -268,4 +269,4 @@ def _dataset(
         "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
         "lane": lane, "n_prompts": n, **describe(model),
     }  # fmt: skip
-    return against_source(model, xr.Dataset(variables, coords, attrs), into, source, metric)
+    return xr.Dataset(variables, coords, attrs)
