@@ -138,3 +138,95 @@ def test_the_scores_of_training_time_are_those_of_today(model):
     assert final["loss_second_copy"] < 1
     today = ik.summarise(ik.induction(model))["mean"].values
     np.testing.assert_allclose(today, final["prefix_matching"], atol=0.25)  # other prompts, of another length
+
+
+@pytest.fixture(scope="module")
+def scored(model):
+    """Scores on every other prompt; the rest is to measure on."""
+    prompts = ik.repeated_tokens(model)
+    return ik.induction(model, prompts[::2]), prompts[1::2]
+
+
+@pytest.fixture(scope="module")
+def swept(model, scored):
+    """`effect[layer, head]`, means over prompts, by edit and by what is held."""
+    return {
+        (type(edit).__name__, hold): ik.sweep(model, scored[1], edit=edit, hold=hold, progress=False)[
+            "effect"
+        ].mean("prompt")
+        for edit in (ik.Mean(), ik.Zero())
+        for hold in (None, "patterns")
+    }
+
+
+def at(effects, name):
+    head = Head(int(name[1]), int(name[3]))
+    return float(effects.sel(layer=head.layer, head=head.head))
+
+
+def strongest(effects):
+    order = np.argsort(-abs(effects.values), axis=None)
+    return [str(Head(int(i) // effects.shape[1], int(i) % effects.shape[1])) for i in order]
+
+
+@pytest.mark.parametrize("edit", [ik.Mean(), ik.Zero()], ids=lambda edit: type(edit).__name__)
+def test_one_head_loses_less_than_two_and_random_ones_nothing(model, scored, swept, edit):
+    found = ik.ablation_curve(model, scored[1], scored[0], ks=(1, 2), edit=edit, progress=False)
+    assert found["heads"].values.tolist() == ["L1H7", "L1H7 L1H1"]
+    assert float(found["share_high"][0]) < 0.8  # one leaves a good part to the other,
+    assert float(found["share_low"][1]) > 0.9  # both leave nothing
+    assert float(abs(found["control_share"]).max()) < 0.1
+    assert found["control_share"].shape == (2, 20)
+    assert np.ptp(found["control_share"].values) > 0  # the draws differ
+    alone = [at(swept[type(edit).__name__, None], head) for head in ("L1H7", "L1H1")]
+    assert float(found["effect"][:, 1].mean()) > sum(alone) + 1  # nats: each stands in for the other
+
+
+def test_the_map_of_single_heads(swept):
+    """The previous-token head and the two induction heads; L0H5 next, whose loss helps a little."""
+    for edit in ("Mean", "Zero"):
+        effects = swept[edit, None]
+        assert strongest(effects)[:4] == ["L0H3", "L1H7", "L1H1", "L0H5"]
+        assert at(effects, "L0H3") > 5
+        assert at(effects, "L1H7") > 3
+        assert 0.3 < at(effects, "L1H1") < 0.7
+        assert at(effects, "L0H5") < 0
+        assert float(np.sort(abs(effects.values), axis=None)[:-3].max()) < 0.2
+
+
+def test_the_previous_token_head_matters_by_patterns_alone(swept):
+    for edit in ("Mean", "Zero"):
+        held, plain = swept[edit, "patterns"], swept[edit, None]
+        assert abs(at(held, "L0H3")) < 0.05  # nats; more than 5 with the patterns it makes
+        np.testing.assert_allclose(held.sel(layer=1), plain.sel(layer=1), atol=1e-4)  # nothing comes after
+
+
+def test_attribution_finds_the_heads_and_not_their_size(model, scored, swept):
+    """Attention to the first key of a pair saturates: the estimate of the previous-token head is a small part."""
+    for edit in (ik.Mean(), ik.Zero()):
+        found = ik.attribution(
+            model, scored[1], edit=edit, verify=8, progress=False
+        )  # 8 and the 8 others: all
+        exact = swept[type(edit).__name__, None]
+        for name, effect in zip(found["cell"].values, found["exact"].values, strict=True):
+            assert effect == pytest.approx(at(exact, name), abs=1e-4)
+        assert found.attrs["correlation"] > 0.8
+        assert found.attrs["worst_cell"] == "L0H3"
+        assert 0 < at(found["estimate"].mean("prompt"), "L0H3") < 0.2 * at(exact, "L0H3")
+        assert {"L0H3", "L1H7", "L1H1"} <= set(strongest(found["size"])[:4])
+
+
+def test_induction_heads_write_the_right_token_themselves(model, scored):
+    found = ik.direct_effect(model, scored[1], progress=False)
+    score, control = found["score"].mean("prompt"), found["control"].mean("prompt")
+    assert at(score, "L1H7") > 6  # logits
+    assert at(score, "L1H1") > 1.5
+    assert abs(at(score, "L0H3")) < 0.1  # what it says is for the keys of others
+    assert max(at(control, "L1H7"), at(control, "L1H1")) < 0.5
+    others = [
+        at(score, f"L{layer}H{head}")
+        for layer in (0, 1)
+        for head in range(8)
+        if (layer, head) not in ((1, 7), (1, 1))
+    ]
+    assert max(map(abs, others)) < 0.2
