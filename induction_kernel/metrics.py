@@ -356,6 +356,13 @@ def kl_to(clean: Tensor) -> Metric:
             raise ValueError(
                 f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
             )
+        if kept.shape[-1] != found.shape[-1] or (
+            kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())
+        ):
+            raise ValueError(
+                f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
+                "prompt's last token"
+            )
         given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
         logs = full_precision(found[:, 0]).log_softmax(-1)
         return (given.exp() * (given - logs)).sum(-1)

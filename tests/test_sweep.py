@@ -841,3 +841,45 @@ def test_losses_with_a_head_of_the_last_layer_edited(blocks, norm, edit):
         model, prompts, edit=made, site="z", by=BYS[2], hold=None, metric_function=mean_loss
     )
     np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=1e-8 if norm is None else CLOSE)
+
+
+def shifted_late(forward):
+    """A block that is its own up to position 7."""
+
+    def late(resid, *args, **kwargs):
+        out = forward(resid, *args, **kwargs).clone()
+        out[:, 8:] += 1.0
+        return out
+
+    return late
+
+
+@hooked_only
+@pytest.mark.parametrize("change", ["activation", "forward", "far positions"])
+def test_a_model_changed_between_calls_is_noticed(change):
+    """Also where its modules have the same types as before, and where nothing shows in a few tokens."""
+    model = hooked_with()
+    prompts = tokens_for(model, [12, 12])
+    assert ik.sweep(model, prompts, edit=Zero(), metric=weighed, progress=False).attrs["lane"] == "decoder"
+    mlp, block = model.blocks[0].mlp, model.blocks[1]
+    if change == "activation":
+        mlp.act_fn = torch.tanh
+    elif change == "forward":
+        mlp.forward = lambda hidden: 0.5 * type(mlp).forward(mlp, hidden)
+    else:
+        block.forward = shifted_late(block.forward)
+    compared(model, prompts, edit=Zero(), site="z", by=BYS[2], hold=None, metric=weighed, close=1e-9)
+
+
+@hooked_only
+@pytest.mark.parametrize("what", ["a hook", "the model"])
+def test_what_is_not_causal_runs_in_full(what):
+    """Positions before the first that differs are left out only where nothing looks ahead."""
+    model = hooked_with(**{"attention_dir": "bidirectional"} if what == "the model" else {})
+    prompts = tokens_for(model, [5, 5])
+    edit, _ = edit_for("FromRun", model, prompts, "resid_pre")
+    hooks = [("blocks.0.hook_resid_pre", lambda resid, hook: resid - resid.mean(1, keepdim=True))]
+    with model.hooks(fwd_hooks=hooks if what == "a hook" else []):
+        compared(
+            model, prompts, edit=edit, site="resid_pre", by=BYS[3], hold=None, metric=weighed, close=1e-9
+        )

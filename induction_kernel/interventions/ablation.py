@@ -92,7 +92,7 @@ def ablation_curve(
     prompts: Any,
     scores: xr.Dataset | Sequence[HeadLike],
     *,
-    ks: Iterable[int] | None = None,
+    ks: Iterable[int] | int | None = None,
     edit: Edit | None = None,
     metric: MetricLike = repeat_loss,
     controls: int = 20,
@@ -247,19 +247,26 @@ def _ranked(model: Model, scores: Any) -> list[Head]:
     if isinstance(scores, str) or not isinstance(scores, Sequence):
         raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
     given = _checked_heads(model, scores)
-    if len(set(given)) < len(given):
-        raise ValueError(f"wanted each head once, got {' '.join(map(str, given))}")
+    if len(given) < len(scores):
+        raise ValueError(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
     return given
 
 
 def _compared(
-    model: Model, ranked: list[Head], ks: Iterable[int] | None, *, controls: int, control: str, seed: int
+    model: Model,
+    ranked: list[Head],
+    ks: Iterable[int] | int | None,
+    *,
+    controls: int,
+    control: str,
+    seed: int,
 ) -> tuple[list[int], list[list[list[Head]]]]:
     """How many heads to remove, and the random sets beside each."""
     if ks is None:
         return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
-    counts = sorted({int(k) for k in ks if is_whole(k)})
-    if not counts or len(counts) < len(set(ks)) or counts[0] < 1 or counts[-1] > len(ranked):
+    given = list(ks) if isinstance(ks, Iterable) else [ks]
+    counts = sorted({int(k) for k in given if is_whole(k)})
+    if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
         raise ValueError(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
     drawn = [
         [

@@ -38,6 +38,7 @@ from ..model import (
     full_precision,
     kept_as_it_was,
     progress_bar,
+    run,
     sizes,
     stream,
 )
@@ -69,7 +70,9 @@ def sweep(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The metric with each part of the model edited in turn: exactly, in a fraction of the time of a run a cell.
+    """The metric with each part of the model edited in turn: as one whole run a cell, in a fraction of the time.
+
+    The same numbers, to rounding in the model's dtype.
 
     | site | shape | by head | edits | `hold="patterns"` |
     |---|---|---|---|---|
@@ -92,7 +95,8 @@ def sweep(
         edit: what stands in its place; None for `Mean()`, the mean on the matched control.
         site: what is edited.
         by: what the result is by.
-        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
+        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`, which gets one batch
+            of the prompts after another, in order: take what belongs to a prompt from `prompts`.
         hold: "patterns" to hold every pattern at the untouched run's (Olsson et al.'s pattern-preserving ablation).
         heads: only these are edited, as Head, (layer, head) or "L5H1"; None for all.
         layers: only these are edited; None for all.
@@ -156,12 +160,16 @@ def run_cells(
     layers = {layer for cell in cells for layer in cell.touched}
     with kept_as_it_was(model), progress_bar(len(cells) * len(prompts), progress=progress, unit="run") as bar:
         new = None if isinstance(edit, FromRun | Resample) else edit.new(model, prompts, site, layers)
+        if new is not None:
+            _check_new(new, layers)
         if isinstance(edit, Resample):
             edit = edit.run(model, prompts)
         lane = lane_of(model, site, hold)
         for begin in range(0, len(prompts), at_once):
             rows = slice(begin, min(begin + at_once, len(prompts)))
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
+            if not begin:
+                lane = _right_here(job, lane)
             parts.append(_run_batch(job, cells, lane, most, bar))
     values, baseline, without = zip(*parts, strict=True)
     return Found(
@@ -197,11 +205,19 @@ def job_of(
         if len(other) != len(prompts):
             raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
         of_batch = FromRun(other[rows]).new(model, batch, site, layers)
-        start = _first_difference(batch, other[rows])
+        start = _first_difference(batch, other[rows]) if _is_causal(model) else 0
     else:
         of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
     without = None if metric.without is None else reading(part_of(metric.without, rows), batch)
     return Job(model, batch, of_batch, site, hold, reading(part_of(metric, rows), batch), without, start)
+
+
+def _check_new(new: Any, layers: set[int]) -> None:
+    if not isinstance(new, dict) or not all(isinstance(new.get(layer), New) for layer in layers):
+        raise TypeError(
+            f"wanted an edit whose `new` returns {{layer: New(scale, value)}} for layers {sorted(layers)}, got "
+            f"{repr(new)[:200]}"
+        )
 
 
 def _of_rows(new: New, rows: slice, n: int, site: str) -> New:
@@ -231,15 +247,14 @@ def _run_batch(
         return _whole_runs(job, cells, bar)
     lane = lane_class(job.model, job.prompts.tokens)
 
-    def untouched(wanted: Reading) -> Tensor:
-        return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))
-
-    clean = untouched(job.wanted)
+    clean = _untouched(lane, job.wanted)
     baseline = _numbers(one_a_prompt(job.wanted, clean))
-    without = None if job.without is None else _numbers(one_a_prompt(job.without, untouched(job.without)))
+    without = (
+        None if job.without is None else _numbers(one_a_prompt(job.without, _untouched(lane, job.without)))
+    )
     values = np.tile(baseline, (len(cells), 1))
     starts = [_start(cell, job, length) for cell in cells]
-    read_last = int(job.wanted.positions[job.wanted.there].max())
+    read_last = int(job.wanted.positions[job.wanted.there].max()) if _is_causal(job.model) else length
     moving = [index for index, start in enumerate(starts) if start <= read_last]
     bar.update((len(cells) - len(moving)) * n)
     starts = starts if lane.saves_positions else [0] * len(cells)
@@ -304,9 +319,7 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
     """The fastest way of doing layers again that is right on this model; None for whole runs."""
     if foreign_hooks(model):
         return None
-    known = _TRUSTED.setdefault(model, {})
-    modules = [(type(module), "forward" in vars(module)) for module in all_modules(model)]
-    made_of = hash((tuple(modules), str(model.cfg)))  # weights may change: they are read anew
+    known, made_of = _TRUSTED.setdefault(model, {}), _made_of(model)
     for lane in (Decoder, Blocks) if supports(model) else (Blocks,):
         key = (lane, site, hold, made_of)
         if key not in known:
@@ -314,6 +327,59 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
         if known[key]:
             return lane
     return None
+
+
+def _made_of(model: Model) -> int:
+    """Changes with the model's parts, not with its weights: they are read anew at every call."""
+    modules = [(type(module), "forward" in vars(module)) for module in all_modules(model)]
+    return hash((tuple(modules), str(model.cfg)))
+
+
+def _is_causal(model: Model) -> bool:
+    """Whether nothing at a position depends on later ones, so that what comes before an edit need not run."""
+    if foreign_hooks(model):
+        return False  # they may do anything
+    known, key = _TRUSTED.setdefault(model, {}), ("causal", _made_of(model))
+    if key not in known:
+        size = sizes(model)
+        tokens = torch.arange(2 * min(7, size.n_ctx)).view(2, -1) % size.d_vocab
+        tokens[1, :-1] = tokens[0, :-1]
+        a, b = full_precision(run(model, tokens))[:, :-1]
+        known[key] = bool(((a - b).abs() <= _looseness(model) * (1 + a.abs())).all())
+    return known[key]
+
+
+def _right_here(job: Job, lane: type[Lane] | None) -> type[Lane] | None:
+    """The lane if it gives the model's own untouched run on the longest of these very prompts; else the next."""
+    if lane is None:
+        return None
+    longest = int(job.prompts.lengths.argmax())
+    one = slice(longest, longest + 1)
+    prompt = job.prompts[one]
+    wanted = reading(part_of(job.wanted.metric, one), prompt)
+    whole = read_off(run(job.model, prompt.tokens).cpu(), wanted)
+    for each in (lane, Blocks) if lane is Decoder else (lane,):
+        mine = _untouched(each(job.model, prompt.tokens), wanted)
+        there = wanted.there if wanted.metric.reads is not None else prompt_positions(prompt)
+        apart = (full_precision(mine) - full_precision(whole)).abs()[there]
+        if bool((apart <= _looseness(job.model) * (1 + full_precision(whole)[there].abs().max())).all()):
+            return each
+    return None
+
+
+def prompt_positions(prompts: Prompts) -> Tensor:
+    """bool `[prompt, position]`: not padding."""
+    return torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
+
+
+def _looseness(model: Model) -> float:
+    """How far apart two ways of computing the same may be, relative to the largest number: rounding, with room."""
+    return {torch.float64: 1e-6, torch.float32: 1e-4}.get(model.W_U.dtype, 0.02)
+
+
+def _untouched(lane: Lane, wanted: Reading) -> Tensor:
+    """What is read of the untouched run."""
+    return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))
 
 
 def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
@@ -325,7 +391,7 @@ def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
     new = dict.fromkeys(range(size.n_layers), _random(site, length, size, generator))
     cells = [Cell({middle: heads}), Cell({size.n_layers - 1: heads}), Cell({middle: heads}, length // 2)]
 
-    loose = {torch.float64: 1e-6, torch.float32: 1e-3}.get(model.W_U.dtype, 0.1)
+    loose = _looseness(model)
     try:
         for cell in cells:
             whole, mine = (_logits(model, prompts, cell, new, site, hold, of) for of in (None, lane))

@@ -14,6 +14,7 @@ import psutil
 import torch
 
 from ..heads import as_heads
+from ..heads.naming import is_whole
 from ..model import Model, device_of, sizes
 from .edits import HEAD_SITES, Edit, New, check_edit
 
@@ -110,7 +111,7 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
     legal = [(), ("layer",), ("layer", "position")]
     if site in HEAD_SITES:
         legal += [("layer", "head"), ("layer", "head", "position")]
-    if isinstance(by, str) or tuple(by) not in legal:
+    if not isinstance(by, Sequence) or isinstance(by, str) or tuple(by) not in legal:
         raise ValueError(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
     return tuple(by)
 
@@ -163,9 +164,8 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
 def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
     if given is None:
         return list(range(n))
-    found = [given] if isinstance(given, int) else list(given)
-    whole = all(isinstance(each, int | np.integer) and not isinstance(each, bool) for each in found)
-    if not whole or not found or not all(0 <= each < n for each in found):
+    found = list(given) if isinstance(given, Iterable) else [given]
+    if not all(is_whole(each) for each in found) or not found or not all(0 <= each < n for each in found):
         raise ValueError(f"wanted {name} from 0 to {n - 1}, got {found}")
     return sorted({int(each) for each in found})
 
@@ -192,8 +192,7 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
         ValueError: fewer than one prompt has.
     """
     if max_tokens is not None:
-        whole = isinstance(max_tokens, int) and not isinstance(max_tokens, bool)
-        if not whole or max_tokens < length:
+        if not is_whole(max_tokens) or max_tokens < length:
             raise ValueError(
                 f"wanted max_tokens of at least one prompt, {length} tokens, got {max_tokens!r}: raise it or shorten "
                 "the prompts"

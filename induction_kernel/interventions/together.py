@@ -158,9 +158,12 @@ class Together:
         """Whole rows after the layer, with the edits of the cells that touch it."""
         if not any(layer in self.cells[i].touched for i in rows.ids):
             return _Rows(rows.ids, self.lane.step(layer, rows.stream, self.start, reads=reads, held=held))
-        change = tap([self.cells[i] for i in rows.ids], self.new, self.site, layer, self.start)
+        cells = [self.cells[i] for i in rows.ids]
+        in_logs = isinstance(self.lane, Decoder) and self.new[layer].removed is not None
+        change = tap(cells, self.new, self.site, layer, self.start, in_logs=in_logs)
         stream = change(rows.stream) if self.site == "resid_pre" else rows.stream
-        taps: Taps = {} if self.site in ("resid_pre", "resid_post") else {self.site: change}
+        inside = "log_pattern" if in_logs else self.site
+        taps: Taps = {} if self.site in ("resid_pre", "resid_post") else {inside: change}
         stream = self.lane.step(layer, stream, self.start, taps=taps, held=held)
         stream = change(stream) if self.site == "resid_post" else stream
         return _Rows(rows.ids, stream if reads is None else at_positions(stream, reads - self.start))
@@ -219,9 +222,12 @@ def _that_move(ids: list[int], delta: Tensor) -> tuple[list[int], Tensor]:
 
 
 def tap(
-    cells: Sequence[Cell], new: dict[int, New], site: str, layer: int, start: int
+    cells: Sequence[Cell], new: dict[int, New], site: str, layer: int, start: int, *, in_logs: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """What these cells do to the activation of a layer, `[cell, prompt, position >= start, ...]`."""
+    """What these cells do to the activation of a layer, `[cell, prompt, position >= start, ...]`.
+
+    With `in_logs` it is the logarithm of a pattern: there a knock-out leaves what softmax would have rounded away.
+    """
 
     def change(activation: Tensor) -> Tensor:
         out = activation.clone()
@@ -241,7 +247,7 @@ def tap(
             heads = cell.touched[layer]
             if site == "pattern":
                 assert heads is not None
-                part = _changed(activation[row, :, :, where], of_cell, site, here, length)
+                part = _changed(activation[row, :, :, where], of_cell, site, here, length, in_logs=in_logs)
                 out[row][:, list(heads), where] = part[:, list(heads)]
             elif heads is None:
                 out[row][:, where] = _changed(activation[row, :, where], of_cell, site, here, length)
@@ -253,7 +259,7 @@ def tap(
     return change
 
 
-def _changed(old: Tensor, new: New, site: str, here: slice, length: int) -> Tensor:
+def _changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_logs: bool = False) -> Tensor:
     """`scale * old + value` at positions `here` of `length`; a pattern's knocked-out entries taken away."""
     dim = 2 if site == "pattern" else 1
     shape = [*old.shape[:dim], length, *old.shape[dim + 1 :]]
@@ -262,7 +268,10 @@ def _changed(old: Tensor, new: New, site: str, here: slice, length: int) -> Tens
         return value.expand(shape).narrow(dim, here.start, old.shape[dim])
 
     if new.removed is not None:
-        left = old.masked_fill(part(new.removed.to(old.device)), 0)
+        removed = part(new.removed.to(old.device))
+        if in_logs:
+            return old.masked_fill(removed, -torch.inf).log_softmax(-1)
+        left = old.masked_fill(removed, 0)
         return left / left.sum(-1, keepdim=True)
     value = part(new.value.to(old))
     return value if new.scale == 0 else new.scale * old + value

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..model import Model, sizes
+from ..heads.naming import is_whole
+from ..model import Model
 from .batch import Prompts, as_prompts, encode
 
 __all__ = ["Pairs", "pairs", "with_answers"]
@@ -92,17 +93,25 @@ def with_answers(
 
 
 def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n: int) -> torch.Tensor:
-    if len(answers) != n or any(isinstance(pair, str) or len(pair) != 2 for pair in answers):
+    listed = isinstance(answers, Sequence) and not isinstance(answers, str)
+    if (
+        not listed
+        or len(answers) != n
+        or not all(isinstance(each, list | tuple) and len(each) == 2 for each in answers)
+    ):
         raise ValueError(f"wanted one (right, wrong) for each of {n} prompts, got {answers!r}")
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in answers])
-    if int(ids.min()) < 0 or int(ids.max()) >= sizes(model).d_vocab:
-        raise ValueError(f"wanted answer ids from 0 to {sizes(model).d_vocab - 1}, got {ids.tolist()}")
+    n_words = model.W_U.shape[-1]
+    if int(ids.min()) < 0 or int(ids.max()) >= n_words:
+        raise ValueError(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")
     return ids
 
 
 def _one_token(model: Model, answer: str | int) -> int:
-    if isinstance(answer, int):
-        return answer
+    if is_whole(answer):
+        return int(answer)
+    if not isinstance(answer, str):
+        raise TypeError(f"wanted an answer as a word or a token's id, got {answer!r}")
     ids = encode(model, answer, bos=False)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([token]) for token in ids]

@@ -145,7 +145,7 @@ class Decoder:
         q, k, v = self._qkv(layer, rows, start, entering, queries, taps)
         if start:
             k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
-        if held is None and "pattern" not in taps:
+        if held is None and not {"pattern", "log_pattern"} & {*taps}:
             z = self._attend(layer, q, k, v, queries)
         else:
             whole = queries.expand(rows.shape[1], -1)
@@ -154,8 +154,10 @@ class Decoder:
             else:
                 prompt = torch.arange(len(whole), device=whole.device)[:, None]
                 pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
-            if "pattern" in taps:
-                pattern = taps["pattern"](pattern)
+            pattern = _tapped(taps, "pattern", pattern)
+            if "log_pattern" in taps:  # what is knocked out leaves the rest whole, however little it was
+                scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
+                pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
             v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
             z = attended(pattern, v).flatten(0, 1)
         z = _tapped(taps, "z", z.unflatten(0, (cells, -1)))
@@ -343,10 +345,12 @@ class Decoder:
 
     def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
         """`[row, head, query, key]`."""
+        return self._scores(layer, q, k, queries).softmax(-1)
+
+    def _scores(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
         k = per_query_head(k, self.cfg.n_heads, 2)
         scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / float(self.model.blocks[layer].attn.attn_scale)
-        seen = self._seen(queries, len(q), k.shape[1])
-        return scores.masked_fill(~seen, -torch.inf).softmax(-1)
+        return scores.masked_fill(~self._seen(queries, len(q), k.shape[1]), -torch.inf)
 
     def _written(self, layer: int, z: Tensor) -> Tensor:
         attention: Any = self.model.blocks[layer].attn
