@@ -209,7 +209,7 @@ def _json(results: dict[str, Any], _: int) -> str:
     return _summaries(results).to_json(orient="records", indent=1)
 
 
-TEXTS = {"table": _table, "csv": _csv, "json": _json}
+TEXTS: dict[str, Callable[..., str]] = {"table": _table, "csv": _csv, "json": _json}
 
 
 def write_netcdf(results: dict[str, Any], out: Path) -> None:

@@ -129,7 +129,7 @@ def ablation_curve(
         TypeError: scores, an edit or a metric of another type.
         ValueError: a k below 1 or beyond the heads there are, no draws, a layer with too few other heads.
 
-    Source: Olsson et al. 2022, argument 3; random controls as in METHODS of this project's documents.
+    Source: Olsson et al. 2022, argument 3.
     """
     check_model(model)
     if not is_whole(controls) or controls < 1:

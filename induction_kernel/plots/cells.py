@@ -17,7 +17,12 @@ from ..heads.summary import bootstrap
 from .maps import need
 
 SHOWN = {"effect": "effect", "estimate": "estimated effect", "normalised": "normalised effect"}
-BY = [("layer",), ("layer", "head"), ("layer", "position"), ("layer", "head", "position")]
+BY: list[tuple[str, ...]] = [
+    ("layer",),
+    ("layer", "head"),
+    ("layer", "position"),
+    ("layer", "head", "position"),
+]
 LABELLED = 100  # tokens that all get a label, however wide the figure becomes
 SIGNS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"} | dict.fromkeys(" \u00a0\u3000", "␣"))
 

@@ -35,8 +35,9 @@ class Blocks:
 
     def __init__(self, model: Model, tokens: Tensor) -> None:
         self.model: Any = model
-        self.n_prompts = len(tokens)
-        self.n_layers = n_layers = model.cfg.n_layers
+        self.n_prompts: int = len(tokens)
+        self.n_layers: int = model.cfg.n_layers
+        n_layers = self.n_layers
         self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * n_layers
         self.entering: list[Tensor] = []
         handles = []
@@ -60,7 +61,7 @@ class Blocks:
         finally:
             for handle in handles:
                 handle.remove()
-        self.final = last[0]
+        self.final: Tensor = last[0]
 
     def resid_pre(self, layer: int) -> Tensor:
         """`[prompt, position, d_model]`, the untouched stream before a layer."""

@@ -56,13 +56,14 @@ class Decoder:
 
     def __init__(self, model: Model, tokens: Tensor) -> None:
         self.model: Any = model
-        self.cfg, self.n_layers = model.cfg, model.cfg.n_layers
-        self.serial = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
+        self.cfg: Any = model.cfg
+        self.n_layers: int = model.cfg.n_layers
+        self.serial: bool = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
         self.clean: list[dict[str, Tensor]] = []
         first: list[Tensor] = []
         stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
         resid, length = first[0], tokens.shape[1]
-        self.place = torch.arange(length, device=resid.device)
+        self.place: Tensor = torch.arange(length, device=resid.device)
         for layer in range(self.cfg.n_layers):
             kept = {"resid_pre": resid}
             q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
@@ -79,7 +80,7 @@ class Decoder:
                 resid = resid + attn_out + kept["mlp_out"]
             kept["resid_post"] = resid
             self.clean.append(kept)
-        self.final = resid
+        self.final: Tensor = resid
 
     def resid_pre(self, layer: int) -> Tensor:
         """`[prompt, position, d_model]`, the untouched stream before a layer."""
