@@ -101,7 +101,7 @@ def test_an_unknown_scorer_is_refused_with_the_known_ones():
 def test_ablate_prints_the_strongest_of_every_head():
     result = run("ablate", "--prompts", 6, "--top", 3)
     assert result.exit_code == 0, result.output
-    title, _, *rows = result.output.strip().splitlines()
+    title, _, *rows = result.stdout.strip().splitlines()
     assert title.startswith("tiny: effect of Mean at z, each head alone on repeat loss (nats, 6 prompts)")
     model = ik.load("tiny")
     effect = ik.sweep(model, ik.repeated_tokens(model, prompts=6), progress=False)["effect"].mean("prompt")
@@ -122,7 +122,7 @@ def test_ablate_with_heads_removes_them_together_beside_random_ones():
         seed=3,
         progress=False,
     )
-    _, header, *rows = result.output.strip().splitlines()
+    _, header, *rows = result.stdout.strip().splitlines()
     assert [row.split()[0] for row in rows] == ["1", "2"]
     named = dict(zip(header.split(), rows[1].split(maxsplit=len(header.split()) - 1), strict=True))
     for key, wanted in {
@@ -168,7 +168,7 @@ def test_patch_is_the_verb(noising):
     pair = ik.pairs(model, clean=[CLEAN], corrupted=[CORRUPTED], answers=[(" dax", " wug")])
     source, into = (pair.corrupted, pair.clean) if noising else pair
     found = ik.patch(model, source=source, into=into, progress=False)
-    title, header, row, *_ = result.output.strip().splitlines()
+    title, header, row, *_ = result.stdout.strip().splitlines()
     best = np.abs(found["effect"][0].values)
     layer, position = np.unravel_index(best.argmax(), best.shape)
     named = dict(zip(header.split(), row.split(), strict=True))
