@@ -33,7 +33,7 @@ $(VENVS)/%/.user: pyproject.toml constraints-%.txt
 	$(need_python)
 	@echo "Making $(@D) (a few minutes, once)"
 	@$(PYTHON) -m venv --clear $(@D)
-	@$(@D)/$(PIP) install -q -c constraints-$*.txt hatchling editables
+	@$(@D)/$(PIP) install -q -c constraints-$*.txt hatchling editables setuptools
 	@$(@D)/$(PIP) install -q -c constraints-$*.txt --no-compile --no-build-isolation -e ".[gguf]"
 	@touch $@
 
@@ -78,7 +78,7 @@ test-newest: ## the quick tests with the newest TransformerLens below 5; a failu
 	$(need_python)
 	@test -d $(NEWEST) || $(PYTHON) -m venv $(NEWEST)
 	@sed '/^transformer-lens==/d' constraints-tl4.txt > $(NEWEST)/constraints.txt
-	-@$(NEWEST)/$(PIP) install -q -c $(NEWEST)/constraints.txt hatchling editables
+	-@$(NEWEST)/$(PIP) install -q -c $(NEWEST)/constraints.txt hatchling editables setuptools
 	-@$(NEWEST)/$(PIP) install -q -c $(NEWEST)/constraints.txt --no-build-isolation --upgrade -e ".[dev,gguf,datasets]" "transformer-lens<5"
 	-@$(NEWEST)/$(PIP) list 2>/dev/null | grep -i '^transformer-lens '
 	-$(PYTEST) $(NEWEST)/bin/python -m pytest -n 2 -m "$(QUICK)"
