@@ -64,7 +64,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.masked import AttentionScorer as AttentionScorer
     from .scorers.masked import observe as observe
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
-    from .scorers.stream import patterns as patterns
+    from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
 
 if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` would make every typo a valid name

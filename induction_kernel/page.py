@@ -34,7 +34,7 @@ from .scorers.direct import direct_effect
 from .scorers.labels import label_attention
 from .scorers.masked import observe
 from .scorers.ov import ov_eigenvalues
-from .scorers.stream import patterns
+from .scorers.streaming import patterns
 from .scorers.values import copying
 from .wording import (
     EXPLAINED,

@@ -32,11 +32,12 @@ from ..metrics import (
 )
 from ..model import (
     Model,
-    all_modules,
     check_model,
     describe,
+    foreign_hooks,
     full_precision,
     kept_as_it_was,
+    made_of,
     progress_bar,
     run,
     sizes,
@@ -44,7 +45,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks, at_positions
-from ..replay.capture import foreign_hooks, tapped_run
+from ..replay.capture import tapped_run
 from ..replay.decoder import Decoder, supports
 from .edits import HEAD_SITES, Edit, FromRun, Mean, New, Resample
 from .plan import Cell, Plan, passes, planned, tokens_at_once
@@ -319,9 +320,9 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
     """The fastest way of doing layers again that is right on this model; None for whole runs."""
     if foreign_hooks(model):
         return None
-    known, made_of = _TRUSTED.setdefault(model, {}), _made_of(model)
+    known, parts = _TRUSTED.setdefault(model, {}), made_of(model)
     for lane in (Decoder, Blocks) if supports(model) else (Blocks,):
-        key = (lane, site, hold, made_of)
+        key = (lane, site, hold, parts)
         if key not in known:
             known[key] = _agrees(model, lane, site, hold)
         if known[key]:
@@ -329,17 +330,11 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
     return None
 
 
-def _made_of(model: Model) -> int:
-    """Changes with the model's parts, not with its weights: they are read anew at every call."""
-    modules = [(type(module), "forward" in vars(module)) for module in all_modules(model)]
-    return hash((tuple(modules), str(model.cfg)))
-
-
 def _is_causal(model: Model) -> bool:
     """Whether nothing at a position depends on later ones, so that what comes before an edit need not run."""
     if foreign_hooks(model):
         return False  # they may do anything
-    known, key = _TRUSTED.setdefault(model, {}), ("causal", _made_of(model))
+    known, key = _TRUSTED.setdefault(model, {}), ("causal", made_of(model))
     if key not in known:
         size = sizes(model)
         tokens = torch.arange(2 * min(7, size.n_ctx)).view(2, -1) % size.d_vocab

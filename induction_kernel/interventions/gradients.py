@@ -21,11 +21,11 @@ from ..metrics import Reading, one_a_prompt, read_off
 from ..model import (
     Hook,
     Model,
-    _no_left_padding,
     device_of,
     full_precision,
     hook_name,
     kept_as_it_was,
+    no_left_padding,
     per_query_head,
     sizes,
 )
@@ -113,7 +113,7 @@ def _gradients(
         )
     with kept_as_it_was(model), torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         tokens = prompts.tokens
-        logits = model(tokens.to(device_of(model)), return_type="logits", **_no_left_padding(model, tokens))
+        logits = model(tokens.to(device_of(model)), return_type="logits", **no_left_padding(model, tokens))
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
             raise RuntimeError(f"hook {hook_name(site, min(missing))} of {type(model).__name__} never fired")

@@ -1,4 +1,4 @@
-"""What is needed of a whole run, and who else is listening? Taps on a run, and other people's hooks.
+"""What is needed of a whole run? Taps on it.
 
 A tap reads an activation of a widened batch and returns what stands in its place. It keeps nothing: see `blocks`
 and `decoder`.
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import Hook, Model, all_modules, hook_name, per_query_head, run
+from ..model import Hook, Model, hook_name, per_query_head, run
 
-__all__ = ["Taps", "attended", "foreign_hooks", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
+__all__ = ["Taps", "attended", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
 
 Taps = Mapping[str, Callable[[Tensor], Tensor]]
 """Site -> what to do with the activation there, `[cell, prompt, ...]`; returns it or what stands in its place."""
@@ -118,24 +118,3 @@ def _widened(activation: Tensor, cells: int) -> Tensor:
 
 def _narrow(edited: Tensor, like: Tensor) -> Tensor:
     return edited.flatten(0, 1).to(like)
-
-
-_THEIR_OWN = (
-    "transformer_lens.",
-    "transformers.",
-)  # a Bridge, and a Hugging Face model, wire hooks of their own
-
-
-def foreign_hooks(model: Model) -> list[str]:
-    """Where hooks stand on the model that its own libraries did not put there for themselves."""
-    found = []
-    for module, name in all_modules(model).items():
-        hooks = [
-            hook
-            for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-            for hook in getattr(module, key, {}).values()
-        ]
-        of_users = type(module).__name__ == "HookPoint"
-        if any(of_users or not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks):
-            found.append(name)
-    return found

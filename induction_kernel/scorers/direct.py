@@ -29,7 +29,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..prompts.repeats import default_bos
-from .stream import averaged, chosen_layers, labelled
+from .streaming import averaged, chosen_layers, labelled
 
 __all__ = ["direct_effect"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..model import Model, batches, describe, progress_bar, sizes, stream
 from ..prompts import Demonstrations, Prompts, word_episodes
 from .masked import AttentionScorer
-from .stream import Reading, averaged, chosen_layers, taken
+from .streaming import Reading, averaged, chosen_layers, taken
 
 __all__ = ["LabelAttention", "demonstration_weights", "label_attention"]
 

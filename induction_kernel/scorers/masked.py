@@ -15,7 +15,7 @@ from torch import Tensor
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..prompts.repeats import default_bos
-from .stream import Board, Reading, averaged, observed, taken
+from .streaming import Board, Reading, averaged, observed, taken
 
 __all__ = ["AttentionScorer", "observe"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..heads import Head
 from ..model import Model, check_weights, describe, progress_bar, sizes, unembedding, value_weights
-from .stream import chosen_layers
+from .streaming import chosen_layers
 
 __all__ = ["ov_eigenvalues"]
 

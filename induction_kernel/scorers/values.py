@@ -28,7 +28,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts, random_tokens
 from ..prompts.repeats import allowed_tokens, default_bos, start_token
-from .stream import chosen_layers, labelled
+from .streaming import chosen_layers, labelled
 
 __all__ = ["copying"]
 

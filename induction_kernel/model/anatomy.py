@@ -1,0 +1,187 @@
+"""What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
+
+Hooks, training mode, gradients and random state are as before after `forward`, also after an exception. It trusts the
+hooks: see `selfcheck`; of weights it knows nothing: see `weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+
+__all__ = [
+    "Hook",
+    "Model",
+    "Sizes",
+    "all_modules",
+    "bos_id",
+    "check_model",
+    "describe",
+    "device_of",
+    "forward",
+    "full_precision",
+    "hook_name",
+    "kept_as_it_was",
+    "no_left_padding",
+    "per_query_head",
+    "sizes",
+]
+
+Hook = tuple[str, Callable[..., Any]]
+
+
+class Model(Protocol):
+    """What this package needs of a model: a TransformerLens `HookedTransformer` or `TransformerBridge`."""
+
+    cfg: Any
+    tokenizer: Any
+    blocks: Any
+    W_E: Tensor
+    W_U: Tensor
+
+    def hooks(self, fwd_hooks: Any = ...) -> Any:
+        """A context in which these forward hooks are on the model."""
+        ...
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """One forward pass."""
+        ...
+
+
+class Sizes(NamedTuple):
+    """The sizes of a model, by their TransformerLens names."""
+
+    n_layers: int
+    n_heads: int
+    n_key_value_heads: int
+    d_head: int
+    d_model: int
+    d_vocab: int
+    n_ctx: int
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError unless `model` is a TransformerLens model with attention heads."""
+    has_hooks = callable(getattr(model, "hooks", None)) and callable(model)
+    if not has_hooks or not all(
+        getattr(getattr(model, "cfg", None), key, None) for key in ("n_layers", "n_heads")
+    ):
+        raise TypeError(
+            "wanted a TransformerLens HookedTransformer or TransformerBridge, "
+            f"got {type(model).__name__}: load one with induction_kernel.load(...)"
+        )
+
+
+def sizes(model: Model) -> Sizes:
+    """The sizes of the model.
+
+    Raises:
+        TypeError: not a TransformerLens model.
+    """
+    check_model(model)
+    cfg = model.cfg
+    grouped = not getattr(cfg, "ungroup_grouped_query_attention", False)
+    n_key_value_heads = (getattr(cfg, "n_key_value_heads", None) if grouped else None) or cfg.n_heads
+    return Sizes(
+        cfg.n_layers,
+        cfg.n_heads,
+        n_key_value_heads,
+        cfg.d_head,
+        cfg.d_model,
+        cfg.d_vocab,
+        getattr(cfg, "n_ctx", None) or 2**31,
+    )
+
+
+def bos_id(model: Model) -> int | None:
+    """The id of the beginning-of-sequence token; None without a tokenizer, or where it has none."""
+    return getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+
+
+def describe(model: Model) -> dict[str, str | int]:
+    """What a result says of the model and versions it came from."""
+    return {
+        "model": str(getattr(model.cfg, "model_name", None) or "unnamed"),
+        "model_class": type(model).__name__,
+        "transformer_lens": version("transformer-lens"),
+        "induction_kernel": __version__,
+        "format": 1,
+    }
+
+
+def hook_name(site: str, layer: int) -> str:
+    """The TransformerLens name of a hook point: of attention ("q", "k", "v", "pattern", "z") or of the stream."""
+    return f"blocks.{layer}.{'attn.' if site in ('q', 'k', 'v', 'pattern', 'z') else ''}hook_{site}"
+
+
+def all_modules(model: Model) -> dict[torch.nn.Module, str]:
+    """Every module and its name; a Bridge does not count the root of the model it wraps among its own."""
+    named: dict[torch.nn.Module, str] = {}
+    for root in (model, getattr(model, "original_model", None)):
+        if isinstance(root, torch.nn.Module):
+            named |= {module: name for name, module in root.named_modules() if module not in named}
+    return named
+
+
+@contextmanager
+def kept_as_it_was(model: Model) -> Iterator[None]:
+    """Evaluation mode without gradients inside; every module's training flag put back outside."""
+    check_model(model)
+    modules = all_modules(model)
+    flags = [module.training for module in modules]
+    try:
+        for module in modules:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, flag in zip(modules, flags, strict=True):
+            module.training = flag
+
+
+def forward(
+    model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, return_type: str | None = "logits"
+) -> Any:
+    """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
+
+    The model's dtype and device; right-padded tokens need no mask under causal attention.
+    """
+    with kept_as_it_was(model), model.hooks(fwd_hooks=list(hooks)):
+        return model(tokens.to(device_of(model)), return_type=return_type, **no_left_padding(model, tokens))
+
+
+def device_of(model: Model) -> torch.device:
+    """Where the model takes its tokens."""
+    return torch.device(getattr(model.cfg, "device", None) or "cpu")
+
+
+def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
+    """Arguments that keep a HookedTransformer from taking leading tokens for padding.
+
+    Its tokenizer may pad on the left; our prompts are padded on the right, which causal attention never sees.
+    """
+    side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
+    if side == "left" and "HookedTransformer" in {base.__name__ for base in type(model).__mro__}:
+        return {"attention_mask": torch.ones_like(tokens, device=device_of(model))}
+    return {}
+
+
+def per_query_head(tensor: Tensor, n_heads: int, dim: int) -> Tensor:
+    """Key or value heads repeated, so that `dim` counts query heads (grouped-query attention)."""
+    return (
+        tensor
+        if tensor.shape[dim] == n_heads
+        else tensor.repeat_interleave(n_heads // tensor.shape[dim], dim)
+    )
+
+
+def full_precision(tensor: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, in which they are reduced; anything better as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

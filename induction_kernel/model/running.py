@@ -1,0 +1,92 @@
+"""How is a model run? One pass with hooks, or one that ends as soon as the last activation wanted has been read.
+
+Prompts go through in batches that fit the memory. What a hook point is called says `anatomy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .anatomy import Hook, Model, describe, forward, hook_name
+
+__all__ = ["batches", "progress_bar", "run", "stream"]
+
+
+def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = ()) -> Tensor:
+    """Logits `[prompt, position, vocab]` of one forward pass with `hooks` for its duration.
+
+    The model's dtype and device; right-padded tokens need no mask under causal attention.
+    """
+    return forward(model, tokens, hooks)
+
+
+class _Enough(Exception):
+    """Raised by the last hook needed, to end a pass whose remaining layers nobody reads."""
+
+
+def stream(
+    model: Model, tokens: Tensor, read: Callable[[str, int, Tensor], None], sites: dict[str, set[int]]
+) -> None:
+    """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
+
+    Args:
+        model: as it is.
+        tokens: `[prompt, position]`.
+        read: called in the order of the pass; must not keep the activation.
+        sites: site ("pattern", "v", "z", ...) -> layers.
+
+    Raises:
+        RuntimeError: a hook never fired.
+    """
+    wanted = [(site, layer) for site, layers in sites.items() for layer in layers]
+    missing = set(wanted)
+    last = max((layer for _, layer in wanted), default=-1)
+
+    def hook(activation: Tensor, hook: Any, *, site: str, layer: int) -> None:
+        read(site, layer, activation)
+        missing.discard((site, layer))
+        if layer == last and not missing:
+            raise _Enough
+
+    hooks = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
+    with suppress(_Enough):
+        forward(model, tokens, hooks, return_type=None)
+    if missing:
+        site, layer = min(missing)
+        raise RuntimeError(
+            f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
+            "the architecture is not supported: see the README's recipe for a new one"
+        )
+
+
+def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:
+    # A closure instead of functools.partial: the Bridge looks at a hook's signature and name.
+    def hook(activation: Tensor, hook: Any) -> None:
+        function(activation, hook, **bound)
+
+    return hook
+
+
+def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -> list[slice]:
+    """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers a position.
+
+    Raises:
+        ValueError: a batch size below 1.
+    """
+    if batch_size is not None and (
+        not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
+    ):
+        raise ValueError(f"wanted batch_size >= 1, got {batch_size!r}")
+    size = batch_size or max(1, 2**24 // max(1, length * cost))
+    return [slice(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]
+
+
+def progress_bar(total: int, *, progress: bool, unit: str = "layer") -> tqdm[Any]:
+    """A bar that shows where the work takes longer than two seconds; `TQDM_DISABLE` silences it too."""
+    options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "leave": False}
+    return tqdm(**options) if progress else tqdm(**options, disable=True)

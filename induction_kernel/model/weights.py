@@ -1,0 +1,70 @@
+"""What weights does a head have, as the residual stream meets them? W_V, W_O and the unembedding, norms folded in.
+
+So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
+outputs. It runs no model: see `running`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .anatomy import Model, per_query_head, sizes
+
+__all__ = ["check_weights", "unembedding", "value_weights"]
+
+
+def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
+
+    Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
+    weight, and the centring of a LayerNorm) and into b_V (its bias). `b_V` is what every position adds to z
+    whatever the prompt, so z - b_V, like W_V and W_O, is the same for raw and processed weights.
+    """
+    n_heads = sizes(model).n_heads
+    block: Any = model.blocks[layer]
+    w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
+    b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
+    norm = getattr(block, "ln1", None)
+    shift = getattr(norm, "b", None)
+    if shift is None:
+        shift = getattr(norm, "bias", None)
+    if isinstance(shift, Tensor):
+        b_v = b_v + torch.einsum("m,hmd->hd", shift.detach(), w_v)
+    return fold_norm(model, norm, w_v), b_v, block.attn.W_O.detach()
+
+
+def check_weights(model: Model, layers: Sequence[int]) -> None:
+    """Raise ValueError where the (un)embedding, or the value and output weights of these layers, are not finite."""
+    for layer in layers:
+        weights = (*value_weights(model, layer), model.W_E, model.W_U)
+        if not all(bool(each.isfinite().all()) for each in weights):
+            raise ValueError(
+                f"weights of layer {layer}, or of the (un)embedding, are not finite: look for NaN in the model"
+            )
+
+
+def unembedding(model: Model) -> Tensor:
+    """`W_U [d_model, vocab]` with the final norm folded in, centred over the vocabulary (softmax sees no mean)."""
+    w_u = fold_norm(model, getattr(model, "ln_final", None), model.W_U.detach())
+    return w_u - w_u.mean(-1, keepdim=True)
+
+
+def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
+    """`weights [..., d_model, out]` after a norm as they read the stream before it, but for its scale."""
+    scale = getattr(norm, "w", None)
+    if scale is None:
+        scale = getattr(norm, "weight", None)
+    if isinstance(scale, Tensor):
+        is_hooked = type(norm).__module__.startswith(
+            "transformer_lens.components"
+        )  # they add the offset when loading
+        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
+        weights = (scale.detach() + offset)[:, None] * weights
+    centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
+    if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
+        weights = weights - weights.mean(-2, keepdim=True)
+    return weights
