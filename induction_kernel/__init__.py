@@ -83,7 +83,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
             "with_answers",
         ),
         "scorers.masked": ("observe", "AttentionScorer"),
-        "scorers.stream": ("patterns",),
+        "scorers.streaming": ("patterns",),
         "scorers.attention": (
             "induction",
             "prefix_matching",
