@@ -63,7 +63,7 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
             "transformer_lens.components"
         )  # they add the offset when loading
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
-        weights = (scale.detach() + offset)[:, None] * weights
+        weights = (scale.detach().to(weights.device) + offset)[:, None] * weights
     centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
         weights = weights - weights.mean(-2, keepdim=True)
