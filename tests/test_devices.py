@@ -233,6 +233,8 @@ NEEDS = {
 
 LACKS = {"attention-only": {"mlp_out", "resid_mid"}, "GPT-J": {"resid_mid"}}
 QUICK = {("attention-only", "mapped"), ("GPT-2", "n_devices"), ("Llama", "mapped"), ("GPT-J", "bridge")}
+if not has_hooked_transformer():
+    QUICK = {("GPT-2", "bridge"), ("Llama", "bridge"), ("GPT-J", "bridge")}
 CASES = [
     pytest.param(*pair, call, marks=() if pair in QUICK else pytest.mark.slow)
     for pair in PLACED
