@@ -170,6 +170,9 @@ def moved(name, args, kwargs):
         with torch._C.DisableTorchFunctionSubclass():
             other = torch.Tensor.to(tensor, dtype).as_subclass(torch.Tensor)
             return other if there == CPU else tagged(other, there)
+    if kwargs.get("copy") and there == place_of(tensor):
+        with Cards():
+            return tensor.clone()
     return put(tensor, there)
 
 

@@ -70,14 +70,13 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
     scale = getattr(norm, "w", None)
     if scale is None:
         scale = getattr(norm, "weight", None)
-    factor = torch.ones(weights.shape[-2], device=weights.device)
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
     if isinstance(scale, Tensor):
         is_hooked = type(norm).__module__.startswith(
             "transformer_lens.components"
         )  # they add the offset when loading
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
-        factor = full_precision(scale.detach().to(weights.device)) + offset
-    weights = weights * factor[:, None]
+        weights *= (scale.detach().to(weights) + offset)[:, None]
     centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
         weights -= weights.mean(-2, keepdim=True)
