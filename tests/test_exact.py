@@ -4,7 +4,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from test_laws import ARCHITECTURES, labelled, prompts_for
+from test_laws import ARCHITECTURES, prompts_for
 from zoo import SHAPES, fresh, tiny
 
 import induction_kernel as ik
@@ -185,19 +185,6 @@ def test_grouped_query_attention_is_multi_head_attention_with_equal_heads():
     effects = [ik.ablate(m, prompts, "L1H3", edit=ik.Zero())["effect"] for m in (grouped, plain)]
     np.testing.assert_allclose(*effects, rtol=1e-8)
     assert weights
-
-
-@every
-def test_half_precision_is_reduced_in_float32(name):
-    exact = tiny(name, dtype=torch.float32)
-    prompts = labelled(ik.repeated_tokens(exact, bos=0, prompts=4, period=8))
-    half = fresh(name, dtype=torch.bfloat16)
-    for scorer in (ik.induction, ik.label_attention):
-        a, b = (scorer(model, prompts)["score"].values for model in (exact, half))
-        np.testing.assert_allclose(a, b, atol=0.1)
-    assert float(ik.repeat_loss(half, prompts)["value"].mean()) == pytest.approx(
-        float(ik.repeat_loss(exact, prompts)["value"].mean()), rel=0.05
-    )
 
 
 def test_random_rotations_are_uniform():

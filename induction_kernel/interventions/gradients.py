@@ -93,8 +93,9 @@ def _gradients(
     def probe(layer: int) -> Hook:
         def hook(activation: Tensor, hook: Any) -> Tensor:
             zeros = torch.zeros_like(activation, requires_grad=True)
-            entering = old.get(layer, 0)  # of resid_mid: the stream that attention adds to
-            old[layer], added[layer] = activation.detach() + entering, zeros
+            entering = old.get(layer)  # of resid_mid: the stream that attention adds to
+            here = activation.detach()
+            old[layer], added[layer] = here if entering is None else here + entering.to(here.device), zeros
             return activation + zeros
 
         return hook_name("attn_out" if site == "resid_mid" else site, layer), hook

@@ -235,9 +235,11 @@ def _received(lane: Lane, model: Model, layer: int, more: Tensor, site: str) -> 
 
     entering = lane.resid_pre(layer)[None].expand(len(more), -1, -1, -1)
     if site == "mlp_out" and not getattr(model.cfg, "parallel_attn_mlp", False):
-        lane.step(layer, entering, 0, taps={"resid_mid": lambda mid: mid + more, "mlp_out": keep})
+        lane.step(
+            layer, entering, 0, taps={"resid_mid": lambda mid: mid + more.to(mid.device), "mlp_out": keep}
+        )
     else:
-        lane.step(layer, entering + more, 0, taps={site: keep})
+        lane.step(layer, entering + more.to(entering.device), 0, taps={site: keep})
     return 0.0, kept[0]
 
 

@@ -15,7 +15,7 @@ import torch
 
 from ..heads import as_heads
 from ..heads.naming import is_whole
-from ..model import Model, device_of, sizes
+from ..model import Model, sizes
 from .edits import HEAD_SITES, Edit, New, check_edit
 
 __all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once"]
@@ -198,11 +198,16 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
                 "the prompts"
             )
         return max_tokens
-    device = device_of(model)
-    on_gpu = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if on_gpu else psutil.virtual_memory().available
+    devices = {parameter.device for parameter in model.parameters()}  # a batch passes through each of them
+    free = min(_free(device) for device in devices)
+    on_gpu = all(device.type == "cuda" for device in devices)
     size, cfg = sizes(model), model.cfg
     hidden = (getattr(cfg, "d_mlp", None) or 0) * (3 if getattr(cfg, "gated_mlp", False) else 2)
     width = 10 * size.d_model + hidden + 3 * size.n_heads * length
     most = 2**17 if on_gpu else 2**14  # beyond it a batch is no faster
-    return max(length, min(most, int(free) // 4 // (width * model.W_U.element_size())))
+    return max(length, min(most, free // 4 // (width * model.W_U.element_size())))
+
+
+def _free(device: torch.device) -> int:
+    """Bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

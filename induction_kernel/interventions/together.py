@@ -37,7 +37,7 @@ class _Rows:
     def __add__(self, other: _Rows) -> _Rows:
         if not self.ids or not other.ids:
             return other if not self.ids else self
-        return _Rows(self.ids + other.ids, torch.cat([self.stream, other.stream]))
+        return _Rows(self.ids + other.ids, torch.cat([self.stream.to(other.stream.device), other.stream]))
 
 
 _NONE = _Rows([], torch.empty(0))
@@ -182,21 +182,17 @@ class Together:
             ids, delta = _that_move(ids, delta)
         if not ids:
             return _NONE, _NONE
+        assert isinstance(self.lane, Decoder)  # `_joins_after` looked
         if self.site in ("mlp_out", "resid_post"):
-            stream = at_positions(self._after(layer)[None], at) + delta
+            stream = at_positions(self.lane.untouched(layer, "resid_post")[None], at) + delta
         else:
-            assert isinstance(self.lane, Decoder)  # `_joins_after` looked
             stream = self.lane.after_attention(layer, delta, at)
         if not is_narrow or reads is not None:
             return _Rows(ids, stream), _NONE
         if layer < self.lane.n_layers - 1:
             return _NONE, _Rows(ids, stream)
-        untouched = self._after(layer)[None, :, self.start + 1 :].expand(len(ids), -1, -1, -1)
+        untouched = self.lane.final[None, :, self.start + 1 :].expand(len(ids), -1, -1, -1)
         return _Rows(ids, torch.cat([stream, untouched], 2)), _NONE
-
-    def _after(self, layer: int) -> Tensor:
-        last = layer == self.lane.n_layers - 1
-        return self.lane.final if last else self.lane.resid_pre(layer + 1)
 
     def _added(self, layer: int, joining: list[int], here: slice) -> tuple[list[int], Tensor]:
         """The cells that change anything and what they add, `[cell, prompt, position, d_model]`."""
@@ -315,5 +311,5 @@ def _read(lane: Lane, rows: Tensor, wanted: Reading, fresh: Tensor) -> Iterator[
     )  # [cell, entry, 1, d_model], [entry, 1, target]
     logits = full_precision(lane.target_logits(kept, targets))
     out = logits.new_zeros(len(rows), *ids.shape)
-    out[:, needed] = (logits - lane.log_sum_exp(kept)[..., None])[:, :, 0]
+    out[:, needed.to(out.device)] = (logits - lane.log_sum_exp(kept)[..., None])[:, :, 0]
     yield from out.cpu()

@@ -50,6 +50,10 @@ class Model(Protocol):
         """A context in which these forward hooks are on the model."""
         ...
 
+    def parameters(self) -> Iterator[Any]:
+        """Its parameters, as of any torch module."""
+        ...
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """One forward pass."""
         ...

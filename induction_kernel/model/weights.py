@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anatomy import Model, per_query_head, sizes
+from .anatomy import Model, full_precision, per_query_head, sizes
 
 __all__ = ["check_weights", "unembedding", "value_weights"]
 
@@ -33,38 +33,51 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     if shift is None:
         shift = getattr(norm, "bias", None)
     if isinstance(shift, Tensor):
-        b_v = b_v + torch.einsum("m,hmd->hd", shift.detach(), w_v)
+        exact = full_precision(w_v)
+        b_v = b_v + torch.einsum("m,hmd->hd", shift.detach().to(exact), exact)
     return fold_norm(model, norm, w_v), b_v, block.attn.W_O.detach()
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
     """Raise ValueError where the (un)embedding, or the value and output weights of these layers, are not finite."""
     for layer in layers:
-        weights = (*value_weights(model, layer), model.W_E, model.W_U)
-        if not all(bool(each.isfinite().all()) for each in weights):
-            raise ValueError(
-                f"weights of layer {layer}, or of the (un)embedding, are not finite: look for NaN in the model"
-            )
+        if not all(_finite(each) for each in value_weights(model, layer)):
+            raise ValueError(f"weights of layer {layer} are not finite: look for NaN in the model")
+    if not (_finite(model.W_E) and _finite(model.W_U)):
+        raise ValueError("weights of the (un)embedding are not finite: look for NaN in the model")
+
+
+def _finite(weights: Tensor) -> bool:
+    """Whether all are; NaN spreads to the extremes, and nothing as large as the weights is made."""
+    return all(bool(extreme.isfinite()) for extreme in weights.detach().aminmax())
 
 
 def unembedding(model: Model) -> Tensor:
-    """`W_U [d_model, vocab]` with the final norm folded in, centred over the vocabulary (softmax sees no mean)."""
+    """`W_U [d_model, vocab]` with the final norm folded in, centred over the vocabulary (softmax sees no mean).
+
+    In float32 or better; one copy.
+    """
     w_u = fold_norm(model, getattr(model, "ln_final", None), model.W_U.detach())
-    return w_u - w_u.mean(-1, keepdim=True)
+    w_u -= w_u.mean(-1, keepdim=True)
+    return w_u
 
 
 def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
-    """`weights [..., d_model, out]` after a norm as they read the stream before it, but for its scale."""
+    """`weights [..., d_model, out]` after a norm as they read the stream before it, but for its scale.
+
+    In float32 or better; a copy.
+    """
     scale = getattr(norm, "w", None)
     if scale is None:
         scale = getattr(norm, "weight", None)
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
     if isinstance(scale, Tensor):
         is_hooked = type(norm).__module__.startswith(
             "transformer_lens.components"
         )  # they add the offset when loading
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
-        weights = (scale.detach() + offset)[:, None] * weights
+        weights *= (scale.detach().to(weights) + offset)[:, None]
     centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
-        weights = weights - weights.mean(-2, keepdim=True)
+        weights -= weights.mean(-2, keepdim=True)
     return weights

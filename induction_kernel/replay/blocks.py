@@ -99,7 +99,7 @@ class Blocks:
         cells, (args, kwargs) = len(rows), self.arguments[layer]
         with self.model.hooks(fwd_hooks=hooks):
             out = self.model.blocks[layer](
-                rows.flatten(0, 1),
+                rows.flatten(0, 1).to(self.resid_pre(layer).device),  # blocks may be on several
                 *(self._widened(value, cells) for value in args),
                 **{key: self._widened(value, cells) for key, value in kwargs.items()},
             )
@@ -123,7 +123,8 @@ class Blocks:
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
-        return self.logits(resid).gather(-1, ids.expand(len(resid), -1, -1, -1))
+        logits = self.logits(resid)
+        return logits.gather(-1, ids.to(logits.device).expand(len(resid), -1, -1, -1))
 
     def _widened(self, value: Any, cells: int) -> Any:
         if isinstance(value, tuple | list):

@@ -62,13 +62,13 @@ class Decoder:
         self.clean: list[dict[str, Tensor]] = []
         first: list[Tensor] = []
         stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
-        resid, length = first[0], tokens.shape[1]
-        self.place: Tensor = torch.arange(length, device=resid.device)
+        resid, self.length = first[0], tokens.shape[1]
         for layer in range(self.cfg.n_layers):
+            resid = resid.to(model.blocks[layer].attn.W_O.device)  # layers may be on several devices
             kept = {"resid_pre": resid}
             q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
             kept["q"] = q
-            kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self.place[None])
+            kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self._queries(layer))
             attn_out = self._written(layer, kept["z"])
             if self.serial:
                 kept["resid_mid"] = resid + attn_out
@@ -110,7 +110,7 @@ class Decoder:
     def pattern(self, layer: int) -> Tensor:
         """`[prompt, head, query, key]`, the untouched pattern."""
         kept = self.clean[layer]
-        return self._pattern(layer, kept["q"], kept["k"], self.place[None])
+        return self._pattern(layer, kept["q"], kept["k"], self._queries(layer))
 
     def step(
         self,
@@ -134,14 +134,16 @@ class Decoder:
             taps: what to do with activations inside the layer.
             held: the pattern to hold.
         """
-        cells, after = len(rows), len(self.place) - start
+        rows = rows.to(self.resid_pre(layer).device)
+        reads = None if reads is None else reads.to(rows.device)
+        cells, after = len(rows), self.length - start
         if rows.shape[2] < after:
             later = reads is None or bool((reads > start).all())
             if not taps and held is None and later:
                 return self._step_from_one(layer, rows, start, reads)
             rows = self._spread(layer, rows, start)
         taps = taps or {}
-        queries = self.place[None, start:] if reads is None else reads
+        queries = self._queries(layer, start) if reads is None else reads
         entering = rows if reads is None else at_positions(rows, queries - start)
         q, k, v = self._qkv(layer, rows, start, entering, queries, taps)
         if start:
@@ -179,13 +181,12 @@ class Decoder:
 
     def logits(self, resid: Tensor) -> Tensor:
         """`[..., vocab]` of the final residual stream `[..., d_model]`."""
-        normed = self._norm(getattr(self.model, "ln_final", None), resid)
-        flat = normed.reshape(-1, normed.shape[-1])
+        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
         return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
         """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`; no logits are kept."""
-        flat = self._norm(getattr(self.model, "ln_final", None), resid).reshape(-1, resid.shape[-1])
+        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
         unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
         rows = []
         for part in flat.split(_BLOCK[0]):
@@ -206,14 +207,18 @@ class Decoder:
         """
         norm: Any = getattr(self.model, "ln_final", None)
         centres = type(norm).__name__.startswith("LayerNorm")
-        weight, bias = (getattr(norm, key, None) for key in "wb")
+        end = self.model.W_U.device
+        weight, bias = (
+            None if each is None else each.to(end) for each in (getattr(norm, key, None) for key in "wb")
+        )
         written = self.model.blocks[layer].attn.W_O[heads]
 
         def inside(stream: Tensor) -> Tensor:
             stream = stream - stream.mean(-1, keepdim=True) if centres else stream
             return stream if weight is None else stream * weight
 
-        after = resid + torch.einsum("rhd,hdm->hrm", z, written)
+        after = (resid + torch.einsum("rhd,hdm->hrm", z, written)).to(end)
+        resid, z, written = (each.to(end) for each in (resid, z, written))
         scale = after.var(-1, unbiased=False) if centres else after.pow(2).mean(-1)
         scale = torch.ones_like(scale) if norm is None else (scale + norm.eps).rsqrt()
         resid, written, found = inside(resid), inside(written), []
@@ -230,9 +235,18 @@ class Decoder:
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
-        normed = self._norm(getattr(self.model, "ln_final", None), resid)
+        normed = self._normed_at_the_end(resid)
+        ids = ids.to(normed.device)
         columns = self.model.W_U[:, ids.flatten()].view(-1, *ids.shape)
         return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
+
+    def _normed_at_the_end(self, resid: Tensor) -> Tensor:
+        """The final stream behind the final norm, where the unembedding is; each may be on a device of its own."""
+        norm = getattr(self.model, "ln_final", None)
+        weight = getattr(norm, "w", None)
+        return self._norm(norm, resid if weight is None else resid.to(weight.device)).to(
+            self.model.W_U.device
+        )
 
     def _capped(self, logits: Tensor) -> Tensor:
         cap = getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0
@@ -240,17 +254,17 @@ class Decoder:
 
     def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
         """The layer where only position `start` entered it changed: one new key and value, clean queries after it."""
-        kept, cells, length = self.clean[layer], len(rows), len(self.place)
+        kept, cells, length = self.clean[layer], len(rows), self.length
         q1, k1, v1 = (
             per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
             for each in self._qkv(layer, rows, start)
         )  # [cell, prompt, 1, head, d_head]
-        queries = self.place[None, start + 1 :] if reads is None else reads
+        queries = self._queries(layer, start + 1) if reads is None else reads
         z = self._one_key_changed(layer, k1, v1, start, queries)
         if reads is None:
             own = self._attend(
                 layer, q1.flatten(0, 1), self._with_prefix(layer, "k", k1.flatten(0, 1), start),
-                self._with_prefix(layer, "v", v1.flatten(0, 1), start), self.place[None, start : start + 1],
+                self._with_prefix(layer, "v", v1.flatten(0, 1), start), self._queries(layer, start)[:, :1],
             )  # fmt: skip
             z = torch.cat([own.unflatten(0, (cells, -1)), z], 2)
             entering = self._spread(layer, rows, start)
@@ -272,7 +286,8 @@ class Decoder:
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
         k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
         scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
-        seen = (self.place <= queries[..., None]) & (self.place != start)
+        place = self._queries(layer)
+        seen = (place <= queries[..., None]) & (place != start)
         scores = scores.masked_fill(~seen[:, None], -torch.inf)
         others = scores.logsumexp(-1)
         before = torch.einsum("phqk,pkhd->pqhd", (scores - others[..., None]).exp(), v)
@@ -340,8 +355,12 @@ class Decoder:
         seen = self._seen(queries, len(q), k.shape[2])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
 
+    def _queries(self, layer: int, start: int = 0) -> Tensor:
+        """`[1, position]`: positions from `start` on, where the layer is."""
+        return torch.arange(start, self.length, device=self.model.blocks[layer].attn.W_O.device)[None]
+
     def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
-        seen = self.place[:keys] <= queries[..., None]
+        seen = torch.arange(keys, device=queries.device) <= queries[..., None]
         return seen[:, None] if len(seen) == 1 else seen.repeat(rows // len(seen), 1, 1)[:, None]
 
     def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def direct_effect(
     _check_entries(ready, on, size.d_vocab)
     _check_writing(model, wanted)
     check_weights(model, wanted)
-    w_u = full_precision(unembedding(model))
+    w_u = unembedding(model)
     runs = [("score", ready.tokens)] + ([("control", ready.control)] if ready.control is not None else [])
     values = {name: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for name, _ in runs}
     length = ready.tokens.shape[1]

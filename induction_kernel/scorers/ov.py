@@ -133,5 +133,6 @@ def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
         raise ValueError(
             'embedding="effective" needs an MLP with its norm in block 0, this model has none: use "tokens"'
         )
+    embedded = embedded.to(next(block.parameters()).device)
     with torch.no_grad():
         return torch.cat([part + block.mlp(block.ln2(part[None]))[0] for part in embedded.split(4096)])

@@ -257,8 +257,8 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
             pattern[:, at] = activation[:, index].float().cpu().numpy()
             return
         _, b_v, w_o = value_weights(model, layer)
-        values = per_query_head(activation, size.n_heads, 2)[:, :, index] - b_v[index].to(activation)
-        written = torch.einsum("bphd,hdm->bhpm", values.float(), w_o[index].float().to(values.device))
+        values = full_precision(per_query_head(activation, size.n_heads, 2)[:, :, index])
+        written = torch.einsum("bphd,hdm->bhpm", values - b_v[index].to(values), w_o[index].to(values))
         norms[:, at] = written.norm(dim=-1).cpu().numpy()
 
     needed = {head.layer for head in chosen}

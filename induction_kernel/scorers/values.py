@@ -75,7 +75,7 @@ def copying(
         )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
     check_weights(model, wanted)
-    w_u = full_precision(unembedding(model))
+    w_u = unembedding(model)
     values = {
         key: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for key in ("score", "undefined")
     }
@@ -141,7 +141,7 @@ def _contributions(model: Model, layer: int, values: Tensor, prompts: Prompts, w
     """Logits `[prompt, head, source, token]` that each source's value writes for each token of its prompt."""
     n_heads = sizes(model).n_heads
     _, b_v, w_o = value_weights(model, layer)
-    moved = full_precision(per_query_head(values, n_heads, 2) - b_v.to(values))
+    moved = full_precision(per_query_head(values, n_heads, 2)) - b_v.to(values.device)
     columns = w_u.T[prompts.tokens.to(w_u.device)]
     read_by = torch.einsum("hdm,bpm->bhdp", full_precision(w_o), columns.to(w_o.device))
     return torch.einsum("bshd,bhdt->bhst", moved.to(read_by.device), read_by).cpu()
