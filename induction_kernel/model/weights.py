@@ -1,4 +1,4 @@
-"""What weights does a head have, as the residual stream meets them? W_V, W_O and the unembedding, norms folded in.
+"""What weights does a head have, as the residual stream meets them? W_V, W_O, embedding and unembedding, norms in them.
 
 So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
 outputs. It runs no model: see `running`.
@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anatomy import Model, per_query_head, sizes
+from .anatomy import Model, kept_as_it_was, per_query_head, sizes
 
-__all__ = ["check_weights", "unembedding", "value_weights"]
+__all__ = ["check_weights", "check_writing", "token_embedding", "unembedding", "value_weights"]
 
 
 def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -35,6 +35,37 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     if isinstance(shift, Tensor):
         b_v = b_v + torch.einsum("m,hmd->hd", shift.detach(), w_v)
     return fold_norm(model, norm, w_v), b_v, block.attn.W_O.detach()
+
+
+def token_embedding(model: Model) -> Tensor:
+    """`[vocab, d_model]`, what each token puts into the residual stream, positions apart.
+
+    W_E with what a model does to it on the way: Gemma's scale, BLOOM's norm.
+    """
+    module: Any = model
+    with kept_as_it_was(model):
+        embedded = module.embed(torch.arange(len(model.W_E), device=model.W_E.device)[None])[0]
+        norm = getattr(model, "embed_ln", None)  # a Bridge's; HookedTransformer's is a part of `embed`
+        return embedded if norm is None else norm(embedded[None])[0]
+
+
+def check_writing(model: Model, layers: Sequence[int]) -> None:
+    """ValueError unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
+    name = str(getattr(model.cfg, "original_architecture", ""))
+    for layer in layers:
+        block: Any = model.blocks[layer]
+        alias = str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
+        normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
+        if normed or alias.startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
+            raise ValueError(
+                "what attention writes is normed before it is added to the residual stream in this model, so that "
+                "no head adds a part of its own: use ablate instead"
+            )
+    if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
+        raise ValueError(
+            "this model has no norm before its unembedding, but norms inside its residual stream, through which "
+            "no head's part can be read directly: use ablate instead"
+        )
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
