@@ -132,7 +132,9 @@ def measured(model, *, centred):
             (read, lambda old, hook: found.append(old.detach().clone().double())),
         ]
         with torch.no_grad():
-            logits = model.run_with_hooks(tokens[: len(new), : new.shape[1]], fwd_hooks=hooks[: 1 + (read is not None)])
+            logits = model.run_with_hooks(
+                tokens[: len(new), : new.shape[1]], fwd_hooks=hooks[: 1 + (read is not None)]
+            )
         return logits if read is None else found[0]
 
     layers = []
@@ -155,6 +157,28 @@ def measured(model, *, centred):
     if "hook_pos_embed" in cache:
         w_e = w_e - cache["hook_pos_embed"].reshape(-1, cfg.d_model)[:1]
     return w_e, layers, w_u - w_u.mean(-1, keepdim=True)
+
+
+def first_mlp(model, rows):
+    """What block 0 adds to `rows [row, d_model]`, put into its stream, where its attention adds nothing."""
+    kept = []
+    hooks = [
+        ("blocks.0.hook_resid_pre", lambda old, hook: rows[:, None].to(old)),
+        ("blocks.0.hook_attn_out", lambda old, hook: torch.zeros_like(old)),
+        ("blocks.0.hook_resid_post", lambda old, hook: kept.append(old.detach().clone())),
+    ]
+    with torch.no_grad():
+        model.run_with_hooks(torch.zeros(len(rows), 1, dtype=torch.long), fwd_hooks=hooks)
+    return kept[0][:, 0] - rows
+
+
+def read_directions(prompts, p, on, w_u):
+    """[(position, direction in the final stream)] of what a direct effect on one prompt reads."""
+    length, tokens = int(prompts.lengths[p]), prompts.tokens[p].tolist()
+    if on == "answers":
+        right, wrong = prompts.answers[p].tolist()
+        return [(length - 1, w_u[:, right] - w_u[:, wrong])]
+    return [(i, w_u[:, tokens[i + 1]]) for i in range(length - 1) if prompts.scored[p, i]]
 
 
 HEAD_SITES = ("z", "q", "k", "v", "pattern")

@@ -130,7 +130,7 @@ GRID = SHAPES | {
     },
     "MQA": SHAPES["Llama"] | {"n_key_value_heads": 1},
 }  # fmt: skip
-PARALLEL = ("GPT-J", "GPT-NeoX")  # attention and MLP both read the stream before the block
+PARALLEL = ("GPT-J", "GPT-NeoX", "Phi")  # attention and MLP both read the stream before the block
 # hooked: HookedTransformer; bridge: around a Hugging Face model; native: a Bridge on TransformerLens' own layers.
 # Hugging Face has no attention-only model.
 KINDS = {name: ["hooked", "bridge"] for name in GRID} | {
