@@ -116,7 +116,8 @@ def measured(model, *, centred):
     """W_E, and by layer W_V, b_V, W_O, and W_U: what becomes of unit vectors put into a run, no parameter looked at.
 
     They are as `induction_kernel.model.weights` has them, norms folded in. `centred`: whether the norms of this model
-    take the mean away, as LayerNorm does. Vectors are long, so that the epsilon of a norm is nothing.
+    take the mean away, as LayerNorm does, so that none counts. Vectors are long: a norm's
+    epsilon is nothing.
     """
     cfg = model.cfg
     unit = torch.eye(cfg.d_model, dtype=torch.float64)
@@ -147,6 +148,7 @@ def measured(model, *, centred):
         z = torch.eye(cfg.n_heads * cfg.d_head, dtype=torch.float64).unflatten(1, (cfg.n_heads, cfg.d_head))
         written = shown(f"{stem}attn.hook_z", f"{stem}hook_attn_out", torch.stack([z, 0 * z]))
         w_o = (written[0] - written[1]).unflatten(0, (cfg.n_heads, cfg.d_head))
+        w_o = w_o - centred * w_o.mean(-1, keepdim=True)
         layers.append((w_v, b_v, w_o))
     plus, minus = shown(f"blocks.{cfg.n_layers - 1}.hook_resid_post", None, both)
     w_u = size * (plus - minus) / 2

@@ -4,7 +4,10 @@
 All models are tiny and random; the windows of GPT-Neo, Mistral and Gemma 2 are shorter than the prompts.
 """
 
+import copy
 import functools
+import importlib.metadata
+import sys
 from dataclasses import replace
 
 import naive
@@ -16,7 +19,7 @@ import torch
 from test_laws import labelled
 from test_sweep import answer, tokens_for, weighed
 from test_sweep import compared as swept
-from zoo import HOOKED, WINDOW, has_hooked_transformer, model_of
+from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
 
 import induction_kernel as ik
 from induction_kernel.interventions.attributing import attribution
@@ -342,3 +345,154 @@ def test_a_window_may_leave_a_query_nothing(name, kind):
     for each in asked:
         values = each()
         assert np.isfinite(values[next(iter(values.data_vars))].values).all()
+
+
+# What raw and processed weights, and both classes of model, must agree in.
+MEASURES = {
+    "induction": lambda model, prompts: ik.induction(model, prompts)["score"],
+    "label_attention": lambda model, prompts: ik.label_attention(model, prompts)["score"],
+    "patterns": lambda model, prompts: ik.patterns(model, prompts, ["L0H1", "L1H2"])["value_norm"],
+    "copying (OLS)": lambda model, prompts: ik.copying(model, prompts)["score"],
+    "copying (BAN)": lambda model, prompts: ik.copying(model, prompts, method="BAN")["score"],
+    "ov_eigenvalues": lambda model, prompts: ik.ov_eigenvalues(model, draws=1)["score"],
+    "effective": lambda model, prompts: ik.ov_eigenvalues(model, draws=1, embedding="effective")["score"],
+    "direct_effect": lambda model, prompts: direct_effect(model, prompts, on="next token")["score"],
+    "zero": lambda model, prompts: removed(model, prompts, edit=Zero())["effect"],
+    "mean": lambda model, prompts: removed(model, prompts, edit=Mean())["effect"],
+    "doubled, patterns held": lambda model, prompts: removed(
+        model, prompts, edit=Scale(2.0), hold="patterns"
+    )["effect"],
+    "values": lambda model, prompts: ik.sweep(
+        model, prompts, edit=Zero(), site="v", by=("layer", "head"), metric=weighed, progress=False
+    )["effect"],
+    "repeat_loss": lambda model, prompts: ik.repeat_loss(model, prompts)["value"],
+}
+
+
+def removed(model, prompts, **options):
+    return ik.ablate(model, prompts, ["L0H1", "L1H3"], metric=weighed, progress=False, **options)
+
+
+def agree(one, other, name, prompts, within):
+    for key, measure in MEASURES.items():
+        if (name, key) not in REFUSED and (name, key) not in (
+            ("attention-only", "effective"),
+            ("Gemma 2", "effective"),
+        ):
+            a, b = (measure(model, prompts).values for model in (one, other))
+            np.testing.assert_allclose(a, b, rtol=within, atol=within, err_msg=key)
+
+
+def processed(name, kind, dtype):
+    model = fresh_of(name, kind, dtype=dtype)
+    with quietly():
+        if kind in ("bridge", "native"):
+            model.enable_compatibility_mode()
+        else:
+            model.load_and_process_state_dict(
+                {key: value.clone() for key, value in model.state_dict().items()},
+                fold_ln=True,
+                fold_value_biases=True,
+                center_writing_weights=name not in RMS,
+                center_unembed=name != "Gemma 2",  # a soft cap sees the mean
+            )
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*")  # TransformerLens' own, about its processing
+@every
+def test_raw_and_processed_weights_agree(name, kind):
+    """In float32 for Bridges, whose processing of float64 weights is not always run in one dtype (GPT-Neo's raises)."""
+    dtype = torch.float32 if kind in ("bridge", "native") else torch.float64
+    within = 1e-4 if dtype == torch.float32 else 1e-5  # TransformerLens processes in float32
+    raw = fresh_of(name, kind, dtype=dtype)
+    agree(raw, processed(name, kind, dtype), name, ready(name, kind), within)
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4")
+@pytest.mark.parametrize("name", FAMILIES)
+def test_both_classes_agree(name):
+    """Of the same weights; transformers takes softmax, RMS norms and rotary angles in float32 whatever the dtype."""
+    hooked, bridge = (kind_of(name, column) for column in COLUMNS)
+    within = 1e-9 if name in ("attention-only", "GPT-2") else 1e-4
+    agree(model_of(name, hooked), model_of(name, bridge), name, ready(name, hooked), within)
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4")
+@pytest.mark.parametrize("name", HOOKED)
+def test_the_zoo_is_the_hugging_face_model(name, monkeypatch):
+    """To 2e-5 as it is, and to rounding without what transformers does in float32: that alone is the difference."""
+    tokens = ready(name, "converted").tokens
+    exact = copy.deepcopy(hugging_face_model(name))
+    with torch.no_grad():
+        wanted, hooked = exact(tokens).logits, model_of(name, "converted")(tokens)
+        torch.testing.assert_close(hooked, wanted, rtol=0, atol=2e-5)
+        without_float32(exact, monkeypatch)
+        # BLOOM: each library writes the constant of its gelu with other digits.
+        torch.testing.assert_close(
+            exact(tokens).logits, hooked, rtol=0, atol=1e-8 if name == "BLOOM" else 1e-12
+        )
+
+
+def without_float32(hf_model, monkeypatch):
+    """Nothing is cast to float32: softmax, `.to` and `.float()` leave float64, and rotary frequencies are in it."""
+    for module in hf_model.modules():
+        if hasattr(module, "inv_freq"):
+            n = len(module.inv_freq)
+            module.inv_freq = 10000.0 ** -(torch.arange(n, dtype=torch.float64) / n)
+    softmax, to = torch.nn.functional.softmax, torch.Tensor.to
+
+    def keeps(tensor, *given):
+        return tensor.dtype == torch.float64 and torch.float32 in given
+
+    def as_it_is(self, *given, **options):
+        return self if keeps(self, *given, options.get("dtype")) else to(self, *given, **options)
+
+    def softmax_as_it_is(scores, dim=None, dtype=None, **options):
+        return softmax(scores, dim=dim, dtype=None if keeps(scores, dtype) else dtype, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "softmax", softmax_as_it_is)
+    monkeypatch.setattr(torch.Tensor, "to", as_it_is)
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+
+
+def row_of(name, kind):
+    """One entry of the table, from what the cells do now: "exact", and what is refused, in the error's words."""
+    found, refused = {cell: outcome(name, kind, cell) for cell in CELLS}, {}
+    for cell, said in found.items():
+        if said != "exact":
+            refused.setdefault(said.partition(":")[0], []).append(cell)
+    exact = "exact" if len(refused) < len(found) else ""
+    return "; ".join([exact, *(f"{', '.join(cells)} refused: {said}" for said, cells in refused.items())])
+
+
+def table():
+    """The matrix as Markdown, a line at a time."""
+    version = importlib.metadata.version("transformer-lens")
+    yield " | ".join(["family", *(f"{column} {version}" for column in COLUMNS)])
+    yield " | ".join(["---"] * (1 + len(COLUMNS)))
+    for name in FAMILIES:
+        yield " | ".join([name, *(row_of(name, kind_of(name, column)) for column in COLUMNS)])
+
+
+def test_the_table_says_what_the_cells_do(monkeypatch):
+    """Here of cells that take no time: one that is right, one that is refused, one that is wrong."""
+
+    def refuses(name, kind):
+        raise ValueError("it cannot be: use ablate instead")
+
+    def wrong(name, kind):
+        raise AssertionError("numbers differ")
+
+    monkeypatch.setitem(globals(), "CELLS", {"right": lambda name, kind: None, "not here": refuses})
+    lines = list(table())
+    assert len(lines) == 2 + len(FAMILIES)
+    assert lines[-1] == " | ".join(["Phi", *["exact; not here refused: it cannot be"] * len(COLUMNS)])
+    monkeypatch.setitem(globals(), "CELLS", {"wrong": wrong})
+    with pytest.raises(AssertionError, match="numbers differ"):
+        list(table())
+
+
+if __name__ == "__main__":
+    for line in table():
+        sys.stdout.write(f"{line}\n")

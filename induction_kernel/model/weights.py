@@ -21,8 +21,9 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
 
     Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
-    weight, and the centring of a LayerNorm) and into b_V (its bias). `b_V` is what every position adds to z
-    whatever the prompt, so z - b_V, like W_V and W_O, is the same for raw and processed weights.
+    weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean where LayerNorms, which
+    read the stream, take it away. `b_V` is what every position adds to z whatever the prompt, so z - b_V, like W_V
+    and W_O, is the same for raw and processed weights.
     """
     n_heads = sizes(model).n_heads
     block: Any = model.blocks[layer]
@@ -34,7 +35,10 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         shift = getattr(norm, "bias", None)
     if isinstance(shift, Tensor):
         b_v = b_v + torch.einsum("m,hmd->hd", shift.detach(), w_v)
-    return fold_norm(model, norm, w_v), b_v, block.attn.W_O.detach()
+    w_o = block.attn.W_O.detach() * getattr(block, "residual_contribution_scale", 1.0)  # Granite's
+    if _centres(model, getattr(model, "ln_final", None)):
+        w_o = w_o - w_o.mean(-1, keepdim=True)
+    return fold_norm(model, norm, w_v), b_v, w_o
 
 
 def token_embedding(model: Model) -> Tensor:
@@ -95,7 +99,10 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
         )  # they add the offset when loading
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
         weights = (scale.detach() + offset)[:, None] * weights
-    centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
-    if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
-        weights = weights - weights.mean(-2, keepdim=True)
-    return weights
+    return weights - weights.mean(-2, keepdim=True) if _centres(model, norm) else weights
+
+
+def _centres(model: Model, norm: Any) -> bool:
+    """Whether the norm takes the mean of the stream away; without its module, whether the model's norms do."""
+    by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
+    return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)

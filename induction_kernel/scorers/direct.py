@@ -194,9 +194,7 @@ def _effects(
         here = full_precision(activation.detach()[prompt, position])
         if site == "z":
             _, b_v, w_o = value_weights(model, layer)
-            factor = getattr(model.blocks[layer], "residual_contribution_scale", 1.0)  # Granite's
-            written = factor * (here - b_v.to(here))
-            parts[layer] = _along(written, full_precision(w_o), targets.direction).cpu()
+            parts[layer] = _along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
             done()
         else:
             scale.append(_norm_scale(model, here).cpu())
