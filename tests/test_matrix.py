@@ -347,6 +347,27 @@ def test_a_window_may_leave_a_query_nothing(name, kind):
         assert np.isfinite(values[next(iter(values.data_vars))].values).all()
 
 
+def test_norms_behind_attention_do_not_count_before_it():
+    """OPT-350m, a Bridge alone: what its heads write is normed, and what they read is not."""
+    model = model_of("OPT-350m", "bridge")
+    prompts, repeated = tokens_for(model, [6, 6, 6]), ik.repeated_tokens(model, bos=0, prompts=2, period=5)
+    for layer in range(2):
+        seen = []
+        hooks = [
+            (f"blocks.{layer}.hook_resid_pre", lambda old, hook: 0 * old),
+            (f"blocks.{layer}.attn.hook_v", lambda old, hook, seen=seen: seen.append(old.detach().clone())),
+        ]
+        with torch.no_grad():
+            model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)
+        close(value_weights(model, layer)[1].expand_as(seen[0]), seen[0])
+    for site in ("z", "resid_pre"):
+        by = ("layer", "head" if site == "z" else "position")
+        swept(model, prompts, edit=Zero(), site=site, by=by, hold=None, metric=weighed, close=1e-10)
+    for each in (ik.copying, direct_effect, lambda model, _: ik.ov_eigenvalues(model)):
+        with pytest.raises(ValueError, match="no norm before its unembedding"):
+            each(model, repeated)
+
+
 # What raw and processed weights, and both classes of model, must agree in.
 MEASURES = {
     "induction": lambda model, prompts: ik.induction(model, prompts)["score"],

@@ -246,6 +246,13 @@ def hugging_face_config(name):
                 "max_position_embeddings": 40, "word_embed_proj_dim": 16,
             },
         ),
+        "OPT-350m": (
+            "OPTConfig",
+            {
+                "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 32,
+                "max_position_embeddings": 40, "word_embed_proj_dim": 8, "do_layer_norm_before": False,
+            },
+        ),
         "BLOOM": ("BloomConfig", {"hidden_size": 16, "n_layer": 2, "n_head": 4}),
         "Llama": ("LlamaConfig", SIZES, {"num_key_value_heads": 2}),
         "MQA": ("LlamaConfig", SIZES, {"num_key_value_heads": 1, "attention_bias": True, "mlp_bias": True}),

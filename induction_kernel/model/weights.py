@@ -29,7 +29,7 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     block: Any = model.blocks[layer]
     w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
     b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
-    norm = getattr(block, "ln1", None)
+    norm = None if _norms_after(model, block) else getattr(block, "ln1", None)
     shift = getattr(norm, "b", None)
     if shift is None:
         shift = getattr(norm, "bias", None)
@@ -58,9 +58,8 @@ def check_writing(model: Model, layers: Sequence[int]) -> None:
     name = str(getattr(model.cfg, "original_architecture", ""))
     for layer in layers:
         block: Any = model.blocks[layer]
-        alias = str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
         normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
-        if normed or alias.startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
+        if normed or _attention_out(block).startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
             raise ValueError(
                 "what attention writes is normed before it is added to the residual stream in this model, so that "
                 "no head adds a part of its own: use ablate instead"
@@ -100,6 +99,18 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
         weights = (scale.detach() + offset)[:, None] * weights
     return weights - weights.mean(-2, keepdim=True) if _centres(model, norm) else weights
+
+
+def _attention_out(block: Any) -> str:
+    """Where a Bridge's `hook_attn_out` is: at a norm, where one stands behind attention."""
+    return str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
+
+
+def _norms_after(model: Model, block: Any) -> bool:
+    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2)."""
+    return getattr(model.cfg, "do_layer_norm_before", True) is False or _attention_out(block).startswith(
+        "ln1."
+    )
 
 
 def _centres(model: Model, norm: Any) -> bool:
