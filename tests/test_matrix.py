@@ -24,7 +24,7 @@ from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_m
 import induction_kernel as ik
 from induction_kernel.interventions.attributing import attribution
 from induction_kernel.interventions.edits import FromRun, KnockOut, Mean, Scale, Zero
-from induction_kernel.model import token_embedding, unembedding, value_weights
+from induction_kernel.model import foreign_hooks, token_embedding, unembedding, value_weights
 from induction_kernel.prompts import random_tokens
 from induction_kernel.scorers.direct import direct_effect
 
@@ -345,6 +345,15 @@ def test_a_window_may_leave_a_query_nothing(name, kind):
     for each in asked:
         values = each()
         assert np.isfinite(values[next(iter(values.data_vars))].values).all()
+
+
+def test_hooks_that_transformer_lens_wires_itself_are_nobodys():
+    """TransformerLens 4 has some on OPT's MLP; one of the user's beside them is still seen."""
+    model = fresh_of("OPT", "bridge")
+    assert foreign_hooks(model) == []
+    with model.hooks(fwd_hooks=[("blocks.0.mlp.in.hook_in", lambda activation, hook: None)]):
+        assert len(foreign_hooks(model)) == 1
+    assert foreign_hooks(model) == []
 
 
 def test_norms_behind_attention_do_not_count_before_it():
