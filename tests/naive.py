@@ -112,6 +112,77 @@ def zero_ablated_logits(model, tokens, layer, head, value_bias):
         return model.run_with_hooks(tokens, fwd_hooks=[(f"blocks.{layer}.attn.hook_z", hook)])
 
 
+def measured(model, *, centred):
+    """W_E, and by layer W_V, b_V, W_O, and W_U: what becomes of unit vectors put into a run, no parameter looked at.
+
+    They are as `induction_kernel.model.weights` has them, norms folded in. `centred`: whether the norms of this model
+    take the mean away, as LayerNorm does, so that none counts. Vectors are long: a norm's
+    epsilon is nothing.
+    """
+    cfg = model.cfg
+    unit = torch.eye(cfg.d_model, dtype=torch.float64)
+    vectors = unit - centred / cfg.d_model
+    size = vectors.square().mean(-1)[0].sqrt()
+    both = 2**14 * torch.stack([unit, -unit])
+    tokens = torch.zeros(2, cfg.d_model, dtype=torch.long)
+
+    def shown(put, read, new):
+        found = []
+        hooks = [
+            (put, lambda old, hook: new.to(old)),
+            (read, lambda old, hook: found.append(old.detach().clone().double())),
+        ]
+        with torch.no_grad():
+            logits = model.run_with_hooks(
+                tokens[: len(new), : new.shape[1]], fwd_hooks=hooks[: 1 + (read is not None)]
+            )
+        return logits if read is None else found[0]
+
+    layers = []
+    for layer in range(cfg.n_layers):
+        stem = f"blocks.{layer}."
+        plus, minus = shown(f"{stem}hook_resid_pre", f"{stem}attn.hook_v", both)
+        group = cfg.n_heads // plus.shape[1]
+        w_v, b_v = size * (plus - minus) / 2, ((plus + minus) / 2).mean(0)
+        w_v, b_v = w_v.repeat_interleave(group, 1).transpose(0, 1), b_v.repeat_interleave(group, 0)
+        z = torch.eye(cfg.n_heads * cfg.d_head, dtype=torch.float64).unflatten(1, (cfg.n_heads, cfg.d_head))
+        written = shown(f"{stem}attn.hook_z", f"{stem}hook_attn_out", torch.stack([z, 0 * z]))
+        w_o = (written[0] - written[1]).unflatten(0, (cfg.n_heads, cfg.d_head))
+        w_o = w_o - centred * w_o.mean(-1, keepdim=True)
+        layers.append((w_v, b_v, w_o))
+    plus, minus = shown(f"blocks.{cfg.n_layers - 1}.hook_resid_post", None, both)
+    w_u = size * (plus - minus) / 2
+    words = torch.arange(cfg.d_vocab)[:, None]
+    with torch.no_grad():
+        _, cache = model.run_with_cache(words)
+    w_e = cache["blocks.0.hook_resid_pre"][:, 0]
+    if "hook_pos_embed" in cache:
+        w_e = w_e - cache["hook_pos_embed"].reshape(-1, cfg.d_model)[:1]
+    return w_e, layers, w_u - w_u.mean(-1, keepdim=True)
+
+
+def first_mlp(model, rows):
+    """What block 0 adds to `rows [row, d_model]`, put into its stream, where its attention adds nothing."""
+    kept = []
+    hooks = [
+        ("blocks.0.hook_resid_pre", lambda old, hook: rows[:, None].to(old)),
+        ("blocks.0.hook_attn_out", lambda old, hook: torch.zeros_like(old)),
+        ("blocks.0.hook_resid_post", lambda old, hook: kept.append(old.detach().clone())),
+    ]
+    with torch.no_grad():
+        model.run_with_hooks(torch.zeros(len(rows), 1, dtype=torch.long), fwd_hooks=hooks)
+    return kept[0][:, 0] - rows
+
+
+def read_directions(prompts, p, on, w_u):
+    """[(position, direction in the final stream)] of what a direct effect on one prompt reads."""
+    length, tokens = int(prompts.lengths[p]), prompts.tokens[p].tolist()
+    if on == "answers":
+        right, wrong = prompts.answers[p].tolist()
+        return [(length - 1, w_u[:, right] - w_u[:, wrong])]
+    return [(i, w_u[:, tokens[i + 1]]) for i in range(length - 1) if prompts.scored[p, i]]
+
+
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 
 

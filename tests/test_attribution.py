@@ -30,8 +30,13 @@ from induction_kernel.loading import build
 from induction_kernel.loading.building import has_hooked_transformer
 
 BY_HEAD, BY_POSITION, BY_BOTH = ("layer", "head"), ("layer", "position"), ("layer", "head", "position")
-# These Bridges take the norm, or turn by the position, in float32: small steps drown in its rounding.
-FLOAT32_INSIDE = {("Llama", "bridge"), ("MQA", "bridge"), ("Llama", "native"), ("GPT-J", "bridge")}
+# These Bridges take the norm or the softmax, or turn by the position, in float32: small steps drown in its rounding.
+FLOAT32_INSIDE = {("Llama", "native")} | {
+    (name, "bridge")
+    for name in (
+        "Llama", "MQA", "GPT-J", "GPT-Neo", "OPT", "BLOOM", "Mistral", "Qwen2", "Gemma", "Gemma 2", "Phi",
+    )
+}  # fmt: skip
 
 
 class Toward:

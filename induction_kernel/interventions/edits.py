@@ -256,7 +256,8 @@ class KnockOut:
     """Attention removed from a query to a key, the rest of the row renormalised (as -inf before the softmax).
 
     Attributes:
-        mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed.
+        mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed. A query that is left with nothing is
+            a ValueError, also where it is a layer's window that hides the rest.
 
     Source: Geva et al. 2023 (attention knock-out).
     """

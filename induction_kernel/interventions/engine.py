@@ -377,14 +377,19 @@ def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
     prompts = as_prompts(model, torch.randint(size.d_vocab, (2, length), generator=generator))
     heads = (0,) if site in HEAD_SITES else None
     new = dict.fromkeys(range(size.n_layers), _random(site, length, size, generator))
-    cells = [Cell({middle: heads}), Cell({size.n_layers - 1: heads}), Cell({middle: heads}, length // 2)]
+    one = Cell({middle: heads})
+    groups = [
+        [one, one],
+        [Cell({size.n_layers - 1: heads})],
+        [Cell({middle: heads}, length // 2)],
+    ]  # two widen a batch
 
     loose = _looseness(model)
     try:
-        for cell in cells:
-            whole, mine = (_logits(model, prompts, cell, new, site, hold, of) for of in (None, lane))
+        for cells in groups:
+            whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))
             if len(whole) != len(mine):
-                return False  # the cell moves something in one of them alone
+                return False  # a cell moves something in one of them alone
             pairs = zip(whole, mine, strict=True)
             if any(bool(((a - b).abs() > loose * (1 + a.abs().max())).any()) for a, b in pairs):
                 return False
@@ -394,9 +399,10 @@ def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
 
 
 def _logits(
-    model: Model, prompts: Prompts, cell: Cell, new: dict[int, New], site: str, hold: Hold, lane: type[Lane] | None
+    model: Model, prompts: Prompts, cells: list[Cell], new: dict[int, New], site: str, hold: Hold,
+    lane: type[Lane] | None,
 ) -> list[Tensor]:  # fmt: skip
-    """Logits of the untouched run and of the cell's."""
+    """Logits of the untouched run and of each cell's, which a lane runs together."""
     kept: list[Tensor] = []
 
     def keep(logits: Tensor, _: Prompts) -> Tensor:
@@ -405,7 +411,7 @@ def _logits(
 
     job = Job(model, prompts, new, site, hold, reading(as_metric(keep), prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
-        _run_batch(job, [cell], lane, prompts.tokens.numel(), bar)
+        _run_batch(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
     return kept
 
 

@@ -243,8 +243,10 @@ def tap(
             heads = cell.touched[layer]
             if site == "pattern":
                 assert heads is not None
-                part = _changed(activation[row, :, :, where], of_cell, site, here, length, in_logs=in_logs)
-                out[row][:, list(heads), where] = part[:, list(heads)]
+                before = activation[row, :, :, where]
+                part = _changed(before, of_cell, site, here, length, in_logs=in_logs)[:, list(heads)]
+                _check_left(before[:, list(heads)], part, layer)
+                out[row][:, list(heads), where] = part
             elif heads is None:
                 out[row][:, where] = _changed(activation[row, :, where], of_cell, site, here, length)
             else:
@@ -271,6 +273,19 @@ def _changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_l
         return left / left.sum(-1, keepdim=True)
     value = part(new.value.to(old))
     return value if new.scale == 0 else new.scale * old + value
+
+
+def _check_left(old: Tensor, new: Tensor, layer: int) -> None:
+    """ValueError where a query of `[prompt, head, query, key]` has lost all it attended to.
+
+    Its past is not all that it can see where a layer has a window.
+    """
+    nothing = (new.isnan() & ~old.isnan()).any(-1)
+    if bool(nothing.any()):
+        raise ValueError(
+            f"query {int(nothing.nonzero()[0, 2])} would be left with nothing to attend to in layer {layer}: all that "
+            "it attends to there (a local layer sees only its window) is knocked out; keep a key within the window"
+        )
 
 
 def found_in(

@@ -25,5 +25,7 @@ from .running import stream as stream
 from .selfcheck import foreign_hooks as foreign_hooks
 from .selfcheck import made_of as made_of
 from .weights import check_weights as check_weights
+from .weights import check_writing as check_writing
+from .weights import token_embedding as token_embedding
 from .weights import unembedding as unembedding
 from .weights import value_weights as value_weights

@@ -32,7 +32,11 @@ class _Enough(Exception):
 
 
 def stream(
-    model: Model, tokens: Tensor, read: Callable[[str, int, Tensor], None], sites: dict[str, set[int]]
+    model: Model,
+    tokens: Tensor,
+    read: Callable[[str, int, Tensor], None],
+    sites: dict[str, set[int]],
+    hooks: Sequence[Hook] = (),
 ) -> None:
     """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
 
@@ -41,6 +45,7 @@ def stream(
         tokens: `[prompt, position]`.
         read: called in the order of the pass; must not keep the activation.
         sites: site ("pattern", "v", "z", ...) -> layers.
+        hooks: what else stands on the model for the pass.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -56,9 +61,9 @@ def stream(
         if layer == last and not missing:
             raise _Enough
 
-    hooks = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
+    reading = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
     with suppress(_Enough):
-        forward(model, tokens, hooks, return_type=None)
+        forward(model, tokens, [*hooks, *reading], return_type=None)
     if missing:
         site, layer = min(missing)
         raise RuntimeError(

@@ -157,7 +157,16 @@ def foreign_hooks(model: Model) -> list[str]:
             for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
             for hook in getattr(module, key, {}).values()
         ]
-        of_users = type(module).__name__ == "HookPoint"
-        if any(of_users or not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks):
+        if type(module).__name__ == "HookPoint":
+            of_users = len(hooks) > _wired(module)
+        else:
+            of_users = any(not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks)
+        if of_users:
             found.append(name)
     return found
+
+
+def _wired(point: Any) -> int:
+    """How many hooks of TransformerLens 4 itself stand here, to pass on what has no module of its own (OPT's MLP)."""
+    hooks = [getattr(handle, "user_hook", None) for handle in (*point.fwd_hooks, *point.bwd_hooks)]
+    return sum(getattr(hook, "__qualname__", "").startswith("_wire_symbolic_hooks.") for hook in hooks)

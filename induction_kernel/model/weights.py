@@ -1,4 +1,4 @@
-"""What weights does a head have, as the residual stream meets them? W_V, W_O and the unembedding, norms folded in.
+"""What weights does a head have, as the residual stream meets them? W_V, W_O, embedding and unembedding, norms in them.
 
 So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
 outputs. It runs no model: see `running`.
@@ -12,30 +12,65 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .anatomy import Model, full_precision, per_query_head, sizes
+from .anatomy import Model, full_precision, kept_as_it_was, per_query_head, sizes
 
-__all__ = ["check_weights", "unembedding", "value_weights"]
+__all__ = ["check_weights", "check_writing", "token_embedding", "unembedding", "value_weights"]
 
 
 def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
 
     Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
-    weight, and the centring of a LayerNorm) and into b_V (its bias). `b_V` is what every position adds to z
-    whatever the prompt, so z - b_V, like W_V and W_O, is the same for raw and processed weights.
+    weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean where LayerNorms, which
+    read the stream, take it away. `b_V` is what every position adds to z whatever the prompt, so z - b_V, like W_V
+    and W_O, is the same for raw and processed weights.
     """
     n_heads = sizes(model).n_heads
     block: Any = model.blocks[layer]
     w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
     b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
-    norm = getattr(block, "ln1", None)
+    norm = None if _norms_after(model, block) else getattr(block, "ln1", None)
     shift = getattr(norm, "b", None)
     if shift is None:
         shift = getattr(norm, "bias", None)
     if isinstance(shift, Tensor):
         exact = full_precision(w_v)
         b_v = b_v + torch.einsum("m,hmd->hd", shift.detach().to(exact), exact)
-    return fold_norm(model, norm, w_v), b_v, block.attn.W_O.detach()
+    w_o = full_precision(block.attn.W_O.detach())
+    w_o = w_o * getattr(block, "residual_contribution_scale", 1.0)  # Granite's
+    if _centres(model, getattr(model, "ln_final", None)):
+        w_o = w_o - w_o.mean(-1, keepdim=True)
+    return fold_norm(model, norm, w_v), b_v, w_o
+
+
+def token_embedding(model: Model) -> Tensor:
+    """`[vocab, d_model]`, what each token puts into the residual stream, positions apart.
+
+    W_E with what a model does to it on the way: Gemma's scale, BLOOM's norm.
+    """
+    module: Any = model
+    with kept_as_it_was(model):
+        embedded = module.embed(torch.arange(len(model.W_E), device=model.W_E.device)[None])[0]
+        norm = getattr(model, "embed_ln", None)  # a Bridge's; HookedTransformer's is a part of `embed`
+        return embedded if norm is None else norm(embedded[None])[0]
+
+
+def check_writing(model: Model, layers: Sequence[int]) -> None:
+    """ValueError unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
+    name = str(getattr(model.cfg, "original_architecture", ""))
+    for layer in layers:
+        block: Any = model.blocks[layer]
+        normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
+        if normed or _attention_out(block).startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
+            raise ValueError(
+                "what attention writes is normed before it is added to the residual stream in this model, so that "
+                "no head adds a part of its own: use ablate instead"
+            )
+    if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
+        raise ValueError(
+            "this model has no norm before its unembedding, but norms inside its residual stream, through which "
+            "no head's part can be read directly: use ablate instead"
+        )
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
@@ -77,7 +112,24 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
         )  # they add the offset when loading
         offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
         weights *= (scale.detach().to(weights) + offset)[:, None]
-    centres = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
-    if centres and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False):
+    if _centres(model, norm):
         weights -= weights.mean(-2, keepdim=True)
     return weights
+
+
+def _attention_out(block: Any) -> str:
+    """Where a Bridge's `hook_attn_out` is: at a norm, where one stands behind attention."""
+    return str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
+
+
+def _norms_after(model: Model, block: Any) -> bool:
+    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2)."""
+    return getattr(model.cfg, "do_layer_norm_before", True) is False or _attention_out(block).startswith(
+        "ln1."
+    )
+
+
+def _centres(model: Model, norm: Any) -> bool:
+    """Whether the norm takes the mean of the stream away; without its module, whether the model's norms do."""
+    by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
+    return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)

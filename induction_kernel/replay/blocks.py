@@ -129,8 +129,11 @@ class Blocks:
     def _widened(self, value: Any, cells: int) -> Any:
         if isinstance(value, tuple | list):
             return type(value)(self._widened(each, cells) for each in value)
-        if isinstance(value, Tensor) and value.ndim > 1 and value.shape[0] == self.n_prompts > 1:
-            return value.repeat(cells, *[1] * (value.ndim - 1))
+        if isinstance(value, Tensor) and value.ndim > 1:
+            of_prompts = value.shape[0] == self.n_prompts > 1
+            # BLOOM's ALiBi has the heads of all prompts along its first dimension
+            of_heads = value.ndim == 3 and value.shape[:2] == (self.n_prompts * self.model.cfg.n_heads, 1)
+            return value.repeat(cells, *[1] * (value.ndim - 1)) if of_prompts or of_heads else value
         if type(value).__name__.endswith("Cache"):
             return None  # a cache grows with every call
         return value

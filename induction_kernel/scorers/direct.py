@@ -20,6 +20,7 @@ from ..model import (
     batches,
     check_model,
     check_weights,
+    check_writing,
     full_precision,
     progress_bar,
     sizes,
@@ -81,7 +82,7 @@ def direct_effect(
     ready = as_prompts(model, prompts) if prompts is not None else _repeats(model)
     on, wanted, size = _what(ready, on), chosen_layers(model, layers), sizes(model)
     _check_entries(ready, on, size.d_vocab)
-    _check_writing(model, wanted)
+    check_writing(model, wanted)
     check_weights(model, wanted)
     w_u = unembedding(model)
     runs = [("score", ready.tokens)] + ([("control", ready.control)] if ready.control is not None else [])
@@ -170,25 +171,6 @@ def _read(prompts: Prompts) -> Tensor:
     return prompts.scored & (torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None] - 1)
 
 
-def _check_writing(model: Model, layers: list[int]) -> None:
-    """ValueError unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
-    name = str(getattr(model.cfg, "original_architecture", ""))
-    for layer in layers:
-        block: Any = model.blocks[layer]
-        alias = str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
-        normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
-        if normed or alias.startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
-            raise ValueError(
-                "what attention writes is normed before it is added to the residual stream in this model, so that "
-                "no head adds a part of its own: use ablate instead"
-            )
-    if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
-        raise ValueError(
-            "this model has no norm before its unembedding, but norms inside its residual stream, through which "
-            "no head's part can be read directly: use ablate instead"
-        )
-
-
 def _targets(prompts: Prompts, on: str, w_u: Tensor) -> _Targets:
     if on == ANSWERS and prompts.answers is not None:
         prompt, position = torch.arange(len(prompts)), prompts.lengths - 1
@@ -212,9 +194,7 @@ def _effects(
         here = full_precision(activation.detach()[prompt, position])
         if site == "z":
             _, b_v, w_o = value_weights(model, layer)
-            factor = getattr(model.blocks[layer], "residual_contribution_scale", 1.0)  # Granite's
-            written = factor * (here - b_v.to(here))
-            parts[layer] = _along(written, full_precision(w_o), targets.direction).cpu()
+            parts[layer] = _along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
             done()
         else:
             scale.append(_norm_scale(model, here).cpu())

@@ -14,7 +14,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import Head
-from ..model import Model, check_weights, describe, progress_bar, sizes, unembedding, value_weights
+from ..model import (
+    Model,
+    check_weights,
+    check_writing,
+    describe,
+    hook_name,
+    progress_bar,
+    sizes,
+    stream,
+    token_embedding,
+    unembedding,
+    value_weights,
+)
 from .streaming import chosen_layers
 
 __all__ = ["ov_eigenvalues"]
@@ -36,9 +48,9 @@ def ov_eigenvalues(
     the weights have had.
 
     Args:
-        model: any TransformerLens model.
-        embedding: "tokens" for W_E; "effective" for W_E through the MLP of block 0, which rewrites it in
-            models like GPT-2.
+        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        embedding: "tokens" for W_E, as it enters the residual stream (with Gemma's scale, BLOOM's norm);
+            "effective" for that and what the MLP of block 0 makes of it, which rewrites it in models like GPT-2.
         layers: only these.
         draws: random rotations of each head's circuit, for chance and threshold; None for 4,000 over all heads,
             but at least 50 a head.
@@ -50,7 +62,8 @@ def ov_eigenvalues(
         and W_O) and `chance[layer, head]`, its mean.
 
     Raises:
-        ValueError: an unknown embedding, "effective" without an MLP in block 0, or draws below 1.
+        ValueError: an unknown embedding, "effective" without an MLP in block 0, or draws below 1; a model that norms
+        what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
 
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
@@ -58,6 +71,7 @@ def ov_eigenvalues(
     draws = max(50, 4000 // (len(wanted) * size.n_heads)) if draws is None else draws
     if draws < 1:
         raise ValueError(f"wanted draws >= 1, got {draws}")
+    check_writing(model, wanted)
     check_weights(model, wanted)
     through = _through_vocabulary(model, embedding)
     generator = torch.Generator().manual_seed(seed)
@@ -113,7 +127,7 @@ def _positive_share(circuit: Float[Tensor, "head d_head d_head"]) -> np.ndarray:
 
 def _through_vocabulary(model: Model, embedding: str) -> Tensor:
     """W_U W_E `[d_model, d_model]` in float64: from what a head writes, by way of tokens, to what it reads."""
-    embedded = model.W_E.detach()
+    embedded = token_embedding(model)
     if embedding == "effective":
         embedded = _effective_embedding(model, embedded)
     elif embedding != "tokens":
@@ -128,11 +142,21 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
 
 
 def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
-    block = model.blocks[0]
-    if not hasattr(block, "mlp") or not hasattr(block, "ln2"):
-        raise ValueError(
-            'embedding="effective" needs an MLP with its norm in block 0, this model has none: use "tokens"'
+    """The embedding and what the MLP of block 0 adds to it, where attention has added nothing."""
+    if getattr(model.cfg, "attn_only", False):
+        raise ValueError('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
+    parts: list[Tensor] = []
+    for ids in torch.arange(len(embedded)).split(4096):
+        rows = embedded[ids.to(embedded.device)][:, None]
+        hooks = [
+            (hook_name("resid_pre", 0), lambda resid, hook, rows=rows: rows.to(resid)),
+            (hook_name("attn_out", 0), lambda written, hook: torch.zeros_like(written)),
+        ]
+        stream(
+            model,
+            ids[:, None],
+            lambda _, __, added: parts.append(added[:, 0].detach()),
+            {"mlp_out": {0}},
+            hooks,
         )
-    embedded = embedded.to(next(block.parameters()).device)
-    with torch.no_grad():
-        return torch.cat([part + block.mlp(block.ln2(part[None]))[0] for part in embedded.split(4096)])
+    return embedded + torch.cat(parts).to(embedded)

@@ -236,8 +236,9 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
 
     Returns:
         Dataset over (prompt, choice, query, key): `pattern` (probability; 0 in padding), `value_norm[prompt,
-        choice, key]`, the norm of v W_O without the bias, with coordinates `name`, `layer`, `head` of each
-        choice, `token[prompt, query]` (text) and `length[prompt]`.
+        choice, key]`, the norm of v W_O without the bias (and without the mean where LayerNorms read the
+        stream), with coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and
+        `length[prompt]`.
 
     Raises:
         ValueError: no heads, or heads the model does not have.

@@ -18,6 +18,7 @@ from ..model import (
     Model,
     batches,
     check_weights,
+    check_writing,
     full_precision,
     per_query_head,
     progress_bar,
@@ -53,7 +54,7 @@ def copying(
     attended token, 0 to 1, averaged over queries. With BOS.
 
     Args:
-        model: any TransformerLens model.
+        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
         prompts: anything `as_prompts` takes; None for the definition's own.
         method: "OLS" or "BAN".
         centre: what the mean of "OLS" is over: "vocabulary" or "sample" (the paper does not say).
@@ -67,13 +68,15 @@ def copying(
         where nothing was raised (0 / 0), which are left out of the mean; the score is NaN where that is all.
 
     Raises:
-        ValueError: an unknown method or centre.
+        ValueError: an unknown method or centre; a model that norms what attention writes (Gemma 2 and 3, OLMo 2
+        and 3) or has no final norm (OPT-350m).
     """
     if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):
         raise ValueError(
             f'wanted method "OLS" or "BAN" and centre "vocabulary" or "sample", got {method!r} and {centre!r}'
         )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
+    check_writing(model, wanted)
     check_weights(model, wanted)
     w_u = unembedding(model)
     values = {
