@@ -90,7 +90,8 @@ class AttentionScorer:
 
         Returns:
             Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise where there is one,
-            `chance[prompt]`.
+            `chance[prompt]`. Attribute `lane`: read off the model's "patterns", or, in long prompts, as "entries",
+            in memory that grows with the length.
 
         Raises:
             ValueError: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.

@@ -1,7 +1,7 @@
 """How are entries of attention patterns read? Off the model's own patterns or, in long prompts, row by row.
 
 The model's own patterns are had inside their hooks, one layer alive at a time: memory grows with the square of the
-length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 500 tokens on, where the
+length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 300 tokens on, where the
 model is a HookedTransformer of standard blocks. Which entries, and what is made of them, say `masked` and `labels`.
 """
 
@@ -18,7 +18,7 @@ from ..replay.rows import Entries, entry_values, has_rows
 
 __all__ = ["Entries", "Reads", "attends", "cost_of", "entries_in", "lane_of", "read_entries", "taken"]
 
-LONG = 512  # tokens from which rows are faster than patterns
+LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
 
 
 @dataclass(frozen=True, eq=False)
