@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
+from folders import write_hugging_face
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
@@ -112,6 +113,11 @@ def parallel():
     return model_of("GPT-J", "hooked" if has_hooked_transformer() else "bridge")
 
 
+def hugging_face(folder, kind="llama", **changes):
+    write_hugging_face(folder, kind, tokenizer=False, **changes)
+    return folder
+
+
 def everything(n_tokens):
     return torch.ones(n_tokens, n_tokens, dtype=torch.bool)
 
@@ -123,6 +129,39 @@ ROWS = [
     ("load", "folder without a model", lambda tmp: ik.load(tmp), ValueError, "config.json"),
     ("load", "unknown checkpoint", lambda tmp: ik.load("tiny", checkpoint=7), ValueError, "7"),
     ("load", "not a name", lambda tmp: ik.load(3), TypeError, "got int"),
+    ("load", "two checkpoints", lambda tmp: ik.load("pythia-70m", checkpoint=0, checkpoint_index=0), ValueError, "give one of them"),
+    ("load", "checkpoint that is no number", lambda tmp: ik.load("tiny", checkpoint="last"), TypeError, "a training step"),
+    ("load", "index that is no number", lambda tmp: ik.load("pythia-70m", checkpoint_index=1.0), TypeError, "checkpoint_index must be a whole number"),
+    ("load", "index of a path", lambda tmp: ik.load("tiny", checkpoint_index=0), ValueError, "give checkpoint, the step"),
+    ("load", "index out of range", lambda tmp: ik.load("pythia-70m", checkpoint_index=999), ValueError, "from 0 to 153"),
+    ("load", "step that was not kept", lambda tmp: ik.load("pythia-70m", checkpoint=1001), ValueError, "no checkpoint of step 1001"),
+    ("load", "no checkpoints on the hub", lambda tmp: ik.load("gpt2", checkpoint=5), ValueError, "has no training checkpoints"),
+    ("load", "checkpoint of an unlisted name", lambda tmp: ik.load("some/one", checkpoint=5), ValueError, 'revision="..."'),
+    ("load", "unknown keyword on the hub", lambda tmp: ik.load("some/one", nonsense=5), TypeError, "takes no nonsense"),
+    ("load", "folding for a Bridge", lambda tmp: ik.load("some/one", fold_ln=True), TypeError, "enable_compatibility_mode"),
+    ("load", "unreachable hub", lambda tmp: ik.load("some/one"), ConnectionError, "cannot be reached"),
+    ("load", "unknown device", lambda tmp: ik.load("tiny", device="gpu"), ValueError, "one torch knows"),
+    ("load", "meta device", lambda tmp: ik.load("tiny", device="meta"), ValueError, "holds no weights"),
+    ("load", "absent device", lambda tmp: ik.load("tiny", device="cuda:99"), ValueError, "not available here"),
+    ("load", "unknown dtype", lambda tmp: ik.load("tiny", dtype="float99"), ValueError, "floating point"),
+    ("load", "integer dtype", lambda tmp: ik.load("tiny", dtype=torch.int64), ValueError, "floating point"),
+    ("load", "dtype without arithmetic", lambda tmp: ik.load("tiny", dtype=torch.float8_e4m3fn), ValueError, "floating point"),
+    ("load", "devices that are no number", lambda tmp: ik.load("gpt2", n_devices="all"), TypeError, "n_devices must be a whole number"),
+    ("load", "no devices", lambda tmp: ik.load("gpt2", n_devices=0), ValueError, "n_devices must be from 1"),
+    ("load", "absent devices", lambda tmp: ik.load("gpt2", n_devices=99), ValueError, "n_devices must be from 1"),
+    ("load", "device and map", lambda tmp: ik.load("some/one", device="cpu", device_map="auto"), ValueError, "device must be left out"),
+    ("load", "n_devices and map", lambda tmp: ik.load("some/one", n_devices=1, device_map="auto"), ValueError, "n_devices must be left out"),
+    ("load", "unknown map", lambda tmp: ik.load("some/one", device_map="everywhere"), ValueError, "one of auto, balanced"),
+    ("load", "map to nowhere", lambda tmp: ik.load("some/one", device_map={"": "gpu"}), ValueError, "device_map['']: device must be"),
+    ("load", "map that is none", lambda tmp: ik.load("some/one", device_map=3), TypeError, "got int: 3"),
+    ("load", "map of an embedded model", lambda tmp: ik.load("tiny", device_map="auto"), TypeError, "takes checkpoint, device, dtype and bridge"),
+    ("load", "folding that is no bool", lambda tmp: ik.load(hugging_face(tmp), fold_ln="yes"), TypeError, "fold_ln must be True or False"),
+    ("load", "unknown keyword of a folder", lambda tmp: ik.load(hugging_face(tmp), nonsense=1), TypeError, "takes no nonsense"),
+    ("load", "context too long", lambda tmp: ik.load(hugging_face(tmp), n_ctx=65), ValueError, "from 1 to 64"),
+    ("load", "processed Bridge", lambda tmp: ik.load(hugging_face(tmp), bridge=True, fold_ln=True), TypeError, "enable_compatibility_mode"),
+    ("load", "checkpoint of a folder", lambda tmp: ik.load(hugging_face(tmp), checkpoint=1), ValueError, "no training checkpoints"),
+    ("load", "scores unscaled in a Bridge", lambda tmp: ik.load(hugging_face(tmp, "gpt2", scale_attn_weights=False), bridge=True), ValueError, "differs from the Hugging Face model"),
+    ("load", "an adapter that refuses", lambda tmp: ik.load(hugging_face(tmp, "gpt_neox", attention_bias=False)), ValueError, "cannot be a TransformerBridge"),
     ("load", "half-written file", lambda tmp: ik.load(half_written(tmp)), ValueError, "half"),
     ("load", "NaN weights", lambda tmp: loading.build(BASE | SHAPES["GPT-2"], nan_weights()), ValueError, "NaN"),
     # Prompts and as_prompts

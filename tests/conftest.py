@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import sys
 from pathlib import Path
 
@@ -66,3 +67,28 @@ def browser() -> str:
     path = find_browser()
     assert path is not None, "a test that uses the browser must be marked `browser`"
     return path
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fails the test if anything asks for a connection, also where the asker swallows the error."""
+    asked = []
+
+    def refuse(*args, **kwargs):
+        asked.append(args)
+        raise OSError("the network was asked")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # else it would not even try
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield
+    assert not asked
+
+
+@pytest.fixture(scope="session")
+def llama(tmp_path_factory):
+    from folders import write_hugging_face
+
+    folder = tmp_path_factory.mktemp("models") / "small-llama"
+    return folder, write_hugging_face(folder)

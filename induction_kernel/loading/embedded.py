@@ -106,8 +106,6 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(folder: Path, step: int) -> dict[str, Tensor]:
-    if not isinstance(step, int) or isinstance(step, bool):
-        raise TypeError(f"checkpoint must be a training step, a whole number, got {step!r}")
     steps = checkpoint_steps(folder)
     if step not in steps:
         there = f"there are {', '.join(map(str, steps))}" if steps else "the folder holds no checkpoints"

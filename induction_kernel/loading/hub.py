@@ -1,105 +1,144 @@
 """How is a name on the Hugging Face hub loaded? By TransformerLens itself, with errors that say what to do.
 
 `HookedTransformer.from_pretrained` for the names TransformerLens 3.x converts, and for every other
-repository, and under 4.x, `TransformerBridge.boot_transformers`; all keywords pass through. It looks at no
-local files.
+repository, and under 4.x, `TransformerBridge.boot_transformers` (`boot_tl_legacy` for TransformerLens' own
+early models); all keywords pass through. It looks at no local files; what went wrong is said in `failures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from difflib import get_close_matches
+import inspect
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
 
 from .building import has_hooked_transformer, quietly
+from .converting import PROCESSING
+from .failures import explained, hub_spelling, official_names, unknown_name
 
 __all__ = ["load_from_hub"]
 
-_UNREACHABLE = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "gaierror")
-_UNREACHABLE += ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "ProxyError")
-_ABSENT = ("RepositoryNotFoundError", "RemoteEntryNotFoundError", "EntryNotFoundError", "HFValidationError")
+# TransformerLens' own: their weights are not in Hugging Face's format.
+_EARLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
+# Listed by TransformerLens, but no decoders, so that HookedTransformer is not their class.
+_OTHER_KINDS = ("google-bert/", "google-t5/", "facebook/hubert", "facebook/wav2vec2")
 
 
-def load_from_hub(name: str, *, checkpoint: int | None = None, bridge: bool = False, **kwargs: Any) -> Any:
+def load_from_hub(
+    name: str,
+    *,
+    checkpoint: int | None = None,
+    checkpoint_index: int | None = None,
+    bridge: bool = False,
+    **kwargs: Any,
+) -> Any:
     """The model with this name on the hub, as TransformerLens loads it.
 
     Args:
-        name: a name or alias TransformerLens knows, or any repository "owner/name".
+        name: a name or alias TransformerLens knows, or any repository "owner/name", in any case.
         checkpoint: a training step (TransformerLens' `checkpoint_value`), for models that have them.
+        checkpoint_index: or its place among them, from the end if negative.
         bridge: a TransformerBridge also where TransformerLens has HookedTransformer.
         kwargs: TransformerLens' own.
 
     Raises:
-        ValueError: a name that neither TransformerLens nor the hub knows, with the near ones.
+        ValueError: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
+            revision that is not there.
+        TypeError: keywords that this model's door in TransformerLens does not take.
         ConnectionError: the hub cannot be reached.
+        PermissionError: a repository with a licence to accept first, or a private one.
     """
-    official = _official_names().get(name.lower())
+    official = official_names().get(name.lower())
     if official is None and "/" not in name:
-        raise ValueError(_unknown(name))
-    if checkpoint is not None:
-        kwargs["checkpoint_value"] = checkpoint
+        raise ValueError(unknown_name(name))
+    full = official or hub_spelling(name)
+    boot = _door(full, official is not None, bridge)
+    _refuse_unknown(boot, kwargs)
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
-            return _load(official or name, official is not None and not bridge, kwargs).eval()
+            chosen = _checkpoint(full, official is not None, checkpoint, checkpoint_index)
+            model = boot(full, **chosen, **kwargs).eval()
     except Exception as error:
-        kinds = {type(cause).__name__ for cause in _causes(error)}
-        if kinds & set(_ABSENT) and not kinds & {"GatedRepoError"}:
-            raise ValueError(_unknown(name)) from error
-        if kinds & set(_UNREACHABLE):
-            raise ConnectionError(_unreachable(name, official)) from error
-        raise
+        better = explained(error, name, listed=official is not None)
+        if better is None:
+            raise
+        raise better from error
+    if chosen:  # the Bridge of 3.x does not say it, nor does a revision
+        model.cfg.checkpoint_value = chosen.get("checkpoint_value", checkpoint)
+    return model
 
 
-def _load(name: str, hooked: bool, kwargs: dict[str, Any]) -> Any:
-    if hooked and has_hooked_transformer():
+def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
+    """What of TransformerLens loads the model of this name."""
+    hooked = has_hooked_transformer() and not bridge and not name.startswith(_OTHER_KINDS)
+    if hooked and listed:
         from transformer_lens import HookedTransformer
 
-        return HookedTransformer.from_pretrained(name, **kwargs)
+        return HookedTransformer.from_pretrained
     from transformer_lens.model_bridge import TransformerBridge
 
-    # TransformerLens' own early models are not in Hugging Face's format, and 4.x reads them by another door.
-    early = name.startswith(("NeelNanda/", "ArthurConmy/", "Baidicoot/"))
-    boot = TransformerBridge.boot_transformers
-    return (getattr(TransformerBridge, "boot_tl_legacy", boot) if early else boot)(name, **kwargs)
+    if not name.startswith(_EARLY):
+        return TransformerBridge.boot_transformers
+    legacy = getattr(TransformerBridge, "boot_tl_legacy", None)
+    if legacy is None and listed:
+        raise ValueError(
+            f'"{name}" is one of TransformerLens\' own early models, which TransformerLens 3.x makes '
+            "HookedTransformers only: leave bridge out, or use TransformerLens 4.x"
+        )
+    return legacy or TransformerBridge.boot_transformers
 
 
-def _official_names() -> dict[str, str]:
-    """Every name and alias TransformerLens lists, in lower case -> the name on the hub."""
-    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
-
-    aliases = {alias.lower(): name for name, others in MODEL_ALIASES.items() for alias in others}
-    return aliases | {name.lower(): name for name in OFFICIAL_MODEL_NAMES}
-
-
-def _unknown(name: str) -> str:
-    names = _official_names()
-    near = dict.fromkeys(names[match] for match in get_close_matches(name.lower(), names, n=8, cutoff=0.5))
-    hint = (
-        f"did you mean {', '.join(list(near)[:5])}?"
-        if near
-        else 'for example "gpt2" or "EleutherAI/pythia-70m"'
-    )
-    return (
-        f'no model "{name}": it is neither "tiny" (the embedded model), nor a local folder or GGUF file, nor '
-        f"a name TransformerLens or the hub knows; {hint}"
-    )
+def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    known = inspect.signature(boot).parameters
+    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    if passes_on and "device_map" in kwargs:
+        raise ValueError(
+            "device_map is for a TransformerBridge: give bridge=True, or n_devices=, by which TransformerLens "
+            "spreads a HookedTransformer"
+        )
+    unknown = [] if passes_on else sorted(set(kwargs) - set(known))
+    if set(unknown) & set(PROCESSING):
+        raise TypeError(
+            f"{', '.join(unknown)}: only a HookedTransformer is processed on loading, and this model becomes a "
+            "TransformerBridge; call its enable_compatibility_mode() instead"
+        )
+    if unknown:
+        taken = ", ".join(name for name in known if not name.startswith(("checkpoint", "model_name")))
+        raise TypeError(f"load() of this model takes no {', '.join(unknown)}; TransformerLens takes {taken}")
 
 
-def _unreachable(name: str, official: str | None) -> str:
-    unsure = (
-        "" if official else f" TransformerLens does not list this name ({_unknown(name).rpartition('; ')[2]})"
-    )
-    return (
-        f'"{name}" is loaded from the Hugging Face hub, which cannot be reached from here.{unsure} What '
-        'needs no network: load("tiny"), the embedded model, or load(path) of a Hugging Face folder or a '
-        "GGUF file"
-    )
+def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) -> dict[str, Any]:
+    """The keyword by which TransformerLens, or the hub, finds this checkpoint; none for the trained model."""
+    if step is None and index is None:
+        return {}
+    if not listed:
+        if index is None and name.startswith("EleutherAI/pythia"):  # a repetition: same steps, same revisions
+            return {"revision": f"step{step}"}
+        raise ValueError(
+            f'TransformerLens knows no training checkpoints of "{name}"; where the repository keeps them as '
+            'revisions, give revision="..."'
+        )
+    steps = _steps(name)
+    if index is not None:
+        if not -len(steps) <= index < len(steps):
+            raise ValueError(f'checkpoint_index must be from 0 to {len(steps) - 1} for "{name}", got {index}')
+        return {"checkpoint_value": steps[index]}
+    if step not in steps:
+        near = sorted(sorted(steps, key=lambda other: abs(other - (step or 0)))[:4])
+        raise ValueError(
+            f'"{name}" has no checkpoint of step {step}: there are {len(steps)} from {steps[0]} to {steps[-1]}, '
+            f"near it {', '.join(map(str, near))}"
+        )
+    return {"checkpoint_value": step}
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
+def _steps(name: str) -> list[int]:
+    where = "loading_from_pretrained" if has_hooked_transformer() else "tools.model_registry.checkpoints"
+    try:
+        return sorted(import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)[0])
+    except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
+        raise ValueError(
+            f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'
+        ) from error

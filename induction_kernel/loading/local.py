@@ -1,6 +1,6 @@
 """How is a Hugging Face folder or a GGUF file read? By transformers, and then into TransformerLens.
 
-Llama, Mistral and Qwen2 become a `HookedTransformer` where TransformerLens has it (see `llama`), everything
+What `families` knows becomes a `HookedTransformer` where TransformerLens has it (see `converting`), everything
 else a `TransformerBridge` around the Hugging Face model. GGUF weights are dequantised. It fetches nothing:
 see `hub`.
 """
@@ -15,7 +15,9 @@ from typing import Any
 import torch
 
 from .building import has_hooked_transformer, quietly, self_contained
-from .llama import PROCESSING, from_llama, is_plain_llama
+from .checking import check_same, short_run
+from .converting import PROCESSING, to_hooked
+from .families import hooked_settings
 
 __all__ = ["load_local"]
 
@@ -23,8 +25,10 @@ __all__ = ["load_local"]
 def load_local(
     path: Path,
     *,
-    device: str | torch.device | None = None,
+    device: str | None = None,
     dtype: torch.dtype = torch.float32,
+    n_devices: int | None = None,
+    device_map: Any = None,
     bridge: bool = False,
     n_ctx: int | None = None,
     tokenizer: Any = None,
@@ -35,36 +39,56 @@ def load_local(
 
     Raises:
         ValueError: nothing there that can be read, incomplete or damaged weights, a context length beyond the
-            model's.
+            model's, a device map for a HookedTransformer.
         TypeError: an unknown keyword, or weight processing asked of a Bridge.
         ImportError: a GGUF file without the package that reads it.
     """
     from transformers import AutoConfig
 
-    unknown = sorted(set(processing) - set(PROCESSING))
-    if unknown:
-        raise TypeError(
-            f"load() of a local model takes no {', '.join(unknown)}; it takes device, dtype, bridge, n_ctx, "
-            f"tokenizer, trust_remote_code, {', '.join(PROCESSING)}"
-        )
+    _check_processing(processing)
     # The configuration is read once and handed on: in a GGUF file that alone takes seconds.
     where = {**_where(path), "trust_remote_code": trust_remote_code}
     where["config"] = _read(path, AutoConfig.from_pretrained, **where)
     n_ctx = _context(where["config"], n_ctx)
+    settings = hooked_settings(where["config"]) if has_hooked_transformer() and not bridge else None
+    _check_options(settings is not None, processing, device_map)
     if tokenizer is None:
         tokenizer = _read_tokenizer(path, where)
-    hf_model = _read_weights(path, where, dtype)
     name = path.stem if path.is_file() else path.resolve().name
-    if has_hooked_transformer() and not bridge and is_plain_llama(hf_model.config):
-        model = from_llama(hf_model, tokenizer=tokenizer, n_ctx=n_ctx, name=name, **processing)
-        with quietly():
-            return model.to(device or _default_device(), print_details=False)
-    if any(processing.values()):
+    if settings is not None:
+        hf_model = _read_weights(path, where, dtype)
+        model = to_hooked(hf_model, settings, tokenizer=tokenizer, n_ctx=n_ctx, name=name, **processing)
+        return _placed(model, device or _default_device(), n_devices or 1)
+    plan = _plan(n_devices, device_map)
+    hf_model = _read_weights(path, where, dtype, **plan)
+    if not plan:
+        hf_model.to(device or _default_device())
+    return _as_bridge(hf_model, tokenizer, n_ctx, name)
+
+
+def _check_processing(processing: dict[str, Any]) -> None:
+    unknown = sorted(set(processing) - set(PROCESSING))
+    if unknown:
+        raise TypeError(
+            f"load() of a local model takes no {', '.join(unknown)}; it takes device, dtype, n_devices, "
+            f"device_map, bridge, n_ctx, tokenizer, trust_remote_code, {', '.join(PROCESSING)}"
+        )
+    for key, value in processing.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{key} must be True or False, got {value!r}")
+
+
+def _check_options(hooked: bool, processing: dict[str, bool], device_map: Any) -> None:
+    if hooked and device_map is not None:
+        raise ValueError(
+            "device_map is for a TransformerBridge, and this model becomes a HookedTransformer: give "
+            "bridge=True, or n_devices= instead"
+        )
+    if not hooked and any(processing.values()):
         raise TypeError(
             f"{', '.join(processing)}: only a HookedTransformer is processed on loading, and this model "
             "becomes a TransformerBridge; call its enable_compatibility_mode() instead"
         )
-    return _as_bridge(hf_model.to(device or _default_device()), tokenizer, n_ctx, name)
 
 
 def _where(path: Path) -> dict[str, Any]:
@@ -102,13 +126,14 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
         raise ValueError(f"{path} cannot be read as a language model: {first}") from error
 
 
-def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype) -> Any:
+def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     hf_model, info = _read(
         path,
         AutoModelForCausalLM.from_pretrained,
         **where,
+        **plan,
         dtype=dtype,
         attn_implementation="eager",  # other implementations never show their attention patterns
         output_loading_info=True,
@@ -145,19 +170,54 @@ def _context(config: Any, n_ctx: int | None) -> int:
     return n_ctx
 
 
+def _placed(model: Any, device: str, n_devices: int) -> Any:
+    """The HookedTransformer on its device, or spread over several by TransformerLens."""
+    with quietly():
+        if n_devices == 1:
+            return model.to(device, print_details=False)
+        model.cfg.device, model.cfg.n_devices = device, n_devices
+        model.move_model_modules_to_device()
+    return model
+
+
+def _plan(n_devices: int | None, device_map: Any) -> dict[str, Any]:
+    """How transformers is to spread the model; nothing where it goes to one device."""
+    from transformer_lens.utilities.multi_gpu import resolve_device_map
+
+    plan, memory = resolve_device_map(n_devices, device_map, None)
+    return {
+        key: value for key, value in {"device_map": plan, "max_memory": memory}.items() if value is not None
+    }
+
+
 def _as_bridge(hf_model: Any, tokenizer: Any, n_ctx: int, name: str) -> Any:
     from transformer_lens.model_bridge.sources import build_bridge_from_module
+    from transformer_lens.utilities.multi_gpu import count_unique_devices, find_embedding_device
 
-    with quietly(), torch.random.fork_rng(devices=[]):
-        model = build_bridge_from_module(
-            hf_model,
-            type(hf_model).__name__,
-            hf_config=hf_model.config,
-            tokenizer=None if tokenizer is None else self_contained(tokenizer),
-            model_name=name,
-        )
+    kind, d_vocab = type(hf_model).__name__, hf_model.get_input_embeddings().weight.shape[0]
+    wanted = short_run(hf_model, d_vocab, n_ctx, name)
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):
+            model = build_bridge_from_module(
+                hf_model,
+                kind,
+                hf_config=hf_model.config,
+                tokenizer=None if tokenizer is None else self_contained(tokenizer),
+                model_name=name,
+            )
+    except (AssertionError, AttributeError, NotImplementedError, ValueError) as error:
+        raise ValueError(
+            f"{name} cannot be a TransformerBridge: TransformerLens' adapter does not take this {kind}"
+            + (f" ({error})" if str(error) else "")
+        ) from error
+    first = find_embedding_device(hf_model)  # None where transformers did not spread it
+    if first is not None:
+        model.cfg.device, model.cfg.n_devices = str(first), count_unique_devices(hf_model)
     model.cfg.n_ctx = n_ctx  # a declaration: the Hugging Face model's own tables keep their length
-    return model.eval()
+    found = short_run(model.eval(), d_vocab, n_ctx, name)
+    remedy = f"TransformerLens' adapter does not compute what this {kind} asks for, so nothing would be right"
+    check_same(found, wanted, hf_model.dtype, f"{name} as a TransformerBridge", remedy)
+    return model
 
 
 def _default_device() -> str:

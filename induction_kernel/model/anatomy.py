@@ -69,6 +69,11 @@ class Sizes(NamedTuple):
 
 def check_model(model: Any) -> None:
     """Raise TypeError unless `model` is a TransformerLens model with attention heads."""
+    if hasattr(model, "_orig_mod"):
+        raise TypeError(
+            "wanted the model itself, got a compiled one (torch.compile), in which hooks set later are not seen: pass "
+            "compiled._orig_mod, which has the same weights"
+        )
     has_hooks = callable(getattr(model, "hooks", None)) and callable(model)
     if not has_hooks or not all(
         getattr(getattr(model, "cfg", None), key, None) for key in ("n_layers", "n_heads")
@@ -132,18 +137,23 @@ def all_modules(model: Model) -> dict[torch.nn.Module, str]:
 
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
-    """Evaluation mode without gradients inside; every module's training flag put back outside."""
+    """Evaluation mode, uncompiled, without gradients inside; every module's flags put back outside."""
     check_model(model)
     modules = all_modules(model)
     flags = [module.training for module in modules]
+    compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
     try:
         for module in modules:
             module.training = False
+        for module in compiled:
+            module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
         with torch.no_grad():
             yield
     finally:
         for module, flag in zip(modules, flags, strict=True):
             module.training = flag
+        for module, call in compiled.items():
+            module._compiled_call_impl = call
 
 
 def forward(

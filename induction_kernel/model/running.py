@@ -13,6 +13,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .anatomy import Hook, Model, describe, forward, hook_name
+from .selfcheck import self_check
 
 __all__ = ["batches", "progress_bar", "run", "stream"]
 
@@ -22,6 +23,7 @@ def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = ()) -> Tensor:
 
     The model's dtype and device; right-padded tokens need no mask under causal attention.
     """
+    self_check(model)
     return forward(model, tokens, hooks)
 
 
@@ -43,6 +45,7 @@ def stream(
     Raises:
         RuntimeError: a hook never fired.
     """
+    self_check(model)
     wanted = [(site, layer) for site, layers in sites.items() for layer in layers]
     missing = set(wanted)
     last = max((layer for _, layer in wanted), default=-1)

@@ -1,19 +1,145 @@
-"""Can what a model shows be trusted, and is it still the same model? Other people's hooks, and its parts.
+"""Can what a model shows be trusted, and is it still the same model? One check at first use, and its parts.
 
-A hook name that exists does not prove that it fires, nor that an edit there does anything.
+A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
+the pattern shows or changes something beside the computation. So before anything is read off a model, one short run
+must show that z is pattern times v in every layer, and two more that an edit of z moves the logits.
 """
 
 from __future__ import annotations
 
-from .anatomy import Model, all_modules
+from typing import Any
+from weakref import WeakKeyDictionary
 
-__all__ = ["foreign_hooks", "made_of"]
+import torch
+from torch import Tensor
+
+from .anatomy import (
+    Hook,
+    Model,
+    all_modules,
+    check_model,
+    describe,
+    forward,
+    full_precision,
+    hook_name,
+    per_query_head,
+    sizes,
+)
+
+__all__ = ["foreign_hooks", "made_of", "self_check"]
+
+_CHECKED: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_LENGTH = 6
+_SHOWN = ("pattern", "v", "z")
+
+
+def self_check(model: Model) -> None:
+    """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
+
+    While hooks of the user's own stand on the model it does not look: they may do anything, and they act.
+
+    Raises:
+        TypeError: not a TransformerLens model, or one of its modules is compiled.
+        ValueError: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
+    """
+    check_model(model)
+    parts = made_of(model)
+    if _CHECKED.get(model) == parts or foreign_hooks(model):
+        return
+    size = sizes(model)
+    tokens = torch.arange(1, min(_LENGTH, size.n_ctx) + 1)[None] * 7 % size.d_vocab
+    shown, logits = _seen(model, tokens)
+    if not bool(logits.isfinite().all()):
+        return  # NaN weights: what is measured says so
+    for layer in range(size.n_layers):
+        _check_attention(model, layer, shown)
+    for layer in {0, size.n_layers - 1}:
+        _check_acts(model, layer, tokens, logits)
+    _CHECKED[model] = parts
+
+
+def _seen(model: Model, tokens: Tensor) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
+    """(site, layer) -> activation, and the logits."""
+    shown: dict[tuple[str, int], Tensor] = {}
+
+    def keep(site: str, layer: int) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> None:
+            shown[site, layer] = full_precision(activation.detach())
+
+        return hook_name(site, layer), hook
+
+    hooks = [keep(site, layer) for layer in range(sizes(model).n_layers) for site in _SHOWN]
+    try:
+        return shown, full_precision(forward(model, tokens, hooks))
+    except (AssertionError, AttributeError, KeyError, ValueError) as error:
+        raise ValueError(
+            f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}"
+        ) from error
+
+
+def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
+    for site in _SHOWN:
+        if (site, layer) not in shown:
+            raise ValueError(
+                f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: load "
+                'the Hugging Face model with attn_implementation="eager" (ik.load does), or use a HookedTransformer'
+            )
+    pattern, v, z = (shown[site, layer] for site in _SHOWN)
+    try:
+        expected = torch.einsum(
+            "phqk,pkhd->pqhd", pattern, per_query_head(v, pattern.shape[1], 2).to(pattern)
+        )
+        apart = float((expected.to(z) - z).abs().max() / (1 + z.abs().max()))
+    except RuntimeError:  # shapes that do not go together
+        apart = float("inf")
+    if not apart <= _loose(model):
+        raise ValueError(
+            f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
+            f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
+            "would be right; use a HookedTransformer, or another version of TransformerLens"
+        )
+
+
+def _check_acts(model: Model, layer: int, tokens: Tensor, logits: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def edit(z: Tensor, hook: Any) -> Tensor:
+        noise = torch.randn(z.shape, generator=generator).to(z)
+        return z + 10 * (1 + z.abs().max()) * noise
+
+    moved = full_precision(forward(model, tokens, [(hook_name("z", layer), edit)]))
+    block: Any = model.blocks[layer]
+    if bool((moved == logits).all()) and bool(block.attn.W_O.detach().any()):
+        raise ValueError(
+            f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
+            "patched there: use a HookedTransformer, or another version of TransformerLens"
+        )
+
+
+def _named(model: Model) -> str:
+    said = describe(model)
+    return f'the {said["model_class"]} "{said["model"]}"'
+
+
+def _loose(model: Model) -> float:
+    """Rounding, with room: a Bridge may compute its softmax in float32 whatever its weights are in."""
+    return 1e-4 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
 
 
 def made_of(model: Model) -> int:
-    """Changes with the model's parts, not with its weights: they are read anew at every call."""
-    modules = [(type(module), "forward" in vars(module)) for module in all_modules(model)]
-    return hash((tuple(modules), str(model.cfg)))
+    """Changes with the model's parts, not with its weights: they are read anew at every call.
+
+    Raises:
+        TypeError: a module is compiled, which hides it from hooks.
+    """
+    modules = all_modules(model)
+    for module, name in modules.items():
+        if hasattr(module, "_orig_mod"):
+            raise TypeError(
+                f"{name or 'the model'} is compiled (torch.compile), and hooks set later are not seen in it: pass the "
+                "model with the module itself in its place, compiled._orig_mod, which has the same weights"
+            )
+    return hash((tuple((type(module), "forward" in vars(module)) for module in modules), str(model.cfg)))
 
 
 _THEIR_OWN = (
