@@ -1,7 +1,8 @@
 """How long, and with how much memory, are all heads scored? This package against `run_with_cache` and `detect_head`.
 
 Every way runs in a process of its own, in turn, several rounds; printed are ratios to `run_with_cache` (medians of
-processor time and of peak extra memory), because absolute numbers of one machine say little about another.
+processor time and of peak extra memory), because absolute numbers of one machine say little about another. Then long
+contexts: entries read row by row against whole patterns.
 Run with `python benchmarks/scorers.py`; random weights of GPT-2's shape, nothing is fetched.
 """
 
@@ -14,6 +15,7 @@ import threading
 import time
 
 CASES = {"8 prompts x 100 tokens": (12, 8, 100, 50257), "1 prompt x 2,048 tokens": (12, 1, 2048, 5000)}
+LONG = {"2,048 tokens": 2048, "4,096 tokens": 4096, "8,192 tokens": 8192}  # of a 3-layer attention-only model
 WAYS = ("run_with_cache", "run_with_cache, patterns only", "detect_head", "induction", "observe, 4 scorers")
 ROUNDS = 2
 
@@ -35,6 +37,38 @@ def main() -> None:
             apart = max(abs(a - b) for a, b in zip(runs[0]["scores"], base[0]["scores"], strict=True))
             shown = "other measure" if way == "detect_head" else f"{apart:.0e}"
             print(f"{way:32}{ratios[0]:8.2f}{ratios[1]:15.3f}{shown:>13}", flush=True)
+    long_contexts()
+
+
+def long_contexts() -> None:
+    """Whole patterns against rows, by turns; the longest by rows alone, since whole patterns need ten gigabytes."""
+    print(
+        "\n3 layers x 12 heads, attention only, d_model 768, 1 prompt (memory in MB beside the model's own)"
+    )
+    print(
+        f"{'induction':20}{'patterns / rows':>17}{'patterns MB':>13}{'rows MB':>9}{'rows s':>8}{'difference':>12}"
+    )
+    for case, length in LONG.items():
+        ways = ("induction", "induction by patterns") if length < 8192 else ("induction",)
+        found: dict[str, list[dict]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way in ways:
+                found[way].append(measured(way, (3, 1, length, 5000, 1)))
+        middle = {
+            (way, key): statistics.median(run[key] for run in runs)
+            for way, runs in found.items()
+            for key in ("seconds", "megabytes")
+        }
+        rows, whole = ways[0], ways[-1]
+        shown = [f"{middle[rows, 'megabytes']:9.0f}{middle[rows, 'seconds']:8.2f}"]
+        if rows != whole:
+            ratio = middle[whole, "seconds"] / middle[rows, "seconds"]
+            shown.insert(0, f"{ratio:17.1f}{middle[whole, 'megabytes']:13.0f}")
+            pairs = zip(found[rows][0]["scores"], found[whole][0]["scores"], strict=True)
+            shown.append(f"{max(abs(a - b) for a, b in pairs):12.0e}")
+        else:
+            shown.insert(0, f"{'':>30}")
+        print(f"{case:20}{''.join(shown)}", flush=True)
 
 
 def measured(way: str, sizes: tuple[int, ...]) -> dict:
@@ -46,13 +80,13 @@ def measured(way: str, sizes: tuple[int, ...]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def one_way(way: str, n_layers: int, n_prompts: int, length: int, d_vocab: int) -> None:
+def one_way(way: str, n_layers: int, n_prompts: int, length: int, d_vocab: int, attn_only: int = 0) -> None:
     """In its own process: score twice, and report the faster run, the peak memory beyond the model, and the scores."""
     import psutil
     import torch
 
     torch.set_num_threads(1)
-    model = random_model(n_layers, length, d_vocab)
+    model = random_model(n_layers, length, d_vocab, attn_only=bool(attn_only))
     half = torch.stack([torch.randperm(d_vocab)[: length // 2] for _ in range(n_prompts)])
     tokens = torch.cat([half, half], 1)
     score = getattr(Ways, "_".join(way.replace(",", "").split()))
@@ -77,14 +111,14 @@ def one_way(way: str, n_layers: int, n_prompts: int, length: int, d_vocab: int) 
     print(json.dumps({"seconds": min(seconds), "megabytes": megabytes, "scores": scores.flatten().tolist()}))
 
 
-def random_model(n_layers: int, length: int, d_vocab: int):
+def random_model(n_layers: int, length: int, d_vocab: int, *, attn_only: bool = False):
     import torch
     from transformer_lens import HookedTransformer, HookedTransformerConfig
 
     torch.manual_seed(0)
     config = HookedTransformerConfig(
         n_layers=n_layers, d_model=768, n_heads=12, d_head=64, d_mlp=3072, n_ctx=max(1024, length + 1), d_vocab=d_vocab,
-        act_fn="gelu_new", normalization_type="LNPre", device="cpu", seed=0,
+        act_fn="gelu_new", normalization_type="LNPre", device="cpu", seed=0, attn_only=attn_only,
     )  # fmt: skip
     return HookedTransformer(config).eval()
 
@@ -123,6 +157,13 @@ class Ways:
         import induction_kernel as ik
 
         return ik.induction(model, Ways.prompts(tokens))["score"].mean("prompt").values
+
+    @staticmethod
+    def induction_by_patterns(model, tokens):
+        from induction_kernel.scorers import reading
+
+        reading.LONG = 10**9
+        return Ways.induction(model, tokens)
 
     @staticmethod
     def observe_4_scorers(model, tokens):

@@ -1,6 +1,7 @@
 """Which entries of an attention pattern does a measurement read? Tokens and lengths -> boolean masks.
 
-Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding.
+Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding; beside it and
+one copy nothing of that size is made.
 Definitions: induction reads the token after the *latest* earlier copy of the query token, prefix matching the
 tokens after *all* earlier copies (Olsson et al. 2022, "prefix-matching score"). It reads no model.
 """
@@ -32,28 +33,28 @@ def after_latest_copy(tokens: Tokens, lengths: Lengths) -> Mask:
     Returns:
         bool `[prompt, query, key]`.
     """
-    copies = earlier_copies(tokens, lengths)
-    latest = copies & (copies.flip(-1).cumsum(-1) == 1).flip(-1)
-    return _next_key(latest)
+    latest = _latest_copy(tokens)
+    prompt, query = ((latest >= 0) & _real(tokens, lengths)).nonzero(as_tuple=True)
+    mask = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool, device=tokens.device)
+    mask[prompt, query, latest[prompt, query] + 1] = True
+    return mask
 
 
 def after_all_copies(tokens: Tokens, lengths: Lengths) -> Mask:
     """True at (i, j + 1) for every j < i with the token of i; `[prompt, query, key]`."""
-    return _next_key(earlier_copies(tokens, lengths))
+    copies = earlier_copies(tokens, lengths)
+    return torch.nn.functional.pad(copies, (1, 0))[..., :-1]  # causal because every copy is strictly earlier
 
 
 def earlier_copies(tokens: Tokens, lengths: Lengths) -> Mask:
     """True at (i, j) for every j < i with the token of i; `[prompt, query, key]`."""
-    n = tokens.shape[1]
-    before = torch.ones(n, n, dtype=torch.bool, device=tokens.device).tril(-1)
-    return (tokens[:, :, None] == tokens[:, None, :]) & before & _real(tokens, lengths)
+    same = (tokens[:, :, None] == tokens[:, None, :]).tril_(-1)
+    return same.logical_and_(_real(tokens, lengths)[:, :, None])
 
 
 def previous_key(tokens: Tokens, lengths: Lengths) -> Mask:
     """True at (i, i - 1); `[prompt, query, key]`."""
-    n = tokens.shape[1]
-    lag = torch.eye(n, dtype=torch.bool, device=tokens.device).roll(-1, dims=1).tril(-1)
-    return lag & _real(tokens, lengths)
+    return _at_lag(torch.ones_like(lengths), tokens, lengths)
 
 
 def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:
@@ -62,20 +63,27 @@ def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:
     On `[BOS, r, r]` this is the diagonal at offset `1 - len(r)` of widely used demonstrations: two entries
     too many. A prompt without copies has none.
     """
-    copies = earlier_copies(tokens, lengths)
-    n = tokens.shape[1]
-    lags = torch.arange(n, device=tokens.device)[:, None] - torch.arange(n, device=tokens.device)
-    period = torch.where(copies, lags, n).amin((1, 2))
-    diagonal = (lags == period[:, None, None] - 1) & (period < n)[:, None, None]
-    return diagonal & _real(tokens, lengths)
+    latest, n = _latest_copy(tokens), tokens.shape[1]
+    lags = torch.arange(n, device=tokens.device) - latest
+    period = torch.where((latest >= 0) & _real(tokens, lengths), lags, n + 1).amin(1)
+    return _at_lag(period - 1, tokens, lengths)
 
 
-def _next_key(mask: Mask) -> Mask:
-    """The mask moved on by one key; causal because every copy is strictly earlier."""
-    return torch.nn.functional.pad(mask, (1, 0))[..., :-1]
+def _latest_copy(tokens: Tokens) -> Tokens:
+    """`[prompt, position]`: the latest earlier position with the same token, -1 where there is none."""
+    order = tokens.argsort(dim=1, stable=True)
+    ordered = tokens.gather(1, order)
+    earlier = torch.where(ordered[:, 1:] == ordered[:, :-1], order[:, :-1], -1)
+    return torch.full_like(order, -1).scatter_(1, order[:, 1:], earlier)
 
 
-def _real(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True where neither query nor key is padding: `[prompt, query, key]`."""
-    real = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
-    return real[:, :, None] & real[:, None, :]
+def _at_lag(lag: Lengths, tokens: Tokens, lengths: Lengths) -> Mask:
+    """True at (i, i - lag), one lag >= 0 a prompt."""
+    place = torch.arange(tokens.shape[1], device=tokens.device)
+    there = place[:, None] == (place + lag[:, None].to(place))[:, None, :]
+    return there.logical_and_(_real(tokens, lengths)[:, :, None])
+
+
+def _real(tokens: Tokens, lengths: Lengths) -> Bool[Tensor, "prompt position"]:
+    """True where a position is no padding; a key before a real query is none."""
+    return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

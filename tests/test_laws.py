@@ -9,6 +9,7 @@ from zoo import BASE, fresh, tiny
 
 import induction_kernel as ik
 from induction_kernel.prompts import concat, random_tokens
+from induction_kernel.scorers.reading import Reads
 
 ARCHITECTURES = ("attention-only", "GPT-2", "Llama")
 SCORERS = {
@@ -242,7 +243,11 @@ def test_the_model_is_given_back_as_it_was(model, prompts, error):
         return torch.ones(len(tokens), tokens.shape[1], tokens.shape[1], dtype=torch.bool).tril()
 
     scorer = ik.AttentionScorer("fails", failing_mask)
-    object.__setattr__(scorer, "readings", lambda prompts: {"score": fails}) if error else None
+
+    def failing_reads(prompts):
+        return Reads(scorer.entries(prompts), {"score": fails})
+
+    object.__setattr__(scorer, "reads", failing_reads) if error else None
     calls = [
         lambda: scorer(model, prompts),
         lambda: ik.ablate(model, prompts, "L1H1", metric=fails),

@@ -46,7 +46,8 @@ from ..model import (
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks, at_positions
 from ..replay.capture import tapped_run
-from ..replay.decoder import Decoder, supports
+from ..replay.decoder import Decoder
+from ..replay.layers import looseness, supports
 from .edits import HEAD_SITES, Edit, FromRun, Mean, New, Resample
 from .plan import Cell, Plan, passes, planned, tokens_at_once
 from .together import Lane, Together, found_in, tap
@@ -340,7 +341,7 @@ def _is_causal(model: Model) -> bool:
         tokens = torch.arange(2 * min(7, size.n_ctx)).view(2, -1) % size.d_vocab
         tokens[1, :-1] = tokens[0, :-1]
         a, b = full_precision(run(model, tokens))[:, :-1]
-        known[key] = bool(((a - b).abs() <= _looseness(model) * (1 + a.abs())).all())
+        known[key] = bool(((a - b).abs() <= looseness(model) * (1 + a.abs())).all())
     return known[key]
 
 
@@ -355,14 +356,9 @@ def _right_here(job: Job, lane: type[Lane] | None) -> type[Lane] | None:
     stream(job.model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
     for each in (lane, Blocks) if lane is Decoder else (lane,):
         apart = (each(job.model, tokens).final - seen[0]).abs()
-        if bool((apart <= _looseness(job.model) * (1 + seen[0].abs().max())).all()):
+        if bool((apart <= looseness(job.model) * (1 + seen[0].abs().max())).all()):
             return each
     return None
-
-
-def _looseness(model: Model) -> float:
-    """How far apart two ways of computing the same may be, relative to the largest number: rounding, with room."""
-    return {torch.float64: 1e-6, torch.float32: 1e-4}.get(model.W_U.dtype, 0.02)
 
 
 def _untouched(lane: Lane, wanted: Reading) -> Tensor:
@@ -384,7 +380,7 @@ def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
         [Cell({middle: heads}, length // 2)],
     ]  # two widen a batch
 
-    loose = _looseness(model)
+    loose = looseness(model)
     try:
         for cells in groups:
             whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))

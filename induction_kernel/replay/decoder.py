@@ -1,9 +1,7 @@
 """How is one layer done again on part of its positions? The standard decoder block, from live parameters.
 
-For pre-norm HookedTransformers: attention and MLP in series or parallel, or attention alone; learned or rotary
-positions; LayerNorm or RMS; any MLP; multi-head, multi-query and grouped-query attention. Only positions at or after
-an edit run again, against the keys and values of the untouched run before them. No copy of the weights is kept.
-What it does not know (`supports`) is for `blocks`.
+Only positions at or after an edit run again, against the keys and values of the untouched run before them. What a
+layer computes, and of which models, says `layers`.
 """
 
 from __future__ import annotations
@@ -11,37 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..model import Model, full_precision, per_query_head, stream
 from .blocks import at_positions
 from .capture import Taps, attended
+from .layers import Layers, tapped
 
-__all__ = ["Decoder", "supports"]
-
-
-def supports(model: Model) -> bool:
-    """Whether this is a model whose blocks `Decoder` computes; a self-check follows before it is trusted."""
-    cfg: Any = model.cfg
-    norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
-    absent = (
-        "use_local_attn", "use_attention_sinks", "use_qk_norm", "use_normalization_before_and_after",
-        "use_logn_attn", "use_dynamic_ntk_rope", "ungroup_grouped_query_attention",
-        "load_in_4bit", "num_experts", "clip_qkv",
-    )  # fmt: skip
-    return (
-        "HookedTransformer" in {base.__name__ for base in type(model).__mro__}
-        and cfg.normalization_type in norms
-        and cfg.positional_embedding_type in positions
-        and cfg.attention_dir == "causal"
-        and not any(getattr(cfg, key, None) for key in absent)
-        and not (getattr(cfg, "attn_scores_soft_cap", -1.0) or 0.0) > 0
-        and not str(cfg.original_architecture).startswith("Olmo")
-    )
+__all__ = ["Decoder"]
 
 
-class Decoder:
+class Decoder(Layers):
     """Layers of one batch of prompts, done again from the model's parameters.
 
     Attributes:
@@ -55,16 +33,13 @@ class Decoder:
     saves_positions = True
 
     def __init__(self, model: Model, tokens: Tensor) -> None:
-        self.model: Any = model
-        self.cfg: Any = model.cfg
-        self.n_layers: int = model.cfg.n_layers
-        self.serial: bool = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
-        self.clean: list[dict[str, Tensor]] = []
         first: list[Tensor] = []
         stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
-        resid, self.length = first[0], tokens.shape[1]
+        resid = first[0]
+        super().__init__(model, tokens.shape[1])
+        self.clean: list[dict[str, Tensor]] = []
         for layer in range(self.cfg.n_layers):
-            resid = resid.to(model.blocks[layer].attn.W_O.device)  # layers may be on several devices
+            resid = resid.to(self._device(layer))
             kept = {"resid_pre": resid}
             q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
             kept["q"] = q
@@ -157,14 +132,14 @@ class Decoder:
             else:
                 prompt = torch.arange(len(whole), device=whole.device)[:, None]
                 pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
-            pattern = _tapped(taps, "pattern", pattern)
+            pattern = tapped(taps, "pattern", pattern)
             if "log_pattern" in taps:  # what is knocked out leaves the rest whole, however little it was
                 scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
                 pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
             v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
             z = attended(pattern, v).flatten(0, 1)
-        z = _tapped(taps, "z", z.unflatten(0, (cells, -1)))
-        attn_out = _tapped(taps, "attn_out", self._written(layer, z))
+        z = tapped(taps, "z", z.unflatten(0, (cells, -1)))
+        attn_out = tapped(taps, "attn_out", self._written(layer, z))
         return self._rest(layer, entering, attn_out, taps)
 
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
@@ -295,14 +270,6 @@ class Decoder:
         share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
         return before + share * (v1 - before)
 
-    def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
-        if self.cfg.attn_only:
-            return entering + attn_out
-        if self.serial:
-            mid = _tapped(taps, "resid_mid", entering + attn_out)
-            return mid + _tapped(taps, "mlp_out", self._mlp(layer, mid))
-        return entering + attn_out + _tapped(taps, "mlp_out", self._mlp(layer, entering))
-
     def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
         """One changed position and the untouched ones after it."""
         after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
@@ -313,112 +280,5 @@ class Decoder:
         before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
         return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)
 
-    def _qkv(
-        self, layer: int, rows: Tensor, start: int, entering: Tensor | None = None, queries: Tensor | None = None,
-        taps: Taps | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries at `queries` alone."""
-        block: Any = self.model.blocks[layer]
-        taps = taps or {}
-        lead = rows.shape[:-2]
-        normed = self._norm(block.ln1, rows)
-        fewer = entering is not None and entering is not rows
-        asking = self._norm(block.ln1, entering) if fewer else normed  # pyright: ignore[reportArgumentType]  # is one
-        found = []
-        for key, source in (("q", asking), ("k", normed), ("v", normed)):
-            weights, bias = _weights(block.attn, f"W_{key.upper()}"), _weights(block.attn, f"b_{key.upper()}")
-            flat = source.reshape(-1, source.shape[-1])
-            out = torch.addmm(bias.flatten(), flat, weights.transpose(0, 1).flatten(1))
-            found.append(_tapped(taps, key, out.view(*source.shape[:-1], *weights.shape[::2])))
-        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
-        if self.cfg.positional_embedding_type == "rotary":
-            q = self._rotated(block.attn, q, start, queries if fewer else None)
-            k = block.attn.apply_rotary(k, start)
-        return q, k, v
-
-    def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
-        if queries is None:
-            return attention.apply_rotary(q, start)
-        turned = torch.empty_like(q)  # a position at a time: those read are few
-        of_row = queries.repeat(len(q) // len(queries), 1)
-        for position in queries.unique().tolist():
-            here = of_row == position
-            turned[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
-        return turned
-
-    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
-        """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the positions asked from."""
-        scale = 1 / float(self.model.blocks[layer].attn.attn_scale)
-        q, k, v = (per_query_head(each, self.cfg.n_heads, 2).transpose(1, 2) for each in (q, k, v))
-        if q.shape[2] == k.shape[2]:
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
-        seen = self._seen(queries, len(q), k.shape[2])
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
-
-    def _queries(self, layer: int, start: int = 0) -> Tensor:
-        """`[1, position]`: positions from `start` on, where the layer is."""
-        return torch.arange(start, self.length, device=self.model.blocks[layer].attn.W_O.device)[None]
-
-    def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
-        seen = torch.arange(keys, device=queries.device) <= queries[..., None]
-        return seen[:, None] if len(seen) == 1 else seen.repeat(rows // len(seen), 1, 1)[:, None]
-
-    def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
-        """`[row, head, query, key]`."""
-        return self._scores(layer, q, k, queries).softmax(-1)
-
-    def _scores(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
-        k = per_query_head(k, self.cfg.n_heads, 2)
-        scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / float(self.model.blocks[layer].attn.attn_scale)
-        return scores.masked_fill(~self._seen(queries, len(q), k.shape[1]), -torch.inf)
-
-    def _written(self, layer: int, z: Tensor) -> Tensor:
-        attention: Any = self.model.blocks[layer].attn
-        flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
-        out = torch.addmm(attention.b_O, flat, attention.W_O.flatten(0, 1))
-        return out.view(*z.shape[:-2], -1)
-
-    def _mlp(self, layer: int, resid: Tensor) -> Tensor:
-        block: Any = self.model.blocks[layer]
-        normed, mlp = self._norm(block.ln2, resid).reshape(-1, resid.shape[-1]), block.mlp
-        plain = (
-            type(mlp).__name__ == "MLP"
-            and self.cfg.act_fn in _ACTIVATIONS
-            and not self.cfg.is_layer_norm_activation()
-        )
-        if not plain:
-            return mlp(normed[None])[0].view(resid.shape)
-        hidden = torch.addmm(mlp.b_in, normed, mlp.W_in)
-        return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
-
-    def _norm(self, norm: Any, resid: Tensor) -> Tensor:
-        if norm is None:  # a model without norms has no final one
-            return resid
-        kind, shape = type(norm).__name__, resid.shape[-1:]
-        exact = resid.dtype in (torch.float32, torch.float64)
-        if kind in ("LayerNorm", "LayerNormPre") and exact:
-            return F.layer_norm(
-                resid, shape, getattr(norm, "w", None), getattr(norm, "b", None), float(norm.eps)
-            )
-        if kind in ("RMSNorm", "RMSNormPre") and exact:
-            return F.rms_norm(resid, shape, getattr(norm, "w", None), float(norm.eps))
-        return norm(resid.flatten(0, -3)).view(resid.shape)
-
 
 _BLOCK = (512, 2048)  # rows and words unembedded at once: they stay in cache
-
-_ACTIVATIONS = {
-    "relu": F.relu,
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_new": lambda hidden: F.gelu(hidden, approximate="tanh"),
-}
-
-
-def _tapped(taps: Taps, site: str, activation: Tensor) -> Tensor:
-    return taps[site](activation) if site in taps else activation
-
-
-def _weights(attention: Any, name: str) -> Tensor:
-    """Weights of key/value heads as they are: grouped-query attention keeps them behind an underscore."""
-    return getattr(attention, f"_{name}" if hasattr(attention, f"_{name}") else name)

@@ -14,10 +14,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model import Model, batches, describe, progress_bar, sizes, stream
+from ..model import Model, batches, describe, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts, word_episodes
 from .masked import AttentionScorer
-from .streaming import Reading, averaged, chosen_layers, taken
+from .reading import Entries, Reads, cost_of, lane_of, read_entries
+from .streaming import averaged, chosen_layers
 
 __all__ = ["LabelAttention", "demonstration_weights", "label_attention"]
 
@@ -58,19 +59,17 @@ def demonstration_weights(
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
     _check_pooling(pooling)
     weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
-    length = ready.tokens.shape[1]
-    parts = batches(
-        len(ready), length, batch_size=batch_size, cost=max(length * size.n_heads, 8 * size.d_model)
-    )
+    length, lane = ready.tokens.shape[1], lane_of(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
             batch = ready[rows]
 
-            def read(_: str, layer: int, pattern: Tensor, rows: slice = rows, batch: Prompts = batch) -> None:
-                weight[rows, wanted.index(layer)] = pooled(pattern, batch, pooling).transpose(1, 2).numpy()
+            def read(layer: int, values: Tensor, _: bool, rows: slice = rows, batch: Prompts = batch) -> None:
+                weight[rows, wanted.index(layer)] = pooled(values, batch, pooling).transpose(1, 2).numpy()
                 bar.update()
 
-            stream(model, batch.tokens, read, {"pattern": set(wanted)})
+            read_entries(model, batch, entries_of(batch, pooling), wanted, read, lane=lane)
     return xr.Dataset(
         {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
         coords={
@@ -83,6 +82,7 @@ def demonstration_weights(
             "method": "demonstration_weights",
             "pooling": pooling,
             "unit": "probability",
+            "lane": lane,
             **describe(model),
         },
     )
@@ -98,13 +98,11 @@ def demonstrations_of(prompts: Prompts) -> Demonstrations:
 
 
 def pooled(
-    pattern: Float[Tensor, "prompt head query key"], prompts: Prompts, pooling: str
+    values: Float[Tensor, "entry head"], prompts: Prompts, pooling: str
 ) -> Float[Tensor, "prompt demonstration head"]:
-    """Weights `[prompt, demonstration, head]` off one layer's pattern; NaN where there is no demonstration."""
+    """Weights `[prompt, demonstration, head]` of the values at `entries_of`; NaN where there is no demonstration."""
     found = demonstrations_of(prompts)
-    prompt, slot, key = _tokens_of(found, pooling, pattern.shape[-1])
-    query = (prompts.lengths - 1)[prompt]
-    values = taken(pattern, prompt, query, key)
+    prompt, slot, _ = _tokens_of(found, pooling, prompts.tokens.shape[1])
     out = torch.full((*found.mask.shape, values.shape[1]), torch.nan, dtype=values.dtype)
     out[found.mask] = 0.0
     flat = out.view(-1, values.shape[1])
@@ -112,6 +110,12 @@ def pooled(
     index = (prompt * found.mask.shape[1] + slot)[:, None].expand_as(values)
     flat.scatter_reduce_(0, index, values, reduce, include_self=False)
     return out
+
+
+def entries_of(prompts: Prompts, pooling: str) -> Entries:
+    """The last token's attention to what is pooled."""
+    prompt, _, key = _tokens_of(demonstrations_of(prompts), pooling, prompts.tokens.shape[1])
+    return Entries(prompt, (prompts.lengths - 1)[prompt], key)
 
 
 def _tokens_of(found: Demonstrations, pooling: str, length: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,33 +150,33 @@ class LabelAttention(AttentionScorer):
         _check_pooling(pooling)
         return replace(self, pooling=pooling)(model, prompts, **options)
 
-    def entries(self, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+    def entries(self, prompts: Prompts) -> Entries:
         """Prompt, query and key index `[entry]` of everything that is read."""
-        prompt, _, key = _tokens_of(demonstrations_of(prompts), self.pooling, prompts.tokens.shape[1])
-        return prompt, (prompts.lengths - 1)[prompt], key
+        return entries_of(prompts, self.pooling)
 
-    def readings(self, prompts: Prompts) -> dict[str, Reading]:
-        """What is read off a pattern of these prompts, by variable name."""
+    def reads(self, prompts: Prompts) -> Reads:
+        """What is read of the patterns of these prompts, and the variables made of it."""
         found = demonstrations_of(prompts)
 
-        def score(pattern: Tensor) -> Tensor:
-            return pooled(pattern, prompts, self.pooling).nansum(1).double()
+        def score(values: Tensor) -> Tensor:
+            return pooled(values, prompts, self.pooling).nansum(1).double()
 
         same = found.mask & (found.classes == found.target[:, None])
 
         unknown = (found.target < 0)[:, None]
 
-        def right(pattern: Tensor) -> Tensor:
-            weights = pooled(pattern, prompts, self.pooling).masked_fill(~same[..., None], 0.0)
+        def right(values: Tensor) -> Tensor:
+            weights = pooled(values, prompts, self.pooling).masked_fill(~same[..., None], 0.0)
             return weights.nansum(1).double().masked_fill(unknown, torch.nan)
 
-        def permuted(pattern: Tensor) -> Tensor:
+        def permuted(values: Tensor) -> Tensor:
             share = (same.sum(1) / found.mask.sum(1))[:, None].double()
-            return (score(pattern) * share).masked_fill(unknown, torch.nan)
+            return (score(values) * share).masked_fill(unknown, torch.nan)
 
-        if bool(unknown.all()):
-            return {"score": score}
-        return {"score": score, "right": right, "right_control": permuted}
+        made = {"score": score}
+        if not bool(unknown.all()):
+            made |= {"right": right, "right_control": permuted}
+        return Reads(self.entries(prompts), made)
 
     def chance(self, prompts: Prompts) -> Tensor:
         """`[prompt]`: the score of uniform attention over the past."""

@@ -15,9 +15,12 @@ from torch import Tensor
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..prompts.repeats import default_bos
-from .streaming import Board, Reading, averaged, observed, taken
+from .reading import Entries, Reads
+from .streaming import Board, averaged, observed
 
 __all__ = ["AttentionScorer", "observe"]
+
+_MASKED = 2**26  # entries of masks alive at once
 
 
 def _default_prompts(model: Model) -> Prompts:
@@ -30,8 +33,9 @@ class AttentionScorer:
 
     The score of a prompt is, averaged over its scored queries that have an entry in the mask, the attention
     summed over these entries: a probability in [0, 1]. `chance` is what uniform attention over the past
-    gives (all of the past, also where layers see only a window of it). Where the prompts bring a matched control, `control` is the same mask read on the control's
-    patterns: `score - control` is zero for a head that looks at positions alone.
+    gives (all of the past, also where layers see only a window of it). Where the prompts bring a matched control,
+    `control` is the same mask read on the control's patterns: `score - control` is zero for a head that looks at
+    positions alone.
 
     Attributes:
         name: as the result's `method`.
@@ -87,7 +91,8 @@ class AttentionScorer:
 
         Returns:
             Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise where there is one,
-            `chance[prompt]`.
+            `chance[prompt]`. Attribute `lane`: read off the model's "patterns", or, in long prompts, as "entries",
+            in memory that grows with the length.
 
         Raises:
             ValueError: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
@@ -101,12 +106,25 @@ class AttentionScorer:
         check_model(model)
         return self.prompts(model) if prompts is None else as_prompts(model, prompts)
 
-    def entries(self, prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
-        """Prompt, query and key index `[entry]` of everything that is read.
+    def entries(self, prompts: Prompts) -> Entries:
+        """Prompt, query and key index `[entry]` of everything that is read, in this order.
 
         Raises:
             ValueError: a mask of another shape, or a prompt without an entry.
         """
+        n, length = prompts.tokens.shape
+        at_once = max(1, _MASKED // length**2)
+        found = [self._entries(prompts[begin : begin + at_once], begin) for begin in range(0, n, at_once)]
+        entries = Entries(*(torch.cat(indices) for indices in zip(*found, strict=True)))
+        without = sorted(set(range(n)) - set(entries.prompt.unique().tolist()))
+        if without:
+            raise ValueError(
+                f"{self.name} has nothing to read in prompt {without[0]} ({len(without)} of {n} prompts): "
+                "no scored query has an entry in its mask; pass prompts that have, e.g. repeated_tokens(model)"
+            )
+        return entries
+
+    def _entries(self, prompts: Prompts, begin: int) -> Entries:
         tokens, lengths = prompts.tokens, prompts.lengths
         mask = self.mask(tokens, lengths)
         wanted = (*tokens.shape, tokens.shape[1])
@@ -121,36 +139,28 @@ class AttentionScorer:
         if self.skip_first and prompts.bos:
             queries = queries & (torch.arange(tokens.shape[1]) != 1)
         prompt, query, key = (mask & queries[:, :, None]).nonzero(as_tuple=True)
-        without = sorted(set(range(len(prompts))) - set(prompt.tolist()))
-        if without:
-            raise ValueError(
-                f"{self.name} has nothing to read in prompt {without[0]} ({len(without)} of {len(prompts)} prompts): "
-                "no scored query has an entry in its mask; pass prompts that have, e.g. repeated_tokens(model)"
-            )
-        return prompt, query, key
+        return Entries(prompt + begin, query, key)
 
-    def readings(self, prompts: Prompts) -> dict[str, Reading]:
-        """What is read off a pattern of these prompts, by variable name."""
-        prompt, query, key = self.entries(prompts)
-        weight = 1.0 / self._queries(prompts, prompt, query)
+    def reads(self, prompts: Prompts) -> Reads:
+        """What is read of the patterns of these prompts, and the variables made of it."""
+        entries = self.entries(prompts)
+        weight = 1.0 / self._queries(prompts, entries)
 
-        def score(pattern: Tensor) -> Tensor:
-            return averaged(taken(pattern, prompt, query, key), prompt, weight, len(prompts))
+        def score(values: Tensor) -> Tensor:
+            return averaged(values, entries.prompt, weight, len(prompts))
 
-        return {"score": score}
+        return Reads(entries, {"score": score})
 
     def chance(self, prompts: Prompts) -> Tensor:
         """`[prompt]`: the score of uniform attention over the past."""
-        prompt, query, _ = self.entries(prompts)
-        uniform = 1.0 / (query.double() + 1)
-        return averaged(uniform[:, None], prompt, 1.0 / self._queries(prompts, prompt, query), len(prompts))[
-            :, 0
-        ]
+        entries = self.entries(prompts)
+        uniform, weight = 1.0 / (entries.query.double() + 1), 1.0 / self._queries(prompts, entries)
+        return averaged(uniform[:, None], entries.prompt, weight, len(prompts))[:, 0]
 
-    def _queries(self, prompts: Prompts, prompt: Tensor, query: Tensor) -> Tensor:
+    def _queries(self, prompts: Prompts, entries: Entries) -> Tensor:
         """`[prompt]`: how many queries count."""
         counted = torch.zeros(len(prompts), prompts.tokens.shape[1], dtype=torch.bool)
-        counted[prompt, query] = True
+        counted[entries.prompt, entries.query] = True
         return counted.sum(1).double()
 
     def from_cache(self, cache: Any, prompts: Any) -> xr.Dataset:
@@ -178,11 +188,10 @@ class AttentionScorer:
         """
         ready = self.ready(model, prompts)
         board = Board(model, ready, [self])
-        rows = slice(0, len(ready))
-        readings = board.readings(rows)
+        (part,) = board.parts(slice(0, len(ready)), ["score"])
 
         def hook_of(layer: int) -> Callable[..., None]:
-            return lambda pattern, hook: board.read("pattern", layer, pattern, rows=rows, readings=readings)
+            return lambda pattern, hook: board.read(part, layer, pattern)
 
         def result() -> xr.Dataset:
             if board.seen != set(board.layers):

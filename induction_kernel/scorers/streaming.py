@@ -1,12 +1,11 @@
-"""How are many heads scored in one pass? Patterns are reduced inside their hooks, one layer alive at a time.
+"""How are many heads scored in one pass? What is read of a layer's patterns is reduced before the next comes.
 
 The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
-entries of a pattern count is the scorer's business (`masked`, `labels`).
+entries of a pattern count is the scorer's business (`masked`, `labels`); how they are read, `reading`'s.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -28,17 +27,15 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts
+from .reading import Entries, Reads, attends, cost_of, entries_in, lane_of, read_entries, taken
 
-__all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed", "patterns", "taken"]
+__all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed", "patterns"]
 
 Index = Int[Tensor, " entry"]
 
-Reading = Callable[[Tensor], Tensor]
-"""A pattern `[prompt, head, query, key]` -> `[prompt, head]`."""
-
 
 class Scorer(Protocol):
-    """What is streamed: named readings of a pattern, with their chance."""
+    """What is streamed: entries of patterns and what is made of them, with the chance."""
 
     @property
     def name(self) -> str: ...
@@ -51,7 +48,7 @@ class Scorer(Protocol):
     @property
     def tested(self) -> bool: ...
 
-    def readings(self, prompts: Prompts) -> dict[str, Reading]: ...
+    def reads(self, prompts: Prompts) -> Reads: ...
     def chance(self, prompts: Prompts) -> Tensor: ...
 
 
@@ -65,21 +62,33 @@ def observed(
     progress: bool = True,
 ) -> xr.Dataset:
     """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
-    size, length = sizes(model), prompts.tokens.shape[1]
-    board = Board(model, prompts, scorers, layers)
-    parts = batches(
-        len(prompts), length, batch_size=batch_size, cost=max(length * size.n_heads, 8 * size.d_model)
-    )
+    board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
+    lane = lane_of(model, prompts, board.layers)
+    parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, lane, length))
     runs = [("score", prompts.tokens)]
     if prompts.control is not None and any(scorer.matched for scorer in scorers):
         runs.append(("control", prompts.control))
     with progress_bar(len(parts) * len(runs) * len(board.layers), progress=progress) as bar:
         for rows in parts:
-            readings = board.readings(rows)
-            for variable, tokens in runs:
-                read = partial(board.read, rows=rows, readings=readings, variable=variable, done=bar.update)
-                stream(model, tokens[rows], read, {"pattern": set(board.layers)})
-    return board.dataset()
+            for part, (_, tokens) in zip(board.parts(rows, [name for name, _ in runs]), runs, strict=True):
+
+                def put(layer: int, values: Tensor, sound: bool, part: Part = part) -> None:
+                    board.put(part, layer, values, sound=sound)
+                    bar.update()
+
+                read_entries(
+                    model, prompts[rows], part.entries, board.layers, put, lane=lane, tokens=tokens[rows]
+                )
+    return board.dataset(lane)
+
+
+class Part(NamedTuple):
+    """What one pass over some prompts reads, for which scorers."""
+
+    rows: slice
+    entries: Entries
+    counts: list[int]  # entries of each scorer
+    made: list[tuple[int, dict[str, Any]]]  # scorer -> variables, as in `Reads`
 
 
 class Board:
@@ -97,45 +106,35 @@ class Board:
         self.seen: set[int] = set()
         self.broken: set[int] = set()
 
-    def readings(self, rows: slice) -> list[dict[str, Reading]]:
-        """What each scorer reads off the patterns of these prompts."""
-        batch = self.prompts[rows]
-        return [scorer.readings(batch) for scorer in self.scorers]
+    def parts(self, rows: slice, runs: Sequence[str]) -> list[Part]:
+        """What is read in a pass over these prompts ("score"), or over their matched control ("control")."""
+        reads, parts = [scorer.reads(self.prompts[rows]) for scorer in self.scorers], []
+        for run in runs:
+            at = [i for i, scorer in enumerate(self.scorers) if run == "score" or scorer.matched]
+            entries, counts = entries_in([reads[i] for i in at])
+            made = [(i, dict(reads[i].made) if run == "score" else {run: reads[i].made["score"]}) for i in at]
+            parts.append(Part(rows, entries, counts, made))
+        return parts
 
-    def read(
-        self,
-        site: str,
-        layer: int,
-        pattern: Tensor,
-        *,
-        rows: slice,
-        readings: list[dict[str, Reading]],
-        variable: str = "score",
-        done: Callable[[], Any] = lambda: None,
-    ) -> None:
-        """Reduce one layer's pattern of some prompts ("score"), or of their matched control ("control")."""
-        for i, (scorer, named) in enumerate(zip(self.scorers, readings, strict=True)):
-            if variable == "control":
-                named = {"control": named["score"]} if scorer.matched else {}
-            for name, reading in named.items():
-                at = (i, rows, self.layers.index(layer))
-                self._variable(name)[at] = reading(pattern).numpy()
+    def read(self, part: Part, layer: int, pattern: Tensor) -> None:
+        """Reduce one layer's pattern of some prompts."""
+        sound = attends(pattern, self.prompts.lengths[part.rows])
+        self.put(part, layer, taken(pattern, part.entries), sound=sound)
+
+    def put(self, part: Part, layer: int, values: Tensor, *, sound: bool) -> None:
+        """Reduce one layer's values `[entry, head]` of some prompts."""
+        for (i, made), of_scorer in zip(part.made, values.split(part.counts), strict=True):
+            for name, make in made.items():
+                self._variable(name)[i, part.rows, self.layers.index(layer)] = make(of_scorer).numpy()
         self.seen.add(layer)
-        if not self._attends(pattern, rows):
+        if not sound:
             self.broken.add(layer)
-        done()
 
     def _variable(self, name: str) -> np.ndarray:
         shape = (len(self.scorers), len(self.prompts), len(self.layers), sizes(self.model).n_heads)
         return self.variables.setdefault(name, np.full(shape, np.nan))
 
-    def _attends(self, pattern: Tensor, rows: slice) -> bool:
-        """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0."""
-        last = self.prompts.lengths[rows].to(pattern.device) - 1
-        mass = pattern.detach()[torch.arange(len(last), device=last.device), :, last].sum(-1)
-        return bool((mass > 0).all())
-
-    def dataset(self) -> xr.Dataset:
+    def dataset(self, lane: str = "patterns") -> xr.Dataset:
         """Everything read, labelled; dimension `scorer` first.
 
         Raises:
@@ -146,17 +145,8 @@ class Board:
                 f"the attention patterns of layer {min(self.broken)} are not finite: "
                 "look for NaN or infinite weights (or overflow in float16) in the model"
             )
-        return labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
-
-
-def taken(pattern: Tensor, prompt: Index, query: Index, key: Index) -> Float[Tensor, "entry head"]:
-    """`[entry, head]` in float32 or better, on the CPU."""
-    if pattern.ndim != 4 or pattern.shape[0] <= int(prompt.max()) or pattern.shape[2] <= int(query.max()):
-        raise ValueError(
-            f"wanted patterns [prompt, head, query, key] of these prompts, got {list(pattern.shape)}"
-        )
-    at = [index.to(pattern.device) for index in (prompt, query, key)]
-    return full_precision(pattern.detach()[at[0], :, at[1], at[2]].cpu())
+        out = labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
+        return out.assign_attrs(lane=lane)
 
 
 def averaged(

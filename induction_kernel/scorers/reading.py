@@ -1,0 +1,111 @@
+"""How are entries of attention patterns read? Off the model's own patterns or, in long prompts, row by row.
+
+The model's own patterns are had inside their hooks, one layer alive at a time: memory grows with the square of the
+length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 300 tokens on, where the
+model is a HookedTransformer of standard blocks. Which entries, and what is made of them, say `masked` and `labels`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..model import Model, full_precision, sizes, stream
+from ..prompts import Prompts
+from ..replay.rows import Entries, entry_values, has_rows
+
+__all__ = ["Entries", "Reads", "attends", "cost_of", "entries_in", "lane_of", "read_entries", "taken"]
+
+LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What is read of the patterns of some prompts.
+
+    Attributes:
+        entries: which entries.
+        made: by variable, `[prompt, head]` of their values `[entry, head]`.
+    """
+
+    entries: Entries
+    made: Mapping[str, Callable[[Tensor], Tensor]]
+
+
+def lane_of(model: Model, prompts: Prompts, layers: Sequence[int]) -> str:
+    """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns"."""
+    longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
+    return "entries" if len(longest) >= LONG and has_rows(model, longest, layers) else "patterns"
+
+
+def cost_of(model: Model, lane: str, length: int) -> int:
+    """Numbers a position that are alive at once: what `batches` asks for."""
+    size = sizes(model)
+    return max(length * size.n_heads if lane == "patterns" else 0, 8 * size.d_model)
+
+
+def read_entries(
+    model: Model,
+    prompts: Prompts,
+    entries: Entries,
+    layers: Sequence[int],
+    read: Callable[[int, Tensor, bool], None],
+    *,
+    lane: str,
+    tokens: Tensor | None = None,
+) -> None:
+    """One pass that hands `read(layer, values [entry, head], sound)` the attention at these entries, by layer.
+
+    Args:
+        model: as it is.
+        prompts: a batch.
+        entries: of their patterns.
+        layers: which; the pass ends after the last.
+        read: `sound` says whether the last tokens attend at all: not where weights are not finite.
+        lane: as `lane_of` found it.
+        tokens: what to run on instead of the prompts' own: their control.
+    """
+    tokens = prompts.tokens if tokens is None else tokens
+    if lane == "patterns":
+
+        def off(_: str, layer: int, pattern: Tensor) -> None:
+            read(layer, taken(pattern, entries), attends(pattern, prompts.lengths))
+
+        stream(model, tokens, off, {"pattern": set(layers)})
+        return
+    n, last = len(prompts), prompts.lengths - 1
+    ends = Entries(torch.arange(n), last, last)
+
+    def given(layer: int, values: Tensor) -> None:
+        read(layer, values[:-n], bool(values.isfinite().all()))
+
+    entry_values(model, tokens, _together([entries, ends]), layers, given)
+
+
+def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
+    """`[entry, head]` of a pattern `[prompt, head, query, key]`, in float32 or better, on the CPU."""
+    prompt, query, key = entries
+    if pattern.ndim != 4 or pattern.shape[0] <= int(prompt.max()) or pattern.shape[2] <= int(query.max()):
+        raise ValueError(
+            f"wanted patterns [prompt, head, query, key] of these prompts, got {list(pattern.shape)}"
+        )
+    at = [index.to(pattern.device) for index in (prompt, query, key)]
+    return full_precision(pattern.detach()[at[0], :, at[1], at[2]].cpu())
+
+
+def attends(pattern: Tensor, lengths: Tensor) -> bool:
+    """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0."""
+    last = lengths.to(pattern.device) - 1
+    mass = pattern.detach()[torch.arange(len(last), device=last.device), :, last].sum(-1)
+    return bool((mass > 0).all())
+
+
+def entries_in(reads: Sequence[Reads]) -> tuple[Entries, list[int]]:
+    """The entries of several, and how many are of each."""
+    return _together([each.entries for each in reads]), [len(each.entries.key) for each in reads]
+
+
+def _together(several: Sequence[Entries]) -> Entries:
+    return Entries(*(torch.cat(indices) for indices in zip(*several, strict=True)))
