@@ -301,7 +301,7 @@ REFUSED = {
     ("Gemma 2", "copying (BAN)"): _NORMED,
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
-    ("Gemma 2", "path_patch"): "the heads do not add up to what attention writes",
+    ("Gemma 2", "path_patch"): "in layer 0 the heads do not add up to what attention writes",
 }
 
 
@@ -317,8 +317,8 @@ def outcome(name, kind, cell):
 @every
 @pytest.mark.parametrize("cell", CELLS)
 def test_is_exact_or_refused(name, kind, cell):
-    expected = REFUSED.get((name, cell), "exact")
-    assert expected in outcome(name, kind, cell)
+    said = outcome(name, kind, cell)
+    assert said == "exact" if (name, cell) not in REFUSED else said.startswith(REFUSED[name, cell])
 
 
 @every

@@ -32,10 +32,10 @@ class AttentionScorer:
     """Mean attention of every head to the entries of a mask; call it as `scorer(model, prompts)`.
 
     The score of a prompt is, averaged over its scored queries that have an entry in the mask, the attention
-    summed over these entries: a probability in [0, 1]. `chance` is what uniform attention over the past
-    gives (all of the past, also where layers see only a window of it). Where the prompts bring a matched control,
-    `control` is the same mask read on the control's patterns: `score - control` is zero for a head that looks at
-    positions alone.
+    summed over these entries: a probability in [0, 1]. `chance` is what uniform attention over the past gives (all
+    of the past, also where layers see only a window of it). Where the prompts bring a matched control, `control` is
+    the same mask read on the control's patterns: `score - control` is zero for a head that looks at positions
+    alone.
 
     Attributes:
         name: as the result's `method`.
