@@ -17,6 +17,7 @@ import induction_kernel as ik
 from induction_kernel.interventions.plan import tokens_at_once
 from induction_kernel.loading.building import has_hooked_transformer, quietly
 from induction_kernel.model import device_of
+from induction_kernel.scorers import reading
 
 # As HookedTransformer spreads a model: it brings the residual stream to each block, and to nothing else.
 SPREAD = {"embed": 0, "pos_embed": 0, "blocks.0": 0, "blocks.1": 1, "ln_final": 1, "unembed": 1}
@@ -257,6 +258,20 @@ def test_a_spread_model_gives_the_numbers_of_one_on_the_cpu(name, placing, call)
     kept = dict(there.named_parameters())
     assert all(kept[key] is value and place_of(value) == place for key, (value, place, _) in weights.items())
     assert all(value._version == version for value, _, version in weights.values())
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="rows are read of HookedTransformers alone")
+@pytest.mark.parametrize("call", ["observe", "label_attention", "demonstration_weights"])
+def test_rows_are_read_where_each_layer_is(call, monkeypatch):
+    """Not where hooks move what goes in ("mapped"): hooks are the user's, and whole patterns are read."""
+    monkeypatch.setattr(reading, "LONG", 4)
+    here, there = plain("GPT-2", "n_devices"), placed("GPT-2", "n_devices")
+    prompts = prompts_for(here, prompts=2, period=6)
+    expected = CALLS[call](here, prompts)
+    with cards():
+        found = CALLS[call](there, prompts)
+    assert found.attrs["lane"] == "entries"
+    xr.testing.assert_equal(found, expected)
 
 
 @pytest.mark.parametrize(("name", "placing"), sorted(QUICK & {*PLACED}))

@@ -247,6 +247,39 @@ def test_a_class_of_the_users_own_is_read_off_patterns(model_of, prompts):
 
 
 @hooked
+def test_keys_after_the_query_do_not_count(model_of, prompts, monkeypatch):
+    """Whatever a mask says of them, in both ways, however the rows are cut."""
+    monkeypatch.setattr(rows, "_AT_ONCE", 4 * LENGTH * 7)
+
+    def same_token(tokens, lengths):
+        return tokens[:, :, None] == tokens[:, None, :]
+
+    def earlier(tokens, lengths):
+        return same_token(tokens, lengths).tril()
+
+    both, past = (ik.AttentionScorer("mine", mask, every_query=True) for mask in (same_token, earlier))
+    found, twin = same(both, model_of("GPT-2"), prompts), past(model_of("GPT-2"), prompts)
+    for variable in found:
+        np.testing.assert_array_equal(found[variable], twin[variable])
+
+
+@hooked
+def test_a_method_replaced_on_the_object_is_noticed(model_of, prompts):
+    model = model_of("GPT-2", fresh=True)
+    attention = model.blocks[1].attn
+    theirs = attention.apply_causal_mask
+
+    def windowed(scores, *given):
+        past = torch.arange(scores.shape[-2])[:, None] - torch.arange(scores.shape[-1])
+        return theirs(scores, *given).masked_fill(past > 100, -torch.inf)
+
+    attention.apply_causal_mask = windowed
+    found = ik.prefix_matching(model, prompts)
+    assert found.attrs["lane"] == "patterns"
+    assert float(abs(found["score"] - by_patterns(ik.prefix_matching, model, prompts)["score"]).max()) == 0
+
+
+@hooked
 def test_a_forward_that_disagrees_is_found_out(model_of, prompts, monkeypatch):
     from transformer_lens.components.abstract_attention import AbstractAttention
 

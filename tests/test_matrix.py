@@ -339,12 +339,21 @@ def test_a_window_may_leave_a_query_nothing(name, kind):
         for each in asked:
             with pytest.raises(ValueError, match="query 4 would be left with nothing to attend to in layer"):
                 each()
+        by = ("layer", "head", "position")
+        with pytest.raises(ValueError, match=r"query [45] would be left with nothing to attend to in layer"):
+            ik.knock_out(model, prompts, mask, by=by, **options)
         spared = {"layers": [0 if name == "GPT-Neo" else 1]}
         asked = asked[:1] * (name != "Mistral")  # its windows are everywhere
         asked = [lambda: ik.knock_out(model, prompts, mask, **spared, **options)] * len(asked)
     for each in asked:
         values = each()
         assert np.isfinite(values[next(iter(values.data_vars))].values).all()
+    if name not in WINDOWED:
+        found = ik.knock_out(model, prompts, mask, **options)
+        twin, _ = naive.sweep(
+            model, prompts, edit=KnockOut(mask), site="pattern", by=("layer", "head"), metric_function=weighed
+        )
+        close(found["value"], twin)
 
 
 def test_hooks_that_transformer_lens_wires_itself_are_nobodys():

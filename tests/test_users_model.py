@@ -6,11 +6,13 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from test_laws import labelled
+from transformer_lens.hook_points import HookPoint
 from zoo import fresh_of
 
 import induction_kernel as ik
 from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.model.selfcheck import self_check
+from induction_kernel.model import foreign_hooks, selfcheck
 
 hooked_only = pytest.mark.skipif(
     not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
@@ -240,19 +242,97 @@ def test_what_a_model_shows_is_checked_at_first_use(site, behaviour, message):
 
 
 @hooked_only
-def test_a_model_without_effect_of_attention_is_no_broken_one():
-    model = fresh_of("GPT-2", "hooked")
+@pytest.mark.parametrize("part", ["W_O", "W_O almost", "W_V", "W_U", "final norm"])
+def test_a_model_where_attention_cannot_have_an_effect_is_no_broken_one(part):
+    model = fresh_of("GPT-2", "hooked", dtype=torch.float32)
+    attention = model.blocks[1].attn
+    weights = {"W_U": model.unembed.W_U, "final norm": model.ln_final.w, "W_V": attention.W_V}
     with torch.no_grad():
-        model.blocks[1].attn.W_O.zero_()
-    self_check(model)
+        weights.get(part, attention.W_O).mul_(1e-12 if part == "W_O almost" else 0)
+    assert np.isfinite(ik.induction(model, PROMPT)["score"].values).all()
+    assert model in selfcheck._CHECKED
 
 
-def test_the_check_is_made_once():
+@hooked_only
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_pattern_that_is_not_used_is_found_however_small_the_values(dtype):
+    model = fresh_of("GPT-2", "hooked", dtype=dtype)
+    with torch.no_grad():
+        model.blocks[1].attn.W_V.mul_(1e-3)
+        model.blocks[1].attn.b_V.mul_(1e-3)
+    with (
+        replaced(model, "pattern", shows_another),
+        pytest.raises(ValueError, match="not its pattern times its values"),
+    ):
+        ik.induction(model, PROMPT)
+
+
+def test_the_check_is_made_once_and_again_when_a_part_changes(monkeypatch):
     name, kind = KINDS[0]
     model = fresh_of(name, kind)
-    runs = []
+    runs, look = [], selfcheck._seen
+    monkeypatch.setattr(selfcheck, "_seen", lambda model: runs.append(1) or look(model))
+    for call in (
+        ik.induction,
+        ik.loss_by_position,
+        lambda model, prompts: ik.sweep(model, prompts, metric=ik.loss),
+    ):
+        call(model, PROMPT)
+    assert len(runs) == 1
+    model.blocks[0].dropped = torch.nn.Identity()
     ik.induction(model, PROMPT)
-    handle = model.blocks[0].register_forward_hook(lambda *_: runs.append(1))
-    ik.induction(model, PROMPT, layers=[0])
-    handle.remove()
-    assert len(runs) <= 1
+    assert len(runs) == 2
+
+
+# Attention that is not finite: a HookedTransformer turns NaN rows into 0, and its logits stay finite.
+
+
+@hooked_only
+@pytest.mark.parametrize("damage", ["NaN weights", "scores that overflow"])
+def test_attention_that_is_not_finite_is_an_error_wherever_it_is_read(damage):
+    model = fresh_of("GPT-2", "hooked", dtype=torch.float32)
+    attention = model.blocks[1].attn
+    with torch.no_grad():
+        if damage == "NaN weights":
+            attention.W_Q[2, 0, 0] = torch.nan
+        else:
+            attention.W_Q.mul_(1e25)
+            attention.W_K.mul_(1e25)
+    prompts = labelled(ik.repeated_tokens(model, bos=0, prompts=2, period=6))
+    for call in (
+        ik.induction,
+        ik.demonstration_weights,
+        ik.direct_effect,
+        lambda model, prompts: ik.copying(model, prompts, method="BAN"),
+        lambda model, prompts: ik.patterns(model, prompts, "L1H2"),
+    ):
+        with pytest.raises(ValueError, match="layer 1 are not finite"):
+            call(model, prompts)
+
+
+@pytest.mark.parametrize(("name", "kind"), [KINDS[0]], ids=lambda part: part)
+def test_a_head_that_the_user_gives_no_attention_scores_nothing(name, kind):
+    def off(pattern, hook):
+        pattern = pattern.clone()
+        pattern[:, 1] = 0
+        return pattern
+
+    model = fresh_of(name, kind)
+    model.add_hook("blocks.0.attn.hook_pattern", off)
+    found = ik.induction(model, ik.repeated_tokens(model, bos=0, prompts=2, period=6))["score"]
+    model.reset_hooks()
+    assert float(abs(found.sel(layer=0, head=1)).max()) == 0
+    assert float(found.sel(layer=0, head=0).min()) > 0
+
+
+class Point(HookPoint):
+    pass
+
+
+def test_a_users_hook_is_seen_on_a_hook_point_of_any_class():
+    name, kind = KINDS[0]
+    model = fresh_of(name, kind)
+    ik.induction(model, PROMPT)
+    model.blocks[0].attn.hook_z.__class__ = Point
+    model.add_hook("blocks.0.attn.hook_z", lambda z, hook: z)
+    assert len(foreign_hooks(model)) == 1

@@ -245,7 +245,7 @@ def tap(
                 assert heads is not None
                 before = activation[row, :, :, where]
                 part = _changed(before, of_cell, site, here, length, in_logs=in_logs)[:, list(heads)]
-                _check_left(before[:, list(heads)], part, layer)
+                _check_left(before[:, list(heads)], part, layer, here.start)
                 out[row][:, list(heads), where] = part
             elif heads is None:
                 out[row][:, where] = _changed(activation[row, :, where], of_cell, site, here, length)
@@ -275,16 +275,16 @@ def _changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_l
     return value if new.scale == 0 else new.scale * old + value
 
 
-def _check_left(old: Tensor, new: Tensor, layer: int) -> None:
-    """ValueError where a query of `[prompt, head, query, key]` has lost all it attended to.
+def _check_left(old: Tensor, new: Tensor, layer: int, first: int) -> None:
+    """ValueError where a query of `[prompt, head, query >= first, key]` has lost all it attended to.
 
-    Its past is not all that it can see where a layer has a window.
+    Its past is not all that it can see where a layer has a window, which only the run itself shows.
     """
     nothing = (new.isnan() & ~old.isnan()).any(-1)
     if bool(nothing.any()):
         raise ValueError(
-            f"query {int(nothing.nonzero()[0, 2])} would be left with nothing to attend to in layer {layer}: all that "
-            "it attends to there (a local layer sees only its window) is knocked out; keep a key within the window"
+            f"query {first + int(nothing.nonzero()[0, 2])} would be left with nothing to attend to in layer {layer}: "
+            "all it sees there (of a local layer only a window) is knocked out; keep a key within the window"
         )
 
 

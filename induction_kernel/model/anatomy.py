@@ -1,7 +1,7 @@
 """What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
 
-Hooks, training mode, gradients and random state are as before after `forward`, also after an exception. It trusts the
-hooks: see `selfcheck`; of weights it knows nothing: see `weights`.
+Hooks, training mode and gradients are as before after `forward`, also after an exception. It trusts the hooks: see
+`selfcheck`; of weights it knows nothing: see `weights`.
 """
 
 from __future__ import annotations

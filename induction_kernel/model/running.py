@@ -43,7 +43,7 @@ def stream(
     Args:
         model: as it is.
         tokens: `[prompt, position]`.
-        read: called in the order of the pass; must not keep the activation.
+        read: called in the order of the pass.
         sites: site ("pattern", "v", "z", ...) -> layers.
         hooks: what else stands on the model for the pass.
 

@@ -47,21 +47,21 @@ def self_check(model: Model) -> None:
     if _CHECKED.get(model) == parts or foreign_hooks(model):
         return
     shown, logits = _seen(model)
-    if not bool(logits[0].isfinite().all()):
+    if not all(bool(each.isfinite().all()) for each in shown.values()):
         return  # NaN weights: what is measured says so
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
-        _check_acts(model, layer, logits)
+        _check_acts(model, layer, shown, logits)
     _CHECKED[model] = parts
 
 
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
     """One pass over `n_layers + 1` copies of a prompt, z of layer l edited in copy l + 1 alone.
 
-    (site, layer) -> activation of the untouched copy, `[1, ...]`; and the logits of all.
+    (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    tokens = torch.arange(1, min(_LENGTH, size.n_ctx) + 1) * 7 % size.d_vocab
+    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx)).long()
     shown: dict[tuple[str, int], Tensor] = {}
 
     def hook_of(site: str, layer: int) -> Hook:
@@ -72,11 +72,12 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
             edited = activation.clone()
             noise = torch.randn(edited[layer + 1].shape, generator=generator).to(edited)
             edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
+            shown["edit", layer] = full_precision((edited - activation)[layer + 1 :][:1]).detach()
             return edited
 
         return hook_name(site, layer), hook
 
-    hooks = [hook_of(site, layer) for layer in range(size.n_layers) for site in _SHOWN]
+    hooks = [hook_of(site, layer) for layer in range(size.n_layers) for site in (*_SHOWN, "resid_pre")]
     try:
         logits = forward(model, tokens.expand(size.n_layers + 1, -1), hooks)
     except (AssertionError, AttributeError, KeyError, ValueError) as error:
@@ -98,7 +99,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         expected = torch.einsum(
             "phqk,pkhd->pqhd", pattern, per_query_head(v, pattern.shape[1], 2).to(pattern)
         )
-        apart = float((expected.to(z) - z).abs().max() / (1 + z.abs().max()))
+        apart = float((expected.to(z) - z).abs().max() / expected.abs().max().clamp_min(1e-30))
     except RuntimeError:  # shapes that do not go together
         apart = float("inf")
     if not apart <= _loose(model):
@@ -109,10 +110,15 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         )
 
 
-def _check_acts(model: Model, layer: int, logits: Tensor) -> None:
-    moved, block = (logits[layer + 1] - logits[0]).abs().max(), model.blocks[layer]
-    # NaN is a move too; copies of one prompt may differ by rounding.
-    if bool(moved <= _loose(model) * logits[0].std()) and bool(block.attn.W_O.detach().any()):
+def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> None:
+    block: Any = model.blocks[layer]
+    edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
+    written = torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max()
+    moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
+    # Nothing is to be seen where the heads write next to nothing (W_O = 0), or the logits are the same whatever the
+    # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
+    seen = bool(written > _loose(model) * (1 + stream.abs().max())) and bool(varies > 0)
+    if seen and bool(moved <= _loose(model) * varies):
         raise ValueError(
             f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
             "patched there: use a HookedTransformer, or another version of TransformerLens"
@@ -160,7 +166,7 @@ def foreign_hooks(model: Model) -> list[str]:
             for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
             for hook in getattr(module, key, {}).values()
         ]
-        if type(module).__name__ == "HookPoint":
+        if "HookPoint" in {base.__name__ for base in type(module).__mro__}:
             of_users = len(hooks) > _wired(module)
         else:
             of_users = any(not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks)

@@ -88,11 +88,13 @@ def has_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> bool:
 
 def _as_built(model: Model) -> bool:
     """Whether every part is TransformerLens' or PyTorch's own: another may do as they do in a short prompt alone."""
+
+    def own(part: torch.nn.Module) -> bool:
+        replaced = any(callable(value) and hasattr(type(part), name) for name, value in vars(part).items())
+        return type(part).__module__.startswith(("transformer_lens.", "torch.nn.")) and not replaced
+
     parts = all_modules(model)
-    return all(
-        type(part).__module__.startswith(("transformer_lens.", "torch.nn.")) and "forward" not in vars(part)
-        for part in parts
-    ) and all(getattr(part, "attn_type", "global") == "global" for part in parts)
+    return all(own(part) and getattr(part, "attn_type", "global") == "global" for part in parts)
 
 
 class _Block(NamedTuple):

@@ -21,6 +21,7 @@ from ..model import (
     check_model,
     check_weights,
     check_writing,
+    foreign_hooks,
     full_precision,
     progress_bar,
     sizes,
@@ -30,6 +31,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..prompts.repeats import default_bos
+from .reading import attends, check_sound
 from .streaming import averaged, chosen_layers, labelled
 
 __all__ = ["direct_effect"]
@@ -188,8 +190,14 @@ def _effects(
     """`[prompt, layer, head]` from one pass: the heads' parts before the norm, and its scale at the end."""
     parts: dict[int, Tensor] = {}
     scale: list[Tensor] = []
+    lengths = torch.full((len(tokens),), tokens.shape[1])
+    broken, edited = set[int](), bool(foreign_hooks(model))
 
     def read(site: str, layer: int, activation: Tensor) -> None:
+        if site == "pattern":
+            if not attends(activation, lengths, edited=edited):
+                broken.add(layer)
+            return
         prompt, position = (index.to(activation.device) for index in targets[:2])
         here = full_precision(activation.detach()[prompt, position])
         if site == "z":
@@ -199,7 +207,9 @@ def _effects(
         else:
             scale.append(_norm_scale(model, here).cpu())
 
-    stream(model, tokens, read, {"z": set(layers), "resid_post": {sizes(model).n_layers - 1}})
+    sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
+    stream(model, tokens, read, sites)
+    check_sound(broken)
     scaled = torch.stack([parts[layer] for layer in layers], 1) / scale[0][:, None, None]
     summed = averaged(scaled.flatten(1), targets.prompt, targets.weight, len(tokens))
     return summed.unflatten(1, scaled.shape[1:]).numpy()

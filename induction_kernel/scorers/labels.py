@@ -17,7 +17,7 @@ from torch import Tensor
 from ..model import Model, batches, describe, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts, word_episodes
 from .masked import AttentionScorer
-from .reading import Entries, Reads, cost_of, lane_of, read_entries
+from .reading import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
 from .streaming import averaged, chosen_layers
 
 __all__ = ["LabelAttention", "demonstration_weights", "label_attention"]
@@ -51,7 +51,7 @@ def demonstration_weights(
         `target[prompt]`.
 
     Raises:
-        ValueError: an unknown pooling, or prompts without demonstrations.
+        ValueError: an unknown pooling, prompts without demonstrations, attention that is not finite.
 
     Source: Han et al. 2025, section 5.2.
     """
@@ -59,17 +59,23 @@ def demonstration_weights(
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
     _check_pooling(pooling)
     weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
-    length, lane = ready.tokens.shape[1], lane_of(model, ready, wanted)
+    length, lane = ready.tokens.shape[1], way_to_read(model, ready, wanted)
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
+    broken = set[int]()
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
             batch = ready[rows]
 
-            def read(layer: int, values: Tensor, _: bool, rows: slice = rows, batch: Prompts = batch) -> None:
+            def read(
+                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: Prompts = batch
+            ) -> None:
+                if not sound:
+                    broken.add(layer)
                 weight[rows, wanted.index(layer)] = pooled(values, batch, pooling).transpose(1, 2).numpy()
                 bar.update()
 
             read_entries(model, batch, entries_of(batch, pooling), wanted, read, lane=lane)
+    check_sound(broken)
     return xr.Dataset(
         {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
         coords={

@@ -39,7 +39,8 @@ class AttentionScorer:
 
     Attributes:
         name: as the result's `method`.
-        mask: `(tokens [prompt, position], lengths [prompt]) -> bool [prompt, query, key]`.
+        mask: `(tokens [prompt, position], lengths [prompt]) -> bool [prompt, query, key]`; keys after the query,
+            which it cannot attend to, do not count.
         prompts: what to run on by default, from the model.
         matched: whether the matched control is a null for this score (not where position is what is scored).
         tested: whether heads can be tested on the score: not where random heads differ for reasons of their own.
@@ -138,7 +139,7 @@ class AttentionScorer:
             queries = queries & prompts.scored
         if self.skip_first and prompts.bos:
             queries = queries & (torch.arange(tokens.shape[1]) != 1)
-        prompt, query, key = (mask & queries[:, :, None]).nonzero(as_tuple=True)
+        prompt, query, key = (mask.tril() & queries[:, :, None]).nonzero(as_tuple=True)
         return Entries(prompt + begin, query, key)
 
     def reads(self, prompts: Prompts) -> Reads:

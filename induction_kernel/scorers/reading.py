@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..model import Model, full_precision, sizes, stream
+from ..model import Model, foreign_hooks, full_precision, sizes, stream
 from ..prompts import Prompts
 from ..replay.rows import Entries, entry_values, has_rows
 
-__all__ = ["Entries", "Reads", "attends", "cost_of", "entries_in", "lane_of", "read_entries", "taken"]
+__all__ = [
+    "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "read_entries", "taken", "way_to_read",
+]  # fmt: skip
 
 LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
 
@@ -34,7 +36,7 @@ class Reads:
     made: Mapping[str, Callable[[Tensor], Tensor]]
 
 
-def lane_of(model: Model, prompts: Prompts, layers: Sequence[int]) -> str:
+def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> str:
     """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns"."""
     longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
     return "entries" if len(longest) >= LONG and has_rows(model, longest, layers) else "patterns"
@@ -64,14 +66,15 @@ def read_entries(
         entries: of their patterns.
         layers: which; the pass ends after the last.
         read: `sound` says whether the last tokens attend at all: not where weights are not finite.
-        lane: as `lane_of` found it.
+        lane: as `way_to_read` found it.
         tokens: what to run on instead of the prompts' own: their control.
     """
     tokens = prompts.tokens if tokens is None else tokens
     if lane == "patterns":
+        edited = bool(foreign_hooks(model))
 
         def off(_: str, layer: int, pattern: Tensor) -> None:
-            read(layer, taken(pattern, entries), attends(pattern, prompts.lengths))
+            read(layer, taken(pattern, entries), attends(pattern, prompts.lengths, edited=edited))
 
         stream(model, tokens, off, {"pattern": set(layers)})
         return
@@ -95,11 +98,23 @@ def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
     return full_precision(pattern.detach()[at[0], :, at[1], at[2]].cpu())
 
 
-def attends(pattern: Tensor, lengths: Tensor) -> bool:
-    """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0."""
+def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
+    """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0.
+
+    Where hooks of the user's own may have `edited` it, 0 may be meant.
+    """
     last = lengths.to(pattern.device) - 1
     mass = pattern.detach()[torch.arange(len(last), device=last.device), :, last].sum(-1)
-    return bool((mass > 0).all())
+    return bool((mass.isfinite() if edited else mass > 0).all())
+
+
+def check_sound(broken: set[int]) -> None:
+    """Raise ValueError where there are layers whose attention is not sound."""
+    if broken:
+        raise ValueError(
+            f"the attention patterns of layer {min(broken)} are not finite: "
+            "look for NaN or infinite weights (or overflow in float16) in the model"
+        )
 
 
 def entries_in(reads: Sequence[Reads]) -> tuple[Entries, list[int]]:

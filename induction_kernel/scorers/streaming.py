@@ -19,6 +19,7 @@ from ..model import (
     Model,
     batches,
     describe,
+    foreign_hooks,
     full_precision,
     per_query_head,
     progress_bar,
@@ -27,7 +28,17 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts
-from .reading import Entries, Reads, attends, cost_of, entries_in, lane_of, read_entries, taken
+from .reading import (
+    Entries,
+    Reads,
+    attends,
+    check_sound,
+    cost_of,
+    entries_in,
+    read_entries,
+    taken,
+    way_to_read,
+)
 
 __all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed", "patterns"]
 
@@ -63,7 +74,7 @@ def observed(
 ) -> xr.Dataset:
     """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
     board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
-    lane = lane_of(model, prompts, board.layers)
+    lane = way_to_read(model, prompts, board.layers)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, lane, length))
     runs = [("score", prompts.tokens)]
     if prompts.control is not None and any(scorer.matched for scorer in scorers):
@@ -140,11 +151,7 @@ class Board:
         Raises:
             ValueError: attention that is not finite.
         """
-        if self.broken:
-            raise ValueError(
-                f"the attention patterns of layer {min(self.broken)} are not finite: "
-                "look for NaN or infinite weights (or overflow in float16) in the model"
-            )
+        check_sound(self.broken)
         out = labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
         return out.assign_attrs(lane=lane)
 
@@ -231,7 +238,7 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
         `length[prompt]`.
 
     Raises:
-        ValueError: no heads, or heads the model does not have.
+        ValueError: no heads, or heads the model does not have; attention that is not finite.
     """
     size, ready = sizes(model), as_prompts(model, prompts)
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
@@ -240,12 +247,15 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
     n, length = ready.tokens.shape
     pattern = np.zeros((n, len(chosen), length, length), dtype=np.float32)
     norms = np.zeros((n, len(chosen), length), dtype=np.float32)
+    broken, edited = set[int](), bool(foreign_hooks(model))
 
     def read(site: str, layer: int, activation: Tensor) -> None:
         at = [i for i, head in enumerate(chosen) if head.layer == layer]
         index = [chosen[i].head for i in at]
         if site == "pattern":
             pattern[:, at] = activation[:, index].float().cpu().numpy()
+            if not attends(activation, ready.lengths, edited=edited):
+                broken.add(layer)
             return
         _, b_v, w_o = value_weights(model, layer)
         values = full_precision(per_query_head(activation, size.n_heads, 2)[:, :, index])
@@ -254,6 +264,7 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
 
     needed = {head.layer for head in chosen}
     stream(model, ready.tokens, read, {"pattern": needed, "v": needed})
+    check_sound(broken)
     real = (torch.arange(length) < ready.lengths[:, None]).numpy()
     strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
     return xr.Dataset(

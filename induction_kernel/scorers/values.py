@@ -19,6 +19,7 @@ from ..model import (
     batches,
     check_weights,
     check_writing,
+    foreign_hooks,
     full_precision,
     per_query_head,
     progress_bar,
@@ -29,6 +30,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts, random_tokens
 from ..prompts.repeats import allowed_tokens, default_bos, start_token
+from .reading import attends, check_sound
 from .streaming import chosen_layers, labelled
 
 __all__ = ["copying"]
@@ -68,8 +70,8 @@ def copying(
         where nothing was raised (0 / 0), which are left out of the mean; the score is NaN where that is all.
 
     Raises:
-        ValueError: an unknown method or centre; a model that norms what attention writes (Gemma 2 and 3, OLMo 2
-        and 3) or has no final norm (OPT-350m).
+        ValueError: an unknown method or centre; a model that is not finite; one that norms what attention
+            writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
     """
     if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):
         raise ValueError(
@@ -83,6 +85,7 @@ def copying(
         key: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for key in ("score", "undefined")
     }
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=16 * size.d_model)
+    broken, edited = set[int](), bool(foreign_hooks(model))
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
             batch, pattern = ready[rows], {}
@@ -99,6 +102,8 @@ def copying(
                     pattern["logits"] = _contributions(model, layer, activation, batch, w_u)
                 elif site == "pattern":
                     pattern["sources"] = activation.argmax(-1).cpu()
+                    if not attends(activation, batch.lengths, edited=edited):
+                        broken.add(layer)
                 if len(pattern) < (2 if method == "BAN" else 1):
                     return
                 logits = pattern.pop("logits")
@@ -114,6 +119,7 @@ def copying(
 
             needed = {"v": set(wanted)} | ({"pattern": set(wanted)} if method == "BAN" else {})
             stream(model, batch.tokens, read, needed)
+    check_sound(broken)
     out = labelled(model, ready, wanted, values, _chance(ready, method)[None], [_Copying(method)]).isel(
         scorer=0
     )
