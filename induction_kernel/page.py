@@ -109,7 +109,7 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     held = repeats[1::2]
     held = held[held.lengths.argsort(stable=True)]
     scores = observe(model, repeats, SCORERS, progress=progress)
-    weights = [copying(model), ov_eigenvalues(model, progress=progress)]
+    weights = _weights(model, progress)
     matching = scores.sel(scorer="prefix_matching")
     choice, summary = (summarise(matching.isel(prompt=slice(at, None, 2)), seed=seed) for at in (0, 1))
     ranked = top_heads(choice, None)
@@ -123,12 +123,21 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     yield _table_of_heads(removed, summary, weights, _direct(model, held, progress), len(held))
     yield _ablation(removed)
     yield _loss(model, held)
-    yield LOOKING + figure_fragment(score_plot(matching, weights[0]))
+    if weights:
+        yield LOOKING + figure_fragment(score_plot(matching, weights[0]))
     yield _attention(model, held, shown, seed)
     few, some = removed.every.sizes["prompt"], removed.some
     yield making(
         describe(model), prompts=prompts, few=few, some=some, seed=seed, bos=default_bos(model), shown=SHOWN
     )
+
+
+def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
+    """What heads write; none where a norm stands behind attention (the table says why, with the direct effects)."""
+    try:
+        return [copying(model), ov_eigenvalues(model, progress=progress)]
+    except ValueError:
+        return []
 
 
 def _direct(model: Model, held: Prompts, progress: bool) -> xr.Dataset | str:
@@ -172,23 +181,26 @@ def _table_of_heads(
     direct: xr.Dataset | str,
     prompts: int,
 ) -> str:
-    header = ["head", "prefix matching", "control", "excess", "copying, excess", "OV eigenvalues"]
+    header = ["head", "prefix matching", "control", "excess"]
+    header += ["copying, excess", "OV eigenvalues"] if weights else []
     header += [] if isinstance(direct, str) else ["direct effect"]
     rows = []
     for head, lost in removed.single.items():
-        one, (copies, eigenvalues) = _at(summary, head), (_at(each, head) for each in weights)
+        one, of_weights = _at(summary, head), [_at(each, head) for each in weights]
         looks = [interval(one, "mean", "low", "high"), number(one["control"])]
         looks.append(interval(one, "excess", "excess_low", "excess_high"))
-        writes = [number((copies["score"] - copies["chance"]).mean()), number(eigenvalues["score"])]
+        writes = []
+        if of_weights:
+            copies, eigenvalues = of_weights
+            writes = [number((copies["score"] - copies["chance"]).mean()), number(eigenvalues["score"])]
         if not isinstance(direct, str):
             writes.append(interval(_at(direct, head), "excess", "excess_low", "excess_high"))
         rows.append([str(head), *looks, *writes, share(lost)])
     if len(rows) > 1:
         rows.append(["together", *[""] * (len(header) - 1), share(removed.joint)])
+    what = "Direct effects" if weights else "Copying, OV eigenvalues and direct effects"
     left_out = (
-        f'<p class="note">Direct effects are left out: {escape(direct)}.</p>'
-        if isinstance(direct, str)
-        else ""
+        f'<p class="note">{what} are left out: {escape(direct)}.</p>' if isinstance(direct, str) else ""
     )
     return f"""<h2>The strongest heads</h2>
 <p>Chosen on one half of the prompts, measured on the other ({prompts} prompts): the best of many heads

@@ -171,7 +171,7 @@ def test_a_model_without_direct_effects_says_why(tmp_path):
     assert "use ablate instead" in page._direct(model, repeated_tokens(model, prompts=4, bos=False), False)
     removed = removing.Removed(xr.Dataset(), {}, xr.Dataset(), None, 3)
     html = page._table_of_heads(removed, xr.Dataset(), [], "so <it> is", 6)
-    assert "Direct effects are left out: so &lt;it&gt; is." in html
+    assert "Copying, OV eigenvalues and direct effects are left out: so &lt;it&gt; is." in html
     assert "<th>direct effect</th>" not in html
 
 

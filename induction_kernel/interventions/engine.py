@@ -172,6 +172,8 @@ def run_cells(
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
             if not begin:
                 lane = _right_here(job, lane)
+            if lane is Blocks and not _widens(model, job.prompts.tokens):
+                lane = None
             parts.append(_run_batch(job, cells, lane, most, bar))
     values, baseline, without = zip(*parts, strict=True)
     return Found(
@@ -360,6 +362,20 @@ def _right_here(job: Job, lane: type[Lane] | None) -> type[Lane] | None:
         if bool((apart <= looseness(job.model) * (1 + seen[0].abs().max())).all()):
             return each
     return None
+
+
+def _widens(model: Model, tokens: Tensor) -> bool:
+    """Whether a block can do as many prompts twice over: what it was given is widened by the shape it has."""
+    known, key = _TRUSTED.setdefault(model, {}), ("widens", len(tokens), made_of(model))
+    if key not in known:
+        try:
+            lane = Blocks(model, tokens[:, :7])
+            twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
+            both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
+            known[key] = bool(((both - once).abs() <= looseness(model) * (1 + once.abs().max())).all())
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            known[key] = False  # whole runs can
+    return known[key]
 
 
 def _untouched(lane: Lane, wanted: Reading) -> Tensor:

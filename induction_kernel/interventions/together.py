@@ -24,6 +24,7 @@ __all__ = ["Lane", "Together", "found_in", "tap"]
 
 Lane = Blocks | Decoder
 
+_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # by which a row may miss 1; a Bridge's is of float32
 _BLOCK = 128  # rows whose whole logits are had at once
 
 
@@ -270,7 +271,10 @@ def _changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_l
         if in_logs:
             return old.masked_fill(removed, -torch.inf).log_softmax(-1)
         left = old.masked_fill(removed, 0)
-        return left / left.sum(-1, keepdim=True)
+        # An attention sink, where a model has one, takes part in the softmax and is no key of the row.
+        sink = 1 - full_precision(old).sum(-1, keepdim=True)
+        sink = torch.where(sink > _ROUNDING.get(old.dtype, 5e-3), sink, 0).to(left)
+        return left / (left.sum(-1, keepdim=True) + sink)
     value = part(new.value.to(old))
     return value if new.scale == 0 else new.scale * old + value
 

@@ -107,7 +107,8 @@ def _no_connection(name: str, listed: bool) -> str:
         else f" TransformerLens does not list this name ({unknown_name(name).rpartition('; ')[2]})"
     )
     return (
-        f'"{name}" is loaded from the Hugging Face hub, which cannot be reached from here.{unsure} What '
+        f'"{name}" is loaded from the Hugging Face hub, which cannot be reached from here (and no model folder or file '
+        f"of that name is here).{unsure} What "
         'needs no network: load("tiny"), the embedded model, or load(path) of a Hugging Face folder or a '
         "GGUF file"
     )

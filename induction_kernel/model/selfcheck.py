@@ -91,8 +91,9 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
     for site in _SHOWN:
         if (site, layer) not in shown:
             raise ValueError(
-                f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: load "
-                'the Hugging Face model with attn_implementation="eager" (ik.load does), or use a HookedTransformer'
+                f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: "
+                "either there is none (a state-space or convolution layer), or the model was loaded without "
+                'attn_implementation="eager" (ik.load does that), or a HookedTransformer is needed'
             )
     pattern, v, z = (shown[site, layer] for site in _SHOWN)
     try:
@@ -113,11 +114,11 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
 def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> None:
     block: Any = model.blocks[layer]
     edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
-    written = torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max()
+    written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
     moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
     # Nothing is to be seen where the heads write next to nothing (W_O = 0), or the logits are the same whatever the
     # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
-    seen = bool(written > _loose(model) * (1 + stream.abs().max())) and bool(varies > 0)
+    seen = written > _loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
     if seen and bool(moved <= _loose(model) * varies):
         raise ValueError(
             f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from .anatomy import Model, full_precision, kept_as_it_was, per_query_head, sizes
+from .selfcheck import foreign_hooks, self_check
+
+_NORMS_AFTER = ("Olmo2", "Olmo3", "OpenAIGPT", "Bert")
 
 __all__ = ["check_weights", "check_writing", "token_embedding", "unembedding", "value_weights"]
 
@@ -30,12 +33,10 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
     b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
     norm = None if _norms_after(model, block) else getattr(block, "ln1", None)
-    shift = getattr(norm, "b", None)
-    if shift is None:
-        shift = getattr(norm, "bias", None)
-    if isinstance(shift, Tensor):
+    shift = _parameter(norm, "bias", "b")
+    if shift is not None:
         exact = full_precision(w_v)
-        b_v = b_v + torch.einsum("m,hmd->hd", shift.detach().to(exact), exact)
+        b_v = b_v + torch.einsum("m,hmd->hd", shift.to(exact), exact)
     w_o = full_precision(block.attn.W_O.detach())
     w_o = w_o * getattr(block, "residual_contribution_scale", 1.0)  # Granite's
     if _centres(model, getattr(model, "ln_final", None)):
@@ -57,11 +58,10 @@ def token_embedding(model: Model) -> Tensor:
 
 def check_writing(model: Model, layers: Sequence[int]) -> None:
     """ValueError unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
-    name = str(getattr(model.cfg, "original_architecture", ""))
     for layer in layers:
         block: Any = model.blocks[layer]
         normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
-        if normed or _attention_out(block).startswith("ln") or name.startswith(("Olmo2", "Olmo3")):
+        if normed or _attention_out(block).startswith("ln") or _known_for_it(model):
             raise ValueError(
                 "what attention writes is normed before it is added to the residual stream in this model, so that "
                 "no head adds a part of its own: use ablate instead"
@@ -71,6 +71,7 @@ def check_writing(model: Model, layers: Sequence[int]) -> None:
             "this model has no norm before its unembedding, but norms inside its residual stream, through which "
             "no head's part can be read directly: use ablate instead"
         )
+    self_check(model)
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
@@ -102,19 +103,59 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
 
     In float32 or better; a copy.
     """
-    scale = getattr(norm, "w", None)
-    if scale is None:
-        scale = getattr(norm, "weight", None)
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
-    if isinstance(scale, Tensor):
-        is_hooked = type(norm).__module__.startswith(
-            "transformer_lens.components"
-        )  # they add the offset when loading
-        offset = 1.0 if getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked else 0.0
-        weights *= (scale.detach().to(weights) + offset)[:, None]
+    scale = _scale(model, norm)
+    _check_norm(model, norm, scale)
+    if scale is not None:
+        weights *= scale.to(weights)[:, None]
     if _centres(model, norm):
         weights -= weights.mean(-2, keepdim=True)
     return weights
+
+
+def _parameter(norm: Any, *names: str) -> Tensor | None:
+    """The norm's live parameter; a Bridge's short names may be those it was made with."""
+    found = (getattr(norm, name, None) for name in names)
+    return next((each.detach() for each in found if isinstance(each, Tensor)), None)
+
+
+def _scale(model: Model, norm: Any) -> Tensor | None:
+    """What the norm multiplies with, `[d_model]`: Gemma's weight is an offset from 1, HookedTransformer's is not."""
+    scale = _parameter(norm, "weight", "w")
+    is_hooked = type(norm).__module__.startswith("transformer_lens.components")
+    if scale is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked:
+        return full_precision(scale) + 1
+    return scale
+
+
+def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
+    """ValueError unless the norm does to a vector what its weights say: else nothing can be folded into others."""
+    without = getattr(model.cfg, "normalization_type", None) is None
+    if without or not isinstance(norm, torch.nn.Module) or foreign_hooks(model):
+        return
+    like = model.W_U if scale is None else scale
+    shift = _parameter(norm, "bias", "b")
+    generator = torch.Generator().manual_seed(0)
+    vector = (0.5 + torch.randn(sizes(model).d_model, generator=generator)).to(like.device, model.W_U.dtype)
+    with kept_as_it_was(model):
+        found = full_precision(norm(vector[None, None])[0, 0]).to(like.device)
+    expected = full_precision(vector)
+    expected = expected - expected.mean() if _centres(model, norm) else expected
+    expected = expected / expected.square().mean().sqrt()
+    expected = expected if scale is None else expected * scale.to(expected)
+    expected = expected if shift is None else expected + shift.to(expected)
+    loose = 1e-3 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
+    if not bool(((found - expected).abs() <= loose * (1 + expected.abs().max())).all()):
+        raise ValueError(
+            f"a {type(norm).__name__} of this model does something else than its weights say, so that no weights can "
+            "be read through it: use ablate with Mean() instead, or another version of TransformerLens"
+        )
+
+
+def _known_for_it(model: Model) -> bool:
+    """Whether Hugging Face's name of the class, as a Bridge or a HookedTransformer states it, is of `_NORMS_AFTER`."""
+    names = (getattr(model.cfg, key, None) for key in ("architecture", "original_architecture"))
+    return any(str(name).startswith(_NORMS_AFTER) for name in names)
 
 
 def _attention_out(block: Any) -> str:
@@ -123,9 +164,11 @@ def _attention_out(block: Any) -> str:
 
 
 def _norms_after(model: Model, block: Any) -> bool:
-    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2)."""
-    return getattr(model.cfg, "do_layer_norm_before", True) is False or _attention_out(block).startswith(
-        "ln1."
+    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2, GPT-1, BERT)."""
+    return (
+        getattr(model.cfg, "do_layer_norm_before", True) is False
+        or _attention_out(block).startswith("ln1.")
+        or _known_for_it(model)
     )
 
 
