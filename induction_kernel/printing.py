@@ -19,7 +19,8 @@ from .heads import as_heads, head_table, summarise
 from .heads.summary import bootstrap
 from .interventions.ablation import ablate, ablation_curve
 from .interventions.edits import Edit
-from .interventions.engine import Hold, sweep
+from .interventions.engine import sweep
+from .interventions.jobs import Hold
 from .interventions.patching import patch
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens

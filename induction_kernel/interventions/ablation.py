@@ -20,7 +20,8 @@ from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, describe, sizes
 from .edits import Edit, KnockOut, Mean, check_edit
-from .engine import Found, Hold, run_cells, sweep
+from .engine import Found, run_cells, sweep
+from .jobs import Hold
 from .plan import Cell
 
 __all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]

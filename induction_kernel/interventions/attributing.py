@@ -19,8 +19,9 @@ from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, batches, check_model, progress_bar, sizes
 from ..prompts import Prompts
 from .edits import Edit, FromRun, Resample
-from .engine import Found, job_of, labelled, run_cells
+from .engine import Found, labelled, run_cells
 from .gradients import first_order
+from .jobs import job_of
 from .plan import Cell, Plan, planned, tokens_at_once
 
 __all__ = ["attribution"]

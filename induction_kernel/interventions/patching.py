@@ -27,7 +27,8 @@ from ..metrics import (
 from ..model import Model, batches, run, sizes
 from ..prompts import Prompts, as_prompts
 from .edits import FromRun, fitted
-from .engine import Hold, sweep
+from .engine import sweep
+from .jobs import Hold
 
 __all__ = ["against_source", "patch"]
 

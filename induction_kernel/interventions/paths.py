@@ -30,10 +30,11 @@ from ..model import Model, batches, check_model, describe, kept_as_it_was, sizes
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks
 from .edits import FromRun, New, Scale
-from .engine import lane_of, run_cells
+from .engine import run_cells
 from .patching import against_source
 from .plan import Cell, planned, tokens_at_once
 from .together import Lane
+from .trust import lane_of
 
 __all__ = ["path_patch"]
 

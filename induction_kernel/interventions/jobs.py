@@ -1,0 +1,187 @@
+"""What is run for one batch of prompts? Its cells together, from where each differs; or whole runs, one a cell.
+
+The untouched run is computed once; positions before an edit are not run again where the lane can tell; a cell that
+changes nothing is not run. Which lane is to be trusted says `trust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..metrics import Metric, Reading, one_a_prompt, part_of, read_off, reading
+from ..model import Model, foreign_hooks, full_precision, made_of, run, sizes, stream
+from ..prompts import Prompts, as_prompts
+from ..replay.blocks import at_positions
+from ..replay.capture import tapped_run
+from ..replay.layers import looseness
+from .edits import HEAD_SITES, Edit, FromRun, New
+from .plan import Cell, passes
+from .together import Lane, Together, found_in, tap
+
+__all__ = ["Hold", "Job", "check_new", "job_of", "run_batch"]
+
+Hold = Literal["patterns"] | None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One batch of prompts: what is edited in it and what is read."""
+
+    model: Model
+    prompts: Prompts
+    new: dict[int, New]
+    site: str
+    hold: Hold
+    wanted: Reading
+    without: Reading | None
+    start: int  # no cell changes anything before it
+
+
+def job_of(
+    model: Model, prompts: Prompts, rows: slice, edit: Edit, new: dict[int, New] | None, site: str, metric: Metric,
+    hold: Hold, layers: set[int],
+) -> Job:  # fmt: skip
+    """What is edited and read in these rows of the prompts; `new` is None for an edit from another run."""
+    batch, start = prompts[rows], 0
+    if new is None:
+        assert isinstance(edit, FromRun)
+        other = as_prompts(model, edit.other)
+        if len(other) != len(prompts):
+            raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
+        of_batch = FromRun(other[rows]).new(model, batch, site, layers)
+        start = _first_difference(batch, other[rows]) if _is_causal(model) else 0
+    else:
+        of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
+    without = None if metric.without is None else reading(part_of(metric.without, rows), batch)
+    return Job(model, batch, of_batch, site, hold, reading(part_of(metric, rows), batch), without, start)
+
+
+def check_new(new: Any, layers: set[int]) -> None:
+    """Raise TypeError where an edit's `new` gave something else than a `New` for each of these layers."""
+    if not isinstance(new, dict) or not all(isinstance(new.get(layer), New) for layer in layers):
+        raise TypeError(
+            f"wanted an edit whose `new` returns {{layer: New(scale, value)}} for layers {sorted(layers)}, got "
+            f"{repr(new)[:200]}"
+        )
+
+
+def _of_rows(new: New, rows: slice, n: int, site: str) -> New:
+    """A new value for some of n prompts; one without a dimension of prompts is of all."""
+    dims = 4 if site in HEAD_SITES else 3
+
+    def cut(value: Tensor) -> Tensor:
+        return value[rows] if value.ndim == dims and value.shape[0] == n > 1 else value
+
+    return New(new.scale, cut(new.value), None if new.removed is None else cut(new.removed))
+
+
+def _first_difference(prompts: Prompts, other: Prompts) -> int:
+    """The first position where any two real tokens differ; the length where none do."""
+    length = min(prompts.tokens.shape[1], other.tokens.shape[1])
+    real = torch.arange(length) < prompts.lengths[:, None]
+    differs = ((prompts.tokens[:, :length] != other.tokens[:, :length]) & real).any(0)
+    return int(differs.int().argmax()) if bool(differs.any()) else prompts.tokens.shape[1]
+
+
+def run_batch(
+    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """`values [cell, prompt]`, `baseline [prompt]`, and `without [prompt]` where the metric has one."""
+    n, length = job.prompts.tokens.shape
+    if lane_class is None:
+        return _whole_runs(job, cells, bar)
+    lane = lane_class(job.model, job.prompts.tokens)
+
+    clean = _untouched(lane, job.wanted)
+    baseline = _numbers(one_a_prompt(job.wanted, clean))
+    without = (
+        None if job.without is None else _numbers(one_a_prompt(job.without, _untouched(lane, job.without)))
+    )
+    values = np.tile(baseline, (len(cells), 1))
+    starts = [_start(cell, job, length) for cell in cells]
+    read_last = int(job.wanted.positions[job.wanted.there].max()) if _is_causal(job.model) else length
+    moving = [index for index, start in enumerate(starts) if start <= read_last]
+    bar.update((len(cells) - len(moving)) * n)
+    starts = starts if lane.saves_positions else [0] * len(cells)
+    costs = [n * (length - start) for start in starts]
+    for group in passes(moving, cells, starts=starts, cost=costs, most=most):
+        together = Together(
+            lane, cells, job.new, job.site, job.hold is not None, job.wanted, clean, starts[group[0]]
+        )
+        for index, found in together.run(group):
+            values[index] = _numbers(one_a_prompt(job.wanted, found))
+        bar.update(len(group) * n)
+    return values, baseline, without
+
+
+def _numbers(values: Tensor) -> np.ndarray:
+    return values.double().cpu().numpy()
+
+
+def _start(cell: Cell, job: Job, length: int) -> int:
+    """The first position where the cell's run differs; the length where it never does."""
+    if cell.new is not None:
+        return 0
+    if cell.position is None:
+        return job.start
+    return cell.position if cell.position >= job.start else length
+
+
+def _whole_runs(
+    job: Job, cells: Sequence[Cell], bar: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """One whole run of the model a cell: honours whatever hooks stand on it."""
+    tokens, n_layers = job.prompts.tokens, sizes(job.model).n_layers
+    patterns: dict[int, Tensor] = {}
+
+    def keep(_: str, layer: int, pattern: Tensor) -> None:
+        patterns[layer] = pattern
+
+    def measured(taps: dict[int, Any], held: dict[int, Tensor]) -> tuple[np.ndarray, Tensor]:
+        logits = tapped_run(job.model, tokens, taps, held).cpu()
+        return _numbers(one_a_prompt(job.wanted, read_off(logits, job.wanted))), logits
+
+    if job.hold:
+        stream(job.model, tokens, keep, {"pattern": set(range(n_layers))})
+    baseline, logits = measured({}, {})
+    without = (
+        None if job.without is None else _numbers(one_a_prompt(job.without, read_off(logits, job.without)))
+    )
+    values = np.tile(baseline, (len(cells), 1))
+    for index, cell in enumerate(cells):
+        if _start(cell, job, tokens.shape[1]) < tokens.shape[1]:
+            taps = {layer: {job.site: tap([cell], job.new, job.site, layer, 0)} for layer in cell.touched}
+            held = {layer: pattern for layer, pattern in patterns.items() if layer >= cell.first}
+            values[index], _ = measured(taps, held)
+        bar.update(len(tokens))
+    return values, baseline, without
+
+
+def _untouched(lane: Lane, wanted: Reading) -> Tensor:
+    """What is read of the untouched run."""
+    return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))
+
+
+_CAUSAL: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()
+
+
+def _is_causal(model: Model) -> bool:
+    """Whether nothing at a position depends on later ones, so that what comes before an edit need not run."""
+    if foreign_hooks(model):
+        return False  # they may do anything
+    known, key = _CAUSAL.setdefault(model, {}), made_of(model)
+    if key not in known:
+        size = sizes(model)
+        tokens = torch.arange(2 * min(7, size.n_ctx)).view(2, -1) % size.d_vocab
+        tokens[1, :-1] = tokens[0, :-1]
+        tokens[1, -1] = (tokens[0, -1] + 1) % size.d_vocab
+        a, b = full_precision(run(model, tokens))[:, :-1]
+        known[key] = bool(((a - b).abs() <= looseness(model) * (1 + a.abs())).all())
+    return known[key]
