@@ -1,8 +1,8 @@
 """Is it the head, or would anything do? Weights that need no head, and runs that only the labels' places explain.
 
-Controls of the reconstruction of Han et al. 2025, section 5.2: equal weights (the majority label of the demonstrations),
-the last label, a head's mean weight by position. Those that must be fitted on the half where the head is chosen are made in
-`splits`. It runs no model: permuted labels and another order in the prompt are runs of the user's.
+Controls of the reconstruction of Han et al. 2025, section 5.2: equal weights (the majority label of the
+demonstrations), the last label, a head's mean weight by position. What must be fitted on the prompts where the head is
+chosen is put together in `splits`. It runs no model: permuted labels and another order are runs of the user's.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr
     Raises:
         TypeError: not Datasets. ValueError: a run of other prompts, or without `prediction` and `label_class`.
 
-    Source: the control of permuted labels as a test of kernel regression (Han et al. 2025, section 5) is this package's.
+    Source: the hypothesis is Han et al. 2025, section 5; this test of it is this package's.
     """
     ballots = as_ballots(weights, None, predictions)
     before = as_predictions(predictions, ballots)

@@ -44,12 +44,12 @@ def held_out(
 ) -> xr.Dataset:
     """Agreement with the model and accuracy of the best head, scored where it was not chosen, beside its controls.
 
-    Rows (dimension `method`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's plain sum of
-    heads; with `writes`, "layer sum by writing"; then `others`, the best of each where it has several. Controls:
-    "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight at each
-    place (counted back from the query) over the part it was chosen on; "random head", the mean over all heads;
-    "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant", always
-    the class that was most frequent on the part where heads are chosen.
+    Rows (dimension `method`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's
+    plain sum of heads; with `writes`, "layer sum by writing"; then `others`, the best of each where it has several.
+    Controls: "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight
+    at each place (counted back from the query) over the part it was chosen on; "random head", the mean over all
+    heads; "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant",
+    always the class that was most frequent on the part where heads are chosen.
 
     Agreement is that of the head chosen by agreement, accuracy that of the head chosen by accuracy. Of equals the
     first is chosen. Ties of the vote count as in `reconstruct`.
@@ -148,9 +148,10 @@ def _rows(
     train, test = train & known, ~train & known
     nothing = [""] * len(train)
 
-    itself = (predicted == wanted).astype(float)[:, None]
-    score = np.full(len(train), np.nan) if wanted is predicted else _means(itself, test)[:, 0]
-    rows = {"model": Row(score, nothing)}
+    right = _means((predicted == wanted).astype(float)[:, None], test)[:, 0]
+    rows = {
+        "model": Row(np.full(len(train), np.nan) if wanted is predicted else right, nothing)
+    }  # agrees by itself
     best = np.zeros(len(train), dtype=int)
     for name, ballots in groups.items():
         found = vote_hits(ballots, wanted)
