@@ -187,7 +187,7 @@ def random_weights(seed, prompts, heads, labels=2, demonstrations=6):
 
 def test_weights_that_know_nothing_agree_at_chance():
     inside = []
-    for seed in range(150):
+    for seed in range(90):
         weights, predicted = random_weights(seed, prompts=100, heads=1, labels=3)
         found = ik.reconstruct(weights, predictions=predicted, permutations=20, seed=seed)
         inside.append(found["low"].item() <= 1 / 3 <= found["high"].item())
@@ -197,11 +197,11 @@ def test_weights_that_know_nothing_agree_at_chance():
 def test_no_head_at_all_is_marked_but_for_the_level():
     """Twelve thresholds at 5% each would mark a head in 46% of the draws."""
     marked = []
-    for seed in range(300):
+    for seed in range(220):
         weights, predicted = random_weights(seed, prompts=20, heads=12)
         found = ik.reconstruct(weights, predictions=predicted, permutations=39, seed=seed)
         marked.append(bool(found["passes"].any()))
-    assert 0.02 < np.mean(marked) < 0.09
+    assert 0.02 < np.mean(marked) < 0.1
 
 
 def test_a_head_that_reads_where_the_label_is_right_is_marked():

@@ -115,8 +115,11 @@ def _labels(
             words = tuple(str(word) for word in given["label"].values)
     largest = int(max(classes.max(), target.max()))
     if words is None:
-        if isinstance(predictions, np.ndarray | list | tuple) and len(predictions):
-            largest = max(largest, int(np.max(predictions)))
+        numbers = np.asarray(
+            [] if isinstance(predictions, xr.Dataset) or predictions is None else predictions
+        )
+        if numbers.dtype.kind in "iu" and numbers.size:
+            largest = max(largest, int(numbers.max()))
         words = tuple(str(y) for y in range(max(largest + 1, 2)))
     if largest >= len(words):
         raise ValueError(
