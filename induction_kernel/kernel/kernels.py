@@ -217,6 +217,6 @@ def checked_bandwidth(bandwidth: Any) -> float | None:
     if isinstance(bandwidth, str) and bandwidth == "loo":
         return None
     number = isinstance(bandwidth, int | float | np.integer | np.floating) and not isinstance(bandwidth, bool)
-    if not number or not bandwidth > 0:
+    if not number or not float(bandwidth) > 0:
         raise ValueError(f'wanted bandwidth="loo" or a number above 0, got {bandwidth!r}')
     return float(bandwidth)
