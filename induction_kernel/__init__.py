@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.writing import label_writing as label_writing
+    from .kernel.evaluating import in_context as in_context
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -129,6 +130,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.writing": ("label_writing",),
         "kernel.controls": ("control_weights", "permuted_run"),
         "kernel.splits": ("held_out", "reconstruction_table"),
+        "kernel.evaluating": ("in_context",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
