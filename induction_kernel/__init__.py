@@ -31,10 +31,21 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.lasting import edited as edited
     from .interventions.patching import patch as patch
     from .interventions.paths import path_patch as path_patch
+    from .kernel.aligning import fitted_bandwidth as fitted_bandwidth
+    from .kernel.aligning import kernel_alignment as kernel_alignment
     from .kernel.controls import control_weights as control_weights
     from .kernel.controls import permuted_run as permuted_run
+    from .kernel.data import LabelledTexts as LabelledTexts
+    from .kernel.data import classification as classification
+    from .kernel.episodes import Episodes as Episodes
+    from .kernel.episodes import draw_episodes as draw_episodes
+    from .kernel.evaluating import in_context as in_context
+    from .kernel.nexttoken import next_token_similarity as next_token_similarity
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
+    from .kernel.regression import explicit_similarity as explicit_similarity
+    from .kernel.regression import kernel_regression as kernel_regression
+    from .kernel.representing import representations as representations
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.writing import label_writing as label_writing
@@ -119,10 +130,17 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "interventions.lasting": ("edited",),
         "interventions.engine": ("sweep",),
         "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
+        "kernel.data": ("classification", "LabelledTexts"),
+        "kernel.episodes": ("draw_episodes", "Episodes"),
         "kernel.reconstruction": ("reconstruct", "sum_heads"),
         "kernel.writing": ("label_writing",),
         "kernel.controls": ("control_weights", "permuted_run"),
         "kernel.splits": ("held_out", "reconstruction_table"),
+        "kernel.evaluating": ("in_context",),
+        "kernel.representing": ("representations",),
+        "kernel.regression": ("kernel_regression", "explicit_similarity"),
+        "kernel.nexttoken": ("next_token_similarity",),
+        "kernel.aligning": ("kernel_alignment", "fitted_bandwidth"),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

@@ -120,6 +120,33 @@ def hugging_face(folder, kind="llama", **changes):
     return folder
 
 
+def written(folder, name, content):
+    """The path of a file with this content."""
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def table(folder, name="a.tsv"):
+    return written(folder, name, "text\tlabel\nfox\t0\npear\t1\n")
+
+
+def labelled(**changes):
+    """Six words of two classes that the embedded model knows."""
+    texts = tuple("fox wolf bear apple pear plum".split())
+    given = {"classes": [0, 0, 0, 1, 1, 1], "labels": ("dax", "wug"), "template": "{x} {y} ;"} | changes
+    return ik.LabelledTexts(texts, **given)
+
+
+def episodes(**options):
+    given = {
+        "pool": labelled(),
+        "queries": replace(labelled(), texts=tuple("lion goat tiger fig lime mango".split())),
+    }
+    given |= {"shots": 2} | options
+    return ik.draw_episodes(given.pop("pool"), given.pop("queries"), **given)
+
+
 def everything(n_tokens):
     return torch.ones(n_tokens, n_tokens, dtype=torch.bool)
 
@@ -447,6 +474,50 @@ ROWS = [
     # figures and page
     ("head_map", "not scores", lambda tmp: ik.head_map({"a": 1}), TypeError, "dict"),
     ("loss_plot", "not losses", lambda tmp: ik.loss_plot(scores()), (TypeError, ValueError), "loss"),
+    # kernel: data, episodes, evaluation
+    ("LabelledTexts", "no texts", lambda tmp: ik.LabelledTexts((), torch.zeros(0).long().numpy(), ("a", "b")), ValueError, "got none"),
+    ("LabelledTexts", "an empty text", lambda tmp: ik.LabelledTexts(("fox", " "), [0, 1], ("a", "b")), ValueError, "an empty one at 1"),
+    ("LabelledTexts", "one string", lambda tmp: ik.LabelledTexts("fox", [0], ("a", "b")), TypeError, "sequence of strings"),
+    ("LabelledTexts", "classes that are words", lambda tmp: ik.LabelledTexts(("fox",), ["a"], ("a", "b")), TypeError, "whole numbers"),
+    ("LabelledTexts", "classes for other texts", lambda tmp: ik.LabelledTexts(("fox",), [0, 1], ("a", "b")), ValueError, "one class a text [1], got [2]"),
+    ("LabelledTexts", "class without a label", lambda tmp: ik.LabelledTexts(("fox", "pear"), [0, 2], ("a", "b")), ValueError, "from 0 to 1"),
+    ("LabelledTexts", "one label", lambda tmp: ik.LabelledTexts(("fox",), [0], ("a",)), ValueError, "at least two"),
+    ("LabelledTexts", "template without labels", lambda tmp: labelled(template="{x}:"), ValueError, "{x} and {y} once each"),
+    ("LabelledTexts", "all in one half", lambda tmp: labelled().split(6), ValueError, "n from 1 to 5"),
+    ("LabelledTexts", "too few words", lambda tmp: labelled().relabelled(["dax"]), ValueError, "2 label words"),
+    ("classification", "absent file", lambda tmp: ik.classification(str(tmp / "no.tsv")), ValueError, "a file or folder that exists"),
+    ("classification", "unknown ending", lambda tmp: ik.classification(written(tmp, "a.xlsx", "x")), ValueError, "ends in .tsv, .csv"),
+    ("classification", "another encoding", lambda tmp: ik.classification(written(tmp, "a.txt", b"A:x one\nB:y caf\xe9\n")), ValueError, "line 2 of a.txt is not utf-8"),
+    ("classification", "unknown encoding", lambda tmp: ik.classification(written(tmp, "a.txt", "A one\n"), encoding="utf-9"), ValueError, "got 'utf-9'"),
+    ("classification", "unknown column", lambda tmp: ik.classification(written(tmp, "a.tsv", "sentence\tlabel\nfox\t0\n"), text="review"), ValueError, "['sentence', 'label'] of a.tsv, got text='review'"),
+    ("classification", "columns not said", lambda tmp: ik.classification(written(tmp, "a.csv", "fox,0\npear,1\n")), ValueError, "wanted text= one of the columns ['0', '1']"),
+    ("classification", "one class", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\nwolf\t0\n")), ValueError, "at least two classes, got ['0'] alone"),
+    ("classification", "words for other classes", lambda tmp: ik.classification(table(tmp), labels=["a", "b", "c"]), ValueError, "a word for each of the 2 classes ['0', '1']"),
+    ("classification", "class without a word", lambda tmp: ik.classification(table(tmp), labels={"0": "dax", "2": "wug"}), ValueError, "has the classes ['1']"),
+    ("classification", "classes of another data set", lambda tmp: ik.classification(table(tmp, "trec.tsv")), ValueError, "wanted classes ['ABBR'"),
+    ("classification", "text that is missing", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\n\t1\n")), ValueError, "none in row 1"),
+    ("classification", "rows of other lengths", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\t1\n")), ValueError, "cannot read a.tsv as a table"),
+    ("classification", "lines without a class", lambda tmp: ik.classification(written(tmp, "a.txt", "fox\n")), ValueError, "lines 'CLASS:fine text'"),
+    ("classification", "not JSON", lambda tmp: ik.classification(written(tmp, "a.jsonl", "fox\n")), ValueError, "line 1 of a.jsonl is not JSON"),
+    ("classification", "JSON without names", lambda tmp: ik.classification(written(tmp, "a.jsonl", "[1]\n")), ValueError, "wanted an object in line 1"),
+    ("classification", "folder of other files", lambda tmp: ik.classification(table(tmp).parent), ValueError, "wanted val_text.txt and val_labels.txt"),
+    ("classification", "pair of other lengths", lambda tmp: ik.classification((written(tmp, "a.txt", "fox\npear\n"), written(tmp, "b.txt", "0\n"))), ValueError, "as many classes as texts, got 1 lines"),
+    ("classification", "unlisted name without a split", lambda tmp: ik.classification("some/one", text="x", label="y"), ValueError, "wanted split="),
+    ("classification", "unreachable hub", lambda tmp: ik.classification("sst2"), ConnectionError, "the hub cannot be reached"),
+    ("Episodes", "indices out of range", lambda tmp: replace(episodes(), shown=episodes().shown + 9), ValueError, "shown from 0 to 5"),
+    ("Episodes", "shapes that differ", lambda tmp: replace(episodes(), classes=episodes().classes[:, :1]), ValueError, "wanted classes [6, 2]"),
+    ("Episodes", "other prompts", lambda tmp: replace(episodes(), shown=episodes().shown[:1]), ValueError, "wanted shown [6, demonstration]"),
+    ("Episodes", "template without texts", lambda tmp: replace(episodes(), template="{y}"), ValueError, "{x} and {y} once each"),
+    ("draw_episodes", "not texts", lambda tmp: ik.draw_episodes(labelled(), ["fox"]), TypeError, "queries as LabelledTexts"),
+    ("draw_episodes", "other labels", lambda tmp: episodes(queries=labelled(labels=("no", "yes"))), ValueError, "the same labels"),
+    ("draw_episodes", "one class", lambda tmp: episodes(pool=labelled()[:3]), ValueError, "got 'dax' alone"),
+    ("draw_episodes", "more shots than texts", lambda tmp: episodes(shots=7), ValueError, "shots up to 6"),
+    ("draw_episodes", "no shots", lambda tmp: episodes(shots=0), ValueError, "shots >= 1"),
+    ("draw_episodes", "unknown sampling", lambda tmp: episodes(sampling="best"), ValueError, "got 'best'"),
+    ("draw_episodes", "embedding of random draws", lambda tmp: episodes(embed=len), ValueError, 'for sampling="nearest"'),
+    ("draw_episodes", "embedding that is not finite", lambda tmp: episodes(sampling="nearest", embed=lambda texts: torch.full((len(texts), 2), NAN).numpy()), ValueError, "NaN"),
+    ("draw_episodes", "embedding of other texts", lambda tmp: episodes(sampling="nearest", embed=lambda texts: torch.ones(2, 2).numpy()), ValueError, "[6, d], got [2, 2]"),
+    ("draw_episodes", "beyond the context", lambda tmp: episodes(shots=6, template="{x} " + "fox " * 30 + "{y} ;").prompts(worded()), ValueError, "demonstrations"),
     ("effect_map", "not a Dataset", lambda tmp: ik.effect_map([1.0]), TypeError, "of sweep, patch or attribution, got list"),
     ("effect_map", "scores", lambda tmp: ik.effect_map(scores()), ValueError, "head_map draws them"),
     ("effect_map", "everything edited at once", lambda tmp: ik.effect_map(swept(by=())), ValueError, "give by="),

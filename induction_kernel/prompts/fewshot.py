@@ -63,14 +63,14 @@ def few_shot(
 
     Source: Han et al. 2025, section 5.
     """
-    form = _Template.parse(template, separator)
+    form = Template.parse(template, separator)
     if getattr(model, "tokenizer", None) is None:
         raise ValueError(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
     if bos and not default_bos(model):
         raise ValueError("this model has no BOS token: pass bos=False")
-    labels = _label_words(labels)
+    labels = label_words(labels)
     if isinstance(queries, str):
         raise TypeError(f"wanted a list of queries, got the string {queries!r}")
     asked = [_query(query, labels) for query in queries]
@@ -79,11 +79,7 @@ def few_shot(
     shots = _shots_per_query(demonstrations, len(asked), labels)
     start = [model.tokenizer.bos_token_id] if (default_bos(model) if bos is None else bos) else []
     rows = [_row(model, form, shot, x, labels, start) for shot, (x, _) in zip(shots, asked, strict=True)]
-    longest = max(len(row.ids) for row in rows)
-    if longest > sizes(model).n_ctx:
-        raise ValueError(
-            f"a prompt has {longest} tokens, the context is {sizes(model).n_ctx}: use fewer or shorter demonstrations"
-        )
+    _check_context(rows, sizes(model).n_ctx)
     tokens, lengths = pad([row.ids for row in rows])
     found = _demonstrations(
         rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
@@ -99,14 +95,17 @@ class _Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Template:
+class Template:
+    """How one example is written: the text before x, between x and y, and after y; what stands between examples."""
+
     before: str
     between: str
     after: str
     separator: str
 
     @classmethod
-    def parse(cls, template: str, separator: str) -> _Template:
+    def parse(cls, template: str, separator: str) -> Template:
+        """Out of a string with `{x}` and `{y}`; ValueError where they are not there once each, in this order."""
         if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
             raise ValueError(
                 f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
@@ -118,6 +117,7 @@ class _Template:
         return cls(before, between, after, separator)
 
     def query(self, x: str) -> str:
+        """What stands before the label of x."""
         return f"{self.before}{x}{self.between.rstrip()}"
 
     def write(self, shots: list[tuple[str, str]], x: str) -> tuple[str, list[tuple[int, int, int]]]:
@@ -133,7 +133,7 @@ class _Template:
 
 def _row(
     model: Model,
-    form: _Template,
+    form: Template,
     shots: list[tuple[str, int]],
     x: str,
     labels: tuple[str, ...],
@@ -148,6 +148,18 @@ def _row(
         positions.append(shift + next(i for i in inside if offsets[i][1] > label))
         spans.append((shift + inside[0], shift + inside[-1] + 1))
     return _Row(start + ids, spans, positions)
+
+
+def _check_context(rows: list[_Row], n_ctx: int) -> None:
+    """ValueError where a prompt is longer; says how many of the demonstrations every prompt has room for."""
+    longest = max(len(row.ids) for row in rows)
+    if longest <= n_ctx:
+        return
+    fits = min(sum(row.spans[0][0] + len(row.ids) - begin <= n_ctx for begin, _ in row.spans) for row in rows)
+    raise ValueError(
+        f"a prompt has {longest} tokens, the context is {n_ctx}: use shorter demonstrations, or fewer "
+        f"(the last {fits} of every prompt would fit)"
+    )
 
 
 def _tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
@@ -167,7 +179,7 @@ def _tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]
 
 def _label_ids(
     model: Model,
-    form: _Template,
+    form: Template,
     labels: tuple[str, ...],
     shots: list[list[tuple[str, int]]],
     start: list[int],
@@ -215,7 +227,8 @@ def _demonstrations(
     return Demonstrations(spans, positions, classes, mask, label_ids, torch.tensor(targets), labels)
 
 
-def _label_words(labels: Sequence[str]) -> tuple[str, ...]:
+def label_words(labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels, if they are different words; TypeError or ValueError else."""
     if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"wanted labels as a list of words, got {labels!r}")
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
