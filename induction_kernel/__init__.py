@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.data import classification as classification
     from .kernel.episodes import Episodes as Episodes
     from .kernel.episodes import draw_episodes as draw_episodes
+    from .kernel.reconstruction import reconstruct as reconstruct
+    from .kernel.reconstruction import sum_heads as sum_heads
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -118,6 +120,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
         "kernel.data": ("classification", "LabelledTexts"),
         "kernel.episodes": ("draw_episodes", "Episodes"),
+        "kernel.reconstruction": ("reconstruct", "sum_heads"),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
