@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.data import classification as classification
     from .kernel.episodes import Episodes as Episodes
     from .kernel.episodes import draw_episodes as draw_episodes
+    from .kernel.mapping import demonstration_attention as demonstration_attention
+    from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
     from .loading import load as load
@@ -49,10 +51,14 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .page import write_report as write_report
     from .plots.curves import curve_plot as curve_plot
     from .plots.curves import exact_plot as exact_plot
+    from .plots.demonstrations import demonstration_map as demonstration_map
     from .plots.effects import effect_map as effect_map
     from .plots.figures import head_map as head_map
     from .plots.figures import loss_plot as loss_plot
+    from .plots.lines import line_plot as line_plot
+    from .plots.tables import interval_plot as interval_plot
     from .plots.views import attention_view as attention_view
+    from .plots.votes import vote_view as vote_view
     from .prompts import Prompts as Prompts
     from .prompts import as_prompts as as_prompts
     from .prompts import few_shot as few_shot
@@ -121,10 +127,16 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.data": ("classification", "LabelledTexts"),
         "kernel.episodes": ("draw_episodes", "Episodes"),
         "kernel.reconstruction": ("reconstruct", "sum_heads"),
+        "kernel.mapping": ("demonstration_attention",),
+        "kernel.quoting": ("quoted_votes",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
+        "plots.lines": ("line_plot",),
+        "plots.tables": ("interval_plot",),
+        "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
+        "plots.votes": ("vote_view",),
         "page": ("write_report",),
     }
     _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
