@@ -273,36 +273,41 @@ def _shot(item: Any, labels: tuple[str, ...]) -> tuple[str, int]:
     return item[0], _class_of(item[1], labels)
 
 
-ANIMALS = "fox wolf bear horse sheep goat tiger lion rabbit mouse camel deer".split()
-FRUITS = "apple pear plum grape mango lemon peach cherry melon fig banana lime".split()
-LABEL_WORDS = ("dax", "wug", "foo", "bar", "red", "blue", "yes", "no")
+TOPICS = tuple(
+    words.split()
+    for words in (
+        "fox wolf bear horse sheep goat tiger lion rabbit mouse camel deer",
+        "apple pear plum grape mango lemon peach cherry melon fig banana lime",
+        "arm leg hand foot knee elbow neck shoulder ear nose mouth chin",
+        "car truck bus train boat ship bicycle plane tram van wagon canoe",
+    )
+)
+LABEL_WORDS = ("dax", "wug", "foo", "bar", "blick", "fep", "red", "blue", "yes", "no")
 
 
 def word_episodes(
-    model: Model, *, shots: int = 8, prompts: int = 32, noise: float = 0.0, seed: int = 0
+    model: Model, *, shots: int = 8, prompts: int = 32, noise: float = 0.0, classes: int = 2, seed: int = 0
 ) -> Prompts:
     """A small classification task that any English tokenizer can read: `fox dax ; apple wug ; ... ; lemon`.
 
-    Each prompt draws which label word stands for animals and which for fruits; the model can only learn it
-    from the demonstrations. Both classes are demonstrated equally often, in random order; the query's word is
-    not among them.
+    Each prompt draws which label word stands for which topic (animals and fruits; with more classes parts of the
+    body and vehicles too); the model can only learn it from the demonstrations. All classes are demonstrated
+    equally often where the number of shots allows it, in random order; the query's word is not among them.
 
     Args:
-        model: gives the tokenizer; the first two label words that are one token each are used.
-        shots: demonstrations a prompt, 2 to 22.
+        model: gives the tokenizer; the first label words that are one token each are used.
+        shots: demonstrations a prompt, from one a class to 11 a class.
         prompts: how many.
-        noise: chance of each demonstration's word to be replaced by a word of either class, in [0, 1]: at 1 the
+        noise: chance of each demonstration's word to be replaced by a word of any class, in [0, 1]: at 1 the
             labels say nothing.
+        classes: 2 to 4. With more of them the label shown most often, or last, is seldom the right one.
         seed: of the draw; a local generator.
 
     Raises:
         ValueError: an option out of its range, or no tokenizer.
     """
-    if not 2 <= shots <= 22 or prompts < 1 or not 0 <= noise <= 1:
-        raise ValueError(
-            f"wanted shots 2 to 22, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"
-        )
-    labels = _single_token_words(model)
+    _check_episodes(shots, prompts, noise, classes)
+    labels = _single_token_words(model, classes)
     generator = torch.Generator().manual_seed(seed)
 
     def shuffled(items: list) -> list:
@@ -310,16 +315,31 @@ def word_episodes(
 
     demonstrations, queries = [], []
     for _ in range(prompts):
-        words = [shuffled(kind) for kind in shuffled([ANIMALS, FRUITS])]
-        queries.append(shuffled([(words[y].pop(), y) for y in (0, 1)])[0])
-        drawn = shuffled([(words[i % 2][i // 2], i % 2) for i in range(shots)])
+        words = [shuffled(topic) for topic in shuffled(list(TOPICS[:classes]))]
+        queries.append(shuffled([(words[y].pop(), y) for y in range(classes)])[0])
+        kinds = (
+            shuffled(list(range(classes))) if classes > 2 else [0, 1]
+        )  # who comes once more where they must differ
+        drawn = shuffled(
+            [(words[kinds[i % classes]][i // classes], kinds[i % classes]) for i in range(shots)]
+        )
         replaced = (torch.rand(shots, generator=generator) < noise).tolist()
-        either = shuffled(words[0] + words[1])
+        either = shuffled([word for kind in words for word in kind])
         demonstrations.append([(either[i] if replaced[i] else x, y) for i, (x, y) in enumerate(drawn)])
     return few_shot(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
 
 
-def _single_token_words(model: Model) -> list[str]:
+def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> None:
+    if classes not in (2, 3, 4):
+        raise ValueError(f"wanted 2, 3 or 4 classes, got {classes!r}")
+    most = 11 * classes
+    if not classes <= shots <= most or prompts < 1 or not 0 <= noise <= 1:
+        raise ValueError(
+            f"wanted shots {classes} to {most}, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"
+        )
+
+
+def _single_token_words(model: Model, count: int) -> list[str]:
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise ValueError(
@@ -328,4 +348,4 @@ def _single_token_words(model: Model) -> list[str]:
     unknown = getattr(tokenizer, "unk_token_id", None)
     ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LABEL_WORDS}
     found = [word for word, token in ids.items() if len(token) == 1 and token[0] != unknown]
-    return found[:2] if len(found) >= 2 else list(LABEL_WORDS[:2])
+    return found[:count] if len(found) >= count else list(LABEL_WORDS[:count])
