@@ -39,6 +39,8 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
+    from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
+    from .kernel.theory import kernel_theory as kernel_theory
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -129,6 +131,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reconstruction": ("reconstruct", "sum_heads"),
         "kernel.mapping": ("demonstration_attention",),
         "kernel.quoting": ("quoted_votes",),
+        "kernel.markov": ("hidden_markov_tasks",),
+        "kernel.theory": ("kernel_theory",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
