@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.reconstruction import sum_heads as sum_heads
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.theory import kernel_theory as kernel_theory
+    from .kernel.evaluating import in_context as in_context
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -133,6 +134,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.quoting": ("quoted_votes",),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "kernel.evaluating": ("in_context",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

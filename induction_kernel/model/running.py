@@ -5,15 +5,16 @@ Prompts go through in batches that fit the memory. What a hook point is called s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from .anatomy import Hook, Model, describe, forward, hook_name
-from .selfcheck import self_check
+from .selfcheck import foreign_hooks, self_check
 
 __all__ = ["batches", "progress_bar", "run", "stream"]
 
@@ -37,7 +38,9 @@ def stream(
     read: Callable[[str, int, Tensor], None],
     sites: dict[str, set[int]],
     hooks: Sequence[Hook] = (),
-) -> None:
+    *,
+    at: Tensor | None = None,
+) -> Tensor | None:
     """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
 
     Args:
@@ -46,6 +49,10 @@ def stream(
         read: called in the order of the pass.
         sites: site ("pattern", "v", "z", ...) -> layers.
         hooks: what else stands on the model for the pass.
+        at: `[prompt]`, one position each whose logits are wanted too: the pass then goes to its end.
+
+    Returns:
+        Logits `[prompt, vocab]` at these positions; None where none are wanted.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -58,18 +65,46 @@ def stream(
     def hook(activation: Tensor, hook: Any, *, site: str, layer: int) -> None:
         read(site, layer, activation)
         missing.discard((site, layer))
-        if layer == last and not missing:
+        if at is None and layer == last and not missing:
             raise _Enough
 
     reading = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
+    logits = None
     with suppress(_Enough):
-        forward(model, tokens, [*hooks, *reading], return_type=None)
+        if at is None:
+            forward(model, tokens, [*hooks, *reading], return_type=None)
+        else:
+            with _unembedding_only(model, at):
+                logits = forward(model, tokens, [*hooks, *reading])
     if missing:
         site, layer = min(missing)
         raise RuntimeError(
             f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
             "the architecture is not supported: see the README's recipe for a new one"
         )
+    if at is None or logits is None:
+        return None
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, at.to(logits.device) if logits.shape[1] == tokens.shape[1] else 0]
+
+
+@contextmanager
+def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
+    """Only positions `at [prompt]` reach the unembedding; all do where hooks of the user's own may count positions."""
+    unembed = getattr(model, "unembed", None)
+    if not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
+        yield
+        return
+
+    def fewer(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = torch.arange(len(at), device=args[0].device)
+        return (args[0][rows, at.to(args[0].device)][:, None], *args[1:])
+
+    handle = unembed.register_forward_pre_hook(fewer)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:

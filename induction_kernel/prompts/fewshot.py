@@ -79,11 +79,7 @@ def few_shot(
     shots = _shots_per_query(demonstrations, len(asked), labels)
     start = [model.tokenizer.bos_token_id] if (default_bos(model) if bos is None else bos) else []
     rows = [_row(model, form, shot, x, labels, start) for shot, (x, _) in zip(shots, asked, strict=True)]
-    longest = max(len(row.ids) for row in rows)
-    if longest > sizes(model).n_ctx:
-        raise ValueError(
-            f"a prompt has {longest} tokens, the context is {sizes(model).n_ctx}: use fewer or shorter demonstrations"
-        )
+    _check_context(rows, sizes(model).n_ctx)
     tokens, lengths = pad([row.ids for row in rows])
     found = _demonstrations(
         rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
@@ -152,6 +148,18 @@ def _row(
         positions.append(shift + next(i for i in inside if offsets[i][1] > label))
         spans.append((shift + inside[0], shift + inside[-1] + 1))
     return _Row(start + ids, spans, positions)
+
+
+def _check_context(rows: list[_Row], n_ctx: int) -> None:
+    """ValueError where a prompt is longer; says how many of the demonstrations every prompt has room for."""
+    longest = max(len(row.ids) for row in rows)
+    if longest <= n_ctx:
+        return
+    fits = min(sum(row.spans[0][0] + len(row.ids) - begin <= n_ctx for begin, _ in row.spans) for row in rows)
+    raise ValueError(
+        f"a prompt has {longest} tokens, the context is {n_ctx}: use shorter demonstrations, or fewer "
+        f"(the last {fits} of every prompt would fit)"
+    )
 
 
 def _tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -17,7 +17,8 @@ from ..prompts import Prompts
 from ..replay.rows import Entries, entry_values, has_rows
 
 __all__ = [
-    "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "read_entries", "taken", "way_to_read",
+    "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "entries_together",
+    "read_entries", "taken", "way_to_read",
 ]  # fmt: skip
 
 LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
@@ -84,7 +85,7 @@ def read_entries(
     def given(layer: int, values: Tensor) -> None:
         read(layer, values[:-n], bool(values.isfinite().all()))
 
-    entry_values(model, tokens, _together([entries, ends]), layers, given)
+    entry_values(model, tokens, entries_together([entries, ends]), layers, given)
 
 
 def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
@@ -119,8 +120,9 @@ def check_sound(broken: set[int]) -> None:
 
 def entries_in(reads: Sequence[Reads]) -> tuple[Entries, list[int]]:
     """The entries of several, and how many are of each."""
-    return _together([each.entries for each in reads]), [len(each.entries.key) for each in reads]
+    return entries_together([each.entries for each in reads]), [len(each.entries.key) for each in reads]
 
 
-def _together(several: Sequence[Entries]) -> Entries:
+def entries_together(several: Sequence[Entries]) -> Entries:
+    """The entries of all, one after the other."""
     return Entries(*(torch.cat(indices) for indices in zip(*several, strict=True)))
