@@ -175,7 +175,10 @@ def _matching(weights: xr.Dataset, writes: Any) -> xr.DataArray:
     if not isinstance(writes, xr.Dataset):
         raise TypeError(f"wanted the Dataset of label_writing(model, prompts), got {type(writes).__name__}")
     found = writes.get("writes")
-    if found is None or any(not np.array_equal(found.get(dim), weights[dim]) for dim in ("layer", "head")):
+    same = found is not None and all(
+        dim in found.coords and np.array_equal(found[dim], weights[dim]) for dim in ("layer", "head")
+    )
+    if found is None or not same:
         raise ValueError(
             "wanted `writes` over the layers and heads of the weights: label_writing(model, prompts) of the same model"
         )

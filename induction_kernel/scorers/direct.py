@@ -34,7 +34,7 @@ from ..prompts.repeats import default_bos
 from .reading import attends, check_sound
 from .streaming import averaged, chosen_layers, labelled
 
-__all__ = ["direct_effect"]
+__all__ = ["along", "direct_effect", "norm_scale"]
 
 NEXT, ANSWERS = "next token", "answers"
 
@@ -202,10 +202,10 @@ def _effects(
         here = full_precision(activation.detach()[prompt, position])
         if site == "z":
             _, b_v, w_o = value_weights(model, layer)
-            parts[layer] = _along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
+            parts[layer] = along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
             done()
         else:
-            scale.append(_norm_scale(model, here).cpu())
+            scale.append(norm_scale(model, here).cpu())
 
     sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
     stream(model, tokens, read, sites)
@@ -215,7 +215,7 @@ def _effects(
     return summed.unflatten(1, scaled.shape[1:]).numpy()
 
 
-def _along(
+def along(
     written: Float[Tensor, "entry head d_head"],
     w_o: Float[Tensor, "head d_head d_model"],
     direction: Float[Tensor, "entry d_model"],
@@ -225,7 +225,7 @@ def _along(
     return (written * wanted.to(written)).sum(-1)
 
 
-def _norm_scale(model: Model, residual: Tensor) -> Tensor:
+def norm_scale(model: Model, residual: Tensor) -> Tensor:
     """What the final norm divides a residual stream by: `[entry, d_model]` -> `[entry]`."""
     if model.cfg.normalization_type is None:
         return torch.ones_like(residual[:, 0])
