@@ -42,6 +42,13 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.theory import kernel_theory as kernel_theory
     from .kernel.evaluating import in_context as in_context
+    from .kernel.controls import control_weights as control_weights
+    from .kernel.controls import permuted_run as permuted_run
+    from .kernel.reconstruction import reconstruct as reconstruct
+    from .kernel.reconstruction import sum_heads as sum_heads
+    from .kernel.splits import held_out as held_out
+    from .kernel.splits import reconstruction_table as reconstruction_table
+    from .kernel.writing import label_writing as label_writing
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -135,6 +142,9 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
         "kernel.evaluating": ("in_context",),
+        "kernel.writing": ("label_writing",),
+        "kernel.controls": ("control_weights", "permuted_run"),
+        "kernel.splits": ("held_out", "reconstruction_table"),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

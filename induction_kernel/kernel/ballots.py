@@ -15,7 +15,9 @@ import xarray as xr
 
 from ..prompts import Prompts
 
-__all__ = ["Ballots", "as_ballots", "as_predictions", "class_weights", "hits", "permuted_hits", "winners"]
+__all__ = [
+    "Ballots", "as_ballots", "as_predictions", "class_weights", "hits", "permuted_hits", "vote_hits", "winners",
+]  # fmt: skip
 
 TIE = 1e-9  # votes this close, as a share of the prompt's whole weight, are equal: sums in another order differ by less
 
@@ -169,6 +171,12 @@ def hits(won: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """How far each source's winner is the class wanted, `[prompt, source]`; NaN where that is -1."""
     found = np.take_along_axis(won, np.maximum(wanted, 0)[:, None, None], axis=-1)[..., 0]
     return np.where(wanted[:, None] >= 0, found, np.nan)
+
+
+def vote_hits(ballots: Ballots, wanted: np.ndarray) -> np.ndarray:
+    """`hits` of the vote, `[prompt, source]`."""
+    votes = class_weights(ballots.weight, ballots.classes, len(ballots.labels))
+    return hits(winners(votes, np.abs(ballots.weight).sum(-1)), wanted)
 
 
 def permuted_hits(

@@ -1,0 +1,304 @@
+"""How good is the best head on prompts it was not chosen on, and what does as well without it?
+
+The held-out protocol of Han et al. 2025, section 5.5, repeated: on one part of the prompts the head (the layer, the
+kernel) with the largest agreement is chosen, on the other it is scored. Intervals are for repeated splits of one set
+of prompts (Nadeau & Bengio 2003), whose test parts overlap: with J splits and the scores' variance s^2 over them,
+
+    variance of the mean = (1 / J + n_test / n_train) s^2.
+
+It runs no model; the vote itself is `reconstruction`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import t as student
+
+from ..heads import Head
+from .ballots import Ballots, as_ballots, as_predictions, permuted_hits, vote_hits
+from .controls import by_position, control_weights
+from .reconstruction import sum_heads
+
+__all__ = ["held_out", "reconstruction_table", "split_interval"]
+
+BEST = "best head"
+PERMUTATIONS = 50  # of labels in the vote, averaged in every prompt
+
+
+def held_out(
+    weights: xr.Dataset,
+    predictions: Any,
+    *,
+    others: Mapping[str, xr.Dataset] | None = None,
+    writes: xr.Dataset | None = None,
+    splits: int = 50,
+    share: float = 0.5,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Agreement with the model and accuracy of the best head, scored where it was not chosen, beside its controls.
+
+    Rows (dimension `method`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's
+    plain sum of heads; with `writes`, "layer sum by writing"; then `others`, the best of each where it has several.
+    Controls: "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight
+    at each place (counted back from the query) over the part it was chosen on; "random head", the mean over all
+    heads; "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant",
+    always the class that was most frequent on the part where heads are chosen.
+
+    Agreement is that of the head chosen by agreement, accuracy that of the head chosen by accuracy. Of equals the
+    first is chosen. Ties of the vote count as in `reconstruct`.
+
+    Args:
+        weights: `weight[prompt, layer, head, demonstration]` of `demonstration_weights` or `in_context`.
+        predictions: the model's predicted classes, int `[prompt]`, or what `in_context` returned.
+        others: name -> weights of the same prompts over any sources (explicit kernels, nearest neighbours).
+        writes: of `label_writing`, for the weighted layer sum.
+        splits: how many random splits.
+        share: of the prompts that heads are chosen on, between 0 and 1.
+        confidence: of the intervals.
+        seed: of splits and permutations; a local generator.
+
+    Returns:
+        Dataset over `method`: `agreement` and `accuracy` (0 to 1, means over splits; accuracy NaN where no query's
+        class is known), with `_low` and `_high`; `agreement_difference` and `accuracy_difference`, best head less this
+        method, paired by split, with `_low` and `_high`. Over (`method`, `split`): `agreement_split` and
+        `accuracy_split`; `agreement_choice` and `accuracy_choice`, what was chosen ("L5H1"; "" where nothing is).
+        `random_spread[criterion]`: the standard deviation of the score over all heads. Intervals of the scores are
+        Wilson's with the number of prompts that would give that variance (as Korn & Graubard 1998 do for surveys), so
+        that one of 1.0 is not without doubt; of the differences, Student's t.
+
+    Raises:
+        TypeError: weights that are no Dataset, predictions that are no whole numbers.
+        ValueError: weights not over layer and head, of other prompts, too few prompts, an option out of its range.
+
+    Source: Han et al. 2025, section 5.5; Nadeau & Bengio 2003 (corrected resampled variance).
+    """
+    groups = _groups(weights, predictions, others, writes)
+    heads = groups[BEST]
+    n, predicted = len(heads.target), as_predictions(predictions, heads)
+    _check(n, splits, share, confidence)
+    rng = np.random.default_rng(seed)
+    order = rng.random((splits, n)).argsort(1).argsort(1)
+    train = order < round(share * n)
+    found: dict[str, Any] = {}
+    spread = []
+    for criterion, wanted in (("agreement", predicted), ("accuracy", heads.target)):
+        rows = _rows(groups, predicted, wanted, train, rng)
+        parts = (train & (wanted >= 0)).sum(1).mean(), (~train & (wanted >= 0)).sum(1).mean()
+        found |= _variables(criterion, rows, parts, confidence)
+        spread.append(np.nanmean(vote_hits(heads, wanted), axis=0).std() if (wanted >= 0).any() else np.nan)
+        names = list(rows)
+    found["random_spread"] = ("criterion", np.array(spread))
+    attrs = {"method": "held_out", "splits": splits, "share": share, "confidence": confidence, "seed": seed}
+    attrs |= {"n_prompts": n, "n_choose": int(train[0].sum()), "n_score": int((~train[0]).sum())}
+    coords = {"method": names, "split": np.arange(splits), "criterion": ["agreement", "accuracy"]}
+    kept = {key: value for key, value in weights.attrs.items() if key not in ("method", "unit")}
+    return xr.Dataset(found, coords, kept | attrs)
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method's score in every split, `[split]`, and what it chose there."""
+
+    score: np.ndarray
+    choice: list[str]
+
+
+def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[str, Ballots]:
+    """Every set of weights by its row's name; the best of each is chosen."""
+    sources = {"layer sum": sum_heads(weights)}
+    if set(weights["weight"].dims) != {"prompt", "layer", "head", "demonstration"}:
+        raise ValueError(
+            f"wanted weights over prompt, layer, head and demonstration, got {list(weights['weight'].dims)}: "
+            "choose one entry of the others with .sel"
+        )
+    if writes is not None:
+        sources["layer sum by writing"] = sum_heads(weights, writes)
+    controls = control_weights(weights)
+    for name, other in (others or {}).items():
+        if name in {"model", BEST, "layer sum", "layer sum by writing", *CONTROLS}:
+            raise ValueError(f"{name!r} is the name of a row of its own: give these weights another")
+        sources[name] = other
+    for name in controls["control"].values.tolist():
+        sources[name] = controls.sel(control=name, drop=True)
+    heads = as_ballots(weights, None, predictions)
+    groups = {BEST: heads}
+    for name, source in sources.items():
+        groups[name] = as_ballots(source, None, predictions)
+        if not np.array_equal(groups[name].target, heads.target):
+            raise ValueError(f"the weights {name!r} are of other prompts: their `target` differs")
+    words = max((ballots.labels for ballots in groups.values()), key=len)
+    return {name: replace(ballots, labels=words) for name, ballots in groups.items()}
+
+
+CONTROLS = ("majority label", "last label", "position only", "random head", "labels permuted", "constant")
+
+
+def _rows(
+    groups: dict[str, Ballots], predicted: np.ndarray, wanted: np.ndarray, train: np.ndarray, rng: Any
+) -> dict[str, Row]:
+    """All methods judged by one criterion."""
+    known = wanted >= 0
+    train, test = train & known, ~train & known
+    nothing = [""] * len(train)
+
+    right = _means((predicted == wanted).astype(float)[:, None], test)[:, 0]
+    rows = {
+        "model": Row(np.full(len(train), np.nan) if wanted is predicted else right, nothing)
+    }  # agrees by itself
+    best = np.zeros(len(train), dtype=int)
+    for name, ballots in groups.items():
+        found = vote_hits(ballots, wanted)
+        chosen = _means(found, train).argmax(1) if known.any() else np.zeros(len(train), dtype=int)
+        best = chosen if name == BEST else best
+        names = source_names(ballots)
+        score = _means(found, test)[np.arange(len(test)), chosen]
+        rows[name] = Row(score, [names[i] for i in chosen])
+    heads = groups[BEST]
+    rows["position only"] = Row(_by_position(heads, wanted, best, train, test), nothing)
+    rows["random head"] = Row(_means(vote_hits(heads, wanted), test).mean(1), nothing)
+    used, index = np.unique(best, return_inverse=True)
+    permuted, _ = permuted_hits(replace(heads, weight=heads.weight[:, used]), wanted, PERMUTATIONS, rng)
+    rows["labels permuted"] = Row(_means(permuted, test)[np.arange(len(test)), index], nothing)
+    classes = (wanted[:, None] == np.arange(len(heads.labels))).astype(float)
+    common = _means(classes, train).argmax(1) if known.any() else np.zeros(len(train), dtype=int)
+    rows["constant"] = Row(
+        _means(classes, test)[np.arange(len(test)), common], [heads.labels[y] for y in common]
+    )
+    return rows
+
+
+def _means(found: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+    """Means over some prompts: `found[prompt, source]` and bool `[split, prompt]` -> `[split, source]`."""
+    count = prompts.sum(1, keepdims=True)
+    total = prompts.astype(float) @ np.nan_to_num(found)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _by_position(
+    heads: Ballots, wanted: np.ndarray, best: np.ndarray, train: np.ndarray, test: np.ndarray
+) -> np.ndarray:
+    """Scores `[split]` of the chosen heads' mean weights by position."""
+    profiles = [by_position(heads, source, prompts) for source, prompts in zip(best, train, strict=True)]
+    found = vote_hits(replace(heads, weight=np.stack(profiles, 1)), wanted)
+    return _means(found, test).diagonal()
+
+
+def source_names(ballots: Ballots) -> list[str]:
+    """What each source is called: "L5H1", "layer 5", a coordinate's value; "" where there is only one."""
+    dims, like = ballots.dims, ballots.like
+    names = []
+    for index in np.ndindex(like.shape):
+        at = {
+            str(dim): like[dim].values[i] if dim in like.coords else i
+            for dim, i in zip(dims, index, strict=True)
+        }
+        if set(at) == {"layer", "head"}:
+            names.append(str(Head(int(at["layer"]), int(at["head"]))))
+        else:
+            words = [str(value) if isinstance(value, str) else f"{dim} {value}" for dim, value in at.items()]
+            names.append(", ".join(words))
+    return names
+
+
+def _variables(
+    criterion: str, rows: dict[str, Row], parts: tuple[float, float], confidence: float
+) -> dict[str, Any]:
+    """Means, intervals and differences of all methods by one criterion."""
+    scores = np.stack([row.score for row in rows.values()])
+    lead = rows[BEST].score - scores
+    low, high = np.transpose([split_interval(row, *parts, confidence=confidence) for row in scores])
+    margin = np.array([_margin(row, *parts, confidence=confidence)[0] for row in lead])
+    mean = lead.mean(1)
+    found = {criterion: scores.mean(1), f"{criterion}_low": low, f"{criterion}_high": high}
+    found |= {f"{criterion}_difference": mean}
+    found |= {f"{criterion}_difference_low": mean - margin, f"{criterion}_difference_high": mean + margin}
+    return {key: ("method", value) for key, value in found.items()} | {
+        f"{criterion}_split": (("method", "split"), scores),
+        f"{criterion}_choice": (("method", "split"), np.array([row.choice for row in rows.values()])),
+    }
+
+
+def split_interval(
+    scores: np.ndarray, n_train: float, n_test: float, *, confidence: float
+) -> tuple[float, float]:
+    """An interval for the mean of scores in [0, 1] over repeated random splits of the same prompts.
+
+    Args:
+        scores: `[split]`, each the mean over the prompts of the test part.
+        n_train: prompts in the part where something was chosen.
+        n_test: prompts in the other.
+        confidence: of the interval.
+    """
+    mean = float(scores.mean())
+    margin, variance, quantile = _margin(scores, n_train, n_test, confidence=confidence)
+    if np.isnan(mean) or (margin == 0 and 0 < mean < 1):
+        return (
+            mean,
+            mean,
+        )  # nothing is known, or every split scored the same without being perfect: only ties do
+    n = mean * (1 - mean) / variance if variance > 0 else n_train + n_test
+    square = quantile**2 / n
+    centre = (mean + square / 2) / (1 + square)
+    half = quantile / (1 + square) * np.sqrt(mean * (1 - mean) / n + square / (4 * n))
+    return max(centre - half, 0.0), min(centre + half, 1.0)
+
+
+def _margin(
+    scores: np.ndarray, n_train: float, n_test: float, *, confidence: float
+) -> tuple[float, float, float]:
+    """Half the width of Student's interval, the corrected variance of the mean, and the quantile."""
+    splits = len(scores)
+    quantile = float(student.ppf((1 + confidence) / 2, splits - 1))
+    variance = float((1 / splits + n_test / n_train) * scores.var(ddof=1)) if n_train else np.nan
+    return quantile * float(np.sqrt(variance)), variance, quantile
+
+
+def _check(n: int, splits: int, share: float, confidence: float) -> None:
+    if not (0 < share < 1 and 0 < confidence < 1 and splits >= 2):
+        raise ValueError(
+            "wanted splits >= 2, and share and confidence between 0 and 1, "
+            f"got splits={splits}, share={share}, confidence={confidence}"
+        )
+    if min(round(share * n), n - round(share * n)) < 2:
+        raise ValueError(
+            f"wanted at least 2 prompts to choose on and 2 to score on, got {n} prompts with share={share}"
+        )
+
+
+def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
+    """What `held_out` found, as a data frame by method, rounded to three digits for reading.
+
+    Returns:
+        `agreement` and `accuracy` with `low` and `high`; `difference` of the agreement, best head less this, with
+        its interval; and what was chosen most often, in how many of the splits.
+
+    Raises:
+        TypeError: not a Dataset. ValueError: not one of `held_out`.
+    """
+    if not isinstance(scores, xr.Dataset):
+        raise TypeError(f"wanted the Dataset of held_out, got {type(scores).__name__}")
+    if "agreement_difference" not in scores:
+        raise ValueError(f"wanted the Dataset of held_out, got variables {list(scores.data_vars)}")
+    columns = [
+        key + end
+        for key in ("agreement", "accuracy", "agreement_difference", "accuracy_difference")
+        for end in ("", "_low", "_high")
+    ]
+    table = pd.DataFrame(scores[columns].to_dataframe()[columns].round(3)).dropna(axis="columns", how="all")
+    for criterion in ("agreement", "accuracy"):
+        choices = scores[f"{criterion}_choice"].values
+        table[f"chosen by {criterion}"] = [_most(row) for row in choices]
+    return table
+
+
+def _most(choices: np.ndarray) -> str:
+    names, counts = np.unique(choices, return_counts=True)
+    name, count = names[counts.argmax()], counts.max()
+    return f"{name} ({count} of {len(choices)})" if name else ""
