@@ -31,6 +31,12 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.lasting import edited as edited
     from .interventions.patching import patch as patch
     from .interventions.paths import path_patch as path_patch
+    from .kernel.anchors import label_auc as label_auc
+    from .kernel.anchors import label_flow as label_flow
+    from .kernel.causal import label_knock_out as label_knock_out
+    from .kernel.reweighting import fit_label_weights as fit_label_weights
+    from .kernel.reweighting import reweighted as reweighted
+    from .kernel.vectors import function_vectors as function_vectors
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -112,6 +118,10 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "interventions.lasting": ("edited",),
         "interventions.engine": ("sweep",),
         "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
+        "kernel.causal": ("label_knock_out",),
+        "kernel.reweighting": ("fit_label_weights", "reweighted"),
+        "kernel.anchors": ("label_flow", "label_auc"),
+        "kernel.vectors": ("function_vectors",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
