@@ -49,6 +49,12 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.writing import label_writing as label_writing
+    from .kernel.anchors import label_auc as label_auc
+    from .kernel.anchors import label_flow as label_flow
+    from .kernel.causal import label_knock_out as label_knock_out
+    from .kernel.reweighting import fit_label_weights as fit_label_weights
+    from .kernel.reweighting import reweighted as reweighted
+    from .kernel.vectors import function_vectors as function_vectors
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -145,6 +151,10 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.writing": ("label_writing",),
         "kernel.controls": ("control_weights", "permuted_run"),
         "kernel.splits": ("held_out", "reconstruction_table"),
+        "kernel.causal": ("label_knock_out",),
+        "kernel.reweighting": ("fit_label_weights", "reweighted"),
+        "kernel.anchors": ("label_flow", "label_auc"),
+        "kernel.vectors": ("function_vectors",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

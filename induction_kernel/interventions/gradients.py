@@ -86,7 +86,7 @@ def first_order(
 def gradients_at(
     model: Model, prompts: Prompts, wanted: Reading, site: str, layers: list[int]
 ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
-    """`values [prompt]`, layer -> activation at the site, layer -> gradient of the sum of the values, as it is there."""
+    """`values [prompt]`, layer -> activation at the site, layer -> gradient of the sum of the values."""
     old: dict[int, Tensor] = {}
     added: dict[int, Tensor] = {}
 

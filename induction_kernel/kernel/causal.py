@@ -26,6 +26,7 @@ from ..interventions.plan import Cell
 from ..model import Model, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts
 from ..scorers.reading import Entries, read_entries, way_to_read
+from .matched import Removed, other_keys
 from .runs import UNTOUCHED, batches_of_one_length, compared, few_shot_prompts, label_keys, last_labels
 
 __all__ = ["label_knock_out"]
@@ -33,7 +34,6 @@ __all__ = ["label_knock_out"]
 LABELS, PERMUTED, OTHER_KEYS, OF_LAYER, OTHER_HEADS = (
     "labels", "permuted labels", "other keys", "other keys of the layer", "random heads",
 )  # fmt: skip
-Removed = dict[int, Tensor]  # layer -> bool [prompt, head, key], what the last token may not attend to
 
 
 def label_knock_out(
@@ -152,7 +152,9 @@ def _taken(found: Demonstrations, which: Any) -> Tensor:
     if isinstance(which, bool) or not (is_whole(which) or isinstance(which, str)):
         raise TypeError(f'wanted which="all", a label or its index, got {which!r}')
     if isinstance(which, str) or not 0 <= which < len(found.labels):
-        raise ValueError(f'wanted which="all", one of the labels {list(found.labels)} or its index, got {which!r}')
+        raise ValueError(
+            f'wanted which="all", one of the labels {list(found.labels)} or its index, got {which!r}'
+        )
     return found.mask & (found.classes == which)
 
 
@@ -185,7 +187,10 @@ def _has_others(model: Model, heads: Sequence[Head]) -> bool:
 
 def _numbered(groups: Sequence[str]) -> list[str]:
     """A name for every run: the group's own, with the draw's number where it has several."""
-    return [f"{name} {groups[:i].count(name)}" if groups.count(name) > 1 else name for i, name in enumerate(groups)]
+    return [
+        f"{name} {groups[:i].count(name)}" if groups.count(name) > 1 else name
+        for i, name in enumerate(groups)
+    ]
 
 
 def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
@@ -218,9 +223,9 @@ def _removals(
         of_labels = (keys & each.taken[rows][..., None]).any(1)
         out.append(_at_heads(each.heads, of_labels, sizes(model).n_heads))
     every_label = keys.any(1)
-    out.append(_other_keys(out[0], attention, every_label, chosen, of_layer=False))
+    out.append(other_keys(out[0], attention, every_label, chosen, of_layer=False))
     if OF_LAYER in groups:
-        out.append(_other_keys(out[0], attention, every_label, chosen, of_layer=True))
+        out.append(other_keys(out[0], attention, every_label, chosen, of_layer=True))
     return out
 
 
@@ -230,52 +235,6 @@ def _at_heads(heads: Sequence[Head], keys: Tensor, n_heads: int) -> Removed:
     for layer, head in heads:
         removed[layer][:, head] = keys
     return removed
-
-
-def _other_keys(
-    labels: Removed, attention: dict[int, Tensor], every_label: Tensor, heads: Sequence[Head], *, of_layer: bool
-) -> Removed:
-    """Keys that are no labels and have as much attention, of the heads themselves and then of others in the layer."""
-    out = {layer: torch.zeros_like(removed) for layer, removed in labels.items()}
-    for prompt, is_label in enumerate(every_label.numpy()):
-        order = _nearest_first(is_label)
-        for layer, removed in labels.items():
-            row, mine = attention[layer][prompt].numpy(), [h.head for h in heads if h.layer == layer]
-            wanted = (row * removed[prompt].numpy()).sum(1)
-            for head in mine:
-                picked = order[_closest(row[head, order], wanted[head])]
-                out[layer][prompt, head, picked] = True
-            if not of_layer:
-                continue
-            missing = wanted.sum() - float((row * out[layer][prompt].numpy()).sum())
-            others = np.setdiff1d(np.arange(len(row)), mine)
-            entries = np.array([(head, key) for key in order for head in others], dtype=int).reshape(-1, 2)
-            picked = entries[_closest(row[entries[:, 0], entries[:, 1]], missing)]
-            out[layer][prompt, picked[:, 0], picked[:, 1]] = True
-    return out
-
-
-def _nearest_first(is_label: np.ndarray) -> np.ndarray:
-    """Keys that are no labels, by how near they are to one; without the first token and the last."""
-    place, labels = np.arange(len(is_label)), np.flatnonzero(is_label)
-    distance = np.abs(place[:, None] - labels).min(1)
-    order = np.argsort(distance, kind="stable")
-    return order[(distance[order] > 0) & (order > 0) & (order < len(place) - 1)]
-
-
-def _closest(masses: np.ndarray, wanted: float) -> np.ndarray:
-    """Indices of masses that add up to about `wanted`: in order, none that exceeds it; one more where that is closer."""
-    picked, total = [], 0.0
-    for index, mass in enumerate(masses.tolist()):
-        if total + mass <= wanted:
-            picked.append(index)
-            total += mass
-    left = np.setdiff1d(np.arange(len(masses)), picked)
-    if len(left):
-        best = left[np.abs(total + masses[left] - wanted).argmin()]
-        if abs(total + masses[best] - wanted) < abs(total - wanted):
-            picked.append(int(best))
-    return np.array(picked, dtype=int)
 
 
 def _mass(attention: dict[int, Tensor], removed: Removed) -> Tensor:

@@ -69,7 +69,9 @@ def fit_label_weights(
     ready, found = few_shot_prompts(model, prompts)
     _check_options(found, steps=steps, lr=lr, batch_size=batch_size)
     size, chosen = sizes(model), _chosen(model, heads)
-    beta = torch.zeros(size.n_layers, size.n_heads, len(found.labels), dtype=torch.float64, requires_grad=True)
+    beta = torch.zeros(
+        size.n_layers, size.n_heads, len(found.labels), dtype=torch.float64, requires_grad=True
+    )
     optimiser, losses = torch.optim.Adam([beta], lr=lr), []
     used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
     used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
@@ -180,10 +182,13 @@ def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
         beta = given.values
     if not isinstance(beta, np.ndarray) or not np.issubdtype(beta.dtype, np.floating):
         raise TypeError(
-            f"wanted beta as numbers [layer, head, class], or what fit_label_weights returned, got {type(beta).__name__}"
+            "wanted beta as numbers [layer, head, class], or what fit_label_weights returned, got "
+            f"{type(beta).__name__}"
         )
     if beta.shape != shape or bool(np.isnan(beta).any()) or bool((beta == np.inf).any()):
-        raise ValueError(f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}")
+        raise ValueError(
+            f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}"
+        )
     return torch.from_numpy(beta).double()
 
 
@@ -221,7 +226,9 @@ def _last_resid(lane: Lane, prompts: Prompts, beta: Tensor) -> Tensor:
     rows = lane.resid_pre(0)[None, :, start:].detach()
     keys = label_keys(prompts).double()
     for layer in range(lane.n_layers):
-        factor = 1 + torch.einsum("pik,phi->phk", keys, (beta[layer].exp() - 1)[:, found.classes].transpose(0, 1))
+        factor = 1 + torch.einsum(
+            "pik,phi->phk", keys, (beta[layer].exp() - 1)[:, found.classes].transpose(0, 1)
+        )
         rows = lane.step(layer, rows, start, taps=_taps(lane.model, layer, factor))
     return rows[:, :, -1:]
 

@@ -121,10 +121,14 @@ def compared(
         "prompt": np.arange(len(prompts)), "run": list(runs), "of": ("run", list(groups)), "group": names,
         "label": list(found.labels), "target": ("prompt", found.target.numpy()),
     }  # fmt: skip
-    kept = {"unit": "nats", "n_prompts": len(prompts), "compared_with": to, **(attrs or {}), **describe(model)}
-    return xr.Dataset(
-        variables | {key: ("group", value) for key, value in shares.items()}, coords, kept
-    )
+    kept = {
+        "unit": "nats",
+        "n_prompts": len(prompts),
+        "compared_with": to,
+        **(attrs or {}),
+        **describe(model),
+    }
+    return xr.Dataset(variables | {key: ("group", value) for key, value in shares.items()}, coords, kept)
 
 
 def _group_shares(
@@ -135,8 +139,8 @@ def _group_shares(
     out: dict[str, np.ndarray] = {}
 
     def put(name: str, values: list[np.ndarray]) -> None:
-        found = [_share(value, np.random.default_rng(seed)) for value in values]
-        out.update({name + end: np.array(each) for end, each in zip(("", "_low", "_high"), zip(*found, strict=True), strict=True)})
+        found = np.array([_share(value, np.random.default_rng(seed)) for value in values])
+        out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
 
     for key, values in per_run.items():
         put(titles[key], [values[:, runs] for runs in of_group])
