@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.reweighting import fit_label_weights as fit_label_weights
     from .kernel.reweighting import reweighted as reweighted
     from .kernel.vectors import function_vectors as function_vectors
+    from .kernel.evaluating import in_context as in_context
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -155,6 +156,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reweighting": ("fit_label_weights", "reweighted"),
         "kernel.anchors": ("label_flow", "label_auc"),
         "kernel.vectors": ("function_vectors",),
+        "kernel.evaluating": ("in_context",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

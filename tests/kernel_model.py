@@ -1,7 +1,7 @@
 """A model that does kernel regression, by hand: its heads' attention is an exponential kernel, exactly.
 
 Two layers, no norms, no MLP. Tokens are words, each with a vector, and labels; a prompt is `word label word label ...
-word`. The residual stream has blocks: vector, word or label, label (one-hot), position (one-hot), vector before, output.
+word`. The residual stream has blocks: vector, kind (word or label), label, position, vector before, output.
   L0H0  previous token: writes the vector of the token before into the block "vector before"
   L0H1  nothing: attention uniform over the past
   L1H0  word kernel: the last token attends to the words, with exp(<vector, vector of the word> / WORD_BANDWIDTH)
@@ -19,7 +19,14 @@ from induction_kernel.prompts.batch import pad
 
 WORDS, LABELS, FEATURES, CONTEXT, BIG, GAIN = 40, 3, 5, 16, 1e4, 6.0
 WORD_BANDWIDTH, LABEL_BANDWIDTH = 0.7, 1.9
-BLOCKS = {"vector": FEATURES, "kind": 2, "label": LABELS, "position": CONTEXT, "before": FEATURES, "output": LABELS}
+BLOCKS = {
+    "vector": FEATURES,
+    "kind": 2,
+    "label": LABELS,
+    "position": CONTEXT,
+    "before": FEATURES,
+    "output": LABELS,
+}
 VOCAB, WIDTH = WORDS + LABELS, sum(BLOCKS.values())
 D_HEAD = FEATURES + CONTEXT + 2
 ARCHITECTURE = {
@@ -56,7 +63,11 @@ def weights():
     w["pos_embed.W_pos"][:, block("position")] = torch.eye(CONTEXT, dtype=torch.float64)
     w["unembed.W_U"] = zeros(WIDTH, VOCAB)
     w["unembed.W_U"][block("output"), WORDS:] = GAIN * torch.eye(LABELS, dtype=torch.float64)
-    features, places, kinds = slice(0, FEATURES), slice(FEATURES, FEATURES + CONTEXT), slice(D_HEAD - 2, D_HEAD)
+    features, places, kinds = (
+        slice(0, FEATURES),
+        slice(FEATURES, FEATURES + CONTEXT),
+        slice(D_HEAD - 2, D_HEAD),
+    )
     scale = D_HEAD**0.5  # attention scores are q . k / sqrt(d_head)
     w["blocks.0.attn.W_K"][0, block("position"), places] = torch.eye(CONTEXT, dtype=torch.float64)
     w["blocks.0.attn.W_Q"][0, block("position"), places] = scale * BIG * one_before()

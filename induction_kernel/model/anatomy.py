@@ -126,8 +126,9 @@ def describe(model: Model) -> dict[str, str | int]:
 
 
 def hook_name(site: str, layer: int) -> str:
-    """The TransformerLens name of a hook point: of attention ("q", "k", "v", "pattern", "z") or of the stream."""
-    return f"blocks.{layer}.{'attn.' if site in ('q', 'k', 'v', 'pattern', 'z') else ''}hook_{site}"
+    """The TransformerLens name of a hook point: of attention ("q", "rot_q", "pattern", "z" ...) or of the stream."""
+    of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")
+    return f"blocks.{layer}.{'attn.' if of_attention else ''}hook_{site}"
 
 
 def all_modules(model: Model) -> dict[torch.nn.Module, str]:
