@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
     from .heads import head_table as head_table
@@ -31,31 +32,30 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.lasting import edited as edited
     from .interventions.patching import patch as patch
     from .interventions.paths import path_patch as path_patch
+    from .kernel.anchors import label_auc as label_auc
+    from .kernel.anchors import label_flow as label_flow
+    from .kernel.causal import label_knock_out as label_knock_out
+    from .kernel.controls import control_weights as control_weights
+    from .kernel.controls import permuted_run as permuted_run
     from .kernel.data import LabelledTexts as LabelledTexts
     from .kernel.data import classification as classification
     from .kernel.episodes import Episodes as Episodes
     from .kernel.episodes import draw_episodes as draw_episodes
+    from .kernel.evaluating import in_context as in_context
     from .kernel.mapping import demonstration_attention as demonstration_attention
+    from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
-    from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
-    from .kernel.theory import kernel_theory as kernel_theory
-    from .kernel.evaluating import in_context as in_context
-    from .kernel.controls import control_weights as control_weights
-    from .kernel.controls import permuted_run as permuted_run
-    from .kernel.reconstruction import reconstruct as reconstruct
-    from .kernel.reconstruction import sum_heads as sum_heads
-    from .kernel.splits import held_out as held_out
-    from .kernel.splits import reconstruction_table as reconstruction_table
-    from .kernel.writing import label_writing as label_writing
-    from .kernel.anchors import label_auc as label_auc
-    from .kernel.anchors import label_flow as label_flow
-    from .kernel.causal import label_knock_out as label_knock_out
     from .kernel.reweighting import fit_label_weights as fit_label_weights
     from .kernel.reweighting import reweighted as reweighted
+    from .kernel.splits import held_out as held_out
+    from .kernel.splits import reconstruction_table as reconstruction_table
+    from .kernel.studying import FewShotStudy as FewShotStudy
+    from .kernel.studying import few_shot_study as few_shot_study
+    from .kernel.theory import kernel_theory as kernel_theory
     from .kernel.vectors import function_vectors as function_vectors
-    from .kernel.evaluating import in_context as in_context
+    from .kernel.writing import label_writing as label_writing
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -146,6 +146,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reconstruction": ("reconstruct", "sum_heads"),
         "kernel.mapping": ("demonstration_attention",),
         "kernel.quoting": ("quoted_votes",),
+        "kernel.studying": ("few_shot_study", "FewShotStudy"),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
         "kernel.evaluating": ("in_context",),
@@ -156,7 +157,6 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reweighting": ("fit_label_weights", "reweighted"),
         "kernel.anchors": ("label_flow", "label_auc"),
         "kernel.vectors": ("function_vectors",),
-        "kernel.evaluating": ("in_context",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
@@ -166,6 +166,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
         "page": ("write_report",),
+        "fewshot_page": ("write_fewshot_page",),
     }
     _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
     __all__ = [*_HOME, "__version__"]

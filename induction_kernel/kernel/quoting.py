@@ -19,7 +19,7 @@ from ..scorers.labels import demonstrations_of
 from .ballots import as_ballots, as_predictions
 from .reconstruction import reconstruct
 
-__all__ = ["quoted_votes"]
+__all__ = ["quoted_votes", "texts_of"]
 
 
 def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None) -> xr.Dataset:
@@ -50,7 +50,7 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
             f"wanted the weights of one source, got them over {', '.join(map(str, ballots.dims))}: choose by .sel"
         )
     voted = reconstruct(weights, prompts, predictions)[["vote", "prediction"]]
-    texts, queries = _texts(prompts)
+    texts, queries = texts_of(prompts)
     out = voted.assign(weight=weights["weight"])
     if predictions is not None:
         out = out.assign(model_prediction=("prompt", as_predictions(predictions, ballots)))
@@ -58,7 +58,7 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
     return out.assign_attrs(weights.attrs | {"method": "quoted_votes", "source": _source(weights)})
 
 
-def _texts(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+def texts_of(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
     """Text `[prompt, demonstration]` up to the label, and the query `[prompt]`, without what separates them."""
     found = demonstrations_of(prompts)
     texts, queries = np.full(found.mask.shape, "", object), []

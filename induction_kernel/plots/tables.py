@@ -65,7 +65,8 @@ def interval_plot(
         gridcolor="#eee", zerolinecolor="#aaa", nticks=6, rangemode="tozero", title_standoff=8
     )
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], gridcolor="#eee", zeroline=False)
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, ticksuffix="  ")
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
+    figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0, 0, 0, 0)")
     said = heading(results, ", ".join(map(words, shown))) if title is None else title
     left, above = 30 + 7 * max(map(len, names)), 84 if several else 56
     finish(figure, said, left + 20 + PANEL * len(shown), above + ROW * len(names) + 60)

@@ -132,7 +132,7 @@ def _demonstrations(one: xr.Dataset, labels: list[str]) -> str:
     rows = []
     for text, value, y in zip(one["text"].values[there], weight[there], classes[there], strict=True):
         shade = f"rgba({_colour(y)}, {0.04 + 0.36 * value / most:.3f})"
-        said = f'{html.escape(str(text))}<b style="color: rgb({_colour(y)})">{html.escape(labels[y])}</b>'
+        said = f'{html.escape(str(text))} <b style="color: rgb({_colour(y)})">{html.escape(labels[y])}</b>'
         rows.append(
             f'<div class="d" style="background: {shade}"><span class="x">{said}</span>'
             f'<span class="n">{value / total:.2f}</span></div>'
