@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
     from .heads import head_table as head_table
@@ -33,6 +34,9 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.paths import path_patch as path_patch
     from .kernel.aligning import fitted_bandwidth as fitted_bandwidth
     from .kernel.aligning import kernel_alignment as kernel_alignment
+    from .kernel.anchors import label_auc as label_auc
+    from .kernel.anchors import label_flow as label_flow
+    from .kernel.causal import label_knock_out as label_knock_out
     from .kernel.controls import control_weights as control_weights
     from .kernel.controls import permuted_run as permuted_run
     from .kernel.data import LabelledTexts as LabelledTexts
@@ -40,14 +44,23 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.episodes import Episodes as Episodes
     from .kernel.episodes import draw_episodes as draw_episodes
     from .kernel.evaluating import in_context as in_context
+    from .kernel.mapping import demonstration_attention as demonstration_attention
+    from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.nexttoken import next_token_similarity as next_token_similarity
+    from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
     from .kernel.regression import explicit_similarity as explicit_similarity
     from .kernel.regression import kernel_regression as kernel_regression
     from .kernel.representing import representations as representations
+    from .kernel.reweighting import fit_label_weights as fit_label_weights
+    from .kernel.reweighting import reweighted as reweighted
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
+    from .kernel.studying import FewShotStudy as FewShotStudy
+    from .kernel.studying import few_shot_study as few_shot_study
+    from .kernel.theory import kernel_theory as kernel_theory
+    from .kernel.vectors import function_vectors as function_vectors
     from .kernel.writing import label_writing as label_writing
     from .loading import load as load
     from .metrics import icl_score as icl_score
@@ -61,10 +74,14 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .page import write_report as write_report
     from .plots.curves import curve_plot as curve_plot
     from .plots.curves import exact_plot as exact_plot
+    from .plots.demonstrations import demonstration_map as demonstration_map
     from .plots.effects import effect_map as effect_map
     from .plots.figures import head_map as head_map
     from .plots.figures import loss_plot as loss_plot
+    from .plots.lines import line_plot as line_plot
+    from .plots.tables import interval_plot as interval_plot
     from .plots.views import attention_view as attention_view
+    from .plots.votes import vote_view as vote_view
     from .prompts import Prompts as Prompts
     from .prompts import as_prompts as as_prompts
     from .prompts import few_shot as few_shot
@@ -133,6 +150,12 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.data": ("classification", "LabelledTexts"),
         "kernel.episodes": ("draw_episodes", "Episodes"),
         "kernel.reconstruction": ("reconstruct", "sum_heads"),
+        "kernel.mapping": ("demonstration_attention",),
+        "kernel.quoting": ("quoted_votes",),
+        "kernel.studying": ("few_shot_study", "FewShotStudy"),
+        "kernel.markov": ("hidden_markov_tasks",),
+        "kernel.theory": ("kernel_theory",),
+        "kernel.evaluating": ("in_context",),
         "kernel.writing": ("label_writing",),
         "kernel.controls": ("control_weights", "permuted_run"),
         "kernel.splits": ("held_out", "reconstruction_table"),
@@ -141,11 +164,20 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.regression": ("kernel_regression", "explicit_similarity"),
         "kernel.nexttoken": ("next_token_similarity",),
         "kernel.aligning": ("kernel_alignment", "fitted_bandwidth"),
+        "kernel.causal": ("label_knock_out",),
+        "kernel.reweighting": ("fit_label_weights", "reweighted"),
+        "kernel.anchors": ("label_flow", "label_auc"),
+        "kernel.vectors": ("function_vectors",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
+        "plots.lines": ("line_plot",),
+        "plots.tables": ("interval_plot",),
+        "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
+        "plots.votes": ("vote_view",),
         "page": ("write_report",),
+        "fewshot_page": ("write_fewshot_page",),
     }
     _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
     __all__ = [*_HOME, "__version__"]

@@ -1,4 +1,4 @@
-"""What can be done without writing Python? `induction-kernel report`, `score`, `ablate`, `patch` and `train`.
+"""What can be done without writing Python? `induction-kernel report`, `score`, `ablate`, `patch`, `fewshot`, `train`.
 
 Only typer is imported here; everything else when a command runs, so that `--help` answers at once. It measures
 nothing itself; what the commands print and write is made in `printing`.
@@ -263,6 +263,69 @@ def patch(
         )
         typer.echo(text)
         write(found, _effects_drawn)
+
+    _sentence_instead_of_traceback(run)
+
+
+@app.command()
+def fewshot(
+    model: Model = "tiny",
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="labelled queries: a .tsv, .csv, .jsonl or .txt file, or a data set's name (sst2, trec, ag_news, "
+            "...); without it, words with made-up labels"
+        ),
+    ] = None,
+    demonstrations: Annotated[
+        str | None, typer.Option(help="where demonstrations come from; the rest of DATA by default")
+    ] = None,
+    shots: Annotated[int, typer.Option(help="demonstrations a prompt", min=1)] = 8,
+    queries: Annotated[int, typer.Option(help="queries, drawn from DATA")] = 200,
+    template: Annotated[
+        str | None, typer.Option(help='of an example, such as "Review: {x}\\nSentiment: {y}"')
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help='label words in the order of the classes, "bad,good"')
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="column of the texts: its name, or its number from 0")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="column of the classes, likewise")] = None,
+    seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="also write a page (.html), every number (.nc) or the table (.csv)")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Is in-context learning kernel regression? The vote of demonstrations, weighted by a head's attention.
+
+    \b
+    Examples:
+      induction-kernel fewshot
+      induction-kernel fewshot tiny --out fewshot.html
+      induction-kernel fewshot gpt2 sst2.tsv --demonstrations train.tsv --labels negative,positive
+      induction-kernel fewshot ./my-model mails.csv --text subject --label folder --shots 4
+    """
+
+    def run() -> None:
+        from . import printing
+
+        write = printing.study_writer(out)
+        study, said = printing.studied(
+            _loaded(model, device, dtype),
+            data,
+            demonstrations,
+            columns={"text": text, "label": label},
+            labels=labels,
+            template=None if template is None else template.replace("\\n", "\n"),
+            shots=shots,
+            queries=queries,
+            seed=seed,
+        )
+        typer.echo(said)
+        write(study)
 
     _sentence_instead_of_traceback(run)
 

@@ -6,7 +6,7 @@ It measures by the verbs that Python has and draws nothing itself: `cli` says wh
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .fewshot_page import write_fewshot_page
 from .files import replacing
 from .heads import as_heads, head_table, summarise
 from .heads.summary import bootstrap
@@ -22,20 +23,32 @@ from .interventions.edits import Edit
 from .interventions.engine import sweep
 from .interventions.jobs import Hold
 from .interventions.patching import patch
+from .kernel.data import classification
+from .kernel.splits import reconstruction_table
+from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
 from .prompts.repeats import default_bos
 from .removing import comparable
 
-__all__ = ["TEXTS", "ablated", "answer_pairs", "lines", "patched", "write_netcdf", "writer"]
+__all__ = [
+    "TEXTS",
+    "ablated",
+    "answer_pairs",
+    "lines",
+    "patched",
+    "studied",
+    "study_writer",
+    "write_netcdf",
+    "writer",
+]
+
+COLUMNS = {"agreement": "agreement", "accuracy": "accuracy", "best head ahead by": "agreement_difference"}
 
 
 def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any]], None]:
     """What writes a result to `out`, drawn or not, by its ending; refused before anything is measured."""
-    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
-        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
+    _check_out(out)
 
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
@@ -47,6 +60,32 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
                 found.to_netcdf(part, engine="h5netcdf")
             else:
                 (_steps(found) if "k" in found.dims else _effects(found)).to_csv(part, index=False)
+
+    return write
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
+        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
+    if out is not None and not out.parent.is_dir():
+        raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
+
+
+def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
+    """What writes a study to `out`: a page, every number or the table, by its ending; refused before it is made."""
+    _check_out(out)
+
+    def write(study: FewShotStudy) -> None:
+        if out is None:
+            return
+        if out.suffix == ".html":
+            write_fewshot_page(study, out)
+            return
+        with replacing(out) as part:
+            if out.suffix == ".nc":
+                xr.DataTree.from_dict(study.datasets()).to_netcdf(part, engine="h5netcdf")
+            else:
+                reconstruction_table(study.table).to_csv(part)
 
     return write
 
@@ -126,6 +165,59 @@ def patched(
     said = _said(found, f"{site}, {names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
     notes = "".join(f"\nnote: {each.message}" for each in warned if each.category is UserWarning)
     return found, f"{said}\n{_printed(_effects(found).head(top))}{notes}"
+
+
+def studied(
+    model: Model,
+    data: str | None,
+    demonstrations: str | None,
+    *,
+    columns: Mapping[str, str | None],
+    labels: str | None,
+    template: str | None,
+    **options: Any,
+) -> tuple[FewShotStudy, str]:
+    """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
+    if data is None and (demonstrations or labels or template or any(columns.values())):
+        raise ValueError(
+            "wanted DATA too: --demonstrations, --labels, --template, --text and --label say how it is read"
+        )
+    read: dict[str, Any] = {
+        key: int(name) if name and name.isdigit() else name for key, name in columns.items()
+    } | {"labels": labels.split(",") if labels else None, "template": template}
+    asked, pool = (None if each is None else classification(each, **read) for each in (data, demonstrations))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        study = few_shot_study(model, asked, pool=pool, **options)
+    answers, shots = study.answers, study.answers.sizes["demonstration"]
+    right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+    layer, of_layer, head, of_head = label_peak(answers)
+    name = "words with made-up labels" if asked is None else asked.name or Path(str(data)).name
+    asked_of = f"{len(study.prompts)} queries after {shots} demonstrations"
+    said = [
+        f"{answers.attrs['model']} on {name}: accuracy {right:.3f} ({low:.3f} to {high:.3f}), {asked_of}, "
+        f"labels {', '.join(map(str, answers['label'].values))}",
+        _scores(study.table),
+        f"label attention is largest in layer {layer} ({of_layer:.3f}, mean of its heads); of single heads in {head} "
+        f"({of_head:.3f})",
+        *(f"note: {each.message}" for each in warned if each.category is UserWarning),
+    ]
+    return study, "\n".join(said)
+
+
+def _scores(table: xr.Dataset) -> str:
+    """The held-out table: scores with their intervals, and what was chosen most often."""
+    found, facts = reconstruction_table(table), table.attrs
+    columns: dict[str, Any] = {}
+    for title, key in COLUMNS.items():
+        parts = found.reindex(columns=[key, f"{key}_low", f"{key}_high"]).to_numpy(float)
+        columns[title] = [f"{m:.3f} ({a:.3f} to {b:.3f})" if np.isfinite(m) else "" for m, a, b in parts]
+    frame = pd.DataFrame(columns | {"chosen": found["chosen by agreement"].to_numpy()}, found.index)
+    frame.loc["best head", "best head ahead by"] = ""
+    return (
+        f"heads chosen on {facts['n_choose']} of the queries, scored on the other {facts['n_score']}, in "
+        f"{facts['splits']} random splits:\n{frame.rename_axis(None).to_string()}"
+    )
 
 
 def _said(found: xr.Dataset, done: str) -> str:

@@ -53,6 +53,10 @@ def shots(**options):
     return ik.few_shot(worded(), given.pop("demonstrations"), given.pop("queries"), **given)
 
 
+def shot_weights():
+    return ik.demonstration_weights(worded(), shots())
+
+
 def square(ids, lengths):
     return torch.ones(len(ids), ids.shape[1], ids.shape[1], dtype=torch.bool)
 
@@ -528,6 +532,28 @@ ROWS = [
     ("exact_plot", "a sweep", lambda tmp: ik.exact_plot(swept()), ValueError, "holds 'exact'"),
     ("exact_plot", "nothing verified", lambda tmp: ik.exact_plot(attributed()), ValueError, "verify=20"),
     ("attention_view", "absent prompt", lambda tmp: ik.attention_view(ik.patterns(model(), repeats(), "L0H0"), prompt=99), ValueError, "99"),
+    ("line_plot", "not a Dataset", lambda tmp: ik.line_plot([0.5], "accuracy"), TypeError, "got list"),
+    ("line_plot", "absent variable", lambda tmp: ik.line_plot(scores(), "accuracy"), ValueError, "holds 'accuracy'"),
+    ("line_plot", "absent dimension", lambda tmp: ik.line_plot(scores(), "score", over="offset"), ValueError, "over=..."),
+    ("interval_plot", "not a Dataset", lambda tmp: ik.interval_plot([0.5], "accuracy"), TypeError, "got list"),
+    ("interval_plot", "nothing to show", lambda tmp: ik.interval_plot(scores(), []), ValueError, "at least one variable"),
+    ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'method'"),
+    ("demonstration_attention", "no demonstrations", lambda tmp: ik.demonstration_attention(model(), repeats()), ValueError, "few_shot"),
+    ("demonstration_attention", "one point", lambda tmp: ik.demonstration_attention(worded(), shots(), points=1), ValueError, "at least 2 points"),
+    ("demonstration_attention", "absent layer", lambda tmp: ik.demonstration_attention(worded(), shots(), layers=[9]), ValueError, "layers from 0 to 1"),
+    ("quoted_votes", "not prompts", lambda tmp: ik.quoted_votes(shot_weights(), ["fox dax"]), TypeError, "got list"),
+    ("quoted_votes", "every head", lambda tmp: ik.quoted_votes(shot_weights(), shots()), ValueError, "choose by .sel"),
+    ("quoted_votes", "other prompts", lambda tmp: ik.quoted_votes(shot_weights().sel(layer=0, head=0), ik.word_episodes(worded(), prompts=1)), ValueError, "other prompts"),
+    ("demonstration_map", "scores", lambda tmp: ik.demonstration_map(scores()), ValueError, "of demonstration_attention"),
+    ("demonstration_map", "absent head", lambda tmp: ik.demonstration_map(ik.demonstration_attention(worded(), shots()), heads="L9H9"), ValueError, "L9H9"),
+    ("vote_view", "not a Dataset", lambda tmp: ik.vote_view("votes"), TypeError, "of quoted_votes, got str"),
+    ("vote_view", "weights alone", lambda tmp: ik.vote_view(ik.demonstration_weights(worded(), shots())), ValueError, "it lacks"),
+    ("few_shot_study", "too few queries", lambda tmp: ik.few_shot_study(worded(), queries=4), ValueError, "at least 8 queries"),
+    ("few_shot_study", "text", lambda tmp: ik.few_shot_study(worded(), "fox"), TypeError, "got str"),
+    ("few_shot_study", "no demonstrations", lambda tmp: ik.few_shot_study(model(), repeats()), ValueError, "few_shot"),
+    ("FewShotStudy", "nothing", lambda tmp: ik.FewShotStudy(), TypeError, "prompts"),
+    ("write_fewshot_page", "a table", lambda tmp: ik.write_fewshot_page(scores(), tmp / "a.html"), TypeError, "few_shot_study(model, data)"),
+    ("write_fewshot_page", "unwritable output", lambda tmp: ik.write_fewshot_page(ik.few_shot_study(worded(), queries=8, splits=2, progress=False), tmp / "no" / "a.html"), ValueError, "existing folder"),
     ("write_report", "unwritable output", lambda tmp: ik.write_report(worded(), tmp / "no" / "report.html"), ValueError, "existing folder"),
     ("write_report", "too few prompts", lambda tmp: ik.write_report(worded(), tmp / "a.html", prompts=3), ValueError, "at least 12"),
     ("write_report", "absent heads", lambda tmp: ik.write_report(worded(), tmp / "a.html", heads="L9H9"), ValueError, "L9H9"),

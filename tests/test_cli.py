@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import induction_kernel as ik
 from induction_kernel.cli import app
+from induction_kernel.prompts.fewshot import TOPICS
 
 CLEAN, CORRUPTED = "fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"
 ANSWERS = ("--answers", " dax, wug")
@@ -22,7 +23,7 @@ def run(*arguments):
 
 
 def test_help_has_examples():
-    for command in ([], ["report"], ["score"], ["ablate"], ["patch"], ["train"]):
+    for command in ([], ["report"], ["score"], ["ablate"], ["patch"], ["fewshot"], ["train"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         if command:
@@ -81,6 +82,11 @@ def test_netcdf_keeps_every_prompt(tmp_path):
         (["patch", CLEAN, CORRUPTED, "--answers", " dax, wug fox"], "wanted one"),
         (["patch", CLEAN, CORRUPTED, *ANSWERS, "--site", "resid_pots"], "resid_pots"),
         (["patch", CLEAN, CORRUPTED, *ANSWERS, "--by", "layer,head"], "head"),
+        (["fewshot", "--out", "a.txt"], ".html"),
+        (["fewshot", "--out", "no/such/folder/a.html"], "existing folder"),
+        (["fewshot", "--queries", "3"], "at least 8 queries"),
+        (["fewshot", "--labels", "a,b"], "wanted DATA too"),
+        (["fewshot", "tiny", "no/such/file.csv"], "no/such/file.csv"),
     ],
 )
 def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):
@@ -239,3 +245,63 @@ def test_prompts_of_unequal_lengths_have_effects_where_they_have_tokens(tmp_path
     assert result.exit_code == 0, result.output
     assert "apple/fox" in result.output
     assert "nan" not in result.output.lower()
+
+
+def words_in(path):
+    """Animals and fruits as a table with a header."""
+    rows = [
+        f"{word},{kind}" for kind, words in zip(("animal", "fruit"), TOPICS, strict=False) for word in words
+    ]
+    path.write_text("\n".join(["word,kind", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_fewshot_prints_the_held_out_table_and_writes_page_data_and_table(tmp_path):
+    for name in ("a.html", "a.nc", "a.csv"):
+        result = run("fewshot", "tiny", "--queries", 20, "--seed", 2, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.output
+    study = ik.few_shot_study(ik.load("tiny"), queries=20, seed=2, progress=False)
+    title, split, _, *rows = result.stdout.strip().splitlines()
+    assert title.startswith(
+        f"tiny on words with made-up labels: accuracy {float(study.answers['accuracy']):.3f} ("
+    )
+    assert "20 queries after 8 demonstrations, labels dax, wug" in title
+    assert split.startswith("heads chosen on 10 of the queries, scored on the other 10, in 50 random splits")
+    best = study.table.sel({"method": "best head"})
+    (row,) = [row for row in rows if row.startswith("best head ")]
+    low, high = (float(best[f"agreement_{end}"]) for end in ("low", "high"))
+    assert f" {float(best['agreement']):.3f} ({low:.3f} to {high:.3f}) " in row
+    assert "nan" not in result.stdout.lower()
+    assert rows[-1].startswith("label attention is largest in layer 1 (0.")
+    assert "kernel regression" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    with xr.open_datatree(tmp_path / "a.nc", engine="h5netcdf") as tree:
+        np.testing.assert_allclose(tree["table"]["agreement"], study.table["agreement"])
+    table = pd.read_csv(tmp_path / "a.csv", index_col="method")
+    assert table["accuracy"].tolist() == pytest.approx(study.table["accuracy"].round(3).values.tolist())
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_fewshot_reads_a_file_with_its_columns_labels_and_template(tmp_path):
+    data, pool = words_in(tmp_path / "words.csv"), words_in(tmp_path / "pool.csv")
+    options = [
+        "--text",
+        "word",
+        "--label",
+        "1",
+        "--labels",
+        "dax,wug",
+        "--template",
+        "{x} {y} ;",
+        "--shots",
+        4,
+    ]
+    result = run("fewshot", "tiny", data, *options, "--queries", 8)
+    assert result.exit_code == 2  # one column by its name, one by its number
+    options[3] = "kind"
+    result = run("fewshot", "tiny", data, *options, "--queries", 8)
+    assert result.exit_code == 0, result.output
+    assert "8 queries after 4 demonstrations, labels dax, wug" in result.stdout
+    assert "TF-IDF kernel" in result.stdout
+    both = run("fewshot", "tiny", data, *options, "--queries", 8, "--demonstrations", pool)
+    assert both.exit_code == 0, both.output
+    assert "note: 8 of 8 queries are also among the demonstrations" in both.stdout

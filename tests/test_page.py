@@ -15,9 +15,11 @@ from induction_kernel import page, removing
 from induction_kernel.heads import Head, summarise, top_heads
 from induction_kernel.interventions.ablation import ablate, ablation_curve
 from induction_kernel.interventions.engine import sweep
+from induction_kernel.kernel import splits
+from induction_kernel.kernel.evaluating import in_context
 from induction_kernel.loading import build, load
 from induction_kernel.page import SCORERS, write_report
-from induction_kernel.prompts import repeated_tokens
+from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers.attention import prefix_matching
 from induction_kernel.scorers.direct import direct_effect
 from induction_kernel.wording import compared, percent, table
@@ -44,7 +46,7 @@ def test_page_has_each_script_once_and_every_figure(report):
     html = text_of(report)
     assert html.count("var CircuitsVis=") == 1
     assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 8
-    assert html.count("CircuitsVis.render(") == 3
+    assert html.count("CircuitsVis.render(") == 2
     assert 5e6 < report.stat().st_size < 8e6
     assert list(report.parent.iterdir()) == [report]
 
@@ -184,6 +186,18 @@ def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
     assert len(names["held"]) == 8
 
 
+def test_the_vote_of_a_head_is_that_of_the_verbs(report):
+    model = load("tiny")
+    prompts = word_episodes(model, prompts=page.EPISODES, classes=4, noise=0.3)
+    answers = in_context(model, prompts, pooling="max", progress=False)
+    best = splits.held_out(answers, answers).sel({"method": "best head"})
+    html = without_scripts(text_of(report))
+    assert f"<b>{percent(float(answers['accuracy']))}</b> of {len(prompts)} queries" in html
+    assert f"agrees with the model on\n<b>{percent(float(best['agreement']))}</b>" in html
+    assert "30% of the words are replaced" in html
+    assert html.count("<details") == 3
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -192,7 +206,7 @@ def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
         "Direct effect",
         "repetition is worth",
         "Looking and copying",
-        "few-shot",
+        "In-context learning as kernel regression",
         "made",
     ],
 )

@@ -36,7 +36,7 @@ from .edits import HEAD_SITES, New
 from .plan import Cell
 from .together import tap
 
-__all__ = ["first_order"]
+__all__ = ["first_order", "gradients_at"]
 
 
 def first_order(
@@ -69,7 +69,7 @@ def first_order(
     """
     by_rows = site == "pattern" or (qk_fix and site in ("q", "k"))
     layers = sorted(new)
-    values, old, slopes = _gradients(model, prompts, wanted, "z" if by_rows else site, layers)
+    values, old, slopes = gradients_at(model, prompts, wanted, "z" if by_rows else site, layers)
     real = torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
     if not by_rows:
         return values, {
@@ -83,10 +83,10 @@ def first_order(
     return values, found
 
 
-def _gradients(
+def gradients_at(
     model: Model, prompts: Prompts, wanted: Reading, site: str, layers: list[int]
 ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
-    """`values [prompt]`, layer -> activation, layer -> gradient of the sum of the values."""
+    """`values [prompt]`, layer -> activation at the site, layer -> gradient of the sum of the values."""
     old: dict[int, Tensor] = {}
     added: dict[int, Tensor] = {}
 

@@ -20,6 +20,7 @@ from ..heads import summarise
 NEGATIVE, MIDDLE, POSITIVE = (84, 39, 136), (247, 247, 247), (179, 88, 6)  # purple, nearly white, orange
 PAGE_WIDTH = 1060  # pixels that a row of panels may take
 LEFT, RIGHT, ABOVE, BELOW, TOP = 50, 54, 24, 46, 56  # pixels around a panel, and above all of them
+JUDGED = {"agreement": "agreement with the model", "correct": "agreement with the right label"}
 FONT: dict[str, Any] = {
     "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
     "size": 13,
@@ -34,9 +35,12 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
     heads). Hovering shows name, score with interval, matched control, chance and rank. Scores that start at
     zero run from 0 to 1 (or their maximum, if larger); signed ones are centred on their chance.
 
+    Of a reconstruction it draws how often the vote of each head's weights agrees with the model's prediction (with
+    the right label, where it knows no predictions), with its own threshold.
+
     Args:
         scores: what a scorer or `observe` returns, or its `summarise`; dimensions `layer, head`, maybe
-            `scorer`.
+            `scorer`. Or what `reconstruct` returns.
         title: replaces "model: method", the text above the figure.
 
     Returns:
@@ -126,6 +130,8 @@ def _heat(summary: xr.Dataset) -> go.Heatmap:
     text += "".join(f"<br>{key} {at[key]}" for key in ("control", "chance") if key in at)
     if {"excess", "threshold"} <= at.keys():
         text += f"<br>excess {at['excess']}, threshold {at['threshold']}"
+    elif "threshold" in at:
+        text += f"<br>threshold {at['threshold']}"
     text += f"<br>rank {at['rank']} of {z.size}" if "rank" in at else ""
     filled = [summary[key].broadcast_like(summary["mean"]).transpose("layer", "head").values for key in shown]
     low, high, scale = _scale(z, float(summary["chance"].mean()) if "chance" in at else 0.0)
@@ -198,8 +204,14 @@ def panels(scores: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     summary = summarise(scores).transpose(..., "layer", "head")
     if "scorer" in summary.dims:
         return [(str(name), summary.sel(scorer=name)) for name in summary["scorer"].values]
+    if set(summary["mean"].dims) != {"layer", "head"}:
+        got = ", ".join(map(str, summary["mean"].dims))
+        raise ValueError(
+            f"wanted a value for each layer and head, got them over ({got}): choose with .sel, or draw what has no "
+            "heads with line_plot or interval_plot"
+        )
     name = summary["scorer"].item() if "scorer" in summary.coords else summary.attrs.get("method", "score")
-    return [(str(name), summary)]
+    return [(JUDGED.get(str(summary.attrs.get("judged")), str(name)), summary)]
 
 
 def need(dataset: xr.Dataset, variable: str, maker: str) -> None:

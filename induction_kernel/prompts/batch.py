@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..model import Model, bos_id, check_model, sizes
 
-__all__ = ["Demonstrations", "Prompts", "as_prompts", "concat", "pad"]
+__all__ = ["Demonstrations", "Prompts", "as_prompts", "concat", "decoded", "pad"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,12 +108,12 @@ class Prompts:
     def strings(self, model: Model | None = None) -> list[list[str]]:
         """Every prompt's tokens as strings, without padding; ids as text where there is no tokenizer."""
         tokenizer = self._tokenizer(model)
-        return [[_decoded(tokenizer, [token]) for token in row] for row in self._rows()]
+        return [[decoded(tokenizer, [token]) for token in row] for row in self._rows()]
 
     def text(self, model: Model | None = None) -> list[str]:
         """Every prompt as text; ids where there is no tokenizer."""
         tokenizer = self._tokenizer(model)
-        return [_decoded(tokenizer, row) for row in self._rows()]
+        return [decoded(tokenizer, row) for row in self._rows()]
 
     def _rows(self) -> list[list[int]]:
         pairs = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
@@ -266,7 +266,8 @@ def real_positions(tokens: Tensor, lengths: Tensor) -> Tensor:
     return torch.arange(tokens.shape[1]) < lengths[:, None]
 
 
-def _decoded(tokenizer: Any, ids: list[int]) -> str:
+def decoded(tokenizer: Any, ids: list[int]) -> str:
+    """These ids as text; as numbers where there is no tokenizer."""
     if tokenizer is None:
         return " ".join(map(str, ids))
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -1,0 +1,206 @@
+"""Is this model's in-context learning kernel regression, on one page that needs no network?
+
+Draws and words what `few_shot_study` found (Han et al. 2025, section 5). It measures nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from .files import replacing
+from .heads import Head, as_heads
+from .kernel.quoting import quoted_votes
+from .kernel.splits import CONTROLS
+from .kernel.studying import FewShotStudy, label_peak
+from .plots.demonstrations import demonstration_map
+from .plots.figures import head_map
+from .plots.lines import line_plot
+from .plots.offline import figure_fragment, page, plotly_script
+from .plots.tables import interval_plot
+from .plots.votes import vote_view
+from .prompts import Prompts
+from .wording import interval, number, percent, table
+
+__all__ = ["outcome", "table_of", "voted", "write_fewshot_page"]
+
+BEST, MODEL = "best head", "model"
+EXPLAINED = """<h2>What is being asked</h2>
+<p>The model reads a few examples with their labels, the <b>demonstrations</b>, and then a query without one.
+<b>Kernel regression</b> would answer by a vote: every demonstration votes for its own label, with a weight that says
+how like the query it is. In a transformer the attention of the last token could be these weights. So for each head the
+largest attention to any token of a demonstration is taken as its weight, the votes are counted, and the winner is
+compared with what the model itself predicts.</p>
+<ul>
+<li><b>Agreement</b>: the share of queries on which the vote and the model say the same, right or wrong.</li>
+<li><b>Accuracy</b>: the share on which the vote is right.</li>
+<li><b>Held out</b>: the best of many heads looks better than it is on the queries it was chosen on. So heads are
+chosen on one half of the queries and scored on the other, again and again; that is what the table has.</li>
+</ul>"""
+
+
+def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fewshot.html") -> Path:
+    """Write one self-contained HTML page about a model's few-shot predictions.
+
+    Args:
+        study: what `few_shot_study` returned.
+        path: where the page goes; an existing file is replaced in one step. It fetches nothing.
+
+    Returns:
+        The path written.
+
+    Raises:
+        TypeError: not a study.
+        ValueError: a path whose folder does not exist.
+    """
+    if not isinstance(study, FewShotStudy):
+        raise TypeError(f"wanted what few_shot_study(model, data) returned, got {type(study).__name__}")
+    title = f"In-context learning as kernel regression in {escape(str(study.answers.attrs['model']))}"
+    body = [
+        f"<script>{plotly_script()}</script>",
+        f"<h1>{title}</h1>",
+        outcome(study.answers, study.table),
+        EXPLAINED,
+    ]
+    body += [part(study) for part in (_held_out, _heads, _looking, _alignment, _prompts, _making)]
+    with replacing(path) as part:
+        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
+    return Path(path)
+
+
+def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:
+    """How well the model does the task, and how far one head's vote explains what it says.
+
+    Of what `in_context` and `held_out` returned.
+    """
+    best, (control, most) = scores.sel({"method": BEST}), _strongest_control(scores)
+    n, low = answers.sizes["prompt"], float(answers["accuracy_low"])
+    constant = _constant(answers)
+    cannot = (
+        f'<p class="note">The model is not clearly better at this task than a constant answer, which is right on '
+        f"{percent(constant)} of these queries. What follows describes its predictions, but says little about "
+        "learning from demonstrations.</p>"
+        if low <= constant
+        else ""
+    )
+    ahead = float(best["agreement_low"]) > most
+    against = f'of the controls, "{control}" comes closest with {percent(most)}'
+    beside = (
+        f"{'; ' + against if ahead else ', which is not clearly more than the controls have: ' + against}"
+    )
+    return f"""<p class="lead">The model is right on <b>{percent(float(answers["accuracy"]))}</b> of {n} queries
+({percent(low)} to {percent(float(answers["accuracy_high"]))}), among {answers.sizes["label"]} labels. On queries it was
+not chosen on, the vote of a single head, usually {_chosen(scores)}, agrees with the model on
+<b>{percent(float(best["agreement"]))}</b> ({percent(float(best["agreement_low"]))} to
+{percent(float(best["agreement_high"]))}){beside}.</p>{cannot}"""
+
+
+def table_of(scores: xr.Dataset) -> str:
+    """The held-out table: agreement, accuracy, and how far the best head is ahead."""
+    rows = []
+    for method in scores["method"].values:
+        one = scores.sel({"method": method})  # as a keyword, `method` is xarray's own
+        lead = [f"agreement_difference{end}" for end in ("", "_low", "_high")]
+        scored = [[key, f"{key}_low", f"{key}_high"] for key in ("agreement", "accuracy")]
+        columns = [*scored, *([] if method == BEST else [lead])]
+        cells = [interval(one, *each) if np.isfinite(one[each[0]]) else "" for each in columns]
+        rows.append([str(method), *cells, *[""] * (3 - len(cells))])
+    return table(["method", "agreement with the model", "accuracy", "best head is ahead by"], rows)
+
+
+def voted(weights: xr.Dataset, prompts: Prompts, answers: xr.Dataset, scores: xr.Dataset, count: int) -> str:
+    """The first prompts, under the head that was chosen most often."""
+    head = _chosen(scores)
+    votes = quoted_votes(weights[["weight"]].sel(layer=head.layer, head=head.head), prompts, answers)
+    return vote_view(votes, prompts=range(min(count, len(prompts)))).fragment()
+
+
+def _held_out(study: FewShotStudy) -> str:
+    facts = study.table.attrs
+    return f"""<h2>The best head beside its controls</h2>
+<p>Chosen on {facts["n_choose"]} queries, scored on the other {facts["n_score"]}, in {facts["splits"]} random splits. In
+brackets: 95% intervals. Controls are what has no chosen head or knows nothing of the query: the label shown most
+often or last, the head's mean weight at each place, the average of all heads, the head's weights with the labels
+permuted, the same answer always.</p>
+{figure_fragment(interval_plot(study.table, ["agreement", "accuracy"]))}{table_of(study.table)}"""
+
+
+def _heads(study: FewShotStudy) -> str:
+    passing, total = int(study.heads["passes"].sum()), study.heads["passes"].size
+    lines = line_plot({"one head": study.heads, "sum over heads": study.sums}, "agreement")
+    return f"""<h2>Every head at a glance</h2>
+<p>How often each head's vote agrees with the model. A white dot marks the {passing} of {total} heads beyond the
+threshold: more than luck gives the luckiest of all heads when labels are permuted among the demonstrations (5% level).
+These numbers are of all queries; the best of them is lucky too.</p>
+{figure_fragment(head_map(study.heads))}
+<h3>By depth</h3>
+<p>The best head of each layer, and the vote of all its heads' weights added up.</p>{figure_fragment(lines)}"""
+
+
+def _looking(study: FewShotStudy) -> str:
+    layer, of_layer, head, of_head = label_peak(study.answers)
+    few = study.along.attrs["n_prompts"]
+    return f"""<h2>Where the last token looks</h2>
+<p>Attention to the labels is largest in layer {layer} ({number(of_layer)} of all attention, mean of its heads); of
+single heads it is largest in {head} ({number(of_head)}). Below, the attention along each demonstration, from its
+first token to the end of its label, resampled to equal length and averaged over {few} prompts (mean of
+each layer's heads).</p>
+{figure_fragment(demonstration_map(study.along))}"""
+
+
+def _alignment(study: FewShotStudy) -> str:
+    if study.alignment is None:
+        return ""
+    passing, total = int(study.alignment["passes"].sum()), study.alignment["passes"].size
+    return f"""<h2>Do heads weigh by similarity?</h2>
+<p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
+between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
+(so that neither length nor place can feign it). {passing} of {total} heads are beyond the threshold.</p>
+{figure_fragment(line_plot(study.alignment, "alignment"))}"""
+
+
+def _prompts(study: FewShotStudy) -> str:
+    return f"""<h2>The vote, prompt by prompt</h2>
+<p>The first prompts, under the head that was chosen most often. Click to unfold.</p>
+{voted(study.answers.sel(pooling="max"), study.prompts, study.answers, study.table, 12)}"""
+
+
+def _making(study: FewShotStudy) -> str:
+    known, facts = study.answers.attrs, study.table.attrs
+    shown, labels = study.answers.sizes["demonstration"], map(str, study.answers["label"].values)
+    return f"""<h2>How this page was made</h2>
+<ul>
+<li>{facts["n_prompts"]} prompts of {shown} demonstrations; labels {escape(", ".join(labels))};
+seed {facts["seed"]}. The first prompt:<pre>{escape(study.prompts[0].text()[0])}</pre></li>
+<li>Weights, votes, alignment, attention along demonstrations: Han et al. 2025, Understanding Emergent In-Context
+Learning from a Kernel Regression Perspective (arXiv 2305.12766), sections 5.1 to 5.3 and 5.5.</li>
+<li>Intervals of the table: for repeated splits (Nadeau and Bengio 2003); elsewhere bootstrap over prompts. Thresholds:
+largest value over all heads, labels permuted among demonstrations (Westfall and Young 1993).</li>
+<li>{escape(f"induction_kernel {known['induction_kernel']}, TransformerLens {known['transformer_lens']}")}.</li>
+</ul>
+<pre>import induction_kernel as ik
+
+study = ik.few_shot_study(model, data)
+ik.write_fewshot_page(study, "fewshot.html")</pre>"""
+
+
+def _chosen(scores: xr.Dataset) -> Head:
+    """The head that was chosen in most splits."""
+    names, counts = np.unique(scores["agreement_choice"].sel({"method": BEST}).values, return_counts=True)
+    return as_heads(str(names[counts.argmax()]))[0]
+
+
+def _strongest_control(scores: xr.Dataset) -> tuple[str, float]:
+    """The control that agrees with the model most often, and how often."""
+    controls = scores["agreement"].sel({"method": [key for key in CONTROLS if key in scores["method"]]})
+    return str(controls["method"].values[controls.values.argmax()]), float(controls.max())
+
+
+def _constant(answers: xr.Dataset) -> float:
+    """How often the answer is right that is right most often."""
+    target = answers["target"].values[answers["target"].values >= 0]
+    return float(np.bincount(target).max() / len(target)) if len(target) else 0.0

@@ -1,0 +1,189 @@
+"""Do labels gather what demonstrations say, and does the last token read it there? Label words as anchors.
+
+Saliency of an entry of attention in layer l: I_l = | sum_h A_hl * dLoss/dA_hl |, the absolute value after the sum over
+heads; the loss is that of the right label at the last token, over the whole vocabulary. Its means over three groups of
+entries (query, key), key before query, are S_wp (a label reads words before it), S_pq (the last token reads labels)
+and S_ww (all others): Wang et al. 2023, section 2.2. The gradient needs no gradient of patterns: dLoss/dA[q, k] =
+(dLoss/dz[q]) . v[k]. Expected: S_wp large in shallow layers, S_pq in deep ones. Saliency is first-order and not an
+effect: for that see `causal`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.stats import rankdata
+from torch import Tensor
+
+from ..interventions.gradients import gradients_at
+from ..metrics import probability, reading
+from ..model import Model, batches, describe, full_precision, per_query_head, progress_bar, sizes, stream
+from ..prompts import Prompts
+from .runs import few_shot_prompts, label_keys
+
+__all__ = ["label_auc", "label_flow"]
+
+FLOWS = ("words to labels", "labels to last token", "other words")  # S_wp, S_pq, S_ww
+LABEL_LOSS = replace(probability, name="label_loss", unit="nats", measure=lambda found, _: -found[:, 0, 0])
+
+
+def label_flow(
+    model: Model, prompts: Any, *, batch_size: int | None = None, progress: bool = True
+) -> xr.Dataset:
+    """How salient attention is from words to labels, from labels to the last token, and elsewhere, by layer.
+
+    Args:
+        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        prompts: few-shot prompts whose right labels are known.
+        batch_size: prompts a pass; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset with `saliency[prompt, layer, flow]`, in nats, 0 or more: the mean of I_l over each group's entries;
+        `flow` is "words to labels" (S_wp), "labels to last token" (S_pq) and "other words" (S_ww). And `loss[prompt]`,
+        of the right label, in nats. Where the values have a bias, the saliency counts it as the model has it: it
+        depends on whether the weights are processed.
+
+    Raises:
+        TypeError: not prompts. ValueError: prompts without demonstrations or right labels; gradients that are not
+            finite or that torch.inference_mode() forbids.
+
+    Source: Wang et al. 2023, section 2.2.
+    """
+    ready, _ = few_shot_prompts(model, prompts)
+    size, length = sizes(model), ready.tokens.shape[1]
+    saliency, losses = np.full((len(ready), size.n_layers, len(FLOWS)), np.nan), np.full(len(ready), np.nan)
+    # the backward pass keeps every layer's patterns
+    cost = size.n_layers * (length * size.n_heads + 20 * size.d_model) + size.d_vocab
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost)
+    with progress_bar(len(parts), progress=progress, unit="batch") as bar:
+        for rows in parts:
+            losses[rows], saliency[rows] = _of_batch(model, ready[rows])
+            bar.update()
+    return xr.Dataset(
+        {"saliency": (("prompt", "layer", "flow"), saliency), "loss": ("prompt", losses)},
+        {"prompt": np.arange(len(ready)), "layer": np.arange(size.n_layers), "flow": list(FLOWS)},
+        {
+            "method": "label_flow", "unit": "nats", "n_prompts": len(ready), "paper": "Wang et al. 2023, section 2.2",
+            "convention": "absolute value after the sum over heads; key before query", **describe(model),
+        },
+    )  # fmt: skip
+
+
+def _of_batch(model: Model, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+    """`loss [prompt]` and `saliency [prompt, layer, flow]`."""
+    layers, groups = list(range(sizes(model).n_layers)), _entries(prompts)
+    losses, _, slopes = gradients_at(model, prompts, reading(LABEL_LOSS, prompts), "z", layers)
+    out = np.zeros((len(prompts), len(layers), len(FLOWS)))
+    seen: dict[str, Tensor] = {}
+
+    def read(site: str, layer: int, activation: Tensor) -> None:
+        seen[site] = full_precision(activation.detach())
+        if len(seen) < 2:
+            return
+        pattern, slope = seen.pop("pattern"), full_precision(slopes[layer])
+        v = per_query_head(seen.pop("v"), slope.shape[2], 2)
+        found = torch.einsum("phqk,pqhd,pkhd->pqk", pattern, slope, v).abs().cpu()
+        for flow, group in enumerate(groups):
+            mean = (found * group).sum((1, 2)) / group.sum((1, 2))
+            out[:, layer, flow] = mean.double().numpy()
+
+    stream(model, prompts.tokens, read, {"v": {*layers}, "pattern": {*layers}})
+    return losses.double().numpy(), out
+
+
+def _entries(prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+    """bool `[prompt, query, key]` of each flow; a label is all of its tokens."""
+    length = prompts.tokens.shape[1]
+    place, labels = torch.arange(length), label_keys(prompts).any(1)
+    real = place < prompts.lengths[:, None]
+    last = place == prompts.lengths[:, None] - 1
+    before = torch.ones(length, length, dtype=torch.bool).tril(-1) & real[:, :, None]
+    to_last = before & last[:, :, None] & labels[:, None]
+    to_labels = before & labels[:, :, None]
+    return to_labels, to_last, before & ~to_labels & ~to_last
+
+
+def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
+    """Whether the last token attends most to the labels of the class that it predicts: AUC, by layer.
+
+    The attention to each class's labels, as its share of that to all labels, against whether the class is the
+    predicted one: the area under the ROC curve, one class against the others, averaged over the classes that are
+    predicted in some prompts and not in all. Attention is averaged over heads, where the weights have them.
+
+    Args:
+        weights: `weight[prompt, ..., demonstration]` with the coordinate `label_class`, as of
+            `demonstration_weights(model, prompts, pooling="label")`.
+        predictions: the predicted classes `[prompt]`, or a Dataset with `prediction[prompt]`.
+        draws: of the bootstrap over prompts.
+        seed: of these.
+
+    Returns:
+        Dataset with `auc`, `auc_low` and `auc_high` (95%) over the weights' dimensions other than prompt, demonstration
+        and head: in [0, 1], chance .5; NaN where a single class is predicted.
+
+    Raises:
+        TypeError: not such weights. ValueError: predictions of other prompts, or draws below 1.
+
+    Source: Wang et al. 2023, section 2.3.
+    """
+    shares = _shares(weights)
+    predicted = _predicted(predictions, shares.sizes["prompt"])
+    if not isinstance(draws, int) or draws < 1:
+        raise ValueError(f"wanted draws of the bootstrap, 1 or more, got {draws!r}")
+    rng, source = np.random.default_rng(seed), [dim for dim in shares.dims if dim not in ("prompt", "label")]
+    values = shares.transpose("prompt", "label", *source).values
+    flat = values.reshape(*values.shape[:2], -1)
+    found, drawn = _areas(flat, predicted), rng.integers(len(flat), size=(draws, len(flat)))
+    spread = np.stack([_areas(flat[rows], predicted[rows]) for rows in drawn])
+    known = np.isfinite(spread).any(0)
+    low, high = np.full((2, len(found)), np.nan)
+    low[known], high[known] = np.nanquantile(spread[:, known], [0.025, 0.975], axis=0)
+    shape = values.shape[2:]
+    return xr.Dataset(
+        {key: (source, value.reshape(shape)) for key, value in (("auc", found), ("auc_low", low), ("auc_high", high))},
+        {dim: shares[dim] for dim in source if dim in shares.coords},
+        {
+            "method": "label_auc", "paper": "Wang et al. 2023, section 2.3", "draws": draws, "seed": seed,
+            "n_prompts": len(flat),
+        },
+    )  # fmt: skip
+
+
+def _shares(weights: Any) -> xr.DataArray:
+    """`[prompt, ..., label]`: each class's share of the weight."""
+    ready = isinstance(weights, xr.Dataset) and "weight" in weights and "label_class" in weights.coords
+    if not ready or not {"prompt", "demonstration"} <= set(weights["weight"].dims):
+        raise TypeError(
+            "wanted weights of demonstrations, like demonstration_weights(model, prompts, pooling='label'), got "
+            f"{type(weights).__name__}"
+        )
+    weight, classes = weights["weight"].fillna(0.0), weights["label_class"]
+    weight = weight.mean("head") if "head" in weight.dims else weight
+    n = int(classes.max()) + 1
+    totals = xr.concat([(weight * (classes == y)).sum("demonstration") for y in range(n)], dim="label")
+    total = totals.sum("label")
+    return (totals / total.where(total > 0)).fillna(1 / n)  # no weight on any label says nothing of the class
+
+
+def _predicted(predictions: Any, n: int) -> np.ndarray:
+    given = (
+        predictions["prediction"].values if isinstance(predictions, xr.Dataset) else np.asarray(predictions)
+    )
+    if given.shape != (n,):
+        raise ValueError(f"wanted one predicted class for each of {n} prompts, got shape {list(given.shape)}")
+    return given
+
+
+def _areas(shares: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """`[source]` of `shares [prompt, label, source]`, averaged over classes, by ranks."""
+    positive = (predicted[:, None] == np.arange(shares.shape[1]))[..., None]
+    n = positive.sum(0)
+    above = (rankdata(shares, axis=0) * positive).sum(0) - n * (n + 1) / 2
+    pairs = n * (len(shares) - n)
+    there = pairs[:, 0] > 0
+    return (above[there] / pairs[there]).mean(0) if there.any() else np.full(shares.shape[2], np.nan)

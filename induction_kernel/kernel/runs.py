@@ -1,0 +1,169 @@
+"""How do predictions move when the model is changed? Runs beside the untouched one, over the same few-shot prompts.
+
+Per prompt: the log-probabilities of the labels at the last token, the likeliest label, whether it is the right one and
+whether it is the untouched run's. By group of runs (the draws of one control together): means with bootstrap
+intervals over prompts, and differences paired by prompt. What is changed in a run say `causal` and `reweighting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ..interventions.plan import tokens_at_once
+from ..metrics import Metric
+from ..model import Model, describe
+from ..prompts import Demonstrations, Prompts, as_prompts
+from ..scorers.labels import demonstrations_of
+
+__all__ = ["batches_of_one_length", "compared", "few_shot_prompts", "label_keys", "last_labels"]
+
+UNTOUCHED = "untouched"
+DRAWS = 2000  # of the bootstrap over prompts
+Measure = Callable[[Tensor, Prompts], Tensor]
+
+
+def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstrations]:
+    """The prompts, checked against the model, and their demonstrations.
+
+    Raises:
+        TypeError: not prompts. ValueError: prompts without demonstrations.
+    """
+    ready = as_prompts(model, prompts)
+    return ready, demonstrations_of(ready)
+
+
+def batches_of_one_length(
+    model: Model, prompts: Prompts, max_tokens: int | None
+) -> Iterator[tuple[Tensor, Prompts, int]]:
+    """Prompts of one length each, without padding: their indices, themselves, and how many tokens fit a batch.
+
+    So the last token of all is at one position, and nothing before it need run again.
+    """
+    for length in sorted({*prompts.lengths.tolist()}):
+        most = tokens_at_once(model, length, max_tokens)
+        for rows in (prompts.lengths == length).nonzero()[:, 0].split(max(1, most // length)):
+            part = prompts[rows]
+            yield rows, Prompts(
+                part.tokens[:, :length], part.lengths, part.scored[:, :length], part.demonstrations, bos=part.bos,
+                tokenizer=part.tokenizer,
+            ), most  # fmt: skip
+
+
+def label_keys(prompts: Prompts) -> Tensor:
+    """bool `[prompt, demonstration, position]`: all tokens of each demonstration's label."""
+    found = demonstrations_of(prompts)
+    place = torch.arange(prompts.tokens.shape[1])
+    inside = (place >= found.label_positions[..., None]) & (place < found.spans[..., 1:])
+    return inside & found.mask[..., None]
+
+
+def last_labels(measure: Measure, *, name: str = "labels", unit: str = "") -> Metric:
+    """A metric of the labels' log-probabilities at the last token, `[prompt, 1, label]`, in nats."""
+    return Metric(
+        name,
+        unit,
+        measure,
+        reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
+        targets=lambda prompts: demonstrations_of(prompts).label_ids.expand(len(prompts), -1),
+    )
+
+
+def compared(
+    model: Model,
+    prompts: Prompts,
+    logs: np.ndarray,
+    *,
+    runs: Sequence[str],
+    groups: Sequence[str],
+    to: str,
+    foretold: np.ndarray | None = None,
+    seed: int = 0,
+    attrs: dict[str, str | int | float] | None = None,
+) -> xr.Dataset:
+    """The predictions of every run, and each group's means.
+
+    Args:
+        model: for the attributes.
+        prompts: few-shot.
+        logs: `[prompt, run, label]`, log-probabilities in nats; the first run is the untouched one.
+        runs: their names.
+        groups: the group of each run.
+        to: the group that the others are compared with.
+        foretold: `[prompt, run]`, the class that is predicted to be predicted; -1 for none.
+        seed: of the bootstrap.
+        attrs: what else the result says.
+    """
+    found = demonstrations_of(prompts)
+    prediction, target = logs.argmax(-1), found.target.numpy()[:, None]
+    per_run = {
+        "correct": np.where(target < 0, np.nan, prediction == target),
+        "agreement": (prediction == prediction[:, :1]).astype(float),
+    }
+    if foretold is not None:
+        per_run["as_foretold"] = np.where(foretold < 0, np.nan, prediction == foretold)
+    of_group = [np.array([group == each for group in groups]) for each in dict.fromkeys(groups)]
+    names = list(dict.fromkeys(groups))
+    shares = _group_shares(per_run, of_group, names.index(to), seed)
+    variables: dict[str, Any] = {
+        "log_probability": (("prompt", "run", "label"), logs),
+        "prediction": (("prompt", "run"), prediction),
+    }
+    variables |= {key: (("prompt", "run"), value) for key, value in per_run.items()}
+    if foretold is not None:
+        variables["foretold"] = (("prompt", "run"), foretold)
+    coords = {
+        "prompt": np.arange(len(prompts)), "run": list(runs), "of": ("run", list(groups)), "group": names,
+        "label": list(found.labels), "target": ("prompt", found.target.numpy()),
+    }  # fmt: skip
+    kept = {
+        "unit": "nats",
+        "n_prompts": len(prompts),
+        "compared_with": to,
+        **(attrs or {}),
+        **describe(model),
+    }
+    return xr.Dataset(variables | {key: ("group", value) for key, value in shares.items()}, coords, kept)
+
+
+def _group_shares(
+    per_run: dict[str, np.ndarray], of_group: list[np.ndarray], to: int, seed: int
+) -> dict[str, np.ndarray]:
+    """By group: means over its runs, moves that were foretold, and what the group to compare with lost more."""
+    titles = {"correct": "accuracy", "agreement": "agreed", "as_foretold": "foretold_share"}
+    out: dict[str, np.ndarray] = {}
+
+    def put(name: str, values: list[np.ndarray]) -> None:
+        found = np.array([_share(value, np.random.default_rng(seed)) for value in values])
+        out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
+
+    for key, values in per_run.items():
+        put(titles[key], [values[:, runs] for runs in of_group])
+    for key in ("correct", "agreement"):
+        mean = [per_run[key][:, runs].mean(1, keepdims=True) for runs in of_group]
+        put(f"{titles[key]}_difference", [each - mean[to] for each in mean])
+    if "as_foretold" in per_run:
+        moved = np.where(per_run["agreement"] == 0, per_run["as_foretold"], np.nan)
+        put("foretold_moves", [moved[:, runs] for runs in of_group])
+    return out
+
+
+def _share(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval: a ratio of sums, bootstrapped over prompts."""
+    there = np.isfinite(values)
+    above, below, n = np.where(there, values, 0).sum(1), there.sum(1), len(values)
+    if not below.any():
+        return np.nan, np.nan, np.nan
+    mean = float(above.sum() / below.sum())
+    if n < 2:
+        return mean, np.nan, np.nan
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)
+    counted = drawn @ below
+    means = (drawn @ above)[counted > 0] / counted[counted > 0]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return mean, float(low), float(high)

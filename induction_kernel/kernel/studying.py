@@ -1,0 +1,189 @@
+"""How far are this model's few-shot predictions a kernel-weighted vote over the demonstrations, on this data?
+
+The measurements of Han et al. 2025, section 5, on one set of prompts: what the model predicts, the vote of every head
+and of every layer's sum, the held-out table with its controls (5.5), where the last token looks (5.1), and how heads
+align with the similarity of next-token distributions (5.3). Each has a verb of its own; this puts them together. It
+draws nothing (`write_fewshot_page` does) and removes nothing (`label_knock_out` does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..heads import Head
+from ..model import Model
+from ..prompts import Prompts, word_episodes
+from ..scorers.labels import demonstrations_of
+from .aligning import kernel_alignment
+from .data import LabelledTexts
+from .episodes import Episodes, draw_episodes
+from .evaluating import in_context
+from .mapping import demonstration_attention
+from .nexttoken import next_token_similarity
+from .quoting import texts_of
+from .reconstruction import reconstruct, sum_heads
+from .regression import kernel_regression
+from .representing import representations
+from .splits import held_out
+from .writing import label_writing
+
+__all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
+
+FEWEST = 8  # queries
+MAPPED = 64  # prompts that the attention along demonstrations, and what heads write, is averaged over
+TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FewShotStudy:
+    """What `few_shot_study` found.
+
+    Attributes:
+        prompts: what the model read.
+        answers: of `in_context`: predictions, accuracy, and weights by maximum (the paper's) and by label token.
+        heads: of `reconstruct`, for every head.
+        sums: of `reconstruct`, for every layer's sum.
+        table: of `held_out`: heads chosen on one half of the prompts and scored on the other, and controls.
+        alignment: of `kernel_alignment`, with the similarity of next-token distributions; None where prompts were
+            given that have unequal numbers of demonstrations, or queries without a class.
+        along: of `demonstration_attention`.
+    """
+
+    prompts: Prompts
+    answers: xr.Dataset
+    heads: xr.Dataset
+    sums: xr.Dataset
+    table: xr.Dataset
+    alignment: xr.Dataset | None
+    along: xr.Dataset
+
+    def datasets(self) -> dict[str, xr.Dataset]:
+        """By their names, all Datasets there are: for files, `xarray.DataTree.from_dict(study.datasets())`."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: each for name, each in named.items() if isinstance(each, xr.Dataset)}
+
+    def __repr__(self) -> str:
+        best = self.table.sel({"method": "best head"})
+        return (
+            f"FewShotStudy({self.answers.attrs['model']}, {len(self.prompts)} prompts: accuracy "
+            f"{float(self.answers['accuracy']):.2f}, held-out agreement of one head {float(best['agreement']):.2f})"
+        )
+
+
+def few_shot_study(
+    model: Model,
+    data: LabelledTexts | Episodes | Prompts | None = None,
+    *,
+    pool: LabelledTexts | None = None,
+    queries: int = 200,
+    shots: int = 8,
+    template: str | None = None,
+    splits: int = 50,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> FewShotStudy:
+    """Everything about a model's few-shot predictions on one labelled data set.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        data: queries; or `Episodes`, or few-shot prompts, as they are; None for
+            `word_episodes(model, classes=4, noise=0.3)`.
+        pool: where demonstrations come from; None for the texts of `data` that are no queries.
+        queries: how many of the data's texts (or episodes of words) are asked, drawn at random.
+        shots: demonstrations a prompt, as equally many of each class as can be.
+        template: of an example; None for the data's.
+        splits: of the prompts into one half to choose heads on and one to score them on.
+        seed: of everything that is drawn.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: bars where it takes longer than two seconds.
+
+    Returns:
+        A `FewShotStudy` of Datasets. The table has kernel regression by TF-IDF and by the model's token embeddings too
+        (exponential kernel, bandwidth by leave-one-out), unless `alignment` is None.
+
+    Raises:
+        TypeError: data of another type.
+        ValueError: fewer than 8 queries, too few texts for queries and demonstrations, what `draw_episodes`, `few_shot`
+            and `held_out` refuse.
+
+    Source: Han et al. 2025, sections 5.1 to 5.3 and 5.5.
+    """
+    if not isinstance(queries, int) or isinstance(queries, bool) or queries < FEWEST:
+        raise ValueError(
+            f"wanted at least {FEWEST} queries: half of them choose heads, half score them; got {queries!r}"
+        )
+    episodes = _episodes(model, data, pool, queries, shots, template, seed)
+    prompts = episodes.prompts(model) if isinstance(episodes, Episodes) else episodes
+    if isinstance(episodes, Prompts):
+        episodes = _as_episodes(episodes)
+    ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    answers = in_context(model, prompts, pooling=("max", "label"), **ways)
+    weights = answers.sel(pooling="max")
+    others, writes, alignment = {}, _writing(model, prompts, ways), None
+    if episodes is not None:
+        for name, what in TEXTS.items():
+            others[name] = kernel_regression(representations(model, episodes, what, **ways))
+        alignment = kernel_alignment(weights, next_token_similarity(model, episodes, **ways), seed=seed)
+    return FewShotStudy(
+        prompts,
+        answers,
+        heads=reconstruct(weights, prompts, answers, seed=seed),
+        sums=reconstruct(sum_heads(weights), prompts, answers, seed=seed),
+        table=held_out(weights, answers, others=others, writes=writes, splits=splits, seed=seed),
+        alignment=alignment,
+        along=demonstration_attention(model, prompts[:MAPPED], **ways),
+    )
+
+
+def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
+    """Where label attention is largest: the layer and the mean of its heads, the head and its own.
+
+    Of what `in_context(..., pooling=("label", ...))` returned; the last token's attention to the first tokens of all
+    labels, mean over prompts.
+    """
+    mass = (
+        answers["weight"].sel(pooling="label").sum("demonstration").mean("prompt").transpose("layer", "head")
+    )
+    of_layer = mass.mean("head").values
+    layer, (at, head) = int(of_layer.argmax()), np.unravel_index(int(mass.values.argmax()), mass.shape)
+    named = Head(int(mass["layer"].values[at]), int(mass["head"].values[head]))
+    return int(mass["layer"].values[layer]), float(of_layer[layer]), named, float(mass.values[at, head])
+
+
+def _episodes(
+    model: Model, data: Any, pool: Any, queries: int, shots: int, template: str | None, seed: int
+) -> Episodes | Prompts:
+    """Queries with their demonstrations."""
+    if data is None:
+        return word_episodes(model, prompts=queries, shots=shots, classes=4, noise=0.3, seed=seed)
+    if not isinstance(data, LabelledTexts):
+        return data
+    if len(data) > queries or pool is None:
+        data, rest = data.split(queries, seed=seed)
+        pool = rest if pool is None else pool
+    return draw_episodes(pool, data, shots=shots, template=template, seed=seed)
+
+
+def _as_episodes(prompts: Prompts) -> Episodes | None:
+    """The texts of prompts that are made already; none where classes are unknown or prompts have unequal many."""
+    found = demonstrations_of(prompts)
+    if not bool(found.mask.all()) or bool((found.target < 0).any()):
+        return None
+    texts, queries = texts_of(prompts)
+    classes = found.classes.numpy()
+    asked = LabelledTexts(tuple(queries.tolist()), found.target.numpy(), found.labels)
+    pool = LabelledTexts(tuple(texts.ravel().tolist()), classes.ravel(), found.labels)
+    return Episodes(asked, pool, np.arange(texts.size).reshape(texts.shape), classes, pool.template)
+
+
+def _writing(model: Model, prompts: Prompts, ways: dict[str, Any]) -> xr.Dataset | None:
+    """What heads write of labels; none in a model whose attention does not write to the stream as it is."""
+    try:
+        return label_writing(model, prompts[:MAPPED], **ways)
+    except ValueError:
+        return None

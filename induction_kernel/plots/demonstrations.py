@@ -1,0 +1,92 @@
+"""Where in the demonstrations does the last token look, layer by layer?
+
+Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1): demonstrations side by side,
+each from its first token to the last of its label. It runs no model, and shows no single prompt (`votes` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from ..heads import HeadLike, as_heads
+from .maps import PAGE_WIDTH, finish, heading, need, tick
+
+
+def demonstration_map(
+    attention: xr.Dataset, *, heads: HeadLike | Iterable[HeadLike] | None = None, title: str | None = None
+) -> go.Figure:
+    """Draw the last token's attention along the demonstrations: a row a layer (mean of its heads), or a head.
+
+    Args:
+        attention: what `demonstration_attention` returns: `attention[layer, head, demonstration, point]`.
+        heads: a row for each of these instead (`Head`, `(layer, head)`, "L5H1" or several).
+        title: replaces "model: last token's attention along the demonstrations"; plotly reads markup in it.
+
+    Returns:
+        A plotly figure with one heat map `z[row, place]`, in probability; between demonstrations there is a blank
+        (NaN) column.
+
+    Raises:
+        TypeError: if `attention` is no Dataset.
+        ValueError: if it holds no such attention, or not these heads.
+    """
+    need(attention, "attention", "demonstration_attention")
+    missing = {"layer", "head", "demonstration", "point"} - set(attention["attention"].dims)
+    if missing:
+        raise ValueError(
+            f"wanted attention by layer, head, demonstration and point, got it without {sorted(missing)}: pass the "
+            "result of demonstration_attention unchanged"
+        )
+    values = attention["attention"].transpose("layer", "head", "demonstration", "point")
+    rows, names = _rows(values, heads)
+    count, points = rows.shape[1:]
+    blank = np.full((*rows.shape[:2], 1), np.nan)
+    z = np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1]
+    shown = [
+        f"demonstration {at + 1}<br>{share:.0%} of the way"
+        for at in range(count)
+        for share in (*values["point"].values, 1)
+    ]
+    kind = "layer" if heads is None else "head"
+    across = min(PAGE_WIDTH - 170, max(360, 110 * count))
+    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
+    heat = go.Heatmap(
+        z=z,
+        zmin=0,
+        colorscale="Cividis",
+        customdata=[[f"{name}, {place}" for place in shown[:-1]] for name in names],
+        hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
+        hoverongaps=False,
+        ygap=1,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
+    )
+    figure = go.Figure(heat)
+    middle = [at * (points + 1) + (points - 1) / 2 for at in range(count)]
+    figure.update_xaxes(tickvals=middle, ticktext=[str(at + 1) for at in range(count)], showgrid=False)
+    figure.update_xaxes(title={"text": "demonstration, from its first token to its label", "standoff": 8})
+    step = 1 if heads is not None else tick(len(rows))
+    labels = [name.removeprefix("layer ") for name in names]
+    figure.update_yaxes(tickvals=list(range(0, len(rows), step)), ticktext=labels[::step], showgrid=False)
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
+    what = "last token's attention along the demonstrations"
+    said = heading(attention, what) if title is None else title
+    finish(figure, said, across + 170, tall + 112)
+    return figure.update_layout(margin={"l": 74, "r": 96})
+
+
+def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> tuple[np.ndarray, list[str]]:
+    """Rows `[row, demonstration, point]` and their names."""
+    if heads is None:
+        return values.mean("head").values, [f"layer {at}" for at in values["layer"].values]
+    chosen = as_heads(heads)
+    known = {(int(layer), int(head)) for layer in values["layer"].values for head in values["head"].values}
+    absent = [str(head) for head in chosen if (head.layer, head.head) not in known]
+    if absent or not chosen:
+        raise ValueError(f"wanted heads that were measured, got {absent or 'none'}")
+    rows = [values.sel(layer=head.layer, head=head.head).values for head in chosen]
+    return np.stack(rows), [escape(str(head)) for head in chosen]

@@ -1,0 +1,167 @@
+"""Does the few-shot study put together what the verbs measure, and does its page say it?"""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+import induction_kernel as ik
+from induction_kernel.fewshot_page import outcome, table_of
+from induction_kernel.kernel.studying import label_peak
+from induction_kernel.prompts.fewshot import TOPICS
+
+QUERIES = 60
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def without_scripts(html):
+    return re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def study():
+    return ik.few_shot_study(ik.load("tiny"), queries=QUERIES, splits=20, seed=1, progress=False)
+
+
+@pytest.fixture(scope="module")
+def html(study, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "fewshot.html"
+    assert ik.write_fewshot_page(study, path) == path
+    assert list(path.parent.iterdir()) == [path]
+    return read(path)
+
+
+def words():
+    """Animals and fruits as a data set with names of its own."""
+    animals, fruits = TOPICS[:2]
+    classes = np.repeat([0, 1], [len(animals), len(fruits)])
+    return ik.LabelledTexts((*animals, *fruits), classes, ("dax", "wug"), name="kinds", template="{x} {y} ;")
+
+
+def test_a_study_is_what_its_verbs_measure(study):
+    model = ik.load("tiny")
+    prompts = ik.word_episodes(model, prompts=QUERIES, classes=4, noise=0.3, seed=1)
+    assert torch.equal(study.prompts.tokens, prompts.tokens)
+    answers = ik.in_context(model, prompts, pooling="max", progress=False)
+    np.testing.assert_allclose(study.answers["weight"].sel(pooling="max"), answers["weight"])
+    xr.testing.assert_allclose(
+        study.heads["agreement"].drop_vars("pooling"), ik.reconstruct(answers, prompts, answers)["agreement"]
+    )
+    writes = ik.label_writing(model, prompts, progress=False)
+    table = ik.held_out(answers, answers, writes=writes, splits=20, seed=1)
+    for method in ("model", "best head", "layer sum", "layer sum by writing", "majority label"):
+        row = {"method": method}
+        np.testing.assert_allclose(study.table["accuracy"].sel(row), table["accuracy"].sel(row))
+        np.testing.assert_allclose(study.table["agreement"].sel(row), table["agreement"].sel(row))
+    along = ik.demonstration_attention(model, prompts, progress=False)
+    xr.testing.assert_allclose(study.along["attention"], along["attention"])
+
+
+def test_on_the_embedded_task_a_head_votes_as_the_model_predicts(study):
+    agreement = study.table["agreement"].to_series()
+    assert agreement["best head"] > 0.85
+    assert agreement["layer sum by writing"] > 0.90
+    assert agreement[["majority label", "last label", "position only", "constant"]].max() < 0.45
+    assert float(study.alignment["mean"].max()) > 0.7
+
+
+def test_labels_are_looked_at_in_the_layer_it_says(study):
+    layer, of_layer, head, of_head = label_peak(study.answers)
+    mass = ik.label_attention(ik.load("tiny"), study.prompts, progress=False)["score"].mean("prompt")
+    assert of_layer == pytest.approx(float(mass.mean("head").max()), abs=1e-6)
+    assert layer == int(mass.mean("head").values.argmax())
+    assert of_head == pytest.approx(float(mass.max()), abs=1e-6)
+    assert float(mass.sel(layer=head.layer, head=head.head)) == pytest.approx(of_head, abs=1e-6)
+
+
+def test_all_numbers_go_into_a_file_and_come_back(study, tmp_path):
+    found = study.datasets()
+    assert set(found) == {"answers", "heads", "sums", "table", "alignment", "along"}
+    xr.DataTree.from_dict(found).to_netcdf(tmp_path / "all.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "all.nc", engine="h5netcdf") as tree:
+        for name, each in found.items():
+            xr.testing.assert_equal(tree[name].to_dataset().load(), each)
+    assert repr(study).startswith(f"FewShotStudy(tiny, {QUERIES} prompts: accuracy 0.")
+
+
+def test_a_data_set_is_asked_with_the_rest_of_it_as_demonstrations():
+    study = ik.few_shot_study(ik.load("tiny"), words(), queries=10, shots=4, splits=5, progress=False)
+    text = study.prompts.text()[0]
+    assert len(study.prompts) == 10
+    assert len(re.findall("dax|wug", text)) == 4
+    queries = study.answers["text"].values.tolist()
+    shown = {word for prompt in study.prompts.text() for word in prompt.replace(";", "").split()[1:-1]}
+    assert not shown & set(queries)
+    assert {"TF-IDF kernel", "embedding kernel"} <= set(study.table["method"].values)
+    pool = words()
+    both = ik.few_shot_study(
+        ik.load("tiny"), pool[:8], pool=pool[8:], queries=100, shots=4, splits=5, progress=False
+    )
+    assert len(both.prompts) == 8
+
+
+def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
+    model = ik.load("tiny")
+    shots = [[("fox", "dax"), ("fig", "wug"), ("bear", "dax")][: 2 + i % 2] for i in range(8)]
+    prompts = ik.few_shot(
+        model, shots, [("lion", "dax"), ("plum", "wug")] * 4, template="{x} {y} ;", labels=["dax", "wug"], separator=" "
+    )  # fmt: skip
+    study = ik.few_shot_study(model, prompts, splits=5, progress=False)
+    assert study.alignment is None
+    assert "alignment" not in study.datasets()
+    assert "TF-IDF kernel" not in study.table["method"].values
+    html = read(ik.write_fewshot_page(study, tmp_path / "a.html"))
+    assert "weigh by similarity" not in html
+
+
+def test_the_page_has_every_figure_and_fetches_nothing(html):
+    body = html[html.index("<h1>") :]
+    assert len(re.findall(r"Plotly\.newPlot\(", body)) == 5
+    assert "default-src 'none'" in html
+    assert "http" not in body.replace("http-equiv", "")
+    assert not re.search(r"\s(src|href)=", body)
+    for part in (
+        "beside its controls",
+        "at a glance",
+        "By depth",
+        "last token looks",
+        "similarity",
+        "prompt by prompt",
+    ):
+        assert part in body
+
+
+def test_the_page_says_the_numbers_of_the_study(study, html):
+    text = without_scripts(html)
+    best = study.table.sel({"method": "best head"})
+    assert f"<b>{float(study.answers['accuracy']):.0%}</b> of {QUERIES} queries" in text
+    assert f"<b>{float(best['agreement']):.0%}</b>" in text
+    for method in study.table["method"].values:
+        one = study.table.sel({"method": method})
+        cell = f"{float(one['accuracy']):.2f} ({float(one['accuracy_low']):.2f} to {float(one['accuracy_high']):.2f})"
+        assert re.search(rf"<tr><td>{re.escape(method)}</td>.*?<td>{re.escape(cell)}</td>", text)
+    assert html.count("<details") == 12
+    assert "not clearly better" not in text
+
+
+def test_it_says_when_the_model_cannot_do_the_task():
+    untrained = ik.load("tiny")
+    with torch.no_grad():
+        for parameter in untrained.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.02)
+    study = ik.few_shot_study(untrained, queries=40, splits=10, progress=False)
+    said = outcome(study.answers, study.table)
+    assert "not clearly better at this task than a constant answer" in said
+    assert "not clearly more than the controls" in said
+
+
+def test_what_is_not_there_is_blank_in_the_table(study):
+    rows = dict(re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", table_of(study.table)))
+    assert rows["model"].startswith("<td></td><td>0.")
+    assert rows["best head"].endswith("<td></td>")
+    assert "–" not in table_of(study.table)
