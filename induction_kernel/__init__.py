@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.patching import patch as patch
     from .interventions.paths import path_patch as path_patch
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
+    from .kernel.probes import probe as probe
     from .kernel.theory import kernel_theory as kernel_theory
     from .loading import load as load
     from .metrics import icl_score as icl_score
@@ -114,6 +115,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "interventions.lasting": ("edited",),
         "interventions.engine": ("sweep",),
         "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
+        "kernel.probes": ("probe",),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
         "plots.figures": ("head_map", "loss_plot"),
