@@ -1,5 +1,6 @@
 """Probes find what was put into keys and values by hand, and nothing where nothing is."""
 
+import csv
 from dataclasses import replace
 
 import numpy as np
@@ -94,7 +95,9 @@ def test_probes_are_those_of_scikit_learn_on_a_cache(name, target):
     model, prompts = tiny(name), episodes(n=20)
     found = ik.probe(model, prompts, targets=[target], offsets=OFFSETS, folds=4, min_count=3, seed=5)
     rows = rows_of(prompts, OFFSETS)
-    known = examples(model, prompts, rows, target, folds=4, min_count=3, seed=5, batch_size=None)
+    known = examples(
+        model, prompts, rows, target, folds=4, min_count=3, seed=5, batch_size=None, progress=False
+    )
     prompt, slot = rows.prompt[known.rows], rows.slot[known.rows]
     if target == "label":
         np.testing.assert_array_equal(known.labels, prompts.demonstrations.classes[prompt, slot])
@@ -119,7 +122,9 @@ def test_probes_are_those_of_scikit_learn_on_a_cache(name, target):
 def test_next_tokens_are_those_of_each_text_alone():
     model, prompts = tiny("GPT-2"), episodes(n=20)
     rows = rows_of(prompts, (0,))
-    known = examples(model, prompts, rows, "next token", folds=4, min_count=4, seed=0, batch_size=3)
+    known = examples(
+        model, prompts, rows, "next token", folds=4, min_count=4, seed=0, batch_size=3, progress=False
+    )
     alone = []
     for p, i in zip(rows.prompt.tolist(), rows.slot.tolist(), strict=True):
         begin, label = (
@@ -235,3 +240,24 @@ def test_a_failing_run_leaves_nothing_behind():
     with pytest.raises(ValueError, match="layer 0 are not finite"):
         ik.probe(model, prompts, targets=["label"], offsets=(0,), folds=3)
     assert before == [(len(module._forward_hooks), module.training) for module in model.modules()]
+
+
+@pytest.mark.slow
+@pytest.mark.real("smollm2", "shared")
+def test_smollm2_knows_a_review_before_its_label_late_and_not_early(smollm2, shared):
+    """SST-2, 8 demonstrations: layer 0 reads tokens alone, and all reviews end alike; in layer 24 the values tell."""
+    with (shared / "data" / "sst2.train2000.tsv").open() as file:
+        rows = [(row["sentence"].strip(), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
+    drawn = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[: 9 * 24]]
+    model = ik.load(smollm2, n_ctx=512)
+    prompts = ik.few_shot(
+        model, [drawn[i : i + 8] for i in range(0, len(drawn), 9)], drawn[8::9],
+        template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"],
+    )  # fmt: skip
+    found = ik.probe(model, prompts, targets=["label"], vectors=["value"], layers=[0, 24], progress=False)
+    one = found.isel(target=0, vector=0)
+    assert bool((one["accuracy"].sel(offset=0) == 1).all())
+    assert float(one["accuracy"].sel(offset=-1, layer=0).mean()) < float(one["chance"]) + 0.05
+    assert bool((one["selectivity_low"].sel(offset=-1, layer=24) > 0).any())
+    assert float(one["accuracy"].sel(offset=-1, layer=24).mean()) > float(one["chance"]) + 0.05
+    assert one["query_heads"].values.tolist() == ["0 1 2", "3 4 5", "6 7 8"]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import Model, batches, full_precision, run, sizes
+from ..model import Model, batches, full_precision, progress_bar, run, sizes
 from ..prompts import Prompts
 from ..prompts.batch import pad
 from ..scorers.labels import demonstrations_of
@@ -80,6 +80,7 @@ def examples(
     min_count: int,
     seed: int,
     batch_size: int | None,
+    progress: bool,
 ) -> Examples:
     """The examples of the target "label" or "next token".
 
@@ -90,7 +91,7 @@ def examples(
     if target == "label":
         named, least = demonstrations_of(prompts).classes[rows.prompt, rows.slot].numpy(), 1
     else:
-        named, least = _predictions(model, texts, batch_size), min_count
+        named, least = _predictions(model, texts, batch_size, progress), min_count
     _, kind, counts = np.unique(named, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts[kind] >= least)
     names, labels = np.unique(kind[kept], return_inverse=True)
@@ -124,7 +125,9 @@ def _numbered(texts: list[tuple[int, ...]]) -> np.ndarray:
     return np.array([number[text] for text in texts])
 
 
-def _predictions(model: Model, texts: list[tuple[int, ...]], batch_size: int | None) -> np.ndarray:
+def _predictions(
+    model: Model, texts: list[tuple[int, ...]], batch_size: int | None, progress: bool
+) -> np.ndarray:
     """`[row]`: the likeliest token after each text alone; distinct texts run once, those of like length together."""
     distinct = sorted(set(texts), key=len)
     if not distinct[0]:
@@ -133,9 +136,12 @@ def _predictions(model: Model, texts: list[tuple[int, ...]], batch_size: int | N
         )
     tokens, lengths = pad(distinct)
     found: list[int] = []
-    for part in batches(len(distinct), tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab):
-        logits = run(model, tokens[part, : int(lengths[part].max())]).cpu()
-        last = logits[torch.arange(len(logits)), lengths[part] - 1]
-        found += full_precision(last).argmax(-1).tolist()
+    parts = batches(len(distinct), tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab)
+    with progress_bar(len(distinct), progress=progress, unit="text") as bar:
+        for part in parts:
+            logits = run(model, tokens[part, : int(lengths[part].max())]).cpu()
+            last = logits[torch.arange(len(logits)), lengths[part] - 1]
+            found += full_precision(last).argmax(-1).tolist()
+            bar.update(len(last))
     token_of = dict(zip(distinct, found, strict=True))
     return np.array([token_of[text] for text in texts])

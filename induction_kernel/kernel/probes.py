@@ -99,6 +99,7 @@ def probe(
     _check(asked, min_count, len(ready))
     rows = rows_of(ready, asked.offsets)
     options: dict[str, Any] = {"folds": folds, "min_count": min_count, "seed": seed, "batch_size": batch_size}
+    options["progress"] = progress
     known = [examples(model, ready, rows, target, **options) for target in asked.targets]
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=8 * sizes(model).d_model)
     with progress_bar((len(parts) + 1) * len(asked.layers), progress=progress) as bar:
