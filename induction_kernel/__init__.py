@@ -47,6 +47,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.mapping import demonstration_attention as demonstration_attention
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.nexttoken import next_token_similarity as next_token_similarity
+    from .kernel.probes import probe as probe
     from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
@@ -153,6 +154,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.mapping": ("demonstration_attention",),
         "kernel.quoting": ("quoted_votes",),
         "kernel.studying": ("few_shot_study", "FewShotStudy"),
+        "kernel.probes": ("probe",),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
         "kernel.evaluating": ("in_context",),
