@@ -161,7 +161,6 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.writing": ("label_writing",),
         "kernel.controls": ("control_weights", "permuted_run"),
         "kernel.splits": ("held_out", "reconstruction_table"),
-        "kernel.evaluating": ("in_context",),
         "kernel.representing": ("representations",),
         "kernel.regression": ("kernel_regression", "explicit_similarity"),
         "kernel.nexttoken": ("next_token_similarity",),

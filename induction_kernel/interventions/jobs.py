@@ -127,8 +127,10 @@ def _numbers(values: Tensor) -> np.ndarray:
 
 def _start(cell: Cell, job: Job, length: int) -> int:
     """The first position where the cell's run differs; the length where it never does."""
+    if cell.new is not None:
+        return 0
     if cell.position is None:
-        return 0 if cell.new is not None else job.start
+        return job.start
     return cell.position if cell.position >= job.start else length
 
 

@@ -42,18 +42,18 @@ def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
     return None
 
 
-def right_here(job: Job, lane: type[Lane] | None) -> type[Lane] | None:
+def right_here(model: Model, prompts: Prompts, lane: type[Lane] | None) -> type[Lane] | None:
     """The lane if it gives the model's own untouched run on the longest of these very prompts; else the next."""
     if lane is None:
         return None
-    longest = int(job.prompts.lengths.argmax())
-    tokens = job.prompts.tokens[longest : longest + 1, : int(job.prompts.lengths[longest])]
+    longest = int(prompts.lengths.argmax())
+    tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     seen: list[Tensor] = []
-    last = sizes(job.model).n_layers - 1
-    stream(job.model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
+    last = sizes(model).n_layers - 1
+    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
     for each in (lane, Blocks) if lane is Decoder else (lane,):
-        apart = (each(job.model, tokens).final - seen[0]).abs()
-        if bool((apart <= looseness(job.model) * (1 + seen[0].abs().max())).all()):
+        apart = (each(model, tokens).final - seen[0]).abs()
+        if bool((apart <= looseness(model) * (1 + seen[0].abs().max())).all()):
             return each
     return None
 

@@ -15,9 +15,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..interventions.engine import lane_of, right_here
 from ..interventions.plan import tokens_at_once
 from ..interventions.together import Lane, found_in
+from ..interventions.trust import lane_of, right_here
 from ..metrics import Metric, Reading, reading
 from ..model import Model, describe, kept_as_it_was
 from ..prompts import Demonstrations, Prompts, as_prompts
