@@ -36,6 +36,10 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.episodes import Episodes as Episodes
     from .kernel.episodes import draw_episodes as draw_episodes
     from .kernel.evaluating import in_context as in_context
+    from .kernel.phenomena import input_shift_effect as input_shift_effect
+    from .kernel.phenomena import label_format_effect as label_format_effect
+    from .kernel.phenomena import order_effect as order_effect
+    from .kernel.phenomena import retrieval_effect as retrieval_effect
     from .loading import load as load
     from .metrics import icl_score as icl_score
     from .metrics import kl_to as kl_to
@@ -120,6 +124,12 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.data": ("classification", "LabelledTexts"),
         "kernel.episodes": ("draw_episodes", "Episodes"),
         "kernel.evaluating": ("in_context",),
+        "kernel.phenomena": (
+            "retrieval_effect",
+            "label_format_effect",
+            "input_shift_effect",
+            "order_effect",
+        ),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
