@@ -129,7 +129,7 @@ def table(folder, name="a.tsv"):
     return written(folder, name, "text\tlabel\nfox\t0\npear\t1\n")
 
 
-def labelled(**changes):
+def six_words(**changes):
     """Six words of two classes that the embedded model knows."""
     texts = tuple("fox wolf bear apple pear plum".split())
     given = {"classes": [0, 0, 0, 1, 1, 1], "labels": ("dax", "wug"), "template": "{x} {y} ;"} | changes
@@ -138,8 +138,8 @@ def labelled(**changes):
 
 def episodes(**options):
     given = {
-        "pool": labelled(),
-        "queries": replace(labelled(), texts=tuple("lion goat tiger fig lime mango".split())),
+        "pool": six_words(),
+        "queries": replace(six_words(), texts=tuple("lion goat tiger fig lime mango".split())),
     }
     given |= {"shots": 2} | options
     return ik.draw_episodes(given.pop("pool"), given.pop("queries"), **given)
@@ -428,9 +428,9 @@ ROWS = [
     ("LabelledTexts", "classes for other texts", lambda tmp: ik.LabelledTexts(("fox",), [0, 1], ("a", "b")), ValueError, "one class a text [1], got [2]"),
     ("LabelledTexts", "class without a label", lambda tmp: ik.LabelledTexts(("fox", "pear"), [0, 2], ("a", "b")), ValueError, "from 0 to 1"),
     ("LabelledTexts", "one label", lambda tmp: ik.LabelledTexts(("fox",), [0], ("a",)), ValueError, "at least two"),
-    ("LabelledTexts", "template without labels", lambda tmp: labelled(template="{x}:"), ValueError, "{x} and {y} once each"),
-    ("LabelledTexts", "all in one half", lambda tmp: labelled().split(6), ValueError, "n from 1 to 5"),
-    ("LabelledTexts", "too few words", lambda tmp: labelled().relabelled(["dax"]), ValueError, "2 label words"),
+    ("LabelledTexts", "template without labels", lambda tmp: six_words(template="{x}:"), ValueError, "{x} and {y} once each"),
+    ("LabelledTexts", "all in one half", lambda tmp: six_words().split(6), ValueError, "n from 1 to 5"),
+    ("LabelledTexts", "too few words", lambda tmp: six_words().relabelled(["dax"]), ValueError, "2 label words"),
     ("classification", "absent file", lambda tmp: ik.classification(str(tmp / "no.tsv")), ValueError, "a file or folder that exists"),
     ("classification", "unknown ending", lambda tmp: ik.classification(written(tmp, "a.xlsx", "x")), ValueError, "ends in .tsv, .csv"),
     ("classification", "another encoding", lambda tmp: ik.classification(written(tmp, "a.txt", b"A:x one\nB:y caf\xe9\n")), ValueError, "line 2 of a.txt is not utf-8"),
@@ -456,9 +456,9 @@ ROWS = [
     ("Episodes", "shapes that differ", lambda tmp: replace(episodes(), classes=episodes().classes[:, :1]), ValueError, "wanted classes [6, 2]"),
     ("Episodes", "other prompts", lambda tmp: replace(episodes(), shown=episodes().shown[:1]), ValueError, "wanted shown [6, demonstration]"),
     ("Episodes", "template without texts", lambda tmp: replace(episodes(), template="{y}"), ValueError, "{x} and {y} once each"),
-    ("draw_episodes", "not texts", lambda tmp: ik.draw_episodes(labelled(), ["fox"]), TypeError, "queries as LabelledTexts"),
-    ("draw_episodes", "other labels", lambda tmp: episodes(queries=labelled(labels=("no", "yes"))), ValueError, "the same labels"),
-    ("draw_episodes", "one class", lambda tmp: episodes(pool=labelled()[:3]), ValueError, "got 'dax' alone"),
+    ("draw_episodes", "not texts", lambda tmp: ik.draw_episodes(six_words(), ["fox"]), TypeError, "queries as LabelledTexts"),
+    ("draw_episodes", "other labels", lambda tmp: episodes(queries=six_words(labels=("no", "yes"))), ValueError, "the same labels"),
+    ("draw_episodes", "one class", lambda tmp: episodes(pool=six_words()[:3]), ValueError, "got 'dax' alone"),
     ("draw_episodes", "more shots than texts", lambda tmp: episodes(shots=7), ValueError, "shots up to 6"),
     ("draw_episodes", "no shots", lambda tmp: episodes(shots=0), ValueError, "shots >= 1"),
     ("draw_episodes", "unknown sampling", lambda tmp: episodes(sampling="best"), ValueError, "got 'best'"),
@@ -466,8 +466,8 @@ ROWS = [
     ("draw_episodes", "embedding that is not finite", lambda tmp: episodes(sampling="nearest", embed=lambda texts: torch.full((len(texts), 2), NAN).numpy()), ValueError, "NaN"),
     ("draw_episodes", "embedding of other texts", lambda tmp: episodes(sampling="nearest", embed=lambda texts: torch.ones(2, 2).numpy()), ValueError, "[6, d], got [2, 2]"),
     ("draw_episodes", "beyond the context", lambda tmp: episodes(shots=6, template="{x} " + "fox " * 30 + "{y} ;").prompts(worded()), ValueError, "demonstrations"),
-    ("in_context", "queries without demonstrations", lambda tmp: ik.in_context(worded(), labelled()), ValueError, "give pool="),
-    ("in_context", "episodes and a pool", lambda tmp: ik.in_context(worded(), episodes(), pool=labelled()), ValueError, "go with LabelledTexts"),
+    ("in_context", "queries without demonstrations", lambda tmp: ik.in_context(worded(), six_words()), ValueError, "give pool="),
+    ("in_context", "episodes and a pool", lambda tmp: ik.in_context(worded(), episodes(), pool=six_words()), ValueError, "go with LabelledTexts"),
     ("in_context", "not prompts", lambda tmp: ik.in_context(worded(), ["fox"]), TypeError, "Episodes or Prompts, got list"),
     ("in_context", "prompts without demonstrations", lambda tmp: ik.in_context(model(), repeats()), ValueError, "with demonstrations"),
     ("in_context", "unknown pooling", lambda tmp: ik.in_context(worded(), episodes(), pooling="median"), ValueError, "got 'median'"),
@@ -478,9 +478,9 @@ ROWS = [
     ("in_context", "a folder nowhere", lambda tmp: ik.in_context(worded(), episodes(), path=tmp / "no" / "run"), ValueError, "in an existing one"),
     ("in_context", "not a model", lambda tmp: ik.in_context("gpt2", word_episodes(worded())), TypeError, "HookedTransformer"),
     ("in_context", "labels that share their first token", lambda tmp: ik.in_context(worded(), episodes().relabelled(("dax", "dax wug"))), ValueError, "same token"),
-    ("retrieval_effect", "more shots than texts", lambda tmp: ik.retrieval_effect(worded(), labelled(), episodes().queries, shots=9), ValueError, "shots up to 6"),
-    ("retrieval_effect", "not texts", lambda tmp: ik.retrieval_effect(worded(), ["fox"], labelled()), TypeError, "pool as LabelledTexts"),
-    ("label_format_effect", "not episodes", lambda tmp: ik.label_format_effect(worded(), labelled()), TypeError, "wanted Episodes"),
+    ("retrieval_effect", "more shots than texts", lambda tmp: ik.retrieval_effect(worded(), six_words(), episodes().queries, shots=9), ValueError, "shots up to 6"),
+    ("retrieval_effect", "not texts", lambda tmp: ik.retrieval_effect(worded(), ["fox"], six_words()), TypeError, "pool as LabelledTexts"),
+    ("label_format_effect", "not episodes", lambda tmp: ik.label_format_effect(worded(), six_words()), TypeError, "wanted Episodes"),
     ("label_format_effect", "too few words", lambda tmp: ik.label_format_effect(worded(), episodes(), formats={"one": ["kiki"]}), ValueError, "2 label words"),
     ("label_format_effect", "words unknown to the tokenizer", lambda tmp: ik.label_format_effect(worded(), episodes()), ValueError, "format 'upper case' with labels ['DAX', 'WUG']"),
     ("input_shift_effect", "not episodes", lambda tmp: ik.input_shift_effect(worded(), repeats()), TypeError, "wanted Episodes"),
