@@ -47,6 +47,10 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.mapping import demonstration_attention as demonstration_attention
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
     from .kernel.nexttoken import next_token_similarity as next_token_similarity
+    from .kernel.phenomena import input_shift_effect as input_shift_effect
+    from .kernel.phenomena import label_format_effect as label_format_effect
+    from .kernel.phenomena import order_effect as order_effect
+    from .kernel.phenomena import retrieval_effect as retrieval_effect
     from .kernel.probes import probe as probe
     from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
@@ -169,6 +173,12 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reweighting": ("fit_label_weights", "reweighted"),
         "kernel.anchors": ("label_flow", "label_auc"),
         "kernel.vectors": ("function_vectors",),
+        "kernel.phenomena": (
+            "retrieval_effect",
+            "label_format_effect",
+            "input_shift_effect",
+            "order_effect",
+        ),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

@@ -18,7 +18,7 @@ from ..prompts import Prompts, few_shot
 from ..prompts.fewshot import Template
 from .data import LabelledTexts
 
-__all__ = ["Episodes", "draw_episodes", "similarities", "tfidf"]
+__all__ = ["Episodes", "by_likeness", "draw_episodes", "own_texts", "similarities", "tfidf"]
 
 Embed = Callable[[Sequence[str]], Any]
 SAMPLING = ("balanced", "random", "nearest")
@@ -130,7 +130,7 @@ def draw_episodes(
         shots: demonstrations a prompt.
         sampling: "balanced": as equally many of each class as there are texts for, which classes get one more drawn at
             random, in random order; "random": any; "nearest": those most similar to the query, the most similar last,
-            whatever their classes.
+            whatever their classes (ties at random).
         embed: for "nearest", `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
         template: None for the pool's.
         separator: between demonstrations, and before the query.
@@ -145,6 +145,13 @@ def draw_episodes(
     """
     _check(pool, queries, shots, sampling, embed)
     own = own_texts(queries, pool)
+    if shared := int(own.any(1).sum()):
+        warnings.warn(
+            f"{shared} of {len(queries)} queries are also among the demonstrations' texts: they are not shown before "
+            "themselves",
+            UserWarning,
+            stacklevel=2,
+        )
     rng = np.random.default_rng(seed)
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
@@ -153,7 +160,7 @@ def draw_episodes(
         )
     if sampling == "nearest":
         likeness = np.where(own, -np.inf, similarities(queries.texts, pool.texts, embed))
-        shown = np.argsort(likeness, axis=1, kind="stable")[:, -shots:]
+        shown = by_likeness(likeness, rng)[:, -shots:]
     else:
         drawn = [_drawn(pool.classes, ~mine, shots, sampling, rng) for mine in own]
         shown = np.stack(drawn).astype(np.int64)
@@ -163,17 +170,10 @@ def draw_episodes(
 
 
 def own_texts(queries: LabelledTexts, pool: LabelledTexts) -> np.ndarray:
-    """bool `[query, text]`: where the pool has the query's own text; warns of any."""
-    known = {text: i for i, text in enumerate(dict.fromkeys(text.strip() for text in pool.texts))}
-    of_pool = np.array([known[text.strip()] for text in pool.texts])
-    of_query = np.array([known.get(text.strip(), -1) for text in queries.texts])
-    if shared := int((of_query >= 0).sum()):
-        warnings.warn(
-            f"{shared} of {len(queries)} queries are also among the demonstrations' texts: they are not shown before "
-            "themselves",
-            UserWarning,
-            stacklevel=3,
-        )
+    """bool `[query, text]`: where the pool has the query's own text."""
+    number = {text: i for i, text in enumerate(dict.fromkeys(text.strip() for text in pool.texts))}
+    of_pool = np.array([number[text.strip()] for text in pool.texts])
+    of_query = np.array([number.get(text.strip(), -1) for text in queries.texts])
     return of_query[:, None] == of_pool
 
 
@@ -183,6 +183,11 @@ def similarities(queries: Sequence[str], texts: Sequence[str], embed: Embed | No
     of_query, of_text = _unit(embed(list(queries)), len(queries)), _unit(embed(list(texts)), len(texts))
     product = of_query @ of_text.T
     return np.asarray(product.todense() if hasattr(product, "todense") else product, dtype=np.float64)
+
+
+def by_likeness(likeness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Texts of every query `[query, text]` from the least to the most similar; ties in random order."""
+    return np.lexsort((rng.random(likeness.shape), likeness), axis=1)
 
 
 def tfidf(texts: Sequence[str]) -> Embed:
