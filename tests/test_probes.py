@@ -245,19 +245,19 @@ def test_a_failing_run_leaves_nothing_behind():
 @pytest.mark.slow
 @pytest.mark.real("smollm2", "shared")
 def test_smollm2_knows_a_review_before_its_label_late_and_not_early(smollm2, shared):
-    """SST-2, 8 demonstrations: layer 0 reads tokens alone, and all reviews end alike; in layer 24 the values tell."""
+    """SST-2, 8 demonstrations: layer 0 reads tokens alone, and all reviews end alike; from layer 15 the values tell."""
     with (shared / "data" / "sst2.train2000.tsv").open() as file:
         rows = [(row["sentence"].strip(), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
-    drawn = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[: 9 * 24]]
+    drawn = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[: 9 * 60]]
     model = ik.load(smollm2, n_ctx=512)
     prompts = ik.few_shot(
         model, [drawn[i : i + 8] for i in range(0, len(drawn), 9)], drawn[8::9],
         template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"],
     )  # fmt: skip
-    found = ik.probe(model, prompts, targets=["label"], vectors=["value"], layers=[0, 24], progress=False)
+    found = ik.probe(model, prompts, targets=["label"], vectors=["value"], layers=[0, 15], progress=False)
     one = found.isel(target=0, vector=0)
     assert bool((one["accuracy"].sel(offset=0) == 1).all())
     assert float(one["accuracy"].sel(offset=-1, layer=0).mean()) < float(one["chance"]) + 0.05
-    assert bool((one["selectivity_low"].sel(offset=-1, layer=24) > 0).any())
-    assert float(one["accuracy"].sel(offset=-1, layer=24).mean()) > float(one["chance"]) + 0.05
+    assert bool((one["selectivity_low"].sel(offset=-1, layer=15) > 0).all())
+    assert float(one["accuracy"].sel(offset=-1, layer=15).mean()) > float(one["chance"]) + 0.1
     assert one["query_heads"].values.tolist() == ["0 1 2", "3 4 5", "6 7 8"]
