@@ -7,7 +7,9 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import torch
+import xarray as xr
 from folders import write_hugging_face
+from test_laws import labelled
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
@@ -151,6 +153,20 @@ def episodes(**options):
 
 def everything(n_tokens):
     return torch.ones(n_tokens, n_tokens, dtype=torch.bool)
+
+
+def votes(classes=((0, 1), (0, 1))):
+    """Equal weights of one layer's two heads, over two prompts of two demonstrations."""
+    dims = ("prompt", "layer", "head", "demonstration")
+    return xr.Dataset(
+        {"weight": (dims, torch.full((2, 1, 2, 2), 0.5).numpy())},
+        {
+            "label_class": (("prompt", "demonstration"), [list(row) for row in classes]),
+            "target": ("prompt", [0, 1]),
+            "layer": [0],
+            "head": [0, 1],
+        },
+    )
 
 
 ROWS = [
@@ -421,6 +437,44 @@ ROWS = [
     ("direct_effect", "NaN weights", lambda tmp: ik.direct_effect(with_nan("v"), repeats()), ValueError, "not finite"),
     ("direct_effect", "not a model", lambda tmp: ik.direct_effect("gpt2"), TypeError, "got str"),
     ("logit_difference", "answers of another model", lambda tmp: ik.logit_difference(tiny("attention-only"), replace(answered(), tokens=answered().tokens + 50)), ValueError, "0 to 49"),
+    # kernel regression
+    ("word_episodes", "five classes", lambda tmp: word_episodes(worded(), classes=5), ValueError, "2, 3 or 4 classes"),
+    ("word_episodes", "fewer shots than classes", lambda tmp: word_episodes(worded(), classes=4, shots=3), ValueError, "shots 4 to 44"),
+    ("reconstruct", "a table of numbers", lambda tmp: ik.reconstruct([[0.5]]), TypeError, "demonstration_weights(model, prompts), got list"),
+    ("reconstruct", "scores", lambda tmp: ik.reconstruct(scores()), ValueError, "`weight` over prompt and demonstration"),
+    ("reconstruct", "no prompts", lambda tmp: ik.reconstruct(votes().isel(prompt=slice(0))), ValueError, "at least one prompt"),
+    ("reconstruct", "no demonstrations", lambda tmp: ik.reconstruct(votes(classes=[[0, 1], [-1, -1]])), ValueError, "prompt 1 has no demonstration"),
+    ("reconstruct", "NaN weights", lambda tmp: ik.reconstruct(votes() * NAN), ValueError, "prompt 0 are not finite"),
+    ("reconstruct", "other prompts", lambda tmp: ik.reconstruct(votes(), word_episodes(worded(), prompts=2)), ValueError, "weights are of other prompts"),
+    ("reconstruct", "prompts without demonstrations", lambda tmp: ik.reconstruct(votes(), repeats()), ValueError, "prompts with demonstrations"),
+    ("reconstruct", "labels for fewer classes", lambda tmp: ik.reconstruct(votes(classes=[[0, 1], [0, 2]]).assign_coords(label=["a", "b"])), ValueError, "classes from 0 to 1"),
+    ("reconstruct", "too few predictions", lambda tmp: ik.reconstruct(votes(), None, [0]), ValueError, "each of 2 prompts"),
+    ("reconstruct", "predicted words", lambda tmp: ik.reconstruct(votes(), None, ["a", "b"]), TypeError, "whole numbers"),
+    ("reconstruct", "an unknown class predicted", lambda tmp: ik.reconstruct(votes(), None, [0, -1]), ValueError, "predictions from 0 to 1"),
+    ("reconstruct", "scores as predictions", lambda tmp: ik.reconstruct(votes(), None, scores()), ValueError, "Dataset of in_context"),
+    ("reconstruct", "too few permutations", lambda tmp: ik.reconstruct(votes(), permutations=10), ValueError, "at least 19 permutations"),
+    ("reconstruct", "level of 1", lambda tmp: ik.reconstruct(votes(), level=1), ValueError, "level between 0 and 1"),
+    ("sum_heads", "not a Dataset", lambda tmp: ik.sum_heads(None), TypeError, "got NoneType"),
+    ("sum_heads", "no heads", lambda tmp: ik.sum_heads(ik.sum_heads(votes())), ValueError, "over layer and head"),
+    ("sum_heads", "writes of another model", lambda tmp: ik.sum_heads(votes(), ik.label_writing(worded(), word_episodes(worded(), prompts=2))), ValueError, "of the same model"),
+    ("sum_heads", "writes as numbers", lambda tmp: ik.sum_heads(votes(), [[1.0, 1.0]]), TypeError, "label_writing(model, prompts), got list"),
+    ("label_writing", "no demonstrations", lambda tmp: ik.label_writing(model(), repeats()), ValueError, "prompts with demonstrations"),
+    ("label_writing", "NaN weights", lambda tmp: ik.label_writing(with_nan("v"), labelled(repeats())), ValueError, "not finite"),
+    ("label_writing", "not a model", lambda tmp: ik.label_writing("gpt2"), TypeError, "got str"),
+    ("label_writing", "no prompts at a time", lambda tmp: ik.label_writing(model(), labelled(repeats()), batch_size=0), ValueError, "batch_size >= 1"),
+    ("control_weights", "not a Dataset", lambda tmp: ik.control_weights(votes()["weight"]), TypeError, "got DataArray"),
+    ("permuted_run", "predictions instead of a run", lambda tmp: ik.permuted_run(votes(), [0, 1], [1, 0]), TypeError, "Dataset of in_context, got list"),
+    ("permuted_run", "weights instead of a run", lambda tmp: ik.permuted_run(votes(), [0, 1], votes()), ValueError, "`prediction` and `label_class`"),
+    ("permuted_run", "a run of other prompts", lambda tmp: ik.permuted_run(votes(), [0, 1], votes(classes=[[0, 1], [1, -1]]).assign(prediction=("prompt", [0, 1]))), ValueError, "the same demonstrations"),
+    ("held_out", "a layer's sum", lambda tmp: ik.held_out(ik.sum_heads(votes()), [0, 1]), ValueError, "over layer and head"),
+    ("held_out", "two poolings", lambda tmp: ik.held_out(votes().expand_dims(pooling=["max", "sum"]), [0, 1]), ValueError, "with .sel"),
+    ("held_out", "too few prompts", lambda tmp: ik.held_out(votes(), [0, 1]), ValueError, "at least 2 prompts to choose on"),
+    ("held_out", "one split", lambda tmp: ik.held_out(votes(), [0, 1], splits=1), ValueError, "splits >= 2"),
+    ("held_out", "nothing to score on", lambda tmp: ik.held_out(votes(), [0, 1], share=1), ValueError, "share and confidence between 0 and 1"),
+    ("held_out", "a name taken", lambda tmp: ik.held_out(votes(), [0, 1], others={"constant": votes()}), ValueError, "row of its own"),
+    ("held_out", "kernels of other prompts", lambda tmp: ik.held_out(votes(), [0, 1], others={"kernel": votes().isel(prompt=[0])}), ValueError, "'kernel' are of other prompts"),
+    ("reconstruction_table", "not a Dataset", lambda tmp: ik.reconstruction_table("found"), TypeError, "held_out, got str"),
+    ("reconstruction_table", "scores", lambda tmp: ik.reconstruction_table(scores()), ValueError, "held_out, got variables"),
     # figures and page
     ("head_map", "not scores", lambda tmp: ik.head_map({"a": 1}), TypeError, "dict"),
     ("loss_plot", "not losses", lambda tmp: ik.loss_plot(scores()), (TypeError, ValueError), "loss"),

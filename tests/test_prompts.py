@@ -6,6 +6,7 @@ from zoo import tiny
 
 import induction_kernel as ik
 from induction_kernel.prompts import concat, random_tokens, word_episodes
+from induction_kernel.prompts.fewshot import TOPICS
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +177,29 @@ def test_word_episodes(model):
         assert row.count(row[-1]) == 1  # the query's word is not among the demonstrations
     noisy = word_episodes(model, shots=8, prompts=20, noise=1.0)
     assert noisy.strings(model) != strings
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_word_episodes_of_several_classes(model, classes):
+    prompts = word_episodes(model, shots=8, prompts=60, classes=classes)
+    found = prompts.demonstrations
+    counts = torch.stack([(found.classes == y).sum(1) for y in range(classes)], 1)
+    assert (counts.max(1).values - counts.min(1).values == (8 % classes > 0)).all()
+    assert set(found.target.tolist()) == set(range(classes)) == set(range(len(found.labels)))
+    fewest = set(counts.argmin(1).tolist())
+    assert fewest == (
+        set(range(3)) if classes == 3 else {0}
+    )  # with 3, the class that is short by one changes
+    for strings, labels in zip(prompts.strings(model), found.classes, strict=True):
+        words = [strings[3 * i + 1] for i in range(8)]
+        assert len(set(words)) == 8
+        assert strings[-1] not in words
+        of_class = [
+            {word for word, y in zip(words, labels.tolist(), strict=True) if y == each}
+            for each in range(classes)
+        ]
+        topics = [{topic for topic, known in enumerate(TOPICS) if words <= set(known)} for words in of_class]
+        assert sorted(topics, key=min) == [{y} for y in range(classes)]
 
 
 def test_pairs(model):

@@ -71,7 +71,7 @@ def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = 
             f"returns it, got {[str(key) for key in weights.variables]}"
         )
     ordered = weights["weight"].transpose("prompt", ..., "demonstration")
-    classes = weights["label_class"].transpose("prompt", "demonstration").values.astype(np.int64)
+    classes = _whole(weights["label_class"].transpose("prompt", "demonstration"))
     n, *_, width = ordered.shape
     if n == 0:
         raise ValueError("wanted weights of at least one prompt, got none")
@@ -83,10 +83,15 @@ def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = 
     if not np.isfinite(weight).all():
         row = int(np.isfinite(weight).all((1, 2)).argmin())
         raise ValueError(f"weights of prompt {row} are not finite where it has demonstrations")
-    target = weights["target"].values.astype(np.int64)
+    target = _whole(weights["target"])
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
     return Ballots(weight, classes, target, labels, like.dims, like)
+
+
+def _whole(classes: xr.DataArray) -> np.ndarray:
+    """Classes as int64; -1 where xarray put NaN, joining prompts with more and with fewer demonstrations."""
+    return np.nan_to_num(classes.values, nan=-1).astype(np.int64)
 
 
 def _labels(
@@ -110,8 +115,11 @@ def _labels(
             words = tuple(str(word) for word in given["label"].values)
     largest = int(max(classes.max(), target.max()))
     if words is None:
-        if isinstance(predictions, np.ndarray | list | tuple) and len(predictions):
-            largest = max(largest, int(np.max(predictions)))
+        numbers = np.asarray(
+            [] if isinstance(predictions, xr.Dataset) or predictions is None else predictions
+        )
+        if numbers.dtype.kind in "iu" and numbers.size:
+            largest = max(largest, int(numbers.max()))
         words = tuple(str(y) for y in range(max(largest + 1, 2)))
     if largest >= len(words):
         raise ValueError(

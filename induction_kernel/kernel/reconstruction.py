@@ -38,10 +38,10 @@ def reconstruct(
     demonstration), no class wins: `prediction` is -1, and `agreement` and `correct` are 1 / tied if the right class
     is among them, which is what a fair draw gets on average.
 
-    A head is marked where the mean of its `agreement` (without predictions: of `correct`) is above what it has with
-    the labels permuted among each prompt's demonstrations. The threshold is a max-statistic: the mean over
-    permutations plus the spread, times the largest standardised value over all sources of a permutation that a
-    share `level` of permutations exceeds. So it holds for all sources together.
+    A source is marked where the mean of its `agreement` (without predictions: of `correct`) is above what it has with
+    the labels permuted among each prompt's demonstrations, all sources alike. The threshold is a max-statistic: a
+    source's mean over the permutations and its own, plus c times their standard deviation, where a share `level` of
+    the permutations has a source more than c of its standard deviations up. So it holds for all sources together.
 
     Args:
         weights: `weight[prompt, *source, demonstration]` of `demonstration_weights`, `in_context(..., pooling=)`,
@@ -109,13 +109,14 @@ def _over_prompts(
     mean = found[known].mean(0)
     _, null = permuted_hits(ballots, wanted, permutations, rng)
     low, high = bootstrap(found[known], 0.95, 2000, rng)
-    chance, spread = null.mean(0), null.std(0)
+    all_of_them = np.vstack([null, mean])  # what was observed is one more permutation: so the level is exact
+    centre, spread = all_of_them.mean(0), all_of_them.std(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        largest = np.nanmax(np.where(spread > 1e-12, (null - chance) / spread, 0.0), axis=1)
+        largest = np.where(spread > 1e-12, (null - centre) / spread, 0.0).max(1)
     rank = int(np.ceil((1 - level) * (permutations + 1)))
-    threshold = chance + np.sort(largest)[rank - 1] * spread
+    threshold = centre + np.sort(largest)[rank - 1] * spread
     return {
-        "mean": mean, "low": low, "high": high, "chance": chance, "threshold": threshold,
+        "mean": mean, "low": low, "high": high, "chance": null.mean(0), "threshold": threshold,
         "passes": mean > threshold + 1e-12,
     }  # fmt: skip
 

@@ -51,6 +51,7 @@ def held_out(
     heads; "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant",
     always the class that was most frequent on the part where heads are chosen.
 
+    A row is `.sel({"method": "best head"})`: xarray's `.sel(method=...)` means something else.
     Agreement is that of the head chosen by agreement, accuracy that of the head chosen by accuracy. Of equals the
     first is chosen. Ties of the vote count as in `reconstruct`.
 
