@@ -35,6 +35,8 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.anchors import label_auc as label_auc
     from .kernel.anchors import label_flow as label_flow
     from .kernel.causal import label_knock_out as label_knock_out
+    from .kernel.aligning import fitted_bandwidth as fitted_bandwidth
+    from .kernel.aligning import kernel_alignment as kernel_alignment
     from .kernel.controls import control_weights as control_weights
     from .kernel.controls import permuted_run as permuted_run
     from .kernel.data import LabelledTexts as LabelledTexts
@@ -49,6 +51,10 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.reconstruction import sum_heads as sum_heads
     from .kernel.reweighting import fit_label_weights as fit_label_weights
     from .kernel.reweighting import reweighted as reweighted
+    from .kernel.nexttoken import next_token_similarity as next_token_similarity
+    from .kernel.regression import explicit_similarity as explicit_similarity
+    from .kernel.regression import kernel_regression as kernel_regression
+    from .kernel.representing import representations as representations
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.studying import FewShotStudy as FewShotStudy
@@ -157,6 +163,10 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.reweighting": ("fit_label_weights", "reweighted"),
         "kernel.anchors": ("label_flow", "label_auc"),
         "kernel.vectors": ("function_vectors",),
+        "kernel.representing": ("representations",),
+        "kernel.regression": ("kernel_regression", "explicit_similarity"),
+        "kernel.nexttoken": ("next_token_similarity",),
+        "kernel.aligning": ("kernel_alignment", "fitted_bandwidth"),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

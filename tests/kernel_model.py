@@ -3,7 +3,7 @@
 Two layers, no norms, no MLP. Tokens are words, each with a vector, and labels; a prompt is `word label word label ...
 word`. The residual stream has blocks: vector, kind (word or label), label, position, vector before, output.
   L0H0  previous token: writes the vector of the token before into the block "vector before"
-  L0H1  nothing: attention uniform over the past
+  L0H1  nothing: attention uniform over the past, values of 0 (it could write to the output: so edits of z act)
   L1H0  word kernel: the last token attends to the words, with exp(<vector, vector of the word> / WORD_BANDWIDTH)
   L1H1  label kernel: it attends to the labels, with exp(<vector, vector before the label> / LABEL_BANDWIDTH), and
         writes what it finds there to the output: the model's label logits are GAIN times the kernel's vote
@@ -73,6 +73,7 @@ def weights():
     w["blocks.0.attn.W_Q"][0, block("position"), places] = scale * BIG * one_before()
     w["blocks.0.attn.W_V"][0, block("vector"), features] = torch.eye(FEATURES, dtype=torch.float64)
     w["blocks.0.attn.W_O"][0, features, block("before")] = torch.eye(FEATURES, dtype=torch.float64)
+    w["blocks.0.attn.W_O"][1, :LABELS, block("output")] = torch.eye(LABELS, dtype=torch.float64)
     for head, key, h, hidden in ((0, "vector", WORD_BANDWIDTH, 1), (1, "before", LABEL_BANDWIDTH, 0)):
         q, k = w["blocks.1.attn.W_Q"][head], w["blocks.1.attn.W_K"][head]
         q[block("vector"), features] = scale / h * torch.eye(FEATURES, dtype=torch.float64)

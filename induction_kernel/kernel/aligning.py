@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..heads import Head
 from ..heads.summary import check_options
 from .kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
 
@@ -85,13 +86,7 @@ def kernel_alignment(
             "passes": mean > threshold, "n": n,
         }
     )  # fmt: skip
-    kept = {
-        key: value
-        for each in (similarities, weights)
-        for key, value in each.coords.items()
-        if set(value.dims) <= set(r.dims)
-    }
-    return out.assign_coords(kept).assign_attrs(
+    return _with_coordinates(out, similarities, weights).assign_attrs(
         method="kernel_alignment",
         unit="Pearson's r",
         weights=str(weights.attrs.get("method", "")),
@@ -120,6 +115,21 @@ def _classes(ds: Any, variable: str) -> np.ndarray:
             f"got {list(ds.variables) if isinstance(ds, xr.Dataset) else type(ds).__name__}"
         )
     return ds["label_class"].transpose("prompt", "demonstration").values
+
+
+def _with_coordinates(out: xr.Dataset, *sources: xr.Dataset) -> xr.Dataset:
+    """The result with the sources' coordinates that fit, and the heads' names."""
+    for ds in sources:
+        kept = [
+            key
+            for key, value in ds.coords.items()
+            if set(value.dims) <= set(out.dims) and key not in out.dims
+        ]
+        out = out.assign_coords({key: ds[key].reindex_like(out, copy=False) for key in kept}) if kept else out
+    if {"layer", "head"} <= set(out.dims):
+        names = [[str(Head(layer, head)) for head in out["head"].values] for layer in out["layer"].values]
+        out = out.assign_coords(name=(("layer", "head"), names))
+    return out
 
 
 def _bare(values: xr.DataArray) -> xr.DataArray:
@@ -278,8 +288,7 @@ def _line(
         "fit": _ratio(flat_xy.sum(0) ** 2, flat_xx.sum(0) * flat_yy.sum(0)),
     }
     out = xr.Dataset({key: like.copy(data=value.reshape(like.shape)) for key, value in values.items()})
-    kept = {k: v for ds in (found, weights) for k, v in ds.coords.items() if set(v.dims) <= set(like.dims)}
-    return out.assign(n=n_used).assign_coords(kept)
+    return _with_coordinates(out.assign(n=n_used), found, weights)
 
 
 def _centred(values: xr.DataArray) -> xr.DataArray:

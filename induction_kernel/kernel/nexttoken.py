@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..model import Model, check_model, describe, full_precision, progress_bar, run, sizes
+from ..model import Model, check_model, describe, full_precision, progress_bar, sizes, stream
 from .episodes import Episodes
 from .representing import alone, distinct, labels_of
 
@@ -85,11 +84,12 @@ def _distributions(
     """Which text, and P(next | it) `[vocab]`, of the chosen ones, batch by batch."""
     if not len(chosen):
         return
-    parts = alone(model, [texts[i] for i in chosen], batch_size=batch_size, cost=sizes(model).d_vocab)
-    for index, tokens, lengths in parts:
-        logits = run(model, tokens)
-        at = (torch.arange(len(lengths)), lengths - 1)
-        rows = full_precision(logits.detach()[at].cpu()).softmax(-1)
+    for index, tokens, lengths in alone(
+        model, [texts[i] for i in chosen], batch_size=batch_size, cost=8 * sizes(model).d_model
+    ):
+        logits = stream(model, tokens, lambda *_: None, {}, at=lengths - 1)
+        assert logits is not None
+        rows = full_precision(logits.cpu()).softmax(-1)
         if not bool(rows.isfinite().all()):
             raise ValueError(
                 "the model's logits are not finite: look for NaN or infinite weights in the model"
