@@ -59,6 +59,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.studying import FewShotStudy as FewShotStudy
     from .kernel.studying import few_shot_study as few_shot_study
+    from .kernel.probes import probe as probe
     from .kernel.theory import kernel_theory as kernel_theory
     from .kernel.vectors import function_vectors as function_vectors
     from .kernel.writing import label_writing as label_writing
@@ -153,6 +154,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "kernel.mapping": ("demonstration_attention",),
         "kernel.quoting": ("quoted_votes",),
         "kernel.studying": ("few_shot_study", "FewShotStudy"),
+        "kernel.probes": ("probe",),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
         "kernel.evaluating": ("in_context",),

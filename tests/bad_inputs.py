@@ -108,6 +108,10 @@ def curve(**options):
     return ik.ablation_curve(model(), repeats(), scores(), **({"ks": (1,), "controls": 2} | options))
 
 
+def probed(**options):
+    return ik.probe(worded(), word_episodes(worded(), prompts=8), **options)
+
+
 def within(edit, heads=None, *, of=None, **options):
     """What a context refuses, it refuses on entering."""
     with ik.edited(model() if of is None else of, edit, heads, **options):
@@ -475,6 +479,34 @@ ROWS = [
     ("held_out", "kernels of other prompts", lambda tmp: ik.held_out(votes(), [0, 1], others={"kernel": votes().isel(prompt=[0])}), ValueError, "'kernel' are of other prompts"),
     ("reconstruction_table", "not a Dataset", lambda tmp: ik.reconstruction_table("found"), TypeError, "held_out, got str"),
     ("reconstruction_table", "scores", lambda tmp: ik.reconstruction_table(scores()), ValueError, "held_out, got variables"),
+    # probes and theory
+    ("probe", "prompts without demonstrations", lambda tmp: ik.probe(model(), repeats()), ValueError, "wanted prompts with demonstrations"),
+    ("probe", "vectors as a word", lambda tmp: probed(vectors="key"), TypeError, "vectors as a list"),
+    ("probe", "unknown vectors", lambda tmp: probed(vectors=["query"]), ValueError, "['key', 'value'], once each, got ['query']"),
+    ("probe", "unknown target", lambda tmp: probed(targets=["labels"]), ValueError, "got ['labels']"),
+    ("probe", "one offset", lambda tmp: probed(offsets=0), TypeError, "offsets as a list"),
+    ("probe", "offsets that are no numbers", lambda tmp: probed(offsets=[0.5]), TypeError, "whole numbers, got [0.5]"),
+    ("probe", "an offset twice", lambda tmp: probed(offsets=[0, 0]), ValueError, "different offsets"),
+    ("probe", "offsets beyond every prompt", lambda tmp: probed(offsets=[99]), ValueError, "at each of the offsets [99]"),
+    ("probe", "more folds than prompts", lambda tmp: probed(folds=9), ValueError, "2 to 8 folds"),
+    ("probe", "folds that are no number", lambda tmp: probed(folds=2.5), TypeError, "whole numbers, got 2.5"),
+    ("probe", "no penalty", lambda tmp: probed(penalty=0), ValueError, "penalty > 0, got 0"),
+    ("probe", "next tokens too rare", lambda tmp: probed(min_count=999), ValueError, "two classes for the target 'next token'"),
+    ("probe", "absent layer", lambda tmp: probed(layers=[7]), ValueError, "layers from 0 to 1"),
+    ("probe", "no prompts at a time", lambda tmp: probed(batch_size=0), ValueError, "batch_size >= 1"),
+    ("probe", "not a model", lambda tmp: ik.probe("gpt2", "a"), TypeError, "got str"),
+    ("hidden_markov_tasks", "fewer states than tasks", lambda tmp: ik.hidden_markov_tasks(tasks=9, states=8), ValueError, "at least one state a task"),
+    ("hidden_markov_tasks", "half a task", lambda tmp: ik.hidden_markov_tasks(tasks=2.5), TypeError, "tasks as a whole number"),
+    ("hidden_markov_tasks", "no observations", lambda tmp: ik.hidden_markov_tasks(observations=0), ValueError, "observations >= 1"),
+    ("hidden_markov_tasks", "concentration 0", lambda tmp: ik.hidden_markov_tasks(emission=0), ValueError, "transition and emission from 1e-6"),
+    ("hidden_markov_tasks", "overlap in percent", lambda tmp: ik.hidden_markov_tasks(overlap=50), ValueError, "overlap and leak from 0 to 1"),
+    ("kernel_theory", "one number of demonstrations", lambda tmp: ik.kernel_theory(demonstrations=8), TypeError, "demonstrations as a list"),
+    ("kernel_theory", "no demonstrations", lambda tmp: ik.kernel_theory(demonstrations=[0, 1]), ValueError, "demonstrations >= 1"),
+    ("kernel_theory", "the same number twice", lambda tmp: ik.kernel_theory(demonstrations=[4, 4]), ValueError, "different numbers"),
+    ("kernel_theory", "very long inputs", lambda tmp: ik.kernel_theory(length=500), ValueError, "length up to 64"),
+    ("kernel_theory", "truncated to nothing", lambda tmp: ik.kernel_theory(truncation=0), ValueError, "truncation >= 1"),
+    ("kernel_theory", "bandwidth 0", lambda tmp: ik.kernel_theory(bandwidth=0), ValueError, "bandwidth > 0"),
+    ("kernel_theory", "no seeds", lambda tmp: ik.kernel_theory(seeds=0), ValueError, "seeds >= 1"),
     # figures and page
     ("head_map", "not scores", lambda tmp: ik.head_map({"a": 1}), TypeError, "dict"),
     ("loss_plot", "not losses", lambda tmp: ik.loss_plot(scores()), (TypeError, ValueError), "loss"),
