@@ -6,6 +6,7 @@ Every public verb has a row; `test_bad_inputs.py` runs them all without shape ch
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import xarray as xr
 from folders import write_hugging_face
@@ -63,6 +64,12 @@ def square(ids, lengths):
 
 def ragged():
     return repeats(period=(4, 6), prompts=8)
+
+
+def beta_of(labels):
+    """A re-weighting that changes nothing, of the embedded model."""
+    dims = ("layer", "head", "label")
+    return xr.Dataset({"beta": (dims, np.zeros((2, 8, len(labels))))}, {"label": labels})
 
 
 def swept(**options):
@@ -556,6 +563,31 @@ ROWS = [
     ("draw_episodes", "beyond the context", lambda tmp: episodes(shots=6, template="{x} " + "fox " * 30 + "{y} ;").prompts(worded()), ValueError, "demonstrations"),
     ("effect_map", "not a Dataset", lambda tmp: ik.effect_map([1.0]), TypeError, "of sweep, patch or attribution, got list"),
     ("effect_map", "scores", lambda tmp: ik.effect_map(scores()), ValueError, "head_map draws them"),
+    ("label_knock_out", "no demonstrations", lambda tmp: ik.label_knock_out(model(), repeats(), "L1H0"), ValueError, "few_shot"),
+    ("label_knock_out", "no heads", lambda tmp: ik.label_knock_out(worded(), shots(), []), ValueError, "at least one head"),
+    ("label_knock_out", "absent head", lambda tmp: ik.label_knock_out(worded(), shots(), "L9H0"), ValueError, "layers 0 to 1"),
+    ("label_knock_out", "unknown class", lambda tmp: ik.label_knock_out(worded(), shots(), "L1H7", which="fep"), ValueError, "one of the labels ['dax', 'wug']"),
+    ("label_knock_out", "class beyond the labels", lambda tmp: ik.label_knock_out(worded(), shots(), "L1H7", which=2), ValueError, "or its index, got 2"),
+    ("label_knock_out", "class of another type", lambda tmp: ik.label_knock_out(worded(), shots(), "L1H7", which=1.0), TypeError, 'which="all"'),
+    ("label_knock_out", "negative draws", lambda tmp: ik.label_knock_out(worded(), shots(), "L1H7", draws=-1), ValueError, "0 for none"),
+    ("label_knock_out", "no other heads", lambda tmp: ik.label_knock_out(worded(), shots(), [f"L1H{i}" for i in range(8)]), ValueError, "other heads"),
+    ("fit_label_weights", "unknown right labels", lambda tmp: ik.fit_label_weights(worded(), shots()), ValueError, "queries as (x, y)"),
+    ("fit_label_weights", "no steps", lambda tmp: ik.fit_label_weights(worded(), word_episodes(worded(), prompts=2), steps=0), ValueError, "steps=0"),
+    ("fit_label_weights", "no heads", lambda tmp: ik.fit_label_weights(worded(), word_episodes(worded(), prompts=2), heads=[]), ValueError, "at least one head"),
+    ("fit_label_weights", "no demonstrations", lambda tmp: ik.fit_label_weights(model(), repeats()), ValueError, "few_shot"),
+    ("reweighted", "another shape", lambda tmp: ik.reweighted(worded(), shots(), np.zeros((2, 8))), ValueError, "wanted beta [2, 8, 2]"),
+    ("reweighted", "NaN", lambda tmp: ik.reweighted(worded(), shots(), np.full((2, 8, 2), NAN)), ValueError, "without NaN"),
+    ("reweighted", "a list", lambda tmp: ik.reweighted(worded(), shots(), [0.0]), TypeError, "got list"),
+    ("reweighted", "another Dataset", lambda tmp: ik.reweighted(worded(), shots(), scores()), TypeError, "what fit_label_weights returned"),
+    ("reweighted", "other labels", lambda tmp: ik.reweighted(worded(), shots(), beta_of(["wug", "dax"])), ValueError, "['dax', 'wug'], got ['wug', 'dax']"),
+    ("label_flow", "no demonstrations", lambda tmp: ik.label_flow(model(), repeats()), ValueError, "few_shot"),
+    ("label_flow", "unknown right labels", lambda tmp: ik.label_flow(worded(), shots()), ValueError, "queries carry labels"),
+    ("label_auc", "no weights", lambda tmp: ik.label_auc(scores(), [0]), TypeError, "pooling='label'"),
+    ("label_auc", "predictions of other prompts", lambda tmp: ik.label_auc(ik.demonstration_weights(worded(), shots()), [0, 1]), ValueError, "each of 1 prompts, got shape [2]"),
+    ("label_auc", "no draws", lambda tmp: ik.label_auc(ik.demonstration_weights(worded(), shots()), [0], draws=0), ValueError, "1 or more, got 0"),
+    ("function_vectors", "no demonstrations", lambda tmp: ik.function_vectors(model(), repeats()), ValueError, "few_shot"),
+    ("function_vectors", "unknown right labels", lambda tmp: ik.function_vectors(worded(), shots()), ValueError, "queries carry labels"),
+    ("function_vectors", "absent head", lambda tmp: ik.function_vectors(worded(), shots(), heads="L2H0"), ValueError, "layers 0 to 1"),
     ("effect_map", "everything edited at once", lambda tmp: ik.effect_map(swept(by=())), ValueError, "give by="),
     ("effect_map", "normalised of a sweep", lambda tmp: ik.effect_map(swept(), show="normalised"), ValueError, "of patch, which holds 'normalised'"),
     ("effect_map", "no heads", lambda tmp: ik.effect_map(swept(), top=0), ValueError, "top >= 1"),

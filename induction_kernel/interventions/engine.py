@@ -52,7 +52,7 @@ from .edits import HEAD_SITES, Edit, FromRun, Mean, New, Resample
 from .plan import Cell, Plan, passes, planned, tokens_at_once
 from .together import Lane, Together, found_in, tap
 
-__all__ = ["Found", "Job", "job_of", "labelled", "lane_of", "run_cells", "sweep"]
+__all__ = ["Found", "Job", "job_of", "labelled", "lane_of", "right_here", "run_cells", "sweep"]
 
 Hold = Literal["patterns"] | None
 
@@ -171,7 +171,7 @@ def run_cells(
             rows = slice(begin, min(begin + at_once, len(prompts)))
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
             if not begin:
-                lane = _right_here(job, lane)
+                lane = right_here(model, job.prompts, lane)
             if lane is Blocks and not _widens(model, job.prompts.tokens):
                 lane = None
             parts.append(_run_batch(job, cells, lane, most, bar))
@@ -279,8 +279,10 @@ def _numbers(values: Tensor) -> np.ndarray:
 
 def _start(cell: Cell, job: Job, length: int) -> int:
     """The first position where the cell's run differs; the length where it never does."""
+    if cell.new is not None:
+        return 0
     if cell.position is None:
-        return 0 if cell.new is not None else job.start
+        return job.start
     return cell.position if cell.position >= job.start else length
 
 
@@ -346,18 +348,18 @@ def _is_causal(model: Model) -> bool:
     return known[key]
 
 
-def _right_here(job: Job, lane: type[Lane] | None) -> type[Lane] | None:
+def right_here(model: Model, prompts: Prompts, lane: type[Lane] | None) -> type[Lane] | None:
     """The lane if it gives the model's own untouched run on the longest of these very prompts; else the next."""
     if lane is None:
         return None
-    longest = int(job.prompts.lengths.argmax())
-    tokens = job.prompts.tokens[longest : longest + 1, : int(job.prompts.lengths[longest])]
+    longest = int(prompts.lengths.argmax())
+    tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     seen: list[Tensor] = []
-    last = sizes(job.model).n_layers - 1
-    stream(job.model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
+    last = sizes(model).n_layers - 1
+    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
     for each in (lane, Blocks) if lane is Decoder else (lane,):
-        apart = (each(job.model, tokens).final - seen[0]).abs()
-        if bool((apart <= looseness(job.model) * (1 + seen[0].abs().max())).all()):
+        apart = (each(model, tokens).final - seen[0]).abs()
+        if bool((apart <= looseness(model) * (1 + seen[0].abs().max())).all()):
             return each
     return None
 

@@ -142,7 +142,8 @@ def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: 
     spread = np.stack([_areas(flat[rows], predicted[rows]) for rows in drawn])
     known = np.isfinite(spread).any(0)
     low, high = np.full((2, len(found)), np.nan)
-    low[known], high[known] = np.nanquantile(spread[:, known], [0.025, 0.975], axis=0)
+    if known.any():
+        low[known], high[known] = np.nanquantile(spread[:, known], [0.025, 0.975], axis=0)
     shape = values.shape[2:]
     return xr.Dataset(
         {key: (source, value.reshape(shape)) for key, value in (("auc", found), ("auc_low", low), ("auc_high", high))},

@@ -20,14 +20,24 @@ from torch import Tensor
 
 from ..heads import Head, HeadLike, as_heads, random_heads
 from ..heads.naming import is_whole
-from ..interventions.edits import KnockOut, New
-from ..interventions.engine import run_cells
+from ..interventions.edits import New
 from ..interventions.plan import Cell
-from ..model import Model, progress_bar, sizes
+from ..interventions.together import Lane, Together
+from ..model import Model, full_precision, kept_as_it_was, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts
-from ..scorers.reading import Entries, read_entries, way_to_read
+from ..replay.blocks import at_positions
+from ..scorers.reading import check_sound
 from .matched import Removed, other_keys
-from .runs import UNTOUCHED, batches_of_one_length, compared, few_shot_prompts, label_keys, last_labels
+from .runs import (
+    UNTOUCHED,
+    batches_of_one_length,
+    compared,
+    few_shot_prompts,
+    label_keys,
+    label_logs,
+    last_labels,
+    trusted_lane,
+)
 
 __all__ = ["label_knock_out"]
 
@@ -103,22 +113,22 @@ def label_knock_out(
         groups.append(OF_LAYER)
     shape = (len(ready), len(groups))
     logs, mass = np.full((*shape, len(found.labels)), np.nan), np.zeros(shape)
-    votes, lanes = np.zeros((len(ready), found.mask.shape[1])), set[str]()
-    with progress_bar(len(ready), progress=progress, unit="prompt") as bar:
+    votes, way = np.zeros((len(ready), found.mask.shape[1])), trusted_lane(model, ready)
+    with kept_as_it_was(model), progress_bar(len(ready), progress=progress, unit="prompt") as bar:
         for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
-            attention = _last_rows(model, batch, {head.layer for each in asked for head in each.heads})
+            lane = way(model, batch.tokens)
+            attention = _last_rows(lane, {head.layer for each in asked for head in each.heads})
             removed = _removals(model, batch, rows, asked, attention, chosen, groups)
-            logs[rows], lane = _logs(model, batch, removed, most)
+            logs[rows] = _logs(lane, batch, removed, most)
             mass[rows, 1:] = torch.stack([_mass(attention, each) for each in removed], 1).numpy()
             votes[rows] = _votes(attention, batch, chosen).numpy()
-            lanes.add(lane)
             bar.update(len(rows))
     names = _numbered(groups)
     out = compared(
         model, ready, logs, runs=names, groups=groups, to=LABELS, foretold=_foretold(votes, found, asked, len(groups)),
         seed=seed, attrs={
             "method": "label_knock_out", "which": str(which), "control": control, "draws": draws, "seed": seed,
-            "lane": " ".join(sorted(lanes)), "convention": "what is left of the last token's row is renormalised",
+            "lane": way.name, "convention": "what is left of the last token's row is renormalised",
         },
     )  # fmt: skip
     of_runs = [()] + [each.heads for each in asked] + [chosen] * (len(groups) - 1 - len(asked))
@@ -193,22 +203,20 @@ def _numbered(groups: Sequence[str]) -> list[str]:
     ]
 
 
-def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
+def _last_rows(lane: Lane, layers: set[int]) -> dict[int, Tensor]:
     """Layer -> `[prompt, head, key]`, the last token's attention in the untouched run; prompts of one length."""
-    n, length = prompts.tokens.shape
-    prompt = torch.arange(n).repeat_interleave(length)
-    entries = Entries(prompt, torch.full_like(prompt, length - 1), torch.arange(length).repeat(n))
     rows: dict[int, Tensor] = {}
+    start = lane.final.shape[1] - 1 if lane.saves_positions else 0
+    for layer in sorted(layers):
 
-    def keep(layer: int, values: Tensor, sound: bool) -> None:
-        if not sound or not bool(values.isfinite().all()):
-            raise ValueError(
-                f"the attention patterns of layer {layer} are not finite: look for NaN or infinite weights in the model"
-            )
-        rows[layer] = values.double().unflatten(0, (n, length)).transpose(1, 2)
+        def keep(pattern: Tensor, layer: int = layer) -> Tensor:
+            rows[layer] = full_precision(pattern[0, :, :, -1]).double().cpu()
+            return pattern
 
-    wanted = sorted(layers)
-    read_entries(model, prompts, entries, wanted, keep, lane=way_to_read(model, prompts, wanted))
+        lane.step(layer, lane.resid_pre(layer)[None, :, start:], start, taps={"pattern": keep})
+    check_sound(
+        {layer for layer, row in rows.items() if not bool(row.isfinite().all() and row.sum(-1).gt(0).all())}
+    )
     return rows
 
 
@@ -242,32 +250,37 @@ def _mass(attention: dict[int, Tensor], removed: Removed) -> Tensor:
     return torch.stack([(attention[layer] * taken).sum((1, 2)) for layer, taken in removed.items()]).sum(0)
 
 
-def _logs(model: Model, prompts: Prompts, removed: Sequence[Removed], most: int) -> tuple[np.ndarray, str]:
-    """`[prompt, run, label]` of the untouched run and of one run for each removal, by the sweep engine; the lane."""
-    last = prompts.tokens.shape[1] - 1
-    cells = []
-    for each in removed:
-        heads = {layer: tuple(taken.any(2).any(0).nonzero()[:, 0].tolist()) for layer, taken in each.items()}
-        new = {layer: New(1.0, torch.zeros(()), taken[:, :, None]) for layer, taken in each.items()}
-        touched = {layer: of_layer for layer, of_layer in heads.items() if of_layer}
-        cells.append(Cell(touched, last, new) if touched else None)
-    kept: list[Tensor] = []
+def _logs(lane: Lane, prompts: Prompts, removed: Sequence[Removed], most: int) -> np.ndarray:
+    """`[prompt, run, label]` of the untouched run and of one for each removal, from the last token on."""
+    n, length = prompts.tokens.shape
+    wanted, start = last_labels(prompts), length - 1 if lane.saves_positions else 0
+    clean = label_logs(lane, at_positions(lane.final[None], wanted.positions), prompts)[0]
+    cells = [_cell(each, length - 1) for each in removed]
+    logs = clean[:, None].repeat(1, 1 + len(cells), 1)
+    nothing = New(1.0, torch.zeros(()), torch.zeros(1, 1, 1, 1, dtype=torch.bool))
+    together = Together(
+        lane,
+        cells,
+        dict.fromkeys(range(lane.n_layers), nothing),
+        "pattern",
+        False,
+        wanted,
+        clean[:, None],
+        start,
+    )
+    moving = [index for index, cell in enumerate(cells) if cell.touched]
+    at_once = max(1, most // (n * length)) if lane.saves_positions else 1  # not every block can be widened
+    for begin in range(0, len(moving), at_once):
+        for index, found in together.run(moving[begin : begin + at_once]):
+            logs[:, 1 + index] = found[:, 0]
+    return logs.double().numpy()
 
-    def measure(found: Tensor, of: Prompts) -> Tensor:
-        """Not the log-probabilities, which are several, but where they are kept."""
-        kept.append(found[:, 0])
-        return sum(map(len, kept[:-1])) + torch.arange(len(found), dtype=torch.float64)
 
-    nothing = KnockOut(torch.zeros(1, 1, 1, 1, dtype=torch.bool))
-    found = run_cells(
-        model, prompts, [cell for cell in cells if cell is not None], edit=nothing, site="pattern",
-        metric=last_labels(measure), max_tokens=most, progress=False,
-    )  # fmt: skip
-    places, values = np.stack([found.baseline] * (1 + len(cells))), iter(found.values)
-    for index, cell in enumerate(cells):
-        if cell is not None:
-            places[1 + index] = next(values)
-    return torch.cat(kept).double().numpy()[places.T.astype(int)], found.lane
+def _cell(removed: Removed, last: int) -> Cell:
+    """What the engine runs; nothing is touched where nothing is removed."""
+    heads = {layer: tuple(taken.any(2).any(0).nonzero()[:, 0].tolist()) for layer, taken in removed.items()}
+    new = {layer: New(1.0, torch.zeros(()), taken[:, :, None]) for layer, taken in removed.items()}
+    return Cell({layer: of_layer for layer, of_layer in heads.items() if of_layer}, last, new)
 
 
 def _votes(attention: dict[int, Tensor], prompts: Prompts, heads: Sequence[Head]) -> Tensor:

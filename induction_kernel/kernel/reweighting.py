@@ -19,13 +19,19 @@ from torch import Tensor
 
 from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
-from ..interventions.engine import lane_of
 from ..interventions.together import Lane
-from ..model import Model, describe, full_precision, kept_as_it_was, progress_bar, sizes, value_weights
+from ..model import Model, describe, kept_as_it_was, progress_bar, sizes, value_weights
 from ..prompts import Demonstrations, Prompts
-from ..replay.blocks import Blocks
 from ..replay.capture import Taps
-from .runs import UNTOUCHED, batches_of_one_length, compared, few_shot_prompts, label_keys
+from .runs import (
+    UNTOUCHED,
+    batches_of_one_length,
+    compared,
+    few_shot_prompts,
+    label_keys,
+    label_logs,
+    trusted_lane,
+)
 
 __all__ = ["fit_label_weights", "reweighted"]
 
@@ -75,10 +81,10 @@ def fit_label_weights(
     optimiser, losses = torch.optim.Adam([beta], lr=lr), []
     used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
     used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
-    batches = _drawn(len(ready), steps, batch_size, seed)
+    batches, way = _drawn(len(ready), steps, batch_size, seed), trusted_lane(model, ready)
     with kept_as_it_was(model), progress_bar(steps, progress=progress, unit="step") as bar:
         for rows in batches:
-            loss, slope = _loss(model, ready[rows], beta)
+            loss, slope = _loss(model, way, ready[rows], beta)
             beta.grad = slope * used
             optimiser.step()
             losses.append(loss)
@@ -130,13 +136,12 @@ def reweighted(
     """
     ready, found = few_shot_prompts(model, prompts)
     weights = _checked_beta(model, found, beta)
-    logs = np.full((len(ready), 2, len(found.labels)), np.nan)
+    logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), trusted_lane(model, ready)
     with kept_as_it_was(model), progress_bar(len(ready), progress=progress, unit="prompt") as bar:
         for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
-            lane = (lane_of(model, "pattern", None) or Blocks)(model, batch.tokens)
-            final = lane.final[None, :, -1:]
-            for run, resid in enumerate((final, _last_resid(lane, batch, weights))):
-                logs[rows, run] = _label_logs(lane, resid, found.label_ids).cpu().numpy()
+            lane = way(model, batch.tokens)
+            for run, resid in enumerate((lane.final[None, :, -1:], _last_resid(lane, batch, weights))):
+                logs[rows, run] = label_logs(lane, resid, batch)[0].numpy()
             bar.update(len(rows))
     return compared(
         model, ready, logs, runs=[UNTOUCHED, "reweighted"], groups=[UNTOUCHED, "reweighted"], to=UNTOUCHED, seed=seed,
@@ -203,15 +208,15 @@ def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
     return out
 
 
-def _loss(model: Model, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
+def _loss(model: Model, way: type[Lane], prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
     """Mean loss of the right label among the labels, and its gradient; called without gradients."""
     total, slope = 0.0, torch.zeros_like(beta)
     for _, batch, _ in batches_of_one_length(model, prompts, None):
         found = batch.demonstrations
         assert found is not None  # `few_shot_prompts` looked
-        lane = (lane_of(model, "pattern", None) or Blocks)(model, batch.tokens)
+        lane = way(model, batch.tokens)
         with torch.enable_grad():
-            logs = _label_logs(lane, _last_resid(lane, batch, beta), found.label_ids).cpu().log_softmax(-1)
+            logs = label_logs(lane, _last_resid(lane, batch, beta), batch)[0].log_softmax(-1)
             loss = -logs.gather(1, found.target[:, None]).sum() / len(prompts)
             slope += torch.autograd.grad(loss, beta)[0]
         total += float(loss)
@@ -249,8 +254,3 @@ def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
         return torch.cat([z[:, :, :-1], last], 2)
 
     return {"pattern": on_pattern, "z": on_z}
-
-
-def _label_logs(lane: Lane, resid: Tensor, label_ids: Tensor) -> Tensor:
-    """`[prompt, label]`, log-probabilities in nats, of `resid [1, prompt, 1, d_model]`."""
-    return full_precision(lane.logits(resid)[0, :, 0]).log_softmax(-1)[:, label_ids.to(resid.device)]

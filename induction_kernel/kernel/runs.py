@@ -7,7 +7,7 @@ intervals over prompts, and differences paired by prompt. What is changed in a r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,27 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..interventions.engine import lane_of, right_here
 from ..interventions.plan import tokens_at_once
-from ..metrics import Metric
-from ..model import Model, describe
+from ..interventions.together import Lane, found_in
+from ..metrics import Metric, Reading, reading
+from ..model import Model, describe, kept_as_it_was
 from ..prompts import Demonstrations, Prompts, as_prompts
+from ..replay.blocks import Blocks
 from ..scorers.labels import demonstrations_of
 
-__all__ = ["batches_of_one_length", "compared", "few_shot_prompts", "label_keys", "last_labels"]
+__all__ = [
+    "batches_of_one_length",
+    "compared",
+    "few_shot_prompts",
+    "label_keys",
+    "label_logs",
+    "last_labels",
+    "trusted_lane",
+]
 
 UNTOUCHED = "untouched"
 DRAWS = 2000  # of the bootstrap over prompts
-Measure = Callable[[Tensor, Prompts], Tensor]
 
 
 def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstrations]:
@@ -63,15 +73,27 @@ def label_keys(prompts: Prompts) -> Tensor:
     return inside & found.mask[..., None]
 
 
-def last_labels(measure: Measure, *, name: str = "labels", unit: str = "") -> Metric:
-    """A metric of the labels' log-probabilities at the last token, `[prompt, 1, label]`, in nats."""
-    return Metric(
-        name,
-        unit,
-        measure,
+def trusted_lane(model: Model, prompts: Prompts) -> type[Lane]:
+    """The fastest way of doing layers again that is right on this model and the longest of these prompts."""
+    with kept_as_it_was(model):
+        return right_here(model, prompts, lane_of(model, "pattern", None)) or Blocks
+
+
+def label_logs(lane: Lane, rows: Tensor, prompts: Prompts) -> Tensor:
+    """`[cell, prompt, label]`: log-probabilities in nats, of the last token's stream `[cell, prompt, 1, d_model]`."""
+    return torch.stack(list(found_in(lane, rows, last_labels(prompts))))[:, :, 0]
+
+
+def last_labels(prompts: Prompts) -> Reading:
+    """What is read of these prompts: every label's first token at the last token."""
+    metric = Metric(
+        "labels",
+        "nats",
+        lambda found, _: found[:, 0].amax(-1),
         reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
         targets=lambda prompts: demonstrations_of(prompts).label_ids.expand(len(prompts), -1),
     )
+    return reading(metric, prompts)
 
 
 def compared(
