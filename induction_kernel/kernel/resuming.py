@@ -22,20 +22,21 @@ from ..scorers.labels import demonstrations_of
 __all__ = ["Store", "fingerprint"]
 
 FORMAT = 1
-_SAMPLED = 64  # numbers of each parameter that the fingerprint looks at
+_SAMPLED = 4096  # numbers of each parameter that the fingerprint looks at, evenly spread
 
 
 def fingerprint(model: Model, prompts: Prompts, options: Any) -> str:
-    """A hash of everything an evaluation depends on; of the weights, of the first numbers of each parameter."""
+    """A hash of everything an evaluation depends on; of large parameters, some of the numbers."""
     found = demonstrations_of(prompts)
     said = [describe(model), options, found.labels, sorted(foreign_hooks(model))]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     tensors = [prompts.tokens, prompts.lengths, found.spans, found.label_positions, found.classes]
     tensors += [found.mask, found.label_ids, found.target]
-    tensors += [value.detach().flatten()[:_SAMPLED].double() for value in model.parameters()]
+    weights = list(model.parameters())
+    tensors += [value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLED)] for value in weights]
     for tensor in tensors:
         digest.update(f"{list(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.double().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -55,10 +55,13 @@ def read_rows(
             f"got {str(source)!r}"
         )
     rows = rows._replace(texts=[x.strip() for x in rows.texts])  # GLUE's end in a blank
-    filled = [bool(x) for x in rows.texts]
-    if not filled or not all(filled):
-        where = f"none in row {filled.index(False)}" if filled else "no rows"
-        raise ValueError(f"wanted a text in every row of {called(source)}, got {where}")
+    if not rows.texts:
+        raise ValueError(f"wanted at least one labelled text in {called(source)}, got none")
+    for what, cells in (("text", rows.texts), ("class", rows.values)):
+        if "" in cells:
+            raise ValueError(
+                f"wanted a {what} in every row of {called(source)}, got none in row {cells.index('')}"
+            )
     return rows
 
 
@@ -112,19 +115,19 @@ def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None)
     if path.suffix == ".txt":
         return _lines_with_class(path, encoding)
     if path.suffix == ".jsonl":
-        table = pd.DataFrame([_record(line, i, path) for i, line in enumerate(_lines(path, encoding))])
-        table = table.astype(object).where(table.notna(), "")
+        records = [_record(line, i, path) for i, line in enumerate(_lines(path, encoding))]
     elif path.suffix in (".csv", ".tsv"):
-        table = _table(path, text, label, encoding)
-        if text is None and label is None and list(table.columns) == ["0", "1", "2"]:
-            text, label = "{1}. {2}", 0  # AG News: class, title, description
+        records = _table(path, text, label, encoding)
+        plain = bool(records) and "2" in records[0]  # no header
+        if text is None and label is None and known is KNOWN["ag_news"] and plain:
+            text, label = "{1}. {2}", 0  # as it was published: class, title, description
     else:
         raise ValueError(f"wanted a file that ends in {', '.join(FILES)}, got {path.name}")
-    return Rows(*_columns(table, text, label, path.name, known))
+    return Rows(*_columns(records, text, label, path.name, known))
 
 
-def _table(path: Path, text: Any, label: Any, encoding: str) -> pd.DataFrame:
-    """Every cell as it is written, under names or, without a header, numbers."""
+def _table(path: Path, text: Any, label: Any, encoding: str) -> list[dict[str, Any]]:
+    """Every row's cells as they are written, under names or, without a header, numbers."""
     tabs = path.suffix == ".tsv"
     content = _content(path, encoding)
     options: dict[str, Any] = {"sep": "\t", "quoting": 3} if tabs else {}
@@ -134,12 +137,11 @@ def _table(path: Path, text: Any, label: Any, encoding: str) -> pd.DataFrame:
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"cannot read {path.name} as a table: {error}") from error
-    table.columns = [str(column) for column in table.columns]
-    first = [str(cell) for cell in table.iloc[0]]
+    rows = table.fillna("").values.tolist()
     numbers = any(isinstance(column, int) for column in (text, label))
-    if numbers or not (_names(text) | _names(label) | {"label"}) & set(first):
-        return table
-    return table.iloc[1:].set_axis(first, axis=1).reset_index(drop=True)
+    if numbers or not (_names(text) | _names(label) | {"label"}) & set(rows[0]):
+        rows.insert(0, [str(i) for i in range(len(rows[0]))])
+    return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 
 def _names(column: Any) -> set[str]:
@@ -150,10 +152,12 @@ def _names(column: Any) -> set[str]:
 
 
 def _columns(
-    table: pd.DataFrame, text: Any, label: Any, name: str, known: Known | None
+    records: list[dict[str, Any]], text: Any, label: Any, name: str, known: Known | None
 ) -> tuple[list[str], list[str]]:
     """Texts and classes out of the columns that are given, known, or called as usual."""
-    there = [str(column) for column in table.columns]
+    if not records:
+        raise ValueError(f"wanted at least one labelled text in {name}, got none")
+    there = list(records[0])
     if text is None:
         usual = ([known.text] if known else []) + ["text", "sentence"]
         text = next((column for column in usual if _names(column) <= set(there)), None)
@@ -165,9 +169,10 @@ def _columns(
             got = "" if column is None else f", got {what}={column!r}"
             raise ValueError(f"wanted {what}= one of the columns {there} of {name}{got}")
     written = str(text) if "{" in str(text) else f"{{{text}}}"
-    rows = table.to_dict("records")
-    texts = [re.sub(r"\{(\w+)\}", lambda found, row=row: str(row[found[1]]), written) for row in rows]
-    return texts, [str(row[str(label)]).strip() for row in rows]
+    texts = [
+        re.sub(r"\{(\w+)\}", lambda found, row=row: str(row.get(found[1], "")), written) for row in records
+    ]
+    return texts, [str(row.get(str(label), "")).strip() for row in records]
 
 
 def _record(line: str, row: int, path: Path) -> dict[str, Any]:
@@ -233,8 +238,10 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
         raise ConnectionError(
             f"the data set {name!r} is not here and the hub cannot be reached: give a file instead ({error})"
         ) from error
+    except FileNotFoundError as error:
+        raise ValueError(f"the hub has no data set {name!r}, or not for you: {error}") from error
     assert isinstance(table, datasets.Dataset)  # one split was asked for
-    texts, values = _columns(table.to_pandas(), text, label, name, known)  # pyright: ignore[reportArgumentType]
+    texts, values = _columns(table.to_list(), text, label, name, known)
     column = str(label) if label is not None else known.label if known else "label"
     names = getattr(table.features[column], "names", None)
     if names is None:
