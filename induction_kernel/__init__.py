@@ -32,11 +32,11 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.lasting import edited as edited
     from .interventions.patching import patch as patch
     from .interventions.paths import path_patch as path_patch
+    from .kernel.aligning import fitted_bandwidth as fitted_bandwidth
+    from .kernel.aligning import kernel_alignment as kernel_alignment
     from .kernel.anchors import label_auc as label_auc
     from .kernel.anchors import label_flow as label_flow
     from .kernel.causal import label_knock_out as label_knock_out
-    from .kernel.aligning import fitted_bandwidth as fitted_bandwidth
-    from .kernel.aligning import kernel_alignment as kernel_alignment
     from .kernel.controls import control_weights as control_weights
     from .kernel.controls import permuted_run as permuted_run
     from .kernel.data import LabelledTexts as LabelledTexts
@@ -46,20 +46,20 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .kernel.evaluating import in_context as in_context
     from .kernel.mapping import demonstration_attention as demonstration_attention
     from .kernel.markov import hidden_markov_tasks as hidden_markov_tasks
+    from .kernel.nexttoken import next_token_similarity as next_token_similarity
+    from .kernel.probes import probe as probe
     from .kernel.quoting import quoted_votes as quoted_votes
     from .kernel.reconstruction import reconstruct as reconstruct
     from .kernel.reconstruction import sum_heads as sum_heads
-    from .kernel.reweighting import fit_label_weights as fit_label_weights
-    from .kernel.reweighting import reweighted as reweighted
-    from .kernel.nexttoken import next_token_similarity as next_token_similarity
     from .kernel.regression import explicit_similarity as explicit_similarity
     from .kernel.regression import kernel_regression as kernel_regression
     from .kernel.representing import representations as representations
+    from .kernel.reweighting import fit_label_weights as fit_label_weights
+    from .kernel.reweighting import reweighted as reweighted
     from .kernel.splits import held_out as held_out
     from .kernel.splits import reconstruction_table as reconstruction_table
     from .kernel.studying import FewShotStudy as FewShotStudy
     from .kernel.studying import few_shot_study as few_shot_study
-    from .kernel.probes import probe as probe
     from .kernel.theory import kernel_theory as kernel_theory
     from .kernel.vectors import function_vectors as function_vectors
     from .kernel.writing import label_writing as label_writing
