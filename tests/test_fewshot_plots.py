@@ -87,6 +87,13 @@ def test_a_line_joins_the_best_head_of_each_layer_in_front_of_all_heads():
     assert figure.layout.showlegend
 
 
+def test_heads_are_called_as_the_result_calls_them():
+    votes = reconstruction("layer", "head")
+    names = [[f"L{layer}KV{head}" for head in range(HEADS)] for layer in range(LAYERS)]
+    line = ik.line_plot(votes.assign_coords(name=(("layer", "head"), names)), "agreement").data[-1]
+    assert line.customdata[LAYERS - 1].startswith(f"<br>best head: L{LAYERS - 1}KV{HEADS - 1}")
+
+
 def test_bands_are_bootstraps_over_prompts():
     votes = reconstruction("layer")
     band, line = ik.line_plot(votes, "agreement").data

@@ -126,10 +126,7 @@ def _line(name: str, results: xr.Dataset, show: str, over: str, *, points: bool)
     if "head" in mean.dims:
         behind = mean.values
         best = xr.where(mean.notnull(), mean, -np.inf).argmax("head")
-        heads = np.array([
-            str(Head(int(at), int(head))) if over == "layer" else f"head {head}"
-            for at, head in zip(mean[over].values, mean["head"].values[best.values], strict=True)
-        ])  # fmt: skip
+        heads = _names(mean, over)[np.arange(len(mean)), best.values]
         mean, low, high = (each.isel(head=best) for each in (mean, low, high))
     said = [
         (f"<br>best head: {head}" if head else "")
@@ -138,6 +135,20 @@ def _line(name: str, results: xr.Dataset, show: str, over: str, *, points: bool)
     ]
     x = results[over].values
     return Line(name, x, mean.values, low.values, high.values, said, behind if points else None)
+
+
+def _names(values: xr.DataArray, over: str) -> np.ndarray:
+    """What each head `[over, head]` is called, by the result's own names where it has them."""
+    if "name" in values.coords and set(values["name"].dims) == {over, "head"}:
+        return values["name"].transpose(over, "head").values.astype(object)
+    layered = over == "layer"
+    return np.array(
+        [
+            [str(Head(int(at), int(head))) if layered else f"head {head}" for head in values["head"].values]
+            for at in values[over].values
+        ],
+        object,
+    )
 
 
 def band(results: xr.Dataset, show: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
