@@ -88,9 +88,10 @@ def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:
         else ""
     )
     ahead = float(best["agreement_low"]) > most
-    against = f'of the controls, "{control}" comes closest with {percent(most)}'
     beside = (
-        f"{'; ' + against if ahead else ', which is not clearly more than the controls have: ' + against}"
+        f'; of the controls, "{control}" comes closest with {percent(most)}'
+        if ahead
+        else f'. That is not clearly more than without a chosen head: "{control}" has {percent(most)}'
     )
     return f"""<p class="lead">The model is right on <b>{percent(float(answers["accuracy"]))}</b> of {n} queries
 ({percent(low)} to {percent(float(answers["accuracy_high"]))}), among {answers.sizes["label"]} labels. On queries it was
@@ -135,7 +136,8 @@ def _heads(study: FewShotStudy) -> str:
     return f"""<h2>Every head at a glance</h2>
 <p>How often each head's vote agrees with the model. A white dot marks the {passing} of {total} heads beyond the
 threshold: more than luck gives the luckiest of all heads when labels are permuted among the demonstrations (5% level).
-These numbers are of all queries; the best of them is lucky too.</p>
+A head that looks at the last label passes too, where the model tends to repeat it: see the controls above. These
+numbers are of all queries; the best of them is lucky too.</p>
 {figure_fragment(head_map(study.heads))}
 <h3>By depth</h3>
 <p>The best head of each layer, and the vote of all its heads' weights added up.</p>{figure_fragment(lines)}"""

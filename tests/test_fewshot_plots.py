@@ -87,6 +87,13 @@ def test_a_line_joins_the_best_head_of_each_layer_in_front_of_all_heads():
     assert figure.layout.showlegend
 
 
+def test_heads_are_called_as_the_result_calls_them():
+    votes = reconstruction("layer", "head")
+    names = [[f"L{layer}KV{head}" for head in range(HEADS)] for layer in range(LAYERS)]
+    line = ik.line_plot(votes.assign_coords(name=(("layer", "head"), names)), "agreement").data[-1]
+    assert line.customdata[LAYERS - 1].startswith(f"<br>best head: L{LAYERS - 1}KV{HEADS - 1}")
+
+
 def test_bands_are_bootstraps_over_prompts():
     votes = reconstruction("layer")
     band, line = ik.line_plot(votes, "agreement").data
@@ -132,10 +139,12 @@ def test_the_intervals_of_the_result_come_first_and_chance_is_dotted():
         },
         {"layer": [4, 5], "offset": [-1, 0]},
     )
-    figure = ik.line_plot(results, "accuracy")
-    assert [trace.name for trace in figure.data if trace.mode == "lines+markers"] == ["offset -1", "offset 0"]
+    results["selectivity"] = results["accuracy"] - 0.25
+    figure = ik.line_plot(results, ["accuracy", "selectivity"])
+    lines = [trace.name for trace in figure.data if trace.mode == "lines+markers"]
+    assert lines == ["offset -1", "offset 0"] * 2
     np.testing.assert_allclose(figure.data[0].y, [0.6, 0.8, 0.6, 0.4])
-    (shape,) = figure.layout.shapes
+    (shape,) = figure.layout.shapes  # of accuracies alone: of selectivity it is no chance
     assert (shape.y0, shape.y1) == (0.25, 0.25)
     assert list(figure.layout.xaxis.tickvals) == [4, 5]
 

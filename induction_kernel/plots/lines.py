@@ -22,6 +22,7 @@ from .maps import finish, heading, need, words
 
 COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 102", "110, 110, 110"]
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]
+HITS = ("score", "accuracy", "agreement", "correct")  # what `chance` is the chance of
 REPEATED = ("seed", "draw", "split", "fold")
 MOST = len(COLOURS) * len(DASHES)  # lines that can be told apart
 
@@ -63,8 +64,8 @@ def line_plot(
         title: replaces "model: variables by dimension"; plotly reads markup in it.
 
     Returns:
-        A plotly figure with a line for each index in each panel, a band around it, and `chance` dotted where
-        the result has it as one number.
+        A plotly figure with a line for each index in each panel, a band around it, and the chance of scores,
+        agreement or accuracy dotted where it is the same for all results.
 
     Raises:
         TypeError: if a result is no Dataset.
@@ -126,10 +127,7 @@ def _line(name: str, results: xr.Dataset, show: str, over: str, *, points: bool)
     if "head" in mean.dims:
         behind = mean.values
         best = xr.where(mean.notnull(), mean, -np.inf).argmax("head")
-        heads = np.array([
-            str(Head(int(at), int(head))) if over == "layer" else f"head {head}"
-            for at, head in zip(mean[over].values, mean["head"].values[best.values], strict=True)
-        ])  # fmt: skip
+        heads = _names(mean, over)[np.arange(len(mean)), best.values]
         mean, low, high = (each.isel(head=best) for each in (mean, low, high))
     said = [
         (f"<br>best head: {head}" if head else "")
@@ -138,6 +136,20 @@ def _line(name: str, results: xr.Dataset, show: str, over: str, *, points: bool)
     ]
     x = results[over].values
     return Line(name, x, mean.values, low.values, high.values, said, behind if points else None)
+
+
+def _names(values: xr.DataArray, over: str) -> np.ndarray:
+    """What each head `[over, head]` is called, by the result's own names where it has them."""
+    if "name" in values.coords and set(values["name"].dims) == {over, "head"}:
+        return values["name"].transpose(over, "head").values.astype(object)
+    layered = over == "layer"
+    return np.array(
+        [
+            [str(Head(int(at), int(head))) if layered else f"head {head}" for head in values["head"].values]
+            for at in values[over].values
+        ],
+        object,
+    )
 
 
 def band(results: xr.Dataset, show: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
@@ -208,7 +220,7 @@ def indices(results: xr.Dataset, dim: str) -> list[str]:
 
 def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int, axis: str = "y") -> None:
     """A dotted line where the results have one and the same chance."""
-    known = {float(part[key].mean()) for part in parts for key in (f"{show}_chance", "chance") if key in part}
+    known = {float(part["chance"].mean()) for part in parts if show in HITS and "chance" in part}
     if len(known) == 1 and np.isfinite(level := known.pop()):
         draw = figure.add_hline if axis == "y" else figure.add_vline
         draw(level, line={"dash": "dot", "width": 1, "color": "#555"}, row=1, col=panel)  # pyright: ignore[reportArgumentType]  # its stub knows "all" alone

@@ -40,8 +40,8 @@ def interval_plot(
         title: replaces "model: variables by dimension"; plotly reads markup in it.
 
     Returns:
-        A plotly figure with dots and bars `x`, rows `y`, and `chance` dotted where the result has it as one
-        number.
+        A plotly figure with dots and bars `x`, rows `y`, and the chance of scores, agreement or accuracy
+        dotted where the result has it.
 
     Raises:
         TypeError: if `results` is no Dataset.

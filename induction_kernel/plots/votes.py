@@ -117,8 +117,8 @@ def _prompt(one: xr.Dataset, index: int, opened: bool) -> str:
         said = {"vote": said["vote"], "model": int(one["model_prediction"]), "right": said["right"]}
     known = {key: labels[at] for key, at in said.items() if at >= 0}
     verdict = " · ".join(f"{key} <b>{html.escape(label)}</b>" for key, label in known.items())
-    query = str(one["query"].item())
-    short = html.escape(query.strip() if len(query) <= 70 else query.strip()[:69] + "…")
+    query = str(one["query"].item()).strip()
+    short = html.escape(query if len(query) <= 52 else query[:51] + "…")
     body = f'{_demonstrations(one, labels)}<div class="q">{html.escape(query)} <b>?</b></div>{_shares(one, labels)}'
     summary = f"<summary>{index}. {short} <span>— {verdict}</span></summary>"
     return f"<details{' open' * opened}>{summary}{body}</details>"
