@@ -201,7 +201,7 @@ def _critical(
         keys = rng.random((min(size, draws - begin), *beyond.shape))
         order = np.argsort(np.where(beyond, np.inf, keys), axis=-1, kind="stable")
         order = order.reshape(*order.shape[:2], *middle, -1)
-        permuted = xr.DataArray(np.take_along_axis(b.values[None], order, -1), dims=("draw", *b.dims))
+        permuted = xr.DataArray(np.take_along_axis(b.values[None], order, -1), b.coords, ("draw", *b.dims))
         sums = xr.dot(a, permuted, dim=("prompt", "demonstration"), optimize=True) / spread
         largest.append(sums.max([dim for dim in sums.dims if dim != "draw"]).values)
     return float(np.quantile(np.concatenate(largest), 1 - level))
