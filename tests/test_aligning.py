@@ -218,3 +218,12 @@ def test_layers_find_one_another_by_number_and_prompts_by_place(drawn):
     sorted_alike = kernel_alignment(weights.isel(layer=[1, 2]), similarities.sortby("layer"), draws=100)
     for key in ("mean", "threshold"):
         np.testing.assert_allclose(found[key].sortby("layer"), sorted_alike[key], atol=1e-12)
+
+
+def test_similarities_of_one_layer_are_compared_with_heads_of_all(drawn):
+    """Chosen by `.sel`, they carry the number of their layer."""
+    weights, similarities = drawn
+    chosen = similarities.assign_coords(layer=7)
+    found = kernel_alignment(weights, chosen, draws=100)
+    xr.testing.assert_identical(found, kernel_alignment(weights, similarities, draws=100))
+    assert found["name"].values.tolist() == [[f"L{layer}H{head}" for head in range(3)] for layer in range(2)]

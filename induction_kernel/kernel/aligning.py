@@ -125,7 +125,11 @@ def _with_coordinates(out: xr.Dataset, *sources: xr.Dataset) -> xr.Dataset:
             for key, value in ds.coords.items()
             if set(value.dims) <= set(out.dims) and key not in out.dims
         ]
-        out = out.assign_coords({key: ds[key].reindex_like(out, copy=False) for key in kept}) if kept else out
+        out = (
+            out.assign_coords({key: ds[key].reset_coords(drop=True).reindex_like(out) for key in kept})
+            if kept
+            else out
+        )
     if {"layer", "head"} <= set(out.dims):
         names = [[str(Head(layer, head)) for head in out["head"].values] for layer in out["layer"].values]
         out = out.assign_coords(name=(("layer", "head"), names))
