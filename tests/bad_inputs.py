@@ -166,6 +166,22 @@ def everything(n_tokens):
     return torch.ones(n_tokens, n_tokens, dtype=torch.bool)
 
 
+def regressed(**options):
+    """Kernel regression of two queries and their two demonstrations, of classes 0 and 1."""
+    given = {
+        "queries": np.ones((2, 3)),
+        "demonstrations": np.ones((2, 2, 3)),
+        "label_class": [[0, 1], [0, 1]],
+    }
+    given |= options
+    of = given.pop("of", ik.kernel_regression)
+    return of(given.pop("queries"), given.pop("demonstrations"), given.pop("label_class"), **given)
+
+
+def alike(**options):
+    return regressed(of=ik.explicit_similarity, bandwidth=1.0, **options)
+
+
 def votes(classes=((0, 1), (0, 1))):
     """Equal weights of one layer's two heads, over two prompts of two demonstrations."""
     dims = ("prompt", "layer", "head", "demonstration")
@@ -621,6 +637,42 @@ ROWS = [
     ("exact_plot", "a sweep", lambda tmp: ik.exact_plot(swept()), ValueError, "holds 'exact'"),
     ("exact_plot", "nothing verified", lambda tmp: ik.exact_plot(attributed()), ValueError, "verify=20"),
     ("attention_view", "absent prompt", lambda tmp: ik.attention_view(ik.patterns(model(), repeats(), "L0H0"), prompt=99), ValueError, "99"),
+    ("representations", "neither episodes nor prompts", lambda tmp: ik.representations(worded(), ["fox"], "residual"), TypeError, "wanted Episodes or few-shot Prompts"),
+    ("representations", "unknown", lambda tmp: ik.representations(worded(), episodes(), "bert"), ValueError, "'tfidf', 'embedding', 'residual', 'head'"),
+    ("representations", "texts of prompts", lambda tmp: ik.representations(worded(), shots(), "tfidf"), ValueError, "['residual', 'head']"),
+    ("representations", "embedding of prompts", lambda tmp: ik.representations(None, shots(), len), ValueError, "pass Episodes"),
+    ("representations", "no model", lambda tmp: ik.representations(None, episodes(), "residual"), TypeError, "pass the model"),
+    ("representations", "no demonstrations", lambda tmp: ik.representations(model(), repeats(), "head"), ValueError, "few_shot"),
+    ("representations", "absent layer", lambda tmp: ik.representations(worded(), episodes(), "residual", layers=[9]), ValueError, "layers from 0 to 1"),
+    ("representations", "layers of texts", lambda tmp: ik.representations(None, episodes(), "tfidf", layers=[0]), ValueError, "layers= is for"),
+    ("representations", "unknown pooling", lambda tmp: ik.representations(worded(), episodes(), "head", pooling="sum"), ValueError, "['max', 'label']"),
+    ("representations", "embedding that is no table", lambda tmp: ik.representations(None, episodes(), lambda texts: [1.0] * len(texts)), ValueError, "finite numbers [11, d]"),
+    ("representations", "embedding that is not finite", lambda tmp: ik.representations(None, episodes(), lambda texts: np.full((len(texts), 2), NAN)), ValueError, "finite numbers"),
+    ("kernel_regression", "unknown kernel", lambda tmp: regressed(kernel="laplace"), ValueError, "wanted one kernel of"),
+    ("kernel_regression", "a kernel twice", lambda tmp: regressed(kernel=("cosine", "cosine")), ValueError, "several different ones"),
+    ("kernel_regression", "no bandwidth", lambda tmp: regressed(bandwidth=0), ValueError, "a number above 0"),
+    ("kernel_regression", "unknown rule", lambda tmp: regressed(bandwidth="silverman"), ValueError, 'wanted bandwidth="loo"'),
+    ("kernel_regression", "no classes", lambda tmp: regressed(label_class=None), TypeError, "wanted label_class"),
+    ("kernel_regression", "classes of other demonstrations", lambda tmp: regressed(label_class=[0, 1]), ValueError, "whole numbers [2, 2]"),
+    ("kernel_regression", "other features", lambda tmp: regressed(queries=np.ones((2, 4))), ValueError, "got [2, 4] and [2, 2, 3]"),
+    ("kernel_regression", "words", lambda tmp: regressed(queries=[["a", "b", "c"]] * 2), TypeError, "arrays of numbers"),
+    ("kernel_regression", "not finite", lambda tmp: regressed(queries=np.full((2, 3), NAN)), ValueError, "wanted finite representations"),
+    ("kernel_regression", "features of a missing demonstration", lambda tmp: regressed(label_class=[[0, -1], [0, 1]]), ValueError, "wanted NaN features"),
+    ("kernel_regression", "nothing to leave out", lambda tmp: regressed(demonstrations=np.ones((2, 1, 3)), label_class=[[0], [1]]), ValueError, "at least two demonstrations"),
+    ("kernel_regression", "weights", lambda tmp: ik.kernel_regression(shot_weights()), TypeError, "the Dataset of representations"),
+    ("kernel_regression", "both forms", lambda tmp: ik.kernel_regression(shot_weights(), np.ones((1, 2, 3))), TypeError, "pass nothing beside it"),
+    ("explicit_similarity", "leave-one-out without classes", lambda tmp: ik.explicit_similarity(np.ones((2, 3)), np.ones((2, 2, 3))), TypeError, "or a bandwidth"),
+    ("explicit_similarity", "unknown kernel", lambda tmp: alike(kernel=3), ValueError, "wanted one kernel of"),
+    ("next_token_similarity", "prompts", lambda tmp: ik.next_token_similarity(worded(), shots()), TypeError, "wanted Episodes"),
+    ("next_token_similarity", "not a model", lambda tmp: ik.next_token_similarity(None, episodes()), TypeError, "HookedTransformer"),
+    ("kernel_alignment", "weights twice", lambda tmp: ik.kernel_alignment(shot_weights(), shot_weights()), TypeError, "`similarity` over prompt and demonstration"),
+    ("kernel_alignment", "other prompts", lambda tmp: ik.kernel_alignment(shot_weights(), alike()), ValueError, "the same episodes"),
+    ("kernel_alignment", "level", lambda tmp: ik.kernel_alignment(regressed(), alike(), level=1), ValueError, "level between 0 and 1"),
+    ("kernel_alignment", "draws", lambda tmp: ik.kernel_alignment(regressed(), alike(), draws=5), ValueError, "draws >= 100"),
+    ("fitted_bandwidth", "kernel without one", lambda tmp: ik.fitted_bandwidth(regressed(), np.ones((2, 3)), np.ones((2, 2, 3)), kernel="linear"), ValueError, "kernels with a bandwidth"),
+    ("fitted_bandwidth", "similarities", lambda tmp: ik.fitted_bandwidth(alike(), np.ones((2, 3)), np.ones((2, 2, 3))), TypeError, "`weight` over prompt"),
+    ("fitted_bandwidth", "queries alone", lambda tmp: ik.fitted_bandwidth(regressed(), np.ones((2, 3))), TypeError, "wanted demonstrations beside"),
+    ("fitted_bandwidth", "other prompts", lambda tmp: ik.fitted_bandwidth(regressed(), ik.representations(None, episodes(), "tfidf")), ValueError, "the same episodes"),
     ("line_plot", "not a Dataset", lambda tmp: ik.line_plot([0.5], "accuracy"), TypeError, "got list"),
     ("line_plot", "absent variable", lambda tmp: ik.line_plot(scores(), "accuracy"), ValueError, "holds 'accuracy'"),
     ("line_plot", "absent dimension", lambda tmp: ik.line_plot(scores(), "score", over="offset"), ValueError, "over=..."),

@@ -200,3 +200,30 @@ def test_the_similarities_of_a_kernel_align_with_its_own_weights(vectors):
         np.testing.assert_allclose(
             kernel_alignment(weights, similarities, draws=100)["alignment"], 1, atol=1e-9
         )
+
+
+def test_layers_find_one_another_by_number_and_prompts_by_place(drawn):
+    """Prompts may be numbered otherwise; of layers only those that both have are compared."""
+    rng = np.random.default_rng(8)
+    w, s = rng.random((P, 3, N)), rng.random((P, 2, N))
+    weights = labelled("weight", w, ("layer",)).assign_coords(prompt=np.arange(P))
+    similarities = labelled("similarity", s, ("layer",)).assign_coords(
+        layer=[2, 1], prompt=np.arange(P)[::-1], demonstration=np.arange(N) + 1
+    )
+    found = kernel_alignment(weights, similarities, draws=100)
+    assert sorted(found["layer"].values.tolist()) == [1, 2]
+    for layer, at in ((2, 0), (1, 1)):
+        wanted = stats.pearsonr(w[3, layer], s[3, at]).statistic
+        np.testing.assert_allclose(found["alignment"].sel(layer=layer).values[3], wanted, atol=1e-12)
+    sorted_alike = kernel_alignment(weights.isel(layer=[1, 2]), similarities.sortby("layer"), draws=100)
+    for key in ("mean", "threshold"):
+        np.testing.assert_allclose(found[key].sortby("layer"), sorted_alike[key], atol=1e-12)
+
+
+def test_similarities_of_one_layer_are_compared_with_heads_of_all(drawn):
+    """Chosen by `.sel`, they carry the number of their layer."""
+    weights, similarities = drawn
+    chosen = similarities.assign_coords(layer=7)
+    found = kernel_alignment(weights, chosen, draws=100)
+    xr.testing.assert_identical(found, kernel_alignment(weights, similarities, draws=100))
+    assert found["name"].values.tolist() == [[f"L{layer}H{head}" for head in range(3)] for layer in range(2)]

@@ -125,7 +125,11 @@ def _with_coordinates(out: xr.Dataset, *sources: xr.Dataset) -> xr.Dataset:
             for key, value in ds.coords.items()
             if set(value.dims) <= set(out.dims) and key not in out.dims
         ]
-        out = out.assign_coords({key: ds[key].reindex_like(out, copy=False) for key in kept}) if kept else out
+        out = (
+            out.assign_coords({key: ds[key].reset_coords(drop=True).reindex_like(out) for key in kept})
+            if kept
+            else out
+        )
     if {"layer", "head"} <= set(out.dims):
         names = [[str(Head(layer, head)) for head in out["head"].values] for layer in out["layer"].values]
         out = out.assign_coords(name=(("layer", "head"), names))
@@ -201,7 +205,7 @@ def _critical(
         keys = rng.random((min(size, draws - begin), *beyond.shape))
         order = np.argsort(np.where(beyond, np.inf, keys), axis=-1, kind="stable")
         order = order.reshape(*order.shape[:2], *middle, -1)
-        permuted = xr.DataArray(np.take_along_axis(b.values[None], order, -1), dims=("draw", *b.dims))
+        permuted = xr.DataArray(np.take_along_axis(b.values[None], order, -1), b.coords, ("draw", *b.dims))
         sums = xr.dot(a, permuted, dim=("prompt", "demonstration"), optimize=True) / spread
         largest.append(sums.max([dim for dim in sums.dims if dim != "draw"]).values)
     return float(np.quantile(np.concatenate(largest), 1 - level))
