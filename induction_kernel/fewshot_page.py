@@ -77,7 +77,7 @@ def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:
 
     Of what `in_context` and `held_out` returned.
     """
-    best, (control, most) = scores.sel({"method": BEST}), _strongest_control(scores)
+    best, (control, most) = scores.sel(row=BEST), _strongest_control(scores)
     n, low = answers.sizes["prompt"], float(answers["accuracy_low"])
     constant = _constant(answers)
     cannot = (
@@ -103,8 +103,8 @@ not chosen on, the vote of a single head, usually {_chosen(scores)}, agrees with
 def table_of(scores: xr.Dataset) -> str:
     """The held-out table: agreement, accuracy, and how far the best head is ahead."""
     rows = []
-    for method in scores["method"].values:
-        one = scores.sel({"method": method})  # as a keyword, `method` is xarray's own
+    for method in scores["row"].values:
+        one = scores.sel(row=method)
         lead = [f"agreement_difference{end}" for end in ("", "_low", "_high")]
         scored = [[key, f"{key}_low", f"{key}_high"] for key in ("agreement", "accuracy")]
         columns = [*scored, *([] if method == BEST else [lead])]
@@ -192,14 +192,14 @@ ik.write_fewshot_page(study, "fewshot.html")</pre>"""
 
 def _chosen(scores: xr.Dataset) -> Head:
     """The head that was chosen in most splits."""
-    names, counts = np.unique(scores["agreement_choice"].sel({"method": BEST}).values, return_counts=True)
+    names, counts = np.unique(scores["agreement_choice"].sel(row=BEST).values, return_counts=True)
     return as_heads(str(names[counts.argmax()]))[0]
 
 
 def _strongest_control(scores: xr.Dataset) -> tuple[str, float]:
     """The control that agrees with the model most often, and how often."""
-    controls = scores["agreement"].sel({"method": [key for key in CONTROLS if key in scores["method"]]})
-    return str(controls["method"].values[controls.values.argmax()]), float(controls.max())
+    controls = scores["agreement"].sel(row=[key for key in CONTROLS if key in scores["row"]])
+    return str(controls["row"].values[controls.values.argmax()]), float(controls.max())
 
 
 def _constant(answers: xr.Dataset) -> float:

@@ -267,7 +267,7 @@ def test_fewshot_prints_the_held_out_table_and_writes_page_data_and_table(tmp_pa
     )
     assert "20 queries after 8 demonstrations, labels dax, wug" in title
     assert split.startswith("heads chosen on 10 of the queries, scored on the other 10, in 50 random splits")
-    best = study.table.sel({"method": "best head"})
+    best = study.table.sel({"row": "best head"})
     (row,) = [row for row in rows if row.startswith("best head ")]
     low, high = (float(best[f"agreement_{end}"]) for end in ("low", "high"))
     assert f" {float(best['agreement']):.3f} ({low:.3f} to {high:.3f}) " in row
@@ -276,7 +276,7 @@ def test_fewshot_prints_the_held_out_table_and_writes_page_data_and_table(tmp_pa
     assert "kernel regression" in (tmp_path / "a.html").read_text(encoding="utf-8")
     with xr.open_datatree(tmp_path / "a.nc", engine="h5netcdf") as tree:
         np.testing.assert_allclose(tree["table"]["agreement"], study.table["agreement"])
-    table = pd.read_csv(tmp_path / "a.csv", index_col="method")
+    table = pd.read_csv(tmp_path / "a.csv", index_col="row")
     assert table["accuracy"].tolist() == pytest.approx(study.table["accuracy"].round(3).values.tolist())
     assert len(list(tmp_path.iterdir())) == 3
 

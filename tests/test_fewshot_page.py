@@ -55,7 +55,7 @@ def test_a_study_is_what_its_verbs_measure(study):
     writes = ik.label_writing(model, prompts, progress=False)
     table = ik.held_out(answers, answers, writes=writes, splits=20, seed=1)
     for method in ("model", "best head", "layer sum", "layer sum by writing", "majority label"):
-        row = {"method": method}
+        row = {"row": method}
         np.testing.assert_allclose(study.table["accuracy"].sel(row), table["accuracy"].sel(row))
         np.testing.assert_allclose(study.table["agreement"].sel(row), table["agreement"].sel(row))
     along = ik.demonstration_attention(model, prompts, progress=False)
@@ -97,7 +97,7 @@ def test_a_data_set_is_asked_with_the_rest_of_it_as_demonstrations():
     queries = study.answers["text"].values.tolist()
     shown = {word for prompt in study.prompts.text() for word in prompt.replace(";", "").split()[1:-1]}
     assert not shown & set(queries)
-    assert {"TF-IDF kernel", "embedding kernel"} <= set(study.table["method"].values)
+    assert {"TF-IDF kernel", "embedding kernel"} <= set(study.table["row"].values)
     pool = words()
     both = ik.few_shot_study(
         ik.load("tiny"), pool[:8], pool=pool[8:], queries=100, shots=4, splits=5, progress=False
@@ -114,7 +114,7 @@ def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     study = ik.few_shot_study(model, prompts, splits=5, progress=False)
     assert study.alignment is None
     assert "alignment" not in study.datasets()
-    assert "TF-IDF kernel" not in study.table["method"].values
+    assert "TF-IDF kernel" not in study.table["row"].values
     html = read(ik.write_fewshot_page(study, tmp_path / "a.html"))
     assert "weigh by similarity" not in html
 
@@ -138,11 +138,11 @@ def test_the_page_has_every_figure_and_fetches_nothing(html):
 
 def test_the_page_says_the_numbers_of_the_study(study, html):
     text = without_scripts(html)
-    best = study.table.sel({"method": "best head"})
+    best = study.table.sel({"row": "best head"})
     assert f"<b>{float(study.answers['accuracy']):.0%}</b> of {QUERIES} queries" in text
     assert f"<b>{float(best['agreement']):.0%}</b>" in text
-    for method in study.table["method"].values:
-        one = study.table.sel({"method": method})
+    for method in study.table["row"].values:
+        one = study.table.sel(row=method)
         cell = f"{float(one['accuracy']):.2f} ({float(one['accuracy_low']):.2f} to {float(one['accuracy_high']):.2f})"
         assert re.search(rf"<tr><td>{re.escape(method)}</td>.*?<td>{re.escape(cell)}</td>", text)
     assert html.count("<details") == 12

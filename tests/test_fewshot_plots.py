@@ -181,8 +181,8 @@ def held_out():
     parts = {"agreement": middle, "agreement_low": middle - 0.1, "agreement_high": middle + 0.05}
     parts |= {key.replace("agreement", "accuracy"): value / 2 for key, value in parts.items()}
     return xr.Dataset(
-        {key: ("method", value) for key, value in parts.items()},
-        {"method": ["best head", "layer <sum>", "majority_label"]},
+        {key: ("row", value) for key, value in parts.items()},
+        {"row": ["best head", "layer <sum>", "majority_label"]},
         {"model": "hand <made>"},
     )
 

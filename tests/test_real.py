@@ -132,6 +132,24 @@ def test_three_heads_read_the_labels_of_reviews(model, shared):
     assert min(mean_of(scores, head) for head in ("L20H6", "L20H5", "L18H6")) > 0.9
 
 
+@pytest.mark.real("smollm2", "shared")
+def test_every_heads_weights_are_an_exponential_kernel_of_its_own_queries_and_keys(model, shared):
+    """At bandwidth 1, in float32, with rotated queries and grouped keys; and kernels of texts are not those."""
+    pool, asked = (
+        ik.classification(shared / "data" / f"sst2.{part}.tsv") for part in ("train2000", "validation")
+    )
+    episodes = ik.draw_episodes(pool, asked[:6], shots=6)
+    weights = ik.demonstration_weights(model, episodes.prompts(model), layers=[0, 18, 29], progress=False)
+    own = ik.representations(model, episodes, "head", layers=[0, 18, 29], progress=False)
+    explicit = ik.kernel_regression(own, bandwidth=1.0)["weight"]
+    given = weights["weight"] / weights["weight"].sum("demonstration")
+    np.testing.assert_allclose(explicit, given, atol=1e-5)
+    np.testing.assert_allclose(ik.fitted_bandwidth(weights, own, draws=100)["bandwidth"], 1, atol=1e-4)
+    likeness = ik.next_token_similarity(model, episodes, progress=False)
+    assert 0 < float(likeness["similarity"].min()) < float(likeness["similarity"].max()) < 1
+    assert float(ik.kernel_alignment(weights, likeness, draws=100)["mean"].max()) < 0.9
+
+
 @pytest.fixture(scope="module")
 def pair(model):
     return ik.pairs(

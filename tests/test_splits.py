@@ -69,35 +69,35 @@ def test_scores_are_those_of_the_loops(criterion):
         at = scores.sel(split=split)
         for name, each in hits.items():
             score, best = scored(each, first, second)
-            assert float(at.sel({"method": name})) == pytest.approx(score, abs=1e-12)
+            assert float(at.sel(row=name)) == pytest.approx(score, abs=1e-12)
             names = (
                 [f"L{i // 3}H{i % 3}" for i in range(6)] if name == "best head" else ["layer 0", "layer 1"]
             )
             if name != "majority label":
-                assert str(choices.sel({"split": split, "method": name}).values) == names[best]
+                assert str(choices.sel({"split": split, "row": name}).values) == names[best]
         _, best = scored(hits["best head"], first, second)
         profile = slow_profile(groups["best head"][:, best], classes, first)
         there = all_hits(profile[:, None], classes, wanted, 3)
-        assert float(at.sel({"method": "position only"})) == pytest.approx(there[second].mean(), abs=1e-12)
+        assert float(at.sel({"row": "position only"})) == pytest.approx(there[second].mean(), abs=1e-12)
         common = int(np.bincount(wanted[first], minlength=3).argmax())
-        assert float(at.sel({"method": "constant"})) == pytest.approx(
+        assert float(at.sel({"row": "constant"})) == pytest.approx(
             np.mean(wanted[second] == common), abs=1e-12
         )
-        assert str(choices.sel({"split": split, "method": "constant"}).values) == str(common)
+        assert str(choices.sel({"split": split, "row": "constant"}).values) == str(common)
         last = np.mean(
             [row[row >= 0][-1] == y for row, y in zip(classes[second], wanted[second], strict=True)]
         )
-        assert float(at.sel({"method": "last label"})) == pytest.approx(last, abs=1e-12)
+        assert float(at.sel({"row": "last label"})) == pytest.approx(last, abs=1e-12)
         heads = hits["best head"][second].mean()
-        assert float(at.sel({"method": "random head"})) == pytest.approx(heads, abs=1e-12)
-    own = found["accuracy_split"].sel({"method": "model"}).mean()
+        assert float(at.sel({"row": "random head"})) == pytest.approx(heads, abs=1e-12)
+    own = found["accuracy_split"].sel({"row": "model"}).mean()
     assert float(own) == pytest.approx(np.mean(predicted == truth), abs=0.2)
-    assert np.isnan(found["agreement"].sel({"method": "model"}))
+    assert np.isnan(found["agreement"].sel({"row": "model"}))
 
 
 def test_labels_permuted_in_the_vote_are_the_chance_of_reconstruct():
     weights, predicted = random_case(4, prompts=60, shape=(1, 1))
-    found = ik.held_out(weights, predicted, splits=40)["agreement"].sel({"method": "labels permuted"})
+    found = ik.held_out(weights, predicted, splits=40)["agreement"].sel({"row": "labels permuted"})
     chance = ik.reconstruct(weights, predictions=predicted, permutations=2000)["chance"]
     assert float(found) == pytest.approx(float(chance.squeeze()), abs=0.03)
 
@@ -138,8 +138,8 @@ def test_for_a_method_that_chooses_nothing_the_interval_is_that_of_the_mean():
     hits = ik.reconstruct(ik.control_weights(weights), predictions=predicted)["agreement"]
     hits = hits.sel(control="last label").values
     p, n = hits.mean(), len(hits)
-    low, high = (found[f"agreement_{end}"].sel({"method": "last label"}) for end in ("low", "high"))
-    assert float(found["agreement"].sel({"method": "last label"})) == pytest.approx(p, abs=0.005)
+    low, high = (found[f"agreement_{end}"].sel({"row": "last label"}) for end in ("low", "high"))
+    assert float(found["agreement"].sel({"row": "last label"})) == pytest.approx(p, abs=0.005)
     assert float(high - low) == pytest.approx(2 * 1.96 * (p * (1 - p) / n) ** 0.5, rel=0.12)
 
 
@@ -147,9 +147,7 @@ def test_a_perfect_head_is_not_beyond_doubt_and_ties_are():
     classes = np.tile([0, 1], (40, 2))
     predicted = np.tile([0, 1], 20)
     weight = np.where(classes == predicted[:, None], 0.4, 0.1)[:, None, None]
-    found = ik.held_out(weights_of(weight, classes), predicted).sel(
-        {"method": ["best head", "majority label"]}
-    )
+    found = ik.held_out(weights_of(weight, classes), predicted).sel({"row": ["best head", "majority label"]})
     assert found["agreement"].values.tolist() == [1, 0.5]
     assert 0.85 < float(found["agreement_low"][0]) < 0.95
     assert found["agreement_low"].values[1] == found["agreement_high"].values[1] == 0.5
@@ -164,11 +162,11 @@ def test_heads_that_know_nothing_are_no_better_than_their_controls():
     predicted = rng.integers(0, 2, 200)
     found = ik.held_out(weights, predicted)
     best = ik.reconstruct(weights, predictions=predicted)["mean"].max()
-    held = found.sel({"method": "best head"})
+    held = found.sel({"row": "best head"})
     assert float(best) > 0.55
     assert float(held["agreement_low"]) < 0.5 < float(held["agreement_high"])
     for control in CONTROLS:
-        at = found.sel({"method": control})
+        at = found.sel(row=control)
         assert float(at["agreement_difference_low"]) < 0 < float(at["agreement_difference_high"])
 
 
@@ -185,13 +183,12 @@ def test_other_weights_have_rows_of_their_own():
         np.tile(votes, 2), np.tile(classes, 2), target
     )  # over more demonstrations than the prompt's
     found = ik.held_out(weights, predicted, others={"kernel": kernels, "nearest": wide}, splits=5)
-    assert found["method"].values.tolist()[3:5] == ["kernel", "nearest"]
-    assert set(found["agreement_choice"].sel({"method": "kernel"}).values) == {"oracle"}
+    assert found["row"].values.tolist()[3:5] == ["kernel", "nearest"]
+    assert set(found["agreement_choice"].sel({"row": "kernel"}).values) == {"oracle"}
     same = ik.reconstruct(kernels, predictions=predicted)["mean"].sel(kernel="oracle")
-    assert float(found["agreement"].sel({"method": "nearest"})) == pytest.approx(float(same), abs=0.1)
+    assert float(found["agreement"].sel({"row": "nearest"})) == pytest.approx(float(same), abs=0.1)
     assert (
-        found["agreement_split"].sel({"method": "kernel"})
-        == found["agreement_split"].sel({"method": "nearest"})
+        found["agreement_split"].sel({"row": "kernel"}) == found["agreement_split"].sel({"row": "nearest"})
     ).all()
 
 
@@ -201,10 +198,10 @@ def test_table_and_file(tmp_path):
     table = ik.reconstruction_table(found)
     assert table.index.tolist() == ["model", "best head", "layer sum", *CONTROLS]
     assert table.loc["best head", "agreement"] == round(
-        float(found["agreement"].sel({"method": "best head"})), 3
+        float(found["agreement"].sel({"row": "best head"})), 3
     )
     name, _, count = table.loc["best head", "chosen by agreement"].partition(" (")
-    chosen = found["agreement_choice"].sel({"method": "best head"}).values.tolist()
+    chosen = found["agreement_choice"].sel({"row": "best head"}).values.tolist()
     assert count == f"{chosen.count(name)} of 5)"
     found.to_netcdf(tmp_path / "found.nc")
     with xr.open_dataset(tmp_path / "found.nc") as again:
@@ -235,7 +232,7 @@ def test_the_embedded_model_votes_with_its_demonstrations():
     assert high["layer sum"] < 0.9
     assert high[CONTROLS].max() < 0.45
     assert found["agreement_difference_low"].to_series()[CONTROLS].min() > 0.5
-    assert float(found["accuracy_low"].sel({"method": "model"})) > 0.7
+    assert float(found["accuracy_low"].sel({"row": "model"})) > 0.7
     strength = writes["writes"].sel(layer=1).values
     assert strength[7] > 3
     assert np.abs(np.delete(strength, 7)).max() < 0.2

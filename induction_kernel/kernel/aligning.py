@@ -52,7 +52,8 @@ def kernel_alignment(
         up to a factor and a constant. The threshold is a max-statistic: the similarities of every prompt are permuted
         over its demonstrations, in all cells alike, and the largest mean over all cells, in units of its spread under
         permutation, is kept; cells pass together at the stated level. It takes the order of demonstrations to be
-        random: where they were sorted by similarity, a head that reads by position passes too.
+        random: where they were sorted by similarity, a head that reads by position passes too. And it is blind to the
+        reason: longer demonstrations may have both a larger maximum of attention and another similarity.
 
     Raises:
         TypeError: not such Datasets. ValueError: not of the same prompts and demonstrations; an option out of range.

@@ -44,14 +44,14 @@ def held_out(
 ) -> xr.Dataset:
     """Agreement with the model and accuracy of the best head, scored where it was not chosen, beside its controls.
 
-    Rows (dimension `method`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's
+    Rows (dimension `row`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's
     plain sum of heads; with `writes`, "layer sum by writing"; then `others`, the best of each where it has several.
     Controls: "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight
     at each place (counted back from the query) over the part it was chosen on; "random head", the mean over all
     heads; "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant",
     always the class that was most frequent on the part where heads are chosen.
 
-    A row is `.sel({"method": "best head"})`: xarray's `.sel(method=...)` means something else.
+    A row is `.sel(row="best head")`.
     Agreement is that of the head chosen by agreement, accuracy that of the head chosen by accuracy. Of equals the
     first is chosen. Ties of the vote count as in `reconstruct`.
 
@@ -66,9 +66,9 @@ def held_out(
         seed: of splits and permutations; a local generator.
 
     Returns:
-        Dataset over `method`: `agreement` and `accuracy` (0 to 1, means over splits; accuracy NaN where no query's
+        Dataset over `row`: `agreement` and `accuracy` (0 to 1, means over splits; accuracy NaN where no query's
         class is known), with `_low` and `_high`; `agreement_difference` and `accuracy_difference`, best head less this
-        method, paired by split, with `_low` and `_high`. Over (`method`, `split`): `agreement_split` and
+        method, paired by split, with `_low` and `_high`. Over (`row`, `split`): `agreement_split` and
         `accuracy_split`; `agreement_choice` and `accuracy_choice`, what was chosen ("L5H1"; "" where nothing is).
         `random_spread[criterion]`: the standard deviation of the score over all heads. Intervals of the scores are
         Wilson's with the number of prompts that would give that variance (as Korn & Graubard 1998 do for surveys), so
@@ -98,7 +98,7 @@ def held_out(
     found["random_spread"] = ("criterion", np.array(spread))
     attrs = {"method": "held_out", "splits": splits, "share": share, "confidence": confidence, "seed": seed}
     attrs |= {"n_prompts": n, "n_choose": int(train[0].sum()), "n_score": int((~train[0]).sum())}
-    coords = {"method": names, "split": np.arange(splits), "criterion": ["agreement", "accuracy"]}
+    coords = {"row": names, "split": np.arange(splits), "criterion": ["agreement", "accuracy"]}
     kept = {key: value for key, value in weights.attrs.items() if key not in ("method", "unit")}
     return xr.Dataset(found, coords, kept | attrs)
 
@@ -220,9 +220,9 @@ def _variables(
     found = {criterion: scores.mean(1), f"{criterion}_low": low, f"{criterion}_high": high}
     found |= {f"{criterion}_difference": mean}
     found |= {f"{criterion}_difference_low": mean - margin, f"{criterion}_difference_high": mean + margin}
-    return {key: ("method", value) for key, value in found.items()} | {
-        f"{criterion}_split": (("method", "split"), scores),
-        f"{criterion}_choice": (("method", "split"), np.array([row.choice for row in rows.values()])),
+    return {key: ("row", value) for key, value in found.items()} | {
+        f"{criterion}_split": (("row", "split"), scores),
+        f"{criterion}_choice": (("row", "split"), np.array([row.choice for row in rows.values()])),
     }
 
 
@@ -274,7 +274,7 @@ def _check(n: int, splits: int, share: float, confidence: float) -> None:
 
 
 def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
-    """What `held_out` found, as a data frame by method, rounded to three digits for reading.
+    """What `held_out` found, as a data frame by row, rounded to three digits for reading.
 
     Returns:
         `agreement` and `accuracy` with `low` and `high`; `difference` of the agreement, best head less this, with

@@ -67,7 +67,7 @@ class FewShotStudy:
         return {name: each for name, each in named.items() if isinstance(each, xr.Dataset)}
 
     def __repr__(self) -> str:
-        best = self.table.sel({"method": "best head"})
+        best = self.table.sel({"row": "best head"})
         return (
             f"FewShotStudy({self.answers.attrs['model']}, {len(self.prompts)} prompts: accuracy "
             f"{float(self.answers['accuracy']):.2f}, held-out agreement of one head {float(best['agreement']):.2f})"

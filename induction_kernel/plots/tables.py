@@ -24,7 +24,7 @@ def interval_plot(
     results: xr.Dataset,
     show: str | Sequence[str],
     *,
-    over: str = "method",
+    over: str = "row",
     title: str | None = None,
 ) -> go.Figure:
     """Draw a dot with its interval for each index of one dimension, the first on top; a panel for each variable.
