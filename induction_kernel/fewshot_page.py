@@ -161,7 +161,8 @@ def _alignment(study: FewShotStudy) -> str:
     return f"""<h2>Do heads weigh by similarity?</h2>
 <p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
 between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
-(so that neither length nor place can feign it). {passing} of {total} heads are beyond the threshold.</p>
+(so that prompts of other lengths cannot feign it; longer demonstrations in a prompt can, as their maxima are
+larger). {passing} of {total} heads are beyond the threshold.</p>
 {figure_fragment(line_plot(study.alignment, "alignment"))}"""
 
 

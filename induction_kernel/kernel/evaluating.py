@@ -28,7 +28,7 @@ from .data import LabelledTexts
 from .episodes import Episodes, draw_episodes
 from .resuming import Store, fingerprint
 
-__all__ = ["in_context"]
+__all__ = ["in_context", "wilson"]
 
 BINS = 10
 
@@ -227,14 +227,20 @@ def _scores(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
     )
     if known.any():
         right, n = int(correct[known].sum()), int(known.sum())
-        interval = binomtest(right, n).proportion_ci(method="wilson")
+        low, high = wilson(right, n)
         share = softmax(logs[known], axis=1)
         scalars = {
-            "accuracy": right / n, "accuracy_low": interval.low, "accuracy_high": interval.high,
+            "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,
             "calibration_error": calibration_error(share.max(1), correct[known]),
             "brier": ((share - np.eye(n_labels)[target[known]]) ** 2).sum(1).mean(),
         }  # fmt: skip
     return values | {key: ((), value) for key, value in scalars.items()}
+
+
+def wilson(right: int, n: int) -> tuple[float, float]:
+    """95% interval of a share of n prompts; not of width 0 where all are right, as a bootstrap's would be."""
+    interval = binomtest(right, n).proportion_ci(method="wilson")
+    return interval.low, interval.high
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:

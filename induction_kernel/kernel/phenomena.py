@@ -20,7 +20,7 @@ from ..heads.summary import bootstrap
 from ..model import Model
 from .data import LabelledTexts
 from .episodes import Embed, Episodes, by_likeness, draw_episodes, own_texts, similarities
-from .evaluating import in_context
+from .evaluating import in_context, wilson
 from .perturbing import Perturb, misspelt, perturbed, rare_words
 
 __all__ = ["input_shift_effect", "label_format_effect", "order_effect", "retrieval_effect"]
@@ -63,7 +63,7 @@ def retrieval_effect(
         here: `correct[condition, prompt]`, `prediction[condition, prompt]`,
         `log_probability[condition, prompt, label]` (nats); by condition `accuracy`, `difference` (its accuracy minus
         the first condition's) and `agreement` (share of queries with the first condition's prediction), each with
-        `_low` and `_high` (95%, percentile bootstrap over queries, the same for all conditions). Here also
+        `_low` and `_high` (95%: Wilson; of the difference, percentile bootstrap over queries). Here also
         `similarity[condition, prompt]` (mean cosine of the demonstrations) and `own_class[condition, prompt]` (share).
 
     Raises:
@@ -268,7 +268,10 @@ def _compared(
         ),
     }  # fmt: skip
     for key, of_prompt in each.items():
-        low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(seed))
+        if key == "difference":
+            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(seed))
+        else:
+            low, high = np.transpose([wilson(int(one.sum()), len(one)) for one in of_prompt])
         for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):
             values[name] = ("condition", value)
     coords = {"condition": list(conditions)} | {
@@ -278,7 +281,9 @@ def _compared(
         key: first.attrs[key] for key in first.attrs if key not in ("interval", "calibration", "pooling")
     }
     return xr.Dataset(
-        values, coords, attrs | {"method": method, "paper": PAPER, "interval": "bootstrap, 95%"}
+        values,
+        coords,
+        attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences bootstrap, 95%"},
     )
 
 

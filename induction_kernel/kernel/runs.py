@@ -23,6 +23,7 @@ from ..model import Model, describe, kept_as_it_was
 from ..prompts import Demonstrations, Prompts, as_prompts
 from ..replay.blocks import Blocks
 from ..scorers.labels import demonstrations_of
+from .evaluating import wilson
 
 __all__ = [
     "batches_of_one_length",
@@ -176,7 +177,10 @@ def _group_shares(
 
 
 def _share(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval: a ratio of sums, bootstrapped over prompts."""
+    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval.
+
+    A ratio of sums, bootstrapped over prompts; 0 and 1 have Wilson's.
+    """
     there = np.isfinite(values)
     above, below, n = np.where(there, values, 0).sum(1), there.sum(1), len(values)
     if not below.any():
@@ -184,6 +188,8 @@ def _share(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, 
     mean = float(above.sum() / below.sum())
     if n < 2:
         return mean, np.nan, np.nan
+    if mean in (0.0, 1.0):  # resampling would leave no doubt
+        return mean, *wilson(int(mean * (below > 0).sum()), int((below > 0).sum()))
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)
     counted = drawn @ below
     means = (drawn @ above)[counted > 0] / counted[counted > 0]
