@@ -397,3 +397,16 @@ def test_labels_of_smollm2(smollm2, shared):
     assert mass["other keys"] < mass["labels"]
     assert found["agreed"].sel(group="labels") <= found["agreed"].sel(group="random heads")
     assert found.attrs["lane"] == "decoder"
+
+
+def test_a_share_of_all_is_not_without_doubt_and_a_difference_to_itself_is():
+    model = ik.load("tiny")
+    found = ik.label_knock_out(model, ik.word_episodes(model, prompts=12), "L0H0", draws=1, progress=False)
+    assert found["agreed_low"].sel(group="untouched") == 1
+    every = found["accuracy"] == 1
+    assert bool(every.any())
+    assert float(found["accuracy_low"].where(every).max()) == pytest.approx(
+        0.757, abs=1e-3
+    )  # Wilson, 12 of 12
+    own = found.sel(group="labels")
+    assert [float(own[f"accuracy_difference{end}"]) for end in ("", "_low", "_high")] == [0, 0, 0]

@@ -161,25 +161,26 @@ def _group_shares(
     titles = {"correct": "accuracy", "agreement": "agreed", "as_foretold": "foretold_share"}
     out: dict[str, np.ndarray] = {}
 
-    def put(name: str, values: list[np.ndarray]) -> None:
-        found = np.array([_share(value, np.random.default_rng(seed)) for value in values])
+    def put(name: str, values: list[np.ndarray], *, sure: bool = False) -> None:
+        found = np.array([_share(value, np.random.default_rng(seed), sure) for value in values])
         out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
 
     for key, values in per_run.items():
         put(titles[key], [values[:, runs] for runs in of_group])
+    out["agreed_low"][0] = out["agreed_high"][0]  # the untouched run agrees with itself
     for key in ("correct", "agreement"):
         mean = [per_run[key][:, runs].mean(1, keepdims=True) for runs in of_group]
-        put(f"{titles[key]}_difference", [each - mean[to] for each in mean])
+        put(f"{titles[key]}_difference", [each - mean[to] for each in mean], sure=True)
     if "as_foretold" in per_run:
         moved = np.where(per_run["agreement"] == 0, per_run["as_foretold"], np.nan)
         put("foretold_moves", [moved[:, runs] for runs in of_group])
     return out
 
 
-def _share(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, float]:
+def _share(values: np.ndarray, rng: np.random.Generator, sure: bool) -> tuple[float, float, float]:
     """Mean of what is not NaN in `[prompt, run]`, with its 95% interval.
 
-    A ratio of sums, bootstrapped over prompts; 0 and 1 have Wilson's.
+    A ratio of sums, bootstrapped over prompts; shares of 0 and 1 have Wilson's, unless equal values leave no doubt.
     """
     there = np.isfinite(values)
     above, below, n = np.where(there, values, 0).sum(1), there.sum(1), len(values)
@@ -188,7 +189,7 @@ def _share(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float, 
     mean = float(above.sum() / below.sum())
     if n < 2:
         return mean, np.nan, np.nan
-    if mean in (0.0, 1.0):  # resampling would leave no doubt
+    if not sure and mean in (0.0, 1.0):  # resampling would leave no doubt
         return mean, *wilson(int(mean * (below > 0).sum()), int((below > 0).sum()))
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)
     counted = drawn @ below
