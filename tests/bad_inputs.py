@@ -678,7 +678,7 @@ ROWS = [
     ("line_plot", "absent dimension", lambda tmp: ik.line_plot(scores(), "score", over="offset"), ValueError, "over=..."),
     ("interval_plot", "not a Dataset", lambda tmp: ik.interval_plot([0.5], "accuracy"), TypeError, "got list"),
     ("interval_plot", "nothing to show", lambda tmp: ik.interval_plot(scores(), []), ValueError, "at least one variable"),
-    ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'method'"),
+    ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'row'"),
     ("demonstration_attention", "no demonstrations", lambda tmp: ik.demonstration_attention(model(), repeats()), ValueError, "few_shot"),
     ("demonstration_attention", "one point", lambda tmp: ik.demonstration_attention(worded(), shots(), points=1), ValueError, "at least 2 points"),
     ("demonstration_attention", "absent layer", lambda tmp: ik.demonstration_attention(worded(), shots(), layers=[9]), ValueError, "layers from 0 to 1"),

@@ -190,7 +190,7 @@ def test_the_vote_of_a_head_is_that_of_the_verbs(report):
     model = load("tiny")
     prompts = word_episodes(model, prompts=page.EPISODES, classes=4, noise=0.3)
     answers = in_context(model, prompts, pooling="max", progress=False)
-    best = splits.held_out(answers, answers).sel({"method": "best head"})
+    best = splits.held_out(answers, answers).sel(row="best head")
     html = without_scripts(text_of(report))
     assert f"<b>{percent(float(answers['accuracy']))}</b> of {len(prompts)} queries" in html
     assert f"agrees with the model on\n<b>{percent(float(best['agreement']))}</b>" in html
