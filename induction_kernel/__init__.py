@@ -106,6 +106,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
+    from .training.checkpoints import over_checkpoints as over_checkpoints
     from .training.curves import training_curves as training_curves
     from .training.phases import phase_window as phase_window
 
@@ -181,6 +182,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "training.checkpoints": ("over_checkpoints",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
