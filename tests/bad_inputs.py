@@ -297,7 +297,7 @@ ROWS = [
     ("training_curves", "prompts too short for the bands", lambda tmp: ik.training_curves("tiny", prompts=tokens(2, 90), checkpoints=[0], progress=False), ValueError, "pass longer prompts, or early= and late="),
     ("training_curves", "a band beyond the prompts", lambda tmp: ik.training_curves("tiny", late=(80, 120), checkpoints=[0], progress=False), ValueError, "early before late within them"),
     ("training_curves", "a single position", lambda tmp: ik.training_curves("tiny", early=(10, 11)), ValueError, "at least 20 positions"),
-    ("training_curves", "too few prompts", lambda tmp: ik.training_curves("tiny", n=2), ValueError, "at least 4"),
+    ("training_curves", "too few prompts", lambda tmp: ik.training_curves("tiny", n=8), ValueError, "at least 16"),
     ("training_curves", "an absent checkpoint", lambda tmp: ik.training_curves("tiny", checkpoints=[7]), ValueError, "no checkpoint of step 7"),
     ("phase_window", "scores, not curves", lambda tmp: ik.phase_window(scores()), ValueError, "training_curves"),
     ("phase_window", "no Dataset", lambda tmp: ik.phase_window([1, 2]), TypeError, "got list"),

@@ -14,7 +14,7 @@ from induction_kernel.training.curves import Curves
 from induction_kernel.training.language import stories
 
 STEPS = [0, 400, 1000, 1300, 1400, 1450, 1500, 1550, 1600, 1750, 3200]
-N = 24
+N, FEW = 64, 16
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_they_survive_netcdf(curves, tmp_path):
 
 
 def test_they_are_the_scorers_own_numbers(curves, trained):
-    repeats = ik.repeated_tokens(trained, repeats=4, prompts=N, seed=0)
+    repeats = ik.repeated_tokens(trained, repeats=4, prompts=FEW, seed=0)
     last = curves.sel(checkpoint=3200)
     seen = ik.prefix_matching(trained, repeats, progress=False)
     for name, scores in {
@@ -56,15 +56,15 @@ def test_they_are_the_scorers_own_numbers(curves, trained):
         "prefix_matching_control": seen["control"],
         "repeat_loss": ik.repeat_loss(trained, repeats)["value"],
         "first_copy_loss": ik.repeat_loss(trained, repeats)["without"],
-        "previous_token": ik.previous_token(trained, random_tokens(trained, prompts=N), progress=False)[
+        "previous_token": ik.previous_token(trained, random_tokens(trained, prompts=FEW), progress=False)[
             "score"
         ],
         "copying": ik.copying(
-            trained, random_tokens(trained, length=25, prompts=N, bos=False), progress=False
+            trained, random_tokens(trained, length=25, prompts=FEW, bos=False), progress=False
         )["score"],
     }.items():
         expected = scores.transpose(*last[name].dims).values
-        np.testing.assert_allclose(last[name].values, expected, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(last[name][:FEW].values, expected, atol=1e-6, err_msg=name)
 
 
 def test_on_the_trainers_stories_it_finds_the_trainers_losses(trained):
@@ -88,16 +88,16 @@ def test_losses_are_those_of_every_position(trained):
 
 def test_prompts_depend_on_the_seed_and_not_on_the_checkpoint(trained):
     early = ik.load("tiny", checkpoint=400)
-    one, other = (Curves(n=4)._texts(model)[0].tokens for model in (trained, early))
+    one, other = (Curves(n=16)._texts(model)[0].tokens for model in (trained, early))
     assert torch.equal(one, other)
-    assert not torch.equal(one, Curves(n=4, seed=1)._texts(trained)[0].tokens)
+    assert not torch.equal(one, Curves(n=16, seed=1)._texts(trained)[0].tokens)
 
 
 def test_the_measure_can_be_sent_to_a_worker_and_changes_nothing_here(trained):
-    measure = pickle.loads(pickle.dumps(Curves(n=4)))
+    measure = pickle.loads(pickle.dumps(Curves(n=16)))
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     weights = {name: value.clone() for name, value in trained.named_parameters()}
-    xr.testing.assert_identical(measure(trained), Curves(n=4)(trained))
+    xr.testing.assert_identical(measure(trained), Curves(n=16)(trained))
     assert torch.equal(torch.get_rng_state(), state)
     assert (np.random.get_state()[1] == numpy_state).all()
     assert all(torch.equal(value, weights[name]) for name, value in trained.named_parameters())
@@ -105,7 +105,7 @@ def test_the_measure_can_be_sent_to_a_worker_and_changes_nothing_here(trained):
 
 def test_a_sweep_that_was_stopped_goes_on_with_prompts_of_the_users(trained, tmp_path):
     given = ik.as_prompts(trained, stories(np.random.default_rng(9), 4, 96))
-    options = {"prompts": given, "early": (10, 30), "late": (75, 95), "n": 4, "progress": False}
+    options = {"prompts": given, "early": (10, 30), "late": (75, 95), "n": 16, "progress": False}
     part = ik.training_curves("tiny", checkpoints=[0], path=tmp_path / "sweep", **options)
     both = ik.training_curves("tiny", checkpoints=[0, 3200], path=tmp_path / "sweep", **options)
     np.testing.assert_array_equal(both["icl_score"].sel(checkpoint=0), part["icl_score"][0])
