@@ -44,7 +44,7 @@ def training_curves(
     source: Any,
     *,
     prompts: Any = None,
-    n: int = 64,
+    n: int = 128,
     early: Band | None = None,
     late: Band | None = None,
     checkpoints: Any = None,
@@ -59,7 +59,8 @@ def training_curves(
         source: "tiny", a run's folder, a TransformerLens name with checkpoints; or a mapping label -> source.
         prompts: what the in-context-learning score and the loss are measured on (anything `as_prompts` takes, at
             least 2); None for stories of the synthetic language, where that is what the model reads.
-        n: prompts of every other measure, and stories; at least 4.
+        n: stories; a quarter as many prompts of every other measure, which vary less from one to the next. At least
+            16.
         early: positions `(first, beyond the last)` of the early band, at least 20 of them; `loss[i]` predicts token
             i + 1. None for (10, 30) in stories, and for (40, 60) in prompts of at least 511 tokens.
         late: likewise; None for (75, 95) in stories and (460, 510) in long prompts.
@@ -105,27 +106,34 @@ class Curves:
 
     Attributes:
         prompts: as in `training_curves`, like the others.
-        n: prompts a measure.
+        n: stories; a quarter as many prompts of the other measures.
         early: early band, or None.
         late: late band, or None.
         seed: of the prompts.
     """
 
     prompts: Any = None
-    n: int = 64
+    n: int = 128
     early: Band | None = None
     late: Band | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 4:
-            raise ValueError(f"wanted n of at least 4 prompts (half of them choose heads), got {self.n!r}")
+        if not isinstance(self.n, int) or self.n < 16:
+            raise ValueError(
+                f"wanted n of at least 16 (a quarter of it for heads, half of that to choose them), got {self.n!r}"
+            )
         for name, band in (("early", self.early), ("late", self.late)):
             if band is not None and not (len(band) == 2 and 0 <= band[0] <= band[1] - NARROWEST):
                 raise ValueError(
                     f"wanted {name} as (first, beyond the last) with at least {NARROWEST} positions between (single "
                     f"positions are mostly noise), got {band!r}"
                 )
+
+    @property
+    def few(self) -> int:
+        """Prompts of every measure but the losses of stories."""
+        return self.n // 4
 
     def __call__(self, model: Model) -> xr.Dataset:
         """Every variable of `training_curves` at this model."""
@@ -176,7 +184,7 @@ class Curves:
         return ready, early, late
 
     def _repeats(self, model: Model) -> xr.Dataset:
-        ready = repeated_tokens(model, repeats=4, prompts=self.n, seed=self.seed, bos=default_bos(model))
+        ready = repeated_tokens(model, repeats=4, prompts=self.few, seed=self.seed, bos=default_bos(model))
         seen = observe(model, ready, [prefix_matching], progress=False).isel(scorer=0)
         losses = repeat_loss(model, ready)
         return _by_prompt(
@@ -190,7 +198,7 @@ class Curves:
         )
 
     def _positional(self, model: Model) -> xr.Dataset:
-        ready = random_tokens(model, prompts=self.n, seed=self.seed, bos=default_bos(model))
+        ready = random_tokens(model, prompts=self.few, seed=self.seed, bos=default_bos(model))
         seen = previous_token(model, ready, progress=False)
         return _by_prompt({"previous_token": (HEADS, seen["score"].transpose(*HEADS).values)}, seen).assign(
             previous_token_chance=float(seen["chance"].mean())
@@ -198,7 +206,7 @@ class Curves:
 
     def _copying(self, model: Model) -> xr.Dataset:
         length = min(25, sizes(model).n_ctx)
-        ready = random_tokens(model, length=length, prompts=self.n, seed=self.seed, bos=False)
+        ready = random_tokens(model, length=length, prompts=self.few, seed=self.seed, bos=False)
         seen = copying(model, ready, progress=False)
         return _by_prompt({"copying": (HEADS, seen["score"].transpose(*HEADS).values)}, seen).assign(
             copying_chance=float(seen["chance"].mean())
