@@ -428,6 +428,7 @@ def test_a_sweep_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(fa
             assert process.stdout.readline() == "begins\n"
             more = kept[-1] + random.integers(0, 9)
             while len(list(results("[!.]*.nc"))) < more:
+                assert process.poll() is None, "it ended before it was killed"
                 time.sleep(0.002)
             time.sleep(random.uniform(0, 0.1))
             process.kill()
