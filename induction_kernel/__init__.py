@@ -107,6 +107,12 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
     from .training.checkpoints import over_checkpoints as over_checkpoints
+    from .training.components import before_and_after as before_and_after
+    from .training.components import loss_components as loss_components
+    from .training.components import loss_slope as loss_slope
+    from .training.coupling import turn_together as turn_together
+    from .training.curves import training_curves as training_curves
+    from .training.phases import phase_window as phase_window
 
 if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` would make every typo a valid name
     from importlib import import_module as _import_module
@@ -189,6 +195,10 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
+        "training.curves": ("training_curves",),
+        "training.phases": ("phase_window",),
+        "training.coupling": ("turn_together",),
+        "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
     }
