@@ -22,7 +22,7 @@ import pytest
 import torch
 import xarray as xr
 from folders import ARCHITECTURE, random_weights, write_tokenizer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
@@ -31,20 +31,21 @@ from induction_kernel.training.storing import fingerprint
 STEPS = (0, 10, 20, 40)
 
 
-def write_run(folder, seeds=None, **changes):
-    """A run's folder with random weights; `changes`: step -> its weights, None where they are missing."""
-    folder.mkdir()
-    write_tokenizer(folder)
-    weights = {step: random_weights(seed) for seed, step in enumerate(STEPS)} | (seeds or {})
-    log = [{"step": step, "tokens": 384 * step} for step in weights]
-    recipe = {"format": 1, "architecture": ARCHITECTURE, "seed": 0, "recipe": changes, "checkpoints": log}
-    (folder / "recipe.json").write_text(json.dumps(recipe))
-    kept = {step: one for step, one in weights.items() if one is not None}
-    save_file(
-        {f"{step:06d}/{key}": value for step, one in kept.items() for key, value in one.items()},
-        folder / "checkpoints.safetensors",
+def write_run(folder, changes=None, *, architecture=ARCHITECTURE, **recipe):
+    """A run's folder with random weights; `changes`: step -> its weights, or bytes, or None where there are none."""
+    layers = architecture["n_layers"]
+    weights = {step: random_weights(seed, n_layers=layers) for seed, step in enumerate(STEPS)} | (
+        changes or {}
     )
-    save_file(random_weights(9), folder / "model.safetensors")
+    (folder / "checkpoints").mkdir(parents=True)
+    write_tokenizer(folder)
+    for step, one in weights.items():
+        if one is not None:
+            data = one if isinstance(one, bytes) else save(one)
+            (folder / "checkpoints" / f"{step:06d}.safetensors").write_bytes(data)
+    log = [{"step": step, "tokens": 384 * step} for step in weights]
+    said = {"format": 1, "architecture": architecture, "seed": 0, "recipe": recipe, "checkpoints": log}
+    (folder / "recipe.json").write_text(json.dumps(said))
     return folder
 
 
@@ -119,16 +120,9 @@ def test_some_checkpoints_in_any_order(run, swept):
 
 
 def test_several_sources_are_a_dimension_and_what_one_lacks_is_nan(run, swept, tmp_path):
-    one_layer = {step: random_weights(7, n_layers=1) for step in (0, 10)}
-    short = write_run(tmp_path / "short")
+    short = write_run(tmp_path / "short", architecture={**ARCHITECTURE, "n_layers": 1})
     recipe = json.loads((short / "recipe.json").read_text())
-    recipe["architecture"] = {**ARCHITECTURE, "n_layers": 1}
-    recipe["checkpoints"] = recipe["checkpoints"][:2]
-    save_file(
-        {f"{step:06d}/{key}": value for step, one in one_layer.items() for key, value in one.items()},
-        short / "checkpoints.safetensors",
-    )
-    (short / "recipe.json").write_text(json.dumps(recipe))
+    (short / "recipe.json").write_text(json.dumps(recipe | {"checkpoints": recipe["checkpoints"][:2]}))
     found = ik.over_checkpoints({"two layers": run, "one layer": short}, MEASURES)
     assert list(found["prefix"].dims) == ["model", "checkpoint", "prompt", "layer", "head"]
     assert found["tokens"].dims == ("checkpoint",)
@@ -294,7 +288,8 @@ def not_finite():
 
 
 BAD = {
-    "damaged": (not_finite, "NaN or infinite|not finite"),
+    "damaged": (lambda: save(random_weights(1))[:-40], "damaged or was not written to its end"),
+    "not finite": (not_finite, "NaN or infinite|not finite"),
     "missing": (lambda: None, "no checkpoint of step 20"),
     "of another architecture": (lambda: random_weights(1, d_model=8), "must have shape"),
 }
@@ -331,13 +326,7 @@ def test_a_sweep_of_bad_checkpoints_alone_is_an_error_all_the_same(tmp_path):
 
 def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch):
     """As on the hub, where nothing says what the others are: here `load` gives a smaller model at one step."""
-    small = write_run(tmp_path / "small")
-    recipe = json.loads((small / "recipe.json").read_text())
-    (small / "recipe.json").write_text(json.dumps(recipe | {"architecture": {**ARCHITECTURE, "n_layers": 1}}))
-    save_file(
-        {f"000010/{key}": value for key, value in random_weights(0, n_layers=1).items()},
-        small / "checkpoints.safetensors",
-    )
+    small = write_run(tmp_path / "small", architecture={**ARCHITECTURE, "n_layers": 1})
 
     def load(where, *, checkpoint):
         return ik.load(small if checkpoint == 10 else where, checkpoint=checkpoint)
