@@ -22,7 +22,7 @@ import pytest
 import torch
 import xarray as xr
 from folders import ARCHITECTURE, random_weights, write_tokenizer
-from safetensors.torch import save_file
+from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
@@ -31,20 +31,21 @@ from induction_kernel.training.storing import fingerprint
 STEPS = (0, 10, 20, 40)
 
 
-def write_run(folder, seeds=None, **changes):
-    """A run's folder with random weights; `changes`: step -> its weights, None where they are missing."""
-    folder.mkdir()
-    write_tokenizer(folder)
-    weights = {step: random_weights(seed) for seed, step in enumerate(STEPS)} | (seeds or {})
-    log = [{"step": step, "tokens": 384 * step} for step in weights]
-    recipe = {"format": 1, "architecture": ARCHITECTURE, "seed": 0, "recipe": changes, "checkpoints": log}
-    (folder / "recipe.json").write_text(json.dumps(recipe))
-    kept = {step: one for step, one in weights.items() if one is not None}
-    save_file(
-        {f"{step:06d}/{key}": value for step, one in kept.items() for key, value in one.items()},
-        folder / "checkpoints.safetensors",
+def write_run(folder, changes=None, *, architecture=ARCHITECTURE, **recipe):
+    """A run's folder with random weights; `changes`: step -> its weights, or bytes, or None where there are none."""
+    layers = architecture["n_layers"]
+    weights = {step: random_weights(seed, n_layers=layers) for seed, step in enumerate(STEPS)} | (
+        changes or {}
     )
-    save_file(random_weights(9), folder / "model.safetensors")
+    (folder / "checkpoints").mkdir(parents=True)
+    write_tokenizer(folder)
+    for step, one in weights.items():
+        if one is not None:
+            data = one if isinstance(one, bytes) else save(one)
+            (folder / "checkpoints" / f"{step:06d}.safetensors").write_bytes(data)
+    log = [{"step": step, "tokens": 384 * step} for step in weights]
+    said = {"format": 1, "architecture": architecture, "seed": 0, "recipe": recipe, "checkpoints": log}
+    (folder / "recipe.json").write_text(json.dumps(said))
     return folder
 
 
@@ -119,16 +120,9 @@ def test_some_checkpoints_in_any_order(run, swept):
 
 
 def test_several_sources_are_a_dimension_and_what_one_lacks_is_nan(run, swept, tmp_path):
-    one_layer = {step: random_weights(7, n_layers=1) for step in (0, 10)}
-    short = write_run(tmp_path / "short")
+    short = write_run(tmp_path / "short", architecture={**ARCHITECTURE, "n_layers": 1})
     recipe = json.loads((short / "recipe.json").read_text())
-    recipe["architecture"] = {**ARCHITECTURE, "n_layers": 1}
-    recipe["checkpoints"] = recipe["checkpoints"][:2]
-    save_file(
-        {f"{step:06d}/{key}": value for step, one in one_layer.items() for key, value in one.items()},
-        short / "checkpoints.safetensors",
-    )
-    (short / "recipe.json").write_text(json.dumps(recipe))
+    (short / "recipe.json").write_text(json.dumps(recipe | {"checkpoints": recipe["checkpoints"][:2]}))
     found = ik.over_checkpoints({"two layers": run, "one layer": short}, MEASURES)
     assert list(found["prefix"].dims) == ["model", "checkpoint", "prompt", "layer", "head"]
     assert found["tokens"].dims == ("checkpoint",)
@@ -211,7 +205,9 @@ def test_it_goes_on_where_an_exception_stopped_it(run, tmp_path, swept):
     counted = Counted(3)
     with pytest.raises(ZeroDivisionError, match="in the measure") as caught:
         ik.over_checkpoints(run, counting(counted), path=tmp_path / "s")
-    assert caught.value.__notes__ == ["This was measure 'repeat' of run at 20."]
+    notes = caught.value.__notes__
+    assert notes[0] == "This was measure 'repeat' of run at 20."
+    assert notes[1].startswith("The sweep stopped after 2 of 4 checkpoints; what was done is kept in")
     found = ik.over_checkpoints(run, counting(counted), path=tmp_path / "s")
     assert counted.steps == [0, 10, 20, 20, 40]
     xr.testing.assert_equal(found["repeat"], swept["repeat"].isel(prompt=slice(4)))
@@ -292,7 +288,8 @@ def not_finite():
 
 
 BAD = {
-    "damaged": (not_finite, "NaN or infinite|not finite"),
+    "damaged": (lambda: save(random_weights(1))[:-40], "damaged or was not written to its end"),
+    "not finite": (not_finite, "NaN or infinite|not finite"),
     "missing": (lambda: None, "no checkpoint of step 20"),
     "of another architecture": (lambda: random_weights(1, d_model=8), "must have shape"),
 }
@@ -329,13 +326,7 @@ def test_a_sweep_of_bad_checkpoints_alone_is_an_error_all_the_same(tmp_path):
 
 def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch):
     """As on the hub, where nothing says what the others are: here `load` gives a smaller model at one step."""
-    small = write_run(tmp_path / "small")
-    recipe = json.loads((small / "recipe.json").read_text())
-    (small / "recipe.json").write_text(json.dumps(recipe | {"architecture": {**ARCHITECTURE, "n_layers": 1}}))
-    save_file(
-        {f"000010/{key}": value for key, value in random_weights(0, n_layers=1).items()},
-        small / "checkpoints.safetensors",
-    )
+    small = write_run(tmp_path / "small", architecture={**ARCHITECTURE, "n_layers": 1})
 
     def load(where, *, checkpoint):
         return ik.load(small if checkpoint == 10 else where, checkpoint=checkpoint)
@@ -383,13 +374,11 @@ def test_tasks_can_be_sent_to_other_processes(run, swept):
 
 
 def test_a_pool_that_dies_says_what_is_kept(run, tmp_path, swept):
-    with pytest.raises(
-        RuntimeError, match=r"died .* of 4 checkpoints; all others are kept in .*new executor"
-    ):
+    with pytest.raises(RuntimeError, match=r"died .* of 4 checkpoints; what was done is kept in .*to go on"):
         ik.over_checkpoints(run, MEASURES, executor=Sent(2), path=tmp_path / "s")
     assert len(list((tmp_path / "s").glob("*.nc"))) == 2
     assert_identical(ik.over_checkpoints(run, MEASURES, path=tmp_path / "s"), swept)
-    with pytest.raises(RuntimeError, match="none of the results are kept: give path"):
+    with pytest.raises(RuntimeError, match=r"nothing is kept without path: .* and a path"):
         ik.over_checkpoints(run, MEASURES, executor=Sent(2))
 
 
@@ -420,18 +409,22 @@ def deadly(model, marker):
 @pytest.mark.slow
 def test_a_sweep_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(families, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(ik.__file__).parent.parent)}
-    wait, kept = np.random.default_rng(), []
+    random, results, kept = np.random.default_rng(), (tmp_path / "swept").glob, [0]
     for _ in range(10):
         command = [sys.executable, __file__, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begins\n"
-            time.sleep(wait.uniform(0, 0.6))
+            more = kept[-1] + random.integers(0, 9)
+            while len(list(results("[!.]*.nc"))) < more:
+                assert process.poll() is None, "it ended before it was killed"
+                time.sleep(0.002)
+            time.sleep(random.uniform(0, 0.1))
             process.kill()
-        kept.append(len(list((tmp_path / "swept").glob("[!.]*.nc"))))
+        kept.append(len(list(results("[!.]*.nc"))))
     assert kept == sorted(kept)
     assert 0 < kept[-1] < 96, f"the kills came too early or too late to show anything: {kept}"
-    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "swept").glob("[!.]*.nc")}
+    before = {file: file.stat().st_mtime_ns for file in results("[!.]*.nc")}
     found = ik.over_checkpoints(families, {"repeat": light}, path=tmp_path / "swept")
     assert {file: file.stat().st_mtime_ns for file in before} == before, "something was computed twice"
     assert_identical(found, ik.over_checkpoints(families, {"repeat": light}))
@@ -443,7 +436,7 @@ def test_a_pool_of_processes_gives_the_same_and_goes_on_after_one_has_died(famil
     measures = {"repeat": functools.partial(deadly, marker=tmp_path / "died")}
     with (
         ProcessPoolExecutor(2, mp_context=spawned) as pool,
-        pytest.raises(RuntimeError, match=r"died .* all others are kept"),
+        pytest.raises(RuntimeError, match=r"died .* what was done is kept"),
     ):
         ik.over_checkpoints(families, measures, path=tmp_path / "s", executor=pool)
     assert list((tmp_path / "s").glob("*.nc"))
@@ -475,6 +468,7 @@ if __name__ == "__main__":
     from test_checkpoints import light  # by the name it has in the tests, which is in its fingerprint
 
     root = Path(sys.argv[1])
+    light(ik.load("tiny"))  # whatever takes long at its first use
     sys.stdout.write("begins\n")
     sys.stdout.flush()
     runs = {name: root / name for name in ("one", "two", "three", "four")}

@@ -11,13 +11,15 @@ import shutil
 import socket
 
 import httpx
+import numpy as np
 import pytest
 import torch
 from folders import ARCHITECTURE, TOKENS, logits, random_weights, write_hugging_face, write_tokenizer
 from huggingface_hub import errors
 
-from induction_kernel.loading import build, hub, load
+from induction_kernel.loading import build, hub, load, training_history
 from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.training.checkpoints import over_checkpoints
 
 HOOKED = has_hooked_transformer()
 EARLY = "NeelNanda/Attn_Only_2L512W_C4_Code"
@@ -98,6 +100,32 @@ def test_a_checkpoint_of_a_pythia_that_is_not_listed(pythia):
         torch.testing.assert_close(logits(model), pythia["step1000"](TOKENS).logits, atol=2e-4, rtol=1e-4)
 
 
+def norm(model):
+    return float(model.W_E.detach().norm())
+
+
+def test_a_sweep_over_a_pythia_names_the_checkpoint_it_cannot_get(pythia, tmp_path):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 checkpoints are left out: EleutherAI/pythia-70m at 2000: .*hub"
+    ):
+        found = over_checkpoints(
+            "PYTHIA-70m", {"norm": norm}, checkpoints=[1000, 2000], path=tmp_path / "s", skip_failed=True, bridge=True
+        )  # fmt: skip
+    assert found["checkpoint"].values.tolist() == [1000]
+    assert found["tokens"].values.tolist() == [1000 * 2**21]
+    wanted = pythia["step1000"].get_input_embeddings().weight.detach().norm()
+    torch.testing.assert_close(float(found["norm"][0]), float(wanted))
+
+
+@pytest.mark.parametrize(
+    "name", ["pythia-70m", "EleutherAI/pythia-70m-elsewhere", "stanford-crfm/alias-gpt2-small-x21"]
+)
+def test_checkpoints_on_the_hub_say_how_many_tokens_were_seen(name, no_network):
+    tokens = training_history(name).tokens
+    step = max(tokens)
+    assert {143000: 143000 * 2**21, 400000: 400000 * 2**19}[step] == tokens[step]
+
+
 @pytest.fixture
 def early_model(tmp_path, hub_cache, monkeypatch):
     """One of TransformerLens' own early models, as its repository holds it: settings, weights, checkpoints."""
@@ -143,6 +171,25 @@ def test_an_early_model_and_its_checkpoints(early_model, chosen, seed):
     assert not any(module.training for module in model.modules())
     half = load("attn-only-2l", device="cpu", dtype="bfloat16", **early_model)
     assert {value.dtype for value in half.parameters()} == {torch.bfloat16}
+
+
+@own_loader
+def test_a_sweep_over_an_early_models_own_checkpoints(early_model, monkeypatch):
+    processing = (
+        ("fold_ln", "center_writing_weights", "center_unembed", "fold_value_biases") if HOOKED else ()
+    )
+    plain = early_model | dict.fromkeys(processing, False)
+    found = over_checkpoints("attn-only-2l", {"norm": norm}, device="cpu", **plain)
+    assert found["checkpoint"].values.tolist() == [500, 1000]
+    wanted = [float(random_weights(seed)["embed.W_E"].norm()) for seed in (1, 2)]
+    np.testing.assert_allclose(found["norm"], wanted, rtol=1e-6)
+    assert np.isnan(found["tokens"]).all(), "nobody says how many tokens a step of theirs has"
+    files = [f"checkpoints/model_{label * 2**22}.pth" for label in (500, 1000)]  # large labels are tokens
+    monkeypatch.setattr("huggingface_hub.HfApi.list_repo_files", lambda self, name, **options: files)
+    assert training_history("attn-only-2l").tokens == {
+        500 * 2**22: 500.0 * 2**22,
+        1000 * 2**22: 1000.0 * 2**22,
+    }
 
 
 @own_loader

@@ -136,7 +136,9 @@ class _Task:
 
 
 def _compute(task: _Task) -> xr.Dataset | str | None:
-    """The result, None where it was stored in the task's file, or why the checkpoint cannot be used."""
+    """The result, None where it is stored in the task's file, or why the checkpoint cannot be used."""
+    if task.file is not None and read_result(task.file, task.mark) is not None:
+        return None  # by an earlier try, whose worker died after it
     try:
         with _LOADING:
             model = load(task.where, checkpoint=task.step, **task.options)
@@ -169,28 +171,34 @@ def _check_finite(model: Model) -> None:
 
 
 def _outcomes(tasks: Sequence[_Task], executor: Executor | None) -> Iterator[tuple[_Task, Any]]:
-    """Every task with what `_compute` returned, as they come."""
-    if executor is None:
-        for task in tasks:
-            yield task, _compute(task)
-        return
-    futures = {executor.submit(_compute, task): task for task in tasks}
+    """Every task with what `_compute` returned, as they come.
+
+    Raises:
+        RuntimeError: a pool whose worker died; else what a measure or the executor raised, with what is kept.
+    """
+    futures = {} if executor is None else {executor.submit(_compute, task): task for task in tasks}
     done = 0
     try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        if executor is None:
+            coming = ((task, _compute(task)) for task in tasks)
+        else:
+            coming = ((futures[future], future.result()) for future in as_completed(futures))
+        for outcome in coming:
+            yield outcome
             done += 1
-    except BrokenExecutor as error:
-        file = tasks[0].file
+    except Exception as error:
+        folder = None if tasks[0].file is None else tasks[0].file.parent
         kept = (
-            "none of the results are kept: give path"
-            if file is None
-            else f"all others are kept in {file.parent}"
+            "nothing is kept without path" if folder is None else f"what was done is kept in {str(folder)!r}"
         )
-        raise RuntimeError(
-            f"a worker process died (killed, or out of memory) after {done} of {len(tasks)} checkpoints; {kept}, and "
-            "call again with a new executor to go on"
-        ) from error
+        said = f"after {done} of {len(tasks)} checkpoints; {kept}"
+        if isinstance(error, BrokenExecutor):
+            remedy = "call again with a new executor" + (" and a path" if folder is None else " to go on")
+            raise RuntimeError(
+                f"a worker process died (killed, or out of memory) {said}: {remedy}"
+            ) from error
+        error.add_note(f"The sweep stopped {said}.")
+        raise
     finally:
         for future in futures:
             future.cancel()
