@@ -77,12 +77,16 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .metrics import probability as probability
     from .metrics import repeat_loss as repeat_loss
     from .page import write_report as write_report
+    from .plots.components import component_plot as component_plot
+    from .plots.components import slope_plot as slope_plot
     from .plots.curves import curve_plot as curve_plot
     from .plots.curves import exact_plot as exact_plot
     from .plots.demonstrations import demonstration_map as demonstration_map
+    from .plots.dynamics import phase_plot as phase_plot
     from .plots.effects import effect_map as effect_map
     from .plots.figures import head_map as head_map
     from .plots.figures import loss_plot as loss_plot
+    from .plots.judgements import evidence_plot as evidence_plot
     from .plots.lines import line_plot as line_plot
     from .plots.tables import interval_plot as interval_plot
     from .plots.views import attention_view as attention_view
@@ -184,6 +188,9 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.curves": ("curve_plot", "exact_plot"),
         "plots.lines": ("line_plot",),
         "plots.tables": ("interval_plot",),
+        "plots.dynamics": ("phase_plot",),
+        "plots.components": ("component_plot", "slope_plot"),
+        "plots.judgements": ("evidence_plot",),
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from folders import write_hugging_face
+from made_curves import curves, window
 from test_laws import labelled as with_demonstrations
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
@@ -679,6 +680,17 @@ ROWS = [
     ("interval_plot", "not a Dataset", lambda tmp: ik.interval_plot([0.5], "accuracy"), TypeError, "got list"),
     ("interval_plot", "nothing to show", lambda tmp: ik.interval_plot(scores(), []), ValueError, "at least one variable"),
     ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'row'"),
+    ("phase_plot", "not a Dataset", lambda tmp: ik.phase_plot([0.5]), TypeError, "training_curves, got list"),
+    ("phase_plot", "no curves", lambda tmp: ik.phase_plot(scores()), ValueError, "Dataset of training_curves"),
+    ("phase_plot", "curves as the window", lambda tmp: ik.phase_plot(curves(1400), curves(1400)), ValueError, "holds 'exists'"),
+    ("phase_plot", "windows of other runs", lambda tmp: ik.phase_plot(curves(1400), window([1000], [1500])), ValueError, "window of the same curves"),
+    ("component_plot", "curves", lambda tmp: ik.component_plot(curves(1400)), ValueError, "holds 'component'"),
+    ("component_plot", "one component", lambda tmp: ik.component_plot(xr.Dataset({"component": (("checkpoint", "pc"), [[1.0]])})), ValueError, "two components"),
+    ("slope_plot", "curves", lambda tmp: ik.slope_plot(curves(1400)), ValueError, "holds 'slope'"),
+    ("slope_plot", "several runs", lambda tmp: ik.slope_plot(xr.Dataset({"slope": (("seed", "checkpoint", "position"), np.ones((2, 2, 2)))})), ValueError, ".sel(seed=...)"),
+    ("evidence_plot", "not a Dataset", lambda tmp: ik.evidence_plot([0.5]), TypeError, "got float"),
+    ("evidence_plot", "nothing", lambda tmp: ik.evidence_plot([]), ValueError, "at least one argument"),
+    ("evidence_plot", "curves", lambda tmp: ik.evidence_plot(curves(1400)), ValueError, "its checks and its verdict"),
     ("demonstration_attention", "no demonstrations", lambda tmp: ik.demonstration_attention(model(), repeats()), ValueError, "few_shot"),
     ("demonstration_attention", "one point", lambda tmp: ik.demonstration_attention(worded(), shots(), points=1), ValueError, "at least 2 points"),
     ("demonstration_attention", "absent layer", lambda tmp: ik.demonstration_attention(worded(), shots(), layers=[9]), ValueError, "layers from 0 to 1"),
