@@ -1,0 +1,52 @@
+"""How sure is a number over the runs of a family? Its interval over seeds, or over examples where there is one run.
+
+Means over seeds have Student's t interval (few seeds, differences of logarithms), shares of seeds Wilson's. One run
+has the interval that its examples give. It computes no curve and no window.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from ..kernel.evaluating import wilson
+from .verdicts import Check
+
+__all__ = ["mean_check", "runs_of", "window_check"]
+
+ONE_RUN = 0.975  # share of resamplings in which one run has a window, to say with 95% that it has one
+
+
+def runs_of(found: xr.Dataset) -> xr.Dataset:
+    """What was found in one run or several, over `seed` in either case."""
+    return found if "seed" in found.dims else found.expand_dims(seed=[0])
+
+
+def mean_check(
+    name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray, threshold: float, *, above: bool = True
+) -> Check:
+    """The mean over runs with its t interval, or the value of one run with its own.
+
+    Runs whose value is NaN (no window) are left out; where none is left the check is NaN and does not pass.
+    """
+    known = np.isfinite(value)
+    if len(value) == 1 or not known.any():
+        one = (float(value[0]), float(low[0]), float(high[0])) if len(value) == 1 else (np.nan,) * 3
+        return Check(name, *one, threshold, above)
+    middle, n = float(value[known].mean()), int(known.sum())
+    half = np.nan if n < 2 else float(stats.t.ppf(0.975, n - 1) * value[known].std(ddof=1) / np.sqrt(n))
+    return Check(f"{name}, mean over seeds", middle, middle - half, middle + half, threshold, above)
+
+
+def window_check(window: xr.Dataset, *, has: bool = True, of: str = "") -> Check:
+    """Whether the runs have a window (or have none): over half of the seeds, or nearly all resamplings of one run."""
+    exists = np.atleast_1d(window["exists"].values)
+    if len(exists) == 1:
+        share = float(np.atleast_1d(window["exists_share"].values)[0])
+        name = f"{of}share of resamplings with a window"
+        return Check(name, share, share, share, ONE_RUN if has else 1 - ONE_RUN, has)
+    share = float(exists.mean())
+    return Check(
+        f"{of}share of seeds with a window", share, *wilson(int(exists.sum()), len(exists)), 0.5, has
+    )
