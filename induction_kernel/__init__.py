@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.across import continuity as continuity
+    from .evidence.cooccurring import co_occurrence as co_occurrence
+    from .evidence.smearing import co_perturbation as co_perturbation
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
@@ -185,6 +188,9 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "evidence.cooccurring": ("co_occurrence",),
+        "evidence.smearing": ("co_perturbation",),
+        "evidence.across": ("continuity",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

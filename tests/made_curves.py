@@ -45,13 +45,13 @@ def curves(turns, *, width=0.12, late=None, seeds=None, layers=LAYERS, prompts=P
         return noisy(means, 0.01)
 
     early = np.exp(-STEPS / 150)  # what any model learns at once
-    position = np.arange(1, POSITIONS + 1)
-    along = 2.5 - 0.15 * np.log(position) * risen("icl_score")[:, None] + 3 * early[:, None]
+    position = np.arange(POSITIONS)
+    along = 2.5 - 0.15 * np.log(position + 1) * risen("icl_score")[:, None] + 3 * early[:, None]
     over, over_heads = ("checkpoint", "prompt"), ("checkpoint", "prompt", "layer", "head")
     names = [[f"L{layer}H{head}" for head in range(HEADS)] for layer in range(layers)]
     return xr.Dataset(
         {
-            "icl_score": (over, noisy(-0.05 - 0.45 * risen("icl_score"), 0.1)),
+            "icl_score": (over, noisy(-0.01 - 0.45 * risen("icl_score"), 0.1)),
             "loss": (over, noisy(2.2 + 3 * early - 0.4 * risen("icl_score"), 0.2)),
             "sampled_loss": (over, noisy(2.2 + 3 * early - 0.4 * risen("icl_score"), 0.5)),
             "position_loss": (("checkpoint", "position"), along.astype(np.float32)),

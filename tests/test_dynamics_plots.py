@@ -153,12 +153,14 @@ def test_paths_of_several_runs_share_one_figure():
 
 
 def test_a_map_of_slopes_shows_every_checkpoint_and_position(one):
-    by = np.gradient(one["position_loss"].values, np.log(one["position"].values), axis=1)
+    by = np.gradient(one["position_loss"].values, np.log(one["position"].values + 1), axis=1)
     slope = one[["position_loss"]].rename(position_loss="slope").copy(data={"slope": by})
     figure = ik.slope_plot(slope, window(1100, 1800))
     (heat,) = figure.data
     np.testing.assert_array_equal(heat.z, by.T)
     assert len(heat.x) == len(STEPS) + 1
+    assert len(heat.y) == len(by.T) + 1
+    assert heat.y[0] < 1 < heat.y[1]  # token indices count from 1
     assert heat.zmax == -heat.zmin > 0
     np.testing.assert_allclose([line.x0 / TOKENS for line in figure.layout.shapes], [1100, 1800])
 

@@ -89,7 +89,7 @@ def _pairs(labels: list[str]) -> dict[str, str]:
 def _layers(curves: xr.Dataset) -> int:
     """How many layers have a finite score."""
     over = [dim for dim in curves["prefix_matching"].dims if dim != "layer"]
-    return int(np.isfinite(curves["prefix_matching"]).any(over).sum())
+    return int(curves["prefix_matching"].notnull().any(over).sum())
 
 
 def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset) -> list[Check]:
@@ -99,12 +99,12 @@ def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset)
 
 def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset) -> list[Check]:
     """The checks of deeper models: earlier by the mean of the logarithms, and in most seeds."""
-    ends = [
+    ratio, low, high = (
         np.log(changed[f"start{a}"].values / control[f"start{b}"].values)
         for a, b in (("", ""), ("_low", "_high"), ("_high", "_low"))
-    ]
+    )
     name = f"{smeared}: ln of its window's start over that of {plain}"
-    checks = [mean_check(name, *ends, 0.0, above=False)]
+    checks = [mean_check(name, ratio, low, high, threshold=0.0, above=False)]
     n = control.sizes["seed"]
     if n > 1:
         first = int((_never(changed) < _never(control)).sum())
@@ -121,8 +121,8 @@ def _never(window: xr.Dataset) -> np.ndarray:
 
 def _details(control: xr.Dataset, changed: xr.Dataset) -> xr.Dataset:
     start = xr.concat([control["start"], changed["start"]], "keys").assign_coords(keys=["plain", "smeared"])
-    ratio = np.log(changed["start"] / control["start"])
-    found = xr.Dataset({"start": start, "log_ratio": ratio})
-    known = ratio.values[np.isfinite(ratio.values)]
-    p = float(stats.wilcoxon(known, alternative="less").pvalue) if len(known) > 1 else np.nan
-    return found.assign(p_value=p) if control.sizes["seed"] > 1 else found
+    ratio = np.log(changed["start"].values / control["start"].values)
+    found = xr.Dataset({"start": start, "log_ratio": ("seed", ratio)})
+    known = ratio[np.isfinite(ratio)]
+    p = np.asarray(stats.wilcoxon(known, alternative="less"))[1] if known.any() else np.nan
+    return found.assign(p_value=float(p)) if control.sizes["seed"] > 1 else found

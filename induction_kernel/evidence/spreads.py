@@ -24,19 +24,21 @@ def runs_of(found: xr.Dataset) -> xr.Dataset:
 
 
 def mean_check(
-    name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray, threshold: float, *, above: bool = True
+    name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray, *, threshold: float, above: bool = True
 ) -> Check:
     """The mean over runs with its t interval, or the value of one run with its own.
 
-    Runs whose value is NaN (no window) are left out; where none is left the check is NaN and does not pass.
+    Runs whose value is NaN (no window) are left out; fewer than two of several have no interval, and do not pass.
     """
-    known = np.isfinite(value)
-    if len(value) == 1 or not known.any():
-        one = (float(value[0]), float(low[0]), float(high[0])) if len(value) == 1 else (np.nan,) * 3
-        return Check(name, *one, threshold, above)
-    middle, n = float(value[known].mean()), int(known.sum())
-    half = np.nan if n < 2 else float(stats.t.ppf(0.975, n - 1) * value[known].std(ddof=1) / np.sqrt(n))
-    return Check(f"{name}, mean over seeds", middle, middle - half, middle + half, threshold, above)
+    if len(value) == 1:
+        return Check(name, float(value[0]), float(low[0]), float(high[0]), threshold, above)
+    name, known = f"{name}, mean over seeds", value[np.isfinite(value)]
+    n = len(known)
+    if n < 2:
+        return Check(name, float(known[0]) if n else np.nan, np.nan, np.nan, threshold, above)
+    middle = float(known.mean())
+    half = float(stats.t.ppf(0.975, n - 1) * known.std(ddof=1) / np.sqrt(n))
+    return Check(name, middle, middle - half, middle + half, threshold, above)
 
 
 def window_check(window: xr.Dataset, *, has: bool = True, of: str = "") -> Check:

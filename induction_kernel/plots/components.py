@@ -98,9 +98,9 @@ def _explained(components: xr.Dataset, index: int) -> str:
 def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None) -> go.Figure:
     """Draw how much each further token in the context helps, at each checkpoint.
 
-    The derivative of the loss by the natural logarithm of the token index: below zero (purple) where later tokens are
-    predicted better than those before them. Both axes are logarithmic. The colour scale is even on both sides of zero
-    and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
+    The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where later
+    tokens are predicted better than those before them. Both axes are logarithmic. The colour scale is even on both
+    sides of zero and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
 
     Args:
         slope: what `loss_slope` returns for one run: `slope[checkpoint, position]` in nats.
@@ -125,7 +125,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
     name, known = axis_of(slope)
     tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
     most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
-    heat = go.Heatmap(z=z, x=edges(places(tokens, known)), y=edges(slope["position"].values.astype(float)))
+    heat = go.Heatmap(z=z, x=edges(places(tokens, known)), y=edges(slope["position"].values + 1.0))
     heat.update(
         zmin=-most,
         zmax=most,
