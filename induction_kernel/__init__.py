@@ -113,6 +113,11 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
+    from .training.checkpoints import over_checkpoints as over_checkpoints
+    from .training.components import before_and_after as before_and_after
+    from .training.components import loss_components as loss_components
+    from .training.components import loss_slope as loss_slope
+    from .training.coupling import turn_together as turn_together
     from .training.curves import training_curves as training_curves
     from .training.phases import phase_window as phase_window
 
@@ -191,6 +196,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "evidence.cooccurring": ("co_occurrence",),
         "evidence.smearing": ("co_perturbation",),
         "evidence.across": ("continuity",),
+        "training.checkpoints": ("over_checkpoints",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
@@ -204,6 +210,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.votes": ("vote_view",),
         "training.curves": ("training_curves",),
         "training.phases": ("phase_window",),
+        "training.coupling": ("turn_together",),
+        "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
     }

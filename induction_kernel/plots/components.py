@@ -98,8 +98,8 @@ def _explained(components: xr.Dataset, index: int) -> str:
 def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None) -> go.Figure:
     """Draw how much each further token in the context helps, at each checkpoint.
 
-    The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where later
-    tokens are predicted better than those before them. Both axes are logarithmic. The colour scale is even on both
+    The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where
+    later tokens are predicted better than earlier ones. Both axes are logarithmic. The colour scale is even on both
     sides of zero and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
 
     Args:
