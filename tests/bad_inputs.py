@@ -10,12 +10,13 @@ import numpy as np
 import torch
 import xarray as xr
 from folders import write_hugging_face
-from made_curves import curves, window
+from made_curves import curves, family, window
 from test_laws import labelled as with_demonstrations
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel import loading
+from induction_kernel.evidence.verdicts import not_testable
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens, word_episodes
 
@@ -680,6 +681,18 @@ ROWS = [
     ("interval_plot", "not a Dataset", lambda tmp: ik.interval_plot([0.5], "accuracy"), TypeError, "got list"),
     ("interval_plot", "nothing to show", lambda tmp: ik.interval_plot(scores(), []), ValueError, "at least one variable"),
     ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'row'"),
+    ("co_occurrence", "not a Dataset", lambda tmp: ik.co_occurrence(0.5), TypeError, "training_curves, got float"),
+    ("co_occurrence", "scores", lambda tmp: ik.co_occurrence(scores()), ValueError, "without icl_score"),
+    ("co_occurrence", "several models", lambda tmp: ik.co_occurrence(family(one=1000, two=1400)), ValueError, "or ask continuity"),
+    ("co_occurrence", "windows of other runs", lambda tmp: ik.co_occurrence(curves([1000, 1400]), window=ik.phase_window(curves(1400))), ValueError, "leave window out"),
+    ("co_occurrence", "a window that is none", lambda tmp: ik.co_occurrence(curves(1400), window=(1000, 2000)), TypeError, "phase_window, got tuple"),
+    ("co_perturbation", "not a Dataset", lambda tmp: ik.co_perturbation([]), TypeError, "training_curves, got list"),
+    ("co_perturbation", "absent model", lambda tmp: ik.co_perturbation(family(one=1000, two=1400), pairs={"one": "onto"}), ValueError, "got ['onto']"),
+    ("co_perturbation", "windows of other runs", lambda tmp: ik.co_perturbation(family(one=1000, two=1400), pairs={"one": "two"}, window=ik.phase_window(curves(1400))), ValueError, "leave window out"),
+    ("continuity", "a list", lambda tmp: ik.continuity([ik.co_occurrence(curves(1400))]), TypeError, "got list"),
+    ("continuity", "a number for a model", lambda tmp: ik.continuity({"small": 0.5, "large": 0.7}), TypeError, "got float"),
+    ("continuity", "curves for a model", lambda tmp: ik.continuity({"small": curves(1400), "large": curves(1400)}), ValueError, "an argument"),
+    ("continuity", "one argument twice", lambda tmp: ik.continuity({"small": [not_testable("mechanism", "", "")] * 2}), ValueError, "each argument once"),
     ("phase_plot", "not a Dataset", lambda tmp: ik.phase_plot([0.5]), TypeError, "training_curves, got list"),
     ("phase_plot", "no curves", lambda tmp: ik.phase_plot(scores()), ValueError, "Dataset of training_curves"),
     ("phase_plot", "curves as the window", lambda tmp: ik.phase_plot(curves(1400), curves(1400)), ValueError, "holds 'exists'"),

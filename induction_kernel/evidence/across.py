@@ -11,6 +11,7 @@ chosen. What is a trend (stronger in larger models) is not asked. It measures no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -85,12 +86,12 @@ def _results(models: object) -> dict[str, dict[str, xr.Dataset]]:
             f"wanted a mapping of label -> results, or curves over `model`, got {type(models).__name__}"
         )
     return {
-        str(label): _named([parts] if isinstance(parts, xr.Dataset) else list(parts))
+        str(label): _named(list(parts) if isinstance(parts, list | tuple) else [parts])
         for label, parts in models.items()
     }
 
 
-def _named(parts: Sequence[xr.Dataset]) -> dict[str, xr.Dataset]:
+def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
     """The verdicts of one model by the name of the argument."""
     for part in parts:
         if not isinstance(part, xr.Dataset):

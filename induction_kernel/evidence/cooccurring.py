@@ -21,9 +21,8 @@ import xarray as xr
 
 from ..training.components import loss_components
 from ..training.coupling import turn_together
-from ..training.phases import phase_window
-from ..training.turning import FEWEST
-from .spreads import mean_check, runs_of, window_check
+from ..training.turning import FEWEST, check_curves
+from .spreads import mean_check, runs_of, window_check, windows_of
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["co_occurrence"]
@@ -51,22 +50,21 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
 
     Raises:
         TypeError: if `curves` is no Dataset.
-        ValueError: if it has several models, or lacks a curve.
+        ValueError: if it has several models, lacks a curve, or the windows are those of other runs.
 
     Source: Olsson et al. 2022, argument 1.
     """
-    if not isinstance(curves, xr.Dataset):
-        raise TypeError(f"wanted the xarray.Dataset of training_curves, got {type(curves).__name__}")
+    check_curves(curves, "icl_score", "prefix_matching", "repeat_loss", "sampled_loss")
     if "model" in curves.dims:
         raise ValueError(
             f"wanted the curves of one model, got {[str(each) for each in curves['model'].values]}: choose with "
             ".sel(model=...), or ask continuity for all of them"
         )
-    kept = int((curves["tokens"] > 0).sum()) if "tokens" in curves.coords else 0
+    kept = int((curves["tokens"] > 0).sum())
     if kept < FEWEST:
         reason = f"wanted at least {FEWEST} checkpoints of training after step 0, got {kept}"
         return not_testable("co_occurrence", CLAIM, reason)
-    found = runs_of(phase_window(curves) if window is None else window)
+    found = runs_of(windows_of(curves, window))
     width = np.log(found["end"].values / found["start"].values)
     share, low, high = (found[f"score_share{end}"].values for end in ("", "_low", "_high"))
     checks = [

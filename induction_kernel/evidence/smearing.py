@@ -19,8 +19,8 @@ import xarray as xr
 from scipy import stats
 
 from ..kernel.evaluating import wilson
-from ..training.phases import phase_window
-from .spreads import mean_check, runs_of, window_check
+from ..training.turning import check_curves
+from .spreads import mean_check, runs_of, window_check, windows_of
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["co_perturbation"]
@@ -52,12 +52,11 @@ def co_perturbation(
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
-        ValueError: if a label is not among the models.
+        ValueError: if a label is not among the models, the windows are those of other runs, or a curve is missing.
 
     Source: Olsson et al. 2022, argument 2.
     """
-    if not isinstance(curves, xr.Dataset):
-        raise TypeError(f"wanted the xarray.Dataset of training_curves, got {type(curves).__name__}")
+    check_curves(curves, "icl_score", "prefix_matching")
     known = [str(label) for label in curves["model"].values] if "model" in curves.dims else []
     pairs = _pairs(known) if pairs is None else dict(pairs)
     absent = sorted({*pairs, *pairs.values()} - set(known))
@@ -69,7 +68,7 @@ def co_perturbation(
         return not_testable(
             "co_perturbation", CLAIM, "no model with smeared keys beside one without among the curves"
         )
-    window = phase_window(curves) if window is None else window
+    window = windows_of(curves, window)
     checks, parts = [], []
     for plain, smeared in pairs.items():
         layers = _layers(curves.sel(model=plain))

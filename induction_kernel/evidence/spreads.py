@@ -1,7 +1,7 @@
 """How sure is a number over the runs of a family? Its interval over seeds, or over examples where there is one run.
 
 Means over seeds have Student's t interval (few seeds, differences of logarithms), shares of seeds Wilson's. One run
-has the interval that its examples give. It computes no curve and no window.
+has the interval that its examples give. It draws no curve.
 """
 
 from __future__ import annotations
@@ -11,11 +11,33 @@ import xarray as xr
 from scipy import stats
 
 from ..kernel.evaluating import wilson
+from ..training.phases import phase_window
 from .verdicts import Check
 
-__all__ = ["mean_check", "runs_of", "window_check"]
+__all__ = ["mean_check", "runs_of", "window_check", "windows_of"]
 
 ONE_RUN = 0.975  # share of resamplings in which one run has a window, to say with 95% that it has one
+
+
+def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
+    """The windows of these curves: those at hand, if they are theirs, else found anew.
+
+    Raises:
+        TypeError: no Datasets.
+        ValueError: the windows of other runs.
+    """
+    if window is None:
+        return phase_window(curves)
+    if not isinstance(window, xr.Dataset):
+        raise TypeError(f"wanted the xarray.Dataset of phase_window, got {type(window).__name__}")
+    wanted = {dim: curves[dim].values.tolist() for dim in ("model", "seed") if dim in curves.dims}
+    got = {dim: window[dim].values.tolist() for dim in ("model", "seed") if dim in window.dims}
+    if "exists_share" not in window or got != wanted:
+        raise ValueError(
+            f"wanted the phase_window of these curves, over {wanted or 'one run'}, got {list(window.data_vars)} over "
+            f"{got or 'one run'}: leave window out to have it found"
+        )
+    return window
 
 
 def runs_of(found: xr.Dataset) -> xr.Dataset:

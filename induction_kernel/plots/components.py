@@ -23,7 +23,8 @@ def component_plot(
     """Draw the path of training through the first two principal components of the per-token losses.
 
     A point for each checkpoint, darker as training goes on, the first and the last with their tokens; those inside
-    the window have a black rim. A turn of the path there is what Olsson et al. 2022 show.
+    the window have a black rim. A turn of the path there is what Olsson et al. 2022 show. Where the first steps of
+    training dwarf all others, give `loss_components` curves without them: `curves.sel(checkpoint=slice(400, None))`.
 
     Args:
         components: what `loss_components` returns: `component[checkpoint, pc]`, maybe over `model` and `seed`, and
@@ -101,6 +102,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
     The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where
     later tokens are predicted better than earlier ones. Both axes are logarithmic. The colour scale is even on both
     sides of zero and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
+    First tokens of a context may set the scale alone: choose others by `.sel(position=slice(9, None))`.
 
     Args:
         slope: what `loss_slope` returns for one run: `slope[checkpoint, position]` in nats.

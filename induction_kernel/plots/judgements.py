@@ -130,7 +130,7 @@ def _row(figure: go.Figure, check: xr.Dataset, axis: int, top: int, height: int)
     figure.add_shape({**place, **line})
     lines = wrap(name, 56)
     _write(figure, "<br>".join(map(escape, lines)), 28, top + 11, height, size=13)
-    said = f"{number(value)} ({number(low)} to {number(high)})" if np.isfinite(low) else number(value)
+    said = number(value) + (f" ({number(low)} to {number(high)})" if low < high else "")
     wanted = f"wanted {'above' if above else 'below'} {number(threshold)}"
     mark = f"<b><span style='color: {colour}'>{'passes' if passed else 'does not pass'}</span></b>"
     _write(figure, f"{said}<br>{wanted}: {mark}", AXIS[1] + 24, top + 11, height, size=12)
