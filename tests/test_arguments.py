@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import xarray as xr
-from made_curves import curves, family
+from made_curves import TOKENS, curves, family
 
 import induction_kernel as ik
 from induction_kernel.evidence.spreads import mean_check, window_check
@@ -76,13 +76,13 @@ def test_curves_that_turn_together_co_occur(turns, tmp_path):
 
 
 def test_curves_that_never_turn_do_not():
-    found = ik.co_occurrence(curves([None] * 3))
+    found = ik.co_occurrence(curves([None] * 2))
     assert verdict(found) == FAILS
     assert "share of seeds with a window" in failing(found)
 
 
 def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
-    found = ik.co_occurrence(curves([1600] * 3, late={"repeat_loss": 0.65}))
+    found = ik.co_occurrence(curves([1600] * 2, late={"repeat_loss": 0.65}))
     assert verdict(found) == FAILS
     assert any(
         name.startswith("distance of the onsets of ICL score and repeat loss") for name in failing(found)
@@ -120,8 +120,13 @@ def smeared():
     return family(**{"one": [None] * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EARLIER})
 
 
-def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(smeared, tmp_path):
-    found = ik.co_perturbation(smeared)
+@pytest.fixture(scope="module")
+def perturbed(smeared):
+    return ik.co_perturbation(smeared)
+
+
+def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(perturbed, tmp_path):
+    found = perturbed
     assert verdict(found) == HOLDS, found.attrs["reason"]
     np.testing.assert_array_equal(found["layers"], [1, 2])
     ratio = found["log_ratio"].sel(pair="two smeared / two")
@@ -218,9 +223,9 @@ def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on
     assert failing(found) == ["generality: a share"]
 
 
-@pytest.mark.parametrize(("turns", "said"), [(FIVE, HOLDS), ([None] * 5, FAILS)])
+@pytest.mark.parametrize(("turns", "said"), [(1600, HOLDS), (None, FAILS)])
 def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said):
-    found = ik.continuity(family(two_small=FIVE, two_large=turns))
+    found = ik.continuity(family(two_small=1400, two_large=turns))
     assert verdict(found) == said, found.attrs["reason"]
     assert found["verdict_of"].sel(model="two-small").item() == HOLDS
 
@@ -234,7 +239,16 @@ def test_one_model_alone_is_no_test_of_continuity():
 # the figure of them all
 
 
-def test_verdicts_of_curves_can_be_drawn(smeared):
-    results = [ik.co_occurrence(curves([None, None])), ik.co_perturbation(smeared)]
+def test_verdicts_of_curves_can_be_drawn(perturbed):
+    results = [ik.co_occurrence(curves(None)), perturbed]
     figure = ik.evidence_plot(results)
     assert len(figure.data) == sum(found.sizes["check"] for found in results)
+
+
+@pytest.mark.slow  # 24 checkpoints
+def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
+    """Its curves turn together; that over three quarters of the score form in the window, as in the paper, is not sure."""
+    found = ik.co_occurrence(ik.training_curves("tiny", n=48, progress=False))
+    assert failing(found) == ["share of the final ICL score formed in the window"]
+    assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
+    assert 0.5 < float(found["score_share"][0]) < 0.75
