@@ -1,5 +1,7 @@
 """Do the arguments on curves say what is known of curves that were made up to hold, to fail, or to be no test?"""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -115,14 +117,30 @@ def test_a_model_without_checkpoints_is_not_testable():
 # co_perturbation
 
 
-@pytest.fixture(scope="module")
-def smeared():
-    return family(**{"one": [None] * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EARLIER})
+PLAIN = {"one": (None,) * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EARLIER}
+
+
+@cache
+def windows(layers, turns):
+    return ik.phase_window(curves(list(turns), layers=layers))
+
+
+def perturbing(**models):
+    """The verdict on a family, whose windows are found once for all tests."""
+    parts = [windows(1 if name.startswith("one") else 2, tuple(turns)) for name, turns in models.items()]
+    found = xr.concat(parts, "model", combine_attrs="override").assign_coords(model=list(models))
+    return ik.co_perturbation(family(**{name: list(turns) for name, turns in models.items()}), window=found)
 
 
 @pytest.fixture(scope="module")
-def perturbed(smeared):
-    return ik.co_perturbation(smeared)
+def perturbed():
+    return perturbing(**PLAIN)
+
+
+@pytest.fixture(scope="module")
+def single():
+    """One run of each model, without a dimension of seeds."""
+    return family(**{name: turns[1] for name, turns in PLAIN.items()})
 
 
 def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(perturbed, tmp_path):
@@ -148,28 +166,24 @@ def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(pertu
     ],
 )
 def test_each_claim_on_smeared_keys_can_fail(changes, wrong):
-    plain = {"one": [None] * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EARLIER}
     depth = wrong.split()[0].rstrip(":")
-    made = {name: turns for name, turns in (plain | changes).items() if name.startswith(depth)}
-    found = ik.co_perturbation(family(**made))
+    found = perturbing(**{name: turns for name, turns in (PLAIN | changes).items() if name.startswith(depth)})
     assert verdict(found) == FAILS
     assert any(name.startswith(wrong) for name in failing(found))
 
 
-def test_single_runs_are_compared_by_the_intervals_over_their_prompts(smeared):
-    one = smeared.isel(seed=1)
-    found = ik.co_perturbation(one)
+def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
+    found = ik.co_perturbation(single)
     assert verdict(found) == HOLDS, found.attrs["reason"]
     assert "p_value" not in found
-    unsure = ik.phase_window(one)
+    unsure = ik.phase_window(single)
     unsure["start_low"] = unsure["start"] / 1.3
-    assert failing(ik.co_perturbation(one, window=unsure)) == [
-        "two smeared: ln of its window's start over that of two"
-    ]
+    wrong = failing(ik.co_perturbation(single, window=unsure))
+    assert wrong == ["two smeared: ln of its window's start over that of two"]
 
 
-def test_pairs_may_be_named_and_without_any_there_is_no_test(smeared):
-    renamed = smeared.isel(model=[2, 3]).assign_coords(model=["a", "b"])
+def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
+    renamed = single.isel(model=[2, 3]).assign_coords(model=["a", "b"])
     assert verdict(ik.co_perturbation(renamed)) == NOT_TESTABLE
     assert verdict(ik.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
     assert verdict(ik.co_perturbation(curves(1400))) == NOT_TESTABLE
@@ -247,7 +261,7 @@ def test_verdicts_of_curves_can_be_drawn(perturbed):
 
 @pytest.mark.slow  # 24 checkpoints
 def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
-    """Its curves turn together; that over three quarters of the score form in the window, as in the paper, is not sure."""
+    """That over three quarters of the score form in the window, as in the paper, is not sure."""
     found = ik.co_occurrence(ik.training_curves("tiny", n=48, progress=False))
     assert failing(found) == ["share of the final ICL score formed in the window"]
     assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
