@@ -113,6 +113,16 @@ def test_several_runs_are_lines_of_one_colour_a_model(several):
     assert not named(figure, "95% interval")
 
 
+def test_runs_that_saw_other_tokens_at_a_step_stand_where_they_belong(several):
+    tokens = xr.DataArray(np.stack([SEEN, SEEN * 2.0]), dims=("model", "checkpoint"))
+    tokens[0, -1] = NONE  # a checkpoint that only the other model has
+    *_, double = panel(ik.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
+    np.testing.assert_array_equal(double.x[1:], SEEN[1:] * 2)
+    one, *_ = panel(ik.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
+    np.testing.assert_array_equal(one.x[1:-1], SEEN[1:-1])
+    assert np.isnan(one.x[-1])
+
+
 def test_curves_that_are_missing_are_left_out(one):
     figure = ik.phase_plot(one[["icl_score", "loss"]].assign(loss=one["loss"] * np.nan))
     assert [each.text for each in figure.layout.annotations] == [

@@ -213,4 +213,4 @@ def _bars(
 def _ends(window: xr.Dataset, first: str, last: str, known: np.ndarray) -> np.ndarray:
     """Where two numbers of tokens stand on the axis; NaN where the window has no interval."""
     ends = np.array([float(window[key]) if key in window else np.nan for key in (first, last)])
-    return np.where(np.isnan(ends), np.nan, places(ends, known))
+    return places(ends, known)

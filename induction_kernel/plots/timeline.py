@@ -75,14 +75,15 @@ def tokens_of(data: xr.Dataset) -> np.ndarray:
 
 
 def axis_of(data: xr.Dataset) -> tuple[str, np.ndarray]:
-    """(title of the axis, all places on it in order, without repetitions)."""
+    """(title of the axis, all places on it in order, without repetitions and those that nobody knows)."""
     title = "tokens seen" if "tokens" in data.coords else "training step"
-    return title, np.unique(tokens_of(data))
+    known = np.unique(tokens_of(data))
+    return title, known[np.isfinite(known)]
 
 
 def places(tokens: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Where these numbers of tokens stand on the axis: 0 left of the smallest of `known` that is not 0."""
-    return np.where(tokens > 0, tokens, zero(known))
+    return np.where(tokens == 0, zero(known), tokens)
 
 
 def zero(known: np.ndarray) -> float:
