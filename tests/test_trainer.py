@@ -17,7 +17,8 @@ import induction_kernel as ik
 from induction_kernel.loading import build, checkpoint_steps, read_recipe
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.training import language, trainer
-from induction_kernel.training.families import FAMILIES, train_families
+from induction_kernel.training.curves import training_curves
+from induction_kernel.training.families import FAMILIES, family_curves, train_families
 from induction_kernel.training.network import forward, heads_in_use, initial_weights
 from induction_kernel.training.recipe import Recipe, log_spaced
 from induction_kernel.training.texts import read_corpus
@@ -172,8 +173,40 @@ def test_the_families_differ_in_layers_and_smearing_alone():
         *((1, False), (1, True)),
         *((2, False), (2, True)),
     ]
-    with pytest.raises(ValueError, match="wanted families among 1-layer"):
-        train_families("somewhere", families=["3-layer"])
+
+
+@pytest.mark.slow
+def test_families_are_trained_measured_and_kept(tmp_path):
+    small = {
+        name: replace(recipe, heads=2, d_head=4, d_model=16, steps=6, batch_size=4, checkpoints=(0, 2))
+        for name, recipe in FAMILIES.items()
+        if name in ("1-layer smeared", "2-layer")
+    }
+    found = train_families(tmp_path, families=small, seeds=(0, 3), progress=False)
+    assert dict(found.sizes) | {"model": 2, "seed": 2, "checkpoint": 3, "layer": 2} == dict(found.sizes)
+    assert found["prefix_matching"].sel(model="1-layer smeared", layer=1).isnull().all()
+    alone = training_curves(tmp_path / "1-layer-smeared" / "seed3", progress=False)
+    one = found.sel(model="1-layer smeared", seed=3)
+    np.testing.assert_allclose(one["icl_score"], alone["icl_score"], atol=1e-4)
+    np.testing.assert_allclose(one["repeat_loss"], alone["repeat_loss"], atol=1e-4)
+    np.testing.assert_allclose(
+        one["prefix_matching"].sel(layer=0)[:, :16], alone["prefix_matching"].sel(layer=0)[:, :16], atol=1e-4
+    )
+    before = everything(tmp_path)
+    again = train_families(tmp_path, families=small, seeds=(0, 3), progress=False)
+    assert again.identical(found)
+    assert {k: v for k, v in everything(tmp_path).items() if k != "curves.nc"} == {
+        k: v for k, v in before.items() if k != "curves.nc"
+    }
+
+
+def test_families_that_cannot_be_compared_are_refused(tmp_path):
+    for wrong in ({}, {"a": SHORT, "b": replace(SHORT, steps=9)}):
+        with pytest.raises(ValueError, match="wanted families with the same checkpoints"):
+            train_families(tmp_path / "new", families=wrong)
+    with pytest.raises(ValueError, match="cannot read curves"):
+        family_curves(tmp_path / "nowhere.nc")
+    assert not (tmp_path / "new").exists()
 
 
 # Folders
