@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.across import continuity as continuity
+    from .evidence.cooccurring import co_occurrence as co_occurrence
+    from .evidence.smearing import co_perturbation as co_perturbation
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
@@ -77,12 +80,16 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .metrics import probability as probability
     from .metrics import repeat_loss as repeat_loss
     from .page import write_report as write_report
+    from .plots.components import component_plot as component_plot
+    from .plots.components import slope_plot as slope_plot
     from .plots.curves import curve_plot as curve_plot
     from .plots.curves import exact_plot as exact_plot
     from .plots.demonstrations import demonstration_map as demonstration_map
+    from .plots.dynamics import phase_plot as phase_plot
     from .plots.effects import effect_map as effect_map
     from .plots.figures import head_map as head_map
     from .plots.figures import loss_plot as loss_plot
+    from .plots.judgements import evidence_plot as evidence_plot
     from .plots.lines import line_plot as line_plot
     from .plots.tables import interval_plot as interval_plot
     from .plots.views import attention_view as attention_view
@@ -186,12 +193,18 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "evidence.cooccurring": ("co_occurrence",),
+        "evidence.smearing": ("co_perturbation",),
+        "evidence.across": ("continuity",),
         "training.checkpoints": ("over_checkpoints",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
         "plots.lines": ("line_plot",),
         "plots.tables": ("interval_plot",),
+        "plots.dynamics": ("phase_plot",),
+        "plots.components": ("component_plot", "slope_plot"),
+        "plots.judgements": ("evidence_plot",),
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),

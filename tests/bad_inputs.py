@@ -11,11 +11,13 @@ import torch
 import xarray as xr
 from folders import write_hugging_face
 from formula_curves import curves_of
+from made_curves import curves, family, window
 from test_laws import labelled as with_demonstrations
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel import loading
+from induction_kernel.evidence.verdicts import not_testable
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens, word_episodes
 
@@ -699,6 +701,29 @@ ROWS = [
     ("interval_plot", "not a Dataset", lambda tmp: ik.interval_plot([0.5], "accuracy"), TypeError, "got list"),
     ("interval_plot", "nothing to show", lambda tmp: ik.interval_plot(scores(), []), ValueError, "at least one variable"),
     ("interval_plot", "absent dimension", lambda tmp: ik.interval_plot(scores(), "score"), ValueError, "over 'row'"),
+    ("co_occurrence", "not a Dataset", lambda tmp: ik.co_occurrence(0.5), TypeError, "training_curves, got float"),
+    ("co_occurrence", "scores", lambda tmp: ik.co_occurrence(scores()), ValueError, "without icl_score"),
+    ("co_occurrence", "several models", lambda tmp: ik.co_occurrence(family(one=1000, two=1400)), ValueError, "or ask continuity"),
+    ("co_occurrence", "windows of other runs", lambda tmp: ik.co_occurrence(curves([1000, 1400]), window=ik.phase_window(curves(1400))), ValueError, "leave window out"),
+    ("co_occurrence", "a window that is none", lambda tmp: ik.co_occurrence(curves(1400), window=(1000, 2000)), TypeError, "phase_window, got tuple"),
+    ("co_perturbation", "not a Dataset", lambda tmp: ik.co_perturbation([]), TypeError, "training_curves, got list"),
+    ("co_perturbation", "absent model", lambda tmp: ik.co_perturbation(family(one=1000, two=1400), pairs={"one": "onto"}), ValueError, "got ['onto']"),
+    ("co_perturbation", "windows of other runs", lambda tmp: ik.co_perturbation(family(one=1000, two=1400), pairs={"one": "two"}, window=ik.phase_window(curves(1400))), ValueError, "leave window out"),
+    ("continuity", "a list", lambda tmp: ik.continuity([ik.co_occurrence(curves(1400))]), TypeError, "got list"),
+    ("continuity", "a number for a model", lambda tmp: ik.continuity({"small": 0.5, "large": 0.7}), TypeError, "got float"),
+    ("continuity", "curves for a model", lambda tmp: ik.continuity({"small": curves(1400), "large": curves(1400)}), ValueError, "an argument"),
+    ("continuity", "one argument twice", lambda tmp: ik.continuity({"small": [not_testable("mechanism", "", "")] * 2}), ValueError, "each argument once"),
+    ("phase_plot", "not a Dataset", lambda tmp: ik.phase_plot([0.5]), TypeError, "training_curves, got list"),
+    ("phase_plot", "no curves", lambda tmp: ik.phase_plot(scores()), ValueError, "Dataset of training_curves"),
+    ("phase_plot", "curves as the window", lambda tmp: ik.phase_plot(curves(1400), curves(1400)), ValueError, "holds 'exists'"),
+    ("phase_plot", "windows of other runs", lambda tmp: ik.phase_plot(curves(1400), window([1000], [1500])), ValueError, "window of the same curves"),
+    ("component_plot", "curves", lambda tmp: ik.component_plot(curves(1400)), ValueError, "holds 'component'"),
+    ("component_plot", "one component", lambda tmp: ik.component_plot(xr.Dataset({"component": (("checkpoint", "pc"), [[1.0]])})), ValueError, "two components"),
+    ("slope_plot", "curves", lambda tmp: ik.slope_plot(curves(1400)), ValueError, "holds 'slope'"),
+    ("slope_plot", "several runs", lambda tmp: ik.slope_plot(xr.Dataset({"slope": (("seed", "checkpoint", "position"), np.ones((2, 2, 2)))})), ValueError, ".sel(seed=...)"),
+    ("evidence_plot", "not a Dataset", lambda tmp: ik.evidence_plot([0.5]), TypeError, "got float"),
+    ("evidence_plot", "nothing", lambda tmp: ik.evidence_plot([]), ValueError, "at least one argument"),
+    ("evidence_plot", "curves", lambda tmp: ik.evidence_plot(curves(1400)), ValueError, "its checks and its verdict"),
     ("demonstration_attention", "no demonstrations", lambda tmp: ik.demonstration_attention(model(), repeats()), ValueError, "few_shot"),
     ("demonstration_attention", "one point", lambda tmp: ik.demonstration_attention(worded(), shots(), points=1), ValueError, "at least 2 points"),
     ("demonstration_attention", "absent layer", lambda tmp: ik.demonstration_attention(worded(), shots(), layers=[9]), ValueError, "layers from 0 to 1"),

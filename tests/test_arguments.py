@@ -1,0 +1,268 @@
+"""Do the arguments on curves say what is known of curves that were made up to hold, to fail, or to be no test?"""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import xarray as xr
+from made_curves import TOKENS, curves, family
+
+import induction_kernel as ik
+from induction_kernel.evidence.spreads import mean_check, window_check
+from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE, Check, judged, not_testable
+
+NONE = float("nan")
+FIVE = [1100, 1250, 1400, 1500, 1600]
+EARLIER = [900, 1000, 1150, 1150, 1300]
+
+
+def verdict(found):
+    return found.attrs["verdict"]
+
+
+def failing(found):
+    return [
+        str(name)
+        for name, passed in zip(found["check"].values, found["passed"].values, strict=True)
+        if not passed
+    ]
+
+
+# spreads
+
+
+def test_a_mean_over_seeds_has_students_interval_and_leaves_out_runs_without_a_value():
+    values = np.array([1.0, 2.0, 3.0, NONE])
+    found = mean_check("x", values, values, values, threshold=0.5)
+    half = 4.302652729911275 / np.sqrt(3)  # the t quantile of 2 degrees of freedom; standard deviation 1
+    np.testing.assert_allclose([found.value, found.low, found.high], [2, 2 - half, 2 + half])
+    assert not found.passed
+
+
+@pytest.mark.parametrize("values", [[NONE, NONE], [1.0, NONE]])
+def test_fewer_than_two_values_of_several_runs_have_no_interval(values):
+    found = mean_check("x", *[np.array(values)] * 3, threshold=0.5)
+    assert np.isnan(found.low)
+    assert not found.passed
+
+
+def test_one_run_keeps_its_own_interval():
+    found = mean_check("x", np.array([0.8]), np.array([0.7]), np.array([0.9]), threshold=0.6)
+    assert (found.value, found.low, found.high, found.passed) == (0.8, 0.7, 0.9, True)
+
+
+@pytest.mark.parametrize(
+    ("exists", "has", "passed"),
+    [
+        ([True] * 5, True, True),
+        ([True] * 4 + [False], True, False),
+        ([False] * 5, False, True),
+        ([True] + [False] * 4, False, False),
+    ],
+)
+def test_five_of_five_seeds_are_needed_to_say_that_over_half_have_a_window_or_none(exists, has, passed):
+    assert window_check(xr.Dataset({"exists": ("seed", exists)}), has=has).passed is passed
+
+
+# co_occurrence
+
+
+@pytest.mark.parametrize("turns", [1400, FIVE])
+def test_curves_that_turn_together_co_occur(turns, tmp_path):
+    found = ik.co_occurrence(curves(turns, model="hand-made"))
+    assert verdict(found) == HOLDS, found.attrs["reason"]
+    assert found.sizes["seed"] == (5 if isinstance(turns, list) else 1)
+    assert found.attrs["model"] == "hand-made"
+    found.to_netcdf(tmp_path / "found.nc")
+    assert xr.load_dataset(tmp_path / "found.nc").identical(found)
+
+
+def test_curves_that_never_turn_do_not():
+    found = ik.co_occurrence(curves([None] * 2))
+    assert verdict(found) == FAILS
+    assert "share of seeds with a window" in failing(found)
+
+
+def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
+    found = ik.co_occurrence(curves([1600] * 2, late={"repeat_loss": 0.65}))
+    assert verdict(found) == FAILS
+    assert any(
+        name.startswith("distance of the onsets of ICL score and repeat loss") for name in failing(found)
+    )
+    assert abs(found["difference"].sel({"with": "prefix_matching"})).max() < 0.1
+    assert found["difference"].sel({"with": "repeat_loss"}).max() < -0.3
+
+
+def test_a_score_that_was_there_before_the_window_fails_by_its_share():
+    made = curves(1400)
+    found = ik.co_occurrence(made.assign(icl_score=made["icl_score"] - 0.3))
+    assert failing(found) == ["share of the final ICL score formed in the window"]
+    assert found["value"].sel(check=failing(found)).item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_the_window_at_hand_is_the_one_that_is_used():
+    made = curves(1400)
+    found = ik.phase_window(made)
+    given = ik.co_occurrence(made, window=found.assign(score_share_low=0.1))
+    assert failing(given) == ["share of the final ICL score formed in the window"]
+    assert ik.co_occurrence(made, window=found).identical(ik.co_occurrence(made))
+
+
+def test_a_model_without_checkpoints_is_not_testable():
+    found = ik.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
+    assert verdict(found) == NOT_TESTABLE
+    assert "got 1" in found.attrs["reason"]
+
+
+# co_perturbation
+
+
+PLAIN = {"one": (None,) * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EARLIER}
+
+
+@cache
+def windows(layers, turns):
+    return ik.phase_window(curves(list(turns), layers=layers))
+
+
+def perturbing(**models):
+    """The verdict on a family, whose windows are found once for all tests."""
+    parts = [windows(1 if name.startswith("one") else 2, tuple(turns)) for name, turns in models.items()]
+    found = xr.concat(parts, "model", combine_attrs="override").assign_coords(model=list(models))
+    return ik.co_perturbation(family(**{name: list(turns) for name, turns in models.items()}), window=found)
+
+
+@pytest.fixture(scope="module")
+def perturbed():
+    return perturbing(**PLAIN)
+
+
+@pytest.fixture(scope="module")
+def single():
+    """One run of each model, without a dimension of seeds."""
+    return family(**{name: turns[1] for name, turns in PLAIN.items()})
+
+
+def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(perturbed, tmp_path):
+    found = perturbed
+    assert verdict(found) == HOLDS, found.attrs["reason"]
+    np.testing.assert_array_equal(found["layers"], [1, 2])
+    ratio = found["log_ratio"].sel(pair="two smeared / two")
+    np.testing.assert_allclose(ratio, np.log(np.array(EARLIER) / FIVE), atol=0.08)
+    assert float(found["p_value"].sel(pair="two smeared / two")) == 1 / 32
+    assert np.isnan(found["log_ratio"].sel(pair="one smeared / one")).all()
+    found.to_netcdf(tmp_path / "found.nc")
+    assert xr.load_dataset(tmp_path / "found.nc").identical(found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"one": FIVE}, "one: share of seeds with a window"),
+        ({"one smeared": [None] * 5}, "one smeared: share of seeds with a window"),
+        ({"two smeared": FIVE}, "two smeared: share of seeds in which"),
+        ({"two smeared": [2000] * 5}, "two smeared: ln of its"),
+        ({"two smeared": [None] * 5}, "two smeared: ln of its"),
+    ],
+)
+def test_each_claim_on_smeared_keys_can_fail(changes, wrong):
+    depth = wrong.split()[0].rstrip(":")
+    found = perturbing(**{name: turns for name, turns in (PLAIN | changes).items() if name.startswith(depth)})
+    assert verdict(found) == FAILS
+    assert any(name.startswith(wrong) for name in failing(found))
+
+
+def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
+    found = ik.co_perturbation(single)
+    assert verdict(found) == HOLDS, found.attrs["reason"]
+    assert "p_value" not in found
+    unsure = ik.phase_window(single)
+    unsure["start_low"] = unsure["start"] / 1.3
+    wrong = failing(ik.co_perturbation(single, window=unsure))
+    assert wrong == ["two smeared: ln of its window's start over that of two"]
+
+
+def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
+    renamed = single.isel(model=[2, 3]).assign_coords(model=["a", "b"])
+    assert verdict(ik.co_perturbation(renamed)) == NOT_TESTABLE
+    assert verdict(ik.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
+    assert verdict(ik.co_perturbation(curves(1400))) == NOT_TESTABLE
+
+
+# continuity
+
+SURE = Check("a share", 0.8, 0.7, 0.9, 0.5)
+SMALL = Check("a share", 0.6, 0.55, 0.65, 0.5)
+UNSURE = Check("a share", 0.6, 0.4, 0.8, 0.5)
+
+
+def argued(*checks, argument="mechanism"):
+    return judged(argument, "a claim", checks)
+
+
+def test_a_check_that_passes_at_every_model_is_continuous_and_spans_their_intervals(tmp_path):
+    found = ik.continuity({"small": argued(SMALL), "large": argued(SURE)})
+    assert verdict(found) == HOLDS
+    row = found.sel(check="mechanism: a share")
+    assert [float(row[key]) for key in ("value", "low", "high")] == pytest.approx([0.7, 0.55, 0.9])
+    np.testing.assert_array_equal(row["value_of"].sel(model=["large", "small"]), [0.8, 0.6])
+    found.to_netcdf(tmp_path / "found.nc")
+    assert xr.load_dataset(tmp_path / "found.nc").identical(found)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        argued(UNSURE),
+        argued(Check("another", 0.8, 0.7, 0.9, 0.5)),
+        argued(Check("a share", 1, NONE, NONE, 0.5)),
+    ],
+)
+def test_one_model_at_which_a_check_does_not_pass_breaks_continuity(other):
+    assert verdict(ik.continuity({"a": argued(SURE), "b": other, "c": argued(SURE)})) == FAILS
+
+
+def test_models_on_which_an_argument_is_not_testable_are_left_out_and_counted():
+    untested = not_testable("mechanism", "a claim", "rotary")
+    found = ik.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
+    assert verdict(found) == HOLDS
+    assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_TESTABLE, HOLDS]
+    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == NOT_TESTABLE
+
+
+def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on():
+    both = [argued(SURE), argued(UNSURE, argument="generality")]
+    found = ik.continuity({"a": both, "b": both, "c": argued(SURE)})
+    assert found["check"].values.tolist() == ["mechanism: a share", "generality: a share"]
+    assert failing(found) == ["generality: a share"]
+
+
+@pytest.mark.parametrize(("turns", "said"), [(1600, HOLDS), (None, FAILS)])
+def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said):
+    found = ik.continuity(family(two_small=1400, two_large=turns))
+    assert verdict(found) == said, found.attrs["reason"]
+    assert found["verdict_of"].sel(model="two-small").item() == HOLDS
+
+
+def test_one_model_alone_is_no_test_of_continuity():
+    assert verdict(ik.continuity(curves(1400))) == NOT_TESTABLE
+    assert verdict(ik.continuity({"a": argued(SURE)})) == NOT_TESTABLE
+    assert verdict(ik.continuity({})) == NOT_TESTABLE
+
+
+# the figure of them all
+
+
+def test_verdicts_of_curves_can_be_drawn(perturbed):
+    results = [ik.co_occurrence(curves(None)), perturbed]
+    figure = ik.evidence_plot(results)
+    assert len(figure.data) == sum(found.sizes["check"] for found in results)
+
+
+@pytest.mark.slow  # 24 checkpoints
+def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
+    """That over three quarters of the score form in the window, as in the paper, is not sure."""
+    found = ik.co_occurrence(ik.training_curves("tiny", n=48, progress=False))
+    assert failing(found) == ["share of the final ICL score formed in the window"]
+    assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
+    assert 0.5 < float(found["score_share"][0]) < 0.75
