@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.circuits import mechanism as mechanism
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
@@ -98,11 +99,13 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.attention import induction as induction
     from .scorers.attention import prefix_matching as prefix_matching
     from .scorers.attention import previous_token as previous_token
+    from .scorers.composing import composition as composition
     from .scorers.direct import direct_effect as direct_effect
     from .scorers.labels import demonstration_weights as demonstration_weights
     from .scorers.labels import label_attention as label_attention
     from .scorers.masked import AttentionScorer as AttentionScorer
     from .scorers.masked import observe as observe
+    from .scorers.matching import qk_trace as qk_trace
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
@@ -133,6 +136,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "scorers.labels": ("label_attention", "demonstration_weights"),
         "scorers.values": ("copying",),
         "scorers.ov": ("ov_eigenvalues",),
+        "scorers.matching": ("qk_trace",),
+        "scorers.composing": ("composition",),
         "scorers.direct": ("direct_effect",),
         "heads": ("Head", "summarise", "head_table", "top_heads", "random_heads", "compare"),
         "metrics": (
@@ -187,6 +192,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
+        "evidence.circuits": ("mechanism",),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
     }
