@@ -109,6 +109,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
+    from .training.checkpoints import over_checkpoints as over_checkpoints
 
 if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` would make every typo a valid name
     from importlib import import_module as _import_module
@@ -184,6 +185,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "training.checkpoints": ("over_checkpoints",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),

@@ -18,12 +18,14 @@ from .building import has_hooked_transformer, quietly
 from .converting import PROCESSING
 from .failures import explained, hub_spelling, official_names, unknown_name
 
-__all__ = ["load_from_hub"]
+__all__ = ["hub_checkpoints", "load_from_hub"]
 
 # TransformerLens' own: their weights are not in Hugging Face's format.
 _EARLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 # Listed by TransformerLens, but no decoders, so that HookedTransformer is not their class.
 _OTHER_KINDS = ("google-bert/", "google-t5/", "facebook/hubert", "facebook/wav2vec2")
+# Tokens in a training batch: Biderman et al. 2023, section 2.1; 512 rows of 1024 tokens (Mistral's GPT-2).
+_TOKENS_A_STEP = {"EleutherAI/pythia": 2**21, "stanford-crfm/": 2**19}
 
 
 def load_from_hub(
@@ -68,6 +70,35 @@ def load_from_hub(
     if chosen:  # the Bridge of 3.x does not say it, nor does a revision
         model.cfg.checkpoint_value = chosen.get("checkpoint_value", checkpoint)
     return model
+
+
+def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
+    """The name as the hub spells it, and its training checkpoints: label -> tokens seen, NaN where nobody says.
+
+    The labels are TransformerLens': training steps, or tokens seen (some of TransformerLens' early models).
+
+    Raises:
+        ValueError: a name without checkpoints that TransformerLens knows.
+        ConnectionError: their list is on the hub (the early models'), which cannot be reached.
+    """
+    official = official_names().get(name.lower())
+    full = official or hub_spelling(name)
+    pythia = full.startswith("EleutherAI/pythia")  # one that is not listed has the same steps
+    if official is None and not pythia:
+        raise ValueError(
+            f'TransformerLens knows no training checkpoints of "{name}": wanted "tiny", a folder that '
+            "`induction-kernel train` wrote, or a name such as EleutherAI/pythia-70m"
+        )
+    try:
+        with quietly():
+            labels, kind = _labels("EleutherAI/pythia-70m" if official is None else full)
+    except Exception as error:
+        better = explained(error, name, listed=official is not None)
+        if better is None:
+            raise
+        raise better from error
+    batch = next((n for start, n in _TOKENS_A_STEP.items() if full.startswith(start)), float("nan"))
+    return full, {label: float(label) * (1 if kind == "token" else batch) for label in labels}
 
 
 def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
@@ -135,9 +166,15 @@ def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) ->
 
 
 def _steps(name: str) -> list[int]:
+    return _labels(name)[0]
+
+
+def _labels(name: str) -> tuple[list[int], str]:
+    """TransformerLens' labels of this model's checkpoints, ascending, and what they are: "step" or "token"."""
     where = "loading_from_pretrained" if has_hooked_transformer() else "tools.model_registry.checkpoints"
     try:
-        return sorted(import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)[0])
+        labels, kind = import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)
+        return sorted(labels), kind
     except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
         raise ValueError(
             f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'

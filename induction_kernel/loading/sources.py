@@ -17,7 +17,7 @@ from .hub import load_from_hub
 from .local import load_local
 from .options import checked_options
 
-__all__ = ["load"]
+__all__ = ["as_path", "load"]
 
 
 def load(
@@ -91,7 +91,7 @@ def load(
         )
     _check_checkpoint(checkpoint, checkpoint_index)
     options = {"bridge": bridge, **checked_options(device, dtype, n_devices, device_map), **kwargs}
-    path = TINY if name_or_path == "tiny" else _as_path(name_or_path)
+    path = TINY if name_or_path == "tiny" else as_path(name_or_path)
     if path is None:
         return load_from_hub(
             str(name_or_path), checkpoint=checkpoint, checkpoint_index=checkpoint_index, **options
@@ -129,7 +129,7 @@ def _for_embedded(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _as_path(name_or_path: str | Path) -> Path | None:
+def as_path(name_or_path: str | Path) -> Path | None:
     """The path that is meant, None for a name on the hub."""
     text = str(name_or_path)
     if not text.strip():

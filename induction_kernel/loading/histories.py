@@ -1,0 +1,67 @@
+"""Which training checkpoints does a source have, and how many tokens had the model seen at each?
+
+Read off a run's log or TransformerLens' lists; no weights are loaded. It computes nothing: see
+`training.checkpoints`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .embedded import TINY, checkpoint_steps, is_embedded, read_recipe
+from .hub import hub_checkpoints
+from .sources import as_path
+
+__all__ = ["History", "training_history"]
+
+
+@dataclass(frozen=True)
+class History:
+    """The training checkpoints of a source.
+
+    Attributes:
+        name: of the source, without its folders.
+        where: what `load` takes, from any working directory.
+        tokens: training step (on the hub: TransformerLens' label) -> tokens seen until then; NaN if unknown.
+        said: what tells this source from others, wherever it lies.
+        log: step -> what the run noted there.
+    """
+
+    name: str
+    where: str | Path
+    tokens: Mapping[int, float]
+    said: Mapping[str, Any]
+    log: Mapping[int, Any]
+
+
+def training_history(source: str | Path) -> History:
+    """The checkpoints that a source should have: those of its log, where it has one.
+
+    Args:
+        source: a run's folder, "tiny", or a name on the hub, which is not contacted but for the list of one of
+            TransformerLens' early models.
+
+    Raises:
+        ValueError: nothing of this name, a source without training checkpoints, a damaged recipe.
+        ConnectionError: as `loading.hub.hub_checkpoints`.
+    """
+    path = TINY if source == "tiny" else as_path(source)
+    if path is None:
+        name, tokens = hub_checkpoints(str(source))
+        return History(name, name, tokens, {"hub": name}, {})
+    if not is_embedded(path):
+        raise ValueError(
+            f"{path} has no training checkpoints: wanted a folder that `induction-kernel train` wrote"
+        )
+    recipe, path = read_recipe(path), path.resolve()
+    log = {int(entry["step"]): entry for entry in recipe.get("checkpoints", [])}
+    tokens = {step: float(entry["tokens"]) for step, entry in log.items()}
+    tokens = tokens or dict.fromkeys(checkpoint_steps(path), float("nan"))
+    if not tokens:
+        raise ValueError(f"{path} has no training checkpoints")
+    said = {key: value for key, value in recipe.items() if key not in ("checkpoints", "final", "versions")}
+    name = "tiny" if path == TINY else path.name
+    return History(name, "tiny" if path == TINY else path, dict(sorted(tokens.items())), said, log)

@@ -1,0 +1,153 @@
+"""How does a sweep that was stopped go on? Every result is a file in a folder, with a fingerprint that says of what.
+
+The fingerprint depends on the measures with their options, the source's recipe and log, the step and the versions; not
+on where anything lies. Each file is written whole or not at all. Nothing here knows who computes, or in what order.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from types import BuiltinFunctionType, CodeType, EllipsisType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from .. import __version__
+from ..files import replacing
+
+__all__ = ["fingerprint", "opened", "read_result", "write_result"]
+
+FORMAT = 1
+_PLAIN = (
+    str,
+    int,
+    float,
+    bool,
+    bytes,
+    complex,
+    type(None),
+    EllipsisType,
+    torch.dtype,
+    torch.device,
+    np.generic,
+    Path,
+)
+
+
+def fingerprint(*of: Any) -> str:
+    """A hash of measures (functions, partials, frozen dataclasses) and plain data, the same in every process.
+
+    Raises:
+        TypeError: something whose contents cannot be told from another's of its kind.
+    """
+    versions = [FORMAT, __version__, version("transformer-lens")]
+    return hashlib.sha256(json.dumps([_said(of), versions]).encode()).hexdigest()
+
+
+def opened(path: str | os.PathLike[str], mark: str) -> Path:
+    """The folder of a sweep's results, new or of the sweep with this fingerprint.
+
+    Raises:
+        ValueError: a folder that holds something else, or another sweep; a file; no parent folder.
+    """
+    folder, label = Path(path).absolute(), Path(path).absolute() / "sweep.json"
+    said = {"format": FORMAT, "fingerprint": mark}
+    if folder.is_file() or not folder.parent.is_dir():
+        raise ValueError(
+            f"wanted path as a folder, new or of an earlier sweep, in an existing one, got {str(path)!r}"
+        )
+    folder.mkdir(exist_ok=True)
+    if not label.exists():
+        if any(
+            not file.name.startswith(".") for file in folder.iterdir()
+        ):  # a killed sweep may leave ".*.part"
+            raise ValueError(f"{str(path)!r} holds other files: give a new folder")
+        with replacing(label) as part:
+            part.write_text(json.dumps(said))
+    if label.read_text() != json.dumps(said):
+        raise ValueError(
+            f"{str(path)!r} holds another sweep (other measures, options or version): give another folder, or "
+            "delete this one"
+        )
+    return folder
+
+
+def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
+    """Keep a checkpoint's result under its fingerprint."""
+    with replacing(path) as part:
+        result.assign_attrs(fingerprint=mark).to_netcdf(part, engine="h5netcdf")
+
+
+def read_result(path: Path, mark: str) -> xr.Dataset | None:
+    """The result that was kept; None where there is none.
+
+    Raises:
+        ValueError: a file of another source, or one that cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = xr.load_dataset(path, engine="h5netcdf").drop_encoding()
+    except Exception as error:  # whatever h5py raises for a damaged file
+        raise ValueError(f"{str(path)!r} is damaged: delete it, and it is computed anew ({error})") from error
+    if found.attrs.pop("fingerprint", None) != mark:
+        raise ValueError(
+            f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "
+            "delete this one"
+        )
+    return found
+
+
+def _said(value: Any) -> Any:
+    """What a value is, as data that JSON can write."""
+    if isinstance(value, _PLAIN):
+        return [type(value).__name__, repr(value)]
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        return [str(value.dtype), _said((value.double() if value.is_floating_point() else value).numpy())]
+    if isinstance(value, np.ndarray):
+        data = value.tolist() if value.dtype.kind in "OUS" else value.tobytes()
+        return [str(value.dtype), list(value.shape), hashlib.sha256(repr(data).encode()).hexdigest()]
+    if isinstance(value, xr.DataArray | xr.Dataset):
+        return [type(value).__name__, _said(value.to_dict(data="array"))]
+    if isinstance(value, Mapping):
+        return ["mapping", sorted(([str(key), _said(of)] for key, of in value.items()), key=repr)]
+    if isinstance(value, list | tuple):
+        return [_said(each) for each in value]
+    if isinstance(value, set | frozenset):
+        return ["set", sorted((_said(each) for each in value), key=repr)]
+    return _said_of_code(value)
+
+
+def _said_of_code(value: Any) -> Any:
+    """The same, of what computes something."""
+    if isinstance(value, functools.partial):
+        return ["partial", _said([value.func, value.args, value.keywords])]
+    if isinstance(value, type | BuiltinFunctionType):
+        return ["name", f"{value.__module__}.{value.__qualname__}"]
+    if isinstance(value, CodeType):
+        return ["code", value.co_code.hex(), list(value.co_names), _said(value.co_consts)]
+    if hasattr(value, "__wrapped__"):  # a decorator's closure holds objects of its own
+        return ["decorated", _said([getattr(value, "__code__", None), value.__wrapped__])]
+    if isinstance(value, FunctionType):
+        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
+        inside = [value.__code__, value.__defaults__, value.__kwdefaults__, enclosed]
+        return ["function", f"{value.__module__}.{value.__qualname__}", _said(inside)]
+    if isinstance(value, MethodType):
+        return ["method", _said([value.__func__, value.__self__])]
+    if is_dataclass(value):
+        held = {field.name: getattr(value, field.name) for field in fields(value)}
+        return [f"{type(value).__module__}.{type(value).__qualname__}", _said(held)]
+    raise TypeError(
+        f"no fingerprint can be made of a {type(value).__name__}, so results cannot be kept: wanted measures made of "
+        "functions, functools.partial and frozen dataclasses, with plain data as options (or no path)"
+    )
