@@ -110,6 +110,8 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
     from .training.checkpoints import over_checkpoints as over_checkpoints
+    from .training.curves import training_curves as training_curves
+    from .training.phases import phase_window as phase_window
 
 if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` would make every typo a valid name
     from importlib import import_module as _import_module
@@ -195,6 +197,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
         "evidence.circuits": ("mechanism",),
+        "training.curves": ("training_curves",),
+        "training.phases": ("phase_window",),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
     }

@@ -36,6 +36,7 @@ __all__ = [
     "read_off",
     "reading",
     "repeat_loss",
+    "token_losses",
 ]
 
 
@@ -386,16 +387,11 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
     Source: Olsson et al. 2022, argument 1.
     """
     ready = repeat_loss.ready(model, prompts)
-    losses = []
-    for rows in batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab):
-        batch = ready[rows]
-        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
-        logs = read_off(run(model, batch.tokens).cpu(), wanted)[..., 0]
-        losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
+    losses = token_losses(model, ready, batch_size=batch_size)
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
     start = ready.starts() if ready.control is not None else torch.full((len(ready),), -1)
     return xr.Dataset(
-        {"loss": (("prompt", "position"), torch.cat(losses).numpy())},
+        {"loss": (("prompt", "position"), losses.numpy())},
         coords={
             "position": np.arange(ready.tokens.shape[1]),
             "token": (("prompt", "position"), np.array(strings)),
@@ -403,6 +399,19 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         },
         attrs={"method": "loss_by_position", "unit": "nats", "n_prompts": len(ready), **describe(model)},
     )
+
+
+def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = None) -> Tensor:
+    """The loss of every next token `[prompt, position]` in nats; NaN at a prompt's last token and in padding."""
+    losses = []
+    for rows in batches(
+        len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
+    ):
+        batch = prompts[rows]
+        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
+        logs = read_off(run(model, batch.tokens).cpu(), wanted)[..., 0]
+        losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
+    return torch.cat(losses)
 
 
 def icl_score(

@@ -3,7 +3,7 @@
 Olsson et al. 2022: an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
 al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks:
 
-- of the induction heads (excess of prefix matching above INDUCTION = 0.3) the mean of OV eigenvalues, and of QK-traces,
+- of the induction heads (excess of prefix matching above EXCESS = 0.3) the mean of OV eigenvalues, and of QK-traces,
   lies above random rotations of the same circuits by more than SPREADS = 2 standard deviations of these;
 - scores of weights, which know no prompt, rank all heads as scores of behaviour do: Spearman's correlation above
   CORRELATION = 0, of OV eigenvalues with the OLS copying score, of QK-traces with prefix matching (excess over the
@@ -35,11 +35,12 @@ from ..scorers.composing import composition
 from ..scorers.matching import qk_trace
 from ..scorers.ov import ov_eigenvalues
 from ..scorers.values import copying
+from ..training.phases import EXCESS
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["mechanism"]
 
-INDUCTION = 0.3
+
 CORRELATION = 0.0
 SPREADS = 2.0
 DRAWS = 50
@@ -101,9 +102,7 @@ def mechanism(
     found = scores.merge(_correlations(scores, draws, seed))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
-        return not_testable(
-            "mechanism", _CLAIM, f"no head's prefix matching exceeds its control by {INDUCTION}"
-        )
+        return not_testable("mechanism", _CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
     checks = _of_induction_heads(found, spreads, draws, seed)
     for pair in PAIRS:
         if bool((found["heads"].sel(pair=pair) >= FEWEST).any()):
@@ -171,7 +170,7 @@ def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[s
             found |= weights[key]()
         except ValueError as reason:  # what these weights do not say, in the scorer's own words
             left_out[pair] = str(reason)
-    found["is_induction"] = found["prefix_matching"] > INDUCTION
+    found["is_induction"] = found["prefix_matching"] > EXCESS
     return xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()}), left_out
 
 

@@ -1,0 +1,160 @@
+"""Where does a curve turn? Its slope in log tokens, and the region around the steepest place.
+
+A curve is the mean over prompts at every checkpoint. Between checkpoints it is linear in ln(tokens), on a grid of
+steps of .01 (1% of the tokens); there its slope is taken and smoothed by a Gaussian of a stated width. Step 0 has no
+place on a logarithmic axis and is left out. The steepest region is where the slope exceeds a quarter of its largest
+value, around that value and without a gap (Olsson et al. 2022 choose their window from the derivative and state no
+rule; this one is ours). Heads are chosen on the even prompts and read on the odd ones. What the regions mean is told by
+`phases` and `coupling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+
+__all__ = [
+    "CURVES", "DIRECTION", "QUARTER", "STEP", "at_tokens", "check_curves", "grid_of", "largest_excess", "over_runs",
+    "resampled", "slope_of", "steepest", "trained", "values_of",
+]  # fmt: skip
+
+Numbers = NDArray[np.float64]
+DIRECTION = {
+    "icl_score": -1, "prefix_matching": 1, "repeat_loss": -1, "previous_token": 1, "copying": 1, "loss": -1,
+    "sampled_loss": -1,
+}  # fmt: skip
+"""Curves by name, and whether they rise (1) or fall (-1) as a model learns."""
+CURVES = ("icl_score", "prefix_matching", "repeat_loss", "previous_token", "copying")
+QUARTER = 0.25
+STEP = 0.01  # of the grid, in ln(tokens)
+FEWEST = 4
+
+
+def check_curves(curves: Any, *needed: str) -> None:
+    """Raises unless these are training curves with these variables.
+
+    Raises:
+        TypeError: no Dataset. ValueError: variables are missing, or the tokens.
+    """
+    if not isinstance(curves, xr.Dataset):
+        raise TypeError(f"wanted the Dataset of training_curves, got {type(curves).__name__}")
+    missing = [name for name in needed if name not in curves]
+    if missing or "checkpoint" not in curves.dims or "tokens" not in curves.coords:
+        raise ValueError(
+            "wanted the Dataset of training_curves, over checkpoint with the coordinate tokens; got "
+            f"{list(curves.dims)}" + (f" without {', '.join(missing)}" if missing else "")
+        )
+
+
+def over_runs(curves: xr.Dataset, told: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
+    """`told` of every run, put together along the leading dimensions `model` and `seed` where they are."""
+    dim = next((dim for dim in ("model", "seed") if dim in curves.dims), None)
+    if dim is None:
+        return told(curves)
+    parts = [over_runs(curves.isel({dim: i}, drop=True), told) for i in range(curves.sizes[dim])]
+    labels = curves[dim].values if dim in curves.coords else np.arange(curves.sizes[dim])
+    return xr.concat(parts, dim=xr.DataArray(labels, dims=dim, name=dim), combine_attrs="override")
+
+
+def trained(run: xr.Dataset) -> xr.Dataset:
+    """The checkpoints of one run that are there, after step 0.
+
+    Raises:
+        ValueError: fewer than 4.
+    """
+    there = run["icl_score"].notnull().any("prompt") & (run["tokens"] > 0)
+    kept = run.isel(checkpoint=np.flatnonzero(there.values))
+    if kept.sizes["checkpoint"] < FEWEST:
+        raise ValueError(
+            f"wanted at least {FEWEST} checkpoints after step 0 whose tokens are known, got {kept.sizes['checkpoint']}"
+        )
+    return kept.sortby("tokens")
+
+
+def values_of(run: xr.Dataset, name: str) -> Numbers:
+    """A curve of one run for every prompt, `[prompt, checkpoint]`.
+
+    Where there are heads it is that of one head, chosen on the even prompts at the last checkpoint (by prefix-matching
+    excess, also for copying; previous-token heads by their own score), read on the odd ones. Prefix matching is the
+    excess over its control.
+    """
+    if "head" not in run[name].dims:
+        found = run[name].transpose("prompt", "checkpoint").values
+    else:
+        chosen = int(
+            _by_head(run, "previous_token" if name == "previous_token" else "prefix_matching")[0][-1].argmax()
+        )
+        found = _by_head(run, name)[1][:, :, chosen]
+    return _whole(found)
+
+
+def largest_excess(run: xr.Dataset) -> Numbers:
+    """The prefix-matching excess of the strongest head of each checkpoint, `[prompt, checkpoint]`."""
+    choosing, reading = _by_head(run, "prefix_matching")
+    best = choosing.argmax(-1)
+    return _whole(np.take_along_axis(reading, best[None, :, None], 2)[:, :, 0])
+
+
+def _by_head(run: xr.Dataset, name: str) -> tuple[Numbers, Numbers]:
+    """Means `[checkpoint, head]` over the even prompts, and values `[prompt, checkpoint, head]` of the odd ones."""
+    score = run[name] - run["prefix_matching_control"] if name == "prefix_matching" else run[name]
+    flat = score.transpose("prompt", "checkpoint", "layer", "head").values.astype(np.float64)
+    flat = flat.reshape(*flat.shape[:2], -1)
+    flat = flat[~np.isnan(flat).all((1, 2))]  # prompts that only other measures have
+    here = ~np.isnan(flat).all((0, 1))  # layers that only other models have
+    flat = flat[:, :, here]
+    return np.nan_to_num(np.nanmean(flat[::2], 0), nan=-np.inf), flat[1::2]
+
+
+def _whole(values: Any) -> Numbers:
+    """The prompts that have a value at every checkpoint."""
+    values = np.asarray(values, dtype=np.float64)
+    found = values[np.isfinite(values).all(1)]
+    if len(found) < 2:
+        raise ValueError(f"wanted at least 2 prompts with a value at every checkpoint, got {len(found)}")
+    return found
+
+
+def resampled(values: Numbers, draws: int, rng: np.random.Generator) -> Numbers:
+    """Means over prompts `[1 + draws, checkpoint]`: of all of them, then of prompts drawn with replacement."""
+    n = len(values)
+    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
+    return np.concatenate([values.mean(0)[None], weights @ values])
+
+
+def grid_of(tokens: Any) -> Numbers:
+    """ln(tokens) from the first checkpoint to the last in even steps of about .01."""
+    first, last = np.log(float(tokens[0])), np.log(float(tokens[-1]))
+    return np.linspace(first, last, max(2, round((last - first) / STEP) + 1))
+
+
+def slope_of(means: Numbers, tokens: Any, *, smoothing: float) -> Numbers:
+    """Slope in ln(tokens) on the grid `[..., grid]` of curves `[..., checkpoint]`."""
+    # Interpolation, differences and smoothing are linear in the values: one matrix serves all draws
+    places, grid = np.log(np.asarray(tokens, dtype=np.float64)), grid_of(tokens)
+    lines = np.stack([np.interp(grid, places, unit) for unit in np.eye(len(places))])
+    step = grid[1] - grid[0]
+    differences = np.gradient(lines, step, axis=1)
+    return means @ gaussian_filter1d(differences, smoothing / step, axis=1, mode="nearest")
+
+
+def steepest(slopes: Numbers) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First and last grid point of the region around the largest slope, for each row of `[draw, grid]`."""
+    n = slopes.shape[1]
+    peak = slopes.argmax(1)
+    outside = slopes <= QUARTER * slopes.max(1, keepdims=True)
+    index = np.arange(n)
+    before = np.where(outside & (index < peak[:, None]), index, -1).max(1) + 1
+    after = np.where(outside & (index > peak[:, None]), index, n).min(1) - 1
+    return before, after
+
+
+def at_tokens(means: Numbers, tokens: Any, wanted: Any) -> Numbers:
+    """Curves `[draw, checkpoint]` at one place each, `wanted[draw]` in ln(tokens)."""
+    places = np.log(np.asarray(tokens, dtype=np.float64))
+    return np.array([np.interp(place, places, row) for place, row in zip(wanted, means, strict=True)])
