@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..prompts.repeats import default_bos
 from ..scorers.attention import prefix_matching, previous_token
 from ..scorers.masked import observe
 from ..scorers.values import copying
+from .checkpoints import over_checkpoints
 from .language import VOCABULARY, stories
 from .trainer import EARLY, LATE
 
@@ -83,8 +84,12 @@ def training_curves(
 
     Source: Olsson et al. 2022, argument 1 and "per-token losses".
     """
+    if isinstance(prompts, Prompts):
+        prompts = replace(prompts, tokenizer=None)  # a tokenizer has no fingerprint, and none is needed
     measure = Curves(prompts=prompts, n=n, early=early, late=late, seed=seed)
-    found = _each(source, measure, checkpoints)
+    found = over_checkpoints(
+        source, {"curve": measure}, checkpoints=checkpoints, path=path, executor=executor, progress=progress
+    )
     named = {key: str(key).removeprefix("curve_") for key in found.data_vars}
     attrs = {
         "method": "training_curves", "paper": "Olsson et al. 2022, argument 1", "n": n, "seed": seed,
@@ -92,25 +97,6 @@ def training_curves(
         "induction_kernel": __version__,
     }  # fmt: skip
     return found.rename(named).astype(np.float32).assign_attrs(attrs)
-
-
-def _each(source: Any, measure: Curves, checkpoints: Any) -> xr.Dataset:
-    from ..loading import checkpoint_steps, load, read_recipe
-    from ..loading.embedded import TINY
-
-    folder = TINY if source == "tiny" else Path(source)
-    seen = {row["step"]: row["tokens"] for row in read_recipe(folder)["checkpoints"]}
-    steps = [step for step in checkpoint_steps(folder) if checkpoints is None or step in checkpoints]
-    parts = [measure(load(str(source), checkpoint=step)) for step in steps]
-    found = xr.concat(
-        parts,
-        dim=xr.DataArray(steps, dims="checkpoint", name="checkpoint"),
-        join="outer",
-        data_vars="all",
-        coords="minimal",
-        compat="override",
-    )
-    return found.assign_coords(tokens=("checkpoint", [seen[step] for step in steps]))
 
 
 @dataclass(frozen=True, kw_only=True)
