@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.ablating import direct_ablation as direct_ablation
     from .evidence.circuits import mechanism as mechanism
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
@@ -196,6 +197,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
+        "evidence.ablating": ("direct_ablation",),
         "evidence.circuits": ("mechanism",),
         "training.curves": ("training_curves",),
         "training.phases": ("phase_window",),
