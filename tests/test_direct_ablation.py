@@ -39,7 +39,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def along():
-    return ik.direct_ablation("tiny", n=N, checkpoints=STEPS, window=WINDOW, progress=False)
+    return ik.direct_ablation("tiny", n=N, checkpoints=STEPS, window=WINDOW, by_head=False, progress=False)
 
 
 def test_by_hand_the_whole_score_is_the_induction_heads(lost_by_hand):
@@ -48,9 +48,10 @@ def test_by_hand_the_whole_score_is_the_induction_heads(lost_by_hand):
     assert found.attrs["induction_heads"] == "L1H0"
     assert (found["icl"] < -3).all()
     # without it every logit is 0, so every loss is ln 64 and the score 0
-    np.testing.assert_allclose(found["icl"] + found["icl_joint"], 0, atol=1e-5)
+    nothing = found.sel(mode=["zero", "patterns"])
+    np.testing.assert_allclose(nothing["icl"] + nothing["icl_joint"], 0, atol=1e-5)
     for key in ("icl_share", "icl_share_low", "icl_share_high", "icl_beyond", "icl_then_share"):
-        np.testing.assert_allclose(found[key], 1, atol=1e-5)
+        np.testing.assert_allclose(nothing[key], 1, atol=1e-5)
     np.testing.assert_allclose(found["icl_control_share"], 0, atol=1e-6)  # L1H1 and L1H2 write nothing
 
 
@@ -64,10 +65,12 @@ def test_holding_patterns_keeps_what_the_previous_token_head_does_for_keys(lost_
     np.testing.assert_allclose(own, lost_by_hand["icl_joint"], atol=1e-6)
 
 
-def test_texts_that_no_context_helps_are_not_testable(by_hand):
+def test_texts_that_grow_harder_to_predict_are_not_testable(by_hand):
+    """A repeat first, then what was never seen: the score is above 0, and there is nothing to lose."""
     generator = torch.Generator().manual_seed(0)
-    texts = torch.stack([torch.randperm(64, generator=generator)[:60] for _ in range(N)])
-    found = ik.direct_ablation(by_hand, prompts=texts, n=N, progress=False, **BANDS)
+    drawn = torch.stack([torch.randperm(64, generator=generator)[:41] for _ in range(N)])
+    texts = torch.cat([drawn[:, :21], drawn], 1)
+    found = ik.direct_ablation(by_hand, prompts=texts, n=N, early=(21, 41), late=(41, 61), by_head=False)
     assert found.attrs["verdict"] == NOT_TESTABLE
     assert "not reliably below 0" in found.attrs["reason"]
 
@@ -85,16 +88,23 @@ def test_score_and_effects_are_those_of_edited_models(trained):
     found = removal(trained)
     clean = texts.losses(trained)["icl_score"].values
     np.testing.assert_allclose(found["value"], clean, atol=1e-5)
-    ready = texts.icl_prompts(trained)[0]
-    for mode, edit in (("zero", ik.Zero()), ("mean", ik.Mean(ready))):
+    with ik.edited(trained, ik.Zero(), heads=heads):
+        twin = texts.losses(trained)["icl_score"].values - clean
+    np.testing.assert_allclose(found["joint"].sel(mode="zero"), twin, atol=2e-5)
+    ready, early, late = texts.icl_prompts(trained)
+
+    def score(logits, given):
+        loss = -logits.log_softmax(-1)[:, :-1].gather(-1, given.tokens[:, 1:, None])[..., 0]
+        return loss[:, slice(*late)].mean(1) - loss[:, slice(*early)].mean(1)
+
+    for mode, (edit, hold) in MODES.items():
         of_mode = found.sel(mode=mode)
         for group, effect in (
             (heads, of_mode["joint"]),
             ([Head(0, 3)], of_mode["control"].sel(draw=0)),
             ([Head(0, 4)], of_mode["effect"].sel(layer=0, head=4)),
         ):
-            with ik.edited(trained, edit, heads=group):
-                twin = texts.losses(trained)["icl_score"].values - clean
+            twin = ik.ablate(trained, ready, group, edit=edit, hold=hold, metric=score)["effect"]
             np.testing.assert_allclose(effect, twin, atol=2e-5)
 
 
@@ -109,22 +119,29 @@ def test_a_repeat_is_measured_on_other_tokens_than_heads_are_chosen_on(trained):
     assert found["n_then"].item() == len(chosen_heads(trained, n=N, seed=0)) == 2
 
 
-def test_before_the_window_little_is_theirs_and_after_it_most(along):
-    assert along.attrs["verdict"] == HOLDS
-    share = along["phase_icl_share"].sel(mode="patterns")
-    assert share["phase"].values.tolist() == ["before", "in", "after"]
-    assert share.sel(phase="before") < 0.2 < 0.5 < share.sel(phase="after")
-    assert (along["phase_icl_beyond_low"].sel(phase="after") > 0.25).all()
+def test_after_the_window_most_of_the_score_is_theirs_and_before_it_hardly_any_nats(along):
+    """Eight stories tell that it is more than random heads', not yet how much: the slow test has 48."""
+    assert along["phase"].values.tolist() == ["before", "in", "after"]
+    assert (along["phase_icl_beyond_low"].sel(phase="after") > 0).all()
+    assert (along["phase_icl_share"].sel(phase="after") > 0.5).all()
+    nats = along["icl_joint"].mean("prompt")
+    assert (nats.sel(checkpoint=600) < 0.15).all()
+    assert (nats.sel(checkpoint=3200) > 0.3).all()
 
 
 def test_phases_are_means_of_their_checkpoints(along):
-    for phase, steps in (("before", [600]), ("in", [1500, 1700]), ("after", [3200])):
+    for phase, steps in (("in", [1500, 1700]), ("after", [3200])):
         run = along.sel(checkpoint=steps)
         twin = -run["icl_joint"].mean(("checkpoint", "prompt")) / run["icl"].mean()
         np.testing.assert_allclose(along["phase_icl_share"].sel(phase=phase), twin)
-    np.testing.assert_allclose(
-        along["phase_icl_share"].sel(phase="after"), along["icl_share"].sel(checkpoint=3200)
-    )
+
+
+def test_a_share_of_nothing_reliable_is_not_given(along):
+    """Eight stories cannot tell the score before the window from 0."""
+    early = along.sel(checkpoint=600)
+    assert early["icl_share"].isnull().all() == along["phase_icl_share"].sel(phase="before").isnull().all()
+    mean, error = float(early["icl"].mean()), float(early["icl"].std()) / N**0.5
+    assert bool(early["icl_share"].isnull().all()) is (mean + 2 * error > 0)
 
 
 def test_modes_keep_their_names_through_the_sweep(along, trained):
@@ -136,7 +153,7 @@ def test_modes_keep_their_names_through_the_sweep(along, trained):
         np.testing.assert_allclose(
             along["icl_joint"].sel(checkpoint=3200, mode=mode), found["joint"].sel(mode=mode), atol=2e-3
         )  # checkpoints are kept in float16
-    assert abs(float((found["joint"].sel(mode="zero") - found["joint"].sel(mode="mean")).mean())) > 4e-3
+    assert float(np.abs(found["joint"].sel(mode="zero") - found["joint"].sel(mode="mean")).max()) > 0.1
 
 
 def chosen(found):
@@ -147,8 +164,9 @@ def test_heads_chosen_at_a_checkpoint_that_has_none_lose_nothing(along):
     early = along.sel(checkpoint=600)
     assert early["icl_n_then"] == 0
     assert (early["icl_then"] == 0).all()
+    assert (early["icl_joint"] != 0).any()
     last = along.sel(checkpoint=3200)
-    np.testing.assert_allclose(last["icl_then"], last["icl_joint"])
+    np.testing.assert_allclose(last["icl_then"], last["icl_joint"], atol=1e-5)
 
 
 def test_before_and_after_vectors_are_products_with_losses_of_whole_runs(along):
@@ -183,9 +201,9 @@ def test_controls_come_from_other_layers_only_where_theirs_have_too_few(trained)
 def test_thresholds_are_those_asked_for(lost_by_hand, by_hand):
     texts = ik.repeated_tokens(by_hand, bos=0, period=31, prompts=N).tokens
     strict = ik.direct_ablation(
-        by_hand, prompts=texts, n=N, share=0.9, beyond=0.999999, by_head=False, **BANDS
+        by_hand, prompts=texts, n=N, share=0.5, beyond=0.999999, by_head=False, **BANDS
     )
-    assert strict["threshold"].values.tolist() == [0.9] * 3 + [0.999999] * 3
+    assert strict["threshold"].values.tolist() == [0.5] * 3 + [0.999999] * 3
     assert strict["passed"].values[:3].all()
     assert "icl_effect" not in strict
     assert lost_by_hand["passed"].all()
@@ -214,3 +232,5 @@ def test_the_whole_training_of_the_embedded_model():
     assert found.attrs["window_start"] < found.attrs["window_end"]
     share = found["phase_icl_share"].sel(mode="patterns")
     assert share.sel(phase="before") < share.sel(phase="in") < share.sel(phase="after")
+    nats = found["icl_joint"].mean("prompt").sel(mode="patterns")
+    assert nats.where(found["tokens"] < found.attrs["window_start"]).max() < 0.15 < 0.4 < nats[-1]
