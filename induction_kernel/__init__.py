@@ -111,6 +111,10 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
     from .training.checkpoints import over_checkpoints as over_checkpoints
+    from .training.components import before_and_after as before_and_after
+    from .training.components import loss_components as loss_components
+    from .training.components import loss_slope as loss_slope
+    from .training.coupling import turn_together as turn_together
     from .training.curves import training_curves as training_curves
     from .training.phases import phase_window as phase_window
 
@@ -201,6 +205,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "evidence.circuits": ("mechanism",),
         "training.curves": ("training_curves",),
         "training.phases": ("phase_window",),
+        "training.coupling": ("turn_together",),
+        "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
     }

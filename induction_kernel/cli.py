@@ -6,6 +6,7 @@ nothing itself; what the commands print and write is made in `printing`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -333,20 +334,48 @@ def fewshot(
 @app.command()
 def train(
     out: Annotated[Path, typer.Option(help="the folder to write model and checkpoints to")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="a text file to learn, once or several times; without, the synthetic language"),
+    ] = None,
+    pieces: Annotated[int, typer.Option(help="of texts: byte pairs to learn, 256 for plain bytes")] = 2000,
     seed: Annotated[int, typer.Option(help="of weights and data")] = 0,
     steps: Annotated[int | None, typer.Option(help="optimiser steps; the recipe's own by default")] = None,
+    layers: Annotated[int | None, typer.Option(help="1 to 4")] = None,
+    heads: Annotated[int | None, typer.Option(help="in a layer")] = None,
+    d_model: Annotated[int | None, typer.Option(help="width of the residual stream")] = None,
+    d_head: Annotated[int | None, typer.Option(help="width of a head")] = None,
+    mlp: Annotated[int | None, typer.Option(help="width of an MLP in every layer; 0 for none")] = None,
+    smeared: Annotated[
+        bool, typer.Option("--smeared", help="smeared keys (Olsson et al., argument 2)")
+    ] = False,
+    context: Annotated[int | None, typer.Option(help="tokens in a row")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="rows in a batch")] = None,
+    checkpoints: Annotated[
+        int | None, typer.Option(help="how many to keep, evenly spaced in log steps")
+    ] = None,
 ) -> None:
-    """Train the embedded model's recipe anew (minutes on one core).
+    """Train a small transformer whose heads can be watched as they form; interrupted, it goes on when called again.
 
     \b
-    Example:
+    Examples:
       induction-kernel train --out runs/seed1 --seed 1
+      induction-kernel train --out runs/one --layers 1 --smeared
+      induction-kernel train --out runs/book --text book.txt --context 256 --mlp 512 --steps 5000 --checkpoints 40
     """
 
     def run() -> None:
-        from .training.trainer import train_asset
+        from .training.recipe import Recipe, log_spaced
+        from .training.trainer import fit
 
-        typer.echo(train_asset(out, seed=seed, steps=steps).resolve())
+        sizes = {"layers": layers, "heads": heads, "d_head": d_head, "d_model": d_model, "mlp": mlp}
+        sizes |= {"context": context, "batch_size": batch_size, "steps": steps}
+        given: dict[str, Any] = {name: value for name, value in sizes.items() if value is not None}
+        recipe = Recipe(name=out.name, smeared=smeared, pieces=pieces if text else None, **given)
+        if checkpoints is not None:
+            recipe = replace(recipe, checkpoints=log_spaced(recipe.steps, checkpoints))
+        fit(recipe, text=text or None, seed=seed, folder=out)
+        typer.echo(out.resolve())
 
     _sentence_instead_of_traceback(run)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,12 +52,10 @@ def write_embedded(folder):
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps({"format": 1, "architecture": ARCHITECTURE, "seed": 3}))
     save_file(random_weights(), folder / "model.safetensors")
-    early = {
-        f"{step:06d}/{key}": value.half()
-        for step in (0, 250)
-        for key, value in random_weights(step + 1).items()
-    }
-    save_file(early, folder / "checkpoints.safetensors")
+    (folder / "checkpoints").mkdir()
+    for step in (0, 250):
+        early = {key: value.half() for key, value in random_weights(step + 1).items()}
+        save_file(early, folder / "checkpoints" / f"{step:06d}.safetensors")
     write_tokenizer(folder)
     return folder
 
@@ -270,10 +269,11 @@ def test_checkpoint_errors(embedded, llama):
         load(embedded, checkpoint=7)
     with pytest.raises(TypeError, match="checkpoint must be a training step"):
         load(embedded, checkpoint="250")
-    halve(embedded / "checkpoints.safetensors")
-    with pytest.raises(ValueError, match=r"checkpoints\.safetensors is damaged"):
+    halve(embedded / "checkpoints" / "000250.safetensors")
+    with pytest.raises(ValueError, match=r"000250\.safetensors is damaged"):
         load(embedded, checkpoint=250)
-    (embedded / "checkpoints.safetensors").unlink()
+    load(embedded, checkpoint=0)
+    shutil.rmtree(embedded / "checkpoints")
     with pytest.raises(ValueError, match="no checkpoint of step 250: the folder holds no checkpoints"):
         load(embedded, checkpoint=250)
     with pytest.raises(ValueError, match="has no training checkpoints"):

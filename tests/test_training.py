@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 import induction_kernel
-from induction_kernel.loading import build, checkpoint_steps
-from induction_kernel.training import language, trainer
+from induction_kernel.loading import checkpoint_steps
+from induction_kernel.training import language
 from induction_kernel.training.language import TOPICS, VOCABULARY, Mix
-from induction_kernel.training.trainer import Recipe, fit, train, train_asset
+from induction_kernel.training.network import initial_weights
+from induction_kernel.training.noting import scores
+from induction_kernel.training.recipe import Recipe
+from induction_kernel.training.trainer import fit
 
 TINY = Path(induction_kernel.__file__).parent / "assets" / "tiny"
-SHORT = Recipe(
-    name="short", heads=2, d_head=4, d_model=16, steps=3, batch_size=4, warmup=1, checkpoints=(0, 1)
-)
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def recipe():
     return json.loads((TINY / "recipe.json").read_text(encoding="utf-8"))
 
 
-def words(row) -> list[str]:
-    return [VOCABULARY[token] for token in row]
-
-
 def global_state():
     return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+
+
+def words(row) -> list[str]:
+    return [VOCABULARY[token] for token in row]
 
 
 # The language
@@ -159,7 +159,7 @@ def test_the_mix_decides_what_a_batch_holds(rng):
         (lambda rng: language.episodes(rng, 1, 9, words=(0.5, 0.4)), "words must be probabilities"),
         (lambda rng: language.repeats(rng, 1, 9, periods=(5, 4)), "1 <= shortest <= longest"),
         (lambda rng: Mix(stories=0.9), "add up to 1"),
-        (lambda rng: Recipe(context=64), "context of at least"),
+        (lambda rng: Recipe(context=64), "context must be a whole number, at least 96"),
         (lambda rng: Recipe(heads=0), "at least 1"),
     ],
 )
@@ -177,81 +177,15 @@ def test_the_tokenizer_reads_words_as_words():
     assert (tokenizer.bos_token, tokenizer.pad_token, tokenizer.unk_token) == ("<bos>", "<pad>", "<unk>")
 
 
-# The trainer
-
-
-def test_a_few_steps_lower_the_loss_and_keep_what_the_recipe_says():
-    run = fit(replace(SHORT, steps=30), progress=False)
-    assert run.recipe.kept == (0, 1, 30) == tuple(run.checkpoints)
-    assert [entry["step"] for entry in run.log] == [0, 1, 30]
-    assert [entry["tokens"] for entry in run.log] == [0, 4 * 96, 30 * 4 * 96]
-    assert run.log[-1]["loss_stories"] < run.log[0]["loss_stories"] - 0.1
-    assert_close(run.checkpoints[30], {name: weight.half() for name, weight in run.weights.items()})
-
-
-def test_a_seed_decides_everything_and_nothing_global_is_touched():
-    before, grad = global_state(), torch.is_grad_enabled()
-    with torch.no_grad():  # a caller's setting is no reason not to train
-        first, second, other = (fit(SHORT, seed=seed, progress=False) for seed in (0, 0, 1))
-    assert global_state() == before
-    assert torch.is_grad_enabled() == grad
-    assert_close(first.weights, second.weights, rtol=0, atol=0)
-    assert first.log == second.log
-    assert not torch.equal(first.weights["embed.W_E"], other.weights["embed.W_E"])
-
-
-def test_the_training_forward_is_that_of_transformer_lens(rng):
-    weights = {name: weight.detach() for name, weight in fit(SHORT, progress=False).weights.items()}
-    tokens = torch.from_numpy(language.batch(rng, 5, SHORT.context))
-    model = build(SHORT.architecture, weights)
-    logits, patterns = trainer._forward(weights, tokens, patterns=True)
-    with torch.no_grad():
-        theirs, cache = model.run_with_cache(tokens)
-    assert_close(logits, theirs, rtol=1e-4, atol=1e-4)
-    for layer, pattern in enumerate(patterns):
-        assert_close(pattern, cache[f"blocks.{layer}.attn.hook_pattern"], rtol=1e-4, atol=1e-5)
-
-
-def test_train_returns_the_model_it_writes(tmp_path):
-    model = train(SHORT, seed=2, folder=tmp_path / "new", progress=False)
-    assert model.cfg.model_name == "short"
-    assert model.to_str_tokens("fox dax ; wolf", prepend_bos=True) == ["<bos>", "fox", "dax", ";", "wolf"]
-    again = induction_kernel.load(tmp_path / "new")
-    tokens = model.to_tokens("fox dax ; wolf", prepend_bos=True)
-    with torch.no_grad():
-        assert_close(model(tokens), again(tokens))
-    assert {path.name for path in (tmp_path / "new").iterdir()} == {
-        *("model.safetensors", "checkpoints.safetensors", "recipe.json"),
-        *("tokenizer.json", "tokenizer_config.json"),
-    }
-
-
-def test_the_command_line_may_choose_the_steps(tmp_path):
-    assert train_asset(tmp_path, steps=1, progress=False) == tmp_path
-    assert checkpoint_steps(tmp_path) == [0, 1]
-    with pytest.raises(ValueError, match="at least 1"):
-        train_asset(tmp_path, steps=0)
-
-
-def test_the_penalty_makes_heads_write_less():
-    small, large = (
-        fit(replace(SHORT, steps=40, sparsity=sparsity), progress=False).weights for sparsity in (0.0, 1.0)
-    )
-    recipe = replace(SHORT, steps=40)
-    assert trainer._heads_in_use(large, recipe) < 0.9 * trainer._heads_in_use(small, recipe)
-
-
-def test_a_file_in_place_of_the_folder_is_refused_before_training(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match="is a file"):
-        train(replace(SHORT, steps=10**9), folder=tmp_path / "file", progress=False)
-
-
 # The shipped model
 
 
+def kept(step: int):
+    return load_file(TINY / "checkpoints" / f"{step:06d}.safetensors")
+
+
 def test_the_asset_agrees_with_its_recipe(recipe):
-    weights, kept = (load_file(TINY / f"{name}.safetensors") for name in ("model", "checkpoints"))
+    weights = load_file(TINY / "model.safetensors")
     architecture = recipe["architecture"]
     heads, d_head, d_model = (architecture[key] for key in ("n_heads", "d_head", "d_model"))
     assert weights["embed.W_E"].shape == (architecture["d_vocab"], d_model) == (len(VOCABULARY), d_model)
@@ -260,20 +194,16 @@ def test_the_asset_agrees_with_its_recipe(recipe):
     steps = [entry["step"] for entry in recipe["checkpoints"]]
     assert 20 <= len(steps) <= 24
     assert steps == list(Recipe().kept)
-    assert set(kept) == {f"{step:06d}/{name}" for step in steps for name in weights}
-    last = {name: kept[f"{steps[-1]:06d}/{name}"] for name in weights}
-    assert_close(last, {name: weight.half() for name, weight in weights.items()})
-    assert sum(path.stat().st_size for path in TINY.iterdir()) < 6e6
-    assert recipe["final"] == recipe["checkpoints"][-1]
+    assert checkpoint_steps() == steps
+    assert_close(kept(steps[-1]), {name: weight.half() for name, weight in weights.items()})
+    assert sum(path.stat().st_size for path in TINY.rglob("*")) < 6e6
 
 
 def test_the_asset_was_made_by_this_language_and_this_recipe(recipe, tmp_path):
-    first = trainer._initial_weights(Recipe(), recipe["seed"])
-    kept = load_file(TINY / "checkpoints.safetensors")
-    assert_close(
-        {name: kept[f"000000/{name}"] for name in first}, {name: w.half() for name, w in first.items()}
-    )
+    first = initial_weights(Recipe(), recipe["seed"])
+    assert_close(kept(0), {name: weight.half() for name, weight in first.items()})
     assert recipe["recipe"] == json.loads(json.dumps(asdict(Recipe())))
+    assert Recipe.read(recipe["recipe"]) == Recipe()
     assert recipe["architecture"] == Recipe().architecture
     language.write_tokenizer(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
@@ -281,13 +211,13 @@ def test_the_asset_was_made_by_this_language_and_this_recipe(recipe, tmp_path):
 
 
 def test_the_shipped_model_still_scores_what_it_scored_when_it_was_trained(recipe):
-    now = trainer._scores(load_file(TINY / "model.safetensors"), Recipe())
+    now = scores(load_file(TINY / "model.safetensors"), Recipe())
     for name, score in now.items():
-        assert np.array(recipe["final"][name]) == pytest.approx(np.array(score), abs=2e-3), name
+        assert np.array(recipe["checkpoints"][-1][name]) == pytest.approx(np.array(score), abs=2e-3), name
 
 
 def test_the_shipped_model_has_learned_both_and_leaves_controls(recipe):
-    final = recipe["final"]
+    final = recipe["checkpoints"][-1]
     prefix = sorted(final["prefix_matching"][1])
     assert prefix[2] < 0.2
     assert prefix[-1] > 0.7

@@ -12,6 +12,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ def build(
 
     Args:
         architecture: by TransformerLens' names; `n_layers`, `d_model`, `n_heads`, `d_head`, `n_ctx` and
-            `d_vocab` are needed. Rotary embeddings rotate adjacent pairs of dimensions.
+            `d_vocab` are needed. Rotary embeddings rotate adjacent pairs of dimensions. With `smeared_keys` the
+            weights have `blocks.0.attn.smear` `[head]` too, and the model permanent hooks on its keys.
         weights: parameter name of a `HookedTransformer` -> tensor, such as `blocks.0.attn.W_Q`
             `[head, d_model, d_head]`. Missing biases are zeros.
         tokenizer: a Hugging Face tokenizer, also one that exists in memory only.
@@ -52,13 +54,36 @@ def build(
     """
     settings = checked_architecture(architecture)
     full = checked_weights(settings, weights, dtype)
+    smear = {key: full.pop(key) for key in list(full) if key.endswith(".smear")}
+    del settings["smeared_keys"]
     settings = {
         key: value for key, value in settings.items() if value is not None or key == "normalization_type"
     }
     tokenizer = None if tokenizer is None else self_contained(tokenizer)
     make = _hooked if has_hooked_transformer() and not bridge else _bridge
     with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
-        return make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+        model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+    for key, strength in smear.items():
+        model.add_hook(key.removesuffix("smear") + "hook_k", SmearedKeys(strength), is_permanent=True)
+    return model
+
+
+@dataclass(frozen=True, eq=False)
+class SmearedKeys:
+    """A permanent hook on the keys, since no TransformerLens configuration has smeared ones (Olsson et al. 2022).
+
+    k_j := s(a_h) k_j + (1 - s(a_h)) k_(j-1), the first key unchanged.
+
+    Attributes:
+        smear: a, by head.
+    """
+
+    smear: Tensor
+
+    def __call__(self, k: Tensor, hook: Any) -> Tensor:
+        """Keys `[row, position, head, d_head]`, each mixed with the one before it."""
+        own = self.smear.sigmoid().to(k)[:, None]
+        return own * k + (1 - own) * torch.cat([k[:, :1], k[:, :-1]], 1)
 
 
 def has_hooked_transformer() -> bool:

@@ -1,9 +1,9 @@
 """What is in the embedded model's folder? Weights, training checkpoints, tokenizer and recipe.
 
 `recipe.json` (format 1: `architecture`, and how the model was trained), `model.safetensors` (TransformerLens'
-parameter names), `checkpoints.safetensors` (`{step:06d}/{parameter}`, may be absent), and the tokenizer's two
-files. Any folder of this format is read, so also what `induction-kernel train` writes. It trains nothing: see
-`training`.
+parameter names), `checkpoints/{step:06d}.safetensors` (may be absent), and the tokenizer's two files. Any folder of
+this format is read, so also what `induction-kernel train` writes, its checkpoints while it is still being written. It
+trains nothing: see `training`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .building import build
@@ -43,7 +44,9 @@ def load_embedded(
         name = f"{name} at step {checkpoint}"
     model = build(
         recipe["architecture"],
-        _read_weights(folder) if checkpoint is None else _read_checkpoint(folder, checkpoint),
+        _read_weights(folder / "model.safetensors")
+        if checkpoint is None
+        else _read_checkpoint(folder, checkpoint),
         tokenizer=_read_tokenizer(folder),
         device=device,
         dtype=dtype,
@@ -80,16 +83,9 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
 
 
 def checkpoint_steps(folder: str | Path = TINY) -> list[int]:
-    """The training steps of which `folder` holds a checkpoint, ascending; empty where it holds none.
-
-    Raises:
-        ValueError: a damaged file of checkpoints.
-    """
-    path = Path(folder) / "checkpoints.safetensors"
-    if not path.is_file():
-        return []
-    with _opened(path) as file:
-        return sorted({int(key.partition("/")[0]) for key in file.keys()})  # noqa: SIM118  not a mapping
+    """The training steps of which `folder` holds a checkpoint, ascending; empty where it holds none."""
+    files = (Path(folder) / "checkpoints").glob("*.safetensors")
+    return sorted(int(path.stem) for path in files if path.stem.isdigit())
 
 
 def is_embedded(folder: Path) -> bool:
@@ -97,12 +93,13 @@ def is_embedded(folder: Path) -> bool:
     return (folder / "recipe.json").exists()
 
 
-def _read_weights(folder: Path) -> dict[str, Tensor]:
-    path = folder / "model.safetensors"
+def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"{path} is missing: the folder was not written to its end")
-    with _opened(path) as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  not a mapping
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or was not written to its end: {error}") from error
 
 
 def _read_checkpoint(folder: Path, step: int) -> dict[str, Tensor]:
@@ -110,27 +107,7 @@ def _read_checkpoint(folder: Path, step: int) -> dict[str, Tensor]:
     if step not in steps:
         there = f"there are {', '.join(map(str, steps))}" if steps else "the folder holds no checkpoints"
         raise ValueError(f"no checkpoint of step {step}: {there}")
-    prefix = f"{step:06d}/"
-    with _opened(folder / "checkpoints.safetensors") as file:
-        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118  not a mapping
-        return {key.removeprefix(prefix): file.get_tensor(key) for key in keys}
-
-
-class _opened:
-    """A safetensors file, with its errors as ValueErrors that name the file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self) -> Any:
-        try:
-            self.file = safe_open(self.path, framework="pt").__enter__()
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{self.path} is damaged or was not written to its end: {error}") from error
-        return self.file
-
-    def __exit__(self, *error: Any) -> None:
-        self.file.__exit__(*error)
+    return _read_weights(folder / "checkpoints" / f"{step:06d}.safetensors")
 
 
 def _read_tokenizer(folder: Path) -> Any:

@@ -30,6 +30,7 @@ _DEFAULTS: dict[str, Any] = {
     "rotary_dim": None,
     "rotary_base": 10000,
     "default_prepend_bos": True,
+    "smeared_keys": False,
 }
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "normalization_type": ("LN", "LNPre", "RMS", "RMSPre", None),
@@ -126,6 +127,7 @@ def _shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     block: dict[str, tuple[int, ...]] = {f"ln1.{key}": shape for key, shape in norm.items()}
     block |= {"attn.W_Q": (heads, d, d_head), "attn.W_O": (heads, d_head, d), "attn.b_O": (d,)}
     block |= {f"attn.{underscore}W_{key}": (kv, d, d_head) for key in "KV"}
+    block |= {"attn.smear": (heads,)} if settings["smeared_keys"] else {}
     block |= {"attn.b_Q": (heads, d_head)} | {f"attn.{underscore}b_{key}": (kv, d_head) for key in "KV"}
     if not settings["attn_only"]:
         block |= {f"ln2.{key}": shape for key, shape in norm.items()}

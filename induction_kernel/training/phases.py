@@ -23,6 +23,7 @@ from .turning import (
     at_tokens,
     check_curves,
     grid_of,
+    heads_of,
     largest_excess,
     over_runs,
     resampled,
@@ -43,7 +44,8 @@ RULE = (
 )
 ONSET = (
     "where the region around the steepest change in ln(tokens) begins, with the slope above a quarter of its largest "
-    "value; heads chosen at the end of training on other prompts"
+    "value; of heads, the mean of those with at least half of the strongest one's score at the end of training, chosen "
+    "on other prompts"
 )
 
 
@@ -65,7 +67,7 @@ def phase_window(
         share of draws that have one. `onset[curve]` in tokens with `_low` and `_high`, and `resolution`,
         the tokens between the two checkpoints it lies between, which no number of prompts makes finer; and
         `precedes[curve, other]`: the share of draws in which `curve` turns before `other`, ties counting half; all
-        NaN where there is no window.
+        NaN where there is no window. `heads[curve]` names the heads whose mean a curve is, if any.
 
     Raises:
         TypeError: curves that are no Dataset. ValueError: variables or tokens missing, fewer than 4 checkpoints after
@@ -129,7 +131,8 @@ def _window(run: xr.Dataset, smoothing: float, draws: int, rng: np.random.Genera
         [start if name == "icl_score" else onsets(run, name, smoothing, draws, rng) for name in CURVES]
     )
     order = _order(turns).assign(resolution=("curve", _spacing(tokens, turns[:, 0])))
-    return xr.Dataset(values).merge(order if exists[0] else order.where(False))
+    heads = xr.DataArray([" ".join(heads_of(run, name)) for name in CURVES], dims="curve")
+    return xr.Dataset(values).merge(order if exists[0] else order.where(False)).assign(heads=heads)
 
 
 def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:

@@ -27,6 +27,7 @@ from ..files import replacing
 __all__ = ["fingerprint", "opened", "read_result", "write_result"]
 
 FORMAT = 1
+_PACKAGE = __name__.partition(".")[0] + "."
 _PLAIN = (
     str,
     int,
@@ -136,12 +137,8 @@ def _said_of_code(value: Any) -> Any:
         return ["name", f"{value.__module__}.{value.__qualname__}"]
     if isinstance(value, CodeType):
         return ["code", value.co_code.hex(), list(value.co_names), _said(value.co_consts)]
-    if hasattr(value, "__wrapped__"):  # a decorator's closure holds objects of its own
-        return ["decorated", _said([getattr(value, "__code__", None), value.__wrapped__])]
-    if isinstance(value, FunctionType):
-        enclosed = [cell.cell_contents for cell in value.__closure__ or ()]
-        inside = [value.__code__, value.__defaults__, value.__kwdefaults__, enclosed]
-        return ["function", f"{value.__module__}.{value.__qualname__}", _said(inside)]
+    if isinstance(value, FunctionType) or hasattr(value, "__wrapped__"):
+        return _said_of_function(value)
     if isinstance(value, MethodType):
         return ["method", _said([value.__func__, value.__self__])]
     if is_dataclass(value):
@@ -151,3 +148,21 @@ def _said_of_code(value: Any) -> Any:
         f"no fingerprint can be made of a {type(value).__name__}, so results cannot be kept: wanted measures made of "
         "functions, functools.partial and frozen dataclasses, with plain data as options (or no path)"
     )
+
+
+def _said_of_function(value: Any) -> Any:
+    """Its name, options, what it encloses, and the code, for which in this package the version stands."""
+    name, wrapped = f"{value.__module__}.{value.__qualname__}", getattr(value, "__wrapped__", None)
+    ours = name.startswith(_PACKAGE)
+    if wrapped is not None and ours:
+        return _said(wrapped)
+    enclosed = []
+    for cell in getattr(value, "__closure__", None) or ():
+        try:
+            enclosed.append(_said(cell.cell_contents))
+        except TypeError:
+            if wrapped is None:  # a decorator may hold objects of its own, such as `torch.no_grad()`
+                raise
+    kept = [getattr(value, key, None) for key in ("__defaults__", "__kwdefaults__")]
+    code = None if ours else getattr(value, "__code__", None)
+    return ["function", name, _said([*kept, code, wrapped]), enclosed]

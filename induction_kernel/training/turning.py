@@ -18,8 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ..heads import Head
+
 __all__ = [
-    "CURVES", "DIRECTION", "QUARTER", "STEP", "at_tokens", "check_curves", "grid_of", "largest_excess", "over_runs",
+    "CURVES", "DIRECTION", "at_tokens", "check_curves", "grid_of", "heads_of", "largest_excess", "over_runs",
     "resampled", "slope_of", "steepest", "trained", "values_of",
 ]  # fmt: skip
 
@@ -51,14 +53,20 @@ def check_curves(curves: Any, *needed: str) -> None:
         )
 
 
-def over_runs(curves: xr.Dataset, told: Callable[[xr.Dataset], xr.Dataset]) -> xr.Dataset:
-    """`told` of every run, put together along the leading dimensions `model` and `seed` where they are."""
-    dim = next((dim for dim in ("model", "seed") if dim in curves.dims), None)
+def over_runs(
+    curves: xr.Dataset,
+    told: Callable[[xr.Dataset], xr.Dataset],
+    dims: tuple[str, ...] = ("model", "seed"),
+) -> xr.Dataset:
+    """`told` of every run, put together along those leading dimensions that are there."""
+    dim = next((dim for dim in dims if dim in curves.dims), None)
     if dim is None:
         return told(curves)
-    parts = [over_runs(curves.isel({dim: i}, drop=True), told) for i in range(curves.sizes[dim])]
+    parts = [over_runs(curves.isel({dim: i}, drop=True), told, dims) for i in range(curves.sizes[dim])]
     labels = curves[dim].values if dim in curves.coords else np.arange(curves.sizes[dim])
-    return xr.concat(parts, dim=xr.DataArray(labels, dims=dim, name=dim), combine_attrs="override")
+    return xr.concat(
+        parts, dim=xr.DataArray(labels, dims=dim, name=dim), join="outer", coords="minimal", compat="override"
+    )
 
 
 def trained(run: xr.Dataset) -> xr.Dataset:
@@ -77,20 +85,30 @@ def trained(run: xr.Dataset) -> xr.Dataset:
 
 
 def values_of(run: xr.Dataset, name: str) -> Numbers:
-    """A curve of one run for every prompt, `[prompt, checkpoint]`.
+    """A curve of one run for every prompt, `[prompt, checkpoint]`; where there are heads, the mean of `heads_of`.
 
-    Where there are heads it is that of one head, chosen on the even prompts at the last checkpoint (by prefix-matching
-    excess, also for copying; previous-token heads by their own score), read on the odd ones. Prefix matching is the
-    excess over its control.
+    Prefix matching is the excess over its control.
     """
     if "head" not in run[name].dims:
-        found = run[name].transpose("prompt", "checkpoint").values
-    else:
-        chosen = int(
-            _by_head(run, "previous_token" if name == "previous_token" else "prefix_matching")[0][-1].argmax()
-        )
-        found = _by_head(run, name)[1][:, :, chosen]
-    return _whole(found)
+        return _whole(run[name].transpose("prompt", "checkpoint").values)
+    return _whole(_by_head(run, name)[1][:, :, _chosen(run, name)].mean(2))
+
+
+def heads_of(run: xr.Dataset, name: str) -> list[str]:
+    """The heads whose mean a curve is: all with at least half of the strongest one's score at the last checkpoint.
+
+    Chosen on the even prompts, and read on the odd ones; by their own score as previous-token heads, else by
+    prefix-matching excess (also for copying). One head alone would be a toss-up between equals.
+    """
+    if "head" not in run[name].dims:
+        return []
+    names = [str(Head(layer, head)) for layer in run["layer"].values for head in run["head"].values]
+    return [names[i] for i in np.flatnonzero(_chosen(run, name))]
+
+
+def _chosen(run: xr.Dataset, name: str) -> NDArray[np.bool_]:
+    last = _by_head(run, "previous_token" if name == "previous_token" else "prefix_matching")[0][-1]
+    return last >= last.max() / 2 if last.max() > 0 else last == last.max()
 
 
 def largest_excess(run: xr.Dataset) -> Numbers:
@@ -106,9 +124,8 @@ def _by_head(run: xr.Dataset, name: str) -> tuple[Numbers, Numbers]:
     flat = score.transpose("prompt", "checkpoint", "layer", "head").values.astype(np.float64)
     flat = flat.reshape(*flat.shape[:2], -1)
     flat = flat[~np.isnan(flat).all((1, 2))]  # prompts that only other measures have
-    here = ~np.isnan(flat).all((0, 1))  # layers that only other models have
-    flat = flat[:, :, here]
-    return np.nan_to_num(np.nanmean(flat[::2], 0), nan=-np.inf), flat[1::2]
+    even = flat[::2].mean(0)  # NaN at layers that only other models have
+    return np.nan_to_num(even, nan=-np.inf), flat[1::2]
 
 
 def _whole(values: Any) -> Numbers:

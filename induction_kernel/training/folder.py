@@ -1,0 +1,158 @@
+"""What does a run leave on disk, and how does an interrupted one go on? One folder, every file whole or not there.
+
+- `recipe.json`: format, architecture, recipe, seed, versions, and the log so far; rewritten at every checkpoint.
+- `checkpoints/000100.safetensors`: the weights at that step, float16, by TransformerLens' names.
+- `tokenizer.json`, `tokenizer_config.json`.
+- `state.safetensors`, while it runs: weights, AdamW's moments, and in its header the step, the log and the state
+  of the generator that draws the rows. What follows depends on nothing else (but texts: they have a fingerprint),
+  so a run that goes on from here ends with the same weights.
+- `model.safetensors`, at the end: the final weights, float32.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from .. import __version__
+from ..files import replacing
+from .network import Weights
+from .recipe import Recipe
+
+__all__ = ["State", "begin", "finish", "read_state", "write_checkpoint", "write_state"]
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run between two steps.
+
+    Attributes:
+        step: optimiser steps done.
+        weights: by parameter name, float32.
+        moments: AdamW's two, `(exp_avg, exp_avg_sq)` by parameter name.
+        rng: state of the generator of rows.
+        log: one entry a checkpoint so far.
+    """
+
+    step: int
+    weights: Weights
+    moments: dict[str, tuple[Tensor, Tensor]]
+    rng: dict[str, Any]
+    log: list[dict[str, Any]]
+
+
+def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
+    """Makes the folder, or finds the run that was interrupted in it; None where it has not come to a state yet.
+
+    Args:
+        folder: new, empty, or of an unfinished run of the same recipe, seed and texts.
+        recipe: what is trained.
+        seed: of weights and rows.
+        texts: fingerprint of the texts, "" for the synthetic language.
+
+    Raises:
+        ValueError: a file, a finished run, a run of another recipe, seed or texts, or something else.
+    """
+    if folder.is_file():
+        raise ValueError(f"folder must be a folder to write the model to; {folder} is a file")
+    if (folder / "model.safetensors").exists():
+        raise ValueError(f"{folder} holds a trained model already: name another folder, or remove it first")
+    said = json.loads(json.dumps({"recipe": asdict(recipe), "seed": seed, "texts": texts}))
+    if (folder / "recipe.json").exists():
+        found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        for key, wanted in said.items():
+            if found.get(key) != wanted:
+                raise ValueError(
+                    f"{folder} holds an unfinished run of another {key.rstrip('s')}: give the same to go on with it, "
+                    "or name another folder"
+                )
+        return read_state(folder)
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
+    _write_recipe(folder, recipe, seed, texts, [])
+    return None
+
+
+def write_checkpoint(
+    folder: Path, recipe: Recipe, seed: int, texts: str, log: list[dict[str, Any]], weights: Weights
+) -> None:
+    """The weights at the last entry of the log, and the log."""
+    halves = {name: weight.detach().half().contiguous() for name, weight in weights.items()}
+    with replacing(folder / "checkpoints" / f"{log[-1]['step']:06d}.safetensors") as part:
+        part.write_bytes(save(halves))
+    _write_recipe(folder, recipe, seed, texts, log)
+
+
+def write_state(folder: Path, state: State) -> None:
+    """Everything that the steps to come depend on."""
+    tensors = {f"weight/{name}": weight.detach() for name, weight in state.weights.items()}
+    for name, (mean, square) in state.moments.items():
+        tensors |= {f"mean/{name}": mean, f"square/{name}": square}
+    # Their order too: the norm that gradients are clipped to is a sum over parameters.
+    said = json.dumps({"step": state.step, "rng": state.rng, "log": state.log, "names": list(state.weights)})
+    with replacing(folder / "state.safetensors") as part:
+        part.write_bytes(save(tensors, metadata={"state": said}))
+
+
+def read_state(folder: Path) -> State | None:
+    """The state an interrupted run left, None where it has left none.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    path = folder / "state.safetensors"
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = json.loads(file.metadata()["state"])
+            # Cloned into memory of torch's own: sums over a file's unaligned memory may round differently.
+            found = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a mapping
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}; remove the folder and train anew") from error
+    names = said["names"]
+    return State(
+        step=said["step"],
+        weights={name: found[f"weight/{name}"] for name in names},
+        moments={name: (found[f"mean/{name}"], found[f"square/{name}"]) for name in names},
+        rng=said["rng"],
+        log=said["log"],
+    )
+
+
+def finish(folder: Path, weights: Weights) -> None:
+    """The final weights; the state goes, since nothing is left to do."""
+    with replacing(folder / "model.safetensors") as part:
+        part.write_bytes(save({name: weight.detach() for name, weight in weights.items()}))
+    (folder / "state.safetensors").unlink(missing_ok=True)
+
+
+def _write_recipe(folder: Path, recipe: Recipe, seed: int, texts: str, log: list[dict[str, Any]]) -> None:
+    said = {
+        "format": FORMAT,
+        "name": recipe.name,
+        "seed": seed,
+        "architecture": recipe.architecture,
+        "recipe": asdict(recipe),
+        "texts": texts,
+        "versions": {
+            "torch": torch.__version__,
+            "transformer_lens": version("transformer-lens"),
+            "induction_kernel": __version__,
+        },
+        "checkpoints": log,
+    }
+    with replacing(folder / "recipe.json") as part:
+        part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
