@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import xarray as xr
 from folders import write_hugging_face
+from formula_curves import curves_of
 from test_laws import labelled as with_demonstrations
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
@@ -292,6 +293,25 @@ ROWS = [
     ("ablate", "NaN from a metric", lambda tmp: ik.ablate(model(), repeats(), "L0H1", metric=lambda logits, p: logits[:, 0, 0] * NAN), ValueError, "not finite"),
     ("Mean", "a reference of one token", lambda tmp: ik.ablate(model(), repeats(), "L0H1", edit=ik.Mean(torch.tensor([[1], [2]]))), ValueError, "more than one token"),
     ("random_heads", "not a model", lambda tmp: ik.random_heads("gpt2", like=["L0H0"]), TypeError, "got str"),
+    ("training_curves", "text is needed", lambda tmp: ik.training_curves(unlike_stories(tmp), checkpoints=[0], progress=False), ValueError, "pass prompts="),
+    ("training_curves", "prompts too short for the bands", lambda tmp: ik.training_curves("tiny", prompts=tokens(2, 90), checkpoints=[0], progress=False), ValueError, "pass longer prompts, or early= and late="),
+    ("training_curves", "a band beyond the prompts", lambda tmp: ik.training_curves("tiny", late=(80, 120), checkpoints=[0], progress=False), ValueError, "early before late within them"),
+    ("training_curves", "a single position", lambda tmp: ik.training_curves("tiny", early=(10, 11)), ValueError, "at least 20 positions"),
+    ("training_curves", "too few prompts", lambda tmp: ik.training_curves("tiny", n=2), ValueError, "at least 4"),
+    ("training_curves", "an absent checkpoint", lambda tmp: ik.training_curves("tiny", checkpoints=[7]), ValueError, "no checkpoint of step 7"),
+    ("phase_window", "scores, not curves", lambda tmp: ik.phase_window(scores()), ValueError, "training_curves"),
+    ("phase_window", "no Dataset", lambda tmp: ik.phase_window([1, 2]), TypeError, "got list"),
+    ("phase_window", "three checkpoints", lambda tmp: ik.phase_window(curves_of().isel(checkpoint=slice(0, 4))), ValueError, "at least 4 checkpoints"),
+    ("phase_window", "too few draws", lambda tmp: ik.phase_window(curves_of(), draws=10), ValueError, "draws of at least 100"),
+    ("phase_window", "no smoothing", lambda tmp: ik.phase_window(curves_of(), smoothing=0), ValueError, "smoothing in ln(tokens)"),
+    ("phase_window", "one prompt", lambda tmp: ik.phase_window(curves_of().isel(prompt=[0])), ValueError, "at least 2 prompts"),
+    ("turn_together", "an unknown curve", lambda tmp: ik.turn_together(curves_of(), "icl_score", "accuracy"), ValueError, "two different curves"),
+    ("turn_together", "a curve with itself", lambda tmp: ik.turn_together(curves_of(), "loss", "loss"), ValueError, "two different curves"),
+    ("loss_components", "no losses of tokens", lambda tmp: ik.loss_components(curves_of().drop_vars("sampled_loss")), ValueError, "without sampled_loss"),
+    ("loss_components", "one example", lambda tmp: ik.loss_components(curves_of().isel(prompt=[0])), ValueError, "2 examples"),
+    ("loss_slope", "no losses by position", lambda tmp: ik.loss_slope(curves_of()), ValueError, "without position_loss"),
+    ("before_and_after", "another Dataset than a window", lambda tmp: ik.before_and_after(curves_of(), curves_of()), ValueError, "wanted the phase_window of these curves"),
+    ("before_and_after", "no Dataset", lambda tmp: ik.before_and_after(curves_of(), (1.0, 2.0)), TypeError, "got tuple"),
     ("write_report", "prompts themselves", lambda tmp: ik.write_report(worded(), tmp / "a.html", prompts=repeats()), TypeError, "number of prompts"),
     ("head_table", "several scorers", lambda tmp: ik.head_table(ik.observe(model(), repeats(), [ik.induction])), ValueError, "sel(scorer"),
     ("summarise", "absent variable", lambda tmp: ik.summarise(scores(), variable="right"), ValueError, "'right'"),
@@ -728,6 +748,17 @@ def half_written(tmp):
     weights = (target / "model.safetensors").read_bytes()
     (target / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     return target
+
+
+def unlike_stories(tmp):
+    """A copy of the embedded model whose tokenizer has another word."""
+    import shutil
+    from pathlib import Path
+
+    shutil.copytree(Path(ik.__file__).parent / "assets" / "tiny", tmp / "other")
+    file = tmp / "other" / "tokenizer.json"
+    file.write_text(file.read_text().replace('"rocket"', '"sprocket"'))
+    return tmp / "other"
 
 
 def nan_weights():

@@ -29,7 +29,7 @@ from ..scorers.masked import observe
 from ..scorers.values import copying
 from .checkpoints import over_checkpoints
 from .language import VOCABULARY, stories
-from .trainer import EARLY, LATE
+from .recipe import EARLY, LATE
 
 __all__ = ["Curves", "training_curves"]
 
