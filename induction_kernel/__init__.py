@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.behaviours import generality as generality
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
@@ -179,6 +180,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "evidence.behaviours": ("generality",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
