@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.ablating import direct_ablation as direct_ablation
     from .evidence.across import continuity as continuity
+    from .evidence.behaviours import generality as generality
+    from .evidence.circuits import mechanism as mechanism
     from .evidence.cooccurring import co_occurrence as co_occurrence
     from .evidence.smearing import co_perturbation as co_perturbation
-    from .evidence.ablating import direct_ablation as direct_ablation
-    from .evidence.circuits import mechanism as mechanism
     from .fewshot_page import write_fewshot_page as write_fewshot_page
     from .heads import Head as Head
     from .heads import compare as compare
@@ -203,6 +204,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "evidence.smearing": ("co_perturbation",),
         "evidence.across": ("continuity",),
         "training.checkpoints": ("over_checkpoints",),
+        "evidence.behaviours": ("generality",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
