@@ -46,7 +46,7 @@ SHARE, BEYOND = 0.5, 0.25
 CONTROLS = 20
 FEWEST = 5
 """Checkpoints that a window takes."""
-_CLAIM = "removing the induction heads removes most of in-context learning"
+CLAIM = "removing the induction heads removes most of in-context learning"
 
 
 def direct_ablation(
@@ -112,12 +112,12 @@ def direct_ablation(
     heads = chosen_heads(last, n=n, seed=seed)
     if not heads:
         return not_testable(
-            "direct_ablation", _CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}"
+            "direct_ablation", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}"
         )
     try:
         controls, control = _controls(last, heads, seed)
     except ValueError as few:
-        return not_testable("direct_ablation", _CLAIM, f"no random heads to compare with: {few}")
+        return not_testable("direct_ablation", CLAIM, f"no random heads to compare with: {few}")
     made = {
         "heads": tuple(heads),
         "controls": controls,
@@ -245,7 +245,7 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
     if bool(last["icl_share"].isnull().any()):
         mean = float(last["icl"].mean())
         why = f"the in-context-learning score of these prompts, {mean:.3g} nats, is not reliably below 0"
-        return not_testable("direct_ablation", _CLAIM, why)
+        return not_testable("direct_ablation", CLAIM, why)
     checks = []
     for key, words, threshold in (
         ("share", "share of the ICL score lost without the induction heads", share),
@@ -255,4 +255,4 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
             ends = (float(last[f"icl_{key}{end}"].sel(mode=mode)) for end in ("", "_low", "_high"))
             value, low, high = ends
             checks.append(Check(f"{words} ({mode})", value, low, high, threshold))
-    return judged("direct_ablation", _CLAIM, checks, found, attrs=attrs)
+    return judged("direct_ablation", CLAIM, checks, found, attrs=attrs)

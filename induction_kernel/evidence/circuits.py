@@ -53,7 +53,7 @@ PAIRS = {
     "K-composition and induction": ("k_composition", "induction"),
 }
 """Name -> the score of weights and the score of behaviour."""
-_CLAIM = "by their weights induction heads look for what previous-token heads wrote, and copy"
+CLAIM = "by their weights induction heads look for what previous-token heads wrote, and copy"
 
 
 def mechanism(
@@ -102,7 +102,7 @@ def mechanism(
     found = scores.merge(_correlations(scores, draws, seed))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
-        return not_testable("mechanism", _CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
+        return not_testable("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
     checks = _of_induction_heads(found, spreads, draws, seed)
     for pair in PAIRS:
         if bool((found["heads"].sel(pair=pair) >= FEWEST).any()):
@@ -110,7 +110,7 @@ def mechanism(
                 float(found[f"spearman{end}"].sel(pair=pair)) for end in ("", "_low", "_high")
             )
             checks.append(Check(f"Spearman, {pair}", value, low, high, correlation))
-    return judged("mechanism", _CLAIM, checks, found, attrs={"left_out": said, "seed": seed, "draws": draws})
+    return judged("mechanism", CLAIM, checks, found, attrs={"left_out": said, "seed": seed, "draws": draws})
 
 
 def _of_induction_heads(found: xr.Dataset, spreads: float, draws: int, seed: int) -> list[Check]:

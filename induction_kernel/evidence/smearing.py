@@ -23,7 +23,7 @@ from ..training.turning import check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
 from .verdicts import Check, judged, not_testable
 
-__all__ = ["co_perturbation"]
+__all__ = ["co_perturbation", "layers_of"]
 
 CLAIM = "smeared keys give one-layer models the phase change, and move it to fewer tokens in deeper ones"
 SMEARED = re.compile(r"[\s,_-]*smeared([\s_-]*keys)?", re.IGNORECASE)
@@ -71,7 +71,7 @@ def co_perturbation(
     window = windows_of(curves, window)
     checks, parts = [], []
     for plain, smeared in pairs.items():
-        layers = _layers(curves.sel(model=plain))
+        layers = layers_of(curves.sel(model=plain))
         both = [runs_of(window.sel(model=label, drop=True)) for label in (plain, smeared)]
         checks += _appears(plain, smeared, *both) if layers == 1 else _moves(plain, smeared, *both)
         parts.append(_details(*both).assign(layers=layers))
@@ -85,7 +85,7 @@ def _pairs(labels: list[str]) -> dict[str, str]:
     return {plain: label for label, plain in bare.items() if plain in labels}
 
 
-def _layers(curves: xr.Dataset) -> int:
+def layers_of(curves: xr.Dataset) -> int:
     """How many layers have a finite score."""
     over = [dim for dim in curves["prefix_matching"].dims if dim != "layer"]
     return int(curves["prefix_matching"].notnull().any(over).sum())

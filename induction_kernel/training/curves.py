@@ -31,7 +31,7 @@ from .checkpoints import over_checkpoints
 from .language import VOCABULARY, stories
 from .recipe import EARLY, LATE
 
-__all__ = ["Curves", "training_curves"]
+__all__ = ["Curves", "reads_stories", "training_curves"]
 
 Band = tuple[int, int]
 LONG_EARLY, LONG_LATE = (40, 60), (460, 510)
@@ -157,7 +157,7 @@ class Curves:
     def icl_prompts(self, model: Model) -> tuple[Prompts, Band, Band]:
         """What the in-context-learning score is measured on, and its bands."""
         if self.prompts is None:
-            if not _reads_stories(model):
+            if not reads_stories(model):
                 raise ValueError(
                     "this model does not read the synthetic language: pass prompts=, texts or tokens of its own kind"
                 )
@@ -225,7 +225,7 @@ def _by_prompt(
     return found.assign_coords({"prompt": np.arange(found.sizes["prompt"]), **coords})
 
 
-def _reads_stories(model: Model) -> bool:
+def reads_stories(model: Model) -> bool:
     """Whether the model's tokenizer is that of the synthetic language."""
     tokenizer = getattr(model, "tokenizer", None)
     return tokenizer is not None and tokenizer.get_vocab() == {word: i for i, word in enumerate(VOCABULARY)}

@@ -1,0 +1,253 @@
+"""Do the six arguments of Olsson et al. 2022 hold for one model? All of them, each on what the model gives ground for.
+
+    1 co-occurrence     its checkpoints
+    2 co-perturbation   the curves of its family, trained with smeared keys and without
+    3 direct ablation   the model, at every checkpoint there is
+    4 generality        the model
+    5 mechanism         the model
+    6 continuity        co-occurrence in every model of the family but plain one-layer ones
+
+An argument without its ground is not testable, with the reason. The family of a model of the synthetic language is the
+one that comes with the package: what 2 and 6 say is then said of those models, not of this one. It measures nothing of
+its own and draws nothing: `write_evidence` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xarray as xr
+
+from ..loading import load, training_history
+from ..model import Model, check_model, describe, sizes
+from ..prompts import Prompts, as_prompts
+from ..prompts.batch import encode
+from ..prompts.repeats import default_bos, start_token
+from ..training.curves import Band, Curves, reads_stories, training_curves
+from ..training.families import family_curves
+from ..training.phases import phase_window
+from ..training.turning import FEWEST as FEWEST_CHECKPOINTS
+from . import ablating, across, behaviours, circuits, cooccurring, smearing
+from .ablating import direct_ablation
+from .across import continuity
+from .behaviours import generality
+from .circuits import mechanism
+from .cooccurring import co_occurrence
+from .smearing import SMEARED, co_perturbation, layers_of
+from .verdicts import not_testable
+
+__all__ = ["ARGUMENTS", "SixArguments", "six_arguments"]
+
+ARGUMENTS = ("co_occurrence", "co_perturbation", "direct_ablation", "generality", "mechanism", "continuity")
+WINDOW, MOST, FEWEST = 512, 48, 4  # tokens of a window cut from a text; how many windows
+LARGE = 64
+"""Heads, beyond which heads are removed together only, on FEW windows."""
+FEW = 16
+BAND = 20  # positions of a band in windows too short for the standard ones
+NO_TEXTS = "without texts there is no in-context-learning score: pass prompts="
+NO_FAMILY = "no curves of a family of models, with smeared keys and without: train_families makes them"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SixArguments:
+    """What `six_arguments` found.
+
+    Attributes:
+        model: its name.
+        results: argument -> its Dataset, all six in the paper's order.
+        curves: of `training_curves`; None without checkpoints or without texts to measure on.
+        window: of `phase_window` in these curves.
+        families: the curves that arguments 2 and 6 are about; None where there are none.
+        family_windows: of `phase_window` in those.
+        shipped: whether the families are those that come with the package.
+        seed: of all prompts and draws.
+    """
+
+    model: str
+    results: dict[str, xr.Dataset]
+    curves: xr.Dataset | None
+    window: xr.Dataset | None
+    families: xr.Dataset | None
+    family_windows: xr.Dataset | None
+    shipped: bool
+    seed: int
+
+    def datasets(self) -> dict[str, xr.Dataset]:
+        """All there are by their names: for files, `xarray.DataTree.from_dict(found.datasets())`."""
+        more = {name: getattr(self, name) for name in ("curves", "window", "families", "family_windows")}
+        return self.results | {name: each for name, each in more.items() if each is not None}
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{name}: {each.attrs['verdict']}" for name, each in self.results.items())
+        return f"SixArguments({self.model}, {said})"
+
+
+def six_arguments(
+    source: Any = "tiny",
+    *,
+    prompts: Any = None,
+    families: xr.Dataset | None = None,
+    checkpoints: Iterable[int] | None = None,
+    n: int | None = None,
+    early: Band | None = None,
+    late: Band | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> SixArguments:
+    """Put one model through the six arguments.
+
+    Args:
+        source: "tiny", a run's folder, a name with or without training checkpoints, a file; or a model at hand.
+        prompts: what in-context learning is measured on: one text, out of which windows of up to 512 tokens are cut
+            (48; 16 for models of more than 64 heads), and passages for literal copying; or what `training_curves`
+            takes. None for stories of the synthetic language, where that is what the model reads; without it, other
+            models are asked for arguments 4 and 5 alone.
+        families: curves of models that this one belongs with, over `model`, maybe over `seed`, some of them called
+            "... smeared": of `training_curves` or `train_families`. None for those that come with the package, where
+            the model reads the synthetic language.
+        checkpoints: training steps; None for all there are.
+        n: stories, or windows cut from a text, and prompts of repeated tokens; None for the defaults of
+            `training_curves` and of `direct_ablation`.
+        early: positions of the early band, as in `training_curves`; windows of a text shorter than 511 tokens have
+            their positions 10 to 30 by default.
+        late: likewise; by default their last 20 positions.
+        seed: of all prompts and draws.
+        progress: show progress bars.
+
+    Returns:
+        `SixArguments`: `results` by argument, each with its verdict, and the curves they rest on. The thresholds are
+        those of the arguments' own functions. An argument that a model's own form makes impossible is not testable.
+
+    Raises:
+        TypeError: neither a source nor a model, prompts or families of no known form.
+        ValueError: no such source, prompts too few or too short for the bands, a checkpoint that is not there.
+
+    Source: Olsson et al. 2022, In-context Learning and Induction Heads.
+    """
+    model = load(source) if isinstance(source, str | Path) else source
+    check_model(model)
+    shipped = families is None and reads_stories(model)
+    families = family_curves() if shipped else families
+    asked = _asked(model, prompts, n, early, late)
+    steps, why = _steps(source, checkpoints)
+    if asked and n is not None:
+        asked["n"] = n
+    curves, window, first = None, None, not_testable("co_occurrence", cooccurring.CLAIM, why or NO_TEXTS)
+    options: dict[str, Any] = {"seed": seed, "progress": progress}
+    if steps and asked:
+        curves = training_curves(source, checkpoints=steps, **asked, **options)
+        window = phase_window(curves) if (curves["tokens"] > 0).sum() >= FEWEST_CHECKPOINTS else None
+        first = co_occurrence(curves, window=window)
+    family_windows = None if families is None else phase_window(families)
+    passages = prompts if isinstance(prompts, str) else None
+    second, last = _of_families(families, family_windows)
+    results = (
+        first,
+        second,
+        _ablated(source, model, steps, window, asked, options),
+        _where_it_can(behaviours, generality, model, passages=passages, **options),
+        _where_it_can(circuits, mechanism, model, **options),
+        last,
+    )
+    return SixArguments(
+        str(describe(model)["model"]), dict(zip(ARGUMENTS, results, strict=True)), curves, window, families,
+        family_windows, shipped, seed,
+    )  # fmt: skip
+
+
+def _asked(
+    model: Model, prompts: Any, n: int | None, early: Band | None, late: Band | None
+) -> dict[str, Any]:
+    """The prompts and bands of the in-context-learning score; nothing where there are no prompts to be had."""
+    if prompts is None and not reads_stories(model):
+        return {}
+    if isinstance(prompts, str):
+        prompts = _windows(model, prompts, n or (FEW if _is_large(model) else MOST))
+        length = int(prompts.lengths.min())
+        if length < WINDOW:
+            early, late = early or (10, 10 + BAND), late or (length - 1 - BAND, length - 1)
+    asked = {"prompts": prompts, "early": early, "late": late}
+    Curves(**asked).icl_prompts(model)  # what is wrong with them is said before anything runs
+    return asked
+
+
+def _windows(model: Model, text: str, n: int) -> Prompts:
+    """Windows of a text at even distances that do not overlap: n of them, or as many as there are."""
+    start = start_token(model, default_bos(model))
+    ids = torch.tensor(encode(model, text, bos=False))
+    inside = min(WINDOW, sizes(model).n_ctx) - len(start)
+    n = min(n, len(ids) // inside)
+    if n < FEWEST:
+        raise ValueError(
+            f"wanted a text of at least {FEWEST} windows of {inside} tokens, got {len(ids)} tokens: pass a longer one"
+        )
+    apart = len(ids) // n
+    rows = torch.stack([ids[i * apart : i * apart + inside] for i in range(n)])
+    return as_prompts(model, torch.cat([start.expand(n, -1), rows], 1))
+
+
+def _is_large(model: Model) -> bool:
+    size = sizes(model)
+    return size.n_layers * size.n_heads > LARGE
+
+
+def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], str]:
+    """The training steps asked for, or why there are none."""
+    if not isinstance(source, str | Path):
+        return [], "a model at hand has no training checkpoints: give its name or its folder"
+    try:
+        there = sorted(training_history(source).tokens)
+    except ValueError as none:
+        return [], str(none)
+    steps = there if checkpoints is None else sorted(set(checkpoints))
+    if not steps or not set(steps) <= set(there):
+        raise ValueError(f"wanted checkpoints among {', '.join(map(str, there))}, got {checkpoints!r}")
+    return steps, ""
+
+
+def _of_families(families: xr.Dataset | None, windows: xr.Dataset | None) -> tuple[xr.Dataset, xr.Dataset]:
+    """Co-perturbation and continuity; the latter of models with two layers or smeared keys, which can have heads."""
+    if families is None or windows is None:
+        names = {"co_perturbation": smearing.CLAIM, "continuity": across.CLAIM}
+        without, whole = (not_testable(name, claim, NO_FAMILY) for name, claim in names.items())
+        return without, whole
+    labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
+    able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
+    each = {
+        name: co_occurrence(families.sel(model=name, drop=True), window=windows.sel(model=name, drop=True))
+        for name in able
+    }
+    return co_perturbation(families, window=windows), continuity(each)
+
+
+def _ablated(
+    source: Any,
+    model: Model,
+    steps: list[int],
+    window: xr.Dataset | None,
+    asked: dict[str, Any],
+    options: dict[str, Any],
+) -> xr.Dataset:
+    """Argument 3, along training where there are checkpoints, in the window that is known already."""
+    if not asked:
+        return not_testable("direct_ablation", ablating.CLAIM, NO_TEXTS)
+    more: dict[str, Any] = {"by_head": not _is_large(model), **options}
+    more |= {"n": FEW} | asked if _is_large(model) else asked
+    if not steps:
+        return _where_it_can(ablating, direct_ablation, model, **more)
+    span = None
+    if window is not None and bool(window["exists"]):
+        span = (float(window["start"]), float(window["end"]))
+    return _where_it_can(ablating, direct_ablation, source, checkpoints=steps, window=span, **more)
+
+
+def _where_it_can(home: Any, argument: Callable[..., xr.Dataset], *of: Any, **options: Any) -> xr.Dataset:
+    """The argument; not testable where the model's form does not allow it (a norm behind attention, no tokenizer)."""
+    try:
+        return argument(*of, **options)
+    except ValueError as reason:
+        return not_testable(argument.__name__, home.CLAIM, str(reason))

@@ -1,0 +1,70 @@
+"""What does the paper say of each argument, and what does a verdict not show? Sentences, for pages and for people.
+
+After Olsson et al. 2022, In-context Learning and Induction Heads. It computes nothing.
+"""
+
+__all__ = ["LIMITS", "PAPER", "TITLES"]
+
+TITLES = {
+    "co_occurrence": "1 Co-occurrence",
+    "co_perturbation": "2 Co-perturbation",
+    "direct_ablation": "3 Direct ablation",
+    "generality": "4 Generality",
+    "mechanism": "5 Mechanistic plausibility",
+    "continuity": "6 Continuity",
+}
+PAPER = {
+    "co_occurrence": (
+        "In the paper all models of two and more layers, and none of one, go through a short phase early in "
+        "training. In it the in-context-learning score falls from above −0.15 to about −0.4 nats (over 75% of it "
+        "forms there), induction heads appear, and the path of the losses turns."
+    ),
+    "co_perturbation": (
+        "A smeared key mixes each key with the one before it, so that a head finds what followed a token without "
+        "the help of an earlier layer. In the paper one-layer models then go through the phase change, which they "
+        "never do without, and deeper ones go through it earlier."
+    ),
+    "direct_ablation": (
+        "In the paper's attention-only models most of the in-context-learning score goes when induction heads are "
+        "removed."
+    ),
+    "generality": (
+        "In the paper, heads that copy literally also attend to the right word in a translation, and to the "
+        "labels of earlier lines of the same category in an abstract pattern."
+    ),
+    "mechanism": (
+        "In the paper the weights of induction heads copy what they attend to (eigenvalues of the OV circuit), "
+        "and look for tokens that a previous-token head of an earlier layer has marked (QK-trace, K-composition)."
+    ),
+    "continuity": (
+        "In the paper the same curves and the same heads are seen in models of all sizes, and the argument is "
+        "that what causes in-context learning in small ones is not likely to be another thing in large ones."
+    ),
+}
+LIMITS = {
+    "co_occurrence": (
+        "That things come at once is no proof that one makes the other: a third may make both. Intervals are over "
+        "prompts, and do not say where the window of another seed would be."
+    ),
+    "co_perturbation": (
+        "Smeared keys may help other heads than induction heads. The shift is one of training, not of what the "
+        "trained model does."
+    ),
+    "direct_ablation": (
+        "Without a head the model reads what no text gives it, so three replacements are compared, each beside "
+        "random heads of the same layers. What the heads were before the window is not what they are now. A score "
+        "in a synthetic language, or on one text, is not all of in-context learning."
+    ),
+    "generality": (
+        "Attention is not effect: in patterns and translations what heads look at is read, and nothing is "
+        "removed. The tasks are few and simple."
+    ),
+    "mechanism": (
+        "That the weights could do it is no proof that they are what does it. The score of weights for copying "
+        "and the one of behaviour go together in untrained models too."
+    ),
+    "continuity": (
+        "Models are few, chosen and small, so that no step to large ones follows. For large models the paper "
+        "itself has correlations only."
+    ),
+}
