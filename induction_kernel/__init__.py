@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
+    from .evidence.ablating import direct_ablation as direct_ablation
     from .evidence.across import continuity as continuity
+    from .evidence.circuits import mechanism as mechanism
     from .evidence.cooccurring import co_occurrence as co_occurrence
     from .evidence.smearing import co_perturbation as co_perturbation
     from .fewshot_page import write_fewshot_page as write_fewshot_page
@@ -105,11 +107,13 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .scorers.attention import induction as induction
     from .scorers.attention import prefix_matching as prefix_matching
     from .scorers.attention import previous_token as previous_token
+    from .scorers.composing import composition as composition
     from .scorers.direct import direct_effect as direct_effect
     from .scorers.labels import demonstration_weights as demonstration_weights
     from .scorers.labels import label_attention as label_attention
     from .scorers.masked import AttentionScorer as AttentionScorer
     from .scorers.masked import observe as observe
+    from .scorers.matching import qk_trace as qk_trace
     from .scorers.ov import ov_eigenvalues as ov_eigenvalues
     from .scorers.streaming import patterns as patterns
     from .scorers.values import copying as copying
@@ -147,6 +151,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "scorers.labels": ("label_attention", "demonstration_weights"),
         "scorers.values": ("copying",),
         "scorers.ov": ("ov_eigenvalues",),
+        "scorers.matching": ("qk_trace",),
+        "scorers.composing": ("composition",),
         "scorers.direct": ("direct_effect",),
         "heads": ("Head", "summarise", "head_table", "top_heads", "random_heads", "compare"),
         "metrics": (
@@ -208,6 +214,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
+        "evidence.ablating": ("direct_ablation",),
+        "evidence.circuits": ("mechanism",),
         "training.curves": ("training_curves",),
         "training.phases": ("phase_window",),
         "training.coupling": ("turn_together",),

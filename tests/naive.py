@@ -391,3 +391,61 @@ def hooks_of(model, edit, site, given, touched, positions, clean):
             hooks.append((f"{stem}attn.hook_v", remember("v", layer)))
             hooks.append((f"{stem}attn.hook_z", at_z(layer)))
     return hooks
+
+
+def folded(model, layer):
+    """W_Q, W_K, W_V, W_O of one layer, float64, per query head; norms folded by matrices, not by rules."""
+    block = model.blocks[layer]
+    size = model.cfg.d_model
+    norm = getattr(block, "ln1", None)
+    centred = (
+        norm is not None and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)
+    )
+    centre = torch.eye(size, dtype=torch.float64) - (1 / size if centred else 0)
+    weight = next(
+        (getattr(norm, key).detach() for key in ("w", "weight") if hasattr(norm, key)), torch.ones(size)
+    )
+    read = centre @ torch.diag(weight.double())
+    out = []
+    for key in ("W_Q", "W_K", "W_V"):
+        found = getattr(block.attn, key).detach().double()
+        out.append(read @ found.repeat_interleave(model.cfg.n_heads // len(found), 0))
+    return [*out, block.attn.W_O.detach().double() @ centre]
+
+
+def qk_trace(model, weights, layer, head):
+    """The trace of the whole matrix [vocab, vocab]; `weights` [layer, head] of the earlier heads."""
+    w_q, w_k, _, _ = (w[head] for w in folded(model, layer))
+    w_e = model.W_E.detach().double()
+    total = torch.zeros(len(w_e), len(w_e), dtype=torch.float64)
+    for before in range(layer):
+        _, _, w_v, w_o = folded(model, before)
+        for k in range(model.cfg.n_heads):
+            total += float(weights[before, k]) * w_e @ w_q @ w_k.T @ (w_v[k] @ w_o[k]).T @ w_e.T
+    return float(total.trace())
+
+
+def composition(model, layer, head, later, receiver, by, between=None):
+    """The ratio of norms of whole matrices, with `between` them."""
+    _, _, w_v, w_o = (w[head] for w in folded(model, layer))
+    q, k, v, o = (w[receiver] for w in folded(model, later))
+    writes, reads = w_v @ w_o, {"k": k @ q.T, "q": q @ k.T, "v": v @ o}[by]
+    turned = writes if between is None else writes @ between
+    return float((turned @ reads).norm() / writes.norm() / reads.norm())
+
+
+def rotated_composition(model, layer, head, later, receiver, *, draws, centred):
+    """K-composition with random rotations between, of the subspace without a mean where `centred`."""
+    size = model.cfg.d_model
+    generator = torch.Generator().manual_seed(0)
+    basis = torch.eye(size, dtype=torch.float64)
+    if centred:
+        basis = torch.linalg.qr(torch.cat([torch.ones(size, 1).double(), basis[:, 1:]], 1))[0][:, 1:]
+    out = []
+    for _ in range(draws):
+        normal = torch.randn(basis.shape[1], basis.shape[1], generator=generator, dtype=torch.float64)
+        q, r = torch.linalg.qr(normal)
+        out.append(
+            composition(model, layer, head, later, receiver, "k", basis @ (q * r.diagonal().sign()) @ basis.T)
+        )
+    return np.array(out)

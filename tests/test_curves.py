@@ -88,9 +88,9 @@ def test_losses_are_those_of_every_position(trained):
 
 def test_prompts_depend_on_the_seed_and_not_on_the_checkpoint(trained):
     early = ik.load("tiny", checkpoint=400)
-    one, other = (Curves(n=16)._texts(model)[0].tokens for model in (trained, early))
+    one, other = (Curves(n=16).icl_prompts(model)[0].tokens for model in (trained, early))
     assert torch.equal(one, other)
-    assert not torch.equal(one, Curves(n=16, seed=1)._texts(trained)[0].tokens)
+    assert not torch.equal(one, Curves(n=16, seed=1).icl_prompts(trained)[0].tokens)
 
 
 def test_the_measure_can_be_sent_to_a_worker_and_changes_nothing_here(trained):

@@ -189,10 +189,10 @@ def test_grouped_query_attention_is_multi_head_attention_with_equal_heads():
 
 def test_random_rotations_are_uniform():
     """Their mean is zero, entry by entry; plain QR has a mean trace of about -sqrt(d)."""
-    from induction_kernel.scorers.ov import _rotations
+    from induction_kernel.scorers.ov import rotations
 
     normal = torch.randn(4000, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    drawn = _rotations(normal)
+    drawn = rotations(normal)
     torch.testing.assert_close(drawn @ drawn.mT, torch.eye(8, dtype=torch.float64).expand(4000, 8, 8))
     assert abs(float(drawn.diagonal(dim1=-2, dim2=-1).sum(-1).mean())) < 0.08
     assert drawn.mean(0).abs().max() < 0.03

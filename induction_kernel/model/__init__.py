@@ -26,6 +26,8 @@ from .selfcheck import foreign_hooks as foreign_hooks
 from .selfcheck import made_of as made_of
 from .weights import check_weights as check_weights
 from .weights import check_writing as check_writing
+from .weights import query_key_weights as query_key_weights
+from .weights import read_dimensions as read_dimensions
 from .weights import token_embedding as token_embedding
 from .weights import unembedding as unembedding
 from .weights import value_weights as value_weights

@@ -17,7 +17,15 @@ from .selfcheck import foreign_hooks, self_check
 
 _NORMS_AFTER = ("Olmo2", "Olmo3", "OpenAIGPT", "Bert")
 
-__all__ = ["check_weights", "check_writing", "token_embedding", "unembedding", "value_weights"]
+__all__ = [
+    "check_weights",
+    "check_writing",
+    "query_key_weights",
+    "read_dimensions",
+    "token_embedding",
+    "unembedding",
+    "value_weights",
+]
 
 
 def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,6 +50,36 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     if _centres(model, getattr(model, "ln_final", None)):
         w_o = w_o - w_o.mean(-1, keepdim=True)
     return fold_norm(model, norm, w_v), b_v, w_o
+
+
+def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
+    """`W_Q` and `W_K` `[head, d_model, d_head]` of one layer, per query head, with the norm before attention folded in.
+
+    Before any rotation, and without the scale of attention scores. The same products W_Q W_K^T for raw and
+    processed weights.
+
+    Raises:
+        ValueError: a model that norms its queries and keys; weights that are not finite.
+    """
+    block: Any = model.blocks[layer]
+    if getattr(model.cfg, "use_qk_norm", False) or getattr(block.attn, "q_norm", None) is not None:
+        raise ValueError(
+            "queries and keys are normed before they meet in this model, so that no weights say what a head looks "
+            "for: score attention instead, e.g. with prefix_matching"
+        )
+    norm, n_heads = getattr(block, "ln1", None), sizes(model).n_heads
+    w_q, w_k = (
+        fold_norm(model, norm, per_query_head(weights.detach(), n_heads, 0))
+        for weights in (block.attn.W_Q, block.attn.W_K)
+    )
+    if not (_finite(w_q) and _finite(w_k)):
+        raise ValueError(f"weights of layer {layer} are not finite: look for NaN in the model")
+    return w_q, w_k
+
+
+def read_dimensions(model: Model, layer: int) -> int:
+    """How many dimensions of the residual stream a layer's attention reads: a LayerNorm takes the mean away."""
+    return sizes(model).d_model - int(_centres(model, getattr(model.blocks[layer], "ln1", None)))
 
 
 def token_embedding(model: Model) -> Tensor:

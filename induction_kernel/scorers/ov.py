@@ -29,7 +29,7 @@ from ..model import (
 )
 from .streaming import chosen_layers
 
-__all__ = ["ov_eigenvalues"]
+__all__ = ["ov_eigenvalues", "rotations"]
 
 
 def ov_eigenvalues(
@@ -86,7 +86,7 @@ def ov_eigenvalues(
                 normal = torch.randn(
                     size.n_heads, size.d_head, size.d_head, generator=generator, dtype=torch.float64
                 )
-                null[draw, i] = _positive_share(circuit @ _rotations(normal))
+                null[draw, i] = _positive_share(circuit @ rotations(normal))
             bar.update()
     names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
     return xr.Dataset(
@@ -113,7 +113,7 @@ def ov_eigenvalues(
     )
 
 
-def _rotations(normal: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, "head d_head d_head"]:
+def rotations(normal: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, "head d_head d_head"]:
     """Rotations of uniform distribution from normal numbers; QR alone would favour some (Mezzadri 2007)."""
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]

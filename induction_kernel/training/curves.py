@@ -142,7 +142,7 @@ class Curves:
 
     def losses(self, model: Model) -> xr.Dataset:
         """Losses of the in-context-learning prompts alone, with whatever edits are on the model."""
-        ready, early, late = self._texts(model)
+        ready, early, late = self.icl_prompts(model)
         losses = token_losses(model, ready).double()
         last = ready.lengths - 1
         drawn = torch.rand(len(ready), generator=torch.Generator().manual_seed(self.seed))
@@ -154,7 +154,7 @@ class Curves:
         found["position_loss"] = ("position", losses[:, :shortest].mean(0).numpy())
         return found.assign_coords(position=np.arange(shortest))
 
-    def _texts(self, model: Model) -> tuple[Prompts, Band, Band]:
+    def icl_prompts(self, model: Model) -> tuple[Prompts, Band, Band]:
         """What the in-context-learning score is measured on, and its bands."""
         if self.prompts is None:
             if not _reads_stories(model):

@@ -1,0 +1,256 @@
+"""Could induction heads work the way they are said to? Do their weights say what they are seen doing? Argument 5.
+
+Olsson et al. 2022: an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
+al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks:
+
+- of the induction heads (excess of prefix matching above EXCESS = 0.3) the mean of OV eigenvalues, and of QK-traces,
+  lies above random rotations of the same circuits by more than SPREADS = 2 standard deviations of these;
+- scores of weights, which know no prompt, rank all heads as scores of behaviour do: Spearman's correlation above
+  CORRELATION = 0, of OV eigenvalues with the OLS copying score, of QK-traces with prefix matching (excess over the
+  control), of K-composition with earlier heads (a mean weighted with their previous-token scores) with induction
+  (excess). The first pair goes together in untrained models too, for eigenvalues are what copying is made of: alone
+  it shows only that the two measure one thing.
+
+Intervals (95%) resample heads, and models too where there are several, whose correlations are averaged: the QK-trace
+has no unit that two models share. Neither is proof that the circuit is used: see `ablating`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.stats import rankdata
+
+from ..heads import Head
+from ..loading import load
+from ..model import Model
+from ..scorers.attention import induction, prefix_matching, previous_token
+from ..scorers.composing import composition
+from ..scorers.matching import qk_trace
+from ..scorers.ov import ov_eigenvalues
+from ..scorers.values import copying
+from ..training.phases import EXCESS
+from .verdicts import Check, judged, not_testable
+
+__all__ = ["mechanism"]
+
+
+CORRELATION = 0.0
+SPREADS = 2.0
+DRAWS = 50
+"""Random rotations of every circuit."""
+FEWEST = 6
+"""Heads that a correlation takes."""
+PAIRS = {
+    "eigenvalues and copying": ("ov_eigenvalues", "copying"),
+    "QK-trace and prefix matching": ("qk_trace", "prefix_matching"),
+    "K-composition and induction": ("k_composition", "induction"),
+}
+"""Name -> the score of weights and the score of behaviour."""
+_CLAIM = "by their weights induction heads look for what previous-token heads wrote, and copy"
+
+
+def mechanism(
+    models: Any,
+    *,
+    correlation: float = CORRELATION,
+    spreads: float = SPREADS,
+    draws: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Whether induction heads copy and match prefixes by their weights, and weights rank all heads as behaviour does.
+
+    Args:
+        models: a model, a name or folder to load, or a mapping of labels to any of these (seeds, sizes), of which one
+            at a time is loaded.
+        correlation: threshold of Spearman's correlation.
+        spreads: threshold of the induction heads' mean distance from random rotations, in standard deviations.
+        draws: of the bootstrap over heads and models.
+        seed: of the rotations and the bootstrap.
+        progress: bars on what takes longer than two seconds.
+
+    Returns:
+        The verdict (see `evidence`; not testable without an induction head), and its grounds. Over (model, layer,
+        head), NaN where undefined: `ov_eigenvalues` and `qk_trace`, and `ov_eigenvalues_spreads` and
+        `qk_trace_spreads`, how many standard deviations they are above random rotations; `k_composition` (weighted
+        mean, in [0, 1]); `copying`, `prefix_matching`, `induction`, `previous_token`; `is_induction`. `pearson` and
+        `spearman[pair]` with `_low` and `_high` (95%); `model_pearson` and `model_spearman[model, pair]`,
+        `heads[model, pair]` (how many). Attribute `left_out`: which pairs some model leaves undefined, and why.
+
+    Raises:
+        TypeError: something else than models or sources. ValueError: none; a threshold outside [-1, 1].
+
+    Source: Olsson et al. 2022, argument 5; Elhage et al. 2021.
+    """
+    if not -1 <= correlation < 1 or draws < 100:
+        raise ValueError(f"wanted correlation in [-1, 1) and draws >= 100, got {correlation} and {draws}")
+    given = _by_label(models)
+    parts, reasons = [], {}
+    for label, each in given.items():
+        part, left_out = _scores(_loaded(each), seed, progress)
+        parts.append(part)
+        reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
+    scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
+    scores = _named(scores.assign_coords(model=list(given)))
+    found = scores.merge(_correlations(scores, draws, seed))
+    said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
+    if not bool(found["is_induction"].any()):
+        return not_testable("mechanism", _CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
+    checks = _of_induction_heads(found, spreads, draws, seed)
+    for pair in PAIRS:
+        if bool((found["heads"].sel(pair=pair) >= FEWEST).any()):
+            value, low, high = (
+                float(found[f"spearman{end}"].sel(pair=pair)) for end in ("", "_low", "_high")
+            )
+            checks.append(Check(f"Spearman, {pair}", value, low, high, correlation))
+    return judged("mechanism", _CLAIM, checks, found, attrs={"left_out": said, "seed": seed, "draws": draws})
+
+
+def _of_induction_heads(found: xr.Dataset, spreads: float, draws: int, seed: int) -> list[Check]:
+    """The mean over the induction heads; of one head alone the value, which weights give without doubt."""
+    checks = []
+    for key, words in (("ov_eigenvalues", "OV eigenvalues"), ("qk_trace", "QK-trace")):
+        values = found[f"{key}_spreads"].values[found["is_induction"].values]
+        values = values[np.isfinite(values)]
+        if len(values):
+            drawn = np.random.default_rng(seed).choice(values, (draws, len(values))).mean(1)
+            low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
+            name = f"{words} of induction heads, standard deviations above random rotations"
+            checks.append(Check(name, float(values.mean()), low, high, spreads))
+    return checks
+
+
+def _by_label(models: Any) -> dict[str, Any]:
+    given = dict(models) if isinstance(models, Mapping) else {_label(models): models}
+    if not given:
+        raise ValueError("wanted at least one model, got an empty mapping")
+    return {str(label): each for label, each in given.items()}
+
+
+def _label(model: Any) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(getattr(getattr(model, "cfg", None), "model_name", None) or "model")
+
+
+def _loaded(model: Any) -> Model:
+    return load(model) if isinstance(model, str | Path) else model
+
+
+def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
+    """Every score of one model over (layer, head), and why pairs are left out."""
+    quiet: dict[str, Any] = {"progress": progress}
+    found = {
+        "previous_token": _mean(previous_token(model, **quiet)),
+        "copying": _mean(copying(model, **quiet)),
+        "prefix_matching": _excess(prefix_matching(model, **quiet)),
+        "induction": _excess(induction(model, **quiet)),
+    }
+    weights: dict[str, Callable[[], dict[str, xr.DataArray]]] = {
+        "ov_eigenvalues": lambda: _beside_null(
+            "ov_eigenvalues", ov_eigenvalues(model, draws=DRAWS, seed=seed, **quiet)
+        ),
+        "qk_trace": lambda: _beside_null("qk_trace", qk_trace(model, draws=DRAWS, seed=seed, **quiet)),
+        "k_composition": lambda: {
+            "k_composition": _with_previous_token_heads(model, found["previous_token"], progress)
+        },
+    }
+    left_out = {}
+    for pair, (key, _) in PAIRS.items():
+        nothing = xr.full_like(found["copying"], np.nan)
+        found |= {key: nothing} if key == "k_composition" else {key: nothing, f"{key}_spreads": nothing}
+        try:
+            found |= weights[key]()
+        except ValueError as reason:  # what these weights do not say, in the scorer's own words
+            left_out[pair] = str(reason)
+    found["is_induction"] = found["prefix_matching"] > EXCESS
+    return xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()}), left_out
+
+
+def _beside_null(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The score, and its distance from its null in standard deviations of the null."""
+    distance = (scores["score"] - scores["chance"]) / scores["null"].std("draw")
+    return {key: scores["score"], f"{key}_spreads": distance}
+
+
+def _mean(scores: xr.Dataset) -> xr.DataArray:
+    return scores["score"].mean("prompt").astype(np.float64)
+
+
+def _excess(scores: xr.Dataset) -> xr.DataArray:
+    return (scores["score"] - scores["control"]).mean("prompt").astype(np.float64)
+
+
+def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: bool) -> xr.DataArray:
+    """K-composition of each head with all earlier ones, a mean weighted with their previous-token scores."""
+    found = composition(model, progress=progress)
+    score = found["score"]
+    total = (score * previous).sum(("layer", "head")) / previous.where(score.notnull()).sum(("layer", "head"))
+    values = total.values.reshape(-1, found.sizes["head"])  # receivers come layer by layer
+    coords = {"layer": np.unique(found["receiver_layer"].values), "head": found["head"].values}
+    return xr.DataArray(values, coords, ("layer", "head"))
+
+
+def _named(scores: xr.Dataset) -> xr.Dataset:
+    names = [[str(Head(layer, head)) for head in scores["head"].values] for layer in scores["layer"].values]
+    return scores.assign_coords(name=(("layer", "head"), np.array(names)))
+
+
+def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
+    """Both correlations of every pair: of each model, and their mean over models with its interval."""
+    rng = np.random.default_rng(seed)
+    n_models, shape = scores.sizes["model"], (scores.sizes["model"], len(PAIRS))
+    heads = np.zeros(shape, dtype=np.int64)
+    found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}
+    drawn = {kind: np.full((*shape, draws), np.nan) for kind in found}
+    for model, (pair, keys) in product(range(n_models), enumerate(PAIRS.values())):
+        x, y = (scores[key].isel(model=model).values.ravel() for key in keys)
+        there = np.isfinite(x) & np.isfinite(y)
+        heads[model, pair] = there.sum()
+        if heads[model, pair] < FEWEST:
+            continue
+        x, y = x[there], y[there]
+        again = rng.integers(len(x), size=(draws, len(x)))
+        for kind, values in found.items():
+            values[model, pair] = _correlated(x[None], y[None], kind)[0]
+            drawn[kind][model, pair] = _correlated(x[again], y[again], kind)
+    out: dict[str, Any] = {"heads": (("model", "pair"), heads)}
+    for kind, values in found.items():
+        low, high = _interval(drawn[kind], rng)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a pair that no model has is NaN
+            out[kind] = ("pair", np.nanmean(values, 0))
+        out |= {
+            f"model_{kind}": (("model", "pair"), values),
+            f"{kind}_low": ("pair", low),
+            f"{kind}_high": ("pair", high),
+        }
+    return xr.Dataset(out, {"pair": list(PAIRS)})
+
+
+def _correlated(x: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:
+    """`[draw]` of `[draw, head]`; NaN where either does not vary."""
+    if kind == "spearman":
+        x, y = rankdata(x, axis=1), rankdata(y, axis=1)
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
+
+
+def _interval(drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """95% of the mean over models, `[pair]` of `[model, pair, draw]`: models again, each with heads drawn anew."""
+    ends = np.full((2, drawn.shape[1]), np.nan)
+    for pair in range(drawn.shape[1]):
+        defined = drawn[np.isfinite(drawn[:, pair]).any(1), pair]
+        if len(defined):
+            model = rng.integers(len(defined), size=(drawn.shape[2], len(defined)))
+            means = defined[model, rng.integers(drawn.shape[2], size=model.shape)].mean(1)
+            ends[:, pair] = np.nanquantile(means, [0.025, 0.975])
+    return ends[0], ends[1]
