@@ -350,7 +350,7 @@ ROWS = [
     ("mechanism", "not a model", lambda tmp: ik.mechanism(3), TypeError, "TransformerLens"),
     ("direct_ablation", "not a model", lambda tmp: ik.direct_ablation(3), TypeError, "TransformerLens"),
     ("direct_ablation", "no prompts", lambda tmp: ik.direct_ablation(model()), ValueError, "pass prompts="),
-    ("direct_ablation", "short prompts", lambda tmp: ik.direct_ablation(model(), prompts=tokens(4, 30)), ValueError, "early= and late="),
+    ("direct_ablation", "short prompts", lambda tmp: ik.direct_ablation(model(), prompts=tokens(4, 12)), ValueError, "early= and late="),
     ("direct_ablation", "no such step", lambda tmp: ik.direct_ablation("tiny", checkpoints=[7]), ValueError, "wanted checkpoints among 0, 100"),
     ("direct_ablation", "a window that ends first", lambda tmp: ik.direct_ablation("tiny", window=(2, 1)), ValueError, "start before end"),
     ("direct_ablation", "a share of 1", lambda tmp: ik.direct_ablation("tiny", share=1), ValueError, "shares in [0, 1)"),

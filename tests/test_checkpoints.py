@@ -382,7 +382,7 @@ def test_a_pool_that_dies_says_what_is_kept(run, tmp_path, swept):
         ik.over_checkpoints(run, MEASURES, executor=Sent(2))
 
 
-# The same with real processes: `python test_checkpoints.py FOLDER` is the sweep that gets killed
+# The same with real processes
 
 
 @pytest.fixture
@@ -407,20 +407,24 @@ def deadly(model, marker):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:.*fork:DeprecationWarning"
+)  # a process that has everything imported already
 def test_a_sweep_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(families, tmp_path):
-    environment = {**os.environ, "PYTHONPATH": str(Path(ik.__file__).parent.parent)}
     random, results, kept = np.random.default_rng(), (tmp_path / "swept").glob, [0]
+    options = {"path": tmp_path / "swept", "progress": False}
     for _ in range(10):
-        command = [sys.executable, __file__, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "begins\n"
-            more = kept[-1] + random.integers(0, 9)
-            while len(list(results("[!.]*.nc"))) < more:
-                assert process.poll() is None, "it ended before it was killed"
-                time.sleep(0.002)
-            time.sleep(random.uniform(0, 0.1))
-            process.kill()
+        call = {"args": (families, {"repeat": light}), "kwargs": options}
+        process = multiprocessing.get_context("fork").Process(target=ik.over_checkpoints, **call)
+        process.start()
+        more = kept[-1] + random.integers(0, 9)
+        while len(list(results("[!.]*.nc"))) < more:
+            assert process.is_alive(), "it ended before it was killed"
+            time.sleep(0.002)
+        time.sleep(random.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
         kept.append(len(list(results("[!.]*.nc"))))
     assert kept == sorted(kept)
     assert 0 < kept[-1] < 96, f"the kills came too early or too late to show anything: {kept}"
@@ -462,14 +466,3 @@ def test_dask_gives_the_same_and_finishes_although_a_worker_is_killed(families, 
     assert (tmp_path / "died").exists()
     assert_identical(found, ik.over_checkpoints(families, {"repeat": light}))
     assert not multiprocessing.active_children()
-
-
-if __name__ == "__main__":
-    from test_checkpoints import light  # by the name it has in the tests, which is in its fingerprint
-
-    root = Path(sys.argv[1])
-    light(ik.load("tiny"))  # whatever takes long at its first use
-    sys.stdout.write("begins\n")
-    sys.stdout.flush()
-    runs = {name: root / name for name in ("one", "two", "three", "four")}
-    ik.over_checkpoints(runs, {"repeat": light}, path=root / "swept", progress=False)
