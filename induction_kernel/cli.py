@@ -1,4 +1,4 @@
-"""What can be done without writing Python? `induction-kernel report`, `score`, `ablate`, `patch`, `fewshot`, `train`.
+"""What can be done without writing Python? A command for each question: `induction-kernel --help` lists them.
 
 Only typer is imported here; everything else when a command runs, so that `--help` answers at once. It measures
 nothing itself; what the commands print and write is made in `printing`.
@@ -376,6 +376,69 @@ def train(
             recipe = replace(recipe, checkpoints=log_spaced(recipe.steps, checkpoints))
         fit(recipe, text=text or None, seed=seed, folder=out)
         typer.echo(out.resolve())
+
+    _sentence_instead_of_traceback(run)
+
+
+@app.command()
+def evidence(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help=f"a folder that `train` has written, for all of its checkpoints; or {MODEL_HELP}"
+        ),
+    ] = "tiny",
+    out: Annotated[Path, typer.Option(help="the page to write (.html), or every number (.nc)")] = Path(
+        "evidence.html"
+    ),
+    text: Annotated[
+        Path | None,
+        typer.Option(help="a text file to measure in-context learning on, where the model reads no stories"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of all prompts and draws")] = 0,
+) -> None:
+    """Do induction heads make this model's in-context learning? The six arguments of Olsson et al. 2022.
+
+    \b
+    Examples:
+      induction-kernel evidence
+      induction-kernel evidence runs/book --text book.txt --out book.html
+      induction-kernel evidence ./my-model --text book.txt
+    """
+
+    def run() -> None:
+        from . import printing
+
+        write = printing.evidence_writer(out)
+        found, said = printing.argued(model, text, seed=seed)
+        typer.echo(said)
+        write(found)
+        typer.echo(out.resolve())
+
+    _sentence_instead_of_traceback(run)
+
+
+@app.command()
+def families(
+    out: Annotated[Path, typer.Option(help="the folder for all runs, and curves.nc")],
+    seeds: Annotated[int, typer.Option(help="runs of each family", min=1)] = 5,
+    workers: Annotated[int, typer.Option(help="runs at once, a process each", min=1)] = 2,
+) -> None:
+    """Train models of one and two layers, with smeared keys and without: which have a phase change, and when?
+
+    What is in the folder already is kept; interrupted, it goes on when called again.
+
+    \b
+    Examples:
+      induction-kernel families --out families
+      induction-kernel families --out quick --seeds 1
+    """
+
+    def run() -> None:
+        from . import printing
+
+        typer.echo(printing.raised(out, seeds=seeds, workers=workers))
+        typer.echo((out / "curves.nc").resolve())
 
     _sentence_instead_of_traceback(run)
 

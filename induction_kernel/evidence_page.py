@@ -17,7 +17,7 @@ import xarray as xr
 
 from .evidence.circuits import PAIRS
 from .evidence.gathering import SixArguments, six_arguments
-from .evidence.saying import LIMITS, PAPER, TITLES
+from .evidence.saying import LIMITS, PAPER, check_rows, ends_of, millions, said_of, title_of, window_rows
 from .evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE
 from .files import replacing
 from .heads import summarise
@@ -30,9 +30,9 @@ from .plots.lines import line_plot
 from .plots.maps import head_map
 from .plots.offline import figure_fragment, page, plotly_script
 from .training.components import loss_components, loss_slope
-from .wording import number, percent, table
+from .wording import percent, table
 
-__all__ = ["check_rows", "window_rows", "write_evidence"]
+__all__ = ["write_evidence"]
 
 
 def write_evidence(
@@ -72,45 +72,12 @@ def write_evidence(
         body = [f"<script>{plotly_script()}</script>", f"<h1>{title}</h1>", _outcome(found)]
         for name, result in found.results.items():
             body.append(_heading(name, result))
-            body += [figure_fragment(evidence_plot(result))] if result.sizes["check"] else []
+            body += [figure_fragment(evidence_plot(result, title="checks"))] if result.sizes["check"] else []
             body += _PARTS[name](found, result)
             body.append(f"<p><b>What this does not show.</b> {LIMITS[name]}</p>")
         body.append(_making(found))
         part.write_text(page(title, "\n".join(body)), encoding="utf-8")
     return Path(path)
-
-
-def check_rows(results: dict[str, xr.Dataset]) -> list[list[str]]:
-    """A row for each argument: its title, verdict, and how many of its checks pass."""
-    return [
-        [
-            TITLES[name],
-            str(each.attrs["verdict"]),
-            f"{int(each['passed'].sum())} of {each.sizes['check']}" if each.sizes["check"] else "",
-        ]
-        for name, each in results.items()
-    ]
-
-
-def window_rows(windows: xr.Dataset) -> list[list[str]]:
-    """A row for each run, by `model` and `seed`: start, end and share of the score, each with its interval."""
-    dims = [dim for dim in ("model", "seed") if dim in windows.dims]
-    rows = []
-    for _, run in windows.stack(run=dims).groupby("run", squeeze=False) if dims else [(None, windows)]:
-        one = run.isel(run=0) if dims else run
-        named = [str(one[dim].item()) for dim in dims]
-        rows.append([*named, *(_ends(one) if bool(one["exists"]) else ["no window", "", ""])])
-    return rows
-
-
-def _ends(one: xr.Dataset) -> list[str]:
-    starts = [_million(one[f"{key}{end}"]) for key in ("start", "end") for end in ("", "_low", "_high")]
-    parts = [percent(float(one[f"score_share{end}"])) for end in ("", "_low", "_high")]
-    return [f"{a} ({b} to {c})" for a, b, c in (starts[:3], starts[3:], parts)]
-
-
-def _million(tokens: Any) -> str:
-    return f"{float(tokens) / 1e6:.2f}M"
 
 
 def _outcome(found: SixArguments) -> str:
@@ -137,24 +104,17 @@ has read.</p>"""
 
 def _heading(name: str, result: xr.Dataset) -> str:
     verdict = str(result.attrs["verdict"])
-    parts = [f"<h2>{TITLES[name]}: {escape(verdict)}</h2>", f"<p>{PAPER[name]}</p>"]
+    parts = [f"<h2>{title_of(name)}: {escape(verdict)}</h2>", f"<p>{PAPER[name]}</p>"]
     if verdict == NOT_TESTABLE:
         parts.append(f'<p class="note">Not testable here: {escape(str(result.attrs["reason"]))}.</p>')
     elif verdict == HOLDS:
         parts.append("<p><b>Here</b> every check passes.</p>")
     else:
         failing = result.isel(check=np.flatnonzero(~result["passed"].values))
-        said = "; ".join(_said(failing.isel(check=at)) for at in range(failing.sizes["check"]))
+        said = "; ".join(said_of(failing.isel(check=at)) for at in range(failing.sizes["check"]))
         passed = f"{int(result['passed'].sum())} of {result.sizes['check']} checks pass"
         parts.append(f"<p><b>Here</b> {passed}. What does not: {escape(said)}.</p>")
     return "\n".join(parts)
-
-
-def _said(check: xr.Dataset) -> str:
-    value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
-    ends = f" ({number(low)} to {number(high)})" if low < high else ""
-    wanted = f"wanted {'above' if bool(check['above']) else 'below'} {number(threshold)}"
-    return f"{check['check'].item()} is {number(value)}{ends}, {wanted}"
 
 
 def _curves(found: SixArguments, result: xr.Dataset) -> Iterator[str]:
@@ -162,22 +122,24 @@ def _curves(found: SixArguments, result: xr.Dataset) -> Iterator[str]:
         return
     curves, window = found.curves.assign_attrs(model=found.model), found.window
     if bool(window["exists"]):
-        start, end, share = _ends(window)
+        start, end, share = ends_of(window)
         yield f"""<p>The window is {escape(str(window.attrs["rule"]))}. Here it reaches from {start} to {end} tokens,
 and {share} of the final score forms in it. {_order(window)}</p>"""
     yield figure_fragment(phase_plot(curves, window))
     yield """<p>The losses of one token of each text at every checkpoint, along their first two principal components
-(rimmed points are in the window), and how much each further token in the context helps.</p>"""
-    late = curves.sel(checkpoint=curves["tokens"].values > curves["tokens"].values.max() / 50)
+(from a quarter of the way to the window on; rimmed points are in it), and how much each further token in the context
+helps.</p>"""
+    from_here = float(window["start"] if bool(window["exists"]) else curves["tokens"].max()) / 4
+    late = curves.sel(checkpoint=curves["tokens"].values > from_here)  # the first descent dwarfs what follows
     yield figure_fragment(component_plot(loss_components(late).assign_attrs(model=found.model), window))
-    yield figure_fragment(slope_plot(loss_slope(curves).sel(position=slice(1, None)), window))
+    yield figure_fragment(slope_plot(loss_slope(curves).sel(position=slice(9, None)), window))
 
 
 def _order(window: xr.Dataset) -> str:
     order = window.sortby("onset")
     said = [
-        f"{str(one['curve'].item()).replace('_', ' ').replace('icl', 'ICL')} at {_million(one['onset'])} "
-        f"({_million(one['onset_low'])} to {_million(one['onset_high'])})"
+        f"{str(one['curve'].item()).replace('_', ' ').replace('icl', 'ICL')} at {millions(one['onset'])} "
+        f"({millions(one['onset_low'])} to {millions(one['onset_high'])})"
         for one in (order.isel(curve=at) for at in range(order.sizes["curve"]))
     ]
     return f"In the order in which they turn: {'; '.join(said)}."
@@ -210,7 +172,7 @@ Removed: their output replaced by zero, by its mean over a control, or by its me
         yield figure_fragment(
             effect_map(
                 effect.assign_attrs(unit="nats"),
-                title="Each head alone, replaced by its mean: added to the in-context-learning score",
+                title="in-context-learning score lost without each head alone (nats, mean replacement)",
             )
         )
 
@@ -218,13 +180,13 @@ Removed: their output replaced by zero, by its mean over a control, or by its me
 def _along(found: SixArguments, mode: xr.Dataset) -> Iterator[str]:
     """What removing costs at each checkpoint: all induction heads, random heads, and the strongest heads alone."""
     groups = {
-        "induction heads": xr.Dataset({"added": mode["icl_joint"]}),
-        "random heads": xr.Dataset({"added": mode["icl_control"].mean("prompt")}),
+        "induction heads": _lost(mode["icl_joint"]),
+        "random heads": _lost(mode["icl_control"].mean("prompt")),
     }
     yield figure_fragment(
         line_plot(
-            groups, "added", over="tokens",
-            title="Added to the in-context-learning score by removing (nats; mean replacement; grows as more is lost)",
+            groups, "lost", over="tokens",
+            title="in-context-learning score lost without heads (mean replacement)",
         )
     )  # fmt: skip
     if "icl_effect" in mode:
@@ -232,11 +194,15 @@ def _along(found: SixArguments, mode: xr.Dataset) -> Iterator[str]:
         last = np.abs(every.mean("prompt").isel(tokens=-1).values)
         best = every.isel(cell=np.argsort(-last)[:6])
         alone = {
-            str(name): xr.Dataset({"added": best.isel(cell=at, drop=True).reset_coords(drop=True)})
+            str(name): _lost(best.isel(cell=at, drop=True).reset_coords(drop=True))
             for at, name in enumerate(best["name"].values)
         }
-        title = "The same for each head alone: the six that cost most at the end"
-        yield figure_fragment(line_plot(alone, "added", over="tokens", title=title))
+        title = "the same for single heads: the six that cost most at the end"
+        yield figure_fragment(line_plot(alone, "lost", over="tokens", title=title))
+
+
+def _lost(effect: xr.DataArray) -> xr.Dataset:
+    return xr.Dataset({"lost": effect.assign_attrs(unit="nats")})
 
 
 def _phases(result: xr.Dataset) -> str:

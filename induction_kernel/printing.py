@@ -14,6 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .evidence.gathering import SixArguments, six_arguments
+from .evidence.saying import said_of, title_of, window_rows
+from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
 from .files import replacing
 from .heads import as_heads, head_table, summarise
@@ -30,13 +33,18 @@ from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
 from .prompts.repeats import default_bos
 from .removing import comparable
+from .training.families import train_families
+from .training.phases import phase_window
 
 __all__ = [
     "TEXTS",
     "ablated",
     "answer_pairs",
+    "argued",
+    "evidence_writer",
     "lines",
     "patched",
+    "raised",
     "studied",
     "study_writer",
     "write_netcdf",
@@ -64,9 +72,13 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     return write
 
 
-def _check_out(out: Path | None) -> None:
-    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
-        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
+def _check_out(
+    out: Path | None,
+    known: Sequence[str] = (".html", ".nc", ".csv"),
+    said: str = "one of the endings .html (figure), .nc, .csv",
+) -> None:
+    if out is not None and out.suffix not in known:
+        raise ValueError(f"wanted --out with {said}, got {str(out)!r}")
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
 
@@ -86,6 +98,20 @@ def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
                 xr.DataTree.from_dict(study.datasets()).to_netcdf(part, engine="h5netcdf")
             else:
                 reconstruction_table(study.table).to_csv(part)
+
+    return write
+
+
+def evidence_writer(out: Path) -> Callable[[SixArguments], None]:
+    """What writes the six arguments to `out`: a page or every number, by its ending; refused before they are made."""
+    _check_out(out, (".html", ".nc"), ".html (page) or .nc (every number)")
+
+    def write(found: SixArguments) -> None:
+        if out.suffix == ".html":
+            write_evidence(found, out)
+            return
+        with replacing(out) as part:
+            xr.DataTree.from_dict(found.datasets()).to_netcdf(part, engine="h5netcdf")
 
     return write
 
@@ -203,6 +229,38 @@ def studied(
         *(f"note: {each.message}" for each in warned if each.category is UserWarning),
     ]
     return study, "\n".join(said)
+
+
+def argued(source: str, text: Path | None, *, seed: int) -> tuple[SixArguments, str]:
+    """A model or a run put through the six arguments: what was found, and every verdict with its checks."""
+    if text is not None and not text.is_file():
+        raise ValueError(f"wanted --text as a text file, got {str(text)!r}: there is none")
+    found = six_arguments(
+        source, prompts=None if text is None else text.read_text(encoding="utf-8"), seed=seed
+    )
+    said = [line for name, each in found.results.items() for line in _verdict(name, each)]
+    if found.shipped:
+        said.append(
+            "2 and 6 are of the families of models that come with the package, which learned the same language"
+        )
+    return found, "\n".join(said)
+
+
+def _verdict(name: str, result: xr.Dataset) -> list[str]:
+    """An argument's verdict, with a line for each of its checks or the reason why there is none."""
+    verdict = f"{title_of(name)}: {result.attrs['verdict']}"
+    if not result.sizes["check"]:
+        return [f"{verdict} ({result.attrs['reason']})"]
+    checks = [result.isel(check=at) for at in range(result.sizes["check"])]
+    marks = ["passes       " if bool(check["passed"]) else "does not pass" for check in checks]
+    return [verdict, *(f"  {mark}  {said_of(check)}" for mark, check in zip(marks, checks, strict=True))]
+
+
+def raised(folder: Path, *, seeds: int, workers: int) -> str:
+    """Trains the embedded families, and says which runs have a window."""
+    curves = train_families(folder, seeds=range(seeds), workers=workers)
+    header = ["family", "seed", "start, tokens", "end", "of the ICL score formed in it"]
+    return pd.DataFrame(window_rows(phase_window(curves)), columns=header).to_string(index=False)
 
 
 def _scores(table: xr.Dataset) -> str:

@@ -48,7 +48,7 @@ LARGE = 64
 """Heads, beyond which heads are removed together only, on FEW windows."""
 FEW = 16
 BAND = 20  # positions of a band in windows too short for the standard ones
-NO_TEXTS = "without texts there is no in-context-learning score: pass prompts="
+NO_TEXTS = "there are no texts to measure the in-context-learning score on: give prompts=, or --text"
 NO_FAMILY = "no curves of a family of models, with smeared keys and without: train_families makes them"
 
 

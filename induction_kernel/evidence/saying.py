@@ -1,9 +1,18 @@
-"""What does the paper say of each argument, and what does a verdict not show? Sentences, for pages and for people.
+"""What does the paper say of each argument, what was found, and what does a verdict not show? Sentences and rows.
 
-After Olsson et al. 2022, In-context Learning and Induction Heads. It computes nothing.
+For the page and the command line. After Olsson et al. 2022, In-context Learning and Induction Heads. It computes
+nothing.
 """
 
-__all__ = ["LIMITS", "PAPER", "TITLES"]
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+__all__ = ["LIMITS", "PAPER", "check_rows", "ends_of", "millions", "said_of", "title_of", "window_rows"]
 
 TITLES = {
     "co_occurrence": "1 Co-occurrence",
@@ -68,3 +77,59 @@ LIMITS = {
         "itself has correlations only."
     ),
 }
+
+
+def title_of(name: str) -> str:
+    """ "1 Co-occurrence"."""
+    return TITLES[name]
+
+
+def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
+    """A row for each argument: its title, verdict, and how many of its checks pass."""
+    return [
+        [
+            title_of(name),
+            str(each.attrs["verdict"]),
+            f"{int(each['passed'].sum())} of {each.sizes['check']}" if each.sizes["check"] else "",
+        ]
+        for name, each in results.items()
+    ]
+
+
+def window_rows(windows: xr.Dataset) -> list[list[str]]:
+    """A row for each run, by `model` and `seed`: start, end and share of the score, each with its interval."""
+    dims = [dim for dim in ("model", "seed") if dim in windows.dims]
+    rows = []
+    for _, run in windows.stack(run=dims).groupby("run", squeeze=False) if dims else [(None, windows)]:
+        one = run.isel(run=0) if dims else run
+        named = [str(one[dim].item()) for dim in dims]
+        rows.append([*named, *(ends_of(one) if bool(one["exists"]) else ["no window", "", ""])])
+    return rows
+
+
+def ends_of(one: xr.Dataset) -> list[str]:
+    """Start and end of one window in tokens, and the share of the score that forms in it, with intervals."""
+    starts = [millions(one[f"{key}{end}"]) for key in ("start", "end") for end in ("", "_low", "_high")]
+    parts = [_percent(one[f"score_share{end}"]) for end in ("", "_low", "_high")]
+    return [f"{a} ({b} to {c})" for a, b, c in (starts[:3], starts[3:], parts)]
+
+
+def millions(tokens: Any) -> str:
+    """ "4.38M"."""
+    return f"{float(tokens) / 1e6:.2f}M"
+
+
+def said_of(check: xr.Dataset) -> str:
+    """One check in words: its number, interval and threshold."""
+    value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
+    ends = f" ({_number(low)} to {_number(high)})" if low < high else ""
+    wanted = f"wanted {'above' if bool(check['above']) else 'below'} {_number(threshold)}"
+    return f"{check['check'].item()} is {_number(value)}{ends}, {wanted}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}".replace("-", "−") if np.isfinite(value) else "–"
+
+
+def _percent(value: Any) -> str:
+    return f"{float(value):.0%}".replace("-", "−")
