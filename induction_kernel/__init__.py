@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .evidence.behaviours import generality as generality
     from .evidence.circuits import mechanism as mechanism
     from .evidence.cooccurring import co_occurrence as co_occurrence
-    from .evidence.gathering import SixArguments as SixArguments
     from .evidence.gathering import six_arguments as six_arguments
     from .evidence.smearing import co_perturbation as co_perturbation
     from .evidence_page import write_evidence as write_evidence
@@ -227,7 +226,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
-        "evidence.gathering": ("SixArguments", "six_arguments"),
+        "evidence.gathering": ("six_arguments",),
         "evidence_page": ("write_evidence",),
     }
     _HOME = {name: module for module, names in _CONTENTS.items() for name in names}

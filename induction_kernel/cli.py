@@ -388,9 +388,7 @@ def evidence(
             help=f"a folder that `train` has written, for all of its checkpoints; or {MODEL_HELP}"
         ),
     ] = "tiny",
-    out: Annotated[Path, typer.Option(help="the page to write (.html), or every number (.nc)")] = Path(
-        "evidence.html"
-    ),
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("evidence.html"),
     text: Annotated[
         Path | None,
         typer.Option(help="a text file to measure in-context learning on, where the model reads no stories"),
@@ -409,10 +407,7 @@ def evidence(
     def run() -> None:
         from . import printing
 
-        write = printing.evidence_writer(out)
-        found, said = printing.argued(model, text, seed=seed)
-        typer.echo(said)
-        write(found)
+        typer.echo(printing.argued(model, text, out, seed=seed))
         typer.echo(out.resolve())
 
     _sentence_instead_of_traceback(run)

@@ -172,7 +172,7 @@ Removed: their output replaced by zero, by its mean over a control, or by its me
         yield figure_fragment(
             effect_map(
                 effect.assign_attrs(unit="nats"),
-                title="in-context-learning score lost without each head alone (nats, mean replacement)",
+                title="score lost without one head at the end",
             )
         )
 

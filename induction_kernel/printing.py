@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .evidence.gathering import SixArguments, six_arguments
+from .evidence.gathering import six_arguments
 from .evidence.saying import said_of, title_of, window_rows
 from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
@@ -41,7 +41,6 @@ __all__ = [
     "ablated",
     "answer_pairs",
     "argued",
-    "evidence_writer",
     "lines",
     "patched",
     "raised",
@@ -72,13 +71,9 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     return write
 
 
-def _check_out(
-    out: Path | None,
-    known: Sequence[str] = (".html", ".nc", ".csv"),
-    said: str = "one of the endings .html (figure), .nc, .csv",
-) -> None:
-    if out is not None and out.suffix not in known:
-        raise ValueError(f"wanted --out with {said}, got {str(out)!r}")
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
+        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
     if out is not None and not out.parent.is_dir():
         raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
 
@@ -98,20 +93,6 @@ def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
                 xr.DataTree.from_dict(study.datasets()).to_netcdf(part, engine="h5netcdf")
             else:
                 reconstruction_table(study.table).to_csv(part)
-
-    return write
-
-
-def evidence_writer(out: Path) -> Callable[[SixArguments], None]:
-    """What writes the six arguments to `out`: a page or every number, by its ending; refused before they are made."""
-    _check_out(out, (".html", ".nc"), ".html (page) or .nc (every number)")
-
-    def write(found: SixArguments) -> None:
-        if out.suffix == ".html":
-            write_evidence(found, out)
-            return
-        with replacing(out) as part:
-            xr.DataTree.from_dict(found.datasets()).to_netcdf(part, engine="h5netcdf")
 
     return write
 
@@ -231,8 +212,11 @@ def studied(
     return study, "\n".join(said)
 
 
-def argued(source: str, text: Path | None, *, seed: int) -> tuple[SixArguments, str]:
-    """A model or a run put through the six arguments: what was found, and every verdict with its checks."""
+def argued(source: str, text: Path | None, out: Path, *, seed: int) -> str:
+    """A model or a run put through the six arguments, with a page of them: every verdict with its checks."""
+    if out.suffix != ".html":
+        raise ValueError(f"wanted --out, the page, with the ending .html, got {str(out)!r}")
+    _check_out(out)
     if text is not None and not text.is_file():
         raise ValueError(f"wanted --text as a text file, got {str(text)!r}: there is none")
     found = six_arguments(
@@ -243,7 +227,8 @@ def argued(source: str, text: Path | None, *, seed: int) -> tuple[SixArguments, 
         said.append(
             "2 and 6 are of the families of models that come with the package, which learned the same language"
         )
-    return found, "\n".join(said)
+    write_evidence(found, out)
+    return "\n".join(said)
 
 
 def _verdict(name: str, result: xr.Dataset) -> list[str]:

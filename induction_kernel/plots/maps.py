@@ -242,7 +242,8 @@ def tick(count: int) -> int:
 
 def words(name: str) -> str:
     """A method's name as text for a figure, escaped: plotly reads markup in titles."""
-    return escape(str(name).replace("_", " ").replace("ov ", "OV "))
+    said = str(name).replace("_", " ").replace("ov ", "OV ").replace("qk ", "QK ")
+    return escape(said.replace("k composition", "K composition"))
 
 
 def heading(dataset: xr.Dataset, what: str) -> str:

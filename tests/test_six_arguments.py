@@ -1,0 +1,275 @@
+"""Do the six arguments of one model come from their functions, and do page and commands say what was found?"""
+
+import re
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zoo
+from hand_model import ARCHITECTURE, hand_weights
+from made_curves import family
+from typer.testing import CliRunner
+
+import induction_kernel as ik
+from induction_kernel import printing
+from induction_kernel.cli import app
+from induction_kernel.evidence import gathering
+from induction_kernel.evidence.gathering import ARGUMENTS
+from induction_kernel.evidence.saying import LIMITS, PAPER, said_of, window_rows
+from induction_kernel.evidence.verdicts import HOLDS, NOT_TESTABLE
+from induction_kernel.evidence_page import _outcome
+from induction_kernel.loading import build
+
+STEPS = [800, 1500, 1700, 3200]
+N = 16
+FAMILIES = family(one=[None] * 2, one_smeared=[1100, 1200], two=[1400, 1500])
+FAMILIES = FAMILIES.drop_vars("name")  # in a file, names that are not there are empty, not NaN
+
+
+def verdicts(found):
+    return {name: each.attrs["verdict"] for name, each in found.results.items()}
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def found():
+    return ik.six_arguments("tiny", families=FAMILIES, checkpoints=STEPS, n=N, progress=False)
+
+
+@pytest.fixture(scope="module")
+def hand_model():
+    return build(ARCHITECTURE, hand_weights(), name="by <b>hand</b>")
+
+
+def state_of(model):
+    """What a measurement must leave as it is: weights, hooks, the global random state."""
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    hooks = [len(point.fwd_hooks) + len(point.bwd_hooks) for point in model.hook_dict.values()]
+    return [*weights.values(), torch.tensor(hooks), torch.random.get_rng_state()]
+
+
+@pytest.fixture(scope="module")
+def by_hand(hand_model):
+    """A model without checkpoints and of no family, on texts that are a repeat: the late band is in the second copy."""
+    texts = ik.repeated_tokens(hand_model, bos=0, period=31, prompts=N).tokens
+    before = state_of(hand_model)
+    found = ik.six_arguments(hand_model, prompts=texts, n=N, early=(5, 25), late=(35, 55), progress=False)
+    assert all(map(torch.equal, before, state_of(hand_model))), "the model is not as it was given"
+    return found
+
+
+@pytest.fixture(scope="module")
+def html(found, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "evidence.html"
+    assert ik.write_evidence(found, path) == path
+    assert list(path.parent.iterdir()) == [path]
+    return path.read_text(encoding="utf-8")
+
+
+def body_of(html):
+    return html[html.index("<h1>") :]
+
+
+def text_of(html):
+    return re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+
+
+# what is found
+
+
+def test_every_argument_is_what_its_function_returns(found):
+    assert tuple(found.results) == ARGUMENTS
+    model = ik.load("tiny")
+    xr.testing.assert_identical(found.results["co_occurrence"], ik.co_occurrence(found.curves))
+    xr.testing.assert_identical(found.results["co_perturbation"], ik.co_perturbation(FAMILIES))
+    xr.testing.assert_identical(found.results["generality"], ik.generality(model, progress=False))
+    xr.testing.assert_identical(found.results["mechanism"], ik.mechanism(model, progress=False))
+    assert not found.shipped
+
+
+def test_heads_are_removed_along_the_checkpoints_in_the_window_of_the_curves(found):
+    lost = found.results["direct_ablation"]
+    assert lost["checkpoint"].values.tolist() == found.curves["checkpoint"].values.tolist() == STEPS
+    assert bool(found.window["exists"])
+    assert [lost.attrs["window_start"], lost.attrs["window_end"]] == [
+        found.window["start"],
+        found.window["end"],
+    ]
+    assert {"before", "in", "after"} == set(lost["phase"].values.tolist())
+
+
+def test_continuity_leaves_out_plain_models_of_one_layer(found):
+    assert found.results["continuity"]["model"].values.tolist() == ["one-smeared", "two"]
+
+
+def test_the_same_seed_gives_the_same_stories_to_curves_and_ablation(found):
+    icl = found.results["direct_ablation"]["icl"].transpose("checkpoint", "prompt").values
+    np.testing.assert_allclose(found.curves["icl_score"].values[:, :N], icl[:, :N], atol=1e-5)
+
+
+def test_a_model_at_hand_is_asked_what_needs_no_training(by_hand):
+    said = verdicts(by_hand)
+    assert said["direct_ablation"] == HOLDS  # worked out on paper: the whole score is one head's
+    for name in ("co_occurrence", "co_perturbation", "continuity", "generality"):
+        assert said[name] == NOT_TESTABLE
+    assert "name or its folder" in by_hand.results["co_occurrence"].attrs["reason"]
+    assert "train_families" in by_hand.results["continuity"].attrs["reason"]
+    assert "tokenizer" in by_hand.results["generality"].attrs["reason"]
+    assert by_hand.curves is None
+
+
+def test_without_texts_what_needs_none_is_asked():
+    found = ik.six_arguments(zoo.tiny("attention-only"), progress=False)
+    said = {name: each.attrs["reason"] for name, each in found.results.items()}
+    assert said["direct_ablation"] == gathering.NO_TEXTS
+    assert said["mechanism"] == "no head's prefix matching exceeds its control by 0.3"
+
+
+def test_windows_of_a_text_do_not_overlap():
+    model = ik.load("tiny")
+    words = [word for word in model.tokenizer.get_vocab() if not word.startswith("<")]
+    text = " ".join(np.random.default_rng(0).choice(words, 1000))
+    windows = gathering._windows(model, text, 7)
+    inside = model.cfg.n_ctx - 1
+    assert windows.tokens.shape == (7, inside + 1)
+    ids = torch.tensor(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    starts = [i * (len(ids) // 7) for i in range(7)]
+    assert torch.equal(windows.tokens[:, 1:], torch.stack([ids[at : at + inside] for at in starts]))
+    assert set(windows.tokens[:, 0].tolist()) == {model.tokenizer.bos_token_id}
+
+
+def test_everything_goes_into_a_file_and_comes_back(found, tmp_path):
+    given = found.datasets()
+    assert set(given) == {*ARGUMENTS, "curves", "window", "families", "family_windows"}
+    given = found.results  # the others are in the tests of what makes them
+    xr.DataTree.from_dict(given).to_netcdf(tmp_path / "all.nc", engine="h5netcdf")
+    with xr.open_datatree(tmp_path / "all.nc", engine="h5netcdf") as tree:
+        for name, each in given.items():
+            xr.testing.assert_equal(tree[name].to_dataset().load(), each)
+            assert tree[name].attrs.get("verdict") == each.attrs.get("verdict")
+
+
+# the page
+
+
+def test_the_page_has_every_figure_and_fetches_nothing(html):
+    body = body_of(html)
+    checked = len(ARGUMENTS)  # a figure of checks for each
+    assert len(re.findall(r"Plotly\.newPlot\(", body)) == checked + 3 + 1 + 3 + 1 + 3
+    assert "default-src 'none'" in html
+    assert "http" not in body.replace("http-equiv", "")
+    assert not re.search(r"\s(src|href)=", body)
+
+
+def test_the_page_says_each_verdict_its_failing_checks_and_its_limits(found, html):
+    text = text_of(html)
+    for name, each in found.results.items():
+        assert re.search(rf"<h2>\d [^<]+: {each.attrs['verdict']}</h2>", text)
+        assert PAPER[name] in text
+        assert LIMITS[name] in text
+        for at in np.flatnonzero(~each["passed"].values):
+            assert said_of(each.isel(check=at)).replace("'", "&#x27;") in text
+    for verdict in ("holds", "fails"):
+        count = list(verdicts(found).values()).count(verdict)
+        assert f"{count} {verdict.rstrip('s')}" in text
+
+
+def test_the_page_says_which_runs_have_a_window(html):
+    text = text_of(html)
+    assert len(re.findall(r"<td>one</td><td>\d</td><td>no window</td>", text)) == 2
+    assert len(re.findall(r"<td>two</td><td>\d</td><td>\d\.\d\dM \(", text)) == 2
+
+
+def test_the_page_of_a_model_at_hand_says_what_cannot_be_tested(by_hand, tmp_path):
+    html = ik.write_evidence(by_hand, tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "<b>hand</b>" not in html
+    assert text_of(html).count("Not testable here:") == list(verdicts(by_hand).values()).count(NOT_TESTABLE)
+
+
+def test_families_that_come_with_the_package_are_not_said_to_be_the_model(found, html):
+    assert "come with the package" not in text_of(html)
+    assert "not about this one" in _outcome(replace(found, shipped=True))
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_every_figure_is_drawn_in_a_browser(found, html, browser, tmp_path):
+    page = tmp_path / "evidence.html"
+    page.write_text(html, encoding="utf-8")
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+    ]
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    drawn = done.stdout.count('class="main-svg"')
+    assert drawn >= html.count("Plotly.newPlot(") - 1  # one stands in the library
+
+
+# the commands
+
+
+def test_evidence_prints_every_check_and_writes_the_page(found, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        printing, "six_arguments", lambda source, **options: asked.update(options, of=source) or found
+    )
+    monkeypatch.setattr(printing, "write_evidence", lambda found, path: asked.update(page=(found, path)))
+    text = tmp_path / "book.txt"
+    text.write_text("call me", encoding="utf-8")
+    result = run("evidence", "runs/one", "--text", text, "--seed", 3, "--out", tmp_path / "a.html")
+    assert result.exit_code == 0, result.output
+    assert asked == {"of": "runs/one", "prompts": "call me", "seed": 3, "page": (found, tmp_path / "a.html")}
+    for each in found.results.values():
+        for at in range(each.sizes["check"]):
+            assert said_of(each.isel(check=at)) in result.output
+    assert result.output.count("does not pass") == sum(
+        int((~each["passed"]).sum()) for each in found.results.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evidence", "--out", "a.csv"], "ending .html"),
+        (["evidence", "--out", "no/such/folder/a.html"], "existing folder"),
+        (["evidence", "--text", "no/such/file.txt"], "no/such/file.txt"),
+        (["evidence", "./no/such/model"], "no/such/model"),
+    ],
+)
+def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_families_prints_a_row_for_each_run(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(
+        printing, "train_families", lambda folder, **options: asked.update(options) or FAMILIES
+    )
+    result = run("families", "--out", tmp_path, "--seeds", 2, "--workers", 1)
+    assert result.exit_code == 0, result.output
+    assert asked == {"seeds": range(2), "workers": 1}
+    rows = window_rows(ik.phase_window(FAMILIES))
+    assert len(rows) == 6
+    assert result.output.count("no window") == 2
+    for row in rows:
+        assert all(cell in result.output for cell in row)
+
+
+def test_help_has_examples():
+    for command in ("evidence", "families"):
+        assert "Example" in run(command, "--help").output
