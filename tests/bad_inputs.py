@@ -693,7 +693,7 @@ ROWS = [
     ("few_shot_study", "text", lambda tmp: ik.few_shot_study(worded(), "fox"), TypeError, "got str"),
     ("few_shot_study", "no demonstrations", lambda tmp: ik.few_shot_study(model(), repeats()), ValueError, "few_shot"),
     ("FewShotStudy", "nothing", lambda tmp: ik.FewShotStudy(), TypeError, "prompts"),
-    ("generality", "no model", lambda tmp: ik.generality("tiny"), TypeError, "TransformerLens model"),
+    ("generality", "no model", lambda tmp: ik.generality("tiny"), TypeError, "got str: load one"),
     ("generality", "no heads", lambda tmp: ik.generality(worded(), []), ValueError, "at least one head"),
     ("generality", "absent head", lambda tmp: ik.generality(worded(), "L9H9"), ValueError, "L9H9"),
     ("generality", "one control", lambda tmp: ik.generality(worded(), controls=1), ValueError, "controls >= 2"),
