@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two equal
     from .evidence.ablating import direct_ablation as direct_ablation
     from .evidence.across import continuity as continuity
+    from .evidence.behaviours import generality as generality
     from .evidence.circuits import mechanism as mechanism
     from .evidence.cooccurring import co_occurrence as co_occurrence
     from .evidence.smearing import co_perturbation as co_perturbation
@@ -215,6 +216,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "evidence.cooccurring": ("co_occurrence",),
         "evidence.smearing": ("co_perturbation",),
         "evidence.ablating": ("direct_ablation",),
+        "evidence.behaviours": ("generality",),
         "evidence.circuits": ("mechanism",),
         "evidence.across": ("continuity",),
         "plots.figures": ("head_map", "loss_plot"),

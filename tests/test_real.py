@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import induction_kernel as ik
+from induction_kernel.evidence.patterned import pattern_lines, repeated_passages
 from induction_kernel.heads import as_head
 
 STRONGEST = ["L18H6", "L17H3", "L17H4"]  # as Hugging Face's own attention weights say: .88, .77, .76
@@ -197,3 +198,48 @@ def patched_by_hand(model, pair, *, layer):
         logits = model.run_with_hooks(pair.corrupted.tokens, fwd_hooks=[(name, put)])[0, -1]
     right, wrong = pair.clean.answers[0].tolist()
     return float(logits[right] - logits[wrong])
+
+
+@pytest.fixture(scope="module")
+def book(shared):
+    return (shared / "moby_dick.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.real("smollm2", "shared")
+def test_a_passage_of_a_book_is_copied_by_the_ten_heads(model, matching, book):
+    """Chosen on random tokens said again; random heads of the same layers take little."""
+    prompts = repeated_passages(model, book[30_000:], prompts=4, length=60)
+    heads = ik.top_heads(matching, 10)
+    first = float(ik.repeat_loss(model, prompts)["without"].mean())
+    found = ik.ablation_curve(model, prompts, heads, ks=10, controls=4, progress=False).isel(k=0)
+    assert float(found["baseline"].mean()) < first - 2
+    assert float(found["effect"].mean()) > 4 * float(found["control_effect"].mean())
+
+
+@pytest.mark.real
+def test_few_of_the_ten_heads_follow_the_pattern(model, matching):
+    """The labels of the right category get more of their attention than others', in the mean, but not by much."""
+    heads = ik.top_heads(matching, 10)
+    layers = sorted({head.layer for head in heads})
+    scores = ik.label_attention(
+        model, pattern_lines(model, prompts=24, seed=3), layers=layers, progress=False
+    )
+    gained = (scores["right"] - scores["right_control"]).mean("prompt")
+    assert float(np.mean([gained.sel(layer=head.layer, head=head.head) for head in heads])) > 0
+
+
+@pytest.mark.real("smollm2", "shared")
+def test_the_in_context_learning_score_of_a_book_with_and_without_the_ten_heads(model, matching, book):
+    """On so few windows the score is noise; what removing heads does to it is paired, and small."""
+    ids = model.tokenizer(book[30_000:60_000], add_special_tokens=False)["input_ids"]
+    start = torch.full((4, 1), model.tokenizer.bos_token_id)
+    windows = torch.cat([start, torch.tensor(ids[: 5 * 511]).view(5, 511)[:4]], 1)
+    reference = torch.tensor(ids[4 * 511 : 4 * 511 + 128])[None]
+    whole = ik.loss_by_position(model, windows)["loss"].values
+    score = ik.icl_score(model, windows, width=20)
+    np.testing.assert_allclose(score["value"], whole[:, 490:510].mean(1) - whole[:, 40:60].mean(1), atol=1e-5)
+    np.testing.assert_allclose(score["single"], whole[:, 500] - whole[:, 50], atol=1e-5)
+    with ik.edited(model, ik.Mean(reference), ik.top_heads(matching, 10)):
+        without = ik.loss_by_position(model, windows)["loss"].values
+    assert np.nanmean(without[:, 200:]) > np.nanmean(whole[:, 200:])  # late losses suffer
+    np.testing.assert_allclose(ik.loss_by_position(model, windows[:1])["loss"], whole[:1], atol=1e-5)

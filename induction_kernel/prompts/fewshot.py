@@ -140,7 +140,7 @@ def _row(
     start: list[int],
 ) -> _Row:
     text, places = form.write([(shot_x, labels[y]) for shot_x, y in shots], x)
-    ids, offsets = _tokenised(model, text)
+    ids, offsets = tokenised(model, text)
     shift = len(start)
     spans, positions = [], []
     for begin, label, end in places:
@@ -162,7 +162,8 @@ def _check_context(rows: list[_Row], n_ctx: int) -> None:
     )
 
 
-def _tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text and the characters of each; ValueError where they cannot be had, or a word is unknown."""
     if not getattr(model.tokenizer, "is_fast", False):
         raise ValueError(
             "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
@@ -186,12 +187,12 @@ def _label_ids(
 ) -> Tensor:
     """The first token of each label as it follows a query; they differ and leave the query's tokens alone."""
     x = shots[0][0][0]
-    query, _ = _tokenised(model, form.query(x))
+    query, _ = tokenised(model, form.query(x))
     ids = []
     for y, word in enumerate(labels):
         row = _row(model, form, [(x, y)], x, labels, [])
         ids.append(row.ids[row.label_positions[0]])
-        continued, _ = _tokenised(model, form.query(x) + form.between[len(form.between.rstrip()) :] + word)
+        continued, _ = tokenised(model, form.query(x) + form.between[len(form.between.rstrip()) :] + word)
         if continued[: len(query)] != query or continued[len(query)] != ids[-1]:
             raise ValueError(
                 f"the tokenizer merges the end of the query {form.query(x)[-12:]!r} with the label {word!r}: "
@@ -315,7 +316,7 @@ def word_episodes(
         ValueError: an option out of its range, or no tokenizer.
     """
     _check_episodes(shots, prompts, noise, classes)
-    labels = _single_token_words(model, classes)
+    labels = single_token_words(model, classes)
     generator = torch.Generator().manual_seed(seed)
 
     def shuffled(items: list) -> list:
@@ -347,7 +348,8 @@ def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> Non
         )
 
 
-def _single_token_words(model: Model, count: int) -> list[str]:
+def single_token_words(model: Model, count: int) -> list[str]:
+    """The first label words that are one token each, where there are so many; ValueError without a tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise ValueError(
