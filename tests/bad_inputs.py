@@ -363,6 +363,7 @@ ROWS = [
     ("direct_ablation", "short prompts", lambda tmp: ik.direct_ablation(model(), prompts=tokens(4, 12)), ValueError, "early= and late="),
     ("direct_ablation", "no such step", lambda tmp: ik.direct_ablation("tiny", checkpoints=[7]), ValueError, "wanted checkpoints among 0, 100"),
     ("direct_ablation", "a window that ends first", lambda tmp: ik.direct_ablation("tiny", window=(2, 1)), ValueError, "start before end"),
+    ("direct_ablation", "windows of several runs", lambda tmp: ik.direct_ablation("tiny", window=window([1400, 1500], [1700, 1800])), ValueError, "wanted the window of one run"),
     ("direct_ablation", "a share of 1", lambda tmp: ik.direct_ablation("tiny", share=1), ValueError, "shares in [0, 1)"),
     ("observe", "one scorer without a list", lambda tmp: ik.observe(model(), repeats(), ik.induction), TypeError, "list of attention scorers"),
     ("observe", "no scorers", lambda tmp: ik.observe(model(), repeats(), []), ValueError, "at least one scorer"),
