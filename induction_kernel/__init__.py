@@ -126,7 +126,12 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .training.components import loss_slope as loss_slope
     from .training.coupling import turn_together as turn_together
     from .training.curves import training_curves as training_curves
+    from .training.families import family_curves as family_curves
+    from .training.families import train_families as train_families
     from .training.phases import phase_window as phase_window
+    from .training.recipe import Recipe as Recipe
+    from .training.recipe import log_spaced as log_spaced
+    from .training.trainer import train as train
 
 if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` would make every typo a valid name
     from importlib import import_module as _import_module
@@ -202,8 +207,19 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         ),
         "kernel.markov": ("hidden_markov_tasks",),
         "kernel.theory": ("kernel_theory",),
+        "training.recipe": ("Recipe", "log_spaced"),
+        "training.trainer": ("train",),
+        "training.families": ("family_curves", "train_families"),
+        "training.checkpoints": ("over_checkpoints",),
+        "training.curves": ("training_curves",),
+        "training.phases": ("phase_window",),
+        "training.coupling": ("turn_together",),
+        "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "evidence.cooccurring": ("co_occurrence",),
         "evidence.smearing": ("co_perturbation",),
+        "evidence.ablating": ("direct_ablation",),
+        "evidence.behaviours": ("generality",),
+        "evidence.circuits": ("mechanism",),
         "evidence.across": ("continuity",),
         "training.checkpoints": ("over_checkpoints",),
         "evidence.behaviours": ("generality",),
@@ -218,12 +234,6 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.demonstrations": ("demonstration_map",),
         "plots.views": ("attention_view",),
         "plots.votes": ("vote_view",),
-        "evidence.ablating": ("direct_ablation",),
-        "evidence.circuits": ("mechanism",),
-        "training.curves": ("training_curves",),
-        "training.phases": ("phase_window",),
-        "training.coupling": ("turn_together",),
-        "training.components": ("loss_components", "loss_slope", "before_and_after"),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
         "evidence.gathering": ("six_arguments",),

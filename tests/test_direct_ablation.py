@@ -16,7 +16,7 @@ from induction_kernel.metrics import token_losses
 from induction_kernel.training.curves import Curves
 
 BANDS = {"early": (5, 25), "late": (35, 55)}
-N = 8
+N = 16
 STEPS, WINDOW = [600, 1500, 1700, 3200], (4.3e6, 5.3e6)  # 3,072 tokens a step: one before, two in, one after
 
 
@@ -213,7 +213,7 @@ def test_the_model_and_random_numbers_are_as_before(by_hand):
     before = {key: value.clone() for key, value in by_hand.state_dict().items()}
     random = torch.get_rng_state()
     texts = ik.repeated_tokens(by_hand, bos=0, period=31, prompts=4).tokens
-    ik.direct_ablation(by_hand, prompts=texts, n=4, by_head=False, **BANDS)
+    ik.direct_ablation(by_hand, prompts=texts, n=16, by_head=False, **BANDS)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(before[key], value) for key, value in by_hand.state_dict().items())
 

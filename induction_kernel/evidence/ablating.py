@@ -56,7 +56,7 @@ def direct_ablation(
     n: int = 48,
     early: Band | None = None,
     late: Band | None = None,
-    window: tuple[float, float] | None = None,
+    window: xr.Dataset | tuple[float, float] | None = None,
     checkpoints: Any = None,
     by_head: bool = True,
     share: float = SHARE,
@@ -73,7 +73,8 @@ def direct_ablation(
         n: stories; prompts of repeated tokens.
         early: positions of the early band, as in `training_curves`.
         late: likewise.
-        window: of the phase change, `(start, end)` in tokens; None for that of `phase_window`.
+        window: of the phase change: what `phase_window` returned of this run, or `(start, end)` in tokens; None to
+            measure it first.
         checkpoints: training steps; None for all there are.
         by_head: whether each head is removed by itself too: dear in large models.
         share: threshold of the share lost.
@@ -103,6 +104,8 @@ def direct_ablation(
 
     Source: Olsson et al. 2022, argument 3 and "before-and-after vectors".
     """
+    if isinstance(window, xr.Dataset):
+        window = _of_one_run(window)
     _check(window, share, beyond)
     texts = Curves(prompts=prompts, n=n, early=early, late=late, seed=seed)
     steps = _steps(source, checkpoints) if isinstance(source, str | Path) else []
@@ -144,6 +147,16 @@ def _check(window: Any, share: float, beyond: float) -> None:
         raise ValueError(f"wanted shares in [0, 1) as thresholds, got share={share} and beyond={beyond}")
     if window is not None and not (len(window) == 2 and 0 <= window[0] < window[1]):
         raise ValueError(f"wanted window as (start, end) in tokens, start before end, got {window!r}")
+
+
+def _of_one_run(window: xr.Dataset) -> tuple[float, float]:
+    ends = [window[key] for key in ("start", "end") if key in window]
+    if len(ends) < 2 or any(end.ndim or not bool(end.notnull()) for end in ends):
+        raise ValueError(
+            "wanted the window of one run, which has one: phase_window(curves.sel(model=..., seed=...)) with a start "
+            f"and an end, got {dict(window.sizes)} with {list(window.data_vars)}"
+        )
+    return float(ends[0]), float(ends[1])
 
 
 def _steps(source: str | Path, checkpoints: Any) -> list[int]:

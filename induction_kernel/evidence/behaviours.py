@@ -35,7 +35,7 @@ from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
 from .patterned import pattern_lines, repeated_passages
-from .translated import TRANSLATIONS, Translation, translation_attention, unreadable
+from .translated import TRANSLATIONS, Translation, check_translations, translation_attention, unreadable
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["generality"]
@@ -101,8 +101,9 @@ def generality(
     check_model(model)
     if not is_whole(k) or k < 1 or not is_whole(controls) or controls < 2:
         raise ValueError(f"wanted k >= 1 heads and controls >= 2 random sets, got {k!r} and {controls!r}")
-    literal = _literal(model, passages, seed)
     spoken = TRANSLATIONS if translations is None else translations
+    check_translations(spoken)
+    literal = _literal(model, passages, seed)
     lines = _pattern(model, pattern, seed)
     if isinstance(lines, str):
         return not_testable("generality", CLAIM, lines)

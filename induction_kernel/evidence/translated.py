@@ -26,7 +26,14 @@ from ..prompts.repeats import default_bos
 from ..scorers.reading import Entries, check_sound, read_entries, way_to_read
 from ..scorers.streaming import averaged
 
-__all__ = ["TRANSLATIONS", "Translation", "aligned_words", "translation_attention", "unreadable"]
+__all__ = [
+    "TRANSLATIONS",
+    "Translation",
+    "aligned_words",
+    "check_translations",
+    "translation_attention",
+    "unreadable",
+]
 
 LETTERS = 2.0
 """Letters a token below which a tokenizer is said not to know a language's words, only pieces of them."""
@@ -109,10 +116,7 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
         TypeError: not a list of `Translation`. ValueError: a tokenizer that does not know them, none that is left
         to read.
     """
-    if not isinstance(translations, Sequence) or not all(
-        isinstance(each, Translation) for each in translations
-    ):
-        raise TypeError(f"wanted translations as a list of Translation, got {type(translations).__name__}")
+    check_translations(translations)
     start = [model.tokenizer.bos_token_id] if default_bos(model) else []
     found = [_row(model, each, start) for each in translations]
     rows = [row for row in found if row.pairs]
@@ -163,6 +167,14 @@ def _words(sentence: str, begin: int, offsets: list[tuple[int, int]]) -> list[tu
         out.append((inside[0], inside[-1]))
         begin += len(word) + 1
     return out
+
+
+def check_translations(translations: Any) -> None:
+    """TypeError unless this is a list of `Translation`."""
+    if not isinstance(translations, Sequence) or not all(
+        isinstance(each, Translation) for each in translations
+    ):
+        raise TypeError(f"wanted translations as a list of Translation, got {type(translations).__name__}")
 
 
 def unreadable(model: Model, translations: Sequence[Translation]) -> str:

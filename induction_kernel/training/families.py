@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import torch
 import xarray as xr
 from tqdm.auto import tqdm
@@ -50,14 +51,14 @@ def family_curves(path: str | Path | None = None) -> xr.Dataset:
 
     Returns:
         As `training_curves`, over `model` (the four families), `seed` (five) and `checkpoint`. Scores of heads are of
-        16 prompts, the rest of 64; all are rounded to their fourth digit.
+        16 prompts, stories of 128; all are rounded to their fourth digit.
 
     Raises:
         ValueError: no such file, or a damaged one.
     """
     file = SHIPPED if path is None else Path(path)
     try:
-        return xr.load_dataset(file, engine="h5netcdf").drop_encoding()
+        return xr.load_dataset(file, engine="h5netcdf").drop_encoding().astype(np.float32)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read curves from {str(file)!r}: {error}") from error
 

@@ -78,6 +78,7 @@ def train(
     Raises:
         ValueError: a recipe that wants texts and gets none, or the other way round; texts that cannot be read or are
             too short; a folder that is a file, or holds a trained model or another run.
+        TypeError: no recipe.
     """
     recipe = config or Recipe()
     if text is not None and folder is None:
@@ -97,6 +98,8 @@ def fit(
     progress: bool = True,
 ) -> Run:
     """Trains without building a TransformerLens model; arguments and errors as in `train`."""
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"wanted a Recipe, got {type(recipe).__name__}: {recipe!r:.80}")
     if (text is None) != (recipe.pieces is None):
         raise ValueError(
             "a recipe with pieces is for texts and needs them, one without is for the synthetic language; got "
