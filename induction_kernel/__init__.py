@@ -221,8 +221,8 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "evidence.behaviours": ("generality",),
         "evidence.circuits": ("mechanism",),
         "evidence.across": ("continuity",),
-        "training.checkpoints": ("over_checkpoints",),
-        "evidence.behaviours": ("generality",),
+        "evidence.gathering": ("six_arguments",),
+        "evidence_page": ("write_evidence",),
         "plots.figures": ("head_map", "loss_plot"),
         "plots.effects": ("effect_map",),
         "plots.curves": ("curve_plot", "exact_plot"),
@@ -236,8 +236,6 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "plots.votes": ("vote_view",),
         "page": ("write_report",),
         "fewshot_page": ("write_fewshot_page",),
-        "evidence.gathering": ("six_arguments",),
-        "evidence_page": ("write_evidence",),
     }
     _HOME = {name: module for module, names in _CONTENTS.items() for name in names}
     __all__ = [*_HOME, "__version__"]
