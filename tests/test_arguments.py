@@ -266,3 +266,13 @@ def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
     assert failing(found) == ["share of the final ICL score formed in the window"]
     assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
     assert 0.5 < float(found["score_share"][0]) < 0.75
+
+
+def test_continuity_takes_verdicts_whose_windows_were_chosen_by_name():
+    """`.sel(model=...)` leaves the label in the window, and so in the verdict."""
+    models = family(two=[1400], two_smeared=[1100])
+    windows = ik.phase_window(models, draws=100)
+    labels = models["model"].values
+    each = {m: ik.co_occurrence(models.sel(model=m), window=windows.sel(model=m)) for m in labels}
+    bare = {m: each[m].drop_vars("model") for m in labels}
+    xr.testing.assert_identical(ik.continuity(each), ik.continuity(bare))

@@ -123,7 +123,7 @@ def _rows(name: str, labels: list[str], results: dict[str, dict[str, xr.Dataset]
         tested = [label in parts for label in labels]
         row = xr.Dataset({**values, "passed": ("model", passed), "tested": ("model", tested)})
         rows.append(
-            row.assign(threshold=first["threshold"], above=first["above"]).assign_attrs(
+            row.assign(threshold=float(first["threshold"]), above=bool(first["above"])).assign_attrs(
                 name=f"{name}: {check}"
             )
         )
