@@ -312,13 +312,13 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_weights(tmp_path)
         ) as child:
             assert child.stdout.readline() == "ready\n"
             if killed < 10:
-                time.sleep(rng.uniform(0.02, 0.1) * took)
+                time.sleep(rng.uniform(0.005, 0.05) * took)
                 child.send_signal(signal.SIGKILL)
                 child.wait()
                 killed += child.returncode == -signal.SIGKILL
         if child.returncode == 0:
             break
-    assert killed >= 5  # the run may have come to its end before the tenth
+    assert killed == 10
     assert everything(tmp_path / "broken") == everything(tmp_path / "whole")
 
 
