@@ -14,7 +14,7 @@ import xarray as xr
 from .maps import MIDDLE, NEGATIVE, POSITIVE, finish, heading, need
 from .timeline import RUNS, Run, axis_of, belonging, edges, layout, legend, places, runs, short, tokens_of
 
-DIVERGING = [[0.0, f"rgb{NEGATIVE}"], [0.5, f"rgb{MIDDLE}"], [1.0, f"rgb{POSITIVE}"]]
+DIVERGING: list[list[float | str]] = [[0.0, f"rgb{NEGATIVE}"], [0.5, f"rgb{MIDDLE}"], [1.0, f"rgb{POSITIVE}"]]
 
 
 def component_plot(
