@@ -202,7 +202,7 @@ def patched_by_hand(model, pair, *, layer):
 
 @pytest.fixture(scope="module")
 def book(shared):
-    return (shared / "moby_dick.txt").read_text(encoding="utf-8")
+    return (shared / "data" / "moby_dick.txt").read_text(encoding="utf-8")
 
 
 @pytest.mark.real("smollm2", "shared")
