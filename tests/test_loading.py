@@ -287,4 +287,4 @@ def test_a_folder_here_comes_before_the_same_name_on_the_hub(tmp_path, monkeypat
     assert load("gpt2").cfg.d_model == 24
     from induction_kernel.loading import sources
 
-    assert sources._as_path("distilgpt2") is None
+    assert sources.as_path("distilgpt2") is None
