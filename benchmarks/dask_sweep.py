@@ -13,19 +13,16 @@ import time
 from functools import partial
 from pathlib import Path
 
+import dask
 import torch
 from dask.distributed import Client, LocalCluster
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
 from induction_kernel.loading import checkpoint_steps
+from induction_kernel.training.curves import Curves
 
-MEASURES = {
-    "prefix_matching": partial(ik.prefix_matching, progress=False),
-    "previous_token": partial(ik.previous_token, progress=False),
-    "copying": partial(ik.copying, progress=False),
-    "repeat_loss": ik.repeat_loss,
-}
+MEASURES = {"curve": Curves()}  # all of `training_curves`
 
 
 def main(folders: list[str], checkpoints: int | None) -> None:
@@ -34,6 +31,8 @@ def main(folders: list[str], checkpoints: int | None) -> None:
         steps = checkpoint_steps(next(iter(runs.values())))[-checkpoints:] if checkpoints else None
         sweep = partial(ik.over_checkpoints, runs, MEASURES, checkpoints=steps, progress=False)
         with (
+            # By default Dask has workers hand memory back at every chance, which costs torch much of its speed.
+            dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}),
             LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
             Client(cluster) as client,
         ):
