@@ -159,8 +159,8 @@ def _removed(found: SixArguments, result: xr.Dataset) -> Iterator[str]:
     if not result.sizes["check"]:
         return
     yield f"""<p>Induction heads, chosen at the end of training on other prompts: {result.attrs["induction_heads"]}.
-Removed: their output replaced by zero, by its mean over a control, or by its mean with all attention patterns held
-("patterns").</p>"""
+Removed: their output replaced by zero, by its mean over a control, or by zero with all attention patterns held
+("patterns"), so that only values move.</p>"""
     mode = result.sel(mode="mean")
     if "checkpoint" in result.dims:
         yield from _along(found, mode.swap_dims(checkpoint="tokens"))

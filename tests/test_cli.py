@@ -87,6 +87,10 @@ def test_netcdf_keeps_every_prompt(tmp_path):
         (["fewshot", "--queries", "3"], "at least 8 queries"),
         (["fewshot", "--labels", "a,b"], "wanted DATA too"),
         (["fewshot", "tiny", "no/such/file.csv"], "no/such/file.csv"),
+        (["evidence", "--out", "a.csv"], "ending .html"),
+        (["evidence", "--out", "no/such/folder/a.html"], "existing folder"),
+        (["evidence", "--text", "no/such/file.txt"], "no/such/file.txt"),
+        (["evidence", "./no/such/model"], "no/such/model"),
     ],
 )
 def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):

@@ -254,9 +254,16 @@ def test_a_model_that_is_not_trained_gives_no_ground():
     assert "no induction head" in found.attrs["reason"]
 
 
-def test_layers_without_other_heads_leave_out_the_control(model):
-    heads = [(1, head) for head in range(5)]
+def test_layers_without_other_heads_are_compared_with_other_layers(model):
+    found = ik.generality(model, [(1, head) for head in range(5)], controls=2, progress=False)
+    assert found.attrs["random_heads"] == "any layer"
+    assert [name for name in found["check"].values if "random" in name]
+
+
+def test_a_model_without_other_heads_leaves_out_the_control(model):
+    heads = [(layer, head) for layer in range(2) for head in range(5)]
     found = ik.generality(model, heads, controls=2, progress=False)
+    assert found.attrs["random_heads"] == "none"
     assert "random_share" not in found
     assert not [name for name in found["check"].values if "random" in name]
 

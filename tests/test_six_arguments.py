@@ -237,24 +237,6 @@ def test_evidence_prints_every_check_and_writes_the_page(found, tmp_path, monkey
     )
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["evidence", "--out", "a.csv"], "ending .html"),
-        (["evidence", "--out", "no/such/folder/a.html"], "existing folder"),
-        (["evidence", "--text", "no/such/file.txt"], "no/such/file.txt"),
-        (["evidence", "./no/such/model"], "no/such/model"),
-    ],
-)
-def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = run(*arguments)
-    assert result.exit_code == 2
-    assert message in result.output
-    assert "Traceback" not in result.output
-    assert not list(tmp_path.iterdir())
-
-
 def test_families_prints_a_row_for_each_run(tmp_path, monkeypatch):
     asked = {}
     monkeypatch.setattr(

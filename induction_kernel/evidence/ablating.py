@@ -37,7 +37,7 @@ from ..training.checkpoints import over_checkpoints
 from ..training.curves import Band, Curves, training_curves
 from ..training.merging import as_variables, joined, with_names
 from ..training.phases import EXCESS, phase_window
-from .losing import MODES, Removal, chosen_heads
+from .losing import MODES, Removal, chosen_heads, other_heads
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["direct_ablation"]
@@ -104,11 +104,9 @@ def direct_ablation(
 
     Source: Olsson et al. 2022, argument 3 and "before-and-after vectors".
     """
-    if isinstance(window, xr.Dataset):
-        window = _of_one_run(window)
     _check(window, share, beyond)
     texts = Curves(prompts=prompts, n=n, early=early, late=late, seed=seed)
-    steps = _steps(source, checkpoints) if isinstance(source, str | Path) else []
+    steps = training_history(source).steps(checkpoints) if isinstance(source, str | Path) else []
     last: Any = load(source, checkpoint=steps[-1]) if steps else source
     check_model(last)
     texts.icl_prompts(last)  # what is wrong with the model or the prompts is said before anything runs
@@ -145,51 +143,36 @@ def direct_ablation(
 def _check(window: Any, share: float, beyond: float) -> None:
     if not (0 <= share < 1 and 0 <= beyond < 1):
         raise ValueError(f"wanted shares in [0, 1) as thresholds, got share={share} and beyond={beyond}")
-    if window is not None and not (len(window) == 2 and 0 <= window[0] < window[1]):
+    if isinstance(window, xr.Dataset):
+        if not {"exists", "start", "end"} <= set(window.data_vars) or window["exists"].ndim:
+            raise ValueError(
+                "wanted the window of one run, phase_window(curves.sel(model=..., seed=...)), got "
+                f"{list(window.data_vars)} over {dict(window.sizes)}"
+            )
+    elif window is not None and not (len(window) == 2 and 0 <= window[0] < window[1]):
         raise ValueError(f"wanted window as (start, end) in tokens, start before end, got {window!r}")
 
 
-def _of_one_run(window: xr.Dataset) -> tuple[float, float]:
-    ends = [window[key] for key in ("start", "end") if key in window]
-    if len(ends) < 2 or any(end.ndim or not bool(end.notnull()) for end in ends):
-        raise ValueError(
-            "wanted the window of one run, which has one: phase_window(curves.sel(model=..., seed=...)) with a start "
-            f"and an end, got {dict(window.sizes)} with {list(window.data_vars)}"
-        )
-    return float(ends[0]), float(ends[1])
-
-
-def _steps(source: str | Path, checkpoints: Any) -> list[int]:
-    """The steps asked for, in order."""
-    there = training_history(source).tokens
-    steps = sorted(there) if checkpoints is None else sorted(set(checkpoints))
-    if not steps or not set(steps) <= set(there):
-        raise ValueError(f"wanted checkpoints among {', '.join(map(str, there))}, got {checkpoints!r}")
-    return steps
-
-
 def _controls(model: Model, heads: Sequence[Head], seed: int) -> tuple[tuple[tuple[Head, ...], ...], str]:
-    """Random sets of as many other heads, of the same layers where these have enough."""
-
-    def drawn(control: str) -> tuple[tuple[Head, ...], ...]:
-        seeds = range(seed, seed + CONTROLS)
-        return tuple(tuple(random_heads(model, like=heads, seed=each, control=control)) for each in seeds)
-
-    try:
-        return drawn("same layer"), "same layer"
-    except ValueError:
-        return drawn("any layer"), "any layer"
+    """Random sets of as many other heads, and where they are from."""
+    control = other_heads(model, heads)
+    seeds = range(seed, seed + CONTROLS)
+    drawn = (tuple(random_heads(model, like=heads, seed=each, control=control)) for each in seeds)
+    return tuple(drawn), control
 
 
 def _window(
-    source: str | Path, texts: Curves, window: tuple[float, float] | None, progress: bool
+    source: str | Path, texts: Curves, window: xr.Dataset | tuple[float, float] | None, progress: bool
 ) -> tuple[float, float] | None:
     """The window in tokens; None where there is none."""
-    if window is not None or len(training_history(source).tokens) < FEWEST:
+    if window is None:
+        if len(training_history(source).tokens) < FEWEST:
+            return None
+        options = {"prompts": texts.prompts, "n": texts.n, "early": texts.early, "late": texts.late}
+        window = phase_window(training_curves(source, seed=texts.seed, progress=progress, **options))
+    if isinstance(window, tuple):
         return window
-    options = {"prompts": texts.prompts, "n": texts.n, "early": texts.early, "late": texts.late}
-    found = phase_window(training_curves(source, seed=texts.seed, progress=progress, **options))
-    return (float(found["start"]), float(found["end"])) if bool(found["exists"]) else None
+    return (float(window["start"]), float(window["end"])) if bool(window["exists"]) else None
 
 
 def _direction(source: str | Path, texts: Curves, window: tuple[float, float]) -> Tensor:

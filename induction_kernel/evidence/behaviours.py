@@ -21,9 +21,8 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
-from ..heads import Head, HeadLike, as_heads, random_heads, summarise, top_heads
+from ..heads import Head, HeadLike, as_heads, summarise, top_heads
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
 from ..interventions.ablation import ablate, ablation_curve
@@ -34,7 +33,10 @@ from ..prompts.repeats import default_bos
 from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
+from ..training.merging import with_names
+from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
+from .spreads import correlated
 from .translated import TRANSLATIONS, Translation, check_translations, translation_attention, unreadable
 from .verdicts import Check, judged, not_testable
 
@@ -89,7 +91,9 @@ def generality(
         heads), each with `_low` and `_high`. `chosen[layer, head]`.
         Of literal copying, in nats by `passage`: `first_loss` (of the first copy), `copy_loss` (of the second),
         `copy_loss_without` the heads and `copy_loss_random[passage, draw]` without random ones; `share_lost` of
-        what the second copy gains, with `share_lost_low` and `share_lost_high`, `random_share[draw]`.
+        what the second copy gains, with `share_lost_low` and `share_lost_high`, `random_share[draw]`. The attribute
+        `random_heads` says where random heads are from: "same layer", "any layer" where layers have too few
+        others, "none" (and no check of them) where the model has.
         Not testable where no head passes, or the pattern task cannot be written in the tokenizer's words.
 
     Raises:
@@ -122,12 +126,11 @@ def generality(
     why = unreadable(model, spoken)
     if not why:
         scores["translation"] = translation_attention(model, spoken)
-    details = xr.merge(
-        [_by_head(scores, chosen, seed), _copies(model, literal, chosen, controls, seed, progress)]
-    )
+    copies = _copies(model, literal, chosen, controls, seed, progress)
+    details = xr.merge([_by_head(scores, chosen, seed), copies])
     attrs = {
         "heads": " ".join(map(str, chosen)), "translation": why or "in the languages given", "seed": seed,
-        "unit": "probability; losses in nats", **describe(model),
+        "unit": "probability; losses in nats", **copies.attrs, **describe(model),
     }  # fmt: skip
     return judged("generality", CLAIM, _checks(details), details, attrs=attrs)
 
@@ -175,7 +178,7 @@ def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list
 
 def _by_head(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr.Dataset:
     """Every behaviour's scores beside one another, with what they say of all heads and of the chosen."""
-    parts = []
+    parts: list[xr.Dataset] = []
     first = scores["prefix_matching"]
     is_chosen = xr.zeros_like(first["score"].isel(prompt=0).reset_coords(drop=True), dtype=bool)
     for head in chosen:
@@ -187,10 +190,7 @@ def _by_head(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr
         parts.append(_summed_up(both, is_chosen, seed).expand_dims(behaviour=[name]))
     out = xr.concat(parts, "behaviour", join="outer")
     out["score"], out["control"] = (out[key].astype(np.float32) for key in ("score", "control"))
-    names = np.array(
-        [[f"L{layer}H{head}" for head in first["head"].values] for layer in first["layer"].values]
-    )
-    out = out.assign_coords(name=(("layer", "head"), names)).assign(chosen=is_chosen)
+    out = with_names(out).assign(chosen=is_chosen)
     return xr.merge([out, _correlated(out["excess"], seed)])
 
 
@@ -218,16 +218,14 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
     rng = np.random.default_rng(seed)
     rows = []
     for other in by_head.transpose("behaviour", "cell").values:
-        pair = np.stack([first, other])[:, np.isfinite(first + other)]
-        if pair.shape[1] < 3 or (np.ptp(pair, axis=1) == 0).any():
+        there = np.isfinite(first + other)
+        x, y = first[there], other[there]
+        if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             rows.append([np.nan] * 3)  # heads that do not differ
             continue
-        drawn = pair[:, rng.integers(pair.shape[1], size=(DRAWS, pair.shape[1]))]
-        ranks = stats.rankdata(drawn, axis=2)
-        ranks -= ranks.mean(2, keepdims=True)
-        spread = np.sqrt((ranks**2).sum(2).prod(0))
-        values = (ranks[0] * ranks[1]).sum(1)[spread > 0] / spread[spread > 0]
-        rows.append([stats.spearmanr(*pair)[0], *np.quantile(values, [0.025, 0.975])])
+        again = rng.integers(len(x), size=(DRAWS, len(x)))
+        ends = np.nanquantile(correlated(x[again], y[again], "spearman"), [0.025, 0.975])
+        rows.append([correlated(x[None], y[None], "spearman")[0], *ends])
     keys = ("correlation", "correlation_low", "correlation_high")
     return xr.Dataset({key: ("behaviour", row) for key, row in zip(keys, np.array(rows).T, strict=True)})
 
@@ -237,20 +235,20 @@ def _copies(
 ) -> xr.Dataset:
     """The losses of both copies, and of the second without the heads and without random ones."""
     first = repeat_loss(model, literal)["without"].values
+    options: dict[str, Any] = {"progress": progress}
     try:
-        random_heads(model, like=heads, seed=seed)
-    except ValueError:  # the layers have too few other heads
-        found = ablate(model, literal, heads, progress=progress)
+        options |= {"control": other_heads(model, heads), "controls": controls, "seed": seed}
+    except ValueError:  # the model has too few other heads
+        found = ablate(model, literal, heads, **options)
     else:
-        found = ablation_curve(
-            model, literal, heads, ks=len(heads), controls=controls, seed=seed, progress=progress
-        ).isel(k=0)
+        found = ablation_curve(model, literal, heads, ks=len(heads), **options).isel(k=0)
     names = {"baseline": "copy_loss", "value": "copy_loss_without", "control": "copy_loss_random"}
     names |= {f"share{end}": f"share_lost{end}" for end in ("", "_low", "_high")}
     names |= {"control_share": "random_share", "prompt": "passage"}
     kept = found.drop_vars(["effect", "control_effect", "heads", "k", "control_heads"], errors="ignore")
     out = kept.rename({old: new for old, new in names.items() if old in kept or old in kept.dims})
-    return out.assign(first_loss=("passage", first)).drop_attrs()
+    out = out.assign(first_loss=("passage", first)).drop_attrs()
+    return out.assign_attrs(random_heads=options.get("control", "none"))
 
 
 def _checks(found: xr.Dataset) -> list[Check]:

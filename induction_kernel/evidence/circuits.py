@@ -25,9 +25,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import rankdata
 
-from ..heads import Head
 from ..loading import load
 from ..model import Model
 from ..scorers.attention import induction, prefix_matching, previous_token
@@ -35,7 +33,9 @@ from ..scorers.composing import composition
 from ..scorers.matching import qk_trace
 from ..scorers.ov import ov_eigenvalues
 from ..scorers.values import copying
+from ..training.merging import with_names
 from ..training.phases import EXCESS
+from .spreads import correlated
 from .verdicts import Check, judged, not_testable
 
 __all__ = ["mechanism"]
@@ -98,7 +98,7 @@ def mechanism(
         parts.append(part)
         reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
     scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
-    scores = _named(scores.assign_coords(model=list(given)))
+    scores = with_names(scores.assign_coords(model=list(given)))
     found = scores.merge(_correlations(scores, draws, seed))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
@@ -198,11 +198,6 @@ def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: b
     return xr.DataArray(values, coords, ("layer", "head"))
 
 
-def _named(scores: xr.Dataset) -> xr.Dataset:
-    names = [[str(Head(layer, head)) for head in scores["head"].values] for layer in scores["layer"].values]
-    return scores.assign_coords(name=(("layer", "head"), np.array(names)))
-
-
 def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     """Both correlations of every pair: of each model, and their mean over models with its interval."""
     rng = np.random.default_rng(seed)
@@ -219,8 +214,8 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
         x, y = x[there], y[there]
         again = rng.integers(len(x), size=(draws, len(x)))
         for kind, values in found.items():
-            values[model, pair] = _correlated(x[None], y[None], kind)[0]
-            drawn[kind][model, pair] = _correlated(x[again], y[again], kind)
+            values[model, pair] = correlated(x[None], y[None], kind)[0]
+            drawn[kind][model, pair] = correlated(x[again], y[again], kind)
     out: dict[str, Any] = {"heads": (("model", "pair"), heads)}
     for kind, values in found.items():
         low, high = _interval(drawn[kind], rng)
@@ -233,15 +228,6 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
             f"{kind}_high": ("pair", high),
         }
     return xr.Dataset(out, {"pair": list(PAIRS)})
-
-
-def _correlated(x: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:
-    """`[draw]` of `[draw, head]`; NaN where either does not vary."""
-    if kind == "spearman":
-        x, y = rankdata(x, axis=1), rankdata(y, axis=1)
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
 
 
 def _interval(drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

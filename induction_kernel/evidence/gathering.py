@@ -200,13 +200,10 @@ def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], s
     if not isinstance(source, str | Path):
         return [], "a model at hand has no training checkpoints: give its name or its folder"
     try:
-        there = sorted(training_history(source).tokens)
+        history = training_history(source)
     except ValueError as none:
         return [], str(none)
-    steps = there if checkpoints is None else sorted(set(checkpoints))
-    if not steps or not set(steps) <= set(there):
-        raise ValueError(f"wanted checkpoints among {', '.join(map(str, there))}, got {checkpoints!r}")
-    return steps, ""
+    return history.steps(checkpoints), ""
 
 
 def _of_families(families: xr.Dataset | None, windows: xr.Dataset | None) -> tuple[xr.Dataset, xr.Dataset]:
@@ -239,10 +236,7 @@ def _ablated(
     more |= {"n": FEW} | asked if _is_large(model) else asked
     if not steps:
         return _where_it_can(ablating, direct_ablation, model, **more)
-    span = None
-    if window is not None and bool(window["exists"]):
-        span = (float(window["start"]), float(window["end"]))
-    return _where_it_can(ablating, direct_ablation, source, checkpoints=steps, window=span, **more)
+    return _where_it_can(ablating, direct_ablation, source, checkpoints=steps, window=window, **more)
 
 
 def _where_it_can(home: Any, argument: Callable[..., xr.Dataset], *of: Any, **options: Any) -> xr.Dataset:

@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..heads import Head
+from ..heads import Head, random_heads
 from ..interventions.edits import Edit, Mean, Zero
 from ..interventions.engine import Found, run_cells
 from ..interventions.jobs import Hold
@@ -29,7 +29,7 @@ from ..scorers.attention import prefix_matching
 from ..training.curves import Curves
 from ..training.phases import EXCESS
 
-__all__ = ["MODES", "Removal", "chosen_heads"]
+__all__ = ["MODES", "Removal", "chosen_heads", "other_heads"]
 
 MODES: dict[str, tuple[Edit, Hold]] = {
     "zero": (Zero(), None),
@@ -45,6 +45,20 @@ def chosen_heads(model: Model, *, n: int, seed: int) -> list[Head]:
     found = prefix_matching(model, ready, progress=False)
     excess = (found["score"] - found["control"]).mean("prompt").transpose("layer", "head").values
     return [Head(int(layer), int(head)) for layer, head in np.argwhere(excess > EXCESS)]
+
+
+def other_heads(model: Model, heads: Sequence[Head]) -> str:
+    """Where random heads to compare with are from: "same layer", or "any layer" where layers have too few.
+
+    Raises:
+        ValueError: the model has too few others.
+    """
+    try:
+        random_heads(model, like=heads)
+    except ValueError:
+        random_heads(model, like=heads, control="any layer")
+        return "any layer"
+    return "same layer"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -14,7 +14,7 @@ from ..kernel.evaluating import wilson
 from ..training.phases import phase_window
 from .verdicts import Check
 
-__all__ = ["mean_check", "runs_of", "window_check", "windows_of"]
+__all__ = ["correlated", "mean_check", "runs_of", "window_check", "windows_of"]
 
 ONE_RUN = 0.975  # share of resamplings in which one run has a window, to say with 95% that it has one
 
@@ -74,3 +74,12 @@ def window_check(window: xr.Dataset, *, has: bool = True, of: str = "") -> Check
     return Check(
         f"{of}share of seeds with a window", share, *wilson(int(exists.sum()), len(exists)), 0.5, has
     )
+
+
+def correlated(x: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:
+    """Pearson's or Spearman's correlation, `[draw]` of `[draw, head]`; NaN where either does not vary."""
+    if kind == "spearman":
+        x, y = stats.rankdata(x, axis=1), stats.rankdata(y, axis=1)
+    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))

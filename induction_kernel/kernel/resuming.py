@@ -81,4 +81,4 @@ class Store:
             replacing(self.folder / f"prompt-{at.min():06d}.npz") as part,
             part.open("wb") as file,
         ):
-            np.savez(file, **{"prompt": at, **values})  # pyright: ignore[reportArgumentType]
+            np.savez(file, **{"prompt": at, **values})  # pyright: ignore[reportArgumentType]  # its stub takes keywords for flags

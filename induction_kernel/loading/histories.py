@@ -6,11 +6,12 @@ Read off a run's log or TransformerLens' lists; no weights are loaded. It comput
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..heads.naming import is_whole
 from .embedded import TINY, checkpoint_steps, is_embedded, read_recipe
 from .hub import hub_checkpoints
 from .sources import as_path
@@ -35,6 +36,27 @@ class History:
     tokens: Mapping[int, float]
     said: Mapping[str, Any]
     log: Mapping[int, Any]
+
+    def steps(self, wanted: Iterable[int] | None = None) -> list[int]:
+        """The training steps that are wanted, ascending; all there are by default.
+
+        Raises:
+            TypeError: no steps at all. ValueError: none of them, no whole numbers, or one that is not there.
+        """
+        if wanted is None:
+            return sorted(self.tokens)
+        if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+            raise TypeError(f"wanted checkpoints as training steps, got {wanted!r:.80}")
+        steps = list(wanted)
+        if not steps or not all(is_whole(step) for step in steps):
+            raise ValueError(
+                f"wanted checkpoints as at least one training step, each a whole number, got {steps!r:.80}"
+            )
+        unknown = sorted(set(steps) - set(self.tokens))
+        if unknown:
+            there = ", ".join(map(str, sorted(self.tokens)[:40]))
+            raise ValueError(f"{self.name} has no checkpoint of step {unknown[0]}: there are {there}")
+        return sorted({int(step) for step in steps})
 
 
 def training_history(source: str | Path) -> History:

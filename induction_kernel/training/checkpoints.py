@@ -24,7 +24,6 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
-from ..heads.naming import is_whole
 from ..loading import History, load, training_history
 from ..model import Model, progress_bar, sizes
 from .merging import as_variables, joined, stacked, with_names
@@ -99,7 +98,8 @@ def over_checkpoints(
             "wanted a concurrent.futures.Executor (of a Dask client: client.get_executor()), "
             f"got {type(executor).__name__}"
         )
-    tasks = _tasks(sources, measures, _steps(sources, checkpoints), path, options)
+    steps = {label: history.steps(checkpoints) for label, history in sources.items()}
+    tasks = _tasks(sources, measures, steps, path, options)
     results, failed = _done(tasks), {}
     todo = [task for task in tasks if task not in results]
     bar = progress_bar(len(tasks), progress=progress, unit="checkpoint")
@@ -315,22 +315,3 @@ def _check_measures(measures: Any) -> None:
     for name, measure in measures.items():
         if not callable(measure) or isinstance(measure, type):
             raise TypeError(f"wanted measure {name!r} as a function of a model, got {measure!r:.80}")
-
-
-def _steps(sources: Mapping[str, History], wanted: Iterable[int] | None) -> dict[str, list[int]]:
-    """By source, ascending, the steps that are wanted of it."""
-    if wanted is None:
-        return {label: sorted(history.tokens) for label, history in sources.items()}
-    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
-        raise TypeError(f"wanted checkpoints as training steps, got {wanted!r:.80}")
-    steps = list(wanted)
-    if not steps or not all(is_whole(step) for step in steps):
-        raise ValueError(
-            f"wanted checkpoints as at least one training step, each a whole number, got {steps!r:.80}"
-        )
-    for label, history in sources.items():
-        unknown = sorted(set(steps) - set(history.tokens))
-        if unknown:
-            there = ", ".join(map(str, sorted(history.tokens)[:40]))
-            raise ValueError(f"{label} has no checkpoint of step {unknown[0]}: there are {there}")
-    return {label: sorted({int(step) for step in steps}) for label in sources}

@@ -86,10 +86,8 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
     texts = [_read(path) for path in ([text] if isinstance(text, str | Path) else text)]
     if recipe.pieces is None or not texts:
         raise ValueError(f"texts need a file, and a recipe that says how many pieces: {BYTES} or more")
-    cuts = [int(len(each) * (1 - HELD_BACK)) for each in texts]
-    first, last = (
-        [each[part(cut)] for each, cut in zip(texts, cuts, strict=True)] for part in (_until, _since)
-    )
+    halves = [(each[:cut], each[cut:]) for each in texts for cut in [int(len(each) * (1 - HELD_BACK))]]
+    first, last = zip(*halves, strict=True)
     tokenizer = _learned(first, recipe.pieces)
     training, held_back = (_encoded(tokenizer, part) for part in (first, last))
     if min(len(training), len(held_back)) < recipe.context:
@@ -98,14 +96,6 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
             f"row of {recipe.context} of each; give longer texts, or a shorter context"
         )
     return Corpus(tokenizer.to_str(), training, held_back)
-
-
-def _until(cut: int) -> slice:
-    return slice(None, cut)
-
-
-def _since(cut: int) -> slice:
-    return slice(cut, None)
 
 
 def _read(path: str | Path) -> str:
@@ -119,8 +109,8 @@ def _learned(texts: Sequence[str], pieces: int) -> Tokenizer:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]
-    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # pyright: ignore[reportAttributeAccessIssue]  # its stub has no setter
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore[reportAttributeAccessIssue]  # its stub has no setter
     trainer = trainers.BpeTrainer(
         vocab_size=pieces + 2,
         special_tokens=[BOS, PADDING],
