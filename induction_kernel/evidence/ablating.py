@@ -168,7 +168,7 @@ def _window(
     if window is None:
         if len(training_history(source).tokens) < FEWEST:
             return None
-        options = {"prompts": texts.prompts, "n": texts.n, "early": texts.early, "late": texts.late}
+        options = {"prompts": texts.prompts, "early": texts.early, "late": texts.late}
         window = phase_window(training_curves(source, seed=texts.seed, progress=progress, **options))
     if isinstance(window, tuple):
         return window
