@@ -1,14 +1,43 @@
-"""How is a file written so that nobody meets half of it? Under a temporary name beside it, then renamed."""
+"""Files written whole or not at all, and text files read in the encoding that they begin by naming."""
 
 from __future__ import annotations
 
+import codecs
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["replacing", "text_of"]
+
+# In this order: a UTF-32 mark begins with that of UTF-16.
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+def text_of(path: str | os.PathLike[str], encoding: str = "utf-8") -> str:
+    """The text of a file, without a byte-order mark, which says the encoding where there is one.
+
+    Raises:
+        ValueError: no such file, or another encoding.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            begins = file.read(4)
+        told = next((name for mark, name in MARKS.items() if begins.startswith(mark)), encoding)
+        return Path(path).read_text(encoding=told)
+    except LookupError:
+        raise ValueError(
+            f"wanted an encoding that Python knows, such as 'utf-8' or 'latin-1', got {encoding!r}"
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise ValueError(f"cannot read {str(path)!r} as a text file in {encoding}: {error}") from error
 
 
 @contextmanager

@@ -31,7 +31,6 @@ from .plots.figures import head_map, loss_plot, score_plot
 from .plots.offline import circuitsvis_script, figure_fragment, page, plotly_script
 from .plots.views import attention_view
 from .prompts import Prompts, repeated_tokens, word_episodes
-from .prompts.repeats import default_bos
 from .removing import DRAWS, Removed, removed_from
 from .scorers.attention import duplicate_token, induction, prefix_matching, previous_token
 from .scorers.direct import direct_effect
@@ -109,7 +108,7 @@ def write_report(
 
 def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progress: bool) -> Iterator[str]:
     """The parts of the page in order; measuring happens as they are asked for."""
-    repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     held = repeats[1::2]
     held = held[held.lengths.argsort(stable=True)]
     scores = observe(model, repeats, SCORERS, progress=progress)
@@ -132,9 +131,7 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     yield _attention(model, held, shown)
     yield _few_shot(model, seed, progress)
     few, some = removed.every.sizes["prompt"], removed.some
-    yield making(
-        describe(model), prompts=prompts, few=few, some=some, seed=seed, bos=default_bos(model), shown=SHOWN
-    )
+    yield making(describe(model), prompts=prompts, few=few, some=some, seed=seed, shown=SHOWN)
 
 
 def _weights(model: Model, progress: bool) -> list[xr.Dataset]:

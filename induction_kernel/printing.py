@@ -18,7 +18,7 @@ from .evidence.gathering import six_arguments
 from .evidence.saying import said_of, title_of, window_rows
 from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
-from .files import replacing
+from .files import replacing, text_of
 from .heads import as_heads, head_table, summarise
 from .heads.summary import bootstrap
 from .interventions.ablation import ablate, ablation_curve
@@ -31,7 +31,6 @@ from .kernel.splits import reconstruction_table
 from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
-from .prompts.repeats import default_bos
 from .removing import comparable
 from .training.families import train_families
 from .training.phases import phase_window
@@ -105,7 +104,7 @@ def lines(text: str) -> list[str]:
         is_file = False
     if not is_file:
         return [text]
-    found = [line for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    found = [line for line in text_of(text).splitlines() if line.strip()]
     if not found:
         raise ValueError(f"wanted a prompt a line in {text!r}, got an empty file")
     return found
@@ -128,7 +127,7 @@ def ablated(
     model: Model, heads: str | None, *, prompts: int, seed: int, top: int, edit: Edit, hold: Hold
 ) -> tuple[xr.Dataset, str]:
     """Every head in turn, or these heads together: what was found, and a table of it."""
-    repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     if heads is None:
         found = sweep(model, repeats, edit=edit, hold=hold)
         said = _said(found, f"{found.attrs['edit']} at z, each head alone")
@@ -219,9 +218,7 @@ def argued(source: str, text: Path | None, out: Path, *, seed: int) -> str:
     _check_out(out)
     if text is not None and not text.is_file():
         raise ValueError(f"wanted --text as a text file, got {str(text)!r}: there is none")
-    found = six_arguments(
-        source, prompts=None if text is None else text.read_text(encoding="utf-8"), seed=seed
-    )
+    found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
     said = [line for name, each in found.results.items() for line in _verdict(name, each)]
     if found.shipped:
         said.append(

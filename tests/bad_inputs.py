@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from folders import write_hugging_face
@@ -247,17 +248,26 @@ ROWS = [
     ("Prompts", "other shape of scored", lambda tmp: replace(repeats(), scored=torch.ones(2, 2).bool()), ValueError, "scored"),
     ("Prompts", "index out of range", lambda tmp: repeats()[99], IndexError, "out of range"),
     ("as_prompts", "empty list", lambda tmp: ik.as_prompts(worded(), []), ValueError, "at least one prompt"),
-    ("as_prompts", "empty string", lambda tmp: ik.as_prompts(model_without_bos(), ["fox", ""]), ValueError, "prompt 1 has no tokens"),
+    ("as_prompts", "empty string", lambda tmp: ik.as_prompts(worded(), ["fox", ""], bos=False), ValueError, "prompt 1 has no tokens"),
     ("as_prompts", "empty tensor", lambda tmp: ik.as_prompts(model(), torch.zeros(0, 4).long()), ValueError, "at least one prompt"),
     ("as_prompts", "float tokens", lambda tmp: ik.as_prompts(model(), torch.zeros(1, 4)), TypeError, "integer token ids"),
     ("as_prompts", "id out of the vocabulary", lambda tmp: ik.as_prompts(model(), torch.tensor([[1, 50]])), ValueError, "0 to 49, got 50"),
     ("as_prompts", "negative id", lambda tmp: ik.as_prompts(model(), torch.tensor([[1, -1]])), ValueError, "got -1"),
     ("as_prompts", "beyond the context", lambda tmp: ik.as_prompts(model(), torch.zeros(1, 41).long()), ValueError, "context is 40"),
     ("as_prompts", "text without tokenizer", lambda tmp: ik.as_prompts(model(), "a fox"), ValueError, "no tokenizer"),
+    ("as_prompts", "a table", lambda tmp: ik.as_prompts(worded(), pd.DataFrame({"text": ["fox"]})), TypeError, "one of its columns"),
+    ("as_prompts", "an array of objects", lambda tmp: ik.as_prompts(worded(), np.array(["fox", None])), TypeError, "item 1 is None"),
+    ("as_prompts", "a missing value among texts", lambda tmp: ik.as_prompts(worded(), ["fox", NAN]), TypeError, "item 1 is nan"),
+    ("as_prompts", "lengths of text", lambda tmp: ik.as_prompts(worded(), "fox", lengths=[1]), ValueError, "lengths= is for right-padded"),
+    ("as_prompts", "BOS of tokens", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6]]), bos=True), ValueError, "bos= is for text"),
+    ("as_prompts", "lengths too long", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6]]), lengths=[3]), ValueError, "between 1 and 2"),
+    ("as_prompts", "padding alone", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6], [2, 2]])), ValueError, "prompt 1 is padding alone"),
+    ("as_prompts", "a dict without ids", lambda tmp: ik.as_prompts(worded(), {"text": ["fox"]}), TypeError, "input_ids"),
+    ("as_prompts", "a word that is not known", lambda tmp: ik.as_prompts(worded(), "appel"), ValueError, "near: 'apple'"),
     ("as_prompts", "a number", lambda tmp: ik.as_prompts(model(), 3), TypeError, "got int"),
     ("as_prompts", "not a model", lambda tmp: ik.as_prompts(SimpleNamespace(), "a"), TypeError, "HookedTransformer or"),
     # repeated_tokens, random tokens
-    ("repeated_tokens", "no BOS where asked for", lambda tmp: ik.repeated_tokens(model()), ValueError, "no BOS token"),
+    ("repeated_tokens", "no BOS where asked for", lambda tmp: ik.repeated_tokens(model(), bos=True), ValueError, "no BOS token"),
     ("repeated_tokens", "BOS out of the vocabulary", lambda tmp: ik.repeated_tokens(model(), bos=99), ValueError, "got 99"),
     ("repeated_tokens", "one repeat", lambda tmp: repeats(repeats=1), ValueError, "repeats >= 2"),
     ("repeated_tokens", "beyond the context", lambda tmp: repeats(period=20), ValueError, "at most 19"),
@@ -842,10 +852,3 @@ def nan_weights():
     weights = random_weights(BASE | SHAPES["GPT-2"])
     weights["blocks.1.mlp.W_in"][0, 0] = NAN
     return weights
-
-
-def model_without_bos():
-    """Like a model whose tokenizer has no BOS token; text may then be empty."""
-    loaded = ik.load("tiny")
-    loaded.tokenizer.bos_token = None
-    return loaded

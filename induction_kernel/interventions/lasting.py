@@ -60,7 +60,7 @@ def _hooks(model: Model, edit: Edit, heads: Any, site: str, layers: Iterable[int
 
 
 def _of_any_prompt(model: Model, edit: Edit, site: str, layers: set[int]) -> dict[int, New]:
-    prompts = as_prompts(model, torch.zeros(1, 1, dtype=torch.long))
+    prompts = as_prompts(model, torch.zeros(1, 1, dtype=torch.long), lengths=[1])
     if isinstance(edit, Mean) and edit.reference is not None and site != "pattern":
         return replace(edit, by_position=False).new(model, prompts, site, layers)
     most = 2 if site in HEAD_SITES else 1

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..model import Model, sizes
 from .batch import Demonstrations, Prompts, pad
-from .repeats import default_bos
+from .text import refuse_unknown, start_token, starts_with_bos
 
 __all__ = ["few_shot", "word_episodes"]
 
@@ -32,7 +32,7 @@ def few_shot(
     template: str = DEFAULT_TEMPLATE,
     labels: Sequence[str],
     separator: str = "\n",
-    bos: bool | None = None,
+    bos: bool | int | None = None,
 ) -> Prompts:
     """Demonstrations and a query in one prompt each; the last token predicts the query's label.
 
@@ -50,7 +50,8 @@ def few_shot(
         labels: the label words, one a class; their first tokens must differ, and only the first token is
             looked at.
         separator: between demonstrations, and before the query.
-        bos: put the BOS token first; None where the model has one.
+        bos: True to put the BOS token first, an id for another one, False for none; None for the model's own rule
+            (`cfg.default_prepend_bos`). A template that begins with that token gets no second one.
 
     Returns:
         Prompts with `demonstrations`; only the last position is scored.
@@ -68,8 +69,6 @@ def few_shot(
         raise ValueError(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
-    if bos and not default_bos(model):
-        raise ValueError("this model has no BOS token: pass bos=False")
     labels = label_words(labels)
     if isinstance(queries, str):
         raise TypeError(f"wanted a list of queries, got the string {queries!r}")
@@ -77,7 +76,7 @@ def few_shot(
     if not asked:
         raise ValueError("wanted at least one query, got none")
     shots = _shots_per_query(demonstrations, len(asked), labels)
-    start = [model.tokenizer.bos_token_id] if (default_bos(model) if bos is None else bos) else []
+    start = start_token(model, bos).tolist()
     rows = [_row(model, form, shot, x, labels, start) for shot, (x, _) in zip(shots, asked, strict=True)]
     _check_context(rows, sizes(model).n_ctx)
     tokens, lengths = pad([row.ids for row in rows])
@@ -85,7 +84,8 @@ def few_shot(
         rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return Prompts(tokens, lengths, scored, demonstrations=found, bos=bool(start), tokenizer=model.tokenizer)
+    bos = starts_with_bos(model, tokens)
+    return Prompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
 
 
 class _Row(NamedTuple):
@@ -141,6 +141,7 @@ def _row(
 ) -> _Row:
     text, places = form.write([(shot_x, labels[y]) for shot_x, y in shots], x)
     ids, offsets = tokenised(model, text)
+    start = [] if ids[:1] == start else start
     shift = len(start)
     spans, positions = [], []
     for begin, label, end in places:
@@ -170,11 +171,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
         )
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
-    if model.tokenizer.unk_token_id in ids:
-        begin, end = offsets[ids.index(model.tokenizer.unk_token_id)]
-        raise ValueError(
-            f"the tokenizer does not know {text[begin:end]!r}: use words of its vocabulary, in text and template"
-        )
+    refuse_unknown(model.tokenizer, text, ids)
     return ids, offsets
 
 
