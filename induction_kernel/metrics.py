@@ -40,6 +40,9 @@ __all__ = [
 ]
 
 
+METRICS = ("loss", "repeat_loss", "label_accuracy", "logit_difference", "probability")
+
+
 @dataclass(frozen=True, repr=False)
 class Metric:
     """Something measured on the logits of every prompt; call it as `metric(model, prompts)`.
@@ -113,9 +116,12 @@ def as_metric(metric: MetricLike) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric
-    if not callable(metric) or isinstance(metric, type):
+    verbs = (kl_to, icl_score, loss_by_position)  # functions, but not of logits
+    if not callable(metric) or isinstance(metric, type) or any(metric is verb for verb in verbs):
+        got = f"{metric.__name__} itself" if callable(metric) else repr(metric)
         raise TypeError(
-            f"wanted a metric like repeat_loss, or a function of logits and prompts, got {metric!r}"
+            f"wanted a metric ({', '.join(METRICS)} or kl_to(logits), as in metric=ik.loss), or a function of logits "
+            f"[prompt, position, vocab] and prompts that returns [prompt], got {got}"
         )
     return Metric(getattr(metric, "__name__", "metric"), "", metric)
 

@@ -297,3 +297,48 @@ def _patched(model, clean, corrupted):
 
 
 # E. Threads, devices, files ----------------------------------------------------------------------------------------
+
+
+def without_demonstrations(model):
+    """Few-shot prompts of which the second has none."""
+    from dataclasses import replace
+
+    prompts = ik.word_episodes(model, shots=2, prompts=2)
+    shots = prompts.demonstrations
+    return replace(prompts, demonstrations=replace(shots, mask=shots.mask & torch.tensor([[True], [False]])))
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ik.label_attention,
+        ik.demonstration_weights,
+        ik.in_context,
+        ik.label_flow,
+        ik.demonstration_attention,
+        ik.label_writing,
+        lambda model, prompts: ik.label_knock_out(model, prompts, "L1H7"),
+        ik.probe,
+        ik.function_vectors,
+        ik.fit_label_weights,
+    ],
+)
+def test_a_prompt_without_demonstrations_is_named(embedded, verb):
+    with pytest.raises(ValueError, match=r"prompt 1 has no demonstration"):
+        verb(embedded, without_demonstrations(embedded))
+
+
+@pytest.mark.parametrize("head", ["L1H9", (2, 0), "L5H1", (0, -1)])
+def test_a_head_that_is_not_there(embedded, head):
+    with pytest.raises(ValueError, match=r"does not exist: this model has layers 0 to 1 and heads 0 to 7"):
+        ik.ablate(embedded, None, head)
+
+
+@pytest.mark.parametrize(
+    ("metric", "got"),
+    [("loss", "'loss'"), (None, "None"), (ik.kl_to, "kl_to itself"), (ik.icl_score, "icl_score itself")],
+)
+def test_what_is_no_metric(embedded, metric, got):
+    names = r"loss, repeat_loss, label_accuracy, logit_difference, probability or kl_to\(logits\)"
+    with pytest.raises(TypeError, match=rf"{names}.*got {got}"):
+        ik.sweep(embedded, None, metric=metric)

@@ -100,6 +100,10 @@ def demonstrations_of(prompts: Prompts) -> Demonstrations:
         raise ValueError(
             "wanted prompts with demonstrations: make them with few_shot(model, ...) or word_episodes(model)"
         )
+    if not bool((some := prompts.demonstrations.mask.any(1)).all()):
+        raise ValueError(
+            f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each"
+        )
     return prompts.demonstrations
 
 
