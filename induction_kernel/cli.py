@@ -170,7 +170,9 @@ def ablate(
     heads: Annotated[
         str | None, typer.Option(help='heads to remove together, in this order, like "L1H7,L1H1"')
     ] = None,
-    edit: Annotated[EditName, typer.Option(help="what stands in a head's place")] = EditName.mean,
+    edit: Annotated[
+        EditName, typer.Option(help="what stands in a head's place: its mean, or 0")
+    ] = EditName.mean,
     prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
     seed: Annotated[int, typer.Option(help="of the prompts and the random heads")] = 0,
     hold: Annotated[

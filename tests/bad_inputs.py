@@ -440,6 +440,10 @@ ROWS = [
     ("sweep", "NaN weights", lambda tmp: swept(model=with_nan()), ValueError, "not finite"),
     # edits
     ("Zero", "of patterns", lambda tmp: swept(edit=ik.Zero(), site="pattern"), ValueError, "still sum to 1, got Zero"),
+    ("ZeroValues", "of patterns", lambda tmp: swept(edit=ik.ZeroValues(), site="pattern"), ValueError, "still sum to 1, got ZeroValues"),
+    ("ZeroValues", "of queries", lambda tmp: swept(edit=ik.ZeroValues(), site="q"), ValueError, "of z and v"),
+    ("ZeroValues", "of the stream", lambda tmp: swept(edit=ik.ZeroValues(), site="attn_out", by=("layer",)), ValueError, "use Zero() at site='attn_out'"),
+    ("Mean", "of patterns over all positions", lambda tmp: swept(edit=ik.Mean(by_position=False), site="pattern"), ValueError, "a mean of patterns is by position"),
     ("Scale", "of patterns", lambda tmp: swept(edit=ik.Scale(2.0), site="pattern"), ValueError, "still sum to 1, got Scale"),
     ("Scale", "infinite", lambda tmp: ik.Scale(float("inf")), ValueError, "finite number to scale by"),
     ("Scale", "text", lambda tmp: ik.Scale("2"), ValueError, "got '2'"),
@@ -477,6 +481,7 @@ ROWS = [
     ("ablation_curve", "not a model", lambda tmp: ik.ablation_curve(None, repeats(), scores()), TypeError, "got NoneType"),
     ("edited", "not a model", lambda tmp: within(ik.Zero(), "L0H0", of="gpt2"), TypeError, "got str"),
     ("edited", "a mean of no reference", lambda tmp: within(ik.Mean(), "L0H0"), ValueError, "does not depend on the prompt"),
+    ("edited", "a mean by position", lambda tmp: within(ik.Mean(repeats(), by_position=True), "L0H0"), ValueError, "knows no positions"),
     ("edited", "another run", lambda tmp: within(ik.FromRun(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
     ("edited", "other prompts", lambda tmp: within(ik.Resample(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
     ("edited", "a vector for each position", lambda tmp: within(ik.Add(torch.ones(13, 1, 4)), "L0H0"), ValueError, "Add(vector) of one position"),

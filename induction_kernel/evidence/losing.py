@@ -1,8 +1,8 @@
 """What does one model lose without its induction heads, without as many others, without each head? Argument 3's runs.
 
-After Olsson et al. 2022: heads are removed in three ways: "zero" (nothing in their place; everything downstream
-moves), "mean" (their mean activation in it) and "patterns" (nothing in their place, and all attention patterns held at
-the untouched run's, so that only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
+After Olsson et al. 2022: heads are removed in three ways: "zero" (z := 0; everything downstream moves), "mean" (their
+mean activation in its place) and "patterns" (z := 0, and all attention patterns held at the untouched run's, so that
+only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
 """
 
 from __future__ import annotations

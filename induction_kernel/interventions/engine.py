@@ -21,7 +21,7 @@ from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, describe, kept_as_it_was, progress_bar
 from ..prompts import Prompts
 from ..replay.blocks import Blocks
-from .edits import Edit, FromRun, Mean, Resample
+from .edits import CONVENTION, Edit, FromRun, Mean, Resample
 from .jobs import Hold, check_new, job_of, run_batch
 from .plan import Cell, Plan, planned, tokens_at_once
 from .trust import lane_of, right_here, widens
@@ -52,10 +52,10 @@ def sweep(
     |---|---|---|---|---|
     | `z` | `[prompt, position, head, d_head]` | yes | all but KnockOut | yes |
     | `v` | the same, of key/value heads | yes | all but KnockOut | yes |
-    | `q`, `k` | the same before rotation, `k` of key/value heads | yes | all but KnockOut | no |
+    | `q`, `k` | the same before rotation, `k` of key/value heads | yes | all but KnockOut, ZeroValues | no |
     | `pattern` | `[prompt, head, query, key]` | yes | KnockOut, Mean, Resample, FromRun | no |
-    | `attn_out`, `mlp_out` | `[prompt, position, d_model]` | no | all but KnockOut | yes |
-    | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut | yes |
+    | `attn_out`, `mlp_out` | `[prompt, position, d_model]` | no | all but KnockOut, ZeroValues | yes |
+    | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut, ZeroValues | yes |
 
     `by` is `()`, `("layer",)` or `("layer", "position")`, and by head `("layer", "head")` or
     `("layer", "head", "position")`. What is not in `by` is edited together. The position of a pattern is its
@@ -187,7 +187,7 @@ def labelled(
     attrs = {
         "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
         "metric": metric.name, "unit": metric.unit, "lane": found.lane, "n_prompts": n,
-        "convention": "of z and v, what is left without the share of the value bias is removed or scaled",
+        "convention": CONVENTION,
         **describe(model),
     }  # fmt: skip
     variables = {
