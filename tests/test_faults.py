@@ -378,14 +378,15 @@ def test_texts_and_classes_come_as_pandas_has_them():
 
 
 def with_digits_alone():
-    """The embedded model with a tokenizer like SmolLM2's: bytes, pairs with a blank, and every digit on its own."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    """The embedded model with a tokenizer like SmolLM2's: bytes, a few pairs, and every digit on its own."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     signs = sorted(pre_tokenizers.ByteLevel.alphabet())
-    pairs = [("Ġ", letter) for letter in "bgps"]
+    pairs = [*(("Ġ", letter) for letter in "bgps"), ("g", "s")]
     vocab = {sign: i for i, sign in enumerate([*signs, *("".join(pair) for pair in pairs), "<s>"])}
     made = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
+    made.normalizer = normalizers.Replace("~", "")
     digits, whole = (
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -425,6 +426,18 @@ def test_the_advised_templates_read_digits_and_words(template, labels, first, qu
     assert [model.tokenizer.decode([token]) for token in found.demonstrations.label_ids.tolist()] == first
     text = "\n".join(template.format(x=x, y=labels[y]) for y, x in enumerate(["so", "no"])) + "\n" + query
     assert found.tokens[0, 1:].tolist() == model.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("template", "labels", "message"),
+    [
+        ("a: {x} b:{y}s", ["g", "b"], "merges the label 'g' with what follows"),
+        ("a: {x} b:{y}", ["good", "~"], "no token for the label '~'"),
+    ],
+)
+def test_labels_without_a_first_token_of_their_own_are_named(template, labels, message):
+    with pytest.raises(ValueError, match=message):
+        digits_shot(with_digits_alone(), template, labels)
 
 
 @pytest.mark.real("smollm2")

@@ -139,13 +139,17 @@ def _row(
     labels: tuple[str, ...],
     start: list[int],
 ) -> _Row:
-    text, places = form.write([(shot_x, labels[y]) for shot_x, y in shots], x)
+    written = [(shot_x, labels[y]) for shot_x, y in shots]
+    text, places = form.write(written, x)
     ids, offsets = tokenised(model, text)
     shift = len(start)
     spans, positions, inputs = [], [], []
-    for (begin, of_x, label, end), (shot_x, _) in zip(places, shots, strict=True):
+    for (begin, of_x, label, end), (shot_x, word) in zip(places, written, strict=True):
         inside = [i for i, (low, high) in enumerate(offsets) if high > begin and low < end and high > low]
-        positions.append(shift + next(i for i in inside if offsets[i][1] > label))
+        of_label = [i for i in inside if offsets[i][1] > label]
+        if not of_label:
+            raise ValueError(f"the tokenizer has no token for the label {word!r}: choose another word")
+        positions.append(shift + of_label[0])
         spans.append((shift + inside[0], shift + inside[-1] + 1))
         words = [i for i in inside if offsets[i][1] > of_x and offsets[i][0] < of_x + len(shot_x)]
         inputs.append((shift + words[0], shift + words[-1] + 1) if words else (0, 0))
@@ -202,13 +206,7 @@ def _label_ids(
                 "end the template's text before {y} with a sign and a blank, as in 'Output: {y}'"
             )
         after[word] = continued[len(query) :]
-    if any(of_word[0] != first for of_word, first in zip(after.values(), ids, strict=True)):
-        shown = {word: [model.tokenizer.decode([token]) for token in each] for word, each in after.items()}
-        raise ValueError(
-            f"after {form.query(x)[-12:]!r} the labels become the tokens {shown}, and what comes first is no part of "
-            "a label but a blank, which tells none from another: write the template without a blank, as in "
-            "'Output:{y}', or take words as labels"
-        )
+    _check_first(model, form.query(x)[-12:], after, ids)
     for a in range(len(labels)):
         for b in range(a):
             if ids[a] == ids[b]:
@@ -217,6 +215,24 @@ def _label_ids(
                     f"labels {labels[b]!r} and {labels[a]!r} begin with the same token {shared!r}: choose other words"
                 )
     return torch.tensor(ids)
+
+
+def _check_first(model: Model, end: str, after: dict[str, list[int]], ids: list[int]) -> None:
+    """ValueError where a label's first token in demonstrations is not what comes right after the end of a query."""
+    shown = {word: [model.tokenizer.decode([token]) for token in each] for word, each in after.items()}
+    for (word, tokens), first in zip(after.items(), ids, strict=True):
+        if tokens[0] == first:
+            continue
+        if shown[word][0].strip():
+            raise ValueError(
+                f"the tokenizer merges the label {word!r} with what follows it in a demonstration: begin the "
+                "template's text after {y}, or the separator, with a blank or a line break"
+            )
+        raise ValueError(
+            f"after {end!r} the labels become the tokens {shown}, and what comes first is no part of a label but a "
+            "blank, which tells none from another: write the template without a blank, as in 'Output:{y}', or take "
+            "words as labels"
+        )
 
 
 def _demonstrations(
