@@ -64,6 +64,20 @@ class EditName(StrEnum):
     zero = "zero"
 
 
+class Missing(StrEnum):
+    """What becomes of rows without a text or a class."""
+
+    refuse = "refuse"
+    drop = "drop"
+
+
+class SpanName(StrEnum):
+    """What the weights of demonstrations are pooled over."""
+
+    demonstration = "demonstration"
+    words = "words"
+
+
 class HoldName(StrEnum):
     """What is held while heads are removed."""
 
@@ -276,8 +290,8 @@ def fewshot(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="labelled queries: a .tsv, .csv, .jsonl or .txt file, or a data set's name (sst2, trec, ag_news, "
-            "...); without it, words with made-up labels"
+            help="labelled queries: a file (.tsv, .csv, .jsonl, .parquet, .txt), or a data set's name (sst2, trec, "
+            "ag_news, ...); without it, words with made-up labels"
         ),
     ] = None,
     demonstrations: Annotated[
@@ -292,9 +306,24 @@ def fewshot(
         str | None, typer.Option(help='label words in the order of the classes, "bad,good"')
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="column of the texts: its name, or its number from 0")
+        str | None,
+        typer.Option(
+            help='column of the texts: its name, or its number from 0; several as in "{Title}: {Text}"'
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="column of the classes, likewise")] = None,
+    encoding: Annotated[str | None, typer.Option(help="of files, such as latin-1; utf-8 by default")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of a data set's name or a folder, such as train or test")
+    ] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(help="what becomes of rows without a text or a class; refused by default"),
+    ] = None,
+    span: Annotated[
+        SpanName,
+        typer.Option(help="what attention is pooled over: the words of x and y alone, or the template's too"),
+    ] = SpanName.demonstration,
     seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="also write a page (.html), every number (.nc) or the table (.csv)")
@@ -309,7 +338,7 @@ def fewshot(
       induction-kernel fewshot
       induction-kernel fewshot tiny --out fewshot.html
       induction-kernel fewshot gpt2 sst2.tsv --demonstrations train.tsv --labels negative,positive
-      induction-kernel fewshot ./my-model mails.csv --text subject --label folder --shots 4
+      induction-kernel fewshot ./my-model mails.csv --text "{Subject}: {Mail Text}" --label folder --missing drop
     """
 
     def run() -> None:
@@ -320,9 +349,16 @@ def fewshot(
             _loaded(model, device, dtype),
             data,
             demonstrations,
-            columns={"text": text, "label": label},
-            labels=labels,
-            template=None if template is None else template.replace("\\n", "\n"),
+            reading={
+                "labels": labels,
+                "template": None if template is None else template.replace("\\n", "\n"),
+                "text": text,
+                "label": label,
+                "encoding": encoding,
+                "split": split,
+                "missing": None if missing is None else missing.value,
+            },
+            span=span.value,
             shots=shots,
             queries=queries,
             seed=seed,

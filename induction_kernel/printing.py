@@ -178,22 +178,23 @@ def studied(
     data: str | None,
     demonstrations: str | None,
     *,
-    columns: Mapping[str, str | None],
-    labels: str | None,
-    template: str | None,
+    reading: Mapping[str, str | None],
     **options: Any,
 ) -> tuple[FewShotStudy, str]:
     """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
-    if data is None and (demonstrations or labels or template or any(columns.values())):
+    read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
+    if data is None and (demonstrations or read):
         raise ValueError(
-            "wanted DATA too: --demonstrations, --labels, --template, --text and --label say how it is read"
+            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} say how it is read"
         )
-    read: dict[str, Any] = {
-        key: int(name) if name and name.isdigit() else name for key, name in columns.items()
-    } | {"labels": labels.split(",") if labels else None, "template": template}
-    asked, pool = (None if each is None else classification(each, **read) for each in (data, demonstrations))
+    read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
+    if "labels" in read:
+        read["labels"] = [word.strip() for word in read["labels"].split(",")]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
+        asked, pool = (
+            None if each is None else classification(each, **read) for each in (data, demonstrations)
+        )
         study = few_shot_study(model, asked, pool=pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
     right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))

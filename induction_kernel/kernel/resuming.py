@@ -31,7 +31,7 @@ def fingerprint(model: Model, prompts: Prompts, options: Any) -> str:
     said = [describe(model), options, found.labels, sorted(foreign_hooks(model))]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     tensors = [prompts.tokens, prompts.lengths, found.spans, found.label_positions, found.classes]
-    tensors += [found.mask, found.label_ids, found.target]
+    tensors += [found.mask, found.label_ids, found.target, *([] if found.inputs is None else [found.inputs])]
     weights = list(model.parameters())
     tensors += [value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLED)] for value in weights]
     for tensor in tensors:
