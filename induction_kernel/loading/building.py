@@ -126,7 +126,9 @@ def self_contained(tokenizer: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, quietly():
         tokenizer.save_pretrained(folder)
         try:
-            copy = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
+            copy = AutoTokenizer.from_pretrained(
+                folder, add_bos_token=True, local_files_only=True, trust_remote_code=False
+            )
         except ValueError:  # tokenizers cannot express a few special tokens in the rule that adds them
             return tokenizer
     copy.padding_side = tokenizer.padding_side

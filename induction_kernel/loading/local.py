@@ -123,6 +123,11 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
         raise
     except Exception as error:  # transformers, safetensors and gguf raise anything for a damaged file
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "custom code" in first:
+            first = (
+                "it asks for Python code of its own to be run, which is done only with trust_remote_code=True; read "
+                "its .py files first"
+            )
         raise ValueError(f"{path} cannot be read as a language model: {first}") from error
 
 
