@@ -16,12 +16,10 @@ import torch
 
 from ..heads import as_heads
 from ..heads.naming import is_whole
-from ..model import Model, sizes
+from ..model import Model, is_out_of_memory, sizes
 from .edits import HEAD_SITES, Edit, New, check_edit
 
 __all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory"]
-
-_OUT_OF_MEMORY = ("allocate memory", "not enough memory", "out of memory")  # of the CPU, on Windows, of MPS
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,7 +219,7 @@ def within_memory(tokens: int | None) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and not any(each in str(error) for each in _OUT_OF_MEMORY):
+        if not is_out_of_memory(error):
             raise
         size = "the batches" if tokens is None else f"batches of {tokens} tokens"
         raise MemoryError(
