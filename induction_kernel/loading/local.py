@@ -150,9 +150,7 @@ def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"{path} lacks {len(missing)} of the model's parameters, {missing[0]} among them")
-    check_unexpected(
-        path, sorted(info["unexpected_keys"]), where["config"].get_text_config().num_hidden_layers
-    )
+    check_unexpected(path, sorted(info["unexpected_keys"]), where["config"])
     for key, value in hf_model.named_parameters():
         if not torch.isfinite(value).all():
             raise ValueError(
