@@ -159,7 +159,10 @@ def score(
         import induction_kernel
 
         from . import printing
+        from .files import checked_target, write_whole
 
+        if out is not None:
+            checked_target(out)
         names = dict.fromkeys(name.value for name in scorer or [Scorer.induction])
         loaded = _loaded(model, device, dtype)
         results = {name: getattr(induction_kernel, name)(loaded) for name in names}
@@ -170,10 +173,7 @@ def score(
         if out is None:
             typer.echo(text)
             return
-        from .files import replacing
-
-        with replacing(out) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+        write_whole(out, text + "\n")
 
     _sentence_instead_of_traceback(run)
 
@@ -480,7 +480,7 @@ def _sentence_instead_of_traceback(run: Any) -> None:
     """What the package refuses is one sentence and exit status 2; anything else is a bug, with its traceback."""
     try:
         run()
-    except (ValueError, TypeError, ImportError, ConnectionError) as error:
+    except (ValueError, TypeError, ImportError, ConnectionError, MemoryError) as error:
         typer.echo(f"induction-kernel: {error}", err=True)
         raise typer.Exit(2) from error
 

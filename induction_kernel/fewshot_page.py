@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .files import replacing
+from .files import checked_target, write_whole
 from .heads import Head, as_heads
 from .kernel.quoting import quoted_votes
 from .kernel.splits import CONTROLS
@@ -63,6 +63,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
     """
     if not isinstance(study, FewShotStudy):
         raise TypeError(f"wanted what few_shot_study(model, data) returned, got {type(study).__name__}")
+    checked_target(path)
     title = f"In-context learning as kernel regression in {escape(str(study.answers.attrs['model']))}"
     body = [
         f"<script>{plotly_script()}</script>",
@@ -71,9 +72,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
         EXPLAINED,
     ]
     body += [part(study) for part in (_held_out, _heads, _looking, _alignment, _prompts, _making)]
-    with replacing(path) as part:
-        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, page(title, "\n".join(body)))
 
 
 def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:

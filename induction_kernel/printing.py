@@ -18,7 +18,7 @@ from .evidence.gathering import six_arguments
 from .evidence.saying import said_of, title_of, window_rows
 from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
-from .files import replacing, text_of
+from .files import checked_target, csv_of, netcdf_of, write_whole
 from .heads import as_heads, head_table, summarise
 from .heads.summary import bootstrap
 from .interventions.ablation import ablate, ablation_curve
@@ -32,6 +32,7 @@ from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
 from .removing import comparable
+from .text_files import text_of
 from .training.families import train_families
 from .training.phases import phase_window
 
@@ -59,13 +60,12 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
             return
-        with replacing(out) as part:
-            if out.suffix == ".html":
-                draw(found).write_html(part)
-            elif out.suffix == ".nc":
-                found.to_netcdf(part, engine="h5netcdf")
-            else:
-                (_steps(found) if "k" in found.dims else _effects(found)).to_csv(part, index=False)
+        if out.suffix == ".html":
+            write_whole(out, draw(found).to_html())
+        elif out.suffix == ".nc":
+            write_whole(out, netcdf_of(found))
+        else:
+            write_whole(out, csv_of(_steps(found) if "k" in found.dims else _effects(found)))
 
     return write
 
@@ -73,8 +73,8 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
 def _check_out(out: Path | None) -> None:
     if out is not None and out.suffix not in (".html", ".nc", ".csv"):
         raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
+    if out is not None:
+        checked_target(out)
 
 
 def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
@@ -86,12 +86,10 @@ def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
             return
         if out.suffix == ".html":
             write_fewshot_page(study, out)
-            return
-        with replacing(out) as part:
-            if out.suffix == ".nc":
-                xr.DataTree.from_dict(study.datasets()).to_netcdf(part, engine="h5netcdf")
-            else:
-                reconstruction_table(study.table).to_csv(part)
+        elif out.suffix == ".nc":
+            write_whole(out, netcdf_of(study.datasets()))
+        else:
+            write_whole(out, csv_of(reconstruction_table(study.table), index=True))
 
     return write
 
@@ -336,7 +334,7 @@ def _table(results: dict[str, Any], top: int) -> str:
 
 
 def _csv(results: dict[str, Any], _: int) -> str:
-    return _summaries(results).to_csv(index=False).rstrip("\n")
+    return csv_of(_summaries(results)).rstrip("\n")
 
 
 def _json(results: dict[str, Any], _: int) -> str:
@@ -348,8 +346,4 @@ TEXTS: dict[str, Callable[..., str]] = {"table": _table, "csv": _csv, "json": _j
 
 def write_netcdf(results: dict[str, Any], out: Path) -> None:
     """One scorer: a plain file; several: a group each."""
-    with replacing(out) as part:
-        if len(results) == 1:
-            next(iter(results.values())).to_netcdf(part, engine="h5netcdf")
-        else:
-            xr.DataTree.from_dict(results).to_netcdf(part, engine="h5netcdf")
+    write_whole(out, netcdf_of(next(iter(results.values())) if len(results) == 1 else results))

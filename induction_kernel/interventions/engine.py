@@ -23,7 +23,7 @@ from ..prompts import Prompts
 from ..replay.blocks import Blocks
 from .edits import CONVENTION, Edit, FromRun, Mean, Resample
 from .jobs import Hold, check_new, job_of, run_batch
-from .plan import Cell, Plan, planned, tokens_at_once
+from .plan import Cell, Plan, planned, tokens_at_once, within_memory
 from .trust import lane_of, right_here, widens
 
 __all__ = ["Found", "labelled", "run_cells", "sweep"]
@@ -87,6 +87,7 @@ def sweep(
         TypeError: an edit or a metric of another type.
         ValueError: what does not go together (see the table), what the model does not have, prompts that lack
             what the metric reads, a metric that is not one finite number a prompt.
+        MemoryError: a batch that does not fit: give a smaller `max_tokens`.
 
     Source: Olsson et al. 2022, argument 3; Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
@@ -132,7 +133,8 @@ def run_cells(
     at_once = max(1, most // length)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
     layers = {layer for cell in cells for layer in cell.touched}
-    with kept_as_it_was(model), progress_bar(len(cells) * len(prompts), progress=progress, unit="run") as bar:
+    bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
+    with within_memory(most), kept_as_it_was(model), bar:
         new = None if isinstance(edit, FromRun | Resample) else edit.new(model, prompts, site, layers)
         if new is not None:
             check_new(new, layers)
