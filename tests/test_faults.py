@@ -663,7 +663,7 @@ def with_digits_alone():
 
     signs = sorted(pre_tokenizers.ByteLevel.alphabet())
     pairs = [*(("Ġ", letter) for letter in "bgps"), ("g", "s")]
-    vocab = {sign: i for i, sign in enumerate([*signs, *("".join(pair) for pair in pairs), "<s>"])}
+    vocab = {sign: i for i, sign in enumerate(["<s>", *signs, *("".join(pair) for pair in pairs)])}
     made = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
     made.normalizer = normalizers.Replace("~", "")
     digits, whole = (
