@@ -156,6 +156,29 @@ def test_bos_is_overridden_and_never_doubled(family):
         assert [words[i] for i in prompts.demonstrations.label_positions[0]] == ["dax", "wug"]
 
 
+@pytest.mark.parametrize("bos", [True, False])
+def test_every_result_says_what_stood_in_front(embedded, bos):
+    words = ik.repeated_tokens(embedded, period=5, prompts=2, bos=bos)
+    shots = ik.word_episodes(embedded, shots=4, prompts=4)
+    topics = [("fox", "dax"), ("apple", "wug")]
+    options = {"template": "{x} {y} ;", "labels": ["dax", "wug"], "separator": " ", "bos": bos}
+    few = ik.few_shot(embedded, topics, [("wolf", "dax"), ("plum", "wug")], **options)
+    assert shots.bos
+    results = [
+        *(verb(embedded, words) for verb in (ik.induction, ik.loss, ik.loss_by_position, ik.copying)),
+        ik.direct_effect(embedded, words),
+        ik.patterns(embedded, words, "L1H7"),
+        ik.sweep(embedded, words),
+        ik.ablate(embedded, words, "L1H7"),
+        ik.ablation_curve(embedded, words, ["L1H7"], ks=[1], controls=2),
+        ik.attribution(embedded, words, edit=ik.Zero()),
+        *(verb(embedded, few) for verb in (ik.in_context, ik.demonstration_weights, ik.label_flow)),
+        ik.label_knock_out(embedded, few, "L1H7"),
+    ]
+    assert {result.attrs["bos"] for result in results} == {"<bos>" if bos else "none"}
+    assert {result.attrs["n_prompts"] for result in results} == {2}
+
+
 def test_prompts_made_by_default_follow_the_model_too():
     model = worded_model("Llama", prepend_bos=False)
     for prompts in (ik.repeated_tokens(model, period=3), ik.word_episodes(ik.load("tiny"))):

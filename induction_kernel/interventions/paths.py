@@ -26,8 +26,9 @@ from ..metrics import (
     logit_difference,
     part_of,
 )
-from ..model import Model, batches, check_model, describe, kept_as_it_was, sizes
+from ..model import Model, batches, check_model, kept_as_it_was, sizes
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
 from .edits import FromRun, New, Scale
 from .engine import run_cells
@@ -270,6 +271,6 @@ def _dataset(
     ]
     attrs = {
         "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
-        "lane": lane, "n_prompts": n, **describe(model),
+        "lane": lane, **measured_on(model, into),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)

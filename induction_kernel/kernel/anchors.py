@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..interventions.gradients import gradients_at
 from ..metrics import probability, reading
-from ..model import Model, batches, describe, full_precision, per_query_head, progress_bar, sizes, stream
+from ..model import Model, batches, full_precision, per_query_head, progress_bar, sizes, stream
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from .runs import few_shot_prompts, label_keys
 
 __all__ = ["label_auc", "label_flow"]
@@ -68,8 +69,8 @@ def label_flow(
         {"saliency": (("prompt", "layer", "flow"), saliency), "loss": ("prompt", losses)},
         {"prompt": np.arange(len(ready)), "layer": np.arange(size.n_layers), "flow": list(FLOWS)},
         {
-            "method": "label_flow", "unit": "nats", "n_prompts": len(ready), "paper": "Wang et al. 2023, section 2.2",
-            "convention": "absolute value after the sum over heads; key before query", **describe(model),
+            "method": "label_flow", "unit": "nats", "paper": "Wang et al. 2023, section 2.2",
+            "convention": "absolute value after the sum over heads; key before query", **measured_on(model, ready),
         },
     )  # fmt: skip
 

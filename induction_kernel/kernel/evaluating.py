@@ -20,8 +20,9 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ..heads import Head
-from ..model import Model, batches, describe, foreign_hooks, full_precision, progress_bar, sizes, stream
+from ..model import Model, batches, foreign_hooks, full_precision, progress_bar, sizes, stream
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..scorers.labels import POOLINGS, check_pooling, demonstrations_of, entries_of, pooled
 from ..scorers.reading import attends, check_sound, cost_of, entries_together, taken
 from .data import LabelledTexts
@@ -196,8 +197,8 @@ def _dataset(
         "text": ("prompt", np.array(texts)),
     }
     attrs = {
-        "method": "in_context", "unit": "nats", "paper": "Han et al. 2025, section 5", "n_prompts": len(prompts),
-        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **describe(model),
+        "method": "in_context", "unit": "nats", "paper": "Han et al. 2025, section 5",
+        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **measured_on(model, prompts),
     }  # fmt: skip
     if poolings:
         weight, dims = kept["weight"].swapaxes(0, 1), ("pooling", "prompt", "layer", "head", "demonstration")

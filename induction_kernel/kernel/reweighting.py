@@ -21,8 +21,9 @@ from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
 from ..interventions.plan import within_memory
 from ..interventions.together import Lane
-from ..model import Model, describe, kept_as_it_was, progress_bar, sizes, value_weights
+from ..model import Model, kept_as_it_was, progress_bar, sizes, value_weights
 from ..prompts import Demonstrations, Prompts
+from ..prompts.batch import measured_on
 from ..replay.capture import Taps
 from .runs import (
     UNTOUCHED,
@@ -93,7 +94,8 @@ def fit_label_weights(
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
     attrs = {
         "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
-        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class", **describe(model),
+        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        **measured_on(model, ready),
     }  # fmt: skip
     return xr.Dataset(
         {"beta": (("layer", "head", "label"), beta.detach().numpy()), "loss": ("step", np.array(losses))},

@@ -24,7 +24,6 @@ from ..model import (
     batches,
     check_weights,
     check_writing,
-    describe,
     full_precision,
     per_query_head,
     progress_bar,
@@ -34,6 +33,7 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from ..scorers.direct import along, norm_scale
 from ..scorers.labels import demonstrations_of, label_attention
 
@@ -86,8 +86,7 @@ def label_writing(
             "method": "label_writing",
             "unit": "logits",
             "norm": "final norm with its scale as in the run",
-            "n_prompts": len(ready),
-            **describe(model),
+            **measured_on(model, ready),
         },
     )
 

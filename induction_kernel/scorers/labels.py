@@ -15,8 +15,9 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..model import Model, batches, describe, progress_bar, sizes
+from ..model import Model, batches, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts, word_episodes
+from ..prompts.batch import measured_on
 from .masked import AttentionScorer
 from .reading import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
 from .streaming import averaged, chosen_layers
@@ -98,7 +99,7 @@ def demonstration_weights(
             "span": span,
             "unit": "probability",
             "lane": lane,
-            **describe(model),
+            **measured_on(model, ready),
         },
     )
 

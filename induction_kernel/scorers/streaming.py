@@ -18,7 +18,6 @@ from ..heads.naming import is_whole
 from ..model import (
     Model,
     batches,
-    describe,
     foreign_hooks,
     full_precision,
     per_query_head,
@@ -28,6 +27,7 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from .reading import (
     Entries,
     Reads,
@@ -199,9 +199,7 @@ def labelled(
             "title": "; ".join(scorer.title or scorer.name for scorer in scorers),
             "paper": "; ".join(dict.fromkeys(scorer.paper for scorer in scorers if scorer.paper)),
             "unit": "probability",
-            "n_prompts": len(prompts),
-            "bos": prompts[0].strings(model)[0][0] if prompts.bos else "none",
-            **describe(model),
+            **measured_on(model, prompts),
         },
     )
 
@@ -282,5 +280,5 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
             "token": (("prompt", "query"), np.array(strings)),
             "length": ("prompt", ready.lengths.numpy()),
         },
-        attrs={"method": "patterns", "unit": "probability", **describe(model)},
+        attrs={"method": "patterns", "unit": "probability", **measured_on(model, ready)},
     )
