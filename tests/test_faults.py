@@ -679,7 +679,8 @@ def test_texts_and_classes_come_as_pandas_has_them():
         ik.LabelledTexts(frame, frame["label"], ("dax", "wug"))
 
 
-def with_digits_alone():
+@pytest.fixture(scope="module")
+def digits_alone(tmp_path_factory):
     """The embedded model with a tokenizer like SmolLM2's: bytes, a few pairs, and every digit on its own."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -694,8 +695,10 @@ def with_digits_alone():
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     )
     made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence([digits, whole]), decoders.ByteLevel()
+    folder = tmp_path_factory.mktemp("digits")
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>").save_pretrained(folder)
     model = ik.load("tiny")
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>")
+    model.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # Bridges ask where it is from
     return model
 
 
@@ -704,11 +707,11 @@ def digits_shot(model, template, labels):
 
 
 @pytest.mark.parametrize("template", ["a: {x} b: {y}", "a: {x} b:  {y}"])
-def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(template):
+def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(digits_alone, template):
     with pytest.raises(
         ValueError, match=r"'0': \[' '.*'0'\], '1': \[' '.*'1'\].*without a blank, as in 'Output:{y}'"
     ):
-        digits_shot(with_digits_alone(), template, ["0", "1"])
+        digits_shot(digits_alone, template, ["0", "1"])
 
 
 @pytest.mark.parametrize(
@@ -721,9 +724,9 @@ def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(template):
         ("a: {x} b:{y}", [" bad", " good"], [" b", " g"], "a: to b:"),
     ],
 )
-def test_the_advised_templates_read_digits_and_words(template, labels, first, query):
+def test_the_advised_templates_read_digits_and_words(digits_alone, template, labels, first, query):
     """The last token is what stands before the label; a line break before it belongs to the query."""
-    model = with_digits_alone()
+    model = digits_alone
     found = digits_shot(model, template, labels)
     assert [model.tokenizer.decode([token]) for token in found.demonstrations.label_ids.tolist()] == first
     text = "\n".join(template.format(x=x, y=labels[y]) for y, x in enumerate(["so", "no"])) + "\n" + query
@@ -737,9 +740,9 @@ def test_the_advised_templates_read_digits_and_words(template, labels, first, qu
         ("a: {x} b:{y}", ["good", "~"], "no token for the label '~'"),
     ],
 )
-def test_labels_without_a_first_token_of_their_own_are_named(template, labels, message):
+def test_labels_without_a_first_token_of_their_own_are_named(digits_alone, template, labels, message):
     with pytest.raises(ValueError, match=message):
-        digits_shot(with_digits_alone(), template, labels)
+        digits_shot(digits_alone, template, labels)
 
 
 @pytest.mark.real("smollm2")
