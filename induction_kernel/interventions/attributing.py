@@ -126,9 +126,9 @@ def _estimates(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,
                 one_key="position" in plan.by,
             )  # fmt: skip
-            numbers = {layer: entry.double().cpu().numpy() for layer, entry in entries.items()}
+            numbers = {layer: entry.cpu().double().numpy() for layer, entry in entries.items()}
             of_cells = np.stack([_of_cell(numbers, cell) for cell in plan.cells])
-            parts.append((of_cells, values.double().cpu().numpy()))
+            parts.append((of_cells, values.cpu().double().numpy()))
             bar.update(len(job.prompts))
     estimates, baseline = zip(*parts, strict=True)
     return Found(np.concatenate(estimates, 1), np.concatenate(baseline), None, "gradient")

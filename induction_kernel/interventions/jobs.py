@@ -122,7 +122,7 @@ def run_batch(
 
 
 def _numbers(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()
 
 
 def _start(cell: Cell, job: Job, length: int) -> int:

@@ -211,7 +211,7 @@ def _last_rows(lane: Lane, layers: set[int]) -> dict[int, Tensor]:
     for layer in sorted(layers):
 
         def keep(pattern: Tensor, layer: int = layer) -> Tensor:
-            rows[layer] = full_precision(pattern[0, :, :, -1]).double().cpu()
+            rows[layer] = full_precision(pattern[0, :, :, -1]).cpu().double()
             return pattern
 
         lane.step(layer, lane.resid_pre(layer)[None, :, start:], start, taps={"pattern": keep})

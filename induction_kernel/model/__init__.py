@@ -15,6 +15,7 @@ from .anatomy import device_of as device_of
 from .anatomy import full_precision as full_precision
 from .anatomy import hook_name as hook_name
 from .anatomy import kept_as_it_was as kept_as_it_was
+from .anatomy import lock_of as lock_of
 from .anatomy import no_left_padding as no_left_padding
 from .anatomy import per_query_head as per_query_head
 from .anatomy import sizes as sizes

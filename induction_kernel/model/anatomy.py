@@ -1,15 +1,18 @@
 """What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
 
-Hooks, training mode and gradients are as before after `forward`, also after an exception. It trusts the hooks: see
-`selfcheck`; of weights it knows nothing: see `weights`.
+Hooks, training mode and gradients are as before after `forward`, also after an exception; one thread at a time has the
+model. It trusts the hooks: see `selfcheck`; of weights it knows nothing: see `weights`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from threading import Lock, RLock
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -29,7 +32,9 @@ __all__ = [
     "full_precision",
     "hook_name",
     "kept_as_it_was",
+    "lock_of",
     "no_left_padding",
+    "one_thread_at_a_time",
     "per_query_head",
     "sizes",
 ]
@@ -144,25 +149,54 @@ def all_modules(model: Model) -> dict[torch.nn.Module, str]:
     return named
 
 
+_LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_MAKING = Lock()
+
+
+def lock_of(model: Model) -> Any:
+    """The model's one lock, a context: who holds it may put hooks and flags on the modules, and may take it again.
+
+    It is kept beside the model, not on it, and no longer than the model.
+    """
+    with _MAKING:
+        return _LOCKS.setdefault(model, RLock())
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def one_thread_at_a_time(function: _Function) -> _Function:
+    """The function of a model, holding the model's lock while it runs."""
+
+    @wraps(function)
+    def held(model: Model, *args: Any, **kwargs: Any) -> Any:
+        check_model(model)
+        with lock_of(model):
+            return function(model, *args, **kwargs)
+
+    return cast("_Function", held)
+
+
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
-    """Evaluation mode, uncompiled, without gradients inside; every module's flags put back outside."""
+    """Evaluation mode, uncompiled, no gradients, no other thread inside; every module's flags put back outside."""
     check_model(model)
-    modules = all_modules(model)
-    flags = [module.training for module in modules]
-    compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
-    try:
-        for module in modules:
-            module.training = False
-        for module in compiled:
-            module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
-        for module, call in compiled.items():
-            module._compiled_call_impl = call
+    with lock_of(model):
+        modules = all_modules(model)
+        flags = [module.training for module in modules]
+        compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
+        try:
+            for module in modules:
+                module.training = False
+            for module in compiled:
+                module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
+            with torch.no_grad():
+                yield
+        finally:
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+            for module, call in compiled.items():
+                module._compiled_call_impl = call
 
 
 def forward(

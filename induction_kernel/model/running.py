@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .anatomy import Hook, Model, describe, forward, hook_name
+from .anatomy import Hook, Model, describe, forward, hook_name, one_thread_at_a_time
 from .selfcheck import foreign_hooks, self_check
 
 __all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
 
+@one_thread_at_a_time
 def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = ()) -> Tensor:
     """Logits `[prompt, position, vocab]` of one forward pass with `hooks` for its duration.
 
@@ -32,6 +33,7 @@ class _Enough(Exception):
     """Raised by the last hook needed, to end a pass whose remaining layers nobody reads."""
 
 
+@one_thread_at_a_time
 def stream(
     model: Model,
     tokens: Tensor,

@@ -22,6 +22,7 @@ from .anatomy import (
     forward,
     full_precision,
     hook_name,
+    one_thread_at_a_time,
     per_query_head,
     sizes,
 )
@@ -33,6 +34,7 @@ _LENGTH = 6
 _SHOWN = ("pattern", "v", "z")
 
 
+@one_thread_at_a_time
 def self_check(model: Model) -> None:
     """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
 
@@ -158,6 +160,7 @@ _THEIR_OWN = (
 )  # a Bridge, and a Hugging Face model, wire hooks of their own
 
 
+@one_thread_at_a_time
 def foreign_hooks(model: Model) -> list[str]:
     """Where hooks stand on the model that its own libraries did not put there for themselves."""
     found = []

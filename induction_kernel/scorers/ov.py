@@ -79,7 +79,7 @@ def ov_eigenvalues(
     null = np.zeros((draws, *score.shape))
     with progress_bar(len(wanted), progress=progress) as bar:
         for i, layer in enumerate(wanted):
-            w_v, _, w_o = (weights.double().cpu() for weights in value_weights(model, layer))
+            w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
             circuit = w_o @ through @ w_v
             score[i] = _positive_share(circuit)
             for draw in range(draws):
@@ -137,7 +137,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
     total = torch.zeros(w_u.shape[0], embedded.shape[1], dtype=torch.float64)
     for start in range(0, n, 4096):  # blocks, so that the float64 copies stay small
         rows = slice(start, min(start + 4096, n))
-        total += w_u[:, rows].double().cpu() @ embedded[rows].double().cpu()
+        total += w_u[:, rows].cpu().double() @ embedded[rows].cpu().double()
     return total
 
 
