@@ -156,11 +156,11 @@ class LabelAttention(AttentionScorer):
         _check_pooling(pooling)
         return replace(self, pooling=pooling)(model, prompts, **options)
 
-    def entries(self, prompts: Prompts) -> Entries:
-        """Prompt, query and key index `[entry]` of everything that is read."""
+    def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
+        """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
         return entries_of(prompts, self.pooling)
 
-    def reads(self, prompts: Prompts) -> Reads:
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
         """What is read of the patterns of these prompts, and the variables made of it."""
         found = demonstrations_of(prompts)
 
@@ -184,8 +184,8 @@ class LabelAttention(AttentionScorer):
             made |= {"right": right, "right_control": permuted}
         return Reads(self.entries(prompts), made)
 
-    def chance(self, prompts: Prompts) -> Tensor:
-        """`[prompt]`: the score of uniform attention over the past."""
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
+        """`[prompt]`: the score of uniform attention over the prompt."""
         found = demonstrations_of(prompts)
         prompt, slot, _ = _tokens_of(found, self.pooling, prompts.tokens.shape[1])
         if self.pooling in ("max", "mean"):  # one entry's worth for each demonstration
