@@ -1,5 +1,7 @@
 """Random models whose attention is not causal, or whose outputs are not their tokens, of every class there is."""
 
+import warnings
+
 import torch
 from zoo import BASE, SHAPES, SIZES, hooked_with, randomise
 
@@ -40,7 +42,8 @@ def encoder(**changes):
     from transformer_lens import HookedEncoder, HookedTransformerConfig
 
     options = BASE | SHAPES["GPT-2"] | {"act_fn": "gelu"} | changes
-    with quietly(), torch.random.fork_rng(devices=[]):
+    with quietly(), torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="HookedEncoder is deprecated", category=DeprecationWarning)
         model = HookedEncoder(
             HookedTransformerConfig(**options, dtype=torch.float64, device="cpu", init_weights=False)
         )

@@ -480,7 +480,6 @@ UNFIT = {
     "too few tokens at once": ({"max_tokens": 4}, "max_tokens"),
     "fewer than none to verify": ({"verify": -1}, "0 for none"),
     "half a cell to verify": ({"verify": 0.5}, "0 for none"),
-    "one cell to verify": ({"verify": 2, "by": ()}, "two cells"),
 }  # fmt: skip
 
 
