@@ -147,7 +147,7 @@ def run_cells(
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
             if not begin:
                 lane = right_here(model, job.prompts, lane)
-            if lane is Blocks and not widens(model, job.prompts.tokens):
+            if lane is Blocks and not widens(model, job.prompts.tokens, job.prompts.lengths):
                 lane = None
             parts.append(run_batch(job, cells, lane, most, bar))
     values, baseline, without = zip(*parts, strict=True)

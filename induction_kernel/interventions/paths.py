@@ -190,7 +190,7 @@ def _cells(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str, most: int
 ) -> list[Cell]:  # fmt: skip
     """One cell a sender: what its receivers become."""
-    lane = (lane_of(model, site, None) or Blocks)(model, into.tokens)
+    lane = (lane_of(model, site, None) or Blocks)(model, into.tokens, into.lengths)
     written = _written(model, into, source, set(senders))
     at_once = max(1, most // into.tokens.numel())
     cells = []

@@ -141,7 +141,8 @@ def _captured(
             into[here.numpy()] = full_precision(seen.detach()[at]).float().cpu().numpy()
             bar.update(1 / len(sites))
 
-        stream(model, prompts.tokens[part, : int(prompts.lengths[part].max())], read, sites)
+        lengths = prompts.lengths[part]
+        stream(model, prompts.tokens[part, : int(lengths.max())], read, sites, lengths=lengths)
     broken = {layer for (_, layer), seen in kept.items() if not np.isfinite(seen).all()}
     if broken:
         raise ValueError(

@@ -6,7 +6,7 @@ model. It trusts the hooks: see `selfcheck`; of weights it knows nothing: see `w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib.metadata import version
@@ -31,6 +31,7 @@ __all__ = [
     "forward",
     "full_precision",
     "hook_name",
+    "is_bridge",
     "kept_as_it_was",
     "lock_of",
     "no_left_padding",
@@ -136,7 +137,7 @@ def describe(model: Model) -> dict[str, str | int]:
 
 def hook_name(site: str, layer: int) -> str:
     """The TransformerLens name of a hook point: of attention ("q", "rot_q", "pattern", "z" ...) or of the stream."""
-    of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")
+    of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z")
     return f"blocks.{layer}.{'attn.' if of_attention else ''}hook_{site}"
 
 
@@ -200,14 +201,25 @@ def kept_as_it_was(model: Model) -> Iterator[None]:
 
 
 def forward(
-    model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, return_type: str | None = "logits"
+    model: Model,
+    tokens: Tensor,
+    hooks: Sequence[Hook] = (),
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    return_type: str | None = "logits",
 ) -> Any:
     """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
 
-    The model's dtype and device; right-padded tokens need no mask under causal attention.
+    In the model's dtype and on its device. Further `arguments`, and hooks, that hide padding are of `padding`.
     """
+    given = no_left_padding(model, tokens) if arguments is None else arguments
     with kept_as_it_was(model), model.hooks(fwd_hooks=list(hooks)):
-        return model(tokens.to(device_of(model)), return_type=return_type, **no_left_padding(model, tokens))
+        return model(tokens.to(device_of(model)), return_type=return_type, **given)
+
+
+def is_bridge(model: Model) -> bool:
+    """Whether it is a `TransformerBridge`, and not one of TransformerLens' own models."""
+    return "TransformerBridge" in {base.__name__ for base in type(model).__mro__}
 
 
 def device_of(model: Model) -> torch.device:
@@ -218,7 +230,7 @@ def device_of(model: Model) -> torch.device:
 def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
     """Arguments that keep a HookedTransformer from taking leading tokens for padding.
 
-    Its tokenizer may pad on the left; our prompts are padded on the right, which causal attention never sees.
+    Its tokenizer may pad on the left; our prompts are padded on the right.
     """
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
     if side == "left" and "HookedTransformer" in {base.__name__ for base in type(model).__mro__}:

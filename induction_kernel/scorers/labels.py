@@ -203,11 +203,11 @@ class LabelAttention(AttentionScorer):
         found = AttentionScorer.__call__(asked, model, prompts, **options)
         return found.assign_attrs(pooling=asked.pooling, span=asked.span)
 
-    def entries(self, prompts: Prompts) -> Entries:
-        """Prompt, query and key index `[entry]` of everything that is read."""
+    def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
+        """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
         return entries_of(prompts, self.pooling, self.span)
 
-    def reads(self, prompts: Prompts) -> Reads:
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
         """What is read of the patterns of these prompts, and the variables made of it."""
         found = demonstrations_of(prompts)
 
@@ -231,8 +231,8 @@ class LabelAttention(AttentionScorer):
             made |= {"right": right, "right_control": permuted}
         return Reads(self.entries(prompts), made)
 
-    def chance(self, prompts: Prompts) -> Tensor:
-        """`[prompt]`: the score of uniform attention over the past."""
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
+        """`[prompt]`: the score of uniform attention over the prompt."""
         found = demonstrations_of(prompts)
         prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
             as_tuple=True

@@ -20,6 +20,7 @@ from ..model import (
     batches,
     foreign_hooks,
     full_precision,
+    is_causal,
     per_query_head,
     progress_bar,
     sizes,
@@ -59,8 +60,8 @@ class Scorer(Protocol):
     @property
     def tested(self) -> bool: ...
 
-    def reads(self, prompts: Prompts) -> Reads: ...
-    def chance(self, prompts: Prompts) -> Tensor: ...
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads: ...
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor: ...
 
 
 def observed(
@@ -112,14 +113,17 @@ class Board:
         self.prompts: Prompts = prompts
         self.scorers: Sequence[Scorer] = scorers
         self.layers: list[int] = chosen_layers(model, layers)
-        self.chance: np.ndarray = torch.stack([scorer.chance(prompts) for scorer in scorers]).numpy()
+        self.causal: bool = is_causal(model)
+        chances = [scorer.chance(prompts, causal=self.causal) for scorer in scorers]
+        self.chance: np.ndarray = torch.stack(chances).numpy()
         self.variables: dict[str, np.ndarray] = {}
         self.seen: set[int] = set()
         self.broken: set[int] = set()
 
     def parts(self, rows: slice, runs: Sequence[str]) -> list[Part]:
         """What is read in a pass over these prompts ("score"), or over their matched control ("control")."""
-        reads, parts = [scorer.reads(self.prompts[rows]) for scorer in self.scorers], []
+        reads = [scorer.reads(self.prompts[rows], causal=self.causal) for scorer in self.scorers]
+        parts = []
         for run in runs:
             at = [i for i, scorer in enumerate(self.scorers) if run == "score" or scorer.matched]
             entries, counts = entries_in([reads[i] for i in at])
@@ -261,7 +265,7 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
         norms[:, at] = written.norm(dim=-1).cpu().numpy()
 
     needed = {head.layer for head in chosen}
-    stream(model, ready.tokens, read, {"pattern": needed, "v": needed})
+    stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
     check_sound(broken)
     real = (torch.arange(length) < ready.lengths[:, None]).numpy()
     strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
