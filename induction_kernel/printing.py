@@ -32,7 +32,7 @@ from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
 from .removing import comparable
-from .text_files import text_of
+from .text_files import lines_of, text_of
 from .training.families import train_families
 from .training.phases import phase_window
 
@@ -102,7 +102,7 @@ def lines(text: str) -> list[str]:
         is_file = False
     if not is_file:
         return [text]
-    found = [line for line in text_of(text).splitlines() if line.strip()]
+    found = [line for line in lines_of(text_of(text)) if line.strip()]
     if not found:
         raise ValueError(f"wanted a prompt a line in {text!r}, got an empty file")
     return found
@@ -190,9 +190,10 @@ def studied(
         read["labels"] = [word.strip() for word in read["labels"].split(",")]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
-        asked, pool = (
-            None if each is None else classification(each, **read) for each in (data, demonstrations)
-        )
+        asked = None if data is None else classification(data, **read)
+        if demonstrations is not None and Path(demonstrations).is_file():
+            read.pop("split", None)  # of DATA alone
+        pool = None if demonstrations is None else classification(demonstrations, **read)
         study = few_shot_study(model, asked, pool=pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
     right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))

@@ -647,6 +647,7 @@ ROWS = [
     ("classification", "JSON without names", lambda tmp: ik.classification(written(tmp, "a.jsonl", "[1]\n")), ValueError, "wanted an object in line 1"),
     ("classification", "folder of other files", lambda tmp: ik.classification(table(tmp).parent), ValueError, "wanted val_text.txt and val_labels.txt"),
     ("classification", "pair of other lengths", lambda tmp: ik.classification((written(tmp, "a.txt", "fox\npear\n"), written(tmp, "b.txt", "0\n"))), ValueError, "as many classes as texts, got 1 lines"),
+    ("classification", "a split of a table", lambda tmp: ik.classification(pd.DataFrame({"text": ["a", "b"], "label": [0, 1]}), split="test"), ValueError, "split= is for a folder"),
     ("classification", "unlisted name without a split", lambda tmp: ik.classification("some/one", text="x", label="y"), ValueError, "wanted split="),
     ("classification", "unreachable hub", lambda tmp: ik.classification("sst2"), ConnectionError, "the hub cannot be reached"),
     ("Episodes", "indices out of range", lambda tmp: replace(episodes(), shown=episodes().shown + 9), ValueError, "shown from 0 to 5"),

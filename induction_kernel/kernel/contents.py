@@ -5,21 +5,18 @@ It knows nothing of columns and classes: see `tables` and `rows`.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import re
 import zlib
 from pathlib import Path
 
-__all__ = ["ENDINGS", "PARQUET", "content", "decoded", "kind_of", "lines_of", "separator", "unpacked"]
+from ..text_files import decoded, lines_of
+
+__all__ = ["ENDINGS", "PARQUET", "content", "kind_of", "separator", "unpacked"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json", ".txt", ".parquet")
 PARQUET = b"PAR1"
 FEW = 10  # lines, in which classes need not recur
-MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
-}  # fmt: skip
 
 
 def unpacked(path: Path) -> tuple[bytes, str]:
@@ -38,33 +35,6 @@ def unpacked(path: Path) -> tuple[bytes, str]:
 def content(path: Path, encoding: str) -> str:
     """A file as text; a byte-order mark says more surely than `encoding` how it is encoded."""
     return decoded(unpacked(path)[0], path.name, encoding)
-
-
-def lines_of(text: str) -> list[str]:
-    """Lines without their ends; only line feeds end a line, so texts may hold any other separator."""
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if not lines[-1] else lines
-
-
-def decoded(raw: bytes, name: str, encoding: str) -> str:
-    """Bytes of a file of this name as text, without a byte-order mark."""
-    if raw.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{name} is an archive or an Excel workbook: unpack it, or save it as .csv")
-    codec = next((codec for mark, codec in MARKS.items() if raw.startswith(mark)), encoding)
-    try:
-        text = raw.decode(codec).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"line {line} of {name} is not {codec}: give encoding=, for instance 'latin-1'"
-        ) from error
-    except LookupError as error:
-        raise ValueError(f"wanted an encoding that Python knows, got {encoding!r}") from error
-    if "\0" in text:
-        raise ValueError(
-            f"{name} is no text in {codec}, it holds null bytes: give encoding=, like 'utf-16-le'"
-        )
-    return text
 
 
 def kind_of(ending: str, text: str, *, columns: bool) -> str | None:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..text_files import decoded, lines_of
 from .classes import as_class
-from .contents import ENDINGS, PARQUET, content, decoded, kind_of, lines_of, unpacked
+from .contents import ENDINGS, PARQUET, content, kind_of, unpacked
 from .known import KNOWN, Known
 from .tables import columns_of, delimited, json_lines, json_list, parquet
 
@@ -42,6 +43,11 @@ def read_rows(
     source: Source, text: Any, label: Any, split: str | None, encoding: str, known: Known | None
 ) -> Rows:
     """Texts and classes of a source; arguments as in `classification`."""
+    one = not isinstance(source, str | os.PathLike) or Path(source).is_file()
+    if split is not None and one:
+        raise ValueError(
+            f"split= is for a folder or a data set's name, got {called(source)}: pass the file of it"
+        )
     if isinstance(source, pd.DataFrame):
         rows = Rows(*columns_of(source, text, label, called(source), known))
     elif not isinstance(source, str | os.PathLike):
