@@ -24,6 +24,7 @@ from ..model import (
     device_of,
     full_precision,
     hook_name,
+    hooks_on,
     kept_as_it_was,
     no_left_padding,
     per_query_head,
@@ -112,7 +113,7 @@ def gradients_at(
         raise ValueError(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
-    with kept_as_it_was(model), torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+    with kept_as_it_was(model), torch.enable_grad(), hooks_on(model, hooks):
         tokens = prompts.tokens
         logits = model(tokens.to(device_of(model)), return_type="logits", **no_left_padding(model, tokens))
         values = _with_graph(wanted, logits.cpu())
@@ -216,7 +217,7 @@ def _attention(lane: Blocks, layer: int, cells: int, taps: Any) -> tuple[Tensor,
         scores.append(score.unflatten(0, (cells, -1)))
 
     hooks = [pattern_hook(layer, cells, patterns), (f"blocks.{layer}.attn.hook_attn_scores", read)]
-    with lane.model.hooks(fwd_hooks=hooks):
+    with hooks_on(lane.model, hooks):
         lane.step(layer, lane.resid_pre(layer)[None].expand(cells, -1, -1, -1), 0, taps={**taps, "v": keep})
     rows = full_precision(patterns[0])
     score = full_precision(scores[0]) if scores else torch.full_like(rows, torch.nan)
