@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -336,6 +337,14 @@ def _right_answer(prompts: Prompts) -> Tensor:
     return found.label_ids[found.target][:, None]
 
 
+def _difference(found: Tensor, _: Prompts) -> Tensor:
+    return found[:, 0, 0] - found[:, 0, 1]
+
+
+def _as_probability(found: Tensor, _: Prompts) -> Tensor:
+    return found[:, 0, 0].exp()
+
+
 def _repeats(model: Model) -> Prompts:
     return repeated_tokens(model)
 
@@ -366,13 +375,11 @@ label_accuracy: Metric = Metric(
 """Whether the query's label has the largest logit among the labels' first tokens: 0 or 1. Chance: 1 / labels."""
 
 logit_difference: Metric = Metric(
-    "logit_difference", "logits", lambda found, _: found[:, 0, 0] - found[:, 0, 1], _last, _answers, normalised=False
-)  # fmt: skip
+    "logit_difference", "logits", _difference, _last, _answers, normalised=False
+)
 """Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023); see `pairs`."""
 
-probability: Metric = Metric(
-    "probability", "probability", lambda found, _: found[:, 0, 0].exp(), _last, _right_answer, of="labels"
-)
+probability: Metric = Metric("probability", "probability", _as_probability, _last, _right_answer, of="labels")
 """Probability of the right answer (of the query's label, in few-shot prompts) at the last token: 0 to 1."""
 
 
@@ -397,25 +404,29 @@ def kl_to(clean: Tensor) -> Metric:
         raise ValueError(
             f"wanted finite logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}"
         )
-    kept = full_precision(clean.detach().cpu()).log_softmax(-1)
+    clean = clean.detach().cpu()
+    measure = partial(_divergence, full_precision(clean).log_softmax(-1))
+    return Metric("kl_to", "nats", measure, _last, part=partial(_kl_to_some, clean))
 
-    def measure(found: Tensor, prompts: Prompts) -> Tensor:
-        if len(kept) != len(prompts):
-            raise ValueError(
-                f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
-            )
-        if kept.shape[-1] != found.shape[-1] or (
-            kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())
-        ):
-            raise ValueError(
-                f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
-                "prompt's last token"
-            )
-        given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
-        logs = full_precision(found[:, 0]).log_softmax(-1)
-        return (given.exp() * (given - logs)).sum(-1)
 
-    return Metric("kl_to", "nats", measure, _last, part=lambda rows: kl_to(clean[rows]))
+def _divergence(kept: Tensor, found: Tensor, prompts: Prompts) -> Tensor:
+    """KL of what is found at the last token from log-probabilities `[prompt, vocab]` or `[prompt, position, vocab]`."""
+    if len(kept) != len(prompts):
+        raise ValueError(
+            f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
+        )
+    if kept.shape[-1] != found.shape[-1] or (kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())):
+        raise ValueError(
+            f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
+            "prompt's last token"
+        )
+    given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
+    logs = full_precision(found[:, 0]).log_softmax(-1)
+    return (given.exp() * (given - logs)).sum(-1)
+
+
+def _kl_to_some(clean: Tensor, rows: slice) -> Metric:
+    return kl_to(clean[rows])
 
 
 def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:

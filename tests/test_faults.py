@@ -4,6 +4,7 @@ One case a fault. Kinds: A text means the same however it comes in; B models tha
 models; C labelled data; D what zero means; E threads, devices, files.
 """
 
+import ast
 import base64
 import copy
 import functools
@@ -11,7 +12,10 @@ import gc
 import gzip
 import inspect
 import json
+import os
+import pickle
 import re
+import subprocess
 import sys
 import threading
 import warnings
@@ -20,6 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -31,7 +36,7 @@ from folders import BRIDGES
 from pretend import cards, place_parameters
 from shots import random_shots
 from typer.testing import CliRunner
-from verbs import VERBS
+from verbs import VERBS, episodes, repeats, shots
 from worded import FAMILIES, alone, worded_model
 from zoo import folded, fresh, fresh_of, model_of, tiny
 
@@ -43,6 +48,7 @@ from induction_kernel.metrics import as_metric
 from induction_kernel.model import all_modules
 from induction_kernel.prompts import Demonstrations, concat
 from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.training.storing import fingerprint
 
 TEXTS = ["fox dax ; apple wug ; fox", "apple wug ; fox dax ; wolf dax ; plum"]
 
@@ -1518,6 +1524,37 @@ def test_the_same_ablation_in_48_threads_that_start_together():
         np.testing.assert_allclose(found["value"].values, value, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "kind"), HOOKED_AND_BRIDGE)
+def test_the_users_own_calls_in_another_thread_do_not_meet_a_measurement(name, kind):
+    """Its hooks end the pass early, edit, and unembed fewer positions: in its own thread alone."""
+    model = fresh_of(name, kind)
+    ik.loss(model, TOKENS)
+    with torch.no_grad():
+        expected = model(TOKENS)
+    stop = threading.Event()
+
+    def calls():
+        found = []
+        while not stop.is_set():
+            with torch.no_grad():
+                found.append(model(TOKENS))
+        return found
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(calls)
+        try:
+            for _ in range(3):
+                ik.ablate(model, TOKENS, "L0H1", edit=ik.Zero(), metric=ik.loss)
+                ik.direct_effect(model, TOKENS)
+                ik.patterns(model, TOKENS, "L0H1")
+                ik.attribution(model, TOKENS, edit=ik.Zero(), metric=ik.loss)
+        finally:
+            stop.set()
+        found = future.result(timeout=60)
+    assert len(found) > 3
+    assert all(torch.equal(each, expected) for each in found)
+
+
 def test_dask_delayed_gives_the_sequential_answers():
     dask = pytest.importorskip("dask")
     model = tiny("GPT-2")
@@ -1586,9 +1623,8 @@ def test_models_loaded_in_threads_leave_the_process_as_it_was():
 def test_a_lock_does_not_keep_a_model():
     model = fresh_of("GPT-2", "hooked" if has_hooked_transformer() else "bridge")
     ik.loss(model, TOKENS)
-    left, keys = weakref.ref(model), set(vars(model))
-    assert not any("lock" in key.lower() for key in keys)
-    copy.deepcopy(model)
+    left = weakref.ref(model)
+    copy.deepcopy(model)  # no lock can be copied: it stands beside the model
     del model
     gc.collect()
     assert left() is None
@@ -1676,3 +1712,125 @@ def test_the_pretend_device_refuses_what_apples_does():
                 asked()
         assert there.cpu().double().dtype == torch.float64
         assert torch.ones(2, dtype=torch.float64).to(there).dtype == torch.float32
+
+
+def by_hand(logits, prompts, clean):
+    """Each metric of whole logits, from its definition."""
+    last = torch.arange(len(prompts)), prompts.lengths - 1
+    logs = logits.log_softmax(-1)
+    losses = -logs[:, :-1].gather(-1, prompts.tokens[:, 1:, None])[..., 0]
+    second = prompts.scored[:, :-1]  # prompts of one length, the last token has no next one
+    right, wrong = prompts.answers.T
+    rows = torch.arange(len(prompts))
+    was = clean[last].log_softmax(-1)
+    return {
+        "loss": losses.mean(1),
+        "repeat_loss": (losses * second).sum(1) / second.sum(1),
+        "logit_difference": logits[last][rows, right] - logits[last][rows, wrong],
+        "probability": logs[last][rows, right].exp(),
+        "kl_to": (was.exp() * (was - logs[last])).sum(-1),
+    }
+
+
+@pytest.mark.parametrize("name", ["loss", "repeat_loss", "logit_difference", "probability", "kl_to"])
+def test_metrics_pickle_and_measure_the_same(name):
+    model = tiny("GPT-2")
+    prompts = replace(
+        ik.repeated_tokens(model, bos=0, prompts=2, period=4), answers=torch.tensor([[3, 4], [5, 6]])
+    )
+    with torch.no_grad():
+        logits, clean = model(prompts.tokens), model(prompts.tokens.flip(1))
+    metric = pickle.loads(pickle.dumps(ik.kl_to(clean) if name == "kl_to" else getattr(ik, name)))
+    expected = by_hand(logits, prompts, clean)[name].numpy()
+    np.testing.assert_allclose(ik.sweep(model, prompts, metric=metric)["baseline"], expected, rtol=1e-9)
+    found = ik.ablate(model, prompts, "L0H1", metric=metric, max_tokens=prompts.tokens.shape[1])
+    np.testing.assert_allclose(found["baseline"], expected, rtol=1e-9)  # one prompt a batch: of each its own
+
+
+def holdings():
+    """What measures and tasks of a pool may hold."""
+    model = embedded("hooked" if has_hooked_transformer() else "bridge")
+    prompts = repeats(model)
+    public = {name: getattr(ik, name) for name in ik.__all__ if not isinstance(getattr(ik, name), type | str)}
+    return public | {
+        "Prompts": prompts,
+        "few-shot Prompts": shots(model),
+        "Demonstrations": shots(model).demonstrations,
+        "Episodes": episodes(),
+        "LabelledTexts": episodes().pool,
+        "Head": ik.Head(0, 1),
+        "Recipe": ik.Recipe(),
+        "AttentionScorer": ik.AttentionScorer("mine", ik.induction.mask),
+        "kl_to of logits": ik.kl_to(torch.ones(3, 5)),
+        "Zero": ik.Zero(),
+        "ZeroValues": ik.ZeroValues(),
+        "Scale": ik.Scale(0.5),
+        "Add": ik.Add(torch.ones(4)),
+        "Mean": ik.Mean(prompts),
+        "Resample": ik.Resample(prompts, seed=1),
+        "FromRun": ik.FromRun(prompts),
+        "KnockOut": ik.KnockOut(torch.ones(2, 2).tril(-1).bool()),
+        "a metric of prompts": functools.partial(ik.repeat_loss, prompts=prompts),
+        "an ablation": functools.partial(ik.ablate, prompts=prompts, heads="L1H7", edit=ik.Mean(prompts)),
+        "few-shot answers": functools.partial(ik.in_context, data=episodes()),
+    }
+
+
+def test_what_measures_hold_pickles_and_has_a_fingerprint_of_its_own():
+    marks = {}
+    for name, held in holdings().items():
+        again = pickle.loads(pickle.dumps(held))
+        assert type(again) is type(held), name
+        marks[name] = fingerprint(held)
+        assert fingerprint(again) == marks[name], name
+    assert len({*marks.values()}) == len(marks)
+
+
+@pytest.mark.slow
+def test_fingerprints_are_the_same_in_every_process(tmp_path):
+    """Another seed of Python's hashes, and a tokenizer that has just padded for someone."""
+    code = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_faults import embedded, fingerprint, has_hooked_transformer, holdings
+model = embedded("hooked" if has_hooked_transformer() else "bridge")
+model.tokenizer(["fox", "fox wolf"], padding=True, truncation=True, max_length=2)
+print({name: fingerprint(held) for name, held in holdings().items()})
+"""
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parent)}
+    there = subprocess.run(
+        [sys.executable, "-c", code, str(here)], capture_output=True, text=True, env=environment, check=True
+    )
+    assert ast.literal_eval(there.stdout.splitlines()[-1]) == {
+        name: fingerprint(held) for name, held in holdings().items()
+    }
+
+
+def test_prompts_of_another_tokenizer_have_another_fingerprint():
+    prompts = repeats(embedded("hooked" if has_hooked_transformer() else "bridge"))
+    other = copy.deepcopy(prompts.tokenizer)
+    assert fingerprint(replace(prompts, tokenizer=other)) == fingerprint(prompts)
+    other.add_tokens(["zebra"])
+    assert fingerprint(replace(prompts, tokenizer=other)) != fingerprint(prompts)
+    tokens = prompts.tokens.clone()
+    tokens[0, 2] += 1
+    assert fingerprint(replace(prompts, tokens=tokens)) != fingerprint(prompts)
+
+
+def test_a_measure_that_holds_prompts_is_kept_in_a_folder(tmp_path):
+    model = embedded("hooked" if has_hooked_transformer() else "bridge")
+    prompts = repeats(model)
+    measures = {"repeat": functools.partial(ik.repeat_loss, prompts=prompts)}
+    steps = [0, 800]
+    found = ik.over_checkpoints("tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False)
+    for step in steps:
+        at_step = ik.load("tiny", checkpoint=step)
+        with torch.no_grad():
+            logits = at_step(prompts.tokens)
+        losses = -logits.log_softmax(-1)[:, :-1].gather(-1, prompts.tokens[:, 1:, None])[..., 0]
+        scored = prompts.scored[:, :-1]
+        expected = (losses * scored).sum(1) / scored.sum(1)
+        np.testing.assert_allclose(found["repeat"].sel(checkpoint=step), expected, rtol=1e-4)
+    again = ik.over_checkpoints("tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False)
+    xr.testing.assert_identical(again, found)

@@ -25,6 +25,7 @@ from ..model import (
     full_precision,
     hidden_padding,
     hook_name,
+    hooks_on,
     is_causal,
     kept_as_it_was,
     per_query_head,
@@ -114,7 +115,7 @@ def gradients_at(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
     arguments, masks = hidden_padding(model, prompts.tokens, prompts.lengths)
-    with kept_as_it_was(model), torch.enable_grad(), model.hooks(fwd_hooks=[*masks, *hooks]):
+    with kept_as_it_was(model), torch.enable_grad(), hooks_on(model, [*masks, *hooks]):
         logits = model(prompts.tokens.to(device_of(model)), return_type="logits", **arguments)
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
@@ -218,7 +219,7 @@ def _attention(lane: Blocks, layer: int, cells: int, taps: Any) -> tuple[Tensor,
         scores.append(score.unflatten(0, (cells, -1)))
 
     hooks = [pattern_hook(layer, cells, patterns), (hook_name("attn_scores", layer), read)]
-    with lane.model.hooks(fwd_hooks=hooks):
+    with hooks_on(lane.model, hooks):
         lane.step(layer, lane.resid_pre(layer)[None].expand(cells, -1, -1, -1), 0, taps={**taps, "v": keep})
     rows = full_precision(patterns[0])
     score = full_precision(scores[0]) if scores else torch.full_like(rows, torch.nan)

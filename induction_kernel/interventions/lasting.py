@@ -28,8 +28,8 @@ def edited(
 ) -> Iterator[Model]:
     """A context in which the edit is on the model, for your own calls: `with edited(model, Zero(), "L5H1"): ...`.
 
-    Other threads that measure on this model wait until the context is left, so that they do not see the edit: inside
-    it, wait for no thread that does.
+    Other threads that measure on this model wait until the context is left, and do not see the edit: inside it, wait
+    for no thread that does. Your own calls of the model see it in every thread.
 
     Args:
         model: any TransformerLens model; its hooks are as before afterwards, also after an exception.

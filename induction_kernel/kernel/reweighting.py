@@ -250,7 +250,7 @@ def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
 
     def on_pattern(pattern: Tensor) -> Tensor:
         last = pattern[:, :, :, -1:]
-        new = last * factor[None, :, :, None].to(last)
+        new = last * factor[None, :, :, None].to(last.dtype).to(last.device)  # float64 is not on every device
         gone.append((last - new).sum(-1))
         return torch.cat([pattern[:, :, :, :-1], new], 3)
 

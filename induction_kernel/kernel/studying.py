@@ -120,6 +120,10 @@ def few_shot_study(
         raise ValueError(
             f"wanted at least {FEWEST} queries: half of them choose heads, half score them; got {queries!r}"
         )
+    if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
+        raise ValueError(
+            "pool= and template= go with LabelledTexts: words, episodes and prompts have their own"
+        )
     episodes = _episodes(model, data, pool, queries, shots, template, seed)
     prompts = episodes.prompts(model) if isinstance(episodes, Episodes) else episodes
     if isinstance(episodes, Prompts):

@@ -14,6 +14,8 @@ from .anatomy import describe as describe
 from .anatomy import device_of as device_of
 from .anatomy import full_precision as full_precision
 from .anatomy import hook_name as hook_name
+from .anatomy import hooks_on as hooks_on
+from .anatomy import in_this_thread as in_this_thread
 from .anatomy import kept_as_it_was as kept_as_it_was
 from .anatomy import lock_of as lock_of
 from .anatomy import per_query_head as per_query_head

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from importlib.metadata import version
-from threading import Lock, RLock
+from threading import Lock, RLock, get_ident
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -31,6 +31,8 @@ __all__ = [
     "forward",
     "full_precision",
     "hook_name",
+    "hooks_on",
+    "in_this_thread",
     "is_bridge",
     "kept_as_it_was",
     "lock_of",
@@ -178,6 +180,21 @@ def one_thread_at_a_time(function: _Function) -> _Function:
     return cast("_Function", held)
 
 
+def in_this_thread(function: _Function) -> _Function:
+    """A hook that acts in this thread alone: a call of the user's own in another does not meet it."""
+    owner = get_ident()
+
+    def hook(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs) if get_ident() == owner else None
+
+    return cast("_Function", hook)
+
+
+def hooks_on(model: Model, hooks: Sequence[Hook]) -> Any:
+    """A context in which these hooks are on the model, for this thread."""
+    return model.hooks(fwd_hooks=[(name, in_this_thread(hook)) for name, hook in hooks])
+
+
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
     """Evaluation mode, uncompiled, no gradients, no other thread inside; every module's flags put back outside."""
@@ -213,7 +230,7 @@ def forward(
     In the model's dtype and on its device. Further `arguments`, and hooks, that hide padding are of `padding`.
     """
     given = no_left_padding(model, tokens) if arguments is None else arguments
-    with kept_as_it_was(model), model.hooks(fwd_hooks=list(hooks)):
+    with kept_as_it_was(model), hooks_on(model, hooks):
         return model(tokens.to(device_of(model)), return_type=return_type, **given)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .anatomy import Hook, Model, describe, forward, hook_name, one_thread_at_a_time
+from .anatomy import Hook, Model, describe, forward, hook_name, in_this_thread, one_thread_at_a_time
 from .padding import hidden_padding
 from .selfcheck import foreign_hooks, self_check
 
@@ -125,7 +125,7 @@ def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
         rows = torch.arange(len(at), device=args[0].device)
         return (args[0][rows, at.to(args[0].device)][:, None], *args[1:])
 
-    handle = unembed.register_forward_pre_hook(fewer)
+    handle = unembed.register_forward_pre_hook(in_this_thread(fewer))
     try:
         yield
     finally:

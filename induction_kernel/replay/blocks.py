@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import Hook, Model, full_precision, hidden_padding, hook_name, stream
+from ..model import Hook, Model, full_precision, hidden_padding, hook_name, hooks_on, in_this_thread, stream
 from .capture import Taps, pattern_hook, tapped_hooks
 
 __all__ = ["Blocks", "at_positions"]
@@ -55,7 +55,7 @@ class Blocks:
         last: list[Tensor] = []
         try:
             handles += [
-                model.blocks[layer].register_forward_pre_hook(keep(layer), with_kwargs=True)
+                model.blocks[layer].register_forward_pre_hook(in_this_thread(keep(layer)), with_kwargs=True)
                 for layer in range(n_layers)
             ]
             stream(
@@ -102,7 +102,7 @@ class Blocks:
     def _block(self, layer: int, rows: Tensor, hooks: list[Hook]) -> Tensor:
         cells, (args, kwargs) = len(rows), self.arguments[layer]
         masks = [mask for mask in self.masks if mask[0] == hook_name("attn_scores", layer)]
-        with self.model.hooks(fwd_hooks=[*masks, *hooks]):
+        with hooks_on(self.model, [*masks, *hooks]):
             out = self.model.blocks[layer](
                 rows.flatten(0, 1).to(self.resid_pre(layer).device),  # blocks may be on several
                 *(self._widened(value, cells) for value in args),

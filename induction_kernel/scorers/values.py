@@ -80,6 +80,10 @@ def copying(
         raise ValueError(
             f'wanted method "OLS" or "BAN" and centre "vocabulary" or "sample", got {method!r} and {centre!r}'
         )
+    if method == "BAN" and centre == "sample":
+        raise ValueError(
+            'centre="sample" goes with method="OLS": the mean of "BAN" is over attendable tokens'
+        )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
     check_words(model, "copying")
     check_writing(model, wanted)

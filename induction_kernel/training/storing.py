@@ -45,7 +45,9 @@ _PLAIN = (
 
 
 def fingerprint(*of: Any) -> str:
-    """A hash of measures (functions, partials, frozen dataclasses) and plain data, the same in every process.
+    """A hash of measures (functions, partials, frozen dataclasses), what they hold (prompts too) and plain data.
+
+    The same in every process.
 
     Raises:
         TypeError: something whose contents cannot be told from another's of its kind.
@@ -109,7 +111,26 @@ def _said(value: Any) -> Any:
         return [_said(each) for each in value]
     if isinstance(value, set | frozenset):
         return ["set", sorted((_said(each) for each in value), key=repr)]
+    if callable(getattr(value, "get_vocab", None)):
+        return _said_of_tokenizer(value)
     return _said_of_code(value)
+
+
+def _said_of_tokenizer(value: Any) -> Any:
+    """What a tokenizer does: its rules, and the tokens that have a meaning; not where it was read from.
+
+    Padding and truncation of a fast one are those of its latest call.
+    """
+    rules, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    elif rules is not None:
+        rules = rules.serialized_model_proto()
+    else:
+        rules = [type(value).__name__, getattr(value, "bpe_ranks", None)]
+    meant = {key: str(token) for key, token in getattr(value, "special_tokens_map", {}).items()}
+    adds = [getattr(value, key, None) for key in ("add_bos_token", "add_eos_token")]
+    return ["tokenizer", _said([rules, value.get_vocab(), meant, adds])]
 
 
 def _said_of_code(value: Any) -> Any:
@@ -129,7 +150,7 @@ def _said_of_code(value: Any) -> Any:
         return [f"{type(value).__module__}.{type(value).__qualname__}", _said(held)]
     raise TypeError(
         f"no fingerprint can be made of a {type(value).__name__}, so results cannot be kept: wanted measures made of "
-        "functions, functools.partial and frozen dataclasses, with plain data as options (or no path)"
+        "functions, functools.partial and frozen dataclasses, with plain data or prompts as options (or no path)"
     )
 
 
