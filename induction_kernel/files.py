@@ -7,6 +7,7 @@ where it cannot write. What is read back is said to be damaged in a sentence tha
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import os
@@ -127,10 +128,11 @@ def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left unfinished in a folder; a process that is still at it begins again."""
+    """Remove what killed processes left unfinished in a folder, but not what another is still writing."""
     for part in folder.glob(f".{name}.????????.part"):
-        with suppress(OSError):
-            part.unlink()
+        with suppress(OSError), part.open("rb") as file:
+            if _locked(file.fileno()):
+                part.unlink()
 
 
 @contextmanager
@@ -142,21 +144,15 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another one is inside.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if os.name == "nt":  # a folder cannot be opened there
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             raise ValueError(
                 f"another process is writing to {str(folder)!r}: wait until it has ended, or give another folder"
-            ) from None
-        except OSError:  # a network's file system
-            pass
+            )
         yield
     finally:
         os.close(handle)
@@ -207,7 +203,10 @@ def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
     Source: OWASP, CSV injection.
     """
     plain = frame.reset_index() if index else frame
-    return plain.map(_guarded).rename(columns=_guarded).to_csv(index=False)
+    guarded = plain.map(_guarded).rename(columns=_guarded)
+    text = guarded.to_csv(index=False)
+    # By itself, a carriage return is not quoted, and would end the row.
+    return guarded.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text
 
 
 def _guarded(value: Any) -> Any:
@@ -233,10 +232,24 @@ def _is_file_or_nothing(target: Path) -> bool:
         return True
 
 
+def _locked(handle: int) -> bool:
+    """Whether nobody else has locked this open file; now it is locked until it is closed, where there are locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, file systems of a network
+        return True
+    return True
+
+
 def _written(target: Path, data: bytes | memoryview) -> None:
     part = _part(target)
     try:
         with part.open("wb") as file:
+            _locked(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # some disks say only now that they are full
