@@ -41,11 +41,14 @@ _TRIES = 5
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> Path:
     """Write `content` (a text in UTF-8) to `path`, which an existing file keeps until all of it is written.
 
+    What a killed process left unfinished of this file is removed.
+
     Raises:
         ValueError: a path that cannot be written to, or a full disk; nothing is left but what was there.
     """
     target = _target(path)
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    remove_unfinished(target.parent, glob.escape(_short(target)))
     for attempt in range(_TRIES):
         try:
             _written(target, data)
@@ -61,14 +64,11 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
 def checked_target(path: str | os.PathLike[str]) -> Path:
     """The path, after a trial: what cannot be written is refused before anything is computed.
 
-    What a killed process left unfinished beside it is removed.
-
     Raises:
         ValueError: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
             folder or a device.
     """
     target = _target(path)
-    remove_unfinished(target.parent, glob.escape(_short(target)))
     try:
         _part(target).unlink(missing_ok=True)
     except OSError as error:
