@@ -4,7 +4,7 @@ Every verb runs in a process of its own and is killed (SIGKILL) again and again,
 half at a random step of its writing, and called again in what it left; then it runs to its end. Two processes do the
 same in one folder at once. On a disk of 1 MB (a tmpfs; without the right to mount one, RLIMIT_FSIZE) it is called with
 a random amount of room, and then again with enough. What comes out each time is compared with an undisturbed run: files
-byte for byte (but for the random names of plotly's figures), netCDF by its contents. Linux; needs some minutes:
+byte for byte (but for the random names of figures), netCDF by its contents. Linux; needs some minutes:
 `OMP_NUM_THREADS=1 python benchmarks/interrupted.py --kills 20`.
 """
 
@@ -38,7 +38,9 @@ from induction_kernel.training.recipe import Recipe
 
 RECIPE = Recipe(name="short", layers=1, heads=2, d_head=4, d_model=16, steps=120, batch_size=4)
 RECIPE = replace(RECIPE, checkpoints=tuple(range(0, 120, 20)))
-UUID = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+RANDOM_NAMES = re.compile(
+    rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?<=ik-)[0-9a-f]{12}|(?<=vis-)[0-9a-f-]+"
+)
 MODEL = ik.load("tiny")
 SHOTS = word_episodes(MODEL, prompts=24, shots=4, classes=2, seed=0)
 STUDY = ik.few_shot_study(MODEL, queries=16, splits=4, progress=False)
@@ -58,7 +60,6 @@ def norm(model: Model) -> float:
 
 
 VERBS: dict[str, Callable[[Path], object]] = {
-    "write_report": lambda place: ik.write_report(MODEL, place / "a.html", prompts=12, progress=False),
     "write_fewshot_page": lambda place: ik.write_fewshot_page(STUDY, place / "a.html"),
     "VoteView.save": lambda place: VoteView("much", "x" * 10**6).save(place / "a.html"),
     "score, .nc": command("score", "--format", "netcdf", "--out", "PLACE/a.nc"),
@@ -76,11 +77,12 @@ VERBS: dict[str, Callable[[Path], object]] = {
         "tiny", checkpoints=[0, 1600, 3200], n=16, path=place / "a", progress=False
     ),
     "train": lambda place: trainer.fit(RECIPE, folder=place / "a", progress=False),
+    "write_report": lambda place: ik.write_report(MODEL, place / "a.html", prompts=12, progress=False),
     "train_families": lambda place: ik.train_families(
         place / "a", families={"a": RECIPE}, seeds=[0], workers=1, progress=False
     ),
 }
-SLOW = ("train_families",)  # it starts processes
+SLOW = ("write_report", "train_families")
 
 
 @dataclass
@@ -144,7 +146,8 @@ def killed_at(at: int | None) -> list[int]:
 
         return counting
 
-    os.fsync, Path.replace, Path.chmod = counted(os.fsync), counted(Path.replace), counted(Path.chmod)
+    for owner, name in ((os, "fsync"), (Path, "chmod"), (Path, "replace")):
+        setattr(owner, name, counted(getattr(owner, name)))
     return steps
 
 
@@ -158,7 +161,7 @@ def contents(place: Path) -> dict[str, object]:
             data = {node.path: node.to_dataset().to_dict(data="list").__repr__() for node in tree.subtree}
             tree.close()
         elif path.suffix == ".html":
-            data = UUID.sub(b"", path.read_bytes())
+            data = RANDOM_NAMES.sub(b"", path.read_bytes())
         found[str(path.relative_to(place))] = data
     return found
 
