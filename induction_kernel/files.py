@@ -79,9 +79,7 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
 def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Path:
     """The folder at `path`, made where it is not there, after a trial of writing into it.
 
-    Args:
-        path: of a folder, new or not.
-        parents: whether the folders above it may be made too.
+    With `parents` the folders above it too.
 
     Raises:
         ValueError: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
