@@ -7,6 +7,7 @@ where it cannot write. What is read back is said to be damaged in a sentence tha
 
 from __future__ import annotations
 
+import csv
 import glob
 import json
 import os
@@ -40,11 +41,14 @@ _TRIES = 5
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> Path:
     """Write `content` (a text in UTF-8) to `path`, which an existing file keeps until all of it is written.
 
+    What a killed process left unfinished of this file is removed.
+
     Raises:
         ValueError: a path that cannot be written to, or a full disk; nothing is left but what was there.
     """
     target = _target(path)
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    remove_unfinished(target.parent, glob.escape(_short(target)))
     for attempt in range(_TRIES):
         try:
             _written(target, data)
@@ -60,14 +64,11 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
 def checked_target(path: str | os.PathLike[str]) -> Path:
     """The path, after a trial: what cannot be written is refused before anything is computed.
 
-    What a killed process left unfinished beside it is removed.
-
     Raises:
         ValueError: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
             folder or a device.
     """
     target = _target(path)
-    remove_unfinished(target.parent, glob.escape(_short(target)))
     try:
         _part(target).unlink(missing_ok=True)
     except OSError as error:
@@ -78,9 +79,7 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
 def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Path:
     """The folder at `path`, made where it is not there, after a trial of writing into it.
 
-    Args:
-        path: of a folder, new or not.
-        parents: whether the folders above it may be made too.
+    With `parents` the folders above it too.
 
     Raises:
         ValueError: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
@@ -127,10 +126,11 @@ def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left unfinished in a folder; a process that is still at it begins again."""
+    """Remove what killed processes left unfinished in a folder, but not what another is still writing."""
     for part in folder.glob(f".{name}.????????.part"):
-        with suppress(OSError):
-            part.unlink()
+        with suppress(OSError), part.open("rb") as file:
+            if _locked(file.fileno()):
+                part.unlink()
 
 
 @contextmanager
@@ -142,21 +142,15 @@ def only_one(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another one is inside.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if os.name == "nt":  # a folder cannot be opened there
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(handle):
             raise ValueError(
                 f"another process is writing to {str(folder)!r}: wait until it has ended, or give another folder"
-            ) from None
-        except OSError:  # a network's file system
-            pass
+            )
         yield
     finally:
         os.close(handle)
@@ -207,7 +201,10 @@ def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
     Source: OWASP, CSV injection.
     """
     plain = frame.reset_index() if index else frame
-    return plain.map(_guarded).rename(columns=_guarded).to_csv(index=False)
+    guarded = plain.map(_guarded).rename(columns=_guarded)
+    text = guarded.to_csv(index=False)
+    # By itself, a carriage return is not quoted, and would end the row.
+    return guarded.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text
 
 
 def _guarded(value: Any) -> Any:
@@ -233,10 +230,24 @@ def _is_file_or_nothing(target: Path) -> bool:
         return True
 
 
+def _locked(handle: int) -> bool:
+    """Whether nobody else has locked this open file; now it is locked until it is closed, where there are locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # Windows, file systems of a network
+        return True
+    return True
+
+
 def _written(target: Path, data: bytes | memoryview) -> None:
     part = _part(target)
     try:
         with part.open("wb") as file:
+            _locked(file.fileno())
             file.write(data)
             file.flush()
             os.fsync(file.fileno())  # some disks say only now that they are full

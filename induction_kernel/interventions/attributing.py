@@ -110,13 +110,13 @@ def _estimates(
 ) -> Found:  # fmt: skip
     """`values [cell, prompt]` are the estimates."""
     layers = {layer for cell in plan.cells for layer in cell.touched}
-    edit = edit.run(model, prompts) if isinstance(edit, Resample) else edit
-    new = None if isinstance(edit, FromRun) else edit.new(model, prompts, site, layers)
     metric = replace(metric, without=None)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     together = _batches(model, prompts, max_tokens)
     bar = progress_bar(len(prompts), progress=progress, unit="prompt")
     with within_memory(together[0].stop * prompts.tokens.shape[1]), bar:
+        edit = edit.run(model, prompts) if isinstance(edit, Resample) else edit
+        new = None if isinstance(edit, FromRun) else edit.new(model, prompts, site, layers)
         for rows in together:
             job = job_of(model, prompts, rows, edit, new, site, metric, None, layers)
             values, entries = first_order(

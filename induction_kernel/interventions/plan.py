@@ -223,7 +223,8 @@ def within_memory(tokens: int | None) -> Iterator[None]:
             raise
         size = "the batches" if tokens is None else f"batches of {tokens} tokens"
         raise MemoryError(
-            f"the memory does not hold {size}: give a smaller max_tokens (at least one prompt's), or shorter prompts"
+            f"the memory does not hold {size}: give a smaller max_tokens (at least one prompt's), or fewer or shorter "
+            "prompts"
         ) from error
 
 

@@ -78,7 +78,7 @@ class Store:
 def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The prompts of a finished batch and their values, with the shapes that `kept` has."""
     try:
-        with np.load(file) as found:
+        with file.open("rb") as content, np.load(content) as found:
             of, at, values = str(found["fingerprint"]), found["prompt"], {key: found[key] for key in kept}
         prompts = np.arange(len(kept["log_probability"]))
         sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(prompts.tolist())

@@ -84,10 +84,9 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
 def _check_log(path: Path, log: Any) -> None:
     """Raise ValueError for a log that does not say the step of each checkpoint and the tokens seen until then."""
     for entry in log if isinstance(log, list) else [None]:
-        step, tokens = (
-            (entry.get(key) for key in ("step", "tokens")) if isinstance(entry, dict) else (None, None)
-        )
-        if not (is_whole(step) and step >= 0 and isinstance(tokens, int | float) and tokens >= 0):
+        said = entry if isinstance(entry, dict) else {}
+        step, tokens = said.get("step"), said.get("tokens")
+        if not (is_whole(step) and int(step or 0) >= 0 and isinstance(tokens, int | float) and tokens >= 0):
             raise ValueError(
                 f"{path} is damaged: wanted its checkpoints as a list, each with its step and the tokens seen until "
                 f"then, got {entry!r:.80}"
