@@ -77,6 +77,17 @@ def test_a_bidirectional_model_does_not_see_padding(kind):
 
 
 @pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_padding_is_hidden_under_hooks_of_the_users_own(kind):
+    """Also at the first use of a model, before anything could be seen of it."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda z, hook: 0.5 * z)]):
+        measured = as_metric(last_and_first)(model, prompts)["value"].values
+        expected = numbers_alone(model, tokens)
+    np.testing.assert_allclose(measured, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
 def test_effects_in_a_bidirectional_model_are_those_of_each_prompt_alone(kind):
     """Effects of sweeps, ablation, estimates and knock-out, from whole runs of the model with plain hooks."""
     model = bidirectional(kind)
@@ -267,7 +278,7 @@ def test_classes_are_answers(kind):
     assert np.isfinite(ik.direct_effect(model, prompts)["score"]).all()
 
 
-@pytest.mark.parametrize("verb", ["with_answers", "direct_effect", "logit_difference"])
+@pytest.mark.parametrize("verb", ["with_answers", "direct_effect", "logit_difference", "sweep"])
 def test_a_class_that_is_none_is_refused(verb):
     model = classifier("native")
     tokens = torch.arange(7)[None]
@@ -276,7 +287,11 @@ def test_a_class_that_is_none_is_refused(verb):
             ik.with_answers(model, tokens, [("good", "bad")])
         return
     prompts = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[1, 30]]))
-    with pytest.raises(ValueError, match=r"from 0 to 4|0 to 4"):
+    if verb == "sweep":
+        with pytest.raises(ValueError, match="from 0 to 4"):
+            ik.sweep(model, prompts, metric=ik.logit_difference)
+        return
+    with pytest.raises(ValueError, match="from 0 to 4"):
         getattr(ik, verb)(model, prompts)
 
 
