@@ -312,6 +312,15 @@ def test_one_cell_is_verified(by):
     assert np.isnan(found.attrs["correlation"])
 
 
+@pytest.mark.parametrize("control", ["same layer", "any layer"])
+def test_no_advice_that_a_model_of_one_head_cannot_follow(control):
+    model = fresh("attention-only", n_layers=1, n_heads=1)
+    with pytest.raises(ValueError, match="this model has none to compare these with") as error:
+        ik.random_heads(model, like=["L0H0"], control=control)
+    assert "fewer" not in str(error.value)
+    assert "any layer" not in str(error.value)
+
+
 def test_attention_to_later_tokens_is_drawn():
     """The whole square travels to the page where there is anything above the diagonal."""
     model = bidirectional("native")
@@ -326,6 +335,21 @@ def test_attention_to_later_tokens_is_drawn():
     data = json.loads(re.search(r"const data = (.*);\n", html)[1])
     sent = np.frombuffer(base64.b64decode(data["heads"][0]), np.uint8) / 250
     np.testing.assert_allclose(sent.reshape(5, 5), seen[0][0, 2], atol=0.0021)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BIDIRECTIONAL if kind in ("BERT", "encoder")])
+@pytest.mark.parametrize("verb", ["path_patch", "direct_effect", "copying", "ov_eigenvalues"])
+def test_no_direct_path_leads_through_the_norms_of_bert(kind, verb):
+    model = bidirectional(kind)
+    tokens = torch.arange(12).view(2, 6)
+    call = {
+        "path_patch": lambda: ik.path_patch(model, source=tokens.flip(1), into=tokens, metric=last_and_first),
+        "direct_effect": lambda: ik.direct_effect(model, ik.with_answers(model, tokens, [(1, 2), (3, 4)])),
+        "copying": lambda: ik.copying(model, tokens),
+        "ov_eigenvalues": lambda: ik.ov_eigenvalues(model),
+    }[verb]
+    with pytest.raises(ValueError, match="normed before it is added"):
+        call()
 
 
 def test_a_model_that_heeds_no_mask_refuses_unequal_lengths(monkeypatch):
