@@ -113,9 +113,12 @@ class Metric:
         Raises:
             ValueError: no prompts; tokens of theirs as targets, which are no outputs of this model or attended to.
         """
-        if prompts is None and self.prompts is None:
+        if prompts is not None:
+            ready = as_prompts(model, prompts)
+        elif self.prompts is not None:
+            ready = self.prompts(model)
+        else:
             raise ValueError(f"{self.name} has no prompts of its own: pass prompts=")
-        ready = self.prompts(model) if self.prompts and prompts is None else as_prompts(model, prompts)
         if self.of == "next":
             check_next_token(model, self.name)
         if self.of == "labels" and (ready.answers is None or self.targets is _labels):
