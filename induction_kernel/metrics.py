@@ -114,7 +114,7 @@ class Metric:
         """The prompts to measure on, the user's or the metric's own, checked against the model.
 
         Raises:
-            ValueError: no prompts; targets that are no outputs of this model, or that it attends to.
+            ValueError: no prompts; tokens of theirs as targets, which are no outputs of this model or attended to.
         """
         if prompts is not None:
             ready = as_prompts(model, prompts)
@@ -122,22 +122,11 @@ class Metric:
             ready = self.prompts(model)
         else:
             raise ValueError(f"{self.name} has no prompts of its own: pass prompts=")
-        if self.targets is not None:
-            self._check_targets(model, ready)
-        return ready
-
-    def _check_targets(self, model: Model, prompts: Prompts) -> None:
-        assert self.targets is not None
         if self.of == "next":
             check_next_token(model, self.name)
-        if self.of == "labels" and (prompts.answers is None or self.targets is _labels):
+        if self.of == "labels" and (ready.answers is None or self.targets is _labels):
             check_words(model, self.name)
-        ids, n = self.targets(prompts), n_outputs(model)
-        if int(ids.min()) < 0 or int(ids.max()) >= n:
-            raise ValueError(
-                f"{self.name} reads outputs {int(ids.min())} to {int(ids.max())}, this model has 0 to {n - 1}: give "
-                "answers that it has"
-            )
+        return ready
 
 
 MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
@@ -177,7 +166,9 @@ def measured(
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
-        readings = {key: reading(part_of(each, rows), batch) for key, each in measures.items()}
+        readings = {
+            key: reading(part_of(each, rows), batch, n_outputs(model)) for key, each in measures.items()
+        }
         logits = run(model, batch.tokens, hooks, lengths=batch.lengths).cpu()
         for key, wanted in readings.items():
             parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
@@ -208,11 +199,11 @@ class Reading:
     ids: Tensor | None
 
 
-def reading(metric: Metric, prompts: Prompts) -> Reading:
+def reading(metric: Metric, prompts: Prompts, outputs: int | None = None) -> Reading:
     """What the metric reads of these prompts.
 
     Raises:
-        ValueError: prompts that lack what is measured.
+        ValueError: prompts that lack what is measured, or targets beyond the model's number of outputs.
     """
     shape = prompts.tokens.shape
     reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
@@ -226,6 +217,11 @@ def reading(metric: Metric, prompts: Prompts) -> Reading:
     if metric.targets is None:
         return Reading(metric, prompts, positions, there, None)
     ids = metric.targets(prompts)
+    if outputs is not None and not 0 <= int(ids.min()) <= int(ids.max()) < outputs:
+        raise ValueError(
+            f"wanted targets from 0 to {outputs - 1}, the outputs of this model, {metric.name} got {int(ids.min())} to "
+            f"{int(ids.max())}: give answers that it has"
+        )
     if ids.ndim == 2:
         ids = ids[:, None].expand(-1, most, -1)
     else:
@@ -471,7 +467,7 @@ def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = Non
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
-        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
+        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch, n_outputs(model))
         logs = read_off(run(model, batch.tokens, lengths=batch.lengths).cpu(), wanted)[..., 0]
         losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
     return torch.cat(losses)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from encoders import bidirectional, classifier
 from folders import write_hugging_face
 from formula_curves import curves_of
 from made_curves import curves, family, window
@@ -530,6 +531,10 @@ ROWS = [
     ("probability", "no answers", lambda tmp: ik.probability(model(), repeats()), ValueError, "probability needs prompts with answers"),
     ("probability", "no prompts", lambda tmp: ik.probability(model()), ValueError, "pass prompts="),
     ("loss", "one token", lambda tmp: ik.loss(model(), torch.tensor([[1]])), ValueError, "loss reads no position of prompt 0"),
+    ("loss", "a model that sees next tokens", lambda tmp: ik.loss(bidirectional("native"), torch.tensor([[1, 2]])), ValueError, "attends to them"),
+    ("loss", "outputs that are classes", lambda tmp: ik.loss(classifier("native"), torch.tensor([[1, 2]])), ValueError, "answers by number"),
+    ("copying", "outputs that are classes", lambda tmp: ik.copying(classifier("native"), torch.tensor([[1, 2]])), ValueError, "answers by number"),
+    ("with_answers", "a class by name", lambda tmp: ik.with_answers(classifier("native"), torch.tensor([[1, 2]]), [("good", "bad")]), ValueError, "numbers from 0 to 4"),
     ("loss", "no prompts", lambda tmp: ik.loss(model()), ValueError, "pass prompts="),
     ("kl_to", "not logits", lambda tmp: ik.kl_to([0.5, 0.5]), TypeError, "logits of a clean run"),
     ("kl_to", "one prompt's logits alone", lambda tmp: ik.kl_to(torch.zeros(50)), ValueError, "got [50]"),

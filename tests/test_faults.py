@@ -406,6 +406,17 @@ def test_a_bidirectional_model_does_not_see_padding(kind):
 
 
 @pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_padding_is_hidden_under_hooks_of_the_users_own(kind):
+    """Also at the first use of a model, before anything could be seen of it."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda z, hook: 0.5 * z)]):
+        measured = as_metric(last_and_first)(model, prompts)["value"].values
+        expected = numbers_alone(model, tokens)
+    np.testing.assert_allclose(measured, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
 def test_effects_in_a_bidirectional_model_are_those_of_each_prompt_alone(kind):
     """Effects of sweeps, ablation, estimates and knock-out, from whole runs of the model with plain hooks."""
     model = bidirectional(kind)
@@ -596,7 +607,7 @@ def test_classes_are_answers(kind):
     assert np.isfinite(ik.direct_effect(model, prompts)["score"]).all()
 
 
-@pytest.mark.parametrize("verb", ["with_answers", "direct_effect", "logit_difference"])
+@pytest.mark.parametrize("verb", ["with_answers", "direct_effect", "logit_difference", "sweep"])
 def test_a_class_that_is_none_is_refused(verb):
     model = classifier("native")
     tokens = torch.arange(7)[None]
@@ -605,7 +616,11 @@ def test_a_class_that_is_none_is_refused(verb):
             ik.with_answers(model, tokens, [("good", "bad")])
         return
     prompts = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[1, 30]]))
-    with pytest.raises(ValueError, match=r"from 0 to 4|0 to 4"):
+    if verb == "sweep":
+        with pytest.raises(ValueError, match="from 0 to 4"):
+            ik.sweep(model, prompts, metric=ik.logit_difference)
+        return
+    with pytest.raises(ValueError, match="from 0 to 4"):
         getattr(ik, verb)(model, prompts)
 
 
@@ -626,6 +641,15 @@ def test_one_cell_is_verified(by):
     assert np.isnan(found.attrs["correlation"])
 
 
+@pytest.mark.parametrize("control", ["same layer", "any layer"])
+def test_no_advice_that_a_model_of_one_head_cannot_follow(control):
+    model = fresh("attention-only", n_layers=1, n_heads=1)
+    with pytest.raises(ValueError, match="this model has none to compare these with") as error:
+        ik.random_heads(model, like=["L0H0"], control=control)
+    assert "fewer" not in str(error.value)
+    assert "any layer" not in str(error.value)
+
+
 def test_attention_to_later_tokens_is_drawn():
     """The whole square travels to the page where there is anything above the diagonal."""
     model = bidirectional("native")
@@ -640,6 +664,21 @@ def test_attention_to_later_tokens_is_drawn():
     data = json.loads(re.search(r"const data = (.*);\n", html)[1])
     sent = np.frombuffer(base64.b64decode(data["heads"][0]), np.uint8) / 250
     np.testing.assert_allclose(sent.reshape(5, 5), seen[0][0, 2], atol=0.0021)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BIDIRECTIONAL if kind in ("BERT", "encoder")])
+@pytest.mark.parametrize("verb", ["path_patch", "direct_effect", "copying", "ov_eigenvalues"])
+def test_no_direct_path_leads_through_the_norms_of_bert(kind, verb):
+    model = bidirectional(kind)
+    tokens = torch.arange(12).view(2, 6)
+    call = {
+        "path_patch": lambda: ik.path_patch(model, source=tokens.flip(1), into=tokens, metric=last_and_first),
+        "direct_effect": lambda: ik.direct_effect(model, ik.with_answers(model, tokens, [(1, 2), (3, 4)])),
+        "copying": lambda: ik.copying(model, tokens),
+        "ov_eigenvalues": lambda: ik.ov_eigenvalues(model),
+    }[verb]
+    with pytest.raises(ValueError, match="normed before it is added"):
+        call()
 
 
 def test_a_model_that_heeds_no_mask_refuses_unequal_lengths(monkeypatch):

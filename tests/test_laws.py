@@ -281,8 +281,8 @@ def test_the_model_is_given_back_as_it_was(model, prompts, error):
 
     scorer = ik.AttentionScorer("fails", failing_mask)
 
-    def failing_reads(prompts):
-        return Reads(scorer.entries(prompts), {"score": fails})
+    def failing_reads(prompts, *, causal):
+        return Reads(scorer.entries(prompts, causal=causal), {"score": fails})
 
     object.__setattr__(scorer, "reads", failing_reads) if error else None
     calls = [

@@ -138,9 +138,12 @@ def random_heads(
     for wanted, pool in groups:
         if len(pool) < len(wanted):
             where = "the model" if control == "any layer" else f"layer {wanted[0].layer}"
+            remedies = ["choose fewer heads"] * (len(wanted) > 1 or len(taken) > len(chosen))
+            if control == "same layer" and len(free) >= len(chosen):
+                remedies.append('pass control="any layer"')
             raise ValueError(
                 f"{where} has {len(pool)} other heads, {len(wanted)} are needed: "
-                "choose fewer heads" + ("" if control == "any layer" else ' or pass control="any layer"')
+                + (" or ".join(remedies) or "this model has none to compare these with, ablate them alone")
             )
         out += [pool[i] for i in rng.choice(len(pool), size=len(wanted), replace=False)]
     return sorted(out)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import Metric, Reading, one_a_prompt, part_of, read_off, reading
-from ..model import Model, foreign_hooks, is_causal, sizes, stream
+from ..model import Model, foreign_hooks, is_causal, n_outputs, sizes, stream
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import at_positions
 from ..replay.capture import tapped_run
@@ -57,8 +57,12 @@ def job_of(
         start = _first_difference(batch, other[rows]) if _only_later(model) else 0
     else:
         of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
-    without = None if metric.without is None else reading(part_of(metric.without, rows), batch)
-    return Job(model, batch, of_batch, site, hold, reading(part_of(metric, rows), batch), without, start)
+    without, wanted = (
+        None if each is None else reading(part_of(each, rows), batch, n_outputs(model))
+        for each in (metric.without, metric)
+    )
+    assert wanted is not None
+    return Job(model, batch, of_batch, site, hold, wanted, without, start)
 
 
 def check_new(new: Any, layers: set[int]) -> None:

@@ -24,7 +24,7 @@ from ..metrics import (
     read_off,
     reading,
 )
-from ..model import Model, batches, run, sizes
+from ..model import Model, batches, n_outputs, run, sizes
 from ..prompts import Prompts, as_prompts
 from .edits import FromRun, fitted
 from .engine import sweep
@@ -114,7 +114,7 @@ def against_source(
 def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
     length, values = into.tokens.shape[1], []
     for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
-        wanted = reading(part_of(metric, rows), into[rows])
+        wanted = reading(part_of(metric, rows), into[rows], n_outputs(model))
         logits = run(model, fitted(source.tokens[rows], length), lengths=source.lengths[rows]).cpu()
         values.append(one_a_prompt(wanted, read_off(logits, wanted)))
     return torch.cat(values).double().numpy()

@@ -26,7 +26,7 @@ from ..metrics import (
     logit_difference,
     part_of,
 )
-from ..model import Model, batches, check_model, kept_as_it_was, sizes
+from ..model import Model, batches, check_model, check_writing, kept_as_it_was, sizes
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
@@ -95,6 +95,7 @@ def path_patch(
     ready, other = metric.ready(model, into), as_prompts(model, source)
     _check_equal(ready, other)
     touched = _receivers(model, site, receivers, ready)
+    check_writing(model, range(sizes(model).n_layers))
     chosen = _senders(model, site, touched, senders)
     found = _measured(model, ready, other, chosen, touched, site, metric, max_tokens, progress)
     shown = _dataset(model, ready, chosen, touched, site, metric, found)

@@ -80,5 +80,5 @@ def _hides(model: Model) -> bool:
     arguments, hooks = _masked(model, tokens, torch.tensor([length, len(tokens[0])]))
     alone = full_precision(forward(model, tokens[:1, :length]))
     padded = full_precision(forward(model, tokens, hooks, arguments=arguments))[:1, :length]
-    _HIDES[model] = parts, bool(((alone - padded).abs() <= loose(model) * (1 + alone.abs().max())).all())
+    _HIDES[model] = parts, not bool(((alone - padded).abs() > loose(model) * (1 + alone.abs().max())).any())
     return _HIDES[model][1]
