@@ -265,9 +265,9 @@ def main(verbs: list[str], kills: int, times: int) -> None:
             wanted = contents(place / "calm")
             row = {
                 "verb": name,
-                "kill -9": killed(verb, place, wanted, kills // n),
-                "two at once": together(verb, place, wanted, times // n),
-                "full disk": without_room(verb, place, wanted, times // n),
+                "kill -9": killed(verb, place, wanted, max(1, kills // n)),
+                "two at once": together(verb, place, wanted, max(1, times // n)),
+                "full disk": without_room(verb, place, wanted, max(1, times // n)),
             }
         rows.append(row)
         print(" | ".join(row.values()), flush=True)

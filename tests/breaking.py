@@ -34,13 +34,14 @@ def bad_targets(tmp_path):
     """Name -> path of a file that cannot be written."""
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "file").write_text("")
+    os.mkfifo(tmp_path / "pipe.html")
     return {
         "no folder": tmp_path / "nowhere" / "a.html",
         "a folder": tmp_path / "folder.html",
         "in a file": tmp_path / "file" / "a.html",
         "null byte": tmp_path / "a\0b.html",
         "too long": tmp_path / f"{LONG}.html",
-        "a device": "/dev/full",
+        "a pipe": tmp_path / "pipe.html",
     }
 
 

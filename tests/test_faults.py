@@ -1515,6 +1515,14 @@ def in_threads(tasks, n):
         futures = [pool.submit(worker, tasks[i::n]) for i in range(n)]
         found = [future.result(timeout=300) for future in futures]
     return [found[i % n][i // n] for i in range(len(tasks))]
+@pytest.mark.parametrize("verb", TO_FILES)
+@pytest.mark.parametrize("kind", ["no folder", "a folder", "in a file", "null byte", "too long", "a pipe"])
+def test_a_file_that_cannot_be_written_is_refused_in_a_sentence(verb, kind, tmp_path):
+    path = bad_targets(tmp_path)[kind]
+    before = everything(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot write|wanted --out|null byte"):
+        TO_FILES[verb](path)
+    assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize(("name", "kind"), HOOKED_AND_BRIDGE)
@@ -1675,6 +1683,11 @@ def on_apple(model):
         place_parameters(module, "mps")
     model.cfg.device = "mps"
     return model
+@pytest.mark.slow
+def test_too_little_memory_names_the_option_that_helps():
+    done = in_python(MEMORY)
+    assert done.stdout.count("give a smaller max_tokens") == 2, done.stderr
+    assert done.stdout.endswith("\n0\n")  # no hook is left
 
 
 @functools.cache
@@ -1840,6 +1853,52 @@ print({name: fingerprint(held) for name, held in holdings().items()})
     environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parent)}
     there = subprocess.run(
         [sys.executable, "-c", code, str(here)], capture_output=True, text=True, env=environment, check=True
+
+
+def with_entries(path, **entries):
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+@pytest.mark.parametrize("kind", ["configuration", "unknown architecture", "tokenizer", "embedded tokenizer"])
+def test_code_in_a_models_folder_is_neither_run_nor_asked_about(kind, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda question="": asked.append(question) or "y")
+    folder = tmp_path / "m"
+    if "embedded" in kind:
+        shutil.copytree(TINY, folder)
+    else:
+        write_hugging_face(folder)
+    (folder / "code.py").write_text(CODE.format(marker=str(tmp_path / "ran")))
+    if "tokenizer" in kind:
+        names = {"AutoTokenizer": ["code.T", "code.T"]}
+        with_entries(folder / "tokenizer_config.json", auto_map=names, tokenizer_class="T")
+    else:
+        names = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+        with_entries(folder / "config.json", auto_map=names)
+    if kind == "configuration":
+        assert ik.load(folder).cfg.n_layers == 2  # transformers knows the architecture without that code
+    else:
+        if kind == "unknown architecture":
+            with_entries(folder / "config.json", model_type="of_my_own")
+        with pytest.raises(ValueError, match=r"custom code|code of its own"):
+            ik.load(folder)
+    assert asked == []
+    assert not (tmp_path / "ran").exists()
+
+
+# tables and pages
+
+FORMULAS = ["=1+1", "+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "'=1", "''@x", "a=b", "- ", "-0.5", ""]
+
+
+def cells_of(text):
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def test_no_text_of_a_table_acts_as_a_formula_and_numbers_stay():
+    numbers = np.linspace(-1, 1, len(FORMULAS))
+    frame = pd.DataFrame(
+        {"=head": FORMULAS, "x": numbers, "n": np.arange(len(FORMULAS)) - 3}, index=FORMULAS[::-1]
     )
     assert ast.literal_eval(there.stdout.splitlines()[-1]) == {
         name: fingerprint(held) for name, held in holdings().items()
