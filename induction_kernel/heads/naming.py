@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..given import plain
 
 __all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole"]
 
@@ -41,6 +43,7 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
         TypeError: not one of the three forms.
         ValueError: a string that does not parse, or a head the model does not have.
     """
+    head = plain(head)
     if isinstance(head, str):
         found = re.fullmatch(r"\s*L?(\d+)[HhX.:](\d+)\s*", head, flags=re.IGNORECASE)
         if not found:
@@ -63,9 +66,22 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
 def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     """One head or several, as a list of `Head` without repetitions, in the order given.
 
+    Args:
+        heads: heads as `as_head` reads them, in any collection; names in one string; an array `[head, 2]` of pairs (of
+            `np.argwhere`); a table whose rows are named by heads, as `head_table` gives.
+        bounds: as of `as_head`.
+
     Raises:
         TypeError, ValueError: as `as_head`.
     """
+    if hasattr(heads, "columns") and heads.index.name == "name":  # pyright: ignore[reportAttributeAccessIssue]  # a DataFrame
+        heads = heads.index  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(heads, Mapping) or hasattr(heads, "columns"):
+        raise TypeError(
+            f'wanted heads as a list of Head, (layer, head) or "L5H1", got {type(heads).__name__}: pass its names of '
+            "heads as a list"
+        )
+    heads = plain(heads)
     if isinstance(heads, str):
         heads = [part for part in re.split(r"[,\s]+", heads) if part]
     if isinstance(heads, tuple) and len(heads) == 2 and all(is_whole(i) for i in heads):

@@ -61,7 +61,7 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
     (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx)).long()
+    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64).long()
     shown: dict[tuple[str, int], Tensor] = {}
 
     def hook_of(site: str, layer: int) -> Hook:
@@ -70,7 +70,7 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
             if site != "z":
                 return None
             edited = activation.clone()
-            noise = torch.randn(edited[layer + 1].shape, generator=generator).to(edited)
+            noise = torch.randn(edited[layer + 1].shape, generator=generator, dtype=torch.float32).to(edited)
             edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
             shown["edit", layer] = full_precision((edited - activation)[layer + 1 :][:1]).detach()
             return edited

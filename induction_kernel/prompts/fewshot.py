@@ -7,16 +7,19 @@ It does not read data sets.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..given import checked_seed, rows_of
+from ..heads.naming import is_whole
 from ..model import Model, sizes
 from .batch import Demonstrations, Prompts, pad
-from .text import refuse_unknown, start_token, starts_with_bos
+from .text import check_text, refuse_unknown, start_token, starts_with_bos
 
 __all__ = ["few_shot", "word_episodes"]
 
@@ -43,8 +46,8 @@ def few_shot(
 
     Args:
         model: gives the tokenizer (a fast one: spans need character offsets).
-        demonstrations: `(x, y)` for all queries alike, or a list of `(x, y)` for each query; y is a label
-            word or its index.
+        demonstrations: `(x, y)` for all queries alike (also a table of two columns, or x -> y), or a list of `(x, y)`
+            for each query; y is a label word or its index.
         queries: inputs x, or `(x, y)` where the right label is known.
         template: as above.
         labels: the label words, one a class; their first tokens must differ, and only the first token is
@@ -72,9 +75,10 @@ def few_shot(
     labels = label_words(labels)
     if isinstance(queries, str):
         raise TypeError(f"wanted a list of queries, got the string {queries!r}")
-    asked = [_query(query, labels) for query in queries]
-    if not asked:
-        raise ValueError("wanted at least one query, got none")
+    listed = rows_of(queries)
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"wanted a list of at least one query, got {queries!r}")
+    asked = [_query(query, labels) for query in listed]
     shots = _shots_per_query(demonstrations, len(asked), labels)
     start = start_token(model, bos).tolist()
     rows = [_row(model, form, shot, x, labels, start) for shot, (x, _) in zip(shots, asked, strict=True)]
@@ -106,6 +110,8 @@ class Template:
     @classmethod
     def parse(cls, template: str, separator: str) -> Template:
         """Out of a string with `{x}` and `{y}`; ValueError where they are not there once each, in this order."""
+        if not isinstance(separator, str):
+            raise TypeError(f"wanted the separator as text, got {separator!r}")
         if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
             raise ValueError(
                 f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
@@ -169,6 +175,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
         raise ValueError(
             "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
         )
+    check_text(text)
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
     refuse_unknown(model.tokenizer, text, ids)
@@ -227,8 +234,12 @@ def _demonstrations(
 
 def label_words(labels: Sequence[str]) -> tuple[str, ...]:
     """The labels, if they are different words; TypeError or ValueError else."""
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
+    if isinstance(labels, set | frozenset):
+        raise TypeError(f"wanted labels in the order of their classes, got a set, which has none: {labels!r}")
+    listed: Any = labels if isinstance(labels, Mapping) else rows_of(labels)
+    if not isinstance(listed, list | tuple) or not all(isinstance(label, str) for label in listed):
         raise TypeError(f"wanted labels as a list of words, got {labels!r}")
+    labels = listed
     if len(labels) < 2 or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
         raise ValueError(f"wanted at least two different, non-empty label words, got {list(labels)!r}")
     return tuple(labels)
@@ -239,30 +250,34 @@ def _class_of(y: Any, labels: tuple[str, ...]) -> int:
         if y not in labels:
             raise ValueError(f"wanted one of the labels {list(labels)}, got {y!r}")
         return labels.index(y)
-    if not isinstance(y, int) or isinstance(y, bool):
+    if not is_whole(y):
         raise TypeError(f"wanted a label word or its index, got {y!r}")
     if not 0 <= y < len(labels):
         raise ValueError(f"wanted a label index from 0 to {len(labels) - 1}, got {y}")
-    return y
+    return int(y)
 
 
 def _query(query: Any, labels: tuple[str, ...]) -> tuple[str, int]:
     if isinstance(query, str):
         return query, -1
-    if len(query) != 2 or not isinstance(query[0], str):
+    if not _is_pair(query):
         raise TypeError(f"wanted a query as x or (x, y), got {query!r}")
     return query[0], _class_of(query[1], labels)
 
 
 def _shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> list[list[tuple[str, int]]]:
     """Every query's demonstrations as `(x, class)`; a shared list is repeated."""
-    if not demonstrations:
-        raise ValueError("wanted at least one demonstration, got none")
-    first = demonstrations[0]
-    shared = isinstance(first, tuple | list) and len(first) == 2 and isinstance(first[0], str)
-    per_query = [demonstrations] * n if shared else list(demonstrations)
+    listed = rows_of(demonstrations)
+    if not isinstance(listed, list) or not listed:
+        raise ValueError(f"wanted at least one demonstration (x, y), got {demonstrations!r}")
+    shared = _is_pair(listed[0])
+    per_query = [listed] * n if shared else [rows_of(each) for each in listed]
     if len(per_query) != n:
         raise ValueError(f"wanted one list of demonstrations for each of {n} queries, got {len(per_query)}")
+    if not all(isinstance(shot, list) for shot in per_query):
+        raise TypeError(
+            f"wanted demonstrations as (x, y), or a list of them a query, got {listed[0]!r} first"
+        )
     shots = [[_shot(item, labels) for item in shot] for shot in per_query]
     seen = {y for shot in shots for _, y in shot}
     if not all(shots) or len(seen) < len(labels):
@@ -274,9 +289,14 @@ def _shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> li
 
 
 def _shot(item: Any, labels: tuple[str, ...]) -> tuple[str, int]:
-    if isinstance(item, str) or len(item) != 2 or not isinstance(item[0], str):
+    if not _is_pair(item):
         raise TypeError(f"wanted a demonstration as (x, y), got {item!r}")
     return item[0], _class_of(item[1], labels)
+
+
+def _is_pair(item: Any) -> bool:
+    """Whether it is a text and something else, its class."""
+    return isinstance(item, list | tuple) and len(item) == 2 and isinstance(item[0], str)
 
 
 TOPICS = tuple(
@@ -314,7 +334,7 @@ def word_episodes(
     """
     _check_episodes(shots, prompts, noise, classes)
     labels = single_token_words(model, classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
 
     def shuffled(items: list) -> list:
         return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
@@ -329,7 +349,7 @@ def word_episodes(
         drawn = shuffled(
             [(words[kinds[i % classes]][i // classes], kinds[i % classes]) for i in range(shots)]
         )
-        replaced = (torch.rand(shots, generator=generator) < noise).tolist()
+        replaced = (torch.rand(shots, generator=generator, dtype=torch.float32) < noise).tolist()
         either = shuffled([word for kind in words for word in kind])
         demonstrations.append([(either[i] if replaced[i] else x, y) for i, (x, y) in enumerate(drawn)])
     return few_shot(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
@@ -339,6 +359,10 @@ def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> Non
     if classes not in (2, 3, 4):
         raise ValueError(f"wanted 2, 3 or 4 classes, got {classes!r}")
     most = 11 * classes
+    if not (is_whole(shots) and is_whole(prompts) and isinstance(noise, Real)):
+        raise TypeError(
+            f"wanted shots and prompts as whole numbers and noise as a number, got {shots!r}, {prompts!r} and {noise!r}"
+        )
     if not classes <= shots <= most or prompts < 1 or not 0 <= noise <= 1:
         raise ValueError(
             f"wanted shots {classes} to {most}, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"
