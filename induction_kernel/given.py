@@ -23,9 +23,10 @@ def checked_seed(seed: Any) -> int:
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise TypeError(f"wanted seed as a whole number, 0 or more, got {seed!r}")
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"wanted seed from 0 to {LARGEST_SEED}, got {int(seed)}")
-    return int(seed)
+    number = int(seed)
+    if not 0 <= number <= LARGEST_SEED:
+        raise ValueError(f"wanted seed from 0 to {LARGEST_SEED}, got {number}")
+    return number
 
 
 def rows_of(given: Any) -> Any:

@@ -359,7 +359,7 @@ def test_seeds(model, scores, verb, seed):
 @pytest.mark.parametrize(
     ("verb", "message"),
     [
-        (lambda model, scores: ik.summarise(scores, draws=1e4), "draws as a whole number"),
+        (lambda model, scores: ik.summarise(scores, draws=1e4), "whole draws >= 100"),
         (lambda model, scores: ik.summarise(scores, confidence="95%"), "confidence between 0 and 1"),
         (lambda model, scores: ik.word_episodes(model, shots=8.0), "shots and prompts as whole numbers"),
         (lambda model, scores: ik.word_episodes(model, noise="0.3"), "noise as a number"),

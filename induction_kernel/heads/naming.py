@@ -74,21 +74,22 @@ def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     Raises:
         TypeError, ValueError: as `as_head`.
     """
-    if hasattr(heads, "columns") and heads.index.name == "name":  # pyright: ignore[reportAttributeAccessIssue]  # a DataFrame
-        heads = heads.index  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(heads, Mapping) or hasattr(heads, "columns"):
+    given: Any = heads
+    if hasattr(given, "columns") and given.index.name == "name":  # a head_table
+        given = given.index
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
         raise TypeError(
-            f'wanted heads as a list of Head, (layer, head) or "L5H1", got {type(heads).__name__}: pass its names of '
+            f'wanted heads as a list of Head, (layer, head) or "L5H1", got {type(given).__name__}: pass its names of '
             "heads as a list"
         )
-    heads = plain(heads)
-    if isinstance(heads, str):
-        heads = [part for part in re.split(r"[,\s]+", heads) if part]
-    if isinstance(heads, tuple) and len(heads) == 2 and all(is_whole(i) for i in heads):
-        heads = [heads]  # pyright: ignore[reportAssignmentType]  # a bare (layer, head)
-    if not isinstance(heads, Iterable):
+    given = plain(given)
+    if isinstance(given, str):
+        given = [part for part in re.split(r"[,\s]+", given) if part]
+    if isinstance(given, tuple) and len(given) == 2 and all(is_whole(i) for i in given):
+        given = [given]  # a bare (layer, head)
+    if not isinstance(given, Iterable):
         raise TypeError(f'wanted heads as a list of Head, (layer, head) or "L5H1", got {heads!r}')
-    return list(dict.fromkeys(as_head(head, **bounds) for head in heads))  # pyright: ignore[reportArgumentType]  # checked there
+    return list(dict.fromkeys(as_head(head, **bounds) for head in given))
 
 
 def is_whole(value: Any) -> bool:

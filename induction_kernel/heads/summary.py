@@ -97,7 +97,7 @@ def check_options(confidence: float, draws: int) -> None:
     """ValueError unless these make an interval."""
     if not (isinstance(confidence, Real) and 0 < confidence < 1 and is_whole(draws) and draws >= 100):
         raise ValueError(
-            "wanted confidence between 0 and 1 and draws as a whole number >= 100, "
+            "wanted confidence between 0 and 1 and whole draws >= 100, "
             f"got confidence={confidence!r}, draws={draws!r}"
         )
 
@@ -160,7 +160,7 @@ def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
         return None
     if without.any():
         raise ValueError(
-            f"{int(without.sum())} of {len(without)} prompts have no control (the first is prompt "
+            f"{int(without.sum())} of {len(control)} prompts have no control (the first is prompt "
             f"{int(without.argmax())}): summarise those with and those without one apart"
         )
     return control

@@ -87,7 +87,8 @@ def check_model(model: Any) -> None:
             "wanted a TransformerLens HookedTransformer or TransformerBridge, "
             f"got {type(model).__name__}: load one with induction_kernel.load(...)"
         )
-    first = next(model.parameters(), None) if hasattr(model, "parameters") else None
+    parameters = getattr(model, "parameters", None)
+    first = next(parameters(), None) if parameters is not None else None
     if first is not None and first.is_meta:
         raise ValueError(
             "wanted a model with weights, got one on the device 'meta', which has shapes alone: load its weights first"

@@ -157,13 +157,11 @@ def _periods(
             f"{repeats} x 1 tokens do not fit the context and the vocabulary (each token is used once a prompt): this "
             "model is too small"
         )
-    period = plain(period)
-    whole_range = isinstance(period, Sequence) and len(period) == 2 and all(map(is_whole, period))
-    if period is not None and not is_whole(period) and not whole_range:
+    given: Any = default_periods(room, repeats) if period is None else plain(period)
+    ends = (given, given) if is_whole(given) else given
+    if not (isinstance(ends, Sequence) and len(ends) == 2 and all(map(is_whole, ends))):
         raise TypeError(f"wanted a period as a whole number or a range (low, high), got {period!r}")
-    low, high = (
-        default_periods(room, repeats) if period is None else (period, period) if is_whole(period) else period
-    )
+    low, high = map(int, ends)
     if not 1 <= low <= high:
         raise ValueError(f"wanted a period >= 1 or a range (low, high), got {period!r}")
     if high > room:
