@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +19,17 @@ from torch import Tensor
 
 from .given import refused_arguments
 from .heads.naming import is_whole
-from .model import Hook, Model, batches, full_precision, run, sizes
+from .model import (
+    Hook,
+    Model,
+    batches,
+    check_next_token,
+    check_words,
+    full_precision,
+    n_outputs,
+    run,
+    sizes,
+)
 from .prompts import Prompts, as_prompts, repeated_tokens, word_episodes
 from .prompts.batch import measured_on
 
@@ -63,6 +74,7 @@ class Metric:
             value.
         prompts: what to run on by default, from the model.
         part: `slice -> Metric`, the metric of some of the prompts, where it holds something of each; else None.
+        of: which tokens of the prompts the targets are, "next" ones or "labels"; None for others, such as answers.
     """
 
     name: str
@@ -74,6 +86,7 @@ class Metric:
     without: Metric | None = None
     prompts: Callable[[Model], Prompts] | None = None
     part: Callable[[slice], Metric] | None = None
+    of: Literal["next", "labels"] | None = None
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
@@ -90,7 +103,8 @@ class Metric:
             Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.
 
         Raises:
-            ValueError: prompts that lack what is measured (a second copy, labels, answers).
+            ValueError: prompts that lack what is measured (a second copy, labels, answers); a model that has no
+                such outputs, or that attends to the next tokens it would predict.
         """
         ready = self.ready(model, prompts)
         values = measured(model, ready, self, batch_size=batch_size)
@@ -99,12 +113,33 @@ class Metric:
         return xr.Dataset({key: ("prompt", value) for key, value in values.items()}, coords, attrs)
 
     def ready(self, model: Model, prompts: Any) -> Prompts:
-        """The prompts to measure on: the user's, or the metric's own."""
+        """The prompts to measure on, the user's or the metric's own, checked against the model.
+
+        Raises:
+            ValueError: no prompts; targets that are no outputs of this model, or that it attends to.
+        """
         if prompts is not None:
-            return as_prompts(model, prompts)
-        if self.prompts is None:
+            ready = as_prompts(model, prompts)
+        elif self.prompts is not None:
+            ready = self.prompts(model)
+        else:
             raise ValueError(f"{self.name} has no prompts of its own: pass prompts=")
-        return self.prompts(model)
+        if self.targets is not None:
+            self._check_targets(model, ready)
+        return ready
+
+    def _check_targets(self, model: Model, prompts: Prompts) -> None:
+        assert self.targets is not None
+        if self.of == "next":
+            check_next_token(model, self.name)
+        if self.of == "labels" and (prompts.answers is None or self.targets is _labels):
+            check_words(model, self.name)
+        ids, n = self.targets(prompts), n_outputs(model)
+        if int(ids.min()) < 0 or int(ids.max()) >= n:
+            raise ValueError(
+                f"{self.name} reads outputs {int(ids.min())} to {int(ids.max())}, this model has 0 to {n - 1}: give "
+                "answers that it has"
+            )
 
 
 MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
@@ -150,7 +185,7 @@ def measured(
     ):
         batch = prompts[rows]
         readings = {key: reading(part_of(each, rows), batch) for key, each in measures.items()}
-        logits = run(model, batch.tokens, hooks).cpu()
+        logits = run(model, batch.tokens, hooks, lengths=batch.lengths).cpu()
         for key, wanted in readings.items():
             parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
     return {key: torch.cat(part).double().numpy() for key, part in parts.items()}
@@ -312,13 +347,21 @@ def _right_answer(prompts: Prompts) -> Tensor:
     return found.label_ids[found.target][:, None]
 
 
+def _difference(found: Tensor, _: Prompts) -> Tensor:
+    return found[:, 0, 0] - found[:, 0, 1]
+
+
+def _as_probability(found: Tensor, _: Prompts) -> Tensor:
+    return found[:, 0, 0].exp()
+
+
 def _repeats(model: Model) -> Prompts:
     return repeated_tokens(model)
 
 
 repeat_loss: Metric = Metric(
     "repeat_loss", "nats", _mean_loss, _second_copy, _following, prompts=_repeats,
-    without=Metric("first_copy_loss", "nats", _mean_loss, _first_copy, _following),
+    without=Metric("first_copy_loss", "nats", _mean_loss, _first_copy, _following), of="next",
 )  # fmt: skip
 """Mean loss of predicting the second and later copies, but for the first token of copy two.
 
@@ -326,22 +369,27 @@ Nothing predicts that one.
 `without` is the mean loss within the first copy. In nats, 0 or more.
 """
 
-loss: Metric = Metric("loss", "nats", _mean_loss, _has_next, _following)
+loss: Metric = Metric("loss", "nats", _mean_loss, _has_next, _following, of="next")
 """Mean loss of predicting every token but a prompt's first. In nats, 0 or more."""
 
 label_accuracy: Metric = Metric(
-    "label_accuracy", "share", _is_right_label, _last, _labels, normalised=False, prompts=word_episodes
+    "label_accuracy",
+    "share",
+    _is_right_label,
+    _last,
+    _labels,
+    normalised=False,
+    prompts=word_episodes,
+    of="labels",
 )
 """Whether the query's label has the largest logit among the labels' first tokens: 0 or 1. Chance: 1 / labels."""
 
 logit_difference: Metric = Metric(
-    "logit_difference", "logits", lambda found, _: found[:, 0, 0] - found[:, 0, 1], _last, _answers, normalised=False
-)  # fmt: skip
+    "logit_difference", "logits", _difference, _last, _answers, normalised=False
+)
 """Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023); see `pairs`."""
 
-probability: Metric = Metric(
-    "probability", "probability", lambda found, _: found[:, 0, 0].exp(), _last, _right_answer
-)
+probability: Metric = Metric("probability", "probability", _as_probability, _last, _right_answer, of="labels")
 """Probability of the right answer (of the query's label, in few-shot prompts) at the last token: 0 to 1."""
 
 
@@ -366,25 +414,29 @@ def kl_to(clean: Tensor) -> Metric:
         raise ValueError(
             f"wanted finite logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}"
         )
-    kept = full_precision(clean.detach().cpu()).log_softmax(-1)
+    clean = clean.detach().cpu()
+    measure = partial(_divergence, full_precision(clean).log_softmax(-1))
+    return Metric("kl_to", "nats", measure, _last, part=partial(_kl_to_some, clean))
 
-    def measure(found: Tensor, prompts: Prompts) -> Tensor:
-        if len(kept) != len(prompts):
-            raise ValueError(
-                f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
-            )
-        if kept.shape[-1] != found.shape[-1] or (
-            kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())
-        ):
-            raise ValueError(
-                f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
-                "prompt's last token"
-            )
-        given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
-        logs = full_precision(found[:, 0]).log_softmax(-1)
-        return (given.exp() * (given - logs)).sum(-1)
 
-    return Metric("kl_to", "nats", measure, _last, part=lambda rows: kl_to(clean[rows]))
+def _divergence(kept: Tensor, found: Tensor, prompts: Prompts) -> Tensor:
+    """KL of what is found at the last token from log-probabilities `[prompt, vocab]` or `[prompt, position, vocab]`."""
+    if len(kept) != len(prompts):
+        raise ValueError(
+            f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
+        )
+    if kept.shape[-1] != found.shape[-1] or (kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())):
+        raise ValueError(
+            f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
+            "prompt's last token"
+        )
+    given = kept if kept.ndim == 2 else kept[torch.arange(len(kept)), prompts.lengths - 1]
+    logs = full_precision(found[:, 0]).log_softmax(-1)
+    return (given.exp() * (given - logs)).sum(-1)
+
+
+def _kl_to_some(clean: Tensor, rows: slice) -> Metric:
+    return kl_to(clean[rows])
 
 
 def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
@@ -400,8 +452,12 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         token and in padding); coordinates `token[prompt, position]` (text), `start[prompt]` (where the second
         copy begins, -1 if nothing repeats).
 
+    Raises:
+        ValueError: a model whose outputs are not its tokens, or that attends to next tokens.
+
     Source: Olsson et al. 2022, argument 1.
     """
+    check_next_token(model, "loss_by_position")
     ready = repeat_loss.ready(model, prompts)
     losses = token_losses(model, ready, batch_size=batch_size)
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
@@ -419,13 +475,14 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
 
 def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = None) -> Tensor:
     """The loss of every next token `[prompt, position]` in nats; NaN at a prompt's last token and in padding."""
+    check_next_token(model, "loss")
     losses = []
     for rows in batches(
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
         wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
-        logs = read_off(run(model, batch.tokens).cpu(), wanted)[..., 0]
+        logs = read_off(run(model, batch.tokens, lengths=batch.lengths).cpu(), wanted)[..., 0]
         losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
     return torch.cat(losses)
 

@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .fewshot_page import outcome, table_of, voted
-from .files import replacing
+from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
 from .heads.naming import is_whole
 from .kernel.evaluating import in_context
@@ -99,12 +99,12 @@ def write_report(
     title = f"Induction heads in {escape(str(describe(model)['model']))}"
     scripts = f"<script>{plotly_script()}</script>\n<script>{circuitsvis_script()}</script>"
     body = [scripts, f"<h1>{title}</h1>"]
-    with replacing(path) as part, tqdm(total=10, desc="report", disable=not progress) as bar:
+    checked_target(path)
+    with tqdm(total=10, desc="report", disable=not progress) as bar:
         for section in _sections(model, wanted, prompts, seed, progress):
             body.append(section)
             bar.update()
-        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, page(title, "\n".join(body)))
 
 
 def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progress: bool) -> Iterator[str]:

@@ -153,10 +153,10 @@ def demonstrations_as():
     table = pd.DataFrame({"text": ["fox", "apple"], "label": [0, 1]})
     Row = namedtuple("Row", ["text", "label"])
     return {
-        "a DataFrame": table,
+        "rows of a DataFrame": table.itertuples(index=False),
         "an array": table.to_numpy(),
         "two columns": zip(table["text"], table["label"].to_numpy(), strict=True),  # classes are np.int64
-        "text -> word": dict(SHOTS),
+        "text and word of a dict": dict(SHOTS).items(),
         "named tuples": [Row(*shot) for shot in SHOTS],
     }
 
@@ -171,11 +171,13 @@ def test_demonstrations(model, form):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": {"dax", "wug"}}, "the order of their classes, got a set"),
+        ({"labels": {"dax", "wug"}}, "in the order of their classes, got {"),
         ({"labels": {0: "dax", 1: "wug"}}, "labels as a list of words"),
-        ({"labels": None}, "labels as a list of words, got None"),
+        ({"labels": None}, "labels as a list of words, in the order of their classes, got None"),
         ({"queries": ["wolf", None]}, r"a query as x or \(x, y\), got None"),
-        ({"queries": pd.DataFrame({"text": ["wolf"]})}, r"a query as x or \(x, y\), got \('wolf',\)"),
+        ({"queries": pd.DataFrame({"text": ["wolf"]})}, "got DataFrame: give its rows"),
+        ({"demonstrations": pd.DataFrame(SHOTS)}, "got DataFrame: give its rows"),
+        ({"demonstrations": dict(SHOTS)}, "a list of demonstrations"),
         ({"separator": None}, "separator as text, got None"),
         ({"demonstrations": [("fox", 0.0), ("apple", 1.0)]}, "label word or its index, got 0.0"),
     ],

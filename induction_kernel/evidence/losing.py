@@ -1,8 +1,8 @@
 """What does one model lose without its induction heads, without as many others, without each head? Argument 3's runs.
 
-After Olsson et al. 2022: heads are removed in three ways: "zero" (nothing in their place; everything downstream
-moves), "mean" (their mean activation in it) and "patterns" (nothing in their place, and all attention patterns held at
-the untouched run's, so that only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
+After Olsson et al. 2022: heads are removed in three ways: "zero" (z := 0; everything downstream moves), "mean" (their
+mean activation in its place) and "patterns" (z := 0, and all attention patterns held at the untouched run's, so that
+only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:
         return torch.zeros(len(found))
 
     without = Metric("no_icl_score", "nats", nothing, reads, loss.targets)
-    return Metric("banded_icl_score", "nats", score, reads, loss.targets, without=without)
+    return Metric("banded_icl_score", "nats", score, reads, loss.targets, without=without, of="next")
 
 
 def _along(direction: Tensor) -> Metric:
@@ -185,4 +185,5 @@ def _along(direction: Tensor) -> Metric:
         loss.reads,
         loss.targets,
         part=lambda rows: _along(direction[rows]),
+        of="next",
     )

@@ -66,11 +66,13 @@ def function_vectors(
     Source: Todd et al. 2024, section 2.3 (average indirect effect).
     """
     ready, found = few_shot_prompts(model, prompts)
+    size = sizes(model)
+    chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     into = _shuffled(ready, found, seed) if shuffled is None else as_prompts(model, shuffled)
     demonstrations_of(into)
     options: dict[str, Any] = {
         "site": "z", "by": ("layer", "head", "position"), "metric": probability, "progress": False,
-        "heads": None if heads is None else as_heads(heads), "layers": None if layers is None else list(layers),
+        "heads": chosen, "layers": None if layers is None else list(layers),
     }  # fmt: skip
     means = {key: _last_means(model, each, max_tokens) for key, each in (("value", ready), ("control", into))}
     parts: dict[str, list[xr.Dataset]] = {key: [] for key in means}
@@ -109,7 +111,7 @@ def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[
         total[layer] = total[layer] + of_batch if layer in total else of_batch
 
     for _, batch, _ in batches_of_one_length(model, prompts, max_tokens):
-        stream(model, batch.tokens, read, {"z": layers})
+        stream(model, batch.tokens, read, {"z": layers}, lengths=None)
     return total
 
 

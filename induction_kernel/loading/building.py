@@ -13,11 +13,13 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..model import is_out_of_memory
 from .parameters import BUFFERS, bridge_parameter, checked_architecture, checked_weights
 
 __all__ = ["build", "has_hooked_transformer", "quietly", "self_contained"]
@@ -51,6 +53,7 @@ def build(
 
     Raises:
         ValueError: an architecture or weights that are incomplete, unknown, of the wrong shape or not finite.
+        MemoryError: a model that the memory does not hold.
     """
     settings = checked_architecture(architecture)
     full = checked_weights(settings, weights, dtype)
@@ -61,8 +64,15 @@ def build(
     }
     tokenizer = None if tokenizer is None else self_contained(tokenizer)
     make = _hooked if has_hooked_transformer() and not bridge else _bridge
-    with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
-        model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
+            model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"the memory does not hold a model of this architecture: n_ctx is {settings['n_ctx']}"
+        ) from error
     for key, strength in smear.items():
         model.add_hook(key.removesuffix("smear") + "hook_k", SmearedKeys(strength), is_permanent=True)
     return model
@@ -95,21 +105,28 @@ def has_hooked_transformer() -> bool:
     return True
 
 
+_QUIET = RLock()  # what is put back afterwards belongs to the process, not to a thread
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, no prints and no notices that HookedTransformer ends; afterwards, logging as before."""
-    root, theirs = logging.getLogger(), logging.getLogger("transformers")
-    handlers, level = list(root.handlers), theirs.level
-    theirs.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.filterwarnings(
-                "ignore", message=r"HookedTransformer.* is deprecated", category=DeprecationWarning
-            )
-            yield
-    finally:
-        root.handlers[:] = handlers  # `logging.warning` installs one where there was none
-        theirs.setLevel(level)
+    """Inside, no prints and no notices that HookedTransformer ends; afterwards, logging as before.
+
+    One thread at a time, so that what is put back inside, such as the global random state, does not interleave either.
+    """
+    with _QUIET:
+        root, theirs = logging.getLogger(), logging.getLogger("transformers")
+        handlers, level = list(root.handlers), theirs.level
+        theirs.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.filterwarnings(
+                    "ignore", message=r"HookedTransformer.* is deprecated", category=DeprecationWarning
+                )
+                yield
+        finally:
+            root.handlers[:] = handlers  # `logging.warning` installs one where there was none
+            theirs.setLevel(level)
 
 
 def self_contained(tokenizer: Any) -> Any:
@@ -126,7 +143,9 @@ def self_contained(tokenizer: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, quietly():
         tokenizer.save_pretrained(folder)
         try:
-            copy = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
+            copy = AutoTokenizer.from_pretrained(
+                folder, add_bos_token=True, local_files_only=True, trust_remote_code=False
+            )
         except ValueError:  # tokenizers cannot express a few special tokens in the rule that adds them
             return tokenizer
     copy.padding_side = tokenizer.padding_side

@@ -33,13 +33,15 @@ class Demonstrations:
     """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
 
     Attributes:
-        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]`.
+        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
+            template's words before x and between x and y, without what follows y.
         label_positions: `[prompt, demonstration]`, the first token of each label.
         classes: `[prompt, demonstration]`, index into `labels`.
         mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
         label_ids: `[class]`, the first token of each label, as it stands in the prompt.
         target: `[prompt]`, class of the query, -1 where not given.
         labels: the label words.
+        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
     """
 
     spans: Tensor
@@ -49,10 +51,12 @@ class Demonstrations:
     label_ids: Tensor
     target: Tensor
     labels: tuple[str, ...]
+    inputs: Tensor | None = None
 
     def __getitem__(self, index: slice | Tensor) -> Demonstrations:
         per_prompt = ("spans", "label_positions", "classes", "mask", "target")
-        return replace(self, **{key: getattr(self, key)[index] for key in per_prompt})
+        kept = {key: getattr(self, key)[index] for key in per_prompt}
+        return replace(self, **kept, inputs=None if self.inputs is None else self.inputs[index])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -218,10 +222,10 @@ def _concat_demonstrations(parts: list[Demonstrations | None]) -> Demonstrations
     ):
         raise ValueError(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
     width = max(part.mask.shape[1] for part in known)
-    stacked = {
-        key: torch.cat([_widen(getattr(part, key), width) for part in known])
-        for key in ("spans", "label_positions", "classes", "mask")
-    }
+    keys = ["spans", "label_positions", "classes", "mask"]
+    keys += [] if any(part.inputs is None for part in known) else ["inputs"]
+    stacked: dict[str, Any] = {"inputs": None}
+    stacked |= {key: torch.cat([_widen(getattr(part, key), width) for part in known]) for key in keys}
     return replace(known[0], target=torch.cat([part.target for part in known]), **stacked)
 
 

@@ -49,10 +49,10 @@ def start_token(model: Model, bos: bool | int | None) -> Tensor:
         raise ValueError(
             "this model has no BOS token: pass bos=False, or bos=<id> for the token to put first"
         )
-    if not is_whole(token) or not 0 <= token < sizes(model).d_vocab:
-        raise ValueError(
-            f"wanted bos as True, False or an id from 0 to {sizes(model).d_vocab - 1}, got {bos!r}"
-        )
+    d_vocab = sizes(model).d_vocab
+    if not is_whole(token) or not 0 <= token < d_vocab:
+        got = f"{token!r}, the tokenizer's BOS token: is it this model's?" if asked is True else repr(bos)
+        raise ValueError(f"wanted bos as True, False or an id from 0 to {d_vocab - 1}, got {got}")
     return torch.tensor([int(token)])
 
 

@@ -87,7 +87,7 @@ def training_curves(
     Source: Olsson et al. 2022, argument 1 and "per-token losses".
     """
     if isinstance(prompts, Prompts):
-        prompts = replace(prompts, tokenizer=None)  # a tokenizer has no fingerprint, and none is needed
+        prompts = replace(prompts, tokenizer=None)  # nothing is decoded, so none is needed
     measure = Curves(prompts=prompts, n=n, early=early, late=late, seed=seed)
     found = over_checkpoints(
         source, {"curve": measure}, checkpoints=checkpoints, path=path, executor=executor, progress=progress

@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 
 from .. import __version__
-from ..files import replacing
+from ..files import kept_folder, netcdf_of, read_netcdf, write_whole
 
 __all__ = ["fingerprint", "opened", "read_result", "write_result"]
 
@@ -45,7 +45,9 @@ _PLAIN = (
 
 
 def fingerprint(*of: Any) -> str:
-    """A hash of measures (functions, partials, frozen dataclasses) and plain data, the same in every process.
+    """A hash of measures (functions, partials, frozen dataclasses), what they hold (prompts too) and plain data.
+
+    The same in every process.
 
     Raises:
         TypeError: something whose contents cannot be told from another's of its kind.
@@ -60,32 +62,13 @@ def opened(path: str | os.PathLike[str], mark: str) -> Path:
     Raises:
         ValueError: a folder that holds something else, or another sweep; a file; no parent folder.
     """
-    folder, label = Path(path).absolute(), Path(path).absolute() / "sweep.json"
     said = {"format": FORMAT, "fingerprint": mark}
-    if folder.is_file() or not folder.parent.is_dir():
-        raise ValueError(
-            f"wanted path as a folder, new or of an earlier sweep, in an existing one, got {str(path)!r}"
-        )
-    folder.mkdir(exist_ok=True)
-    if not label.exists():
-        if any(
-            not file.name.startswith(".") for file in folder.iterdir()
-        ):  # a killed sweep may leave ".*.part"
-            raise ValueError(f"{str(path)!r} holds other files: give a new folder")
-        with replacing(label) as part:
-            part.write_text(json.dumps(said))
-    if label.read_text() != json.dumps(said):
-        raise ValueError(
-            f"{str(path)!r} holds another sweep (other measures, options or version): give another folder, or "
-            "delete this one"
-        )
-    return folder
+    return kept_folder(path, "sweep.json", said, "sweep (other measures, options or version)")
 
 
 def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
     """Keep a checkpoint's result under its fingerprint."""
-    with replacing(path) as part:
-        result.assign_attrs(fingerprint=mark).to_netcdf(part, engine="h5netcdf")
+    write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
 
 
 def read_result(path: Path, mark: str) -> xr.Dataset | None:
@@ -97,9 +80,11 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
     if not path.exists():
         return None
     try:
-        found = xr.load_dataset(path, engine="h5netcdf").drop_encoding()
-    except Exception as error:  # whatever h5py raises for a damaged file
-        raise ValueError(f"{str(path)!r} is damaged: delete it, and it is computed anew ({error})") from error
+        found = read_netcdf(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
+        ) from error
     if found.attrs.pop("fingerprint", None) != mark:
         raise ValueError(
             f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "
@@ -126,7 +111,26 @@ def _said(value: Any) -> Any:
         return [_said(each) for each in value]
     if isinstance(value, set | frozenset):
         return ["set", sorted((_said(each) for each in value), key=repr)]
+    if callable(getattr(value, "get_vocab", None)):
+        return _said_of_tokenizer(value)
     return _said_of_code(value)
+
+
+def _said_of_tokenizer(value: Any) -> Any:
+    """What a tokenizer does: its rules, and the tokens that have a meaning; not where it was read from.
+
+    Padding and truncation of a fast one are those of its latest call.
+    """
+    rules, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
+    if backend is not None:
+        rules = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
+    elif rules is not None:
+        rules = rules.serialized_model_proto()
+    else:
+        rules = [type(value).__name__, getattr(value, "bpe_ranks", None)]
+    meant = {key: str(token) for key, token in getattr(value, "special_tokens_map", {}).items()}
+    adds = [getattr(value, key, None) for key in ("add_bos_token", "add_eos_token")]
+    return ["tokenizer", _said([rules, value.get_vocab(), meant, adds])]
 
 
 def _said_of_code(value: Any) -> Any:
@@ -146,7 +150,7 @@ def _said_of_code(value: Any) -> Any:
         return [f"{type(value).__module__}.{type(value).__qualname__}", _said(held)]
     raise TypeError(
         f"no fingerprint can be made of a {type(value).__name__}, so results cannot be kept: wanted measures made of "
-        "functions, functools.partial and frozen dataclasses, with plain data as options (or no path)"
+        "functions, functools.partial and frozen dataclasses, with plain data or prompts as options (or no path)"
     )
 
 

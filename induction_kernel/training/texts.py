@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import replacing, text_of
+from ..files import write_whole
+from ..text_files import text_of
 from .recipe import BYTES, Recipe
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class Corpus:
             ("tokenizer.json", self.tokenizer),
             ("tokenizer_config.json", json.dumps(settings, indent=1)),
         ):
-            with replacing(folder / name) as part:
-                part.write_text(content + "\n", encoding="utf-8")
+            write_whole(folder / name, content + "\n")
 
 
 def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corpus:
