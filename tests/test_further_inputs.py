@@ -331,6 +331,9 @@ def test_numbers_of_numpy_count_like_those_of_python(model):
     assert torch.equal(one.tokens, other.tokens)
     assert ik.load("tiny", checkpoint=np.int64(800)).cfg.n_layers == 2
     assert ik.Recipe(steps=np.int64(10)) == ik.Recipe(steps=10)
+    assert ik.Scale(np.float32(0.5)) == ik.Scale(0.5)
+    one, other = (ik.loss(model, TEXTS, batch_size=kind(1))["value"] for kind in (int, np.int64))
+    np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**70, None, 1.5, "1", True, np.random.default_rng(0)])
@@ -365,6 +368,11 @@ def test_seeds(model, scores, verb, seed):
         (lambda model, scores: ik.summarise(scores, confidence="95%"), "confidence between 0 and 1"),
         (lambda model, scores: ik.word_episodes(model, shots=8.0), "shots and prompts as whole numbers"),
         (lambda model, scores: ik.word_episodes(model, noise="0.3"), "noise as a number"),
+        (lambda model, scores: ik.Resample(seed=None).drawn(2, None), "seed as a whole number"),
+        (
+            lambda model, scores: ik.KnockOut(np.zeros((3, 3), dtype=bool)),
+            "bool tensor to knock out, got ndarray",
+        ),
         (lambda model, scores: ik.repeated_tokens(model, prompts=True), "wanted prompts >= 1, got True"),
         (lambda model, scores: ik.repeated_tokens(model, exclude=None), "wanted exclude from 0"),
         (lambda model, scores: ik.icl_score(model, TEXTS, early=2.0, late=5), "whole numbers 0 <= early"),
