@@ -17,6 +17,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from .given import refused_arguments
+from .heads.naming import is_whole
 from .model import (
     Hook,
     Model,
@@ -146,6 +148,11 @@ def as_metric(metric: MetricLike) -> Metric:
         raise TypeError(
             f"wanted a metric ({', '.join(METRICS)} or kl_to(logits), as in metric=ik.loss), or a function of logits "
             f"[prompt, position, vocab] and prompts that returns [prompt], got {got}"
+        )
+    if taken := refused_arguments(metric, 2):
+        raise TypeError(
+            f"wanted a metric of two arguments, logits [prompt, position, vocab] and the prompts, got one of {taken}: "
+            "write it as lambda logits, prompts: ..."
         )
     return Metric(getattr(metric, "__name__", "metric"), "", metric)
 
@@ -295,7 +302,10 @@ def _check_repeats(prompts: Prompts) -> None:
     real = (prompts.scored.sum(1) >= 2) & (prompts.starts() >= 2)
     if not bool(real.all()):
         row = int((~real).int().argmax())
-        raise ValueError(f"prompt {row} has no scored second copy: wanted prompts of repeated_tokens(model)")
+        raise ValueError(
+            f"prompt {row} has no scored second copy of two tokens or more: wanted prompts of repeated_tokens(model), "
+            "with a period of at least 2"
+        )
 
 
 def _labels(prompts: Prompts) -> Tensor:
@@ -503,9 +513,9 @@ def icl_score(
     ready = as_prompts(model, prompts)
     shortest = int(ready.lengths.min())
     first, last = 50 if early is None else early, 500 if late is None else late
-    if not 0 <= first < last or width < 1:
+    if not all(map(is_whole, (first, last, width))) or not 0 <= first < last or width < 1:
         raise ValueError(
-            f"wanted 0 <= early < late and width >= 1, got early={early}, late={late}, width={width}"
+            f"wanted whole numbers 0 <= early < late and width >= 1, got early={early}, late={late}, width={width}"
         )
     if first - width // 2 < 0 or last - width // 2 + width > shortest - 1:
         raise ValueError(

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from .fewshot_page import outcome, table_of, voted
 from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
+from .heads.naming import is_whole
 from .kernel.evaluating import in_context
 from .kernel.reconstruction import reconstruct
 from .kernel.splits import held_out
@@ -89,7 +90,7 @@ def write_report(
             exist.
     """
     check_model(model)
-    if not isinstance(prompts, int):
+    if not is_whole(prompts):
         raise TypeError(f"wanted the number of prompts, got {type(prompts).__name__}: they are made anew")
     if prompts < 12:
         raise ValueError(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {prompts}")

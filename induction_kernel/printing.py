@@ -50,6 +50,7 @@ __all__ = [
     "writer",
 ]
 
+TEXT_FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md")
 COLUMNS = {"agreement": "agreement", "accuracy": "accuracy", "best head ahead by": "agreement_difference"}
 
 
@@ -97,9 +98,15 @@ def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
 def lines(text: str) -> list[str]:
     """The lines of a file that aren't empty, where `text` is one; else `text` itself."""
     try:
-        is_file = Path(text).is_file()
+        is_file, is_folder = Path(text).is_file(), Path(text).is_dir()
     except OSError:  # too long to be a name
-        is_file = False
+        is_file = is_folder = False
+    if not text.strip():
+        raise ValueError("wanted a prompt, or a file with one a line, got an empty text")
+    name = len(text.split()) == 1 and ("/" in text or Path(text).suffix.lower() in TEXT_FILES)
+    if not is_file and (is_folder or name):
+        there = "is a folder" if is_folder else "does not exist"
+        raise ValueError(f"{text!r} {there}: wanted a text file with a prompt a line, or a prompt itself")
     if not is_file:
         return [text]
     found = [line for line in lines_of(text_of(text)) if line.strip()]

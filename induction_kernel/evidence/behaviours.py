@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, summarise, top_heads
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
@@ -203,7 +204,7 @@ def _summed_up(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Datase
     of_others = gained.where(~chosen).mean(("layer", "head")).to_numpy()
     by_behaviour: dict[str, Any] = {"n_passing": int(few.sum())}
     for name, values in (("chosen_excess", of_chosen), ("contrast", of_chosen - of_others)):
-        low, high = bootstrap(values[:, None], 0.95, DRAWS, np.random.default_rng(seed))
+        low, high = bootstrap(values[:, None], 0.95, DRAWS, np.random.default_rng(checked_seed(seed)))
         by_behaviour |= {name: values.mean(), f"{name}_low": low[0], f"{name}_high": high[0]}
     coords = {"prompt": np.arange(scores.sizes["prompt"])}
     by_behaviour |= {"chosen_passes": few, "score": scores["score"], "control": scores["control"]}
@@ -214,7 +215,7 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
     """Spearman of each behaviour with prefix matching over heads, and its bootstrap over heads."""
     by_head = excess.stack(cell=("layer", "head"))
     first = by_head.sel(behaviour="prefix_matching").values
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     rows = []
     for other in by_head.transpose("behaviour", "cell").values:
         there = np.isfinite(first + other)

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..given import checked_seed
 from ..loading import load
 from ..model import Model
 from ..scorers.attention import induction, prefix_matching, previous_token
@@ -120,7 +121,7 @@ def _of_induction_heads(found: xr.Dataset, spreads: float, draws: int, seed: int
         values = found[f"{key}_spreads"].values[found["is_induction"].values]
         values = values[np.isfinite(values)]
         if len(values):
-            drawn = np.random.default_rng(seed).choice(values, (draws, len(values))).mean(1)
+            drawn = np.random.default_rng(checked_seed(seed)).choice(values, (draws, len(values))).mean(1)
             low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
             name = f"{words} of induction heads, standard deviations above random rotations"
             checks.append(Check(name, float(values.mean()), low, high, spreads))
@@ -200,7 +201,7 @@ def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: b
 
 def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     """Both correlations of every pair: of each model, and their mean over models with its interval."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     n_models, shape = scores.sizes["model"], (scores.sizes["model"], len(PAIRS))
     heads = np.zeros(shape, dtype=np.int64)
     found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}

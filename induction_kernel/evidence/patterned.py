@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model, sizes
 from ..prompts import Prompts, few_shot
@@ -105,7 +106,7 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
             f"wanted lines as a multiple of 4 from 4 to 20 and prompts >= 1, got {lines!r} and {prompts!r}"
         )
     labels = single_token_words(model, 4)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
 
     def shuffled(items: Sequence) -> list:
         return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..given import checked_seed
 from .naming import Head, HeadLike, as_heads, is_whole
 from .summary import means_of, one_scorer, summarise
 
@@ -23,7 +24,7 @@ def top_heads(
     k: int | None = 5,
     *,
     min_score: float | None = None,
-    layers: Iterable[int] | None = None,
+    layers: Iterable[int] | int | None = None,
     largest: bool = True,
     exclude: Iterable[HeadLike] = (),
     passing: bool = False,
@@ -37,7 +38,7 @@ def top_heads(
         scores: a score Dataset, or what `summarise` made of it.
         k: how many; fewer come back where fewer qualify. None for all that do.
         min_score: leave out heads whose mean score is below it (above it with `largest=False`).
-        layers: only these layers.
+        layers: only this layer, or these.
         largest: False for the smallest instead.
         exclude: heads to leave out.
         passing: only heads that pass the threshold of `summarise`.
@@ -48,13 +49,11 @@ def top_heads(
     """
     _check_count(k)
     means = summarise(one_scorer(scores)) if passing else means_of(one_scorer(scores))
-    wanted = set(means["layer"].values.tolist()) if layers is None else set(layers)
-    if not wanted <= set(means["layer"].values.tolist()):
-        raise ValueError(f"wanted layers among {means['layer'].values.tolist()}, got {sorted(wanted)}")
+    wanted = _layers_of(means, layers)
     left_out = set(as_heads(exclude))
     sign = 1 if largest else -1
     found = []
-    for layer in sorted(wanted):
+    for layer in wanted:
         for head in means["head"].values.tolist():
             mean, excess = (float(means[key].sel(layer=layer, head=head)) for key in ("mean", "excess"))
             enough = min_score is None or sign * mean >= sign * min_score
@@ -62,6 +61,17 @@ def top_heads(
             if enough and not np.isnan(excess) and Head(layer, head) not in left_out:
                 found.append((-sign * excess, Head(layer, head)))
     return [head for _, head in sorted(found)[:k]]
+
+
+def _layers_of(means: xr.Dataset, layers: Iterable[int] | int | None) -> list[int]:
+    """The layers asked for, in order; ValueError where the scores do not have one."""
+    there = means["layer"].values.tolist()
+    if layers is None:
+        return sorted(there)
+    wanted = list(layers) if isinstance(layers, Iterable) else [layers]
+    if not set(wanted) <= set(there):
+        raise ValueError(f"wanted layers among {there}, got {wanted}")
+    return sorted({int(layer) for layer in wanted})
 
 
 def _check_count(k: int | None) -> None:
@@ -120,7 +130,7 @@ def random_heads(
     bounds = {"n_layers": n_layers, "n_heads": n_heads}
     chosen = as_heads(like, **bounds)
     taken = set(chosen) | set(as_heads(exclude, **bounds))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     free = [
         Head(layer, head)
         for layer in range(n_layers)

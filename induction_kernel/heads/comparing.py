@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..given import checked_seed
 from .choosing import top_heads
 from .summary import bootstrap, check_options, means_of, one_scorer
 
@@ -42,10 +43,13 @@ def compare(
         ValueError: different layers or heads.
     """
     check_options(confidence, draws)
+    second = _in_order_of(one_scorer(first), one_scorer(second))
     sides = [means_of(one_scorer(scores)) for scores in (first, second)]
     if any(not np.array_equal(sides[0][dim], sides[1][dim]) for dim in ("layer", "head")):
         raise ValueError(
-            f"wanted scores of the same layers and heads, got {dict(sides[0].sizes)} and {dict(sides[1].sizes)}"
+            "wanted scores of the same layers and heads, got those of layers "
+            f"{' and '.join(str(side['layer'].values.tolist()) for side in sides)}, heads "
+            f"{' and '.join(str(side['head'].values.tolist()) for side in sides)}"
         )
     a, b = (side["mean"].transpose("layer", "head").values for side in sides)
     low, high = _difference_interval(first, second, confidence, draws, seed)
@@ -69,6 +73,14 @@ def compare(
     )
 
 
+def _in_order_of(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
+    """The second with layers and heads in the order of the first, where they have the same."""
+    for dim in ("layer", "head"):
+        if set(first[dim].values.tolist()) == set(second[dim].values.tolist()):
+            second = second.sel({dim: first[dim].values})
+    return second
+
+
 def _difference_interval(
     first: xr.Dataset, second: xr.Dataset, confidence: float, draws: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +92,7 @@ def _difference_interval(
         for scores in (first, second)
     )
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     if len(a) == len(b):
         return bootstrap(b - a, confidence, draws, rng)
     means = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws) / len(x) @ x for x in (a, b)]

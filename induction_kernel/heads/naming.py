@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from ..given import plain
 
 __all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole"]
 
@@ -41,6 +43,7 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
         TypeError: not one of the three forms.
         ValueError: a string that does not parse, or a head the model does not have.
     """
+    head = plain(head)
     if isinstance(head, str):
         found = re.fullmatch(r"\s*L?(\d+)[HhX.:](\d+)\s*", head, flags=re.IGNORECASE)
         if not found:
@@ -63,16 +66,30 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
 def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     """One head or several, as a list of `Head` without repetitions, in the order given.
 
+    Args:
+        heads: heads as `as_head` reads them, in any collection; names in one string; an array `[head, 2]` of pairs (of
+            `np.argwhere`); a table whose rows are named by heads, as `head_table` gives.
+        bounds: as of `as_head`.
+
     Raises:
         TypeError, ValueError: as `as_head`.
     """
-    if isinstance(heads, str):
-        heads = [part for part in re.split(r"[,\s]+", heads) if part]
-    if isinstance(heads, tuple) and len(heads) == 2 and all(is_whole(i) for i in heads):
-        heads = [heads]  # pyright: ignore[reportAssignmentType]  # a bare (layer, head)
-    if not isinstance(heads, Iterable):
+    given: Any = heads
+    if hasattr(given, "columns") and given.index.name == "name":  # a head_table
+        given = given.index
+    if isinstance(given, Mapping) or hasattr(given, "columns"):
+        raise TypeError(
+            f'wanted heads as a list of Head, (layer, head) or "L5H1", got {type(given).__name__}: pass its names of '
+            "heads as a list"
+        )
+    given = plain(given)
+    if isinstance(given, str):
+        given = [part for part in re.split(r"[,\s]+", given) if part]
+    if isinstance(given, tuple) and len(given) == 2 and all(is_whole(i) for i in given):
+        given = [given]  # a bare (layer, head)
+    if not isinstance(given, Iterable):
         raise TypeError(f'wanted heads as a list of Head, (layer, head) or "L5H1", got {heads!r}')
-    return list(dict.fromkeys(as_head(head, **bounds) for head in heads))  # pyright: ignore[reportArgumentType]  # checked there
+    return list(dict.fromkeys(as_head(head, **bounds) for head in given))
 
 
 def is_whole(value: Any) -> bool:

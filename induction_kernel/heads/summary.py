@@ -8,10 +8,14 @@ results of the scorers.
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import xarray as xr
+
+from ..given import checked_seed
+from .naming import is_whole
 
 __all__ = ["bootstrap", "check_options", "means_of", "one_scorer", "summarise"]
 
@@ -80,15 +84,21 @@ def summarise(
         scores = scores.drop_vars(["score", "control"], errors="ignore").rename(renamed)
         scores = scores.assign_coords(tested=True)
     if "prompt" not in scores["score"].dims:
+        if "null" not in scores:
+            raise ValueError(
+                "these scores have no dimension prompt: pass them as the scorer gave them, since the mean over prompts "
+                "is taken here; to keep one prompt, scores.isel(prompt=[0])"
+            )
         return _weights(scores, margin)
-    return _prompts(scores, confidence, draws, level, margin, np.random.default_rng(seed))
+    return _prompts(scores, confidence, draws, level, margin, np.random.default_rng(checked_seed(seed)))
 
 
 def check_options(confidence: float, draws: int) -> None:
     """ValueError unless these make an interval."""
-    if not (0 < confidence < 1 and draws >= 100):
+    if not (isinstance(confidence, Real) and 0 < confidence < 1 and is_whole(draws) and draws >= 100):
         raise ValueError(
-            f"wanted confidence between 0 and 1 and draws >= 100, got confidence={confidence}, draws={draws}"
+            "wanted confidence between 0 and 1 and whole draws >= 100, "
+            f"got confidence={confidence!r}, draws={draws!r}"
         )
 
 
@@ -117,15 +127,17 @@ def _prompts(
 ) -> xr.Dataset:
     """Summary of per-prompt scores."""
     ds = scores.transpose("prompt", "layer", "head", ...)
-    score = ds["score"].values.astype(np.float64)
-    n, *shape = score.shape
+    n, *shape = ds["score"].shape
     if n == 0:
         raise ValueError("wanted scores of at least one prompt, got none")
-    flat = score.reshape(n, -1)
-    chance = np.broadcast_to(ds["chance"].values.astype(np.float64).reshape(n, -1), flat.shape)
+    score = ds["score"]
+    flat, chance = (
+        each.values.astype(np.float64).reshape(n, -1)
+        for each in (score, ds["chance"].broadcast_like(score).transpose(*score.dims))
+    )
     control = ds["control"].values.astype(np.float64).reshape(n, -1) if "control" in ds else None
-    if control is not None and np.isnan(control).all():
-        control = None
+    if control is not None:
+        control = _of_every_prompt(control)
     excess = flat - (chance if control is None else control)
     low, high = bootstrap(flat, confidence, draws, rng)
     excess_low, excess_high = bootstrap(excess, confidence, draws, rng)
@@ -139,6 +151,19 @@ def _prompts(
     if control is not None:
         values["control"] = control.mean(0)
     return _labelled(ds, {key: value.reshape(shape) for key, value in values.items()}, n)
+
+
+def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
+    """The control `[prompt, cell]`, None where no prompt has one; ValueError where only some have."""
+    without = np.isnan(control).all(1)
+    if without.all():
+        return None
+    if without.any():
+        raise ValueError(
+            f"{int(without.sum())} of {len(control)} prompts have no control (the first is prompt "
+            f"{int(without.argmax())}): summarise those with and those without one apart"
+        )
+    return control
 
 
 def _weights(scores: xr.Dataset, margin: float) -> xr.Dataset:

@@ -245,7 +245,8 @@ def _ranked(model: Model, scores: Any) -> list[Head]:
     """Every head by its score, strongest first; or the heads given."""
     if isinstance(scores, xr.Dataset):
         return top_heads(scores, None)
-    if isinstance(scores, str) or not isinstance(scores, Sequence):
+    ordered = isinstance(scores, Sequence) or hasattr(scores, "tolist") or hasattr(scores, "columns")
+    if isinstance(scores, str) or not ordered:
         raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
     given = _checked_heads(model, scores)
     if len(given) < len(scores):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, batches, check_model, progress_bar, sizes
@@ -176,7 +177,9 @@ def _chosen(plan: Plan, size: np.ndarray, verify: int, seed: int) -> tuple[list[
     of_cells = np.array([size[place] for place in plan.places])
     order = np.argsort(-of_cells, kind="stable")[: np.isfinite(of_cells).sum()]  # NaN come last
     strongest, others = order[:verify], order[verify:]
-    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:verify].tolist()
+    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(checked_seed(seed)))[
+        :verify
+    ].tolist()
     chosen = [*strongest.tolist(), *sorted(others[drawn].tolist())]
     return chosen, ["strongest"] * len(strongest) + ["random"] * len(drawn)
 

@@ -9,11 +9,13 @@ here: see `engine`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ..given import checked_seed
 from ..model import Model, full_precision, is_causal, sizes, stream, value_weights
 from ..prompts import Prompts, as_prompts
 
@@ -128,9 +130,10 @@ class Scale:
     factor: float
 
     def __post_init__(self) -> None:
-        number = isinstance(self.factor, int | float) and not isinstance(self.factor, bool)
+        number = isinstance(self.factor, Real) and not isinstance(self.factor, bool)
         if not number or not -1e30 < self.factor < 1e30:
             raise ValueError(f"wanted a finite number to scale by, got {self.factor!r}")
+        object.__setattr__(self, "factor", float(self.factor))
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """`factor * old`."""
@@ -251,7 +254,7 @@ class Resample:
 
     def drawn(self, n: int, of: int | None) -> Tensor:
         """`[prompt]`: which of `of` reference prompts stands for each of n; of n others if None."""
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(checked_seed(self.seed))
         if of is not None:
             return torch.randint(of, (n,), generator=generator)
         if n < 2:
@@ -307,9 +310,8 @@ class KnockOut:
 
     def __post_init__(self) -> None:
         if not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool:
-            raise TypeError(
-                f"wanted a bool tensor to knock out, got {getattr(self.mask, 'dtype', type(self.mask).__name__)}"
-            )
+            got = self.mask.dtype if isinstance(self.mask, Tensor) else type(self.mask).__name__
+            raise TypeError(f"wanted a bool tensor to knock out, got {got}")
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """What is removed, checked to leave something to every query."""

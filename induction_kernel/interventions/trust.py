@@ -128,4 +128,4 @@ def _random(site: str, length: int, size: Any, generator: torch.Generator) -> Ne
         row = torch.ones(length, length).tril()
         return New(0.0, row / row.sum(-1, keepdim=True))
     shape = (length, 1, size.d_head) if site in HEAD_SITES else (length, size.d_model)
-    return New(0.5, torch.randn(shape, generator=generator))
+    return New(0.5, torch.randn(shape, generator=generator, dtype=torch.float32))

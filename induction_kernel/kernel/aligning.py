@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..given import checked_seed
 from ..heads import Head
 from ..heads.summary import check_options
 from .kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
@@ -72,7 +73,7 @@ def kernel_alignment(
     r = xr.dot(a, b, dim="demonstration").where(a_varies & b_varies).clip(-1, 1)
     cells = [dim for dim in r.dims if dim != "prompt"]
     r = r.transpose("prompt", *cells)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     n = r.notnull().sum("prompt")
     low, high = _interval(r, confidence, draws, rng)
     each = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # the variance of r under permutation
@@ -255,7 +256,10 @@ def fitted_bandwidth(
         raise ValueError(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
     classes = _classes(weights, "weight")
     found = as_representation(queries, demonstrations, None if isinstance(queries, xr.Dataset) else classes)
-    parts = [_line(weights, found, name, confidence, draws, np.random.default_rng(seed)) for name in names]
+    parts = [
+        _line(weights, found, name, confidence, draws, np.random.default_rng(checked_seed(seed)))
+        for name in names
+    ]
     out = parts[0]
     if not isinstance(kernel, str):
         out = xr.concat(parts, dim="kernel", coords="minimal", compat="override").assign_coords(kernel=names)

@@ -19,6 +19,8 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from ..interventions.gradients import gradients_at
 from ..metrics import probability, reading
 from ..model import Model, batches, full_precision, per_query_head, progress_bar, sizes, stream
@@ -134,9 +136,10 @@ def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: 
     """
     shares = _shares(weights)
     predicted = _predicted(predictions, shares.sizes["prompt"])
-    if not isinstance(draws, int) or draws < 1:
+    if not is_whole(draws) or draws < 1:
         raise ValueError(f"wanted draws of the bootstrap, 1 or more, got {draws!r}")
-    rng, source = np.random.default_rng(seed), [dim for dim in shares.dims if dim not in ("prompt", "label")]
+    rng = np.random.default_rng(checked_seed(seed))
+    source = [dim for dim in shares.dims if dim not in ("prompt", "label")]
     values = shares.transpose("prompt", "label", *source).values
     flat = values.reshape(*values.shape[:2], -1)
     found, drawn = _areas(flat, predicted), rng.integers(len(flat), size=(draws, len(flat)))

@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, random_heads
 from ..heads.naming import is_whole
 from ..interventions.edits import New
@@ -177,7 +178,7 @@ def _labels_asked(
         raise ValueError(f"wanted draws of the random controls, 0 for none, got {draws!r}")
     asked = [_Asked(LABELS, heads, taken)]
     if not torch.equal(taken, found.mask):
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(checked_seed(seed))
         asked += [_Asked(PERMUTED, heads, _permuted(taken, found.mask, generator)) for _ in range(draws)]
     for draw in range(draws):
         others = random_heads(model, like=heads, seed=seed + draw, control=control)
@@ -187,7 +188,7 @@ def _labels_asked(
 
 def _permuted(taken: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
     """As many demonstrations of each prompt, drawn among those it has."""
-    drawn = torch.rand(mask.shape, generator=generator).masked_fill(~mask, 2.0)
+    drawn = torch.rand(mask.shape, generator=generator, dtype=torch.float32).masked_fill(~mask, 2.0)
     rank = drawn.argsort(1).argsort(1)
     return rank < taken.sum(1, keepdim=True)
 

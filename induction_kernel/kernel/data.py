@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..given import checked_seed
 from ..prompts.fewshot import Template
 from ..prompts.labelled import label_words
 from .classes import words_of
@@ -69,8 +70,10 @@ class LabelledTexts:
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> LabelledTexts:
         """Some of the texts: a slice, indices or a bool mask."""
-        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index)]
-        chosen = np.atleast_1d(chosen)
+        places, at = np.arange(len(self)), index if isinstance(index, slice) else np.asarray(index)
+        chosen = np.atleast_1d(places[at]) if isinstance(at, slice) or at.size else places[:0]
+        if not len(chosen):
+            raise ValueError(f"wanted at least one of the {len(self)} texts, got none")
         return replace(self, texts=tuple(self.texts[i] for i in chosen), classes=self.classes[chosen])
 
     def __repr__(self) -> str:
@@ -88,7 +91,7 @@ class LabelledTexts:
         """
         if not 1 <= n < len(self):
             raise ValueError(f"wanted n from 1 to {len(self) - 1}, got {n}")
-        order = np.random.default_rng(seed).permutation(len(self))
+        order = np.random.default_rng(checked_seed(seed)).permutation(len(self))
         return self[order[:n]], self[order[n:]]
 
     def relabelled(self, labels: Sequence[str]) -> LabelledTexts:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from ..model import Model
 from ..prompts import Prompts, few_shot
 from ..prompts.fewshot import Template
@@ -95,7 +97,7 @@ class Episodes:
 
     def shuffled(self, seed: int = 0) -> Episodes:
         """The same demonstrations of every prompt, with their labels, in another order."""
-        order = np.random.default_rng(seed).permuted(_ranks(self.shown), axis=1)
+        order = np.random.default_rng(checked_seed(seed)).permuted(_ranks(self.shown), axis=1)
         return replace(
             self,
             shown=np.take_along_axis(self.shown, order, 1),
@@ -104,7 +106,7 @@ class Episodes:
 
     def permuted(self, seed: int = 0) -> Episodes:
         """The labels of every prompt's demonstrations, permuted among them."""
-        return replace(self, classes=np.random.default_rng(seed).permuted(self.classes, axis=1))
+        return replace(self, classes=np.random.default_rng(checked_seed(seed)).permuted(self.classes, axis=1))
 
     def relabelled(self, labels: Sequence[str]) -> Episodes:
         """The same with other label words, in the order of the classes."""
@@ -152,7 +154,7 @@ def draw_episodes(
             UserWarning,
             stacklevel=2,
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
         raise ValueError(
@@ -244,5 +246,5 @@ def _check(pool: Any, queries: Any, shots: Any, sampling: Any, embed: Any) -> No
         raise ValueError(f"wanted sampling in {list(SAMPLING)}, got {sampling!r}")
     if embed is not None and sampling != "nearest":
         raise ValueError(f'embed= is for sampling="nearest", got sampling={sampling!r}')
-    if isinstance(shots, bool) or not isinstance(shots, int) or shots < 1:
+    if not is_whole(shots) or shots < 1:
         raise ValueError(f"wanted shots >= 1, got {shots!r}")

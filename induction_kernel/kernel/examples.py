@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..given import checked_seed
 from ..model import Model, batches, full_precision, progress_bar, run, sizes
 from ..prompts import Prompts
 from ..prompts.batch import pad
@@ -101,7 +102,7 @@ def examples(
             f"wanted examples of two classes for the target {target!r}, from {folds} prompts or more, got {len(names)} "
             f"from {len(np.unique(prompt))}: pass more prompts, fewer folds, a smaller min_count, or other targets"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     held_out = folds_of(prompt, folds, rng)
     _, first, text = np.unique(_numbered(texts)[kept], return_index=True, return_inverse=True)
     by_text = bool((labels[first][text] == labels).all())  # each text has one class

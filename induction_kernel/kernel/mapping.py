@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import Head
+from ..heads.naming import is_whole
 from ..model import Model, batches, progress_bar, sizes
 from ..prompts import Prompts
 from ..prompts.batch import measured_on
@@ -59,7 +60,7 @@ def demonstration_attention(
 
     Source: Han et al. 2025, section 5.1.
     """
-    if not isinstance(points, int) or isinstance(points, bool) or points < 2:
+    if not is_whole(points) or points < 2:
         raise ValueError(f"wanted at least 2 points a demonstration, got {points!r}")
     ready = label_attention.ready(model, prompts)
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..given import checked_seed
 from ..heads.naming import is_whole
 
 __all__ = ["HiddenMarkovTasks", "check_whole", "hidden_markov_tasks", "posterior", "without_demonstrations"]
@@ -60,7 +61,7 @@ def hidden_markov_tasks(
         raise ValueError(f"wanted transition and emission from 1e-6, got {transition} and {emission}")
     if not (0 <= overlap <= 1 and 0 <= leak <= 1):
         raise ValueError(f"wanted overlap and leak from 0 to 1, got {overlap} and {leak}")
-    rng = np.random.default_rng([seed, 0])
+    rng = np.random.default_rng([checked_seed(seed), 0])
     owned = np.array_split(np.arange(states), tasks)
     start, chain = np.zeros((tasks, states)), np.zeros((states, states))
     for task, own in enumerate(owned):

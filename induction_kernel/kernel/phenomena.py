@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
 from ..model import Model
 from .data import LabelledTexts
@@ -74,7 +76,7 @@ def retrieval_effect(
     options: dict[str, Any] = {"shots": shots, "template": template, "separator": separator, "seed": seed}
     drawn = draw_episodes(pool, queries, sampling="random", **options)
     likeness, own = similarities(queries.texts, pool.texts, embed), own_texts(queries, pool)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     order = by_likeness(np.take_along_axis(likeness, drawn.shown, 1), rng)
     chosen = {
         "random": np.take_along_axis(drawn.shown, order, 1),
@@ -182,7 +184,7 @@ def input_shift_effect(
 
     def shifted(share: float) -> Episodes:
         texts = [
-            perturbed(text, perturb, share, np.random.default_rng((seed, i)))
+            perturbed(text, perturb, share, np.random.default_rng((checked_seed(seed), i)))
             for i, text in enumerate(episodes.queries.texts)
         ]
         return replace(episodes, queries=replace(episodes.queries, texts=tuple(texts)))
@@ -224,7 +226,7 @@ def order_effect(
     Source: Han et al. 2025, section 4.2; Lu et al. 2022 (order sensitivity).
     """
     _check(episodes)
-    if isinstance(orders, bool) or not isinstance(orders, int) or orders < 2:
+    if not is_whole(orders) or orders < 2:
         raise ValueError(f"wanted orders >= 2, got {orders!r}")
     if episodes.shown.shape[1] < 2:
         raise ValueError("wanted at least two demonstrations a prompt: one has one order")
@@ -233,7 +235,7 @@ def order_effect(
     out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
     predictions = out["prediction"].values
     changed = np.mean([predictions[a] != predictions[b] for a, b in combinations(range(orders), 2)], axis=0)
-    low, high = bootstrap(changed[:, None], 0.95, 2000, np.random.default_rng(seed))
+    low, high = bootstrap(changed[:, None], 0.95, 2000, np.random.default_rng(checked_seed(seed)))
     return out.assign(
         changed=("prompt", changed),
         change=changed.mean(),
@@ -269,7 +271,7 @@ def _compared(
     }  # fmt: skip
     for key, of_prompt in each.items():
         if key == "difference":
-            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(seed))
+            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(checked_seed(seed)))
         else:
             low, high = np.transpose([wilson(int(one.sum()), len(one)) for one in of_prompt])
         for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
 from ..model import Model, batches, full_precision, progress_bar, sizes, stream
@@ -225,7 +226,7 @@ def _interval(values: np.ndarray, seed: int) -> np.ndarray:
     """The bootstrap's `[low and high, ...]` of the mean over the prompts `[prompt, ...]` that have examples."""
     flat = values.reshape(len(values), -1)
     flat = flat[np.isfinite(flat).all(1)]
-    ends = bootstrap(flat, CONFIDENCE, DRAWS, np.random.default_rng(seed))
+    ends = bootstrap(flat, CONFIDENCE, DRAWS, np.random.default_rng(checked_seed(seed)))
     return np.stack(ends).reshape(2, *values.shape[1:])
 
 

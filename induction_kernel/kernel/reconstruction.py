@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..given import checked_seed
 from ..heads import Head
 from ..heads.summary import bootstrap
 from ..prompts import Prompts
@@ -81,7 +82,9 @@ def reconstruct(
     if predicted is not None:
         each["agreement"] = hits(won, predicted)
     judged, wanted = ("correct", ballots.target) if predicted is None else ("agreement", predicted)
-    over = _over_prompts(ballots, each[judged], wanted, permutations, level, np.random.default_rng(seed))
+    over = _over_prompts(
+        ballots, each[judged], wanted, permutations, level, np.random.default_rng(checked_seed(seed))
+    )
     prompt = ("prompt", *ballots.dims)
     single = (won == 1).any(-1)
     variables = {"prediction": (prompt, ballots.over_sources(np.where(single, won.argmax(-1), -1)))}

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
 from ..interventions.plan import within_memory
@@ -205,7 +206,11 @@ def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
 
 def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
     """Which prompts each step is on."""
-    generator, left, out = torch.Generator().manual_seed(seed), torch.empty(0, dtype=torch.long), []
+    generator, left, out = (
+        torch.Generator().manual_seed(checked_seed(seed)),
+        torch.empty(0, dtype=torch.long),
+        [],
+    )
     for _ in range(steps):
         if not len(left):
             left = torch.randperm(n, generator=generator)

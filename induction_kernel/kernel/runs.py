@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..interventions.plan import tokens_at_once
 from ..interventions.together import Lane, found_in
 from ..interventions.trust import lane_of, right_here
@@ -162,7 +163,7 @@ def _group_shares(
     out: dict[str, np.ndarray] = {}
 
     def put(name: str, values: list[np.ndarray], *, sure: bool = False) -> None:
-        found = np.array([_share(value, np.random.default_rng(seed), sure) for value in values])
+        found = np.array([_share(value, np.random.default_rng(checked_seed(seed)), sure) for value in values])
         out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
 
     for key, values in per_run.items():

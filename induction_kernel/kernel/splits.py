@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import t as student
 
+from ..given import checked_seed
 from ..heads import Head
 from .ballots import Ballots, as_ballots, as_predictions, permuted_hits, vote_hits
 from .controls import by_position, control_weights
@@ -84,7 +85,7 @@ def held_out(
     heads = groups[BEST]
     n, predicted = len(heads.target), as_predictions(predictions, heads)
     _check(n, splits, share, confidence)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(checked_seed(seed))
     order = rng.random((splits, n)).argsort(1).argsort(1)
     train = order < round(share * n)
     found: dict[str, Any] = {}

@@ -15,6 +15,7 @@ import numpy as np
 import xarray as xr
 
 from ..heads import Head
+from ..heads.naming import is_whole
 from ..model import Model
 from ..prompts import Prompts, word_episodes
 from ..scorers.labels import demonstrations_of
@@ -116,7 +117,7 @@ def few_shot_study(
 
     Source: Han et al. 2025, sections 5.1 to 5.3 and 5.5.
     """
-    if not isinstance(queries, int) or isinstance(queries, bool) or queries < FEWEST:
+    if not is_whole(queries) or queries < FEWEST:
         raise ValueError(
             f"wanted at least {FEWEST} queries: half of them choose heads, half score them; got {queries!r}"
         )

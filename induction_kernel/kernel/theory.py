@@ -24,6 +24,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..given import checked_seed
 from .markov import HiddenMarkovTasks, check_whole, hidden_markov_tasks, posterior, without_demonstrations
 
 __all__ = ["Whitening", "kernel_theory", "votes"]
@@ -190,7 +191,7 @@ class _Trial:
 
     @classmethod
     def of(cls, markov: HiddenMarkovTasks, shots: int, length: int, prompts: int, seed: int) -> _Trial:
-        rng = np.random.default_rng([seed, 1])
+        rng = np.random.default_rng([checked_seed(seed), 1])
         task = np.repeat(rng.integers(len(markov.start), size=(prompts, 1)), shots + 1, axis=1)
         return cls(markov, *markov.draw(task, length, rng), rng)
 

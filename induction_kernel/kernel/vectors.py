@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import HeadLike, as_heads
 from ..interventions.edits import New
 from ..interventions.engine import sweep
@@ -121,7 +122,9 @@ def _shuffled(prompts: Prompts, found: Demonstrations, seed: int) -> Prompts:
             "wanted labels of one token each to shuffle in place, got longer ones: pass shuffled=, prompts made with "
             "their labels permuted"
         )
-    drawn = torch.rand(found.mask.shape, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.rand(
+        found.mask.shape, generator=torch.Generator().manual_seed(checked_seed(seed)), dtype=torch.float32
+    )
     order = drawn.masked_fill(~found.mask, 2.0).argsort(1)  # absent ones, which come last, stay there
     order = torch.where(found.mask, order, torch.arange(found.mask.shape[1]))
     tokens, row = prompts.tokens.clone(), torch.arange(len(prompts))[:, None]

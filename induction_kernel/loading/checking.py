@@ -27,7 +27,7 @@ def short_run(model: Any, d_vocab: int, n_ctx: int, name: str) -> Tensor:
     Raises:
         ValueError: the model does not run.
     """
-    tokens = torch.linspace(0, d_vocab - 1, min(16, n_ctx)).long()[None]
+    tokens = torch.linspace(0, d_vocab - 1, min(16, n_ctx), dtype=torch.float64).long()[None]
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
             output = model(tokens.to(next(model.parameters()).device))

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..heads.naming import is_whole
 from .building import has_hooked_transformer, quietly, self_contained
 from .checking import check_same, short_run
 from .converting import PROCESSING, to_hooked
@@ -172,7 +173,7 @@ def _context(config: Any, n_ctx: int | None) -> int:
     longest = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048
     if n_ctx is None:
         return longest
-    if not isinstance(n_ctx, int) or isinstance(n_ctx, bool) or not 1 <= n_ctx <= longest:
+    if not is_whole(n_ctx) or not 1 <= n_ctx <= longest:
         raise ValueError(
             f"n_ctx must be a whole number from 1 to {longest}, the model's own context, got {n_ctx!r}"
         )

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from ..heads.naming import is_whole
+
 __all__ = ["checked_options"]
 
 _PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -71,7 +73,7 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def _n_devices(n_devices: int) -> int:
-    if not isinstance(n_devices, int) or isinstance(n_devices, bool):
+    if not is_whole(n_devices):
         raise TypeError(f"n_devices must be a whole number, got {n_devices!r}")
     there = torch.cuda.device_count()
     if not 1 <= n_devices <= max(1, there):

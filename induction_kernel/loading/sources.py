@@ -6,11 +6,13 @@ on the hub (see `hub`), which alone contacts the network. It measures nothing.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..heads.naming import is_whole
 from ..model import Model
 from .embedded import TINY, is_embedded, load_embedded
 from .hub import load_from_hub
@@ -21,7 +23,7 @@ __all__ = ["as_path", "load"]
 
 
 def load(
-    name_or_path: str | Path = "tiny",
+    name_or_path: str | os.PathLike[str] = "tiny",
     *,
     checkpoint: int | None = None,
     checkpoint_index: int | None = None,
@@ -85,11 +87,13 @@ def load(
         >>> model.cfg.n_layers
         2
     """
-    if not isinstance(name_or_path, str | Path):
+    if not isinstance(name_or_path, str | os.PathLike):
         raise TypeError(
             f"wanted a model's name or path, got {type(name_or_path).__name__}: {name_or_path!r:.80}"
         )
     _check_checkpoint(checkpoint, checkpoint_index)
+    if isinstance(name_or_path, os.PathLike):
+        name_or_path = Path(name_or_path)
     options = {"bridge": bridge, **checked_options(device, dtype, n_devices, device_map), **kwargs}
     path = TINY if name_or_path == "tiny" else as_path(name_or_path)
     if path is None:
@@ -114,7 +118,7 @@ def _check_checkpoint(checkpoint: int | None, index: int | None) -> None:
             "give one of them"
         )
     for name, value in {"checkpoint": checkpoint, "checkpoint_index": index}.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is not None and not is_whole(value):
             wanted = "a training step, a whole number" if name == "checkpoint" else "a whole number"
             raise TypeError(f"{name} must be {wanted}, got {value!r}")
 

@@ -9,6 +9,7 @@ from .anatomy import Model as Model
 from .anatomy import Sizes as Sizes
 from .anatomy import all_modules as all_modules
 from .anatomy import bos_id as bos_id
+from .anatomy import bos_of as bos_of
 from .anatomy import check_model as check_model
 from .anatomy import describe as describe
 from .anatomy import device_of as device_of

@@ -25,6 +25,7 @@ __all__ = [
     "Sizes",
     "all_modules",
     "bos_id",
+    "bos_of",
     "check_model",
     "describe",
     "device_of",
@@ -80,7 +81,7 @@ class Sizes(NamedTuple):
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError unless `model` is a TransformerLens model with attention heads."""
+    """Raise TypeError unless `model` is a TransformerLens model with attention heads, ValueError without weights."""
     if hasattr(model, "_orig_mod"):
         raise TypeError(
             "wanted the model itself, got a compiled one (torch.compile), in which hooks set later are not seen: pass "
@@ -93,6 +94,12 @@ def check_model(model: Any) -> None:
         raise TypeError(
             "wanted a TransformerLens HookedTransformer or TransformerBridge, "
             f"got {type(model).__name__}: load one with induction_kernel.load(...)"
+        )
+    parameters = getattr(model, "parameters", None)
+    first = next(parameters(), None) if parameters is not None else None
+    if first is not None and first.is_meta:
+        raise ValueError(
+            "wanted a model with weights, got one on the device 'meta', which has shapes alone: load its weights first"
         )
 
 
@@ -119,7 +126,11 @@ def sizes(model: Model) -> Sizes:
 
 def bos_id(model: Model) -> int | None:
     """The id of the beginning-of-sequence token; None without a tokenizer, or where it has none."""
-    tokenizer: Any = getattr(model, "tokenizer", None)
+    return bos_of(getattr(model, "tokenizer", None))
+
+
+def bos_of(tokenizer: Any) -> int | None:
+    """The id of a tokenizer's beginning-of-sequence token; None where there is none."""
     token = getattr(tokenizer, "bos_token_id", None)
     # TransformerLens declares "<|endoftext|>" where a tokenizer has none, also where that is no token of it (BERT).
     made_up = token is not None and token == getattr(tokenizer, "unk_token_id", None)

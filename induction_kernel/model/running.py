@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..heads.naming import is_whole
 from .anatomy import Hook, Model, describe, forward, hook_name, in_this_thread, one_thread_at_a_time
 from .padding import hidden_padding
 from .selfcheck import foreign_hooks, self_check
@@ -146,11 +147,9 @@ def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -
     Raises:
         ValueError: a batch size below 1.
     """
-    if batch_size is not None and (
-        not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1
-    ):
+    if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
         raise ValueError(f"wanted batch_size >= 1, got {batch_size!r}")
-    size = batch_size or max(1, 2**24 // max(1, length * cost))
+    size = int(batch_size or 0) or max(1, 2**24 // max(1, length * cost))
     return [slice(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]
 
 

@@ -89,7 +89,8 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
     (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx)).long().repeat(size.n_layers + 2, 1)
+    spread = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64)
+    tokens = spread.long().repeat(size.n_layers + 2, 1)
     tokens[-1, -1] = (tokens[0, -1] + 1) % size.d_vocab
     shown: dict[tuple[str, int], Tensor] = {}
 
@@ -99,7 +100,7 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
             if site != "z":
                 return None
             edited = activation.clone()
-            noise = torch.randn(edited[layer + 1].shape, generator=generator).to(edited)
+            noise = torch.randn(edited[layer + 1].shape, generator=generator, dtype=torch.float32).to(edited)
             edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
             shown["edit", layer] = full_precision((edited - activation)[layer + 1 :][:1]).detach()
             return edited

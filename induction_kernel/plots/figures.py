@@ -35,6 +35,11 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
         ValueError: if it has no variable `loss[prompt, position]`, or no finite value.
     """
     need(loss, "loss", "loss_by_position")
+    if set(loss["loss"].dims) != {"prompt", "position"}:
+        raise ValueError(
+            f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: the mean over prompts is taken "
+            "here; choose one by .isel(prompt=[0]), which keeps the dimension"
+        )
     starts = loss["start"].values if "start" in loss.coords else np.full(loss.sizes["prompt"], -1)
     aligned = bool((starts >= 0).all())
     offsets, values = _align(loss["loss"].transpose("prompt", "position").values, starts if aligned else None)

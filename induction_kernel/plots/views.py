@@ -168,6 +168,8 @@ def _check(patterns: xr.Dataset, prompt: int, value_weighted: bool) -> None:
         raise ValueError(
             f"wanted the Dataset of patterns(...), it lacks {missing}; pass the result of patterns unchanged"
         )
+    if "prompt" not in patterns["pattern"].dims:
+        raise ValueError("wanted patterns by prompt: choose one by prompt=, or by .isel(prompt=[0])")
     count = patterns.sizes["prompt"]
     if not -count <= prompt < count:
         raise ValueError(f"wanted a prompt from 0 to {count - 1}, got {prompt}")

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import Model, describe
+from ..given import plain
+from ..model import Model, bos_of, describe
 
 __all__ = [
     "Demonstrations",
@@ -70,12 +71,12 @@ class Prompts:
         control: `[prompt, position]` tokens of the matched control (later copies replaced by fresh tokens),
             or None.
         answers: `[prompt, 2]` ids of the right and the wrong answer, or None.
-        bos: whether position 0 holds a beginning-of-sequence token.
+        bos: whether position 0 of every prompt holds a beginning-of-sequence token.
         tokenizer: what decodes the tokens for people, or None.
 
     Raises:
         ValueError: shapes that do not fit, or no prompts at all.
-        TypeError: tokens that are not integers.
+        TypeError: tokens that are not integers, lengths that are not int64, scored that is not bool.
     """
 
     tokens: Tensor
@@ -90,6 +91,11 @@ class Prompts:
     def __post_init__(self) -> None:
         check_ids(self.tokens)
         n, length = self.tokens.shape
+        for key, dtype in {"lengths": torch.int64, "scored": torch.bool}.items():
+            value = getattr(self, key)
+            if not isinstance(value, Tensor) or value.dtype != dtype:
+                got = getattr(value, "dtype", type(value).__name__)
+                raise TypeError(f"wanted {key} as a tensor of {dtype}, got {got}")
         if self.lengths.shape != (n,) or self.scored.shape != (n, length):
             raise ValueError(
                 f"wanted lengths [{n}] and scored [{n}, {length}] for tokens [{n}, {length}], "
@@ -105,11 +111,7 @@ class Prompts:
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Prompts:
         """Some of the prompts, as `Prompts` (an int gives a batch of one)."""
-        if isinstance(index, int | np.integer):
-            index = [range(len(self))[index]]  # an index out of range is an IndexError, as in a list
-        if not isinstance(index, slice):
-            index = torch.as_tensor(index)
-        kept = {}
+        index, kept = _indices(index, len(self)), {}
         for field in fields(self):
             value = getattr(self, field.name)
             kept[field.name] = value[index] if isinstance(value, Tensor | Demonstrations) else value
@@ -141,6 +143,13 @@ class Prompts:
         control = None if self.control is None else self.control[:, :width]
         return replace(self, tokens=self.tokens[:, :width], scored=self.scored[:, :width], control=control)
 
+    def with_bos(self) -> Tensor:
+        """`[prompt]` bool: which begin with a beginning-of-sequence token; all of them where `bos` says so."""
+        token = bos_of(self.tokenizer)
+        if self.bos or token is None:
+            return torch.full((len(self),), self.bos)
+        return self.tokens[:, 0] == token
+
     def starts(self) -> Tensor:
         """`[prompt]`: the first scored position (of repeated tokens: of the second copy); -1 where none counts."""
         return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
@@ -151,6 +160,21 @@ class Prompts:
         shown = f"{first[:60]} ..." if len(first) > 60 else first
         with_ = f", with {', '.join(extras)}" if extras else ""
         return f"Prompts({len(self)} of {self.lengths.min()} to {self.lengths.max()} tokens{with_}; first: {shown})"
+
+
+def _indices(index: Any, n: int) -> Tensor:
+    """Which of n prompts an int, a slice, whole numbers or a mask of them mean, `[chosen]`."""
+    if isinstance(index, slice):
+        index = list(range(n)[index])
+    found = np.atleast_1d(np.asarray(plain(index)))
+    if found.dtype == bool and found.shape != (n,):
+        raise ValueError(f"wanted a mask of {n} prompts, got one of shape {list(found.shape)}")
+    if not found.size or (found.dtype == bool and not found.any()):
+        raise ValueError(f"wanted at least one of the {n} prompts, got none")
+    if found.ndim > 1 or found.dtype.kind not in "iub":
+        raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
+    chosen = found.nonzero()[0] if found.dtype == bool else found
+    return torch.tensor([range(n)[i] for i in chosen])  # out of range is an IndexError, as in a list
 
 
 def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from ..model import Model, sizes
 from .batch import Demonstrations, Prompts, pad
 from .labelled import label_words, queries_of, shots_per_query
-from .text import refuse_unknown, start_token, starts_with_bos
+from .text import check_text, refuse_unknown, start_token, starts_with_bos
 
 __all__ = ["few_shot", "word_episodes"]
 
@@ -106,6 +109,8 @@ class Template:
     @classmethod
     def parse(cls, template: str, separator: str) -> Template:
         """Out of a string with `{x}` and `{y}`; ValueError where they are not there once each, in this order."""
+        if not isinstance(separator, str):
+            raise TypeError(f"wanted the separator as text, got {separator!r}")
         if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
             raise ValueError(
                 f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
@@ -175,6 +180,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
         raise ValueError(
             "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
         )
+    check_text(text)
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
     refuse_unknown(model.tokenizer, text, ids)
@@ -288,7 +294,7 @@ def word_episodes(
     """
     _check_episodes(shots, prompts, noise, classes)
     labels = single_token_words(model, classes)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
 
     def shuffled(items: list) -> list:
         return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
@@ -303,7 +309,7 @@ def word_episodes(
         drawn = shuffled(
             [(words[kinds[i % classes]][i // classes], kinds[i % classes]) for i in range(shots)]
         )
-        replaced = (torch.rand(shots, generator=generator) < noise).tolist()
+        replaced = (torch.rand(shots, generator=generator, dtype=torch.float32) < noise).tolist()
         either = shuffled([word for kind in words for word in kind])
         demonstrations.append([(either[i] if replaced[i] else x, y) for i, (x, y) in enumerate(drawn)])
     return few_shot(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
@@ -313,6 +319,10 @@ def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> Non
     if classes not in (2, 3, 4):
         raise ValueError(f"wanted 2, 3 or 4 classes, got {classes!r}")
     most = 11 * classes
+    if not (is_whole(shots) and is_whole(prompts) and isinstance(noise, Real)):
+        raise TypeError(
+            f"wanted shots and prompts as whole numbers and noise as a number, got {shots!r}, {prompts!r} and {noise!r}"
+        )
     if not classes <= shots <= most or prompts < 1 or not 0 <= noise <= 1:
         raise ValueError(
             f"wanted shots {classes} to {most}, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"

@@ -12,9 +12,11 @@ __all__ = ["label_words", "queries_of", "shots_per_query"]
 
 def label_words(labels: Sequence[str]) -> tuple[str, ...]:
     """The labels, if they are different words; TypeError or ValueError else."""
-    if isinstance(labels, str | Mapping | Set) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"wanted labels as a list of words, got {labels!r}")
-    words = tuple(map(str, labels))
+    unordered = isinstance(labels, str | Mapping | Set) or not isinstance(labels, Iterable)
+    given = [labels] if unordered else list(labels)
+    if unordered or not all(isinstance(label, str) for label in given):
+        raise TypeError(f"wanted labels as a list of words, in the order of their classes, got {labels!r}")
+    words = tuple(map(str, given))
     if len(words) < 2 or len(set(words)) < len(words) or not all(word.strip() for word in words):
         raise ValueError(f"wanted at least two different, non-empty label words, got {list(words)!r}")
     return words

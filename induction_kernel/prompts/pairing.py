@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..given import plain, rows_of
 from ..heads.naming import is_whole
 from ..model import Model, n_outputs, outputs_are_tokens
 from .batch import Prompts
@@ -95,14 +96,14 @@ def with_answers(
 
 
 def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n: int) -> torch.Tensor:
-    listed = isinstance(answers, Sequence) and not isinstance(answers, str)
+    listed = [plain(each) for each in rows_of(answers)] if not isinstance(answers, str) else None
     if (
         not listed
-        or len(answers) != n
-        or not all(isinstance(each, list | tuple) and len(each) == 2 for each in answers)
+        or len(listed) != n
+        or not all(isinstance(each, list | tuple) and len(each) == 2 for each in listed)
     ):
         raise ValueError(f"wanted one (right, wrong) for each of {n} prompts, got {answers!r}")
-    ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in answers])
+    ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in listed])
     n_words = n_outputs(model)
     if int(ids.min()) < 0 or int(ids.max()) >= n_words:
         raise ValueError(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")

@@ -69,7 +69,7 @@ def as_prompts(
     listed = given.tolist() if getattr(given, "ndim", None) == 1 and hasattr(given, "tolist") else given
     if isinstance(listed, Sequence) and not isinstance(listed, bytes):
         return _listed(model, list(listed), lengths, bos)
-    hint = ": pass one of its columns" if getattr(given, "ndim", None) == 2 else ""
+    hint = ": pass one of its columns" if hasattr(given, "columns") else ""
     raise TypeError(f"{WANTED}, got {type(prompts).__name__}{hint}")
 
 
@@ -82,7 +82,7 @@ def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None
         return _texts(model, items, bos)
     if all(isinstance(item, Integral) and not isinstance(item, bool) for item in items):
         items = [items]
-    rows = [item.tolist() if isinstance(item, Tensor | np.ndarray) else item for item in items]
+    rows = [_one_row(item) if isinstance(item, Tensor | np.ndarray) else item for item in items]
     texts = any(isinstance(item, str) for item in items)
     for i, row in enumerate(rows):
         if not isinstance(row, str) if texts else not _is_ids(row):
@@ -96,6 +96,11 @@ def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None
         return _tokens(model, tokens, lengths, bos)
     _refuse(lengths=lengths, bos=bos, what="a list of token ids of different lengths")
     return _ready(model, tokens, found)
+
+
+def _one_row(ids: Tensor | np.ndarray) -> Any:
+    """The ids of one prompt, also of `[1, position]`, as `model.to_tokens` gives them of a text."""
+    return (ids[0] if ids.ndim == 2 and len(ids) == 1 else ids).tolist()
 
 
 def _is_ids(row: Any) -> bool:
@@ -148,8 +153,11 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
     tokens = torch.atleast_2d(tokens.detach().cpu().long())
     if lengths is None:
         return _ready(model, *right_padded(tokens, by_token(tokens, getattr(model, "tokenizer", None))))
-    found = torch.as_tensor(lengths).detach().cpu()
     n, width = tokens.shape
+    try:
+        found = torch.as_tensor(lengths).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"wanted {n} whole lengths, one a prompt, got {lengths!r}") from None
     if (
         found.is_floating_point()
         or found.shape != (n,)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..given import checked_seed, plain
 from ..heads.naming import is_whole
 from ..model import Model, sizes
 from .batch import Prompts, real_positions
@@ -58,12 +60,12 @@ def repeated_tokens(
 
     Source: Olsson et al. 2022, "prefix-matching score"; Crosbie & Shutova 2024 for the 4% at each end.
     """
-    if not isinstance(repeats, int) or repeats < 2:
+    if not is_whole(repeats) or repeats < 2:
         raise ValueError(f"wanted repeats >= 2, got {repeats!r}")
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
     room = min((sizes(model).n_ctx - len(start)) // repeats, len(allowed) // repeats)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     periods = _periods(period, room, repeats, prompts, generator)
     rows, controls = [], []
     for p in periods:
@@ -103,7 +105,7 @@ def random_tokens(
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
     room = min(sizes(model).n_ctx - len(start), len(allowed))
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     (period, *_) = _periods(length or min(50, room), room, 1, prompts, generator)
     drawn = [allowed[torch.randperm(len(allowed), generator=generator)[:period]] for _ in range(prompts)]
     tokens = torch.stack([torch.cat([start, row]) for row in drawn])
@@ -124,7 +126,7 @@ def allowed_tokens(model: Model, *, exclude: float, bos: Tensor) -> Tensor:
     Raises:
         ValueError: `exclude` outside [0, 0.5), or nothing left.
     """
-    if not 0 <= exclude < 0.5:
+    if not isinstance(exclude, Real) or not 0 <= exclude < 0.5:
         raise ValueError(
             f"wanted exclude from 0 to below 0.5 (a share of the vocabulary at each end), got {exclude!r}"
         )
@@ -148,18 +150,18 @@ def _periods(
     period: int | Sequence[int] | None, room: int, repeats: int, prompts: int, generator: torch.Generator
 ) -> list[int]:
     """One period a prompt, equally often where it is a range, in random order."""
-    if not isinstance(prompts, int) or prompts < 1:
+    if not is_whole(prompts) or prompts < 1:
         raise ValueError(f"wanted prompts >= 1, got {prompts!r}")
-    whole_range = isinstance(period, Sequence) and len(period) == 2 and all(map(is_whole, period))
-    if period is not None and not is_whole(period) and not whole_range:
+    if room < 1:
+        raise ValueError(
+            f"{repeats} x 1 tokens do not fit the context and the vocabulary (each token is used once a prompt): this "
+            "model is too small"
+        )
+    given: Any = default_periods(room, repeats) if period is None else plain(period)
+    ends = (given, given) if is_whole(given) else given
+    if not (isinstance(ends, Sequence) and len(ends) == 2 and all(map(is_whole, ends))):
         raise TypeError(f"wanted a period as a whole number or a range (low, high), got {period!r}")
-    low, high = (
-        default_periods(room, repeats)
-        if period is None
-        else (period, period)
-        if isinstance(period, int)
-        else period
-    )
+    low, high = map(int, ends)
     if not 1 <= low <= high:
         raise ValueError(f"wanted a period >= 1 or a range (low, high), got {period!r}")
     if high > room:

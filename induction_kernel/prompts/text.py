@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..heads.naming import is_whole
 from ..model import Model, bos_id, sizes
 
 __all__ = [
+    "check_text",
     "default_bos",
     "encode",
     "encode_whole",
@@ -48,10 +50,10 @@ def start_token(model: Model, bos: bool | int | None) -> Tensor:
             "this model has no BOS token: pass bos=False, or bos=<id> for the token to put first"
         )
     d_vocab = sizes(model).d_vocab
-    if not isinstance(token, int) or not 0 <= token < d_vocab:
+    if not is_whole(token) or not 0 <= token < d_vocab:
         got = f"{token!r}, the tokenizer's BOS token: is it this model's?" if asked is True else repr(bos)
         raise ValueError(f"wanted bos as True, False or an id from 0 to {d_vocab - 1}, got {got}")
-    return torch.tensor([token])
+    return torch.tensor([int(token)])
 
 
 def starts_with_bos(model: Model, tokens: Tensor) -> bool:
@@ -67,6 +69,7 @@ def encode(model: Model, text: str) -> list[int]:
         ValueError: no tokenizer, or a word that it does not know.
     """
     tokenizer = _tokenizer(model)
+    check_text(text)
     ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     refuse_unknown(tokenizer, text, ids)
     return ids
@@ -93,6 +96,18 @@ def _added(whole: list[int], ids: list[int]) -> tuple[list[int], list[int]]:
         if whole[at : at + n] == ids:
             return whole[:at], whole[at + n :]
     return [], []
+
+
+def check_text(text: str) -> None:
+    """ValueError where a text holds half a character (a lone surrogate, of cut or wrongly decoded text)."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.start + 1]
+        raise ValueError(
+            f"character {error.start} of a text, the last of {near!r}, is half a character (a lone surrogate): the "
+            "text was cut or decoded wrongly; text.encode(errors='replace').decode() puts a '?' in its place"
+        ) from None
 
 
 def knows(model: Model, text: str) -> bool:

@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import refused_arguments
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
 from .reading import Entries, Reads
@@ -62,6 +63,14 @@ class AttentionScorer:
     compat: "Mapping[str, AttentionScorer]" = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not callable(self.mask):
+            raise TypeError(
+                f"wanted the mask as a function of tokens and lengths, got {type(self.mask).__name__}"
+            )
+        if taken := refused_arguments(self.mask, 2):
+            raise TypeError(
+                f"wanted a mask function of two arguments, tokens and lengths, got one of {taken}"
+            )
         source = f" ({self.paper})" if self.paper else ""
         said = f"{self.name}: {self.title or 'attention to the entries of a mask'}{source}."
         object.__setattr__(self, "__doc__", f"{said}\n\n{type(self).__doc__}")  # what `induction?` shows
@@ -142,8 +151,8 @@ class AttentionScorer:
         queries = torch.arange(tokens.shape[1]) < lengths[:, None]
         if not self.every_query:
             queries = queries & prompts.scored
-        if self.skip_first and prompts.bos:
-            queries = queries & (torch.arange(tokens.shape[1]) != 1)
+        if self.skip_first:
+            queries = queries & ~(prompts.with_bos()[:, None] & (torch.arange(tokens.shape[1]) == 1))
         real = (torch.arange(tokens.shape[1]) < lengths[:, None])[:, None]
         seen = mask.tril() if causal else mask & real
         prompt, query, key = (seen & queries[:, :, None]).nonzero(as_tuple=True)

@@ -14,6 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import Head
 from ..model import (
     Model,
@@ -75,7 +76,7 @@ def qk_trace(
     weight = previous_token(model, prompts, progress=False)["score"].mean("prompt").values
     score = np.zeros((size.n_layers, size.n_heads))
     null = np.zeros((draws, *score.shape))
-    gram, generator = _gram(model), torch.Generator().manual_seed(seed)
+    gram, generator = _gram(model), torch.Generator().manual_seed(checked_seed(seed))
     with progress_bar(len(layers) * (len(layers) - 1) // 2, progress=progress) as bar:
         for sender in layers[:-1]:
             w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, sender))

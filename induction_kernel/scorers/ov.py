@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import Head
 from ..model import (
     Model,
@@ -77,7 +78,7 @@ def ov_eigenvalues(
     check_writing(model, wanted)
     check_weights(model, wanted)
     through = _through_vocabulary(model, embedding)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
     score = np.zeros((len(wanted), size.n_heads))
     null = np.zeros((draws, *score.shape))
     with progress_bar(len(wanted), progress=progress) as bar:

@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..given import checked_seed
 from .phases import SMOOTHING, check_turning, onsets
 from .turning import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
 
@@ -70,7 +71,7 @@ def turn_together(
     check_turning(smoothing, draws)
 
     def told(run: xr.Dataset) -> xr.Dataset:
-        run, rng = trained(run), np.random.default_rng(seed)
+        run, rng = trained(run), np.random.default_rng(checked_seed(seed))
         statistic, p_value = shifted_p(*(_slope(run, name, smoothing) for name in (first, second)))
         turns = [onsets(run, name, smoothing, draws, rng) for name in (first, second)]
         later = turns[1] - turns[0]
@@ -80,7 +81,7 @@ def turn_together(
 
     found = over_runs(curves, told)
     if "seed" in curves.dims:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(checked_seed(seed))
         found["seeds_p_value"] = over_runs(
             curves, lambda runs: _over_seeds(runs, first, second, smoothing, draws, rng), dims=("model",)
         )["p_value"]

@@ -20,6 +20,8 @@ import torch
 import xarray as xr
 
 from .. import __version__
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from ..metrics import repeat_loss, token_losses
 from ..model import Model, sizes
 from ..prompts import Prompts, as_prompts, random_tokens, repeated_tokens
@@ -118,7 +120,7 @@ class Curves:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.n, int) or self.n < 16:
+        if not is_whole(self.n) or self.n < 16:
             raise ValueError(
                 f"wanted n of at least 16 (a quarter of it for heads, half of that to choose them), got {self.n!r}"
             )
@@ -144,7 +146,9 @@ class Curves:
         ready, early, late = self.icl_prompts(model)
         losses = token_losses(model, ready).double()
         last = ready.lengths - 1
-        drawn = torch.rand(len(ready), generator=torch.Generator().manual_seed(self.seed))
+        drawn = torch.rand(
+            len(ready), generator=torch.Generator().manual_seed(checked_seed(self.seed)), dtype=torch.float32
+        )
         one = losses.gather(1, (drawn * last).long()[:, None])[:, 0]
         score = losses[:, slice(*late)].mean(1) - losses[:, slice(*early)].mean(1)
         values = {"icl_score": score, "loss": losses.nanmean(1), "sampled_loss": one}
@@ -161,7 +165,7 @@ class Curves:
                     "this model does not read the synthetic language: pass prompts=, texts or tokens of its own kind"
                 )
             early, late = self.early or EARLY, self.late or LATE
-            rng = np.random.default_rng([HELD_BACK, self.seed])
+            rng = np.random.default_rng([HELD_BACK, checked_seed(self.seed)])
             length = min(sizes(model).n_ctx, max(LATE[1], late[1]) + 1)
             ready = as_prompts(model, stories(rng, self.n, length))
         else:

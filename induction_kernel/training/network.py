@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..given import checked_seed
 from .recipe import Recipe
 
 __all__ = ["Weights", "forward", "heads_in_use", "initial_weights", "losses"]
@@ -23,10 +24,10 @@ Weights = dict[str, Tensor]
 
 def initial_weights(recipe: Recipe, seed: int) -> Weights:
     """Random weights, scaled so that words and positions weigh alike and layers write little at first."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
 
     def normal(*shape: int, std: float) -> Tensor:
-        return torch.randn(*shape, generator=generator) * std
+        return torch.randn(*shape, generator=generator, dtype=torch.float32) * std
 
     heads, d_head, d_model = recipe.heads, recipe.d_head, recipe.d_model
     std = d_model**-0.5

@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..given import checked_seed
+from ..heads.naming import is_whole
 from .turning import (
     CURVES,
     DIRECTION,
@@ -79,7 +81,7 @@ def phase_window(
     check_turning(smoothing, draws)
 
     def told(run: xr.Dataset) -> xr.Dataset:
-        return _window(trained(run), smoothing, draws, np.random.default_rng(seed))
+        return _window(trained(run), smoothing, draws, np.random.default_rng(checked_seed(seed)))
 
     attrs = {
         "method": "phase_window", "paper": "Olsson et al. 2022, argument 1; the rule is ours", "rule": RULE,
@@ -91,7 +93,7 @@ def phase_window(
 
 def check_turning(smoothing: Any, draws: Any) -> None:
     """ValueError unless these are a width in ln(tokens) and a number of draws."""
-    if not 0 < smoothing <= 1 or not isinstance(draws, int) or draws < 100:
+    if not 0 < smoothing <= 1 or not is_whole(draws) or draws < 100:
         raise ValueError(
             f"wanted smoothing in ln(tokens), above 0 and at most 1, and draws of at least 100; got {smoothing!r} and "
             f"{draws!r}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..heads.naming import is_whole
 from .language import VOCABULARY, Mix
 
 __all__ = ["BYTES", "EARLY", "LATE", "Recipe", "log_spaced"]
@@ -80,6 +81,9 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            if is_whole(value := getattr(self, each.name)):
+                object.__setattr__(self, each.name, int(value))  # a NumPy one does not go into JSON
         for name in ("heads", "d_head", "d_model", "steps", "batch_size"):
             _check_whole(name, getattr(self, name), 1)
         _check_whole("layers", self.layers, 1, 4)
@@ -152,11 +156,6 @@ def log_spaced(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
 
 
 def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
-    if (
-        not isinstance(value, int)
-        or isinstance(value, bool)
-        or value < least
-        or (most is not None and value > most)
-    ):
+    if not is_whole(value) or value < least or (most is not None and value > most):
         wanted = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{name} must be a whole number, {wanted}; got {value!r}")

@@ -23,6 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..files import checked_folder, only_one
+from ..given import checked_seed
 from ..loading import build, load
 from ..model import Model
 from .folder import State, begin, finish, write_checkpoint, write_state
@@ -120,7 +121,7 @@ def fit(
 def _first(recipe: Recipe, seed: int) -> State:
     weights = initial_weights(recipe, seed)
     none = {name: (torch.zeros_like(w), torch.zeros_like(w)) for name, w in weights.items()}
-    return State(0, weights, none, dict(np.random.default_rng(seed).bit_generator.state), [])
+    return State(0, weights, none, dict(np.random.default_rng(checked_seed(seed)).bit_generator.state), [])
 
 
 def _trained(keeper: _Keeper, state: State, progress: bool) -> Run:
