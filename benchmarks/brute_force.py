@@ -106,7 +106,7 @@ def compared(given: dict[str, Any], right: dict[str, Any], loose: float) -> tupl
         if (np.isnan(given[key]) != undefined).any():
             return "wrong", f"{key}: NaN at {np.argwhere(np.isnan(given[key]) != undefined)[:3].tolist()}"
         apart = np.abs(given[key] - expected)
-        scale = np.abs(expected[~undefined]).max(initial=1e-3)
+        scale = np.abs(expected[~undefined]).max(initial=1e-3 if loose < 1e-6 else 1)  # float32 where not
         if (apart[~undefined] > loose * scale).any():
             at = np.unravel_index(int(np.nanargmax(apart)), apart.shape)
             where = tuple(map(int, at))

@@ -246,7 +246,7 @@ def measured(
     if kind == "own":
         return Measured(asked, own_metric, scores.own_metric, "own metric")
     if kind == "kl_to":
-        other = another(draw, asked)
+        other = another(draw, model, asked)
         rows = [logits(model, row)[-1] for row in other.rows]
         clean = torch.stack(rows)
         return Measured(asked, ik.kl_to(clean), scores.kl_to(rows), "kl_to", clean)
@@ -337,17 +337,17 @@ def from_others(
     one_length = len({len(row) for row in asked.rows}) == 1
     room = model.cfg.n_ctx - max(map(len, asked.rows))
     if kind == "FromRun":
-        other = another(draw, asked)
+        other = another(draw, model, asked)
         return ik.FromRun(other.given), other, other.given
     if kind == "Resample":
         if draw.random() < 0.4:
             return ik.Resample(seed=seed), None, None
-        other = another(draw, asked, longer=draw.randint(0, min(2, room)), n=draw.randint(1, 5))
+        other = another(draw, model, asked, longer=draw.randint(0, min(2, room)), n=draw.randint(1, 5))
         return ik.Resample(other.given, seed=seed), other, other.given
     by_position = draw.choice([None, None, True, False])
     if draw.random() < 0.4:
         return ik.Mean(by_position=by_position), None, None
-    other = another(draw, asked, longer=0 if one_length else draw.randint(0, min(2, room)), n=draw.randint(1, 5))
+    other = another(draw, model, asked, longer=0 if one_length else draw.randint(0, min(2, room)), n=draw.randint(1, 5))
     return ik.Mean(other.given, by_position=by_position), other, other.given
 
 
@@ -414,7 +414,7 @@ def knock_out(draw: random.Random, model: Any, padding: bool) -> Case:
 
 def patch(draw: random.Random, model: Any, padding: bool) -> Case:
     of, site = measured(draw, model, padding), draw.choice(SITES)
-    source, by = another(draw, of.asked), by_of(draw, site)
+    source, by = another(draw, model, of.asked), by_of(draw, site)
     hold = draw.choice([None, None, "patterns"]) if site not in ("q", "k", "pattern") else None
     width = ik.as_prompts(model, of.asked.given).tokens.shape[1]
     options = places_of(draw, model, site, by, width) | {"by": by, "hold": hold}
@@ -498,7 +498,7 @@ def ablation_curve(draw: random.Random, model: Any, padding: bool) -> Case:
 
 def path_patch(draw: random.Random, model: Any, padding: bool) -> Case:
     of, n_layers = measured(draw, model, padding), model.cfg.n_layers
-    source, site = another(draw, of.asked), draw.choice(["q", "k", "v", "mlp_out", "resid_post"])
+    source, site = another(draw, model, of.asked), draw.choice(["q", "k", "v", "mlp_out", "resid_post"])
     receivers: Any = None
     into: dict[int, list[int] | None] = {n_layers - 1: None}
     if site == "mlp_out":
@@ -566,7 +566,7 @@ def edited(draw: random.Random, model: Any, padding: bool) -> Case:
         generator = torch.Generator().manual_seed(draw.randrange(999))
         edit = ik.Add(torch.randn(shape, generator=generator, dtype=torch.float64))
     elif edit == "Mean":
-        reference = another(draw, asked, longer=1 if max(map(len, asked.rows)) < model.cfg.n_ctx else 0)
+        reference = another(draw, model, asked, longer=1 if max(map(len, asked.rows)) < model.cfg.n_ctx else 0)
         edit = ik.Mean(reference.given)
     heads = edits.heads_at(model, site)
     chosen = None if heads is None or draw.random() < 0.4 else some_heads(draw, model, len(heads))

@@ -57,7 +57,7 @@ def drawn_prompts(draw: random.Random, model: Any, kind: str = "any", *, padding
         "tensor": lambda: tensor(torch.tensor(rows), "tensor"),
         "one row": lambda: tensor(torch.tensor(rows[0]), "one row"),
         "numpy": lambda: tensor(torch.tensor(rows).numpy(), "numpy"),
-        "Prompts": lambda: ragged_prompts(draw, rows),
+        "Prompts": lambda: ragged_prompts(draw, rows, model.cfg.n_ctx + 2 * padding),
         "string": lambda: text(model, rows),
         "strings": lambda: text(model, rows, many=True),
     }.get(form, lambda: padded(draw, model, rows, form))()
@@ -74,9 +74,9 @@ def tensor(given: Any, form: str) -> Asked:
     return Asked(given, form, rows, [list(range(len(row))) for row in rows], False)
 
 
-def ragged_prompts(draw: random.Random, rows: list[list[int]]) -> Asked:
+def ragged_prompts(draw: random.Random, rows: list[list[int]], widest: int) -> Asked:
     """Prompts made by hand: any padding, any positions scored, answers or none."""
-    tokens, lengths = filled(draw, rows)
+    tokens, lengths = filled(draw, rows, widest)
     scored = [sorted(draw.sample(range(len(row)), draw.randint(1, len(row)))) for row in rows]
     if draw.random() < 0.5:
         scored = [list(range(len(row))) for row in rows]
@@ -86,9 +86,10 @@ def ragged_prompts(draw: random.Random, rows: list[list[int]]) -> Asked:
     return Asked(ik.Prompts(tokens, lengths, marks), "Prompts", rows, scored, False)
 
 
-def filled(draw: random.Random, rows: list[list[int]], wider: int | None = None) -> tuple[Tensor, Tensor]:
-    """Right-padded with anything at all."""
-    width = max(map(len, rows)) + (draw.choice([0, 0, 2]) if wider is None else wider)
+def filled(draw: random.Random, rows: list[list[int]], widest: int) -> tuple[Tensor, Tensor]:
+    """Right-padded with anything at all, up to a width."""
+    longest = max(map(len, rows))
+    width = max(longest, min(longest + draw.choice([0, 0, 2]), widest))
     most = len(SPECIAL) + len(WORDS)
     tokens = [[*row, *(draw.randrange(most) for _ in range(width - len(row)))] for row in rows]
     return torch.tensor(tokens), torch.tensor([len(row) for row in rows])
@@ -168,7 +169,7 @@ def made_shots(draw: random.Random, n: int, k: int, n_ctx: int) -> Any:
             row += [label_ids[y], 3]
         rows.append((row + words(draw, 2))[-n_ctx:] if len(row) + 2 > n_ctx else row + words(draw, 2))
         found.append(of_row)
-    tokens, lengths = filled(draw, rows, 0)
+    tokens, lengths = filled(draw, rows, n_ctx)
     width = max(map(len, found))
     table = torch.tensor([[*each, *([(0, 0, 0, 0)] * (width - len(each)))] for each in found])
     mask = torch.tensor([[True] * len(each) + [False] * (width - len(each)) for each in found])
@@ -213,14 +214,16 @@ def answered(draw: random.Random, model: Any, asked: Asked) -> Asked:
     return replace(asked, given=ik.with_answers(model, asked.given, answers), answers=answers)
 
 
-def another(draw: random.Random, asked: Asked, *, longer: int = 0, n: int | None = None) -> Asked:
+def another(
+    draw: random.Random, model: Any, asked: Asked, *, longer: int = 0, n: int | None = None
+) -> Asked:
     """Other prompts of the same lengths (or longer), each different from some position on; ragged padding."""
     rows = []
     for i in range(len(asked.rows) if n is None else n):
         row = list(asked.rows[i % len(asked.rows)])
         begin = draw.randrange(len(row) + 1)
         rows.append(row[:begin] + words(draw, len(row) - begin + longer))
-    tokens, lengths = filled(draw, rows)
+    tokens, lengths = filled(draw, rows, model.cfg.n_ctx)
     scored = [list(range(len(row))) for row in rows]
     marks = torch.arange(tokens.shape[1]) < lengths[:, None]
     return Asked(ik.Prompts(tokens, lengths, marks), "other", rows, scored, False)

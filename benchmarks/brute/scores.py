@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .prompts import Asked
-from .runs import Maps, logits, name, seen, uncapped
+from .runs import Maps, cap_of, logits, seen, uncapped
 
 Entries = list[list[tuple[int, int]]]
 """Of one prompt: query by query, the keys that count."""
@@ -243,10 +243,7 @@ def direct_effect(model: Any, asked: Asked, on: str, layers: Sequence[int]) -> d
             shown = seen(model, row, ["z", "resid_post"])
             for position, direction in directions(p):
                 final = shown["resid_post", model.cfg.n_layers - 1][position]
-                unscaled = final @ w_u
-                given = uncapped(model, shown["logits", -1])[position] - constant
-                largest = int(unscaled.abs().argmax())
-                scale = float(unscaled[largest] / given[largest])
+                scale = norm_scale(model, final @ w_u, shown["logits", -1][position], constant)
                 for at, layer in enumerate(layers):
                     for h in range(model.cfg.n_heads):
                         moved = shown["z", layer][position, h] - maps.value(layer)[1][h]
@@ -264,6 +261,15 @@ def direct_effect(model: Any, asked: Asked, on: str, layers: Sequence[int]) -> d
     if asked.control is not None:
         found["control"] = read(asked.control)
     return found
+
+
+def norm_scale(model: Any, unscaled: Tensor, given: Tensor, constant: Tensor) -> float:
+    """What the final norm divided by: the logits without it over those with it, where the largest can be told."""
+    if model.cfg.normalization_type is None:
+        return 1.0
+    plain, cap = uncapped(model, given) - constant, cap_of(model)
+    told = unscaled.abs() * (given.abs() < 0.9 * cap if cap else 1)
+    return float(unscaled[told.argmax()] / plain[told.argmax()])
 
 
 # Metrics: logits [position, vocab] of one prompt -> a number -------------------------------------------------------
