@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .interventions.edits import Resample as Resample
     from .interventions.edits import Scale as Scale
     from .interventions.edits import Zero as Zero
+    from .interventions.edits import ZeroValues as ZeroValues
     from .interventions.engine import sweep as sweep
     from .interventions.lasting import edited as edited
     from .interventions.patching import patch as patch
@@ -179,7 +180,16 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "interventions.attributing": ("attribution",),
         "interventions.lasting": ("edited",),
         "interventions.engine": ("sweep",),
-        "interventions.edits": ("Zero", "Mean", "Resample", "FromRun", "Scale", "Add", "KnockOut"),
+        "interventions.edits": (
+            "Zero",
+            "ZeroValues",
+            "Mean",
+            "Resample",
+            "FromRun",
+            "Scale",
+            "Add",
+            "KnockOut",
+        ),
         "kernel.studying": ("few_shot_study", "FewShotStudy"),
         "kernel.data": ("classification", "LabelledTexts"),
         "kernel.episodes": ("draw_episodes", "Episodes"),

@@ -64,6 +64,20 @@ class EditName(StrEnum):
     zero = "zero"
 
 
+class Missing(StrEnum):
+    """What becomes of rows without a text or a class."""
+
+    refuse = "refuse"
+    drop = "drop"
+
+
+class SpanName(StrEnum):
+    """What the weights of demonstrations are pooled over."""
+
+    demonstration = "demonstration"
+    words = "words"
+
+
 class HoldName(StrEnum):
     """What is held while heads are removed."""
 
@@ -145,7 +159,10 @@ def score(
         import induction_kernel
 
         from . import printing
+        from .files import checked_target, write_whole
 
+        if out is not None:
+            checked_target(out)
         names = dict.fromkeys(name.value for name in scorer or [Scorer.induction])
         loaded = _loaded(model, device, dtype)
         results = {name: getattr(induction_kernel, name)(loaded) for name in names}
@@ -156,10 +173,7 @@ def score(
         if out is None:
             typer.echo(text)
             return
-        from .files import replacing
-
-        with replacing(out) as part:
-            part.write_text(text + "\n", encoding="utf-8")
+        write_whole(out, text + "\n")
 
     _sentence_instead_of_traceback(run)
 
@@ -170,7 +184,9 @@ def ablate(
     heads: Annotated[
         str | None, typer.Option(help='heads to remove together, in this order, like "L1H7,L1H1"')
     ] = None,
-    edit: Annotated[EditName, typer.Option(help="what stands in a head's place")] = EditName.mean,
+    edit: Annotated[
+        EditName, typer.Option(help="what stands in a head's place: its mean, or 0")
+    ] = EditName.mean,
     prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
     seed: Annotated[int, typer.Option(help="of the prompts and the random heads")] = 0,
     hold: Annotated[
@@ -274,8 +290,8 @@ def fewshot(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="labelled queries: a .tsv, .csv, .jsonl or .txt file, or a data set's name (sst2, trec, ag_news, "
-            "...); without it, words with made-up labels"
+            help="labelled queries: a file (.tsv, .csv, .jsonl, .parquet, .txt), or a data set's name (sst2, trec, "
+            "ag_news, ...); without it, words with made-up labels"
         ),
     ] = None,
     demonstrations: Annotated[
@@ -290,9 +306,24 @@ def fewshot(
         str | None, typer.Option(help='label words in the order of the classes, "bad,good"')
     ] = None,
     text: Annotated[
-        str | None, typer.Option(help="column of the texts: its name, or its number from 0")
+        str | None,
+        typer.Option(
+            help='column of the texts: its name, or its number from 0; several as in "{Title}: {Text}"'
+        ),
     ] = None,
     label: Annotated[str | None, typer.Option(help="column of the classes, likewise")] = None,
+    encoding: Annotated[str | None, typer.Option(help="of files, such as latin-1; utf-8 by default")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="of a data set's name or a folder, such as train or test")
+    ] = None,
+    missing: Annotated[
+        Missing | None,
+        typer.Option(help="what becomes of rows without a text or a class; refused by default"),
+    ] = None,
+    span: Annotated[
+        SpanName,
+        typer.Option(help="what attention is pooled over: the words of x and y alone, or the template's too"),
+    ] = SpanName.demonstration,
     seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="also write a page (.html), every number (.nc) or the table (.csv)")
@@ -307,7 +338,7 @@ def fewshot(
       induction-kernel fewshot
       induction-kernel fewshot tiny --out fewshot.html
       induction-kernel fewshot gpt2 sst2.tsv --demonstrations train.tsv --labels negative,positive
-      induction-kernel fewshot ./my-model mails.csv --text subject --label folder --shots 4
+      induction-kernel fewshot ./my-model mails.csv --text "{Subject}: {Mail Text}" --label folder --missing drop
     """
 
     def run() -> None:
@@ -318,9 +349,16 @@ def fewshot(
             _loaded(model, device, dtype),
             data,
             demonstrations,
-            columns={"text": text, "label": label},
-            labels=labels,
-            template=None if template is None else template.replace("\\n", "\n"),
+            reading={
+                "labels": labels,
+                "template": None if template is None else template.replace("\\n", "\n"),
+                "text": text,
+                "label": label,
+                "encoding": encoding,
+                "split": split,
+                "missing": None if missing is None else missing.value,
+            },
+            span=span.value,
             shots=shots,
             queries=queries,
             seed=seed,
@@ -442,7 +480,7 @@ def _sentence_instead_of_traceback(run: Any) -> None:
     """What the package refuses is one sentence and exit status 2; anything else is a bug, with its traceback."""
     try:
         run()
-    except (ValueError, TypeError, ImportError, ConnectionError) as error:
+    except (ValueError, TypeError, ImportError, ConnectionError, MemoryError) as error:
         typer.echo(f"induction-kernel: {error}", err=True)
         raise typer.Exit(2) from error
 

@@ -19,7 +19,7 @@ from .evidence.circuits import PAIRS
 from .evidence.gathering import SixArguments, six_arguments
 from .evidence.saying import LIMITS, PAPER, check_rows, ends_of, millions, said_of, title_of, window_rows
 from .evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE
-from .files import replacing
+from .files import checked_target, write_whole
 from .heads import summarise
 from .plots.components import component_plot, slope_plot
 from .plots.dynamics import phase_plot
@@ -62,22 +62,21 @@ def write_evidence(
     """
     if isinstance(source, SixArguments) and prompts is not None:
         raise ValueError("wanted prompts for a model, got them for results: give them to six_arguments")
-    with replacing(path) as part:
-        found = (
-            source
-            if isinstance(source, SixArguments)
-            else six_arguments(source, prompts=prompts, seed=seed, progress=progress)
-        )
-        title = f"Induction heads and in-context learning in {escape(found.model)}"
-        body = [f"<script>{plotly_script()}</script>", f"<h1>{title}</h1>", _outcome(found)]
-        for name, result in found.results.items():
-            body.append(_heading(name, result))
-            body += [figure_fragment(evidence_plot(result, title="checks"))] if result.sizes["check"] else []
-            body += _PARTS[name](found, result)
-            body.append(f"<p><b>What this does not show.</b> {LIMITS[name]}</p>")
-        body.append(_making(found))
-        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
-    return Path(path)
+    checked_target(path)
+    found = (
+        source
+        if isinstance(source, SixArguments)
+        else six_arguments(source, prompts=prompts, seed=seed, progress=progress)
+    )
+    title = f"Induction heads and in-context learning in {escape(found.model)}"
+    body = [f"<script>{plotly_script()}</script>", f"<h1>{title}</h1>", _outcome(found)]
+    for name, result in found.results.items():
+        body.append(_heading(name, result))
+        body += [figure_fragment(evidence_plot(result, title="checks"))] if result.sizes["check"] else []
+        body += _PARTS[name](found, result)
+        body.append(f"<p><b>What this does not show.</b> {LIMITS[name]}</p>")
+    body.append(_making(found))
+    return write_whole(path, page(title, "\n".join(body)))
 
 
 def _outcome(found: SixArguments) -> str:

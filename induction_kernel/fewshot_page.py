@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .files import replacing
+from .files import checked_target, write_whole
 from .heads import Head, as_heads
 from .kernel.quoting import quoted_votes
 from .kernel.splits import CONTROLS
@@ -29,6 +29,10 @@ from .wording import interval, number, percent, table
 __all__ = ["outcome", "table_of", "voted", "write_fewshot_page"]
 
 BEST, MODEL = "best head", "model"
+SPANS = {
+    "demonstration": "every token of a demonstration, the template's words included",
+    "words": "the words of a demonstration's text and label, without the template's",
+}
 EXPLAINED = """<h2>What is being asked</h2>
 <p>The model reads a few examples with their labels, the <b>demonstrations</b>, and then a query without one.
 <b>Kernel regression</b> would answer by a vote: every demonstration votes for its own label, with a weight that says
@@ -59,6 +63,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
     """
     if not isinstance(study, FewShotStudy):
         raise TypeError(f"wanted what few_shot_study(model, data) returned, got {type(study).__name__}")
+    checked_target(path)
     title = f"In-context learning as kernel regression in {escape(str(study.answers.attrs['model']))}"
     body = [
         f"<script>{plotly_script()}</script>",
@@ -67,9 +72,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
         EXPLAINED,
     ]
     body += [part(study) for part in (_held_out, _heads, _looking, _alignment, _prompts, _making)]
-    with replacing(path) as part:
-        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, page(title, "\n".join(body)))
 
 
 def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:
@@ -178,7 +181,8 @@ def _making(study: FewShotStudy) -> str:
     return f"""<h2>How this page was made</h2>
 <ul>
 <li>{facts["n_prompts"]} prompts of {shown} demonstrations; labels {escape(", ".join(labels))};
-seed {facts["seed"]}. The first prompt:<pre>{escape(study.prompts[0].text()[0])}</pre></li>
+seed {facts["seed"]}. Attention is pooled over {SPANS[known["span"]]}.
+The first prompt:<pre>{escape(study.prompts[0].text()[0])}</pre></li>
 <li>Weights, votes, alignment, attention along demonstrations: Han et al. 2025, Understanding Emergent In-Context
 Learning from a Kernel Regression Perspective (arXiv 2305.12766), sections 5.1 to 5.3 and 5.5.</li>
 <li>Intervals of the table: for repeated splits (Nadeau and Bengio 2003); elsewhere bootstrap over prompts. Thresholds:

@@ -1,37 +1,268 @@
-"""How is a file written so that nobody meets half of it? Under a temporary name beside it, then renamed."""
+"""Files, written whole or not at all: made in memory, written beside their place, then renamed into it.
+
+What stands at a path stays there until the new file is complete, also when the disk is full or the process is killed;
+of two processes that write to one path, the later one wins. NetCDF too is made in memory, since HDF5 ends the process
+where it cannot write. What is read back is said to be damaged in a sentence that names the file.
+"""
 
 from __future__ import annotations
 
+import glob
+import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["replacing"]
+import pandas as pd
+import xarray as xr
+
+__all__ = [
+    "checked_folder",
+    "checked_target",
+    "csv_of",
+    "kept_folder",
+    "netcdf_of",
+    "only_one",
+    "read_json",
+    "read_netcdf",
+    "remove_unfinished",
+    "write_whole",
+]
+
+_WANTED = "wanted a file name in an existing folder that can be written to and has room"
+_TRIES = 5
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> Path:
+    """Write `content` (a text in UTF-8) to `path`, which an existing file keeps until all of it is written.
+
+    Raises:
+        ValueError: a path that cannot be written to, or a full disk; nothing is left but what was there.
+    """
+    target = _target(path)
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    for attempt in range(_TRIES):
+        try:
+            _written(target, data)
+            break
+        except FileNotFoundError as error:  # another process took the unfinished file for a killed one's
+            if attempt == _TRIES - 1 or not target.parent.is_dir():
+                raise _refused(path, error) from error
+        except OSError as error:
+            raise _refused(path, error) from error
+    return Path(path)
+
+
+def checked_target(path: str | os.PathLike[str]) -> Path:
+    """The path, after a trial: what cannot be written is refused before anything is computed.
+
+    What a killed process left unfinished beside it is removed.
+
+    Raises:
+        ValueError: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
+            folder or a device.
+    """
+    target = _target(path)
+    remove_unfinished(target.parent, glob.escape(_short(target)))
+    try:
+        _part(target).unlink(missing_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return Path(path)
+
+
+def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Path:
+    """The folder at `path`, made where it is not there, after a trial of writing into it.
+
+    Args:
+        path: of a folder, new or not.
+        parents: whether the folders above it may be made too.
+
+    Raises:
+        ValueError: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=parents, exist_ok=True)
+        _part(folder / "trial").unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "it is a file" if is_file else getattr(error, "strerror", None) or str(error)
+        above = "" if parents else ", in an existing one"
+        raise ValueError(
+            f"wanted a folder, new or of an earlier run{above}, that can be written to, got {_named(path)} ({why})"
+        ) from error
+    return folder
+
+
+def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any], what: str) -> Path:
+    """The folder of results that a file `label` says `said` of: new, or of an earlier call that was stopped.
+
+    What a killed call left unfinished is removed. Several processes may share it.
+
+    Args:
+        path: of the folder, in an existing one.
+        label: the file that says whose results these are.
+        said: of what.
+        what: what such a folder holds, with what it depends on, for errors.
+
+    Raises:
+        ValueError: as `checked_folder`; a folder with other files, or with other results.
+    """
+    folder = checked_folder(path).absolute()
+    names = [file.name for file in folder.iterdir()]
+    if label not in names:
+        # One listing: where another process has begun meanwhile, the label comes before its results.
+        if any(not name.startswith(".") for name in names):
+            raise ValueError(f"{str(path)!r} holds other files: give a new folder")
+        write_whole(folder / label, json.dumps(said))
+    if read_json(folder / label) != said:
+        raise ValueError(f"{str(path)!r} holds another {what}: give another folder, or delete this one")
+    remove_unfinished(folder)
+    return folder
+
+
+def remove_unfinished(folder: Path, name: str = "*") -> None:
+    """Remove what killed processes left unfinished in a folder; a process that is still at it begins again."""
+    for part in folder.glob(f".{name}.????????.part"):
+        with suppress(OSError):
+            part.unlink()
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary path that takes the place of `path` when the block ends well, and is removed when it fails.
+def only_one(folder: Path) -> Iterator[None]:
+    """Inside, no other process and no other thread enters with this folder; the system ends it with the process.
+
+    Where the system or the file system has no such locks, nothing is refused.
 
     Raises:
-        ValueError: the folder does not exist or cannot be written to, or `path` is a folder.
+        ValueError: another one is inside.
     """
-    target = Path(path)
-    if target.is_dir() or not target.parent.is_dir() or not os.access(target.parent, os.W_OK):
-        raise ValueError(
-            f"cannot write {str(target)!r}: wanted a file name in an existing folder that can be written to"
-        )
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    except OSError as error:
-        raise ValueError(f"cannot write {str(target)!r}: {error.strerror}") from error
-    os.close(handle)
-    part = Path(name)
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield part
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is writing to {str(folder)!r}: wait until it has ended, or give another folder"
+            ) from None
+        except OSError:  # a network's file system
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: a file that cannot be read or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path} is damaged: its entries are nested too deeply") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
+    """A Dataset, or several as groups, as the content of a netCDF file."""
+    if not isinstance(data, xr.Dataset):
+        return xr.DataTree.from_dict(dict(data)).to_netcdf(engine="h5netcdf")
+    return data.to_netcdf(engine="h5netcdf")
+
+
+def read_netcdf(path: Path) -> xr.Dataset:
+    """The Dataset in a netCDF file.
+
+    Raises:
+        ValueError: no such file, or a damaged one.
+    """
+    try:
+        return xr.load_dataset(path, engine="h5netcdf").drop_encoding()
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever h5py raises for a damaged file
+        raise ValueError(f"{str(path)!r} is damaged: it is no netCDF file ({error})") from error
+
+
+def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
+    """A table as CSV in which no text acts as a formula of a spreadsheet.
+
+    Texts that begin with =, +, -, @, a tab or a line break get an apostrophe in front, headings and index too; numbers
+    are as they are. Texts that begin with apostrophes before such a sign get one more, so that taking one away,
+    `text.str.replace(r"^'(?='*[=+@\\t\\r\\n-])", "", regex=True)`, gives all back.
+
+    Source: OWASP, CSV injection.
+    """
+    plain = frame.reset_index() if index else frame
+    return plain.map(_guarded).rename(columns=_guarded).to_csv(index=False)
+
+
+def _guarded(value: Any) -> Any:
+    formula = isinstance(value, str) and value.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    return f"'{value}" if formula else value
+
+
+def _target(path: str | os.PathLike[str]) -> Path:
+    """The file that `path` means, through links, in a folder that exists."""
+    try:
+        target = Path(os.path.realpath(path))
+        if _is_file_or_nothing(target) and target.parent.is_dir():
+            return target
+    except (OSError, ValueError) as error:
+        raise _refused(path, error) from error
+    raise ValueError(f"cannot write {_named(path)}: {_WANTED}")
+
+
+def _is_file_or_nothing(target: Path) -> bool:
+    try:
+        return stat.S_ISREG(target.stat().st_mode)
+    except FileNotFoundError:
+        return True
+
+
+def _written(target: Path, data: bytes | memoryview) -> None:
+    part = _part(target)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # some disks say only now that they are full
         part.chmod(0o644)
         part.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _part(target: Path) -> Path:
+    """A new empty file beside the target."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{_short(target)}.", suffix=".part")
+    os.close(handle)
+    return Path(name)
+
+
+def _short(target: Path) -> str:
+    return target.name[:40]  # a name may have 255 bytes in all
+
+
+def _refused(path: Any, error: Exception) -> ValueError:
+    why = getattr(error, "strerror", None) or str(error)
+    return ValueError(f"cannot write {_named(path)}: {_WANTED}, got: {why}")
+
+
+def _named(path: Any) -> str:
+    text = str(path)
+    return repr(text if len(text) < 200 else f"{text[:100]}...{text[-60:]}")

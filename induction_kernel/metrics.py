@@ -16,9 +16,9 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .model import Hook, Model, batches, describe, full_precision, run, sizes
+from .model import Hook, Model, batches, full_precision, run, sizes
 from .prompts import Prompts, as_prompts, repeated_tokens, word_episodes
-from .prompts.repeats import default_bos
+from .prompts.batch import measured_on
 
 __all__ = [
     "Metric",
@@ -38,6 +38,9 @@ __all__ = [
     "repeat_loss",
     "token_losses",
 ]
+
+
+METRICS = ("loss", "repeat_loss", "label_accuracy", "logit_difference", "probability")
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,7 +92,7 @@ class Metric:
         """
         ready = self.ready(model, prompts)
         values = measured(model, ready, self, batch_size=batch_size)
-        attrs = {"method": self.name, "unit": self.unit, "n_prompts": len(ready), **describe(model)}
+        attrs = {"method": self.name, "unit": self.unit, **measured_on(model, ready)}
         coords = {"prompt": np.arange(len(ready))}
         return xr.Dataset({key: ("prompt", value) for key, value in values.items()}, coords, attrs)
 
@@ -113,9 +116,12 @@ def as_metric(metric: MetricLike) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric
-    if not callable(metric) or isinstance(metric, type):
+    verbs = (kl_to, icl_score, loss_by_position)  # functions, but not of logits
+    if not callable(metric) or isinstance(metric, type) or any(metric is verb for verb in verbs):
+        got = f"{metric.__name__} itself" if callable(metric) else repr(metric)
         raise TypeError(
-            f"wanted a metric like repeat_loss, or a function of logits and prompts, got {metric!r}"
+            f"wanted a metric ({', '.join(METRICS)} or kl_to(logits), as in metric=ik.loss), or a function of logits "
+            f"[prompt, position, vocab] and prompts that returns [prompt], got {got}"
         )
     return Metric(getattr(metric, "__name__", "metric"), "", metric)
 
@@ -297,7 +303,7 @@ def _right_answer(prompts: Prompts) -> Tensor:
 
 
 def _repeats(model: Model) -> Prompts:
-    return repeated_tokens(model, bos=default_bos(model))
+    return repeated_tokens(model)
 
 
 repeat_loss: Metric = Metric(
@@ -397,7 +403,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
             "token": (("prompt", "position"), np.array(strings)),
             "start": ("prompt", start.numpy()),
         },
-        attrs={"method": "loss_by_position", "unit": "nats", "n_prompts": len(ready), **describe(model)},
+        attrs={"method": "loss_by_position", "unit": "nats", **measured_on(model, ready)},
     )
 
 
@@ -441,7 +447,8 @@ def icl_score(
 
     Source: Olsson et al. 2022 ("in-context learning score"); sign as there.
     """
-    shortest = int(as_prompts(model, prompts).lengths.min())
+    ready = as_prompts(model, prompts)
+    shortest = int(ready.lengths.min())
     first, last = 50 if early is None else early, 500 if late is None else late
     if not 0 <= first < last or width < 1:
         raise ValueError(
@@ -452,7 +459,7 @@ def icl_score(
             f"the shortest prompt has {shortest} tokens, positions {first} and {last} with width {width} do not fit: "
             "pass longer prompts, or early= and late="
         )
-    loss = loss_by_position(model, prompts, batch_size=batch_size)["loss"].values
+    loss = loss_by_position(model, ready, batch_size=batch_size)["loss"].values
 
     def band(centre: int, width: int) -> np.ndarray:
         return loss[:, centre - width // 2 : centre - width // 2 + width].mean(1)
@@ -461,7 +468,7 @@ def icl_score(
     return xr.Dataset(
         {key: ("prompt", value) for key, value in values.items()},
         attrs={
-            "method": "icl_score", "unit": "nats", "early": first, "late": last, "width": width, "n_prompts": len(loss),
-            "convention": "loss[:, i] predicts token i + 1; late minus early", **describe(model),
+            "method": "icl_score", "unit": "nats", "early": first, "late": last, "width": width,
+            "convention": "loss[:, i] predicts token i + 1; late minus early", **measured_on(model, ready),
         },
     )  # fmt: skip

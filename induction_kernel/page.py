@@ -18,7 +18,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .fewshot_page import outcome, table_of, voted
-from .files import replacing
+from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
 from .kernel.evaluating import in_context
 from .kernel.reconstruction import reconstruct
@@ -31,7 +31,6 @@ from .plots.figures import head_map, loss_plot, score_plot
 from .plots.offline import circuitsvis_script, figure_fragment, page, plotly_script
 from .plots.views import attention_view
 from .prompts import Prompts, repeated_tokens, word_episodes
-from .prompts.repeats import default_bos
 from .removing import DRAWS, Removed, removed_from
 from .scorers.attention import duplicate_token, induction, prefix_matching, previous_token
 from .scorers.direct import direct_effect
@@ -99,17 +98,17 @@ def write_report(
     title = f"Induction heads in {escape(str(describe(model)['model']))}"
     scripts = f"<script>{plotly_script()}</script>\n<script>{circuitsvis_script()}</script>"
     body = [scripts, f"<h1>{title}</h1>"]
-    with replacing(path) as part, tqdm(total=10, desc="report", disable=not progress) as bar:
+    checked_target(path)
+    with tqdm(total=10, desc="report", disable=not progress) as bar:
         for section in _sections(model, wanted, prompts, seed, progress):
             body.append(section)
             bar.update()
-        part.write_text(page(title, "\n".join(body)), encoding="utf-8")
-    return Path(path)
+    return write_whole(path, page(title, "\n".join(body)))
 
 
 def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progress: bool) -> Iterator[str]:
     """The parts of the page in order; measuring happens as they are asked for."""
-    repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     held = repeats[1::2]
     held = held[held.lengths.argsort(stable=True)]
     scores = observe(model, repeats, SCORERS, progress=progress)
@@ -132,9 +131,7 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     yield _attention(model, held, shown)
     yield _few_shot(model, seed, progress)
     few, some = removed.every.sizes["prompt"], removed.some
-    yield making(
-        describe(model), prompts=prompts, few=few, some=some, seed=seed, bos=default_bos(model), shown=SHOWN
-    )
+    yield making(describe(model), prompts=prompts, few=few, some=some, seed=seed, shown=SHOWN)
 
 
 def _weights(model: Model, progress: bool) -> list[xr.Dataset]:

@@ -18,7 +18,7 @@ from .evidence.gathering import six_arguments
 from .evidence.saying import said_of, title_of, window_rows
 from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
-from .files import replacing
+from .files import checked_target, csv_of, netcdf_of, write_whole
 from .heads import as_heads, head_table, summarise
 from .heads.summary import bootstrap
 from .interventions.ablation import ablate, ablation_curve
@@ -31,8 +31,8 @@ from .kernel.splits import reconstruction_table
 from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
-from .prompts.repeats import default_bos
 from .removing import comparable
+from .text_files import text_of
 from .training.families import train_families
 from .training.phases import phase_window
 
@@ -60,13 +60,12 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
             return
-        with replacing(out) as part:
-            if out.suffix == ".html":
-                draw(found).write_html(part)
-            elif out.suffix == ".nc":
-                found.to_netcdf(part, engine="h5netcdf")
-            else:
-                (_steps(found) if "k" in found.dims else _effects(found)).to_csv(part, index=False)
+        if out.suffix == ".html":
+            write_whole(out, draw(found).to_html())
+        elif out.suffix == ".nc":
+            write_whole(out, netcdf_of(found))
+        else:
+            write_whole(out, csv_of(_steps(found) if "k" in found.dims else _effects(found)))
 
     return write
 
@@ -74,8 +73,8 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
 def _check_out(out: Path | None) -> None:
     if out is not None and out.suffix not in (".html", ".nc", ".csv"):
         raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
-    if out is not None and not out.parent.is_dir():
-        raise ValueError(f"cannot write {str(out)!r}: wanted a file name in an existing folder")
+    if out is not None:
+        checked_target(out)
 
 
 def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
@@ -87,12 +86,10 @@ def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
             return
         if out.suffix == ".html":
             write_fewshot_page(study, out)
-            return
-        with replacing(out) as part:
-            if out.suffix == ".nc":
-                xr.DataTree.from_dict(study.datasets()).to_netcdf(part, engine="h5netcdf")
-            else:
-                reconstruction_table(study.table).to_csv(part)
+        elif out.suffix == ".nc":
+            write_whole(out, netcdf_of(study.datasets()))
+        else:
+            write_whole(out, csv_of(reconstruction_table(study.table), index=True))
 
     return write
 
@@ -105,7 +102,7 @@ def lines(text: str) -> list[str]:
         is_file = False
     if not is_file:
         return [text]
-    found = [line for line in Path(text).read_text(encoding="utf-8").splitlines() if line.strip()]
+    found = [line for line in text_of(text).splitlines() if line.strip()]
     if not found:
         raise ValueError(f"wanted a prompt a line in {text!r}, got an empty file")
     return found
@@ -128,7 +125,7 @@ def ablated(
     model: Model, heads: str | None, *, prompts: int, seed: int, top: int, edit: Edit, hold: Hold
 ) -> tuple[xr.Dataset, str]:
     """Every head in turn, or these heads together: what was found, and a table of it."""
-    repeats = repeated_tokens(model, prompts=prompts, seed=seed, bos=default_bos(model))
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     if heads is None:
         found = sweep(model, repeats, edit=edit, hold=hold)
         said = _said(found, f"{found.attrs['edit']} at z, each head alone")
@@ -179,22 +176,23 @@ def studied(
     data: str | None,
     demonstrations: str | None,
     *,
-    columns: Mapping[str, str | None],
-    labels: str | None,
-    template: str | None,
+    reading: Mapping[str, str | None],
     **options: Any,
 ) -> tuple[FewShotStudy, str]:
     """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
-    if data is None and (demonstrations or labels or template or any(columns.values())):
+    read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
+    if data is None and (demonstrations or read):
         raise ValueError(
-            "wanted DATA too: --demonstrations, --labels, --template, --text and --label say how it is read"
+            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} say how it is read"
         )
-    read: dict[str, Any] = {
-        key: int(name) if name and name.isdigit() else name for key, name in columns.items()
-    } | {"labels": labels.split(",") if labels else None, "template": template}
-    asked, pool = (None if each is None else classification(each, **read) for each in (data, demonstrations))
+    read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
+    if "labels" in read:
+        read["labels"] = [word.strip() for word in read["labels"].split(",")]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
+        asked, pool = (
+            None if each is None else classification(each, **read) for each in (data, demonstrations)
+        )
         study = few_shot_study(model, asked, pool=pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
     right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))
@@ -219,9 +217,7 @@ def argued(source: str, text: Path | None, out: Path, *, seed: int) -> str:
     _check_out(out)
     if text is not None and not text.is_file():
         raise ValueError(f"wanted --text as a text file, got {str(text)!r}: there is none")
-    found = six_arguments(
-        source, prompts=None if text is None else text.read_text(encoding="utf-8"), seed=seed
-    )
+    found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
     said = [line for name, each in found.results.items() for line in _verdict(name, each)]
     if found.shipped:
         said.append(
@@ -338,7 +334,7 @@ def _table(results: dict[str, Any], top: int) -> str:
 
 
 def _csv(results: dict[str, Any], _: int) -> str:
-    return _summaries(results).to_csv(index=False).rstrip("\n")
+    return csv_of(_summaries(results)).rstrip("\n")
 
 
 def _json(results: dict[str, Any], _: int) -> str:
@@ -350,8 +346,4 @@ TEXTS: dict[str, Callable[..., str]] = {"table": _table, "csv": _csv, "json": _j
 
 def write_netcdf(results: dict[str, Any], out: Path) -> None:
     """One scorer: a plain file; several: a group each."""
-    with replacing(out) as part:
-        if len(results) == 1:
-            next(iter(results.values())).to_netcdf(part, engine="h5netcdf")
-        else:
-            xr.DataTree.from_dict(results).to_netcdf(part, engine="h5netcdf")
+    write_whole(out, netcdf_of(next(iter(results.values())) if len(results) == 1 else results))

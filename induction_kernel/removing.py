@@ -7,7 +7,7 @@ The ablations of the report, on as many prompts as the size of the model allows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -78,7 +78,4 @@ def _affordable(model: Model, prompts: Prompts, cells: int) -> Prompts:
     weights = 12 * size.n_layers * size.d_model**2 + size.d_model * size.d_vocab
     tokens = prompts.lengths * torch.arange(1, len(prompts) + 1)
     count = max(FEWEST, int((tokens * cells * weights <= WORK).sum()))
-    width = int(prompts.lengths[:count].max())
-    cut = prompts[:count]
-    control = None if cut.control is None else cut.control[:, :width]
-    return replace(cut, tokens=cut.tokens[:, :width], scored=cut.scored[:, :width], control=control)
+    return prompts[:count].narrowed()

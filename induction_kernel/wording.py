@@ -124,9 +124,7 @@ beyond, a layer has too few other heads to compare with.</p>"""
     return single, joint
 
 
-def making(
-    said: Mapping[str, object], *, prompts: int, few: int, some: int, seed: int, bos: bool, shown: int
-) -> str:
+def making(said: Mapping[str, object], *, prompts: int, few: int, some: int, seed: int, shown: int) -> str:
     """Settings, sources, versions, and the code that makes the same."""
     versions = f"induction_kernel {said['induction_kernel']}, TransformerLens {said['transformer_lens']}, "
     versions += f"torch {torch.__version__}, Python {platform.python_version()}"
@@ -153,7 +151,7 @@ model = {'ik.load("tiny")' if said["model"] == "tiny" else "...  # this model"}
 ik.write_report(model, "report.html", prompts={prompts}, seed={seed})  # this page
 
 # the same, piece by piece
-prompts = ik.repeated_tokens(model, prompts={prompts}, seed={seed}{"" if bos else ", bos=False"})
+prompts = ik.repeated_tokens(model, prompts={prompts}, seed={seed})
 scores = ik.prefix_matching(model, prompts)
 choice, held = scores.isel(prompt=slice(0, None, 2)), prompts[1::2]
 held = held[held.lengths.argsort(stable=True)]  # the shortest first

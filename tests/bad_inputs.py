@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from folders import write_hugging_face
@@ -247,17 +248,26 @@ ROWS = [
     ("Prompts", "other shape of scored", lambda tmp: replace(repeats(), scored=torch.ones(2, 2).bool()), ValueError, "scored"),
     ("Prompts", "index out of range", lambda tmp: repeats()[99], IndexError, "out of range"),
     ("as_prompts", "empty list", lambda tmp: ik.as_prompts(worded(), []), ValueError, "at least one prompt"),
-    ("as_prompts", "empty string", lambda tmp: ik.as_prompts(model_without_bos(), ["fox", ""]), ValueError, "prompt 1 has no tokens"),
+    ("as_prompts", "empty string", lambda tmp: ik.as_prompts(worded(), ["fox", ""], bos=False), ValueError, "prompt 1 has no tokens"),
     ("as_prompts", "empty tensor", lambda tmp: ik.as_prompts(model(), torch.zeros(0, 4).long()), ValueError, "at least one prompt"),
     ("as_prompts", "float tokens", lambda tmp: ik.as_prompts(model(), torch.zeros(1, 4)), TypeError, "integer token ids"),
     ("as_prompts", "id out of the vocabulary", lambda tmp: ik.as_prompts(model(), torch.tensor([[1, 50]])), ValueError, "0 to 49, got 50"),
     ("as_prompts", "negative id", lambda tmp: ik.as_prompts(model(), torch.tensor([[1, -1]])), ValueError, "got -1"),
     ("as_prompts", "beyond the context", lambda tmp: ik.as_prompts(model(), torch.zeros(1, 41).long()), ValueError, "context is 40"),
     ("as_prompts", "text without tokenizer", lambda tmp: ik.as_prompts(model(), "a fox"), ValueError, "no tokenizer"),
+    ("as_prompts", "a table", lambda tmp: ik.as_prompts(worded(), pd.DataFrame({"text": ["fox"]})), TypeError, "one of its columns"),
+    ("as_prompts", "an array of objects", lambda tmp: ik.as_prompts(worded(), np.array(["fox", None])), TypeError, "item 1 is None"),
+    ("as_prompts", "a missing value among texts", lambda tmp: ik.as_prompts(worded(), ["fox", NAN]), TypeError, "item 1 is nan"),
+    ("as_prompts", "lengths of text", lambda tmp: ik.as_prompts(worded(), "fox", lengths=[1]), ValueError, "lengths= is for right-padded"),
+    ("as_prompts", "BOS of tokens", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6]]), bos=True), ValueError, "bos= is for text"),
+    ("as_prompts", "lengths too long", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6]]), lengths=[3]), ValueError, "between 1 and 2"),
+    ("as_prompts", "padding alone", lambda tmp: ik.as_prompts(worded(), torch.tensor([[5, 6], [2, 2]])), ValueError, "prompt 1 is padding alone"),
+    ("as_prompts", "a dict without ids", lambda tmp: ik.as_prompts(worded(), {"text": ["fox"]}), TypeError, "input_ids"),
+    ("as_prompts", "a word that is not known", lambda tmp: ik.as_prompts(worded(), "appel"), ValueError, "near: 'apple'"),
     ("as_prompts", "a number", lambda tmp: ik.as_prompts(model(), 3), TypeError, "got int"),
     ("as_prompts", "not a model", lambda tmp: ik.as_prompts(SimpleNamespace(), "a"), TypeError, "HookedTransformer or"),
     # repeated_tokens, random tokens
-    ("repeated_tokens", "no BOS where asked for", lambda tmp: ik.repeated_tokens(model()), ValueError, "no BOS token"),
+    ("repeated_tokens", "no BOS where asked for", lambda tmp: ik.repeated_tokens(model(), bos=True), ValueError, "no BOS token"),
     ("repeated_tokens", "BOS out of the vocabulary", lambda tmp: ik.repeated_tokens(model(), bos=99), ValueError, "got 99"),
     ("repeated_tokens", "one repeat", lambda tmp: repeats(repeats=1), ValueError, "repeats >= 2"),
     ("repeated_tokens", "beyond the context", lambda tmp: repeats(period=20), ValueError, "at most 19"),
@@ -289,6 +299,9 @@ ROWS = [
     ("copying", "NaN weights", lambda tmp: ik.copying(with_nan("v"), repeats()), ValueError, "not finite"),
     ("induction", "layers as a number", lambda tmp: ik.induction(model(), repeats(), layers=1), TypeError, "list of whole numbers"),
     ("repeated_tokens", "period as text", lambda tmp: repeats(period="a"), TypeError, "range (low, high)"),
+    ("few_shot", "label word in capitals", lambda tmp: shots(demonstrations=[("fox", "Dax")]), ValueError, "did you mean 'dax'?"),
+    ("few_shot", "demonstrations as a dict", lambda tmp: shots(demonstrations={"fox": "dax"}), TypeError, "list of demonstrations (x, y)"),
+    ("few_shot", "labels in no order", lambda tmp: shots(labels={"dax", "wug"}), TypeError, "labels as a list"),
     ("few_shot", "queries as a string", lambda tmp: shots(queries="fox"), TypeError, "list of queries"),
     ("pairs", "answers out of the vocabulary", lambda tmp: ik.pairs(worded(), clean=["fox"], corrupted=["pear"], answers=[(5, -3)]), ValueError, "answer ids"),
     ("ablate", "metric as text", lambda tmp: ik.ablate(model(), repeats(), "L0H1", metric="loss"), TypeError, "wanted a metric"),
@@ -344,6 +357,8 @@ ROWS = [
     ("duplicate_token", "nothing repeats", lambda tmp: ik.duplicate_token(model(), torch.arange(5)), ValueError, "nothing to read"),
     ("label_attention", "no demonstrations", lambda tmp: ik.label_attention(model(), repeats()), ValueError, "few_shot"),
     ("demonstration_weights", "unknown pooling", lambda tmp: ik.demonstration_weights(worded(), shots(), pooling="min"), ValueError, "label"),
+    ("demonstration_weights", "unknown span", lambda tmp: ik.demonstration_weights(worded(), shots(), span="template"), ValueError, "got 'template'"),
+    ("demonstration_weights", "words that nobody said", lambda tmp: ik.demonstration_weights(model(), with_demonstrations(repeats()), span="words"), ValueError, "where x lies"),
     ("copying", "unknown method", lambda tmp: ik.copying(model(), repeats(), method="WAN"), ValueError, "OLS"),
     ("ov_eigenvalues", "no MLP", lambda tmp: ik.ov_eigenvalues(model(), embedding="effective"), ValueError, "block 0"),
     ("ov_eigenvalues", "unknown embedding", lambda tmp: ik.ov_eigenvalues(model(), embedding="raw"), ValueError, "tokens"),
@@ -430,6 +445,10 @@ ROWS = [
     ("sweep", "NaN weights", lambda tmp: swept(model=with_nan()), ValueError, "not finite"),
     # edits
     ("Zero", "of patterns", lambda tmp: swept(edit=ik.Zero(), site="pattern"), ValueError, "still sum to 1, got Zero"),
+    ("ZeroValues", "of patterns", lambda tmp: swept(edit=ik.ZeroValues(), site="pattern"), ValueError, "still sum to 1, got ZeroValues"),
+    ("ZeroValues", "of queries", lambda tmp: swept(edit=ik.ZeroValues(), site="q"), ValueError, "of z and v"),
+    ("ZeroValues", "of the stream", lambda tmp: swept(edit=ik.ZeroValues(), site="attn_out", by=("layer",)), ValueError, "use Zero() at site='attn_out'"),
+    ("Mean", "of patterns over all positions", lambda tmp: swept(edit=ik.Mean(by_position=False), site="pattern"), ValueError, "a mean of patterns is by position"),
     ("Scale", "of patterns", lambda tmp: swept(edit=ik.Scale(2.0), site="pattern"), ValueError, "still sum to 1, got Scale"),
     ("Scale", "infinite", lambda tmp: ik.Scale(float("inf")), ValueError, "finite number to scale by"),
     ("Scale", "text", lambda tmp: ik.Scale("2"), ValueError, "got '2'"),
@@ -467,6 +486,7 @@ ROWS = [
     ("ablation_curve", "not a model", lambda tmp: ik.ablation_curve(None, repeats(), scores()), TypeError, "got NoneType"),
     ("edited", "not a model", lambda tmp: within(ik.Zero(), "L0H0", of="gpt2"), TypeError, "got str"),
     ("edited", "a mean of no reference", lambda tmp: within(ik.Mean(), "L0H0"), ValueError, "does not depend on the prompt"),
+    ("edited", "a mean by position", lambda tmp: within(ik.Mean(repeats(), by_position=True), "L0H0"), ValueError, "knows no positions"),
     ("edited", "another run", lambda tmp: within(ik.FromRun(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
     ("edited", "other prompts", lambda tmp: within(ik.Resample(repeats()), "L0H0"), ValueError, "does not depend on the prompt"),
     ("edited", "a vector for each position", lambda tmp: within(ik.Add(torch.ones(13, 1, 4)), "L0H0"), ValueError, "Add(vector) of one position"),
@@ -587,6 +607,8 @@ ROWS = [
     ("LabelledTexts", "an empty text", lambda tmp: ik.LabelledTexts(("fox", " "), [0, 1], ("a", "b")), ValueError, "an empty one at 1"),
     ("LabelledTexts", "one string", lambda tmp: ik.LabelledTexts("fox", [0], ("a", "b")), TypeError, "sequence of strings"),
     ("LabelledTexts", "classes that are words", lambda tmp: ik.LabelledTexts(("fox",), ["a"], ("a", "b")), TypeError, "whole numbers"),
+    ("LabelledTexts", "classes that are halves", lambda tmp: ik.LabelledTexts(("fox",), [0.5], ("a", "b")), TypeError, "whole numbers, got float64"),
+    ("LabelledTexts", "a text that is missing", lambda tmp: ik.LabelledTexts(("fox", None), [0, 1], ("a", "b")), TypeError, "got None at 1"),
     ("LabelledTexts", "classes for other texts", lambda tmp: ik.LabelledTexts(("fox",), [0, 1], ("a", "b")), ValueError, "one class a text [1], got [2]"),
     ("LabelledTexts", "class without a label", lambda tmp: ik.LabelledTexts(("fox", "pear"), [0, 2], ("a", "b")), ValueError, "from 0 to 1"),
     ("LabelledTexts", "one label", lambda tmp: ik.LabelledTexts(("fox",), [0], ("a",)), ValueError, "at least two"),
@@ -605,6 +627,20 @@ ROWS = [
     ("classification", "classes of another data set", lambda tmp: ik.classification(table(tmp, "trec.tsv")), ValueError, "wanted classes ['ABBR'"),
     ("classification", "text that is missing", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\n\t1\n")), ValueError, "none in row 1"),
     ("classification", "class that is missing", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\npear\n")), ValueError, "wanted a class in every row of a.tsv, got none in row 1"),
+    ("classification", "unknown column in a template", lambda tmp: ik.classification(table(tmp), text="{tekst}: {label}"), ValueError, "without a column 'tekst': did you mean 'text'?"),
+    ("classification", "a brace alone", lambda tmp: ik.classification(table(tmp), text="{text} {"), ValueError, "written twice, {{ or }}"),
+    ("classification", "a column twice", lambda tmp: ik.classification(written(tmp, "a.csv", "text,text,label\nfox,pear,0\n")), ValueError, "several columns 'text'"),
+    ("classification", "column that is no name", lambda tmp: ik.classification(table(tmp), text=1.5, label="label"), TypeError, "its name or its number from 0, got 1.5"),
+    ("classification", "columns of lines", lambda tmp: ik.classification((written(tmp, "a.txt", "fox\n"), written(tmp, "b.txt", "0\n")), text="x"), ValueError, "read line by line"),
+    ("classification", "unknown way with missing values", lambda tmp: ik.classification(table(tmp), missing="ignore"), ValueError, "wanted missing in ['refuse', 'drop'], got 'ignore'"),
+    ("classification", "a table's dict", lambda tmp: ik.classification({"text": ["fox"], "label": [0]}), TypeError, "a DataFrame or a name, got dict"),
+    ("classification", "classes that differ in capitals", lambda tmp: ik.classification(written(tmp, "a.csv", "text,label\nfox,Dax\npear,dax\n")), ValueError, "differ in capitals alone"),
+    ("classification", "two words for a class", lambda tmp: ik.classification(table(tmp), labels={0: "dax", "0": "foo", 1: "wug"}), ValueError, "one word for the class '0'"),
+    ("classification", "an Excel workbook", lambda tmp: ik.classification(written(tmp, "a.xlsx", b"PK\x03\x04")), ValueError, "save it as .csv"),
+    ("classification", "UTF-16 without a mark", lambda tmp: ik.classification(written(tmp, "a.csv", "text,label\n".encode("utf-16-le"))), ValueError, "holds null bytes"),
+    ("classification", "broken Parquet", lambda tmp: ik.classification(written(tmp, "a.parquet", b"PAR1")), ValueError, "cannot read a.parquet as Parquet"),
+    ("classification", "broken gzip", lambda tmp: ik.classification(written(tmp, "a.csv.gz", b"\x1f\x8b")), ValueError, "cannot unpack a.csv.gz"),
+    ("classification", "a list in a cell", lambda tmp: ik.classification(written(tmp, "a.jsonl", '{"text": ["fox"], "label": 0}')), ValueError, "got a list in row 0"),
     ("classification", "empty file", lambda tmp: ik.classification(written(tmp, "a.jsonl", "")), ValueError, "at least one labelled text"),
     ("classification", "rows of other lengths", lambda tmp: ik.classification(written(tmp, "a.tsv", "text\tlabel\nfox\t0\t1\n")), ValueError, "cannot read a.tsv as a table"),
     ("classification", "lines without a class", lambda tmp: ik.classification(written(tmp, "a.txt", "fox\n")), ValueError, "lines 'CLASS:fine text'"),
@@ -634,6 +670,7 @@ ROWS = [
     ("in_context", "prompts without demonstrations", lambda tmp: ik.in_context(model(), repeats()), ValueError, "with demonstrations"),
     ("in_context", "unknown pooling", lambda tmp: ik.in_context(worded(), episodes(), pooling="median"), ValueError, "got 'median'"),
     ("in_context", "the same pooling twice", lambda tmp: ik.in_context(worded(), episodes(), pooling=("max", "max")), ValueError, "each once"),
+    ("in_context", "unknown span", lambda tmp: ik.in_context(worded(), episodes(), pooling="max", span="x"), ValueError, "wanted span in ['demonstration', 'words'], got 'x'"),
     ("in_context", "no batches", lambda tmp: ik.in_context(worded(), episodes(), batch_size=0), ValueError, "batch_size >= 1"),
     ("in_context", "a folder of other things", lambda tmp: ik.in_context(worded(), episodes(), path=table(tmp).parent), ValueError, "holds other files"),
     ("in_context", "a file", lambda tmp: ik.in_context(worded(), episodes(), path=table(tmp)), ValueError, "wanted a folder"),
@@ -842,10 +879,3 @@ def nan_weights():
     weights = random_weights(BASE | SHAPES["GPT-2"])
     weights["blocks.1.mlp.W_in"][0, 0] = NAN
     return weights
-
-
-def model_without_bos():
-    """Like a model whose tokenizer has no BOS token; text may then be empty."""
-    loaded = ik.load("tiny")
-    loaded.tokenizer.bos_token = None
-    return loaded

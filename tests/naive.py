@@ -100,12 +100,12 @@ def ban_copying(values, pattern, w_o, w_u, tokens):
     return np.nanmean(scores)
 
 
-def zero_ablated_logits(model, tokens, layer, head, value_bias):
-    """Logits with one head's z put to its bias, computed with a plain hook."""
+def logits_with_z(model, tokens, layer, head, value):
+    """Logits with one head's z put to a value everywhere, by a plain hook."""
 
     def hook(z, hook):
         z = z.clone()
-        z[:, :, head] = value_bias
+        z[:, :, head] = value
         return z
 
     with torch.no_grad():
@@ -289,11 +289,9 @@ def values_given(model, prompts, edit, site, drawn):
 
 
 def value_bias(model, layer, site):
-    """What no edit removes: `[head, d_head]` of z or of the value heads, 0 elsewhere."""
+    """What `ZeroValues` leaves: `[head, d_head]` of z or of the value heads."""
     from induction_kernel.model import value_weights
 
-    if site not in ("z", "v"):
-        return 0.0
     bias = value_weights(model, layer)[1]
     grouped = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
     return bias if site == "z" else bias[:: model.cfg.n_heads // grouped]
@@ -303,8 +301,9 @@ def edited_activation(model, edit, site, given, layer, old):
     """The whole activation as the edit would have it everywhere."""
     kind = type(edit).__name__
     if kind in ("Zero", "Scale"):
-        bias = value_bias(model, layer, site)
-        return bias + (old - bias) * (0 if kind == "Zero" else edit.factor)
+        return old * (0 if kind == "Zero" else edit.factor)
+    if kind == "ZeroValues":
+        return value_bias(model, layer, site).expand(old.shape)
     if kind == "Add":
         return old + edit.vector
     return given[layer]

@@ -235,7 +235,7 @@ def last_right(logits, prompts):
     return logits[rows, prompts.lengths - 2, prompts.tokens[rows, prompts.lengths - 1]]
 
 
-@pytest.mark.parametrize("edit", ["Zero", "Scale", "Add", "Mean", "Resample", "FromRun"])
+@pytest.mark.parametrize("edit", ["Zero", "ZeroValues", "Scale", "Add", "Mean", "Resample", "FromRun"])
 def test_edits_of_z_by_the_definition(edit):
     """Sum of (new - old) * gradient, with the gradient from a plain leaf."""
     model = model_of("GPT-2", FASTEST["GPT-2"])

@@ -256,11 +256,12 @@ def test_which_door_with_what(monkeypatch):
     load("bert-base-cased", device=torch.device("cpu"))
     load("qwen/qwen3-0.6B-base", bridge=True)
     known = "from_pretrained" if HOOKED else "boot_transformers"
+    said = {"trust_remote_code": False} if HOOKED else {}  # a Bridge does not trust unless told to
     assert calls == [
-        (known, "gpt2", {"device": "cpu", "dtype": torch.bfloat16, "n_devices": 1}),
+        (known, "gpt2", {"device": "cpu", "dtype": torch.bfloat16, "n_devices": 1, **said}),
         ("boot_transformers", "someone/something", {"dtype": torch.float16, "revision": "x"}),
         ("boot_transformers", "gpt2-medium", {"device_map": {"": "cpu"}}),
-        (known, "EleutherAI/pythia-160m", {"checkpoint_value": 512}),
+        (known, "EleutherAI/pythia-160m", {"checkpoint_value": 512, **said}),
         ("boot_transformers", "google-bert/bert-base-cased", {"device": "cpu"}),
         ("boot_transformers", "Qwen/Qwen3-0.6B-Base", {}),
     ]

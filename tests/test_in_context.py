@@ -186,11 +186,11 @@ def counted(monkeypatch):
 
     done, plain = Counted(), evaluating._evaluated
 
-    def evaluated(model, batch, poolings):
+    def evaluated(model, batch, *how):
         if done.limit is not None and len(done) >= done.limit:
             raise KeyboardInterrupt
         done.append(len(batch))
-        return plain(model, batch, poolings)
+        return plain(model, batch, *how)
 
     monkeypatch.setattr(evaluating, "_evaluated", evaluated)
     return done

@@ -5,9 +5,10 @@ import pytest
 import torch
 import xarray as xr
 from naive import all_patterns
-from zoo import BASE, fresh, tiny
+from zoo import BASE, folded, fresh, tiny
 
 import induction_kernel as ik
+from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens
 from induction_kernel.scorers.reading import Reads
 
@@ -22,7 +23,18 @@ SCORERS = {
     "copying BAN": lambda *given, **options: ik.copying(*given, method="BAN", **options),
 }
 PATTERN_SCORERS = ("induction", "prefix_matching", "previous_token", "duplicate_token", "label_attention")
-EDITS = {"Zero": ik.Zero(), "Mean": ik.Mean()}
+EDITS = {"Zero": ik.Zero(), "ZeroValues": ik.ZeroValues(), "Mean": ik.Mean()}
+OF_THE_MODEL = {  # the same on raw and on processed weights
+    "ZeroValues": ik.ZeroValues(),
+    "Mean": ik.Mean(),
+    "Resample": ik.Resample(),
+    "FromRun": lambda prompts: ik.FromRun(prompts.tokens.roll(1, 0)),
+    "Add": ik.Add(torch.arange(4.0)),
+}
+OF_THE_WEIGHTS = {
+    "Zero": ik.Zero(),
+    "Scale": ik.Scale(0.5),
+}  # what they do depends on where the value bias is
 
 
 def labelled(prompts):
@@ -182,6 +194,31 @@ def keeping(seen, layer):
         seen[layer] = z.clone()
 
     return hook
+
+
+def raw_and_processed(name, edit):
+    """The effects of removing two heads from a model and from the same one with its weights processed."""
+    raw, processed = fresh(name), folded(fresh(name))
+    prompts = prompts_for(raw, period=6)
+    edit = edit(prompts) if callable(edit) else edit
+    return [
+        ik.ablate(each, prompts, ["L0H1", "L1H3"], edit=edit)["effect"].values for each in (raw, processed)
+    ]
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4")
+@pytest.mark.parametrize("name", ["attention-only", "GPT-2"])
+@pytest.mark.parametrize("edit", OF_THE_MODEL.values(), ids=OF_THE_MODEL)
+def test_raw_and_processed_weights_have_the_same_effects(name, edit):
+    np.testing.assert_allclose(*raw_and_processed(name, edit), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4")
+@pytest.mark.parametrize("name", ["attention-only", "GPT-2"])
+@pytest.mark.parametrize("edit", OF_THE_WEIGHTS.values(), ids=OF_THE_WEIGHTS)
+def test_zero_and_scale_take_the_value_bias_where_it_stands(name, edit):
+    raw, processed = raw_and_processed(name, edit)
+    assert np.abs(raw - processed).max() > 1e-3
 
 
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)

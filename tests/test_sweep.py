@@ -14,11 +14,20 @@ from zoo import PAIRS, PARALLEL, fresh_of, hooked_with, model_of
 
 import induction_kernel as ik
 from induction_kernel import metrics
-from induction_kernel.interventions.edits import Add, FromRun, KnockOut, Mean, Resample, Scale, Zero
+from induction_kernel.interventions.edits import (
+    Add,
+    FromRun,
+    KnockOut,
+    Mean,
+    Resample,
+    Scale,
+    Zero,
+    ZeroValues,
+)
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.metrics import Metric
 
-EDITS = ("Zero", "Scale", "Add", "Mean", "Resample", "FromRun", "KnockOut")
+EDITS = ("Zero", "Scale", "Add", "Mean", "Resample", "FromRun", "KnockOut", "ZeroValues")
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
 BYS = ((), ("layer",), ("layer", "head"), ("layer", "position"), ("layer", "head", "position"))
@@ -42,6 +51,8 @@ def legal(name, edit, site, by, hold):
     if (edit == "KnockOut") != (site == "pattern") and not (
         site == "pattern" and edit in ("Mean", "Resample", "FromRun")
     ):
+        return False
+    if edit == "ZeroValues" and site not in ("z", "v"):
         return False
     if by not in BYS or ("head" in by and site not in HEAD_SITES):
         return False
@@ -110,6 +121,8 @@ def edit_for(name, model, prompts, site):
     generator = torch.Generator().manual_seed(3)
     if name == "Zero":
         return Zero(), None
+    if name == "ZeroValues":
+        return ZeroValues(), None
     if name == "Scale":
         return Scale(-0.7), None
     if name == "Add":

@@ -39,6 +39,15 @@ def fresh(name, *, dtype=torch.float64, bridge=False, tokenizer=None, seed=0, **
     )
 
 
+def folded(model):
+    """A HookedTransformer with all of TransformerLens' weight processing; it rounds to float32."""
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    model.load_and_process_state_dict(
+        state, fold_ln=True, center_writing_weights=True, center_unembed=True, fold_value_biases=True
+    )
+    return model
+
+
 def random_weights(architecture, seed=0):
     from induction_kernel.loading.parameters import _shapes, checked_architecture
 

@@ -29,7 +29,6 @@ from ..interventions.ablation import ablate, ablation_curve
 from ..metrics import repeat_loss
 from ..model import Model, check_model, describe, sizes
 from ..prompts import Prompts, as_prompts, repeated_tokens
-from ..prompts.repeats import default_bos
 from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
@@ -138,7 +137,7 @@ def generality(
 def _literal(model: Model, passages: Any, seed: int) -> Prompts:
     """A passage said twice, with the control that is averaged over where heads are removed."""
     if passages is None:
-        return repeated_tokens(model, prompts=16, seed=seed + 2, bos=default_bos(model))
+        return repeated_tokens(model, prompts=16, seed=seed + 2)
     if not isinstance(passages, Prompts):
         return repeated_passages(model, passages)
     if passages.control is None:
@@ -164,7 +163,7 @@ def _pattern(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
 
 
 def _repeats(model: Model, seed: int) -> Prompts:
-    return repeated_tokens(model, repeats=4, prompts=16, seed=seed, bos=default_bos(model))
+    return repeated_tokens(model, repeats=4, prompts=16, seed=seed)
 
 
 def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list[Head]:

@@ -25,8 +25,7 @@ import xarray as xr
 from ..loading import load, training_history
 from ..model import Model, check_model, describe, sizes
 from ..prompts import Prompts, as_prompts
-from ..prompts.batch import encode
-from ..prompts.repeats import default_bos, start_token
+from ..prompts.text import encode, start_token
 from ..training.curves import Band, Curves, reads_stories, training_curves
 from ..training.families import family_curves
 from ..training.phases import phase_window
@@ -177,8 +176,8 @@ def _asked(
 
 def _windows(model: Model, text: str, n: int) -> Prompts:
     """Windows of a text at even distances that do not overlap: n of them, or as many as there are."""
-    start = start_token(model, default_bos(model))
-    ids = torch.tensor(encode(model, text, bos=False))
+    start = start_token(model, None)
+    ids = torch.tensor(encode(model, text))
     inside = min(WINDOW, sizes(model).n_ctx) - len(start)
     n = min(n, len(ids) // inside)
     if n < FEWEST:
@@ -187,7 +186,8 @@ def _windows(model: Model, text: str, n: int) -> Prompts:
         )
     apart = len(ids) // n
     rows = torch.stack([ids[i * apart : i * apart + inside] for i in range(n)])
-    return as_prompts(model, torch.cat([start.expand(n, -1), rows], 1))
+    tokens = torch.cat([start.expand(n, -1), rows], 1)
+    return as_prompts(model, tokens, lengths=[tokens.shape[1]] * n)
 
 
 def _is_large(model: Model) -> bool:

@@ -1,8 +1,8 @@
 """What does one model lose without its induction heads, without as many others, without each head? Argument 3's runs.
 
-After Olsson et al. 2022: heads are removed in three ways: "zero" (nothing in their place; everything downstream
-moves), "mean" (their mean activation in it) and "patterns" (nothing in their place, and all attention patterns held at
-the untouched run's, so that only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
+After Olsson et al. 2022: heads are removed in three ways: "zero" (z := 0; everything downstream moves), "mean" (their
+mean activation in its place) and "patterns" (z := 0, and all attention patterns held at the untouched run's, so that
+only values move: their pattern-preserving ablation). It judges nothing: see `ablating`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ..interventions.plan import Cell
 from ..metrics import Metric, loss, repeat_loss
 from ..model import Model, sizes
 from ..prompts import Prompts, repeated_tokens
-from ..prompts.repeats import default_bos
 from ..scorers.attention import prefix_matching
 from ..training.curves import Curves
 from ..training.phases import EXCESS
@@ -41,7 +40,7 @@ MODES: dict[str, tuple[Edit, Hold]] = {
 
 def chosen_heads(model: Model, *, n: int, seed: int) -> list[Head]:
     """The induction heads: those whose prefix-matching score exceeds its matched control by more than .3."""
-    ready = repeated_tokens(model, repeats=4, prompts=n, seed=seed, bos=default_bos(model))
+    ready = repeated_tokens(model, repeats=4, prompts=n, seed=seed)
     found = prefix_matching(model, ready, progress=False)
     excess = (found["score"] - found["control"]).mean("prompt").transpose("layer", "head").values
     return [Head(int(layer), int(head)) for layer, head in np.argwhere(excess > EXCESS)]
@@ -129,8 +128,8 @@ class Removal:
 
     def _measured(self, model: Model) -> tuple[Metric, Prompts]:
         if self.on == "repeat":
-            bos = default_bos(model)  # other tokens than those that heads are chosen on
-            return repeat_loss, repeated_tokens(model, prompts=self.n, seed=self.seed + 1, bos=bos)
+            # other tokens than those that heads are chosen on
+            return repeat_loss, repeated_tokens(model, prompts=self.n, seed=self.seed + 1)
         ready, early, late = self.texts.icl_prompts(model)
         if self.on == "icl":
             return _banded(early, late), ready

@@ -16,9 +16,9 @@ import torch
 from ..heads.naming import is_whole
 from ..model import Model, sizes
 from ..prompts import Prompts, few_shot
-from ..prompts.batch import encode, real_positions
+from ..prompts.batch import real_positions
 from ..prompts.fewshot import TOPICS, single_token_words
-from ..prompts.repeats import default_bos, start_token
+from ..prompts.text import encode, knows, start_token
 
 __all__ = ["pattern_lines", "repeated_passages"]
 
@@ -49,8 +49,8 @@ def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: in
         raise TypeError(f"wanted passages as one text or a list of texts, got {type(texts).__name__}")
     if not all(map(is_whole, (prompts, length))) or prompts < 2 or length < 4:
         raise ValueError(f"wanted prompts >= 2 and length >= 4, got {prompts!r} and {length!r}")
-    start = start_token(model, default_bos(model))
-    rows = [torch.tensor(encode(model, text, bos=False)) for text in ([texts] if single else texts)]
+    start = start_token(model, None)
+    rows = [torch.tensor(encode(model, text)) for text in ([texts] if single else texts)]
     most = min(length, (sizes(model).n_ctx - len(start)) // 2)
     rows = _cut(rows[0], prompts, most) if single else [row[: min(most, *map(len, rows))] for row in rows]
     if len(rows) < 2 or len(rows[0]) < 4:
@@ -120,15 +120,9 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
         shots = [(_line(words, kind), classes[CATEGORIES.index(kind)]) for kind in [asked, *kinds]]
         queries.append(shots[0])
         demonstrations.append(shots[1:])
-    template, separator = ("{x}: {y}", "\n") if _knows(model, ":") else ("{x} {y} ;", " ")
+    template, separator = ("{x}: {y}", "\n") if knows(model, ":") else ("{x} {y} ;", " ")
     return few_shot(model, demonstrations, queries, template=template, labels=labels, separator=separator)
 
 
 def _line(words: list[list[str]], kind: tuple[int, int]) -> str:
     return f"{words[kind[0]].pop()} {words[2 + kind[1]].pop()}"
-
-
-def _knows(model: Model, text: str) -> bool:
-    """Whether the tokenizer has this text (few_shot says what is wrong where it has not the words)."""
-    unknown = getattr(model.tokenizer, "unk_token_id", None)
-    return unknown is None or unknown not in encode(model, text, bos=False)

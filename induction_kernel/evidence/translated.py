@@ -19,10 +19,10 @@ import torch
 import xarray as xr
 
 from ..model import Model, sizes
-from ..prompts import Prompts
-from ..prompts.batch import as_prompts, pad, real_positions
+from ..prompts import Prompts, as_prompts
+from ..prompts.batch import pad, real_positions
 from ..prompts.fewshot import tokenised
-from ..prompts.repeats import default_bos
+from ..prompts.text import start_token, starts_with_bos
 from ..scorers.reading import Entries, check_sound, read_entries, way_to_read
 from ..scorers.streaming import averaged
 
@@ -117,7 +117,7 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
         to read.
     """
     check_translations(translations)
-    start = [model.tokenizer.bos_token_id] if default_bos(model) else []
+    start = start_token(model, None).tolist()
     found = [_row(model, each, start) for each in translations]
     rows = [row for row in found if row.pairs]
     if not rows:
@@ -129,7 +129,8 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
     at = [(i, query, key) for i, row in enumerate(rows) for query, key in row.pairs]
     scored = torch.zeros_like(real_positions(tokens, lengths))
     scored[[i for i, _, _ in at], [query for _, query, _ in at]] = True
-    prompts = Prompts(tokens, lengths, scored, control=control, bos=bool(start), tokenizer=model.tokenizer)
+    bos = starts_with_bos(model, tokens)
+    prompts = Prompts(tokens, lengths, scored, control=control, bos=bos, tokenizer=model.tokenizer)
     return as_prompts(model, prompts), Entries(*torch.tensor(at).T)
 
 

@@ -50,10 +50,13 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
         parsed = Head(int(head[0]), int(head[1]))
     else:
         raise TypeError(f'wanted a head as Head, (layer, head) or "L5H1", got {head!r}')
-    for what, value, bound in (("layer", parsed.layer, n_layers), ("head", parsed.head, n_heads)):
-        if value < 0 or (bound is not None and value >= bound):
-            limit = "" if bound is None else f"; this model has {what}s 0 to {bound - 1}"
-            raise ValueError(f"{parsed} does not exist{limit}")
+    bounds = {"layers": n_layers, "heads": n_heads}
+    if any(
+        i < 0 or (bound is not None and i >= bound) for i, bound in zip(parsed, bounds.values(), strict=True)
+    ):
+        limits = [f"{what} 0 to {bound - 1}" for what, bound in bounds.items() if bound is not None]
+        there = f": this model has {' and '.join(limits)}" if limits else ""
+        raise ValueError(f"{parsed} does not exist{there}")
     return parsed
 
 

@@ -19,7 +19,7 @@ from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
 from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, describe, sizes
-from .edits import Edit, KnockOut, Mean, check_edit
+from .edits import CONVENTION, Edit, KnockOut, Mean, check_edit
 from .engine import Found, run_cells, sweep
 from .jobs import Hold
 from .plan import Cell
@@ -48,7 +48,7 @@ def ablate(
         prompts: anything `as_prompts` takes; None for the metric's own.
         heads: one or several, as Head, (layer, head) or "L5H1".
         edit: what stands in the place of their z; None for `Mean()`, the mean on the matched control. `Zero()` for
-            nothing.
+            z := 0; `ZeroValues()` leaves the value bias.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
         hold: "patterns" to hold every pattern at the untouched run's, so that only values move.
         max_tokens: tokens in one batch; None to fit the memory.
@@ -236,7 +236,7 @@ def _joint(
     attrs = {
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
         "lane": found.lane, "n_prompts": len(ready),
-        "convention": "z without its share of the value bias is what is removed", **describe(model),
+        "convention": CONVENTION, **describe(model),
     }  # fmt: skip
     return found, attrs
 

@@ -22,7 +22,7 @@ from .edits import Edit, FromRun, Resample
 from .engine import Found, labelled, run_cells
 from .gradients import first_order
 from .jobs import job_of
-from .plan import Cell, Plan, planned, tokens_at_once
+from .plan import Cell, Plan, planned, tokens_at_once, within_memory
 
 __all__ = ["attribution"]
 
@@ -75,6 +75,7 @@ def attribution(
     Raises:
         TypeError: an edit or a metric of another type.
         ValueError: what `sweep` refuses; a metric without a gradient; cells to verify that do not exist.
+        MemoryError: as `sweep`.
 
     Source: Nanda 2023 (attribution patching); Kramar et al. 2024 (AtP*: absolute value inside the mean; QK fix).
     """
@@ -116,8 +117,10 @@ def _estimates(
     new = None if isinstance(edit, FromRun) else edit.new(model, prompts, site, layers)
     metric = replace(metric, without=None)
     parts: list[tuple[np.ndarray, np.ndarray]] = []
-    with progress_bar(len(prompts), progress=progress, unit="prompt") as bar:
-        for rows in _batches(model, prompts, max_tokens):
+    together = _batches(model, prompts, max_tokens)
+    bar = progress_bar(len(prompts), progress=progress, unit="prompt")
+    with within_memory(together[0].stop * prompts.tokens.shape[1]), bar:
+        for rows in together:
             job = job_of(model, prompts, rows, edit, new, site, metric, None, layers)
             values, entries = first_order(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,

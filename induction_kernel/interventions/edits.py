@@ -1,8 +1,9 @@
 """What stands in the place of an activation? The edits: `new = scale * old + value`, and knock-out for patterns.
 
-Convention: what a head adds whatever the prompt, its share of the value bias, is not part of what is removed or
-scaled; so an edit of z or v means the same on raw and on processed weights. Zero is out of distribution; the mean
-on a matched reference is not. Nothing is run again here: see `engine`.
+Convention: `Zero` and `Scale` act on the activation as it stands. Folding value biases into the output takes them out
+of z and v, so there these two do another thing on raw than on processed weights of one model; `ZeroValues` and all
+other edits do the same. Zero is out of distribution; the mean on a matched reference is not. Nothing is run again
+here: see `engine`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..model import Model, full_precision, sizes, stream, value_weights
 from ..prompts import Prompts, as_prompts
 
 __all__ = [
+    "CONVENTION",
     "HEAD_SITES",
     "SITES",
     "Add",
@@ -28,12 +30,17 @@ __all__ = [
     "Resample",
     "Scale",
     "Zero",
+    "ZeroValues",
     "check_edit",
     "fitted",
 ]
 
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
+CONVENTION = (
+    "Zero and Scale act on z and v as they stand, a value bias with them; ZeroValues leaves the value bias"
+)
+"""What every result of an edit says of it."""
 
 
 class New(NamedTuple):
@@ -62,10 +69,18 @@ def check_edit(edit: Any, site: str) -> None:
         raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {edit!r}")
     if site not in SITES:
         raise ValueError(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
-    if site == "pattern" and isinstance(edit, Zero | Scale | Add):
+    if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
         raise ValueError(
             f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "
             "Resample or FromRun, or site='z'"
+        )
+    if isinstance(edit, ZeroValues) and site not in ("z", "v"):
+        raise ValueError(
+            f"ZeroValues is of z and v, the value bias is in no other: use Zero() at site={site!r}"
+        )
+    if site == "pattern" and isinstance(edit, Mean) and edit.by_position is False:
+        raise ValueError(
+            "a mean of patterns is by position: wanted Mean(by_position=True) or None, got False"
         )
     if site != "pattern" and isinstance(edit, KnockOut):
         raise ValueError(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
@@ -73,16 +88,38 @@ def check_edit(edit: Any, site: str) -> None:
 
 @dataclass(frozen=True)
 class Zero:
-    """Nothing in its place: of z and v only the head's share of the value bias stays. Not of patterns."""
+    """Zero in its place: z := 0, v := 0, whatever the site. Not of patterns.
+
+    Of z and v it takes the value bias away too, unless that has been folded into the output (`fold_value_biases`, a
+    default of TransformerLens' loading), where it stays: the two are different edits of one model. `ZeroValues` is one
+    and the same.
+    """
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0."""
+        """Scale 0, value 0."""
         return Scale(0.0).new(model, prompts, site, layers)
 
 
 @dataclass(frozen=True)
+class ZeroValues:
+    """The value bias in the place of z or v, as if all that the head reads were zero. Of z and v alone.
+
+    The same on raw and on processed weights: z := b_V, with the bias of the norm before attention in b_V. Where both
+    are zero, or folded into the output, it is `Zero`.
+    """
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0; `[head, d_head]` of z, of the key/value heads of v."""
+        size = sizes(model)
+        step = 1 if site == "z" else size.n_heads // size.n_key_value_heads
+        return {layer: New(0.0, value_weights(model, layer)[1][::step]) for layer in layers}
+
+
+@dataclass(frozen=True)
 class Scale:
-    """The activation times a number: of z and v without the head's share of the value bias. Not of patterns.
+    """The activation as it stands, times a number. Not of patterns.
+
+    Of z and v it scales the value bias too, unless that has been folded into the output: see `Zero`.
 
     Attributes:
         factor: 0 is `Zero`, 1 changes nothing, 2 doubles.
@@ -96,9 +133,8 @@ class Scale:
             raise ValueError(f"wanted a finite number to scale by, got {self.factor!r}")
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """`factor * old`, and what keeps the value bias whole."""
-        kept = {layer: (1 - self.factor) * _bias(model, layer, site) for layer in layers}
-        return {layer: New(float(self.factor), value) for layer, value in kept.items()}
+        """`factor * old`."""
+        return dict.fromkeys(layers, New(float(self.factor), torch.zeros(())))
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +176,7 @@ class Mean:
         reference: prompts to average over; None for the edited prompts' matched control, or for themselves
             where they have none.
         by_position: whether each position has its own mean (all lengths must be equal) or all positions but the
-            first, an outlier, have one; None for the former where it can be had. Of patterns always the former.
+            first, an outlier, have one; None for the former where it can be had. Of patterns only the former.
     """
 
     reference: Any = None
@@ -303,14 +339,6 @@ def fitted(tokens: Tensor, width: int) -> Tensor:
     """Right-padded tokens, padded less or more."""
     last = tokens[:, -1:].expand(-1, max(0, width - tokens.shape[1]))
     return torch.cat([tokens, last], 1)[:, :width]
-
-
-def _bias(model: Model, layer: int, site: str) -> Tensor:
-    """What a head adds whatever the prompt: `[head, d_head]` of z, of the key/value heads of v; else 0."""
-    if site not in ("z", "v"):
-        return torch.zeros((), device=model.W_U.device, dtype=model.W_U.dtype)
-    bias, size = value_weights(model, layer)[1], sizes(model)
-    return bias if site == "z" else bias[:: size.n_heads // size.n_key_value_heads]
 
 
 def _shape(model: Model, prompts: Prompts, site: str) -> torch.Size:

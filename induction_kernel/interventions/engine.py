@@ -21,9 +21,9 @@ from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, describe, kept_as_it_was, progress_bar
 from ..prompts import Prompts
 from ..replay.blocks import Blocks
-from .edits import Edit, FromRun, Mean, Resample
+from .edits import CONVENTION, Edit, FromRun, Mean, Resample
 from .jobs import Hold, check_new, job_of, run_batch
-from .plan import Cell, Plan, planned, tokens_at_once
+from .plan import Cell, Plan, planned, tokens_at_once, within_memory
 from .trust import lane_of, right_here, widens
 
 __all__ = ["Found", "labelled", "run_cells", "sweep"]
@@ -52,10 +52,10 @@ def sweep(
     |---|---|---|---|---|
     | `z` | `[prompt, position, head, d_head]` | yes | all but KnockOut | yes |
     | `v` | the same, of key/value heads | yes | all but KnockOut | yes |
-    | `q`, `k` | the same before rotation, `k` of key/value heads | yes | all but KnockOut | no |
+    | `q`, `k` | the same before rotation, `k` of key/value heads | yes | all but KnockOut, ZeroValues | no |
     | `pattern` | `[prompt, head, query, key]` | yes | KnockOut, Mean, Resample, FromRun | no |
-    | `attn_out`, `mlp_out` | `[prompt, position, d_model]` | no | all but KnockOut | yes |
-    | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut | yes |
+    | `attn_out`, `mlp_out` | `[prompt, position, d_model]` | no | all but KnockOut, ZeroValues | yes |
+    | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut, ZeroValues | yes |
 
     `by` is `()`, `("layer",)` or `("layer", "position")`, and by head `("layer", "head")` or
     `("layer", "head", "position")`. What is not in `by` is edited together. The position of a pattern is its
@@ -87,6 +87,7 @@ def sweep(
         TypeError: an edit or a metric of another type.
         ValueError: what does not go together (see the table), what the model does not have, prompts that lack
             what the metric reads, a metric that is not one finite number a prompt.
+        MemoryError: a batch that does not fit: give a smaller `max_tokens`.
 
     Source: Olsson et al. 2022, argument 3; Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
@@ -132,7 +133,8 @@ def run_cells(
     at_once = max(1, most // length)
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
     layers = {layer for cell in cells for layer in cell.touched}
-    with kept_as_it_was(model), progress_bar(len(cells) * len(prompts), progress=progress, unit="run") as bar:
+    bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
+    with within_memory(most), kept_as_it_was(model), bar:
         new = None if isinstance(edit, FromRun | Resample) else edit.new(model, prompts, site, layers)
         if new is not None:
             check_new(new, layers)
@@ -187,7 +189,7 @@ def labelled(
     attrs = {
         "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
         "metric": metric.name, "unit": metric.unit, "lane": found.lane, "n_prompts": n,
-        "convention": "of z and v, what is left without the share of the value bias is removed or scaled",
+        "convention": CONVENTION,
         **describe(model),
     }  # fmt: skip
     variables = {

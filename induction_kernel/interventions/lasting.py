@@ -15,7 +15,7 @@ import torch
 from ..model import Hook, Model, check_model, kept_as_it_was
 from ..prompts import as_prompts
 from ..replay.capture import hooks_at
-from .edits import HEAD_SITES, Add, Edit, Mean, New, Scale, Zero
+from .edits import HEAD_SITES, Add, Edit, Mean, New, Scale, Zero, ZeroValues
 from .plan import planned
 from .together import tap
 
@@ -30,8 +30,8 @@ def edited(
 
     Args:
         model: any TransformerLens model; its hooks are as before afterwards, also after an exception.
-        edit: `Zero()`, `Scale(factor)`, `Add(vector)` with a vector `[d_head]`, `[head, d_head]` or `[d_model]`, or
-            `Mean(reference)`, which is then the mean over all positions but the first.
+        edit: `Zero()`, `ZeroValues()`, `Scale(factor)`, `Add(vector)` with a vector `[d_head]`, `[head, d_head]` or
+            `[d_model]`, or `Mean(reference)`, which is then the mean over all positions but the first.
         heads: those edited, as Head, (layer, head) or "L5H1"; None for all. Key/value heads at sites k and v.
         site: what is edited; not the pattern.
         layers: only these; None for all.
@@ -60,14 +60,19 @@ def _hooks(model: Model, edit: Edit, heads: Any, site: str, layers: Iterable[int
 
 
 def _of_any_prompt(model: Model, edit: Edit, site: str, layers: set[int]) -> dict[int, New]:
-    prompts = as_prompts(model, torch.zeros(1, 1, dtype=torch.long))
+    prompts = as_prompts(model, torch.zeros(1, 1, dtype=torch.long), lengths=[1])
     if isinstance(edit, Mean) and edit.reference is not None and site != "pattern":
+        if edit.by_position:
+            raise ValueError(
+                "edited() knows no positions of what will be run, so it cannot hold Mean(by_position=True): pass "
+                "Mean(reference), the mean over all positions but the first, or use ablate or sweep"
+            )
         return replace(edit, by_position=False).new(model, prompts, site, layers)
     most = 2 if site in HEAD_SITES else 1
-    if isinstance(edit, Zero | Scale) or (isinstance(edit, Add) and edit.vector.ndim <= most):
+    if isinstance(edit, Zero | ZeroValues | Scale) or (isinstance(edit, Add) and edit.vector.ndim <= most):
         return edit.new(model, prompts, site, layers)
     missing = " (its reference is missing)" if isinstance(edit, Mean) and edit.reference is None else ""
     raise ValueError(
-        "wanted an edit that does not depend on the prompt: Zero(), Scale(factor), Add(vector) of one position, or "
-        f"Mean(reference) of another site than the pattern; got {edit!r}{missing}"
+        "wanted an edit that does not depend on the prompt: Zero(), ZeroValues(), Scale(factor), Add(vector) of one "
+        f"position, or Mean(reference) of another site than the pattern; got {edit!r}{missing}"
     )

@@ -5,7 +5,8 @@ It runs nothing: see `engine`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,10 @@ import torch
 
 from ..heads import as_heads
 from ..heads.naming import is_whole
-from ..model import Model, sizes
+from ..model import Model, is_out_of_memory, sizes
 from .edits import HEAD_SITES, Edit, New, check_edit
 
-__all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once"]
+__all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +207,24 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
     width = 10 * size.d_model + hidden + 3 * size.n_heads * length
     most = 2**17 if on_gpu else 2**14  # beyond it a batch is no faster
     return max(length, min(most, free // 4 // (width * model.W_U.element_size())))
+
+
+@contextmanager
+def within_memory(tokens: int | None) -> Iterator[None]:
+    """Inside, batches of so many tokens are run (None: it is not known); where the memory ends, the remedy is said.
+
+    Raises:
+        MemoryError: in place of Python's own or torch's RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = "the batches" if tokens is None else f"batches of {tokens} tokens"
+        raise MemoryError(
+            f"the memory does not hold {size}: give a smaller max_tokens (at least one prompt's), or shorter prompts"
+        ) from error
 
 
 def _free(device: torch.device) -> int:

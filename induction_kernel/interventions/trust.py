@@ -76,7 +76,9 @@ def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
     """Whether the lane gives the logits of whole hooked runs, on random edits of random tokens."""
     size, generator = sizes(model), torch.Generator().manual_seed(0)
     length, middle = min(7, size.n_ctx), size.n_layers // 2
-    prompts = as_prompts(model, torch.randint(size.d_vocab, (2, length), generator=generator))
+    prompts = as_prompts(
+        model, torch.randint(size.d_vocab, (2, length), generator=generator), lengths=[length] * 2
+    )
     heads = (0,) if site in HEAD_SITES else None
     new = dict.fromkeys(range(size.n_layers), _random(site, length, size, generator))
     one = Cell({middle: heads})

@@ -90,7 +90,7 @@ def kernel_alignment(
     return _with_coordinates(out, similarities, weights).assign_attrs(
         method="kernel_alignment",
         unit="Pearson's r",
-        **({"model": weights.attrs["model"]} if "model" in weights.attrs else {}),
+        **{key: weights.attrs[key] for key in ("model", "pooling", "span") if key in weights.attrs},
         weights=str(weights.attrs.get("method", "")),
         similarities=str(similarities.attrs.get("method", "")),
         level=level,

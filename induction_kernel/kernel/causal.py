@@ -21,7 +21,7 @@ from torch import Tensor
 from ..heads import Head, HeadLike, as_heads, random_heads
 from ..heads.naming import is_whole
 from ..interventions.edits import New
-from ..interventions.plan import Cell
+from ..interventions.plan import Cell, within_memory
 from ..interventions.together import Lane, Together
 from ..model import Model, full_precision, kept_as_it_was, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts
@@ -114,7 +114,8 @@ def label_knock_out(
     shape = (len(ready), len(groups))
     logs, mass = np.full((*shape, len(found.labels)), np.nan), np.zeros(shape)
     votes, way = np.zeros((len(ready), found.mask.shape[1])), trusted_lane(model, ready)
-    with kept_as_it_was(model), progress_bar(len(ready), progress=progress, unit="prompt") as bar:
+    bar = progress_bar(len(ready), progress=progress, unit="prompt")
+    with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
             lane = way(model, batch.tokens)
             attention = _last_rows(lane, {head.layer for each in asked for head in each.heads})

@@ -1,4 +1,4 @@
-"""How does a labelled data set come in? One shape, `LabelledTexts`, out of TSV, CSV, JSONL, text files or the hub.
+"""How does a labelled data set come in? One shape, `LabelledTexts`, out of files, DataFrames or the hub.
 
 The data sets of Han et al. 2025 (section 5, table 2) and two with more classes are known by name: their columns, label
 words and templates are the table `known.KNOWN`. Nothing but such a name asks the network. Which texts stand in which
@@ -8,17 +8,22 @@ prompt says `episodes`; that label words differ in their first token is checked 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from ..prompts.fewshot import Template, label_words
-from .known import PLAIN, Known
+from ..prompts.fewshot import Template
+from ..prompts.labelled import label_words
+from .classes import words_of
+from .known import PLAIN
 from .rows import Rows, Source, called, find_known, read_rows
 
 __all__ = ["LabelledTexts", "classification"]
+
+MISSING = ("refuse", "drop")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,8 +38,9 @@ class LabelledTexts:
         template: how an example is written, as `few_shot` has it.
 
     Raises:
-        TypeError: texts that are no strings, classes that are no whole numbers. ValueError: no texts, an empty one, a
-            class without a label, fewer than two labels, a template without `{x}` and `{y}`.
+        TypeError: texts that are no strings, classes that are no whole numbers (1.0 is one).
+        ValueError: no texts, an empty one, a class without a label, fewer than two labels, a template without
+            `{x}` and `{y}`.
     """
 
     texts: tuple[str, ...]
@@ -44,13 +50,9 @@ class LabelledTexts:
     template: str = PLAIN
 
     def __post_init__(self) -> None:
-        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in self.texts):
-            raise TypeError("wanted texts as a sequence of strings")
-        texts, labels, classes = tuple(self.texts), label_words(self.labels), np.asarray(self.classes)
+        texts, labels, classes = _strings(self.texts), label_words(self.labels), _whole(self.classes)
         if not texts or not all(text.strip() for text in texts):
             raise ValueError(f"wanted texts that are not empty, got {_blank(texts)}")
-        if not np.issubdtype(classes.dtype, np.integer):
-            raise TypeError(f"wanted classes as whole numbers, got {classes.dtype}")
         if classes.shape != (len(texts),):
             raise ValueError(f"wanted one class a text [{len(texts)}], got {list(classes.shape)}")
         if classes.min() < 0 or classes.max() >= len(labels):
@@ -59,7 +61,7 @@ class LabelledTexts:
                 f"got {classes.min()} to {classes.max()}"
             )
         Template.parse(self.template, "")
-        for key, value in (("texts", texts), ("labels", labels), ("classes", classes.astype(np.int64))):
+        for key, value in (("texts", texts), ("labels", labels), ("classes", classes)):
             object.__setattr__(self, key, value)
 
     def __len__(self) -> int:
@@ -105,80 +107,101 @@ def classification(
     template: str | None = None,
     split: str | None = None,
     encoding: str = "utf-8",
+    missing: str | None = None,
 ) -> LabelledTexts:
-    """A labelled data set from a file, a folder, or by name from the hub.
+    """A labelled data set from a file, a folder, a DataFrame, or by name from the hub.
 
     Args:
-        source: a file: `.tsv` (no quoting, as in GLUE), `.csv`, `.jsonl`, or `.txt` with lines `CLASS:fine text` or
-            `CLASS text` (TREC); a pair of files, texts and classes line by line; a folder of `<split>_text.txt` and
-            `<split>_labels.txt` (TweetEval); or a name: "sst2", "rotten_tomatoes", "tweet_eval/hate",
-            "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec", "ag_news", or any "owner/name" on the hub with
-            `text`, `label` and `split`. Names need the package `datasets`; only they ask the network.
-        text: the column of the inputs; several in braces, as in "{premise} / {hypothesis}". A number counts columns
-            from 0 and says that the file has no header.
-        label: the column of the classes, likewise.
-        labels: label words, either in the order of the classes (numbers by size, names by alphabet), or by class as it
-            is written in the source: `{"1": "world", ...}`.
+        source: a file: `.tsv` (no quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines
+            `CLASS:fine text` or `CLASS text` (TREC), other endings by their content, any of them gzipped; a DataFrame;
+            a pair of files, texts and classes line by line; a folder of `<split>_text.txt` and `<split>_labels.txt`
+            (TweetEval); or a name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony",
+            "tweet_eval/offensive", "mnli", "trec", "ag_news", or any "owner/name" on the hub with `text`, `label` and
+            `split`. Names need the package `datasets`; only they ask the network.
+        text: the column of the inputs; several in braces, as in "{Title}: {Review Text}", where {{ and }} are braces.
+            A number counts columns from 0, and says that a `.csv` or `.tsv` has no header.
+        label: the column of the classes, likewise. Whole numbers are one class however they are written: 1, 1.0, "1.0".
+        labels: label words, either in the order of the classes (numbers by size, names by alphabet, an ordered
+            categorical by its own), or by class as in `{1: "world", ...}`, where classes may share a word.
         template: how an example is written, as in `few_shot`.
         split: of a folder or a name; None for the one whose labels are public and that is not for training.
-        encoding: of files.
+        encoding: of files; a byte-order mark goes before it.
+        missing: what becomes of rows whose text or class is null, NaN or blank: "refuse", or "drop" with a warning that
+            says which. None drops them from known data sets, as they were published, and refuses others.
 
     A file (or folder) whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets that one's columns,
     label words and template where they are not given.
 
     Raises:
-        ValueError: no such file or name, unknown columns, another encoding, rows without a class, one class alone,
-            words that do not fit the classes. ImportError: a name without `datasets`. ConnectionError: no network.
+        TypeError: another kind of source or column. ValueError: no such file or name, unknown columns, another
+            encoding, missing values, one class alone, words that do not fit the classes. ImportError: a name without
+            `datasets`, Parquet without an engine. ConnectionError: no network.
+
+    Warns:
+        UserWarning: rows that were left out.
     """
+    if missing is not None and missing not in MISSING:
+        raise ValueError(f"wanted missing in {list(MISSING)}, got {missing!r}")
     known, name = find_known(source), called(source)
     rows = read_rows(source, text, label, split, encoding, known)
-    order, words = _classes(rows, labels, known, name)
-    index = {value: i for i, value in enumerate(order)}
-    if unknown := sorted(set(rows.values) - set(order)):
+    there, left_out = _complete(rows, name, missing or ("drop" if known else "refuse"))
+    if left_out:
+        warnings.warn(left_out, UserWarning, stacklevel=2)
+    texts, values = zip(*there, strict=True)
+    by_class, words = words_of(values, rows.order, labels, known, name)
+    if unknown := sorted(set(values) - set(by_class)):
         raise ValueError(f"{name} has the classes {unknown}, for which there is no word in labels={labels!r}")
-    classes = np.array([index[value] for value in rows.values], dtype=np.int64)
+    classes = np.array([words.index(by_class[value]) for value in values], dtype=np.int64)
     shown = template if template is not None else known.template if known else PLAIN
-    return LabelledTexts(tuple(rows.texts), classes, words, name, shown)
+    return LabelledTexts(texts, classes, words, name, shown)
 
 
-def _classes(
-    rows: Rows, labels: Sequence[str] | Mapping[Any, str] | None, known: Known | None, name: str
-) -> tuple[list[str], tuple[str, ...]]:
-    """The classes as they are written, in order, and a word for each."""
-    found = rows.order or sorted(
-        set(rows.values), key=lambda value: (not _whole(value), _number(value), value)
-    )
-    if len(found) < 2:
-        raise ValueError(
-            f"wanted at least two classes, got {found} alone in {name}: another column, or more rows?"
-        )
-    if isinstance(labels, Mapping):
-        return [str(key) for key in labels], label_words(list(labels.values()))
-    if labels is not None:
-        words = label_words(labels)
-        if len(words) != len(found):
-            raise ValueError(
-                f"wanted a word for each of the {len(found)} classes {found} of {name}, got {list(words)}: give words "
-                "in this order, or by class as in labels={'1': 'world', ...}"
-            )
-        return found, words
-    if known is None:
-        return found, tuple(found)
-    for written in known.values:
-        if set(written) == set(found):
-            return list(written), known.words
-    raise ValueError(
-        f"wanted classes {' or '.join(str(list(each)) for each in known.values)} in {name}, got {found}: "
-        "give label words by class, as in labels={'1': 'world', ...}"
-    )
+def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]], str]:
+    """The rows that have both a text and a class, and a sentence on those left out."""
+    pairs = list(zip(rows.texts, rows.values, strict=True))
+    there = [(text, value) for text, value in pairs if text is not None and value is not None]
+    lacking = {
+        what: [i for i, pair in enumerate(pairs) if pair[at] is None]
+        for at, what in enumerate(("text", "class"))
+    }
+    if missing == "refuse":
+        for what, at in lacking.items():
+            if at:
+                raise ValueError(
+                    f"wanted a {what} in every row of {name}, got none in {_numbered(at)}: fill in, or give "
+                    'missing="drop"'
+                )
+    if not there:
+        raise ValueError(f"wanted at least one labelled text in {name}, got none")
+    gone = sorted({*lacking["text"], *lacking["class"]})
+    said = f"{len(gone)} of {len(pairs)} rows of {name} have no text or no class and are left out: {_numbered(gone)}"
+    return there, said if gone else ""
 
 
-def _whole(value: str) -> bool:
-    return value.lstrip("-").isdecimal()
+def _numbered(rows: list[int]) -> str:
+    first = ", ".join(map(str, rows[:10]))
+    return f"row{'s' if len(rows) > 1 else ''} {first}{', ...' if len(rows) > 10 else ''} (counted from 0)"
 
 
-def _number(value: str) -> int:
-    return int(value) if _whole(value) else 0
+def _strings(texts: Any) -> tuple[str, ...]:
+    """Texts as a tuple, out of any sequence of strings."""
+    if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
+        raise TypeError(f"wanted texts as a sequence of strings, got {type(texts).__name__}")
+    found = tuple(texts)
+    for i, text in enumerate(found):
+        if not isinstance(text, str):
+            raise TypeError(f"wanted texts as a sequence of strings, got {text!r} at {i}")
+    return tuple(map(str, found))
+
+
+def _whole(classes: Any) -> np.ndarray:
+    """Classes as int64, also where pandas made them float; TypeError where they are no whole numbers."""
+    given = np.asarray(classes)
+    if given.dtype.kind in "iu":
+        return given.astype(np.int64)
+    if given.dtype.kind != "f" or not np.array_equal(given, np.floor(given)):
+        raise TypeError(f"wanted classes as whole numbers, got {given.dtype}")
+    return given.astype(np.int64)
 
 
 def _blank(texts: tuple[str, ...]) -> str:

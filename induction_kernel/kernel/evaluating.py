@@ -22,7 +22,7 @@ from torch import Tensor
 from ..heads import Head
 from ..model import Model, batches, describe, foreign_hooks, full_precision, progress_bar, sizes, stream
 from ..prompts import Prompts, as_prompts
-from ..scorers.labels import POOLINGS, demonstrations_of, entries_of, pooled
+from ..scorers.labels import POOLINGS, check_pooling, demonstrations_of, entries_of, pooled
 from ..scorers.reading import attends, check_sound, cost_of, entries_together, taken
 from .data import LabelledTexts
 from .episodes import Episodes, draw_episodes
@@ -43,6 +43,7 @@ def in_context(
     sampling: str = "balanced",
     seed: int = 0,
     pooling: str | Sequence[str] | None = None,
+    span: str = "demonstration",
     path: str | os.PathLike[str] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
@@ -58,6 +59,7 @@ def in_context(
         sampling: of demonstrations.
         seed: of the draw.
         pooling: "max", "sum", "mean" or "label", or several, to read heads' weights too: see `demonstration_weights`.
+        span: what is pooled over, "demonstration" or "words": see there.
         path: a folder where finished batches are kept: a run that was stopped goes on from there.
         batch_size: prompts a forward pass; None to fit the memory.
         progress: a bar where it takes longer than two seconds.
@@ -74,32 +76,34 @@ def in_context(
 
     Raises:
         TypeError: data of another type. ValueError: queries without a pool, what `draw_episodes` and `few_shot` refuse,
-            an unknown pooling, a folder that holds another evaluation, numbers that are not finite.
+            an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite.
 
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """
     prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
     poolings = _poolings(pooling)
-    found = demonstrations_of(prompts)
+    check_pooling(poolings[0] if poolings else "max", span, prompts)
+    labels = demonstrations_of(prompts)
     size, n = sizes(model), len(prompts)
     kept = {
-        "log_probability": np.full((n, len(found.labels)), np.nan),
-        "weight": np.full((n, len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan),
+        "log_probability": np.full((n, len(labels.labels)), np.nan),
+        "weight": np.full((n, len(poolings), size.n_layers, size.n_heads, labels.mask.shape[1]), np.nan),
     }
-    store = None if path is None else Store(path, fingerprint(model, prompts, poolings))
+    store = None if path is None else Store(path, fingerprint(model, prompts, (poolings, span)))
     done = np.zeros(n, dtype=bool) if store is None else store.read_into(kept)
     order = np.flatnonzero(~done)[np.argsort(prompts.lengths.numpy()[~done], kind="stable")]
     parts = _parts(model, prompts.lengths.numpy()[order], batch_size)
     with progress_bar(len(order), progress=progress, unit="prompt") as bar:
         for rows in parts:
             at = order[rows]
-            new = _evaluated(model, prompts[torch.as_tensor(at)], poolings)
+            new = _evaluated(model, prompts[torch.as_tensor(at)], poolings, span)
             for key, values in new.items():
                 kept[key][at] = values
             if store is not None:
                 store.write(at, new)
             bar.update(len(at))
-    return _dataset(model, prompts, texts, kept, poolings, several=not isinstance(pooling, str))
+    found = _dataset(model, prompts, texts, kept, poolings, several=not isinstance(pooling, str))
+    return found.assign_attrs(span=span) if poolings else found
 
 
 def _prompts(
@@ -143,19 +147,19 @@ def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[sl
     return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
 
 
-def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: str) -> dict[str, np.ndarray]:
     """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
     width, size = int(batch.lengths.max()), sizes(model)
     batch = replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
     found = demonstrations_of(batch)
     weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
-    each = [entries_of(batch, pooling) for pooling in poolings]
+    each = [entries_of(batch, pooling, span) for pooling in poolings]
     broken, edited = set[int](), bool(foreign_hooks(model))
 
     def read(_: str, layer: int, pattern: Tensor) -> None:
         values = taken(pattern, entries_together(each)).split([len(entries.key) for entries in each])
         for i, (pooling, of_one) in enumerate(zip(poolings, values, strict=True)):
-            weight[:, i, layer] = pooled(of_one, batch, pooling).transpose(1, 2).numpy()
+            weight[:, i, layer] = pooled(of_one, batch, pooling, span).transpose(1, 2).numpy()
         if not attends(pattern, batch.lengths, edited=edited):
             broken.add(layer)
 

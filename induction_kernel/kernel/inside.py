@@ -23,7 +23,7 @@ from ..heads import Head
 from ..model import Model, batches, full_precision, hook_name, per_query_head, progress_bar, sizes, stream
 from ..prompts import Prompts
 from ..replay.layers import looseness
-from ..scorers.labels import demonstrations_of
+from ..scorers.labels import demonstrations_of, tokens_of
 from ..scorers.streaming import chosen_layers
 
 __all__ = ["POOLINGS", "heads_inside", "stream_inside"]
@@ -59,6 +59,7 @@ def heads_inside(
     model: Model,
     prompts: Prompts,
     pooling: str,
+    span: str,
     *,
     layers: Iterable[int] | None,
     batch_size: int | None,
@@ -72,7 +73,7 @@ def heads_inside(
         last = torch.arange(len(batch)), batch.lengths - 1
         q, k, pattern = (full_precision(seen[site].cpu()) for site in (*sites, "pattern"))
         q, k, scores = _as_attended(model, layer, q, k, pattern.transpose(1, 2)[last], batch.lengths)
-        places = _places(scores, batch, pooling)
+        places = _places(scores, batch, pooling, span)
         return q, k.transpose(1, 2).gather(2, places[..., None].expand(-1, -1, -1, k.shape[-1]))
 
     q, k = _read(model, prompts, (*sites, "pattern"), take, wanted, batch_size, progress)
@@ -127,14 +128,13 @@ def _read(
 
 
 def _places(
-    scores: Float[Tensor, "prompt head key"], batch: Prompts, pooling: str
+    scores: Float[Tensor, "prompt head key"], batch: Prompts, pooling: str, span: str
 ) -> Int[Tensor, "prompt head demonstration"]:
     """The position of each demonstration's key: its label, or the token with the largest score; 0 where missing."""
     found = demonstrations_of(batch)
     if pooling == "label":
         return found.label_positions[:, None].expand(-1, scores.shape[1], -1)
-    position = torch.arange(scores.shape[2])
-    inside = (position >= found.spans[..., :1]) & (position < found.spans[..., 1:])
+    inside = tokens_of(found, pooling, span, scores.shape[2])
     return scores[:, :, None].masked_fill(~inside[:, None], -torch.inf).argmax(-1)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..model import Model, batches, describe, full_precision, progress_bar, sizes, stream, token_embedding
 from ..prompts import Prompts, as_prompts
-from ..scorers.labels import demonstrations_of
+from ..scorers.labels import check_pooling, demonstrations_of
 from ..scorers.streaming import chosen_layers
 from .episodes import Episodes, tfidf
 from .inside import POOLINGS, heads_inside, stream_inside
@@ -36,6 +36,7 @@ def representations(
     *,
     layers: Iterable[int] | None = None,
     pooling: str = "max",
+    span: str = "demonstration",
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -54,6 +55,7 @@ def representations(
         layers: of "residual" and "head": only these.
         pooling: of "head": the key at the demonstration's "label" token, or ("max") at that token of it which the head
             attends to most: the weights of `demonstration_weights` with the same pooling.
+        span: of "head" and "max": which tokens these are, "demonstration" or "words", as there.
         batch_size: prompts (texts) a forward pass; None to fit the memory.
         progress: a bar where it takes longer than two seconds.
 
@@ -70,16 +72,17 @@ def representations(
     Source: Han et al. 2025, sections 3 and 5.4.
     """
     _check(model, source, what, layers, pooling)
+    check_pooling(pooling, span, source if isinstance(source, Prompts) else None)
     ways: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
     if what == "head" or isinstance(source, Prompts):
         asked: Any = model  # `_check` looked
         prompts = source if isinstance(source, Prompts) else source.prompts(asked)
         found = (
-            heads_inside(asked, prompts, pooling, **ways)
+            heads_inside(asked, prompts, pooling, span, **ways)
             if what == "head"
             else stream_inside(asked, prompts, **ways)
         )
-        more = {"pooling": pooling} if what == "head" else {}
+        more = {"pooling": pooling, "span": span} if what == "head" else {}
         return _described(found, model, what, **more).assign_coords(labels_of(prompts))
     texts, of_query, of_shown = distinct(source)
     if what == "residual":

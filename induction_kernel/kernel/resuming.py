@@ -6,6 +6,7 @@ A fingerprint of model, prompts and options says whose they are. Each file is wr
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -14,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from ..files import replacing
+from ..files import kept_folder, write_whole
 from ..model import Model, describe, foreign_hooks
 from ..prompts import Prompts
 from ..scorers.labels import demonstrations_of
 
 __all__ = ["Store", "fingerprint"]
 
-FORMAT = 1
+FORMAT = 2
 _SAMPLED = 4096  # numbers of each parameter that the fingerprint looks at, evenly spread
 
 
@@ -31,7 +32,7 @@ def fingerprint(model: Model, prompts: Prompts, options: Any) -> str:
     said = [describe(model), options, found.labels, sorted(foreign_hooks(model))]
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     tensors = [prompts.tokens, prompts.lengths, found.spans, found.label_positions, found.classes]
-    tensors += [found.mask, found.label_ids, found.target]
+    tensors += [found.mask, found.label_ids, found.target, *([] if found.inputs is None else [found.inputs])]
     weights = list(model.parameters())
     tensors += [value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLED)] for value in weights]
     for tensor in tensors:
@@ -41,44 +42,55 @@ def fingerprint(model: Model, prompts: Prompts, options: Any) -> str:
 
 
 class Store:
-    """A folder of finished batches.
+    """A folder of finished batches. Several processes may share it: what both compute, both write alike.
 
     Raises:
         ValueError: a folder that holds something else, or the batches of another evaluation; a file; no parent folder.
     """
 
     def __init__(self, path: str | os.PathLike[str], mark: str) -> None:
-        self.folder: Path = Path(path)
-        name, label = str(self.folder), self.folder / "evaluation.json"
-        if self.folder.is_file() or not self.folder.parent.is_dir():
-            raise ValueError(f"wanted a folder, new or of an earlier run, in an existing one, got {name!r}")
-        self.folder.mkdir(exist_ok=True)
-        if not label.exists():
-            if any(self.folder.iterdir()):
-                raise ValueError(f"{name!r} holds other files: give a new folder")
-            with replacing(label) as part:
-                part.write_text(json.dumps({"format": FORMAT, "fingerprint": mark}))
-        if json.loads(label.read_text()) != {"format": FORMAT, "fingerprint": mark}:
-            raise ValueError(
-                f"{name!r} holds another evaluation (other prompts, model, weights, options or version): "
-                "give another folder, or delete this one"
-            )
+        what = "evaluation (other prompts, model, weights, options or version)"
+        said = {"format": FORMAT, "fingerprint": mark}
+        self.folder: Path = kept_folder(path, "evaluation.json", said, what)
+        self.mark: str = mark
 
     def read_into(self, kept: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Fill in what is finished; bool `[prompt]`, which prompts that are."""
+        """Fill in what is finished; bool `[prompt]`, which prompts that are.
+
+        Raises:
+            ValueError: a damaged file, or one of another evaluation.
+        """
         done = np.zeros(len(kept["log_probability"]), dtype=bool)
         for file in sorted(self.folder.glob("prompt-*.npz")):
-            with np.load(file) as found:
-                at = found["prompt"]
-                for key, values in kept.items():
-                    values[at] = found[key]
+            at, values = _read(file, self.mark, kept)
+            for key, of_batch in values.items():
+                kept[key][at] = of_batch
             done[at] = True
         return done
 
     def write(self, at: np.ndarray, values: Mapping[str, np.ndarray]) -> None:
         """Keep the values of these prompts."""
-        with (
-            replacing(self.folder / f"prompt-{at.min():06d}.npz") as part,
-            part.open("wb") as file,
-        ):
-            np.savez(file, **{"prompt": at, **values})  # pyright: ignore[reportArgumentType]  # its stub takes keywords for flags
+        content = io.BytesIO()
+        np.savez(content, **{"fingerprint": np.array(self.mark), "prompt": at, **values})  # pyright: ignore[reportArgumentType]  # its stub takes keywords for flags
+        write_whole(self.folder / f"prompt-{at.min():06d}.npz", content.getbuffer())
+
+
+def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The prompts of a finished batch and their values, with the shapes that `kept` has."""
+    try:
+        with np.load(file) as found:
+            of, at, values = str(found["fingerprint"]), found["prompt"], {key: found[key] for key in kept}
+        prompts = np.arange(len(kept["log_probability"]))
+        sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(prompts.tolist())
+        for key, of_batch in values.items():
+            wanted = (len(at), *kept[key].shape[1:]) if sound else None
+            sound = of_batch.shape == wanted and of_batch.dtype.kind == "f"
+    except Exception as error:  # zipfile, zlib and numpy raise anything for a damaged file
+        said = str(error) or type(error).__name__
+        raise ValueError(
+            f"{str(file)!r} is damaged: delete it, and its prompts are run anew ({said})"
+        ) from error
+    if not sound or of != mark:
+        why = "does not hold what was written to it" if of == mark else "is of another evaluation"
+        raise ValueError(f"{str(file)!r} {why}: delete it, and its prompts are run anew")
+    return at, values

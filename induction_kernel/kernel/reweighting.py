@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
+from ..interventions.plan import within_memory
 from ..interventions.together import Lane
 from ..model import Model, describe, kept_as_it_was, progress_bar, sizes, value_weights
 from ..prompts import Demonstrations, Prompts
@@ -137,7 +138,8 @@ def reweighted(
     ready, found = few_shot_prompts(model, prompts)
     weights = _checked_beta(model, found, beta)
     logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), trusted_lane(model, ready)
-    with kept_as_it_was(model), progress_bar(len(ready), progress=progress, unit="prompt") as bar:
+    bar = progress_bar(len(ready), progress=progress, unit="prompt")
+    with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
             lane = way(model, batch.tokens)
             for run, resid in enumerate((lane.final[None, :, -1:], _last_resid(lane, batch, weights))):

@@ -82,6 +82,7 @@ def few_shot_study(
     queries: int = 200,
     shots: int = 8,
     template: str | None = None,
+    span: str = "demonstration",
     splits: int = 50,
     seed: int = 0,
     batch_size: int | None = None,
@@ -97,6 +98,8 @@ def few_shot_study(
         queries: how many of the data's texts (or episodes of words) are asked, drawn at random.
         shots: demonstrations a prompt, as equally many of each class as can be.
         template: of an example; None for the data's.
+        span: what weights are pooled over, with the template's words ("demonstration") or without ("words"): see
+            `demonstration_weights`.
         splits: of the prompts into one half to choose heads on and one to score them on.
         seed: of everything that is drawn.
         batch_size: prompts a forward pass; None to fit the memory.
@@ -122,7 +125,7 @@ def few_shot_study(
     if isinstance(episodes, Prompts):
         episodes = _as_episodes(episodes)
     ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    answers = in_context(model, prompts, pooling=("max", "label"), **ways)
+    answers = in_context(model, prompts, pooling=("max", "label"), span=span, **ways)
     weights = answers.sel(pooling="max")
     others, writes, alignment = {}, _writing(model, prompts, ways), None
     if episodes is not None:

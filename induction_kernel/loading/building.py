@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model import is_out_of_memory
 from .parameters import BUFFERS, bridge_parameter, checked_architecture, checked_weights
 
 __all__ = ["build", "has_hooked_transformer", "quietly", "self_contained"]
@@ -51,6 +52,7 @@ def build(
 
     Raises:
         ValueError: an architecture or weights that are incomplete, unknown, of the wrong shape or not finite.
+        MemoryError: a model that the memory does not hold.
     """
     settings = checked_architecture(architecture)
     full = checked_weights(settings, weights, dtype)
@@ -61,8 +63,15 @@ def build(
     }
     tokenizer = None if tokenizer is None else self_contained(tokenizer)
     make = _hooked if has_hooked_transformer() and not bridge else _bridge
-    with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
-        model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+    try:
+        with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
+            model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"the memory does not hold a model of this architecture: n_ctx is {settings['n_ctx']}"
+        ) from error
     for key, strength in smear.items():
         model.add_hook(key.removesuffix("smear") + "hook_k", SmearedKeys(strength), is_permanent=True)
     return model
@@ -126,7 +135,9 @@ def self_contained(tokenizer: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, quietly():
         tokenizer.save_pretrained(folder)
         try:
-            copy = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
+            copy = AutoTokenizer.from_pretrained(
+                folder, add_bos_token=True, local_files_only=True, trust_remote_code=False
+            )
         except ValueError:  # tokenizers cannot express a few special tokens in the rule that adds them
             return tokenizer
     copy.padding_side = tokenizer.padding_side

@@ -8,7 +8,6 @@ trains nothing: see `training`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..files import read_json
+from ..heads.naming import is_whole
 from .building import build
 
 __all__ = ["TINY", "checkpoint_steps", "is_embedded", "load_embedded", "read_recipe"]
@@ -68,10 +69,7 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
         raise ValueError(
             f"{path} is missing: the folder holds no embedded model, or was not written to its end"
         )
-    try:
-        recipe = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+    recipe = read_json(path)
     found = recipe.get("format") if isinstance(recipe, dict) else None
     if found != FORMAT:
         raise ValueError(
@@ -79,7 +77,21 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
         )
     if not isinstance(recipe.get("architecture"), dict):
         raise ValueError(f"{path} is damaged: it has no architecture")
+    _check_log(path, recipe.get("checkpoints", []))
     return recipe
+
+
+def _check_log(path: Path, log: Any) -> None:
+    """Raise ValueError for a log that does not say the step of each checkpoint and the tokens seen until then."""
+    for entry in log if isinstance(log, list) else [None]:
+        step, tokens = (
+            (entry.get(key) for key in ("step", "tokens")) if isinstance(entry, dict) else (None, None)
+        )
+        if not (is_whole(step) and step >= 0 and isinstance(tokens, int | float) and tokens >= 0):
+            raise ValueError(
+                f"{path} is damaged: wanted its checkpoints as a list, each with its step and the tokens seen until "
+                f"then, got {entry!r:.80}"
+            )
 
 
 def checkpoint_steps(folder: str | Path = TINY) -> list[int]:
@@ -117,6 +129,6 @@ def _read_tokenizer(folder: Path) -> Any:
     if missing:
         raise ValueError(f"{folder / missing[0]} is missing: the folder was not written to its end")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers and tokenizers raise for a damaged file
         raise ValueError(f"the tokenizer in {folder} is damaged: {error}") from error

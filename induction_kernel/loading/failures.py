@@ -29,6 +29,11 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
 
     if any(_unreachable(cause) for cause in causes):
         return ConnectionError(_no_connection(name, listed))
+    if any("custom code" in str(cause) for cause in causes):
+        return ValueError(
+            f'"{name}" asks for Python code of its own to be run, which is done only with trust_remote_code=True; read '
+            f"it first, on https://huggingface.co/{hub_spelling(name)}"
+        )
     if any_of(errors.GatedRepoError):
         return PermissionError(
             f'"{name}" is behind a licence: accept it on https://huggingface.co/{hub_spelling(name)}, then log '

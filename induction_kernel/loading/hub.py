@@ -7,8 +7,9 @@ early models); all keywords pass through. It looks at no local files; what went 
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
@@ -47,7 +48,7 @@ def load_from_hub(
 
     Raises:
         ValueError: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
-            revision that is not there.
+            revision that is not there; a repository that runs code of its own, without `trust_remote_code=True`.
         TypeError: keywords that this model's door in TransformerLens does not take.
         ConnectionError: the hub cannot be reached.
         PermissionError: a repository with a licence to accept first, or a private one.
@@ -58,8 +59,14 @@ def load_from_hub(
     full = official or hub_spelling(name)
     boot = _door(full, official is not None, bridge)
     _refuse_unknown(boot, kwargs)
+    if any(each.kind is each.VAR_KEYWORD for each in inspect.signature(boot).parameters.values()):
+        kwargs = {"trust_remote_code": False, **kwargs}  # without it, transformers would ask
     try:
-        with quietly(), torch.random.fork_rng(devices=[]):
+        with (
+            quietly(),
+            _running_no_code(bool(kwargs.get("trust_remote_code"))),
+            torch.random.fork_rng(devices=[]),
+        ):
             chosen = _checkpoint(full, official is not None, checkpoint, checkpoint_index)
             model = boot(full, **chosen, **kwargs).eval()
     except Exception as error:
@@ -138,6 +145,25 @@ def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     if unknown:
         taken = ", ".join(name for name in known if not name.startswith(("checkpoint", "model_name")))
         raise TypeError(f"load() of this model takes no {', '.join(unknown)}; TransformerLens takes {taken}")
+
+
+@contextlib.contextmanager
+def _running_no_code(trusted: bool) -> Iterator[None]:
+    """Inside, TransformerLens runs Python code of no repository either, but where the user said so.
+
+    It does of its own accord with the names in this list.
+    """
+    if trusted or not has_hooked_transformer():
+        yield
+        return
+    from transformer_lens import loading_from_pretrained as theirs
+
+    names = theirs.NEED_REMOTE_CODE_MODELS
+    theirs.NEED_REMOTE_CODE_MODELS = ()
+    try:
+        yield
+    finally:
+        theirs.NEED_REMOTE_CODE_MODELS = names
 
 
 def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) -> dict[str, Any]:

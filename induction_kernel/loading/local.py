@@ -18,6 +18,7 @@ from .building import has_hooked_transformer, quietly, self_contained
 from .checking import check_same, short_run
 from .converting import PROCESSING, to_hooked
 from .families import hooked_settings
+from .headers import check_headers, check_unexpected
 
 __all__ = ["load_local"]
 
@@ -38,8 +39,9 @@ def load_local(
     """The model in a Hugging Face folder or a GGUF file.
 
     Raises:
-        ValueError: nothing there that can be read, incomplete or damaged weights, a context length beyond the
-            model's, a device map for a HookedTransformer.
+        ValueError: nothing there that can be read, weights that are incomplete, damaged or not of the configuration,
+            code of the model's own without `trust_remote_code=True`, a context length beyond the model's, a device map
+            for a HookedTransformer.
         TypeError: an unknown keyword, or weight processing asked of a Bridge.
         ImportError: a GGUF file without the package that reads it.
     """
@@ -49,6 +51,7 @@ def load_local(
     # The configuration is read once and handed on: in a GGUF file that alone takes seconds.
     where = {**_where(path), "trust_remote_code": trust_remote_code}
     where["config"] = _read(path, AutoConfig.from_pretrained, **where)
+    check_headers(path, where["config"])
     n_ctx = _context(where["config"], n_ctx)
     settings = hooked_settings(where["config"]) if has_hooked_transformer() and not bridge else None
     _check_options(settings is not None, processing, device_map)
@@ -123,6 +126,11 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
         raise
     except Exception as error:  # transformers, safetensors and gguf raise anything for a damaged file
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "custom code" in first:
+            first = (
+                "it asks for Python code of its own to be run, which is done only with trust_remote_code=True; read "
+                "its .py files first"
+            )
         raise ValueError(f"{path} cannot be read as a language model: {first}") from error
 
 
@@ -142,6 +150,7 @@ def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"{path} lacks {len(missing)} of the model's parameters, {missing[0]} among them")
+    check_unexpected(path, sorted(info["unexpected_keys"]), where["config"])
     for key, value in hf_model.named_parameters():
         if not torch.isfinite(value).all():
             raise ValueError(

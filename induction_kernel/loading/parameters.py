@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..heads.naming import is_whole
+
 __all__ = ["BUFFERS", "bridge_parameter", "checked_architecture", "checked_weights"]
 
 BUFFERS = (".mask", ".IGNORE", ".rotary_sin", ".rotary_cos")
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _REQUIRED = ("n_layers", "d_model", "n_heads", "d_head", "n_ctx", "d_vocab")
 _DEFAULTS: dict[str, Any] = {
     "n_key_value_heads": None,
@@ -32,9 +35,12 @@ _DEFAULTS: dict[str, Any] = {
     "default_prepend_bos": True,
     "smeared_keys": False,
 }
+_FLAGS = ("attn_only", "gated_mlp", "final_rms", "default_prepend_bos", "smeared_keys")
+_COUNTS = ("n_key_value_heads", "d_mlp", "rotary_dim")  # or None
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "normalization_type": ("LN", "LNPre", "RMS", "RMSPre", None),
     "positional_embedding_type": ("standard", "rotary"),
+    "act_fn": ("relu", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "solu_ln"),
 }
 
 
@@ -50,14 +56,7 @@ def checked_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
         what = f"misses {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
         raise ValueError(f"the architecture {what}; known are {', '.join([*_REQUIRED, *_DEFAULTS])}")
     settings = {**_DEFAULTS, **architecture}
-    for key in _REQUIRED:
-        if not isinstance(settings[key], int) or settings[key] < 1:
-            raise ValueError(
-                f"the architecture's {key} must be a whole number from 1 on, got {settings[key]!r}"
-            )
-    for key, choices in _CHOICES.items():
-        if settings[key] not in choices:
-            raise ValueError(f"the architecture's {key} must be one of {choices}, got {settings[key]!r}")
+    _check_kinds(settings)
     if settings["n_key_value_heads"] == settings["n_heads"]:
         settings["n_key_value_heads"] = None  # one key and value head a query head: nothing is grouped
     if settings["n_heads"] % (settings["n_key_value_heads"] or 1):
@@ -65,7 +64,26 @@ def checked_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
     settings["d_mlp"] = settings["d_mlp"] or 4 * settings["d_model"]
     if settings["positional_embedding_type"] == "rotary":
         settings["rotary_dim"] = settings["rotary_dim"] or settings["d_head"]
+        if settings["rotary_dim"] > settings["d_head"] or settings["rotary_dim"] % 2:
+            raise ValueError("the architecture's rotary_dim must be even, and at most its d_head")
     return settings
+
+
+def _check_kinds(settings: dict[str, Any]) -> None:
+    counts = [(key, settings[key]) for key in _COUNTS if settings[key] is not None]
+    for key, value in [*((key, settings[key]) for key in _REQUIRED), *counts]:
+        if not is_whole(value) or value < 1:
+            raise ValueError(f"the architecture's {key} must be a whole number from 1 on, got {value!r}")
+    for key in _FLAGS:
+        if not isinstance(settings[key], bool):
+            raise ValueError(f"the architecture's {key} must be True or False, got {settings[key]!r}")
+    for key, choices in _CHOICES.items():
+        if settings[key] not in choices and not (key == "act_fn" and settings["attn_only"]):
+            raise ValueError(f"the architecture's {key} must be one of {choices}, got {settings[key]!r}")
+    for key in ("eps", "rotary_base"):
+        value = settings[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            raise ValueError(f"the architecture's {key} must be a number above 0, got {value!r}")
 
 
 def checked_weights(
@@ -74,8 +92,9 @@ def checked_weights(
     """Every parameter of the architecture, in `dtype`; biases that are missing are zeros.
 
     Raises:
-        ValueError: parameters that are missing, unknown, of the wrong shape or not finite.
+        ValueError: parameters that are missing, unknown, of the wrong shape, no floating point numbers or not finite.
     """
+    _check_layers(settings["n_layers"], weights)
     shapes = _shapes(settings)
     given = {_as_grouped(key, shapes): value for key, value in weights.items() if not key.endswith(BUFFERS)}
     missing = [key for key in shapes if key not in given and not _is_bias(key)]
@@ -90,6 +109,8 @@ def checked_weights(
             raise ValueError(
                 f"{key} must have shape {shapes[key]} for this architecture, got {tuple(value.shape)}"
             )
+        if value.dtype not in _DTYPES:
+            raise ValueError(f"{key} must hold floating point numbers of 16 to 64 bits, got {value.dtype}")
         if not torch.isfinite(value).all():
             raise ValueError(
                 f"{key} holds NaN or infinite values: the training diverged or the file is damaged"
@@ -98,6 +119,16 @@ def checked_weights(
         key: given[key].detach().to(dtype) if key in given else torch.zeros(shape, dtype=dtype)
         for key, shape in shapes.items()
     }
+
+
+def _check_layers(n_layers: int, weights: Mapping[str, Tensor]) -> None:
+    """The names of all parameters are listed only where the weights have as many layers."""
+    found = {key.split(".")[1] for key in weights if key.startswith("blocks.")}
+    if n_layers > len(found):
+        missing = next(layer for layer in range(n_layers) if str(layer) not in found)
+        raise ValueError(
+            f"the weights miss blocks.{missing}.attn.W_Q: they have {len(found)} layers, the architecture {n_layers}"
+        )
 
 
 def bridge_parameter(key: str, value: Tensor) -> tuple[str, Tensor]:

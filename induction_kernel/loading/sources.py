@@ -134,7 +134,14 @@ def as_path(name_or_path: str | Path) -> Path | None:
     text = str(name_or_path)
     if not text.strip():
         raise ValueError('wanted a model\'s name or path, got empty text; "tiny" is the embedded model')
-    path = Path(text).expanduser()
+    path = Path(text)
+    try:
+        path = path.expanduser()
+        path.stat()
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, no such user's home
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            why = getattr(error, "strerror", None) or str(error)
+            raise ValueError(f"wanted a model's name or path, got {text!r:.100}: {why}") from error
     if path.is_file() or (path / "config.json").is_file() or is_embedded(path):
         return path
     looks_like_path = isinstance(name_or_path, Path) or text.startswith((".", "~")) or path.is_absolute()

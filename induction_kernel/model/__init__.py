@@ -19,6 +19,7 @@ from .anatomy import no_left_padding as no_left_padding
 from .anatomy import per_query_head as per_query_head
 from .anatomy import sizes as sizes
 from .running import batches as batches
+from .running import is_out_of_memory as is_out_of_memory
 from .running import progress_bar as progress_bar
 from .running import run as run
 from .running import stream as stream

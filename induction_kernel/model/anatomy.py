@@ -111,7 +111,11 @@ def sizes(model: Model) -> Sizes:
 
 def bos_id(model: Model) -> int | None:
     """The id of the beginning-of-sequence token; None without a tokenizer, or where it has none."""
-    return getattr(getattr(model, "tokenizer", None), "bos_token_id", None)
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    token = getattr(tokenizer, "bos_token_id", None)
+    # TransformerLens declares "<|endoftext|>" where a tokenizer has none, also where that is no token of it (BERT).
+    made_up = token is not None and token == getattr(tokenizer, "unk_token_id", None)
+    return None if made_up and tokenizer.bos_token != tokenizer.unk_token else token
 
 
 def describe(model: Model) -> dict[str, str | int]:

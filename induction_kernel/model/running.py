@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from .anatomy import Hook, Model, describe, forward, hook_name
 from .selfcheck import foreign_hooks, self_check
 
-__all__ = ["batches", "progress_bar", "run", "stream"]
+__all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
 
 def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = ()) -> Tensor:
@@ -127,6 +127,12 @@ def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -
         raise ValueError(f"wanted batch_size >= 1, got {batch_size!r}")
     size = batch_size or max(1, 2**24 // max(1, length * cost))
     return [slice(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on a CPU (Linux, Windows) or another device, found no memory."""
+    said = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in said)
 
 
 def progress_bar(total: int, *, progress: bool, unit: str = "layer") -> tqdm[Any]:

@@ -24,7 +24,7 @@ from uuid import uuid4
 import numpy as np
 import xarray as xr
 
-from ..files import replacing
+from ..files import write_whole
 from ..heads import Head, HeadLike, as_heads
 from .offline import circuitsvis_script, page
 
@@ -77,8 +77,7 @@ class View:
         Raises:
             ValueError: the folder does not exist or cannot be written to.
         """
-        with replacing(path) as part:
-            part.write_text(page(html.escape(self.caption), self._repr_html_()), encoding="utf-8")
+        write_whole(path, page(html.escape(self.caption), self._repr_html_()))
         return Path(path)
 
     def _body(self, kind: str, library: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from ..files import replacing
+from ..files import write_whole
 from .lines import COLOURS
 from .offline import page
 
@@ -66,8 +66,7 @@ class VoteView:
         Raises:
             ValueError: the folder does not exist or cannot be written to.
         """
-        with replacing(path) as part:
-            part.write_text(page(html.escape(self.caption), self.fragment()), encoding="utf-8")
+        write_whole(path, page(html.escape(self.caption), self.fragment()))
         return Path(path)
 
 

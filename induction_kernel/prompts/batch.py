@@ -1,6 +1,6 @@
 """What is a batch of prompts? `Prompts`: right-padded tokens, lengths, the positions that count, and more.
 
-It does not tokenise templates (see `fewshot`) and holds nothing of a model but its tokenizer, to be read by people.
+What users have becomes one in `reading`. It holds nothing of a model but its tokenizer, to be read by people.
 """
 
 from __future__ import annotations
@@ -13,9 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..model import Model, bos_id, check_model, sizes
+from ..model import Model, describe
 
-__all__ = ["Demonstrations", "Prompts", "as_prompts", "concat", "decoded", "pad"]
+__all__ = [
+    "Demonstrations",
+    "Prompts",
+    "check_ids",
+    "concat",
+    "decoded",
+    "measured_on",
+    "pad",
+    "real_positions",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +32,15 @@ class Demonstrations:
     """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
 
     Attributes:
-        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]`.
+        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
+            template's words before x and between x and y, without what follows y.
         label_positions: `[prompt, demonstration]`, the first token of each label.
         classes: `[prompt, demonstration]`, index into `labels`.
         mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
         label_ids: `[class]`, the first token of each label, as it stands in the prompt.
         target: `[prompt]`, class of the query, -1 where not given.
         labels: the label words.
+        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
     """
 
     spans: Tensor
@@ -39,10 +50,12 @@ class Demonstrations:
     label_ids: Tensor
     target: Tensor
     labels: tuple[str, ...]
+    inputs: Tensor | None = None
 
     def __getitem__(self, index: slice | Tensor) -> Demonstrations:
         per_prompt = ("spans", "label_positions", "classes", "mask", "target")
-        return replace(self, **{key: getattr(self, key)[index] for key in per_prompt})
+        kept = {key: getattr(self, key)[index] for key in per_prompt}
+        return replace(self, **kept, inputs=None if self.inputs is None else self.inputs[index])
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -75,7 +88,7 @@ class Prompts:
     tokenizer: Any = None
 
     def __post_init__(self) -> None:
-        _check_ids(self.tokens)
+        check_ids(self.tokens)
         n, length = self.tokens.shape
         if self.lengths.shape != (n,) or self.scored.shape != (n, length):
             raise ValueError(
@@ -122,6 +135,12 @@ class Prompts:
     def _tokenizer(self, model: Model | None) -> Any:
         return self.tokenizer if model is None else getattr(model, "tokenizer", None)
 
+    def narrowed(self) -> Prompts:
+        """The same without positions that are padding in every prompt."""
+        width = int(self.lengths.max())
+        control = None if self.control is None else self.control[:, :width]
+        return replace(self, tokens=self.tokens[:, :width], scored=self.scored[:, :width], control=control)
+
     def starts(self) -> Tensor:
         """`[prompt]`: the first scored position (of repeated tokens: of the second copy); -1 where none counts."""
         return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
@@ -134,71 +153,10 @@ class Prompts:
         return f"Prompts({len(self)} of {self.lengths.min()} to {self.lengths.max()} tokens{with_}; first: {shown})"
 
 
-def as_prompts(
-    model: Model,
-    prompts: Prompts | Tensor | np.ndarray | str | Sequence[str],
-    *,
-    lengths: Tensor | None = None,
-    bos: bool = True,
-) -> Prompts:
-    """Whatever a user has, as `Prompts` checked against the model.
-
-    Args:
-        model: gives the tokenizer, vocabulary and context.
-        prompts: `Prompts`, integer tokens (torch or numpy) `[prompt, position]` or `[position]`, a string or a list of
-            strings.
-        lengths: `[prompt]`, for right-padded token tensors.
-        bos: prepend the BOS token to strings, where the model has one. Token tensors are taken as they are.
-
-    Raises:
-        TypeError: none of these forms, or tokens that are not integers. ValueError: nothing in it, an id
-        outside the vocabulary, a prompt beyond the context, strings without a tokenizer.
-    """
-    check_model(model)
-    if isinstance(prompts, Prompts):
-        return _fits(model, prompts)
-    start = bos_id(model)
-    if isinstance(prompts, np.ndarray):
-        prompts = torch.from_numpy(prompts)
-    if isinstance(prompts, Tensor):
-        _check_ids(prompts, dims=(1, 2))
-        tokens = prompts.detach().cpu().long()
-        tokens = tokens[None] if tokens.ndim == 1 else tokens
-        if lengths is None:
-            lengths = torch.full((len(tokens),), tokens.shape[1])
-        has_bos = start is not None and bool((tokens[:, 0] == start).all())
-        lengths = torch.as_tensor(lengths).long()
-        tokenizer = getattr(model, "tokenizer", None)
-        scored = real_positions(tokens, lengths)
-        return _fits(model, Prompts(tokens, lengths, scored, bos=has_bos, tokenizer=tokenizer))
-    texts = [prompts] if isinstance(prompts, str) else prompts
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
-        raise TypeError(
-            f"wanted Prompts, a token tensor, a string or a list of strings, got {type(prompts).__name__}"
-        )
-    if not texts:
-        raise ValueError("wanted at least one prompt, got an empty list")
-    rows = [encode(model, text, bos=bos and start is not None) for text in texts]
-    if not all(rows):
-        raise ValueError(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
-    tokens, lengths = pad(rows)
-    scored, has_bos = real_positions(tokens, lengths), bos and start is not None
-    return _fits(model, Prompts(tokens, lengths, scored, bos=has_bos, tokenizer=model.tokenizer))
-
-
-def encode(model: Model, text: str, *, bos: bool) -> list[int]:
-    """The ids of `text`, with the BOS token in front if asked for.
-
-    Raises:
-        ValueError: no tokenizer.
-    """
-    tokenizer = model.tokenizer
-    if tokenizer is None:
-        raise ValueError(
-            "this model has no tokenizer: pass token ids instead of text, or call model.set_tokenizer first"
-        )
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ([tokenizer.bos_token_id] if bos else []) + list(ids)
+def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:
+    """What a result says of the prompts, the model and the versions; `bos` is that token's text, or "none"."""
+    bos = prompts[0].strings(model)[0][0] if prompts.bos else "none"
+    return {"n_prompts": len(prompts), "bos": bos, **describe(model)}
 
 
 def concat(parts: Sequence[Prompts]) -> Prompts:
@@ -240,10 +198,10 @@ def _concat_demonstrations(parts: list[Demonstrations | None]) -> Demonstrations
     ):
         raise ValueError(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
     width = max(part.mask.shape[1] for part in known)
-    stacked = {
-        key: torch.cat([_widen(getattr(part, key), width) for part in known])
-        for key in ("spans", "label_positions", "classes", "mask")
-    }
+    keys = ["spans", "label_positions", "classes", "mask"]
+    keys += [] if any(part.inputs is None for part in known) else ["inputs"]
+    stacked: dict[str, Any] = {"inputs": None}
+    stacked |= {key: torch.cat([_widen(getattr(part, key), width) for part in known]) for key in keys}
     return replace(known[0], target=torch.cat([part.target for part in known]), **stacked)
 
 
@@ -273,7 +231,8 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
-def _check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
+def check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
+    """Raise unless these are integer token ids, at least one."""
     if not isinstance(tokens, Tensor):
         raise TypeError(f"wanted tokens as a torch tensor, got {type(tokens).__name__}")
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
@@ -282,19 +241,3 @@ def _check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
         raise ValueError(f"wanted tokens [prompt, position], got shape {list(tokens.shape)}")
     if tokens.numel() == 0:
         raise ValueError(f"wanted at least one prompt of at least one token, got shape {list(tokens.shape)}")
-
-
-def _fits(model: Model, prompts: Prompts) -> Prompts:
-    """The prompts, if the model can read them."""
-    size = sizes(model)
-    longest = int(prompts.lengths.max())
-    if longest > size.n_ctx:
-        row = int(prompts.lengths.argmax())
-        raise ValueError(
-            f"prompt {row} has {longest} tokens, the model's context is {size.n_ctx}: shorten it"
-        )
-    used = [prompts.tokens] + ([] if prompts.control is None else [prompts.control])
-    low, high = min(int(t.min()) for t in used), max(int(t.max()) for t in used)
-    if low < 0 or high >= size.d_vocab:
-        raise ValueError(f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}")
-    return prompts

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..model import Model, sizes
 from .batch import Demonstrations, Prompts, pad
-from .repeats import default_bos
+from .labelled import label_words, queries_of, shots_per_query
+from .text import refuse_unknown, start_token, starts_with_bos
 
 __all__ = ["few_shot", "word_episodes"]
 
@@ -32,25 +33,28 @@ def few_shot(
     template: str = DEFAULT_TEMPLATE,
     labels: Sequence[str],
     separator: str = "\n",
-    bos: bool | None = None,
+    bos: bool | int | None = None,
 ) -> Prompts:
     """Demonstrations and a query in one prompt each; the last token predicts the query's label.
 
     The template says how one example is written: `{x}` is the input, `{y}` the label, once each and in this
-    order. Blanks right before `{y}` belong to the label ("Output: {y}" puts " positive" after "Output:").
+    order. Blanks right before `{y}` belong to the label ("Output: {y}" puts " positive" after "Output:"),
+    line breaks to the query.
     Demonstrations are written whole and joined by `separator`; the query is written up to, and without, those
-    blanks.
+    blanks. Where a tokenizer makes the blank a token of its own (many do before digits), there is no label token for
+    the model to predict: write "Output:{y}" then, or take words.
 
     Args:
         model: gives the tokenizer (a fast one: spans need character offsets).
         demonstrations: `(x, y)` for all queries alike, or a list of `(x, y)` for each query; y is a label
-            word or its index.
+            word or its index. Rows of a table do, `table[["text", "label"]].itertuples(index=False)`.
         queries: inputs x, or `(x, y)` where the right label is known.
         template: as above.
         labels: the label words, one a class; their first tokens must differ, and only the first token is
             looked at.
         separator: between demonstrations, and before the query.
-        bos: put the BOS token first; None where the model has one.
+        bos: True to put the BOS token first, an id for another one, False for none; None for the model's own rule
+            (`cfg.default_prepend_bos`). A template that begins with that token gets no second one.
 
     Returns:
         Prompts with `demonstrations`; only the last position is scored.
@@ -59,7 +63,7 @@ def few_shot(
         TypeError: x or y of another type. ValueError: a template without `{x}` and `{y}`, unknown, empty or
         missing labels, labels that share their first token, a
             class without a demonstration, a prompt beyond the context, a tokenizer that merges query and
-            label.
+            label, or makes the blank before the label a token of its own.
 
     Source: Han et al. 2025, section 5.
     """
@@ -68,16 +72,10 @@ def few_shot(
         raise ValueError(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
-    if bos and not default_bos(model):
-        raise ValueError("this model has no BOS token: pass bos=False")
     labels = label_words(labels)
-    if isinstance(queries, str):
-        raise TypeError(f"wanted a list of queries, got the string {queries!r}")
-    asked = [_query(query, labels) for query in queries]
-    if not asked:
-        raise ValueError("wanted at least one query, got none")
-    shots = _shots_per_query(demonstrations, len(asked), labels)
-    start = [model.tokenizer.bos_token_id] if (default_bos(model) if bos is None else bos) else []
+    asked = queries_of(queries, labels)
+    shots = shots_per_query(demonstrations, len(asked), labels)
+    start = start_token(model, bos).tolist()
     rows = [_row(model, form, shot, x, labels, start) for shot, (x, _) in zip(shots, asked, strict=True)]
     _check_context(rows, sizes(model).n_ctx)
     tokens, lengths = pad([row.ids for row in rows])
@@ -85,13 +83,15 @@ def few_shot(
         rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return Prompts(tokens, lengths, scored, demonstrations=found, bos=bool(start), tokenizer=model.tokenizer)
+    bos = starts_with_bos(model, tokens)
+    return Prompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
 
 
 class _Row(NamedTuple):
     ids: list[int]
     spans: list[tuple[int, int]]
     label_positions: list[int]
+    inputs: list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ class Template:
 
     def query(self, x: str) -> str:
         """What stands before the label of x."""
-        return f"{self.before}{x}{self.between.rstrip()}"
+        return f"{self.before}{x}{self.between.rstrip(' ')}"
 
-    def write(self, shots: list[tuple[str, str]], x: str) -> tuple[str, list[tuple[int, int, int]]]:
-        """The prompt, and where each demonstration begins, its label begins, and that ends (characters)."""
+    def write(self, shots: list[tuple[str, str]], x: str) -> tuple[str, list[tuple[int, int, int, int]]]:
+        """The prompt, and where each demonstration and its x begin, its label begins, and that ends (characters)."""
         text, places = "", []
         for shot_x, word in shots:
             begin = len(text)
             text += f"{self.before}{shot_x}{self.between}"
-            places.append((begin, len(text), len(text) + len(word)))
+            places.append((begin, begin + len(self.before), len(text), len(text) + len(word)))
             text += f"{word}{self.after}{self.separator}"
         return text + self.query(x), places
 
@@ -139,15 +139,22 @@ def _row(
     labels: tuple[str, ...],
     start: list[int],
 ) -> _Row:
-    text, places = form.write([(shot_x, labels[y]) for shot_x, y in shots], x)
+    written = [(shot_x, labels[y]) for shot_x, y in shots]
+    text, places = form.write(written, x)
     ids, offsets = tokenised(model, text)
+    start = [] if ids[:1] == start else start
     shift = len(start)
-    spans, positions = [], []
-    for begin, label, end in places:
+    spans, positions, inputs = [], [], []
+    for (begin, of_x, label, end), (shot_x, word) in zip(places, written, strict=True):
         inside = [i for i, (low, high) in enumerate(offsets) if high > begin and low < end and high > low]
-        positions.append(shift + next(i for i in inside if offsets[i][1] > label))
+        of_label = [i for i in inside if offsets[i][1] > label]
+        if not of_label:
+            raise ValueError(f"the tokenizer has no token for the label {word!r}: choose another word")
+        positions.append(shift + of_label[0])
         spans.append((shift + inside[0], shift + inside[-1] + 1))
-    return _Row(start + ids, spans, positions)
+        words = [i for i in inside if offsets[i][1] > of_x and offsets[i][0] < of_x + len(shot_x)]
+        inputs.append((shift + words[0], shift + words[-1] + 1) if words else (0, 0))
+    return _Row(start + ids, spans, positions, inputs)
 
 
 def _check_context(rows: list[_Row], n_ctx: int) -> None:
@@ -170,11 +177,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
         )
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
-    if model.tokenizer.unk_token_id in ids:
-        begin, end = offsets[ids.index(model.tokenizer.unk_token_id)]
-        raise ValueError(
-            f"the tokenizer does not know {text[begin:end]!r}: use words of its vocabulary, in text and template"
-        )
+    refuse_unknown(model.tokenizer, text, ids)
     return ids, offsets
 
 
@@ -188,16 +191,19 @@ def _label_ids(
     """The first token of each label as it follows a query; they differ and leave the query's tokens alone."""
     x = shots[0][0][0]
     query, _ = tokenised(model, form.query(x))
-    ids = []
+    blanks = form.between[len(form.between.rstrip(" ")) :]
+    ids, after = [], {}
     for y, word in enumerate(labels):
         row = _row(model, form, [(x, y)], x, labels, [])
         ids.append(row.ids[row.label_positions[0]])
-        continued, _ = tokenised(model, form.query(x) + form.between[len(form.between.rstrip()) :] + word)
-        if continued[: len(query)] != query or continued[len(query)] != ids[-1]:
+        continued, _ = tokenised(model, form.query(x) + blanks + word)
+        if continued[: len(query)] != query:
             raise ValueError(
                 f"the tokenizer merges the end of the query {form.query(x)[-12:]!r} with the label {word!r}: "
                 "end the template's text before {y} with a sign and a blank, as in 'Output: {y}'"
             )
+        after[word] = continued[len(query) :]
+    _check_first(model, form.query(x)[-12:], after, ids)
     for a in range(len(labels)):
         for b in range(a):
             if ids[a] == ids[b]:
@@ -208,6 +214,24 @@ def _label_ids(
     return torch.tensor(ids)
 
 
+def _check_first(model: Model, end: str, after: dict[str, list[int]], ids: list[int]) -> None:
+    """ValueError where a label's first token in demonstrations is not what comes right after the end of a query."""
+    shown = {word: [model.tokenizer.decode([token]) for token in each] for word, each in after.items()}
+    for (word, tokens), first in zip(after.items(), ids, strict=True):
+        if tokens[0] == first:
+            continue
+        if shown[word][0].strip():
+            raise ValueError(
+                f"the tokenizer merges the label {word!r} with what follows it in a demonstration: begin the "
+                "template's text after {y}, or the separator, with a blank or a line break"
+            )
+        raise ValueError(
+            f"after {end!r} the labels become the tokens {shown}, and what comes first is no part of a label but a "
+            "blank, which tells none from another: write the template without a blank, as in 'Output:{y}', or take "
+            "words as labels"
+        )
+
+
 def _demonstrations(
     rows: list[_Row],
     shots: list[list[tuple[str, int]]],
@@ -216,70 +240,17 @@ def _demonstrations(
     label_ids: Tensor,
 ) -> Demonstrations:
     width = max(len(shot) for shot in shots)
-    spans, positions, classes = (
-        torch.zeros(len(rows), width, 2).long(),
-        *torch.zeros(2, len(rows), width).long(),
-    )
+    spans, inputs = torch.zeros(2, len(rows), width, 2).long()
+    positions, classes = torch.zeros(2, len(rows), width).long()
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, (row, shot) in enumerate(zip(rows, shots, strict=True)):
         n = len(shot)
         spans[i, :n], positions[i, :n] = torch.tensor(row.spans), torch.tensor(row.label_positions)
+        inputs[i, :n] = torch.tensor(row.inputs)
         classes[i, :n], mask[i, :n] = torch.tensor([y for _, y in shot]), True
-    return Demonstrations(spans, positions, classes, mask, label_ids, torch.tensor(targets), labels)
-
-
-def label_words(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, if they are different words; TypeError or ValueError else."""
-    if isinstance(labels, str) or not all(isinstance(label, str) for label in labels):
-        raise TypeError(f"wanted labels as a list of words, got {labels!r}")
-    if len(labels) < 2 or len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
-        raise ValueError(f"wanted at least two different, non-empty label words, got {list(labels)!r}")
-    return tuple(labels)
-
-
-def _class_of(y: Any, labels: tuple[str, ...]) -> int:
-    if isinstance(y, str):
-        if y not in labels:
-            raise ValueError(f"wanted one of the labels {list(labels)}, got {y!r}")
-        return labels.index(y)
-    if not isinstance(y, int) or isinstance(y, bool):
-        raise TypeError(f"wanted a label word or its index, got {y!r}")
-    if not 0 <= y < len(labels):
-        raise ValueError(f"wanted a label index from 0 to {len(labels) - 1}, got {y}")
-    return y
-
-
-def _query(query: Any, labels: tuple[str, ...]) -> tuple[str, int]:
-    if isinstance(query, str):
-        return query, -1
-    if len(query) != 2 or not isinstance(query[0], str):
-        raise TypeError(f"wanted a query as x or (x, y), got {query!r}")
-    return query[0], _class_of(query[1], labels)
-
-
-def _shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> list[list[tuple[str, int]]]:
-    """Every query's demonstrations as `(x, class)`; a shared list is repeated."""
-    if not demonstrations:
-        raise ValueError("wanted at least one demonstration, got none")
-    first = demonstrations[0]
-    shared = isinstance(first, tuple | list) and len(first) == 2 and isinstance(first[0], str)
-    per_query = [demonstrations] * n if shared else list(demonstrations)
-    if len(per_query) != n:
-        raise ValueError(f"wanted one list of demonstrations for each of {n} queries, got {len(per_query)}")
-    shots = [[_shot(item, labels) for item in shot] for shot in per_query]
-    seen = {y for shot in shots for _, y in shot}
-    if not all(shots) or len(seen) < len(labels):
-        missing = [label for y, label in enumerate(labels) if y not in seen]
-        raise ValueError(
-            f"wanted demonstrations of every label, got none of {missing or 'any'}: add some or drop the label"
-        )
-    return shots
-
-
-def _shot(item: Any, labels: tuple[str, ...]) -> tuple[str, int]:
-    if isinstance(item, str) or len(item) != 2 or not isinstance(item[0], str):
-        raise TypeError(f"wanted a demonstration as (x, y), got {item!r}")
-    return item[0], _class_of(item[1], labels)
+    return Demonstrations(
+        spans, positions, classes, mask, label_ids, torch.tensor(targets), labels, inputs=inputs
+    )
 
 
 TOPICS = tuple(

@@ -14,7 +14,9 @@ import torch
 
 from ..heads.naming import is_whole
 from ..model import Model
-from .batch import Prompts, as_prompts, encode
+from .batch import Prompts
+from .reading import Readable, as_prompts
+from .text import encode
 
 __all__ = ["Pairs", "pairs", "with_answers"]
 
@@ -29,15 +31,15 @@ class Pairs(NamedTuple):
 def pairs(
     model: Model,
     *,
-    clean: str | Sequence[str] | torch.Tensor,
-    corrupted: str | Sequence[str] | torch.Tensor,
+    clean: Readable,
+    corrupted: Readable,
     answers: Sequence[tuple[str | int, str | int]] | None = None,
 ) -> Pairs:
     """Clean and corrupted prompts, checked to have equal lengths, with their answers.
 
     Args:
         model: gives the tokenizer.
-        clean: text or tokens `[prompt, position]`.
+        clean: anything `as_prompts` takes.
         corrupted: as many, of the same lengths.
         answers: one `(right, wrong)` a prompt: ids, or words that are one token each (mind the leading
             space).
@@ -71,7 +73,7 @@ def pairs(
 
 def with_answers(
     model: Model,
-    prompts: Prompts | torch.Tensor | str | Sequence[str],
+    prompts: Readable,
     answers: Sequence[tuple[str | int, str | int]],
 ) -> Prompts:
     """Prompts with what `logit_difference` and `probability` read: a right and a wrong next token for each.
@@ -112,15 +114,10 @@ def _one_token(model: Model, answer: str | int) -> int:
         return int(answer)
     if not isinstance(answer, str):
         raise TypeError(f"wanted an answer as a word or a token's id, got {answer!r}")
-    ids = encode(model, answer, bos=False)
+    ids = encode(model, answer)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([token]) for token in ids]
         raise ValueError(
             f"answer {answer!r} is {len(ids)} tokens {pieces}, wanted one: try it with or without a leading space"
-        )
-    unknown = getattr(model.tokenizer, "unk_token_id", None)
-    if ids[0] == unknown and answer != model.tokenizer.unk_token:
-        raise ValueError(
-            f"answer {answer!r} is no word of this tokenizer: wanted one it knows, or a token's id"
         )
     return ids[0]

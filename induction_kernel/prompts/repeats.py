@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..heads.naming import is_whole
-from ..model import Model, bos_id, sizes
+from ..model import Model, sizes
 from .batch import Prompts, real_positions
+from .text import start_token
 
 __all__ = ["allowed_tokens", "random_tokens", "repeated_tokens"]
 
@@ -29,7 +30,7 @@ def repeated_tokens(
     repeats: int = 2,
     prompts: int = 32,
     seed: int = 0,
-    bos: bool | int = True,
+    bos: bool | int | None = None,
     exclude: float = 0.04,
 ) -> Prompts:
     """`[BOS, r, r, ...]` with `r` distinct random tokens; the second and later copies are scored.
@@ -42,7 +43,8 @@ def repeated_tokens(
         repeats: copies of `r`, at least 2.
         prompts: how many.
         seed: of the draw; a local generator.
-        bos: True for the model's own BOS token, an id, or False for none.
+        bos: True to put the model's BOS token first, an id for another one, False for none; None for the model's
+            own rule (`cfg.default_prepend_bos`, where it has one).
         exclude: share of the vocabulary left out at each end by frequency, where the tokenizer ranks its
             tokens (byte-pair encodings: ids in order of merging); other vocabularies are used whole. In [0,
             0.5).
@@ -82,7 +84,7 @@ def random_tokens(
     length: int | None = None,
     prompts: int = 32,
     seed: int = 0,
-    bos: bool | int = True,
+    bos: bool | int | None = None,
     exclude: float = 0.04,
 ) -> Prompts:
     """`[BOS, r]` with distinct random tokens, all of them scored: for scores of position, not of copying.
@@ -92,7 +94,7 @@ def random_tokens(
         length: of `r`; None for up to 50, within context and vocabulary.
         prompts: how many.
         seed: as in `repeated_tokens`, like the other two.
-        bos: True, an id, or False.
+        bos: likewise.
         exclude: share of the vocabulary left out at each end.
 
     Raises:
@@ -114,31 +116,6 @@ def default_periods(room: int, repeats: int) -> tuple[int, int]:
     """The range of default periods where at most `room` fits: up to 50 (25 beyond two repeats), 16 of them."""
     high = min(50 if repeats <= 2 else 25, room)
     return max(1, min(4, high), min(high // 2, high - 15)), high
-
-
-def start_token(model: Model, bos: bool | int) -> Tensor:
-    """The BOS token as `[1]`, or `[0]` for none.
-
-    Raises:
-        ValueError: asked for, but the model has none; an id outside the vocabulary.
-    """
-    if bos is False:
-        return torch.zeros(0, dtype=torch.long)
-    token = bos_id(model) if bos is True else bos
-    if token is None:
-        raise ValueError(
-            "this model has no BOS token: pass bos=False, or bos=<id> for the token to put first"
-        )
-    if not isinstance(token, int) or not 0 <= token < sizes(model).d_vocab:
-        raise ValueError(
-            f"wanted bos as True, False or an id from 0 to {sizes(model).d_vocab - 1}, got {bos!r}"
-        )
-    return torch.tensor([token])
-
-
-def default_bos(model: Model) -> bool:
-    """Whether prompts made by default start with BOS: where the model has one."""
-    return bos_id(model) is not None
 
 
 def allowed_tokens(model: Model, *, exclude: float, bos: Tensor) -> Tensor:

@@ -9,18 +9,17 @@ from __future__ import annotations
 from .. import masks
 from ..model import Model
 from ..prompts import Prompts, random_tokens, repeated_tokens
-from ..prompts.repeats import default_bos
 from .masked import AttentionScorer
 
 __all__ = ["duplicate_token", "induction", "prefix_matching", "previous_token"]
 
 
 def _four_copies(model: Model) -> Prompts:
-    return repeated_tokens(model, repeats=4, bos=default_bos(model))
+    return repeated_tokens(model, repeats=4)
 
 
 def _random(model: Model) -> Prompts:
-    return random_tokens(model, bos=default_bos(model))
+    return random_tokens(model)
 
 
 induction: AttentionScorer = AttentionScorer(

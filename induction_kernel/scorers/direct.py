@@ -30,7 +30,6 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts, repeated_tokens
-from ..prompts.repeats import default_bos
 from .reading import attends, check_sound
 from .streaming import averaged, chosen_layers, labelled
 
@@ -134,7 +133,7 @@ class _Targets(NamedTuple):
 
 
 def _repeats(model: Model) -> Prompts:
-    return repeated_tokens(model, bos=default_bos(model))
+    return repeated_tokens(model)
 
 
 def _what(prompts: Prompts, on: str | None) -> str:

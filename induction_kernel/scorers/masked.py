@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
-from ..prompts.repeats import default_bos
 from .reading import Entries, Reads
 from .streaming import Board, averaged, observed
 
@@ -24,7 +23,7 @@ _MASKED = 2**26  # entries of masks alive at once
 
 
 def _default_prompts(model: Model) -> Prompts:
-    return repeated_tokens(model, bos=default_bos(model))
+    return repeated_tokens(model)
 
 
 @dataclass(frozen=True, repr=False)

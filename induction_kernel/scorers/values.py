@@ -29,7 +29,8 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts, random_tokens
-from ..prompts.repeats import allowed_tokens, default_bos, start_token
+from ..prompts.repeats import allowed_tokens
+from ..prompts.text import start_token
 from .reading import attends, check_sound
 from .streaming import chosen_layers, labelled
 
@@ -141,9 +142,10 @@ def _ready(model: Model, prompts: Any, method: str) -> Prompts:
     if prompts is not None:
         return as_prompts(model, prompts)
     size = sizes(model)
-    bos = method == "BAN" and default_bos(model)
-    room = len(allowed_tokens(model, exclude=0.04, bos=start_token(model, bos)))
-    return random_tokens(model, length=min(25, size.n_ctx - int(bos), room), prompts=16, bos=bos)
+    bos = None if method == "BAN" else False
+    start = start_token(model, bos)
+    room = len(allowed_tokens(model, exclude=0.04, bos=start))
+    return random_tokens(model, length=min(25, size.n_ctx - len(start), room), prompts=16, bos=bos)
 
 
 def _contributions(model: Model, layer: int, values: Tensor, prompts: Prompts, w_u: Tensor) -> Tensor:

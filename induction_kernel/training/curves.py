@@ -23,7 +23,6 @@ from .. import __version__
 from ..metrics import repeat_loss, token_losses
 from ..model import Model, sizes
 from ..prompts import Prompts, as_prompts, random_tokens, repeated_tokens
-from ..prompts.repeats import default_bos
 from ..scorers.attention import prefix_matching, previous_token
 from ..scorers.masked import observe
 from ..scorers.values import copying
@@ -184,7 +183,7 @@ class Curves:
         return ready, early, late
 
     def _repeats(self, model: Model) -> xr.Dataset:
-        ready = repeated_tokens(model, repeats=4, prompts=self.few, seed=self.seed, bos=default_bos(model))
+        ready = repeated_tokens(model, repeats=4, prompts=self.few, seed=self.seed)
         seen = observe(model, ready, [prefix_matching], progress=False).isel(scorer=0)
         losses = repeat_loss(model, ready)
         return _by_prompt(
@@ -198,7 +197,7 @@ class Curves:
         )
 
     def _positional(self, model: Model) -> xr.Dataset:
-        ready = random_tokens(model, prompts=self.few, seed=self.seed, bos=default_bos(model))
+        ready = random_tokens(model, prompts=self.few, seed=self.seed)
         seen = previous_token(model, ready, progress=False)
         return _by_prompt({"previous_token": (HEADS, seen["score"].transpose(*HEADS).values)}, seen).assign(
             previous_token_chance=float(seen["chance"].mean())

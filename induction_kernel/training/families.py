@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
-from ..files import replacing
+from ..files import checked_folder, netcdf_of, read_netcdf, write_whole
 from .curves import training_curves
 from .recipe import Recipe, log_spaced
 from .trainer import fit
@@ -56,11 +56,15 @@ def family_curves(path: str | Path | None = None) -> xr.Dataset:
     Raises:
         ValueError: no such file, or a damaged one.
     """
-    file = SHIPPED if path is None else Path(path)
     try:
-        return xr.load_dataset(file, engine="h5netcdf").drop_encoding().astype(np.float32)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read curves from {str(file)!r}: {error}") from error
+        found = read_netcdf(SHIPPED if path is None else Path(path))
+    except ValueError as error:
+        raise ValueError(f"cannot read curves: {error}") from error
+    if not {"model", "seed", "checkpoint"} <= set(found.dims):
+        raise ValueError(
+            f"wanted curves that train_families wrote, got {str(path)!r} over {list(found.dims)}"
+        )
+    return found.astype(np.float32)
 
 
 def train_families(
@@ -92,8 +96,7 @@ def train_families(
         raise ValueError(
             f"wanted families with the same checkpoints, and seeds; got {list(families)} and {list(seeds)}"
         )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = checked_folder(folder, parents=True)
     runs = [(name, seed) for seed in seeds for name in families]
     # Started anew, not forked: a fork of a process that has used threads may hang.
     with (
@@ -110,8 +113,7 @@ def train_families(
         coords="minimal",
         compat="override",
     ).transpose("model", "seed", ...)
-    with replacing(folder / "curves.nc") as part:
-        _thinned(found).to_netcdf(part, engine="h5netcdf")
+    write_whole(folder / "curves.nc", netcdf_of(_thinned(found)))
     return family_curves(folder / "curves.nc")
 
 

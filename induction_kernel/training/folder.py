@@ -17,14 +17,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from .. import __version__
-from ..files import replacing
-from .network import Weights
+from ..files import checked_folder, read_json, remove_unfinished, write_whole
+from ..heads.naming import is_whole
+from .network import Weights, initial_weights
 from .recipe import Recipe
 
 __all__ = ["State", "begin", "finish", "read_state", "write_checkpoint", "write_state"]
@@ -63,24 +65,23 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
     Raises:
         ValueError: a file, a finished run, a run of another recipe, seed or texts, or something else.
     """
-    if folder.is_file():
-        raise ValueError(f"folder must be a folder to write the model to; {folder} is a file")
     if (folder / "model.safetensors").exists():
         raise ValueError(f"{folder} holds a trained model already: name another folder, or remove it first")
     said = json.loads(json.dumps({"recipe": asdict(recipe), "seed": seed, "texts": texts}))
     if (folder / "recipe.json").exists():
-        found = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+        found = read_json(folder / "recipe.json")
+        if not isinstance(found, dict):
+            raise ValueError(f"{folder / 'recipe.json'} is damaged: remove the folder and train anew")
         for key, wanted in said.items():
             if found.get(key) != wanted:
                 raise ValueError(
                     f"{folder} holds an unfinished run of another {key.rstrip('s')}: give the same to go on with it, "
                     "or name another folder"
                 )
-        return read_state(folder)
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot write to {folder}: {error.strerror}") from error
+        for each in (folder, folder / "checkpoints"):
+            remove_unfinished(checked_folder(each))
+        return read_state(folder, recipe)
+    checked_folder(folder / "checkpoints")
     _write_recipe(folder, recipe, seed, texts, [])
     return None
 
@@ -90,8 +91,7 @@ def write_checkpoint(
 ) -> None:
     """The weights at the last entry of the log, and the log."""
     halves = {name: weight.detach().half().contiguous() for name, weight in weights.items()}
-    with replacing(folder / "checkpoints" / f"{log[-1]['step']:06d}.safetensors") as part:
-        part.write_bytes(save(halves))
+    write_whole(folder / "checkpoints" / f"{log[-1]['step']:06d}.safetensors", save(halves))
     _write_recipe(folder, recipe, seed, texts, log)
 
 
@@ -102,15 +102,14 @@ def write_state(folder: Path, state: State) -> None:
         tensors |= {f"mean/{name}": mean, f"square/{name}": square}
     # Their order too: the norm that gradients are clipped to is a sum over parameters.
     said = json.dumps({"step": state.step, "rng": state.rng, "log": state.log, "names": list(state.weights)})
-    with replacing(folder / "state.safetensors") as part:
-        part.write_bytes(save(tensors, metadata={"state": said}))
+    write_whole(folder / "state.safetensors", save(tensors, metadata={"state": said}))
 
 
-def read_state(folder: Path) -> State | None:
-    """The state an interrupted run left, None where it has left none.
+def read_state(folder: Path, recipe: Recipe) -> State | None:
+    """The state that an interrupted run of this recipe left, None where it has left none.
 
     Raises:
-        ValueError: a damaged file.
+        ValueError: a damaged file, or one that is not of this recipe.
     """
     path = folder / "state.safetensors"
     if not path.exists():
@@ -120,22 +119,40 @@ def read_state(folder: Path) -> State | None:
             said = json.loads(file.metadata()["state"])
             # Cloned into memory of torch's own: sums over a file's unaligned memory may round differently.
             found = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a mapping
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}; remove the folder and train anew") from error
-    names = said["names"]
-    return State(
-        step=said["step"],
-        weights={name: found[f"weight/{name}"] for name in names},
-        moments={name: (found[f"mean/{name}"], found[f"square/{name}"]) for name in names},
-        rng=said["rng"],
-        log=said["log"],
-    )
+        names = said["names"]
+        state = State(
+            step=said["step"],
+            weights={name: found[f"weight/{name}"] for name in names},
+            moments={name: (found[f"mean/{name}"], found[f"square/{name}"]) for name in names},
+            rng=said["rng"],
+            log=said["log"],
+        )
+        _check_state(state, recipe)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        said = str(error) or type(error).__name__
+        raise ValueError(f"{path} is damaged: {said}; remove the folder and train anew") from error
+    return state
+
+
+def _check_state(state: State, recipe: Recipe) -> None:
+    """Raise ValueError, KeyError or TypeError for what no run of this recipe has left."""
+    wanted = initial_weights(recipe, 0)
+    for found in (state.weights, *({name: m[i] for name, m in state.moments.items()} for i in (0, 1))):
+        if [(name, each.shape, each.dtype) for name, each in found.items()] != [
+            (name, each.shape, each.dtype) for name, each in wanted.items()
+        ]:
+            raise ValueError("its tensors are not those of the recipe")
+    if not is_whole(state.step) or not 0 <= state.step <= recipe.steps:
+        raise ValueError(f"step {state.step!r} is not one of the recipe's")
+    if not all(is_whole(entry["step"]) for entry in state.log):
+        raise ValueError("its log has an entry without a step")
+    np.random.default_rng().bit_generator.state = state.rng
 
 
 def finish(folder: Path, weights: Weights) -> None:
     """The final weights; the state goes, since nothing is left to do."""
-    with replacing(folder / "model.safetensors") as part:
-        part.write_bytes(save({name: weight.detach() for name, weight in weights.items()}))
+    content = save({name: weight.detach() for name, weight in weights.items()})
+    write_whole(folder / "model.safetensors", content)
     (folder / "state.safetensors").unlink(missing_ok=True)
 
 
@@ -154,5 +171,4 @@ def _write_recipe(folder: Path, recipe: Recipe, seed: int, texts: str, log: list
         },
         "checkpoints": log,
     }
-    with replacing(folder / "recipe.json") as part:
-        part.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    write_whole(folder / "recipe.json", json.dumps(said, indent=1) + "\n")

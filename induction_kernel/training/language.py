@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import replacing
+from ..files import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -322,8 +322,7 @@ def write_tokenizer(folder: str | Path) -> None:
         "clean_up_tokenization_spaces": False,
     }
     for name, content in (("tokenizer.json", _tokenizer()), ("tokenizer_config.json", settings)):
-        with replacing(Path(folder) / name) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_whole(Path(folder) / name, json.dumps(content, indent=1) + "\n")
 
 
 def read_tokenizer() -> PreTrainedTokenizerBase:
@@ -332,7 +331,7 @@ def read_tokenizer() -> PreTrainedTokenizerBase:
 
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(folder)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _tokenizer() -> dict[str, Any]:

@@ -22,7 +22,7 @@ import torch
 import xarray as xr
 
 from .. import __version__
-from ..files import replacing
+from ..files import kept_folder, netcdf_of, read_netcdf, write_whole
 
 __all__ = ["fingerprint", "opened", "read_result", "write_result"]
 
@@ -60,32 +60,13 @@ def opened(path: str | os.PathLike[str], mark: str) -> Path:
     Raises:
         ValueError: a folder that holds something else, or another sweep; a file; no parent folder.
     """
-    folder, label = Path(path).absolute(), Path(path).absolute() / "sweep.json"
     said = {"format": FORMAT, "fingerprint": mark}
-    if folder.is_file() or not folder.parent.is_dir():
-        raise ValueError(
-            f"wanted path as a folder, new or of an earlier sweep, in an existing one, got {str(path)!r}"
-        )
-    folder.mkdir(exist_ok=True)
-    if not label.exists():
-        if any(
-            not file.name.startswith(".") for file in folder.iterdir()
-        ):  # a killed sweep may leave ".*.part"
-            raise ValueError(f"{str(path)!r} holds other files: give a new folder")
-        with replacing(label) as part:
-            part.write_text(json.dumps(said))
-    if label.read_text() != json.dumps(said):
-        raise ValueError(
-            f"{str(path)!r} holds another sweep (other measures, options or version): give another folder, or "
-            "delete this one"
-        )
-    return folder
+    return kept_folder(path, "sweep.json", said, "sweep (other measures, options or version)")
 
 
 def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
     """Keep a checkpoint's result under its fingerprint."""
-    with replacing(path) as part:
-        result.assign_attrs(fingerprint=mark).to_netcdf(part, engine="h5netcdf")
+    write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
 
 
 def read_result(path: Path, mark: str) -> xr.Dataset | None:
@@ -97,9 +78,11 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
     if not path.exists():
         return None
     try:
-        found = xr.load_dataset(path, engine="h5netcdf").drop_encoding()
-    except Exception as error:  # whatever h5py raises for a damaged file
-        raise ValueError(f"{str(path)!r} is damaged: delete it, and it is computed anew ({error})") from error
+        found = read_netcdf(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
+        ) from error
     if found.attrs.pop("fingerprint", None) != mark:
         raise ValueError(
             f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files import replacing
+from ..files import write_whole
+from ..text_files import text_of
 from .recipe import BYTES, Recipe
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class Corpus:
             ("tokenizer.json", self.tokenizer),
             ("tokenizer_config.json", json.dumps(settings, indent=1)),
         ):
-            with replacing(folder / name) as part:
-                part.write_text(content + "\n", encoding="utf-8")
+            write_whole(folder / name, content + "\n")
 
 
 def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corpus:
@@ -83,7 +83,7 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
         ValueError: no text, a file that is missing or not UTF-8, texts too short for one training row and
             one held back, or texts that hold fewer pieces than asked for.
     """
-    texts = [_read(path) for path in ([text] if isinstance(text, str | Path) else text)]
+    texts = [text_of(path) for path in ([text] if isinstance(text, str | Path) else text)]
     if recipe.pieces is None or not texts:
         raise ValueError(f"texts need a file, and a recipe that says how many pieces: {BYTES} or more")
     halves = [(each[:cut], each[cut:]) for each in texts for cut in [int(len(each) * (1 - HELD_BACK))]]
@@ -96,13 +96,6 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
             f"row of {recipe.context} of each; give longer texts, or a shorter context"
         )
     return Corpus(tokenizer.to_str(), training, held_back)
-
-
-def _read(path: str | Path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {str(path)!r} as a text file in UTF-8: {error}") from error
 
 
 def _learned(texts: Sequence[str], pieces: int) -> Tokenizer:

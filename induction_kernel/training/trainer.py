@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..files import checked_folder, only_one
 from ..loading import build, load
 from ..model import Model
 from .folder import State, begin, finish, write_checkpoint, write_state
@@ -77,7 +79,8 @@ def train(
 
     Raises:
         ValueError: a recipe that wants texts and gets none, or the other way round; texts that cannot be read or are
-            too short; a folder that is a file, or holds a trained model or another run.
+            too short; a folder that is a file, cannot be written to, holds a trained model or another run, or that
+            another process is training in; a full disk.
         TypeError: no recipe.
     """
     recipe = config or Recipe()
@@ -107,9 +110,10 @@ def fit(
         )
     corpus = None if text is None else read_corpus(text, recipe)
     keeper = _Keeper(recipe, seed, corpus, None if folder is None else Path(folder))
-    state = keeper.begun()
+    alone = nullcontext() if folder is None else only_one(checked_folder(folder, parents=True))
     # Without gradients no training; the caller's setting comes back.
-    with torch.enable_grad():
+    with alone, torch.enable_grad():
+        state = keeper.begun()
         return _trained(keeper, _first(recipe, seed) if state is None else state, progress)
 
 

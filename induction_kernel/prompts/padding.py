@@ -1,0 +1,103 @@
+"""Where padding lies in token tensors: at either end, by an attention mask or by the tokenizer's padding token.
+
+The token alone does not always say it: GPT-2's tokenizer pads with its end-of-text token, with which a text may end
+and which it puts first too. What cannot be told is refused; it is never guessed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Ends", "by_mask", "by_token", "right_padded"]
+
+AMBIGUOUS = (
+    "{where} the tokenizer's padding token {token!r}, which is also its {also} token, so nothing says whether it is "
+    "text: pass the texts themselves, the tokenizer's output with its attention_mask, or (of right-padded tokens) "
+    "lengths=[...], one a prompt"
+)
+
+
+class Ends(NamedTuple):
+    """Where each prompt begins, and one past where it ends: `[prompt]` each."""
+
+    begin: Tensor
+    end: Tensor
+
+
+def by_mask(mask: Tensor, shape: torch.Size) -> Ends:
+    """The ends of prompts whose tokens are 1 (True) in an attention mask `[prompt, position]`.
+
+    Raises:
+        ValueError: another shape, other values, a prompt of padding alone, padding between tokens.
+    """
+    if mask.shape != shape or not bool(((mask == 0) | (mask == 1)).all()):
+        raise ValueError(
+            f"wanted an attention mask of 0 and 1 as large as the tokens {list(shape)}, got {list(mask.shape)}"
+        )
+    kept = mask.bool()
+    ends = Ends(_run(~kept), mask.shape[1] - _run(~kept.flip(1)))
+    _check_some(ends)
+    if bool((kept.sum(1) != ends.end - ends.begin).any()):
+        row = int((kept.sum(1) != ends.end - ends.begin).int().argmax())
+        raise ValueError(
+            f"the attention mask of prompt {row} hides tokens between others: wanted padding at the ends alone"
+        )
+    return ends
+
+
+def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
+    """The ends of prompts `[prompt, position]` without the runs of the padding token there.
+
+    Raises:
+        ValueError: a prompt of padding alone; what may be padding or text.
+    """
+    n, width = tokens.shape
+    whole = Ends(torch.zeros(n, dtype=torch.long), torch.full((n,), width))
+    token = getattr(tokenizer, "pad_token_id", None)
+    if token is None or width == 1:
+        return whole
+    padding = tokens == token
+    before, after = _run(padding), _run(padding.flip(1))
+    first, last = (getattr(tokenizer, f"{which}_token_id", None) == token for which in ("bos", "eos"))
+    if first and last:
+        return _of_one_token(before, after, whole, tokenizer)
+    if last and bool((after > 0).all()):
+        where = "every prompt ends in"
+        raise ValueError(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also="end-of-text"))
+    if first and bool((before > 0).all()):
+        before = before - 1  # the last of the run is the beginning-of-sequence token
+    ends = Ends(before, whole.end - after)
+    _check_some(ends)
+    return ends
+
+
+def _of_one_token(before: Tensor, after: Tensor, whole: Ends, tokenizer: Any) -> Ends:
+    """The prompts as they are, if the token that begins, ends and pads stands where it can only begin."""
+    ends, starts = after > 0, (before > 1) | (before != before[0])
+    if bool((ends | starts).any()):
+        row = int((ends | starts).int().argmax())
+        where = f"prompt {row} {'ends in' if bool(ends[row]) else 'begins with'}"
+        also = "beginning-of-sequence and end-of-text"
+        raise ValueError(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also=also))
+    return whole
+
+
+def right_padded(tokens: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
+    """Tokens `[prompt, position]` from each one's beginning, padded by its last, and lengths `[prompt]`."""
+    lengths = ends.end - ends.begin
+    place = ends.begin[:, None] + torch.arange(int(lengths.max()))
+    return tokens.gather(1, place.minimum(ends.end[:, None] - 1)), lengths
+
+
+def _run(padding: Tensor) -> Tensor:
+    """`[prompt]`: how many positions at the beginning are padding."""
+    return padding.long().cumprod(1).sum(1)
+
+
+def _check_some(ends: Ends) -> None:
+    if bool((ends.end <= ends.begin).any()):
+        row = int((ends.end <= ends.begin).int().argmax())
+        raise ValueError(f"prompt {row} is padding alone: wanted at least one token")
