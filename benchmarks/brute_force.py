@@ -32,13 +32,12 @@ def main() -> int:
     options.add_argument("--cases", type=int, default=600)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--verb", help="only this one")
-    options.add_argument("--padding", action="store_true", help="padded token tensors too")
     options.add_argument("--only", type=int, help="the number of one case, said in full")
     asked = options.parse_args()
     torch.set_num_threads(1)
     begin, table = time.perf_counter(), Table()
     for number in range(asked.cases) if asked.only is None else [asked.only]:
-        table.add(*one(asked.seed, number, asked.verb, asked.padding, loud=asked.only is not None))
+        table.add(*one(asked.seed, number, asked.verb, loud=asked.only is not None))
     print(table)
     print(f"{asked.cases} cases, seed {asked.seed}, {time.perf_counter() - begin:.0f} s")
     return table.failed
@@ -47,7 +46,7 @@ def main() -> int:
 _LAST: dict[int, Any] = {}
 
 
-def one(seed: int, number: int, verb: str | None, padding: bool, *, loud: bool) -> tuple[str, str, str, str]:
+def one(seed: int, number: int, verb: str | None, *, loud: bool) -> tuple[str, str, str, str]:
     """The verb, what came of it (right, refused, wrong, raw, changed), and that in words."""
     from brute.cases import VERBS
     from brute.models import drawn_model
@@ -59,7 +58,12 @@ def one(seed: int, number: int, verb: str | None, padding: bool, *, loud: bool) 
     drawn, draw = _LAST[of_model], random.Random(f"{seed} {number} {verb}")
     names = list(VERBS)
     chosen = verb or draw.choices(names, [VERBS[name][0] for name in names])[0]
-    case = VERBS[chosen][1](draw, drawn.model, padding)
+    try:
+        case = VERBS[chosen][1](draw, drawn.model)
+    except ValueError as error:  # prompts that cannot be told from padding
+        if not is_sentence(error):
+            raise
+        return chosen, "refused", shortened(error), ""
     said = f"{number}: {case.said} | {drawn.said}"
     if loud:
         print(said)
@@ -76,7 +80,7 @@ def judged(case: Any, drawn: Any) -> tuple[str, str]:
         if difference := changed(before, state(drawn.model, case.passed)):
             return "changed", difference
         if is_sentence(error):
-            return "refused", re.sub(r"\d+(\.\d+)?", "#", str(error))[:110]
+            return "refused", shortened(error)
         return "raw", "".join(traceback.format_exception(error)[-3:]).strip()
     if difference := changed(before, state(drawn.model, case.passed)):
         return "changed", difference
@@ -84,6 +88,11 @@ def judged(case: Any, drawn: Any) -> tuple[str, str]:
         warnings.simplefilter("ignore")
         right = case.right(result)
     return compared(numbers(case, result, right), right, drawn.loose * case.loose)
+
+
+def shortened(error: Exception) -> str:
+    """A message without its numbers."""
+    return re.sub(r"\d+(\.\d+)?", "#", str(error))[:110]
 
 
 def is_sentence(error: Exception) -> bool:

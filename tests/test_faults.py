@@ -13,6 +13,8 @@ import pandas as pd
 import pytest
 import torch
 from folders import BRIDGES
+from naive import composition
+from shots import random_shots
 from typer.testing import CliRunner
 from worded import FAMILIES, alone, worded_model
 from zoo import folded, fresh, model_of, tiny
@@ -302,6 +304,16 @@ def _patched(model, clean, corrupted):
 
 
 # B. Models that are not causal, or not language models -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["GPT-2", "Llama"])
+def test_the_epsilon_of_a_norm_may_be_large(family):
+    """It moves a norm's scale, not what its weights say: such models were refused where norms are folded."""
+    model = fresh(family, eps=0.02)
+    found = ik.composition(model, by="v", progress=False)
+    right = [[composition(model, 0, head, 1, to, "v") for to in range(4)] for head in range(4)]
+    np.testing.assert_allclose(found["score"][0], right, rtol=1e-9)
+    assert ik.direct_effect(model, torch.tensor([[3, 9, 3, 9]]))["score"].notnull().all()
 
 
 # C. Labelled data --------------------------------------------------------------------------------------------------
@@ -843,6 +855,21 @@ def test_prompts_keep_where_x_lies_when_they_are_chosen_and_put_together(pooled_
     np.testing.assert_allclose(found[:1, ..., :2], wanted[0], atol=1e-6)
     np.testing.assert_allclose(found[1:], wanted[1], atol=1e-6)
     assert np.isnan(found[0, ..., 2]).all()
+
+
+def test_the_share_of_a_class_is_had_in_full_precision():
+    """With the labels permuted, the right ones get `score` times their share: a third, not .33333334."""
+    prompts = random_shots(n=4, shots=3)
+    shown = prompts.demonstrations
+    share = [
+        np.mean([y == target for y, there in zip(classes, mask, strict=True) if there])
+        for classes, mask, target in zip(
+            *(each.tolist() for each in (shown.classes, shown.mask, shown.target)), strict=True
+        )
+    ]
+    found = ik.label_attention(tiny("GPT-2"), prompts, progress=False)
+    right = found["score"].values * np.array(share)[:, None, None]
+    np.testing.assert_allclose(found["right_control"], right, rtol=1e-12)
 
 
 # D. What zero means ------------------------------------------------------------------------------------------------

@@ -62,10 +62,10 @@ def options_of(draw: random.Random, model: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def for_attention(draw: random.Random, model: Any, padding: bool, kinds: Sequence[str]) -> Asked:
+def for_attention(draw: random.Random, model: Any, kinds: Sequence[str]) -> Asked:
     """Prompts on which these scorers have something to read."""
     for _ in range(50):
-        asked = drawn_prompts(draw, model, draw.choice(["any", "repeated"]), padding=padding)
+        asked = drawn_prompts(draw, model, draw.choice(["any", "repeated"]))
         if all(
             scores.entries(kind, row, scored, asked.bos)
             for kind in kinds
@@ -75,9 +75,9 @@ def for_attention(draw: random.Random, model: Any, padding: bool, kinds: Sequenc
     return drawn_prompts(draw, model, "repeated")
 
 
-def scorer(draw: random.Random, model: Any, padding: bool) -> Case:
+def scorer(draw: random.Random, model: Any) -> Case:
     kind = draw.choice([*SCORERS, "diagonal"])
-    asked, options = for_attention(draw, model, padding, [kind]), options_of(draw, model)
+    asked, options = for_attention(draw, model, [kind]), options_of(draw, model)
     right = partial(scores.attention_score, model, asked, kind, all_or(options["layers"], model))
     if kind == "diagonal":
         call = partial(ik.induction, model, asked.given, compat="diagonal", **options)
@@ -119,9 +119,9 @@ def with_hooks(draw: random.Random, model: Any, asked: Asked, kind: str) -> Case
     return Case(f"{kind} {way.__name__} on {asked.said}", way, right, (asked.given,))
 
 
-def observe(draw: random.Random, model: Any, padding: bool) -> Case:
+def observe(draw: random.Random, model: Any) -> Case:
     kinds = draw.sample(list(SCORERS), draw.randint(1, 4))
-    asked, options = for_attention(draw, model, padding, kinds), options_of(draw, model)
+    asked, options = for_attention(draw, model, kinds), options_of(draw, model)
     layers = all_or(options["layers"], model)
 
     def right(_: Any) -> Numbers:
@@ -136,8 +136,8 @@ def observe(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(f"observe {kinds} on {asked.said} {options}", call, right, (asked.given,))
 
 
-def patterns(draw: random.Random, model: Any, padding: bool) -> Case:
-    asked = drawn_prompts(draw, model, padding=padding)
+def patterns(draw: random.Random, model: Any) -> Case:
+    asked = drawn_prompts(draw, model)
     asked = replace(asked, given=ik.as_prompts(model, asked.given))
     heads = some_heads(draw, model, model.cfg.n_heads)
     call = partial(ik.patterns, model, asked.given, heads)
@@ -145,31 +145,35 @@ def patterns(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(f"patterns of {heads} on {asked.said}", call, lambda _: right(), (asked.given,), loose=100)
 
 
-def label_attention(draw: random.Random, model: Any, padding: bool) -> Case:
+def label_attention(draw: random.Random, model: Any) -> Case:
     asked, options = drawn_prompts(draw, model, "shots"), options_of(draw, model)
     pooling, layers = draw.choice(["label", "max", "sum", "mean"]), all_or(options["layers"], model)
     if draw.random() < 0.5:
-        call = partial(ik.demonstration_weights, model, asked.given, pooling=pooling, **options)
-        said = f"demonstration_weights {pooling} on {asked.said} {options}"
+        span = draw.choice(["demonstration", "words"])
+        call = partial(ik.demonstration_weights, model, asked.given, pooling=pooling, span=span, **options)
+        said = f"demonstration_weights {pooling} {span} on {asked.said} {options}"
         return Case(
-            said, call, lambda _: {"weight": scores.weights(model, asked, pooling, layers)}, (asked.given,)
+            said,
+            call,
+            lambda _: {"weight": scores.weights(model, asked, pooling, layers, span)},
+            (asked.given,),
         )
     call = partial(ik.label_attention, model, asked.given, pooling=pooling, **options)
     said = f"label_attention {pooling} on {asked.said} {options}"
-    return Case(
-        said, call, lambda _: scores.label_attention(model, asked, pooling, layers), (asked.given,)
-    )
+    return Case(said, call, lambda _: scores.label_attention(model, asked, pooling, layers), (asked.given,))
 
 
-def copying(draw: random.Random, model: Any, padding: bool) -> Case:
-    asked, options = drawn_prompts(draw, model, draw.choice(["any", "repeated"]), padding=padding), options_of(draw, model)
+def copying(draw: random.Random, model: Any) -> Case:
+    asked, options = drawn_prompts(draw, model, draw.choice(["any", "repeated"])), options_of(draw, model)
     method, centre = draw.choice(["OLS", "BAN"]), draw.choice(["vocabulary", "sample"])
     call = partial(ik.copying, model, asked.given, method=method, centre=centre, **options)
     right = partial(scores.copying, model, asked, method, centre, all_or(options["layers"], model))
-    return Case(f"copying {method} {centre} on {asked.said} {options}", call, lambda _: right(), (asked.given,))
+    return Case(
+        f"copying {method} {centre} on {asked.said} {options}", call, lambda _: right(), (asked.given,)
+    )
 
 
-def ov_eigenvalues(draw: random.Random, model: Any, padding: bool) -> Case:
+def ov_eigenvalues(draw: random.Random, model: Any) -> Case:
     layers, embedding = some_layers(draw, model), draw.choice(["tokens", "tokens", "effective"])
     call = partial(ik.ov_eigenvalues, model, embedding=embedding, layers=layers, draws=3, progress=False)
 
@@ -180,14 +184,14 @@ def ov_eigenvalues(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(f"ov_eigenvalues {embedding} {layers}", call, right, loose=100)
 
 
-def composition(draw: random.Random, model: Any, padding: bool) -> Case:
+def composition(draw: random.Random, model: Any) -> Case:
     by = draw.choice(["k", "q", "v"])
     call = partial(ik.composition, model, by=by, progress=False)
     return Case(f"composition {by}", call, lambda _: {"score": scores.composition(model, by)}, loose=10)
 
 
-def qk_trace(draw: random.Random, model: Any, padding: bool) -> Case:
-    asked = for_attention(draw, model, padding, ["previous_token"])
+def qk_trace(draw: random.Random, model: Any) -> Case:
+    asked = for_attention(draw, model, ["previous_token"])
     call = partial(ik.qk_trace, model, asked.given, draws=2, progress=False)
     return Case(
         f"qk_trace on {asked.said}",
@@ -198,8 +202,8 @@ def qk_trace(draw: random.Random, model: Any, padding: bool) -> Case:
     )
 
 
-def direct_effect(draw: random.Random, model: Any, padding: bool) -> Case:
-    asked, options = drawn_prompts(draw, model, draw.choice(["any", "repeated"]), padding=padding), options_of(draw, model)
+def direct_effect(draw: random.Random, model: Any) -> Case:
+    asked, options = drawn_prompts(draw, model, draw.choice(["any", "repeated"])), options_of(draw, model)
     on = draw.choice(["next token", "answers"])
     if on == "answers":
         asked = answered(draw, model, asked)
@@ -231,16 +235,20 @@ class Measured:
     passed: Any = None
 
 
-def measured(
-    draw: random.Random, model: Any, padding: bool, *, smooth: bool = False, kind: str | None = None
-) -> Measured:
+def measured(draw: random.Random, model: Any, *, smooth: bool = False, kind: str | None = None) -> Measured:
     kinds = ["loss", "repeat_loss", "logit_difference", "probability", "kl_to", "own"]
     kind = draw.choice(kinds + ([] if smooth else ["label_accuracy"])) if kind is None else kind
     of_shots = kind == "label_accuracy" or (kind == "probability" and draw.random() < 0.3)
-    which = "repeated" if kind == "repeat_loss" else "shots" if of_shots else draw.choice(["any", "any", "repeated"])
-    asked = drawn_prompts(draw, model, which, padding=padding)
+    which = (
+        "repeated"
+        if kind == "repeat_loss"
+        else "shots"
+        if of_shots
+        else draw.choice(["any", "any", "repeated"])
+    )
+    asked = drawn_prompts(draw, model, which)
     while kind == "loss" and min(map(len, asked.rows)) < 2:
-        asked = drawn_prompts(draw, model, which, padding=padding)
+        asked = drawn_prompts(draw, model, which)
     if kind in ("logit_difference", "probability") and not of_shots:
         asked = answered(draw, model, asked)
     if kind == "own":
@@ -253,10 +261,10 @@ def measured(
     return Measured(asked, getattr(ik, kind), getattr(scores, kind), kind)
 
 
-def metric(draw: random.Random, model: Any, padding: bool) -> Case:
-    of = measured(draw, model, padding)
+def metric(draw: random.Random, model: Any) -> Case:
+    of = measured(draw, model)
     while of.said == "own metric":
-        of = measured(draw, model, padding)
+        of = measured(draw, model)
     batch_size = draw.choice([None, 1, 2])
 
     def right(_: Any) -> Numbers:
@@ -266,11 +274,13 @@ def metric(draw: random.Random, model: Any, padding: bool) -> Case:
         return found
 
     call = partial(of.metric, model, of.asked.given, batch_size=batch_size)
-    return Case(f"{of.said} on {of.asked.said} batch_size={batch_size}", call, right, (of.asked.given, of.passed))
+    return Case(
+        f"{of.said} on {of.asked.said} batch_size={batch_size}", call, right, (of.asked.given, of.passed)
+    )
 
 
-def loss_by_position(draw: random.Random, model: Any, padding: bool) -> Case:
-    asked = drawn_prompts(draw, model, draw.choice(["any", "repeated"]), padding=padding)
+def loss_by_position(draw: random.Random, model: Any) -> Case:
+    asked = drawn_prompts(draw, model, draw.choice(["any", "repeated"]))
     shortest = min(map(len, asked.rows))
     if shortest > 4 and draw.random() < 0.4:
         early, width = draw.randint(0, shortest - 4), draw.choice([1, 1, 2])
@@ -303,7 +313,7 @@ def edit_of(draw: random.Random, model: Any, asked: Asked, site: str) -> tuple[A
     """An edit, what it takes from, and the tensor it holds."""
     kinds = ["Mean", "Resample", "FromRun", "Own"]
     kinds += ["KnockOut"] * 4 if site == "pattern" else ["Zero", "Zero", "Scale", "Add"]
-    kinds += ["ZeroValues"] if hasattr(ik, "ZeroValues") and site in ("z", "v") else []
+    kinds += ["ZeroValues"] if site in ("z", "v") else []
     kind, seed = draw.choice(kinds), draw.randrange(1000)
     n, width = ik.as_prompts(model, asked.given).tokens.shape
     generator = torch.Generator().manual_seed(seed)
@@ -347,7 +357,9 @@ def from_others(
     by_position = draw.choice([None, None, True, False])
     if draw.random() < 0.4:
         return ik.Mean(by_position=by_position), None, None
-    other = another(draw, model, asked, longer=0 if one_length else draw.randint(0, min(2, room)), n=draw.randint(1, 5))
+    other = another(
+        draw, model, asked, longer=0 if one_length else draw.randint(0, min(2, room)), n=draw.randint(1, 5)
+    )
     return ik.Mean(other.given, by_position=by_position), other, other.given
 
 
@@ -369,8 +381,8 @@ def places_of(draw: random.Random, model: Any, site: str, by: tuple[str, ...], w
     return options
 
 
-def sweep(draw: random.Random, model: Any, padding: bool) -> Case:
-    of, site = measured(draw, model, padding), draw.choice(SITES)
+def sweep(draw: random.Random, model: Any) -> Case:
+    of, site = measured(draw, model), draw.choice(SITES)
     edit, reference, held_tensor = edit_of(draw, model, of.asked, site)
     by, hold = by_of(draw, site), draw.choice([None, None, "patterns"])
     hold = None if site in ("q", "k", "pattern") and draw.random() < 0.95 else hold
@@ -381,14 +393,22 @@ def sweep(draw: random.Random, model: Any, padding: bool) -> Case:
         max_tokens=draw.choice([None, None, width, 3 * width]), **options,
     )  # fmt: skip
     right = partial(
-        edits.sweep, model, of.asked, width, edit=edit, site=site, measure=of.measure, reference=reference, **options
+        edits.sweep,
+        model,
+        of.asked,
+        width,
+        edit=edit,
+        site=site,
+        measure=of.measure,
+        reference=reference,
+        **options,
     )
     said = f"sweep {type(edit).__name__} at {site} {options} {of.said} on {of.asked.said}"
     return Case(said, call, lambda _: right(), (of.asked.given, of.passed, held_tensor))
 
 
-def knock_out(draw: random.Random, model: Any, padding: bool) -> Case:
-    of, by = measured(draw, model, padding), by_of(draw, "pattern")[:2]
+def knock_out(draw: random.Random, model: Any) -> Case:
+    of, by = measured(draw, model), by_of(draw, "pattern")[:2]
     ready = ik.as_prompts(model, of.asked.given)
     n, width = ready.tokens.shape
     if draw.random() < 0.3:
@@ -403,7 +423,9 @@ def knock_out(draw: random.Random, model: Any, padding: bool) -> Case:
     del options["positions"]
     if "position" in by:
         by = ("layer",)
-    call = partial(ik.knock_out, model, of.asked.given, mask, by=by, metric=of.metric, progress=False, **options)
+    call = partial(
+        ik.knock_out, model, of.asked.given, mask, by=by, metric=of.metric, progress=False, **options
+    )
     right = partial(
         edits.sweep, model, of.asked, width, edit=ik.KnockOut(whole), site="pattern", by=by, measure=of.measure,
         **options,
@@ -412,8 +434,8 @@ def knock_out(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(said, call, lambda _: right(), (of.asked.given, of.passed, None if callable(mask) else mask))
 
 
-def patch(draw: random.Random, model: Any, padding: bool) -> Case:
-    of, site = measured(draw, model, padding), draw.choice(SITES)
+def patch(draw: random.Random, model: Any) -> Case:
+    of, site = measured(draw, model), draw.choice(SITES)
     source, by = another(draw, model, of.asked), by_of(draw, site)
     hold = draw.choice([None, None, "patterns"]) if site not in ("q", "k", "pattern") else None
     width = ik.as_prompts(model, of.asked.given).tokens.shape[1]
@@ -448,8 +470,8 @@ def normalised(found: Numbers) -> np.ndarray:
     return out
 
 
-def ablate(draw: random.Random, model: Any, padding: bool) -> Case:
-    of = measured(draw, model, padding)
+def ablate(draw: random.Random, model: Any) -> Case:
+    of = measured(draw, model)
     edit, reference, held_tensor = edit_of(draw, model, of.asked, "z")
     hold, heads = draw.choice([None, "patterns"]), some_heads(draw, model, model.cfg.n_heads)
 
@@ -470,8 +492,8 @@ def ablate(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(said, call, right, (of.asked.given, of.passed, held_tensor))
 
 
-def ablation_curve(draw: random.Random, model: Any, padding: bool) -> Case:
-    of = measured(draw, model, padding)
+def ablation_curve(draw: random.Random, model: Any) -> Case:
+    of = measured(draw, model)
     edit, reference, held_tensor = edit_of(draw, model, of.asked, "z")
     every = [(layer, head) for layer in range(model.cfg.n_layers) for head in range(model.cfg.n_heads)]
     order, hold = draw.sample(every, len(every)), draw.choice([None, "patterns"])
@@ -496,8 +518,8 @@ def ablation_curve(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(said, call, right, (of.asked.given, of.passed, held_tensor))
 
 
-def path_patch(draw: random.Random, model: Any, padding: bool) -> Case:
-    of, n_layers = measured(draw, model, padding), model.cfg.n_layers
+def path_patch(draw: random.Random, model: Any) -> Case:
+    of, n_layers = measured(draw, model), model.cfg.n_layers
     source, site = another(draw, model, of.asked), draw.choice(["q", "k", "v", "mlp_out", "resid_post"])
     receivers: Any = None
     into: dict[int, list[int] | None] = {n_layers - 1: None}
@@ -535,8 +557,8 @@ def path_patch(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(said, call, right, (of.asked.given, source.given, of.passed))
 
 
-def attribution(draw: random.Random, model: Any, padding: bool) -> Case:
-    of, site = measured(draw, model, padding, smooth=True), draw.choice(SITES)
+def attribution(draw: random.Random, model: Any) -> Case:
+    of, site = measured(draw, model, smooth=True), draw.choice(SITES)
     edit, reference, held_tensor = edit_of(draw, model, of.asked, site)
     by, width = by_of(draw, site), ik.as_prompts(model, of.asked.given).tokens.shape[1]
     options = places_of(draw, model, site, by, width) | {"by": by, "qk_fix": draw.random() < 0.7}
@@ -555,9 +577,9 @@ def attribution(draw: random.Random, model: Any, padding: bool) -> Case:
     return Case(said, call, right, (of.asked.given, of.passed, held_tensor), loose=10)
 
 
-def edited(draw: random.Random, model: Any, padding: bool) -> Case:
+def edited(draw: random.Random, model: Any) -> Case:
     asked, site = drawn_prompts(draw, model), draw.choice([site for site in SITES if site != "pattern"])
-    kinds = [ik.Zero(), ik.Scale(0.5), "Add", "Mean"] + ([ik.ZeroValues()] if hasattr(ik, "ZeroValues") else [])
+    kinds = [ik.Zero(), ik.Scale(0.5), "Add", "Mean"] + [ik.ZeroValues()] * (site in ("z", "v"))
     edit: Any = draw.choice(kinds)
     reference = None
     if edit == "Add":
@@ -566,7 +588,9 @@ def edited(draw: random.Random, model: Any, padding: bool) -> Case:
         generator = torch.Generator().manual_seed(draw.randrange(999))
         edit = ik.Add(torch.randn(shape, generator=generator, dtype=torch.float64))
     elif edit == "Mean":
-        reference = another(draw, model, asked, longer=1 if max(map(len, asked.rows)) < model.cfg.n_ctx else 0)
+        reference = another(
+            draw, model, asked, longer=1 if max(map(len, asked.rows)) < model.cfg.n_ctx else 0
+        )
         edit = ik.Mean(reference.given)
     heads = edits.heads_at(model, site)
     chosen = None if heads is None or draw.random() < 0.4 else some_heads(draw, model, len(heads))
@@ -586,7 +610,11 @@ def edited(draw: random.Random, model: Any, padding: bool) -> Case:
 
     said = f"edited {type(edit).__name__} at {site} {chosen} on {asked.said}"
     return Case(
-        said, call, right, (asked.given,), lambda found: {str(p): each.numpy() for p, each in enumerate(found)}
+        said,
+        call,
+        right,
+        (asked.given,),
+        lambda found: {str(p): each.numpy() for p, each in enumerate(found)},
     )
 
 
@@ -595,7 +623,7 @@ def replace_by_position(edit: Any) -> Any:
     return ik.Mean(edit.reference, by_position=False) if isinstance(edit, ik.Mean) else edit
 
 
-VERBS: dict[str, tuple[int, Callable[[random.Random, Any, bool], Case]]] = {
+VERBS: dict[str, tuple[int, Callable[[random.Random, Any], Case]]] = {
     "scorer": (6, scorer), "observe": (2, observe), "patterns": (2, patterns), "label_attention": (3, label_attention),
     "copying": (3, copying), "ov_eigenvalues": (1, ov_eigenvalues), "composition": (1, composition),
     "qk_trace": (1, qk_trace), "direct_effect": (3, direct_effect), "metric": (3, metric),
@@ -604,4 +632,3 @@ VERBS: dict[str, tuple[int, Callable[[random.Random, Any, bool], Case]]] = {
     "attribution": (6, attribution), "edited": (2, edited),
 }  # fmt: skip
 """Verb -> how often, and a maker of cases."""
-

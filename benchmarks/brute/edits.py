@@ -8,13 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import induction_kernel as ik
-
 from .prompts import Asked
 from .runs import INSIDE, New, Touched, edited, logits, name, seen
 from .scores import Measure
-
-BIAS_STAYS = ("ZeroValues",) if hasattr(ik, "ZeroValues") else ("Zero", "Scale")
 
 
 class Own:
@@ -38,14 +34,12 @@ def wanted(model: Any, asked: Asked, edit: Any, site: str, reference: Asked | No
     kind, n_layers = type(edit).__name__, model.cfg.n_layers
     if kind in ("Zero", "ZeroValues", "Scale"):
         factor = edit.factor if kind == "Scale" else 0.0
-        kept = [bias_of(model, layer, site) if kind in BIAS_STAYS else 0.0 for layer in range(n_layers)]
+        kept = [bias_of(model, layer, site) if kind == "ZeroValues" else 0.0 for layer in range(n_layers)]
         return lambda p: lambda layer, old: factor * (old - kept[layer]) + kept[layer]
     if kind == "Add":
         return lambda p: lambda layer, old: old + of_prompt(edit.vector, p, len(asked.rows), old)
     if kind == "Own":
-        return lambda p: lambda layer, old: (
-            edit.scale * old + of_prompt(edit.value, p, len(asked.rows), old)
-        )
+        return lambda p: lambda layer, old: edit.scale * old + of_prompt(edit.value, p, len(asked.rows), old)
     if kind == "KnockOut":
         return lambda p: lambda layer, old: knocked_out(old, of_prompt(edit.mask, p, len(asked.rows), old))
     if kind == "FromRun":
@@ -61,9 +55,7 @@ def wanted(model: Any, asked: Asked, edit: Any, site: str, reference: Asked | No
     one_length = len({*map(len, rows), *map(len, asked.rows)}) == 1
     by_position = site == "pattern" or (one_length if edit.by_position is None else edit.by_position)
     if by_position:
-        means = {
-            layer: sum(run[site, layer] for run in runs) / len(runs) for layer in range(n_layers)
-        }
+        means = {layer: sum(run[site, layer] for run in runs) / len(runs) for layer in range(n_layers)}
         return lambda p: lambda layer, old: means[layer]
     counted = {layer: [each for run in runs for each in run[site, layer][1:]] for layer in range(n_layers)}
     return lambda p: lambda layer, old: (sum(counted[layer]) / len(counted[layer])).expand(old.shape)
@@ -145,7 +137,9 @@ def shape_of(
 ) -> list[int]:
     n_layers = len(set(range(model.cfg.n_layers) if layers is None else layers))
     if heads is not None:
-        n_layers = len({layer for layer, _ in heads} & set(range(model.cfg.n_layers) if layers is None else layers))
+        n_layers = len(
+            {layer for layer, _ in heads} & set(range(model.cfg.n_layers) if layers is None else layers)
+        )
     sizes = {"layer": n_layers, "head": len(heads_at(model, site) or ()), "position": width}
     if positions is not None:
         sizes["position"] = len(positions)

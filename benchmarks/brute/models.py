@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 WORDS = [f"w{i}" for i in range(60)]
-SPECIAL = ["<bos>", "<unk>", "<pad>", ";", ":", "yes", "no", "so"]
+SPECIAL = ["<bos>", "<unk>", "<pad>", ";", ":", "yes", "no", "so", "<eos>"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ def drawn_model(draw: random.Random) -> Drawn:
     make = {"hooked": hooked, "bridge": bridge, "native": native}[draw.choice(kinds)]
     with quietly(), torch.random.fork_rng(devices=[]):
         drawn = make(draw)
-        with contextlib.suppress(ValueError, IndexError):  # of OPT-350m's Bridge, where only a plain run works
+        with contextlib.suppress(
+            ValueError, IndexError
+        ):  # of OPT-350m's Bridge, where only a plain run works
             drawn.model.run_with_cache(torch.tensor([[0, 1, 2]]))
         drawn.model(torch.tensor([[0, 1, 2]]))
     return drawn
@@ -137,9 +139,7 @@ def native(draw: random.Random) -> Drawn:
             "final_rms": True, "positional_embedding_type": "rotary", "n_key_value_heads": groups,
         }  # fmt: skip
     words = tokenizer(draw, settings["d_vocab"])
-    model = TransformerBridge.boot_native(
-        dict(settings), tokenizer=words, device="cpu", dtype=torch.float64
-    )
+    model = TransformerBridge.boot_native(dict(settings), tokenizer=words, device="cpu", dtype=torch.float64)
     randomise(model, draw.randrange(2**31))
     model = model.to(torch.float64)
     return Drawn(
@@ -186,9 +186,7 @@ def hugging_face_config(draw: random.Random) -> tuple[str, Any]:
         "max_position_embeddings": 30, "intermediate_size": inner,
     }  # fmt: skip
     grouped = usual | {"num_key_value_heads": groups, "pad_token_id": None}
-    half = {
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
-    }
+    half = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
     kinds = [draw.choice(["global", "local"]) for _ in range(layers)]
     choices = {
         "GPT-2": ("GPT2Config", gpt2),
@@ -265,9 +263,8 @@ def tokenizer(draw: random.Random, size: int) -> Any:
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     options = {"bos_token": "<bos>"} if draw.random() < 0.7 else {}
-    found = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="<pad>", **options
-    )
+    options["eos_token"] = draw.choice(["<eos>", "<eos>", "<pad>"])
+    found = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", **options)
     found.padding_side = draw.choice(["right", "right", "left"])
     return self_contained(found)
 

@@ -36,28 +36,30 @@ class Shots:
     classes: list[int]
     target: int
     label_ids: list[int]
+    words: list[list[int]] | None = None  # of each, the positions of x and y alone
 
 
-def drawn_prompts(draw: random.Random, model: Any, kind: str = "any", *, padding: bool = False) -> Asked:
-    """Prompts of a kind: "any", "repeated" (with a matched control), "pairs" of equal length, "shots"."""
+def drawn_prompts(draw: random.Random, model: Any, kind: str = "any") -> Asked:
+    """Prompts of a kind: "any", "repeated" (with a matched control), "shots"."""
     if kind == "repeated":
         return repeated(draw, model)
     if kind == "shots":
         return shots(draw, model)
-    forms = ["tensor", "tensor", "one row", "numpy", "Prompts", "Prompts", "Prompts"]
-    forms += ["string", "strings"] if model.tokenizer is not None else []
-    forms += ["padded left", "padded right", "with mask"] if padding and model.tokenizer is not None else []
+    forms = ["tensor", "tensor", "one row", "numpy", "lists", "Prompts", "Prompts", "Prompts"]
+    if model.tokenizer is not None:
+        forms += ["string", "strings", "padded left", "padded right", "with mask"]
     form = draw.choice(forms)
     longest = draw.choice([1, 2, 5, model.cfg.n_ctx, *range(3, model.cfg.n_ctx)])
     longest = min(longest, model.cfg.n_ctx - (form in ("string", "strings")))
     n = 1 if form in ("one row", "string") else draw.randint(1, 4)
-    ragged = form in ("Prompts", "strings") or form.startswith("padded") or form == "with mask"
+    ragged = form not in ("tensor", "one row", "numpy", "string")
     rows = [words(draw, draw.randint(1, longest) if ragged else longest) for _ in range(n)]
     return {
         "tensor": lambda: tensor(torch.tensor(rows), "tensor"),
         "one row": lambda: tensor(torch.tensor(rows[0]), "one row"),
         "numpy": lambda: tensor(torch.tensor(rows).numpy(), "numpy"),
-        "Prompts": lambda: ragged_prompts(draw, rows, model.cfg.n_ctx + 2 * padding),
+        "lists": lambda: Asked(rows, "lists", rows, [list(range(len(row))) for row in rows], False),
+        "Prompts": lambda: ragged_prompts(draw, rows, model.cfg.n_ctx + 2),
         "string": lambda: text(model, rows),
         "strings": lambda: text(model, rows, many=True),
     }.get(form, lambda: padded(draw, model, rows, form))()
@@ -70,6 +72,7 @@ def words(draw: random.Random, length: int) -> list[int]:
 
 
 def tensor(given: Any, form: str) -> Asked:
+    """Tokens of one length; none of them is BOS or padding."""
     rows = torch.as_tensor(given).reshape(-1, given.shape[-1]).tolist()
     return Asked(given, form, rows, [list(range(len(row))) for row in rows], False)
 
@@ -137,25 +140,44 @@ def shots(draw: random.Random, model: Any) -> Asked:
     """Few-shot prompts: of random tokens with spans of their own, ragged; or of words, where there is a tokenizer."""
     n, k = draw.randint(1, 4), draw.randint(2, 3)
     most = max(1, (model.cfg.n_ctx - 2) // 4)
-    if model.tokenizer is not None and draw.random() < 0.5 and most >= k:
-        labels, pool = ["yes", "no", "so"][:k], draw.sample(WORDS, 40)
-        counts = [draw.randint(k, min(most, 6)) for _ in range(n)]
-        given = ik.few_shot(
-            model,
-            [
-                [
-                    (pool.pop() if pool else draw.choice(WORDS), y % k)
-                    for y in draw.sample(range(count), count)
-                ]
-                for count in counts
-            ],
-            [(draw.choice(WORDS), draw.randrange(k)) for _ in range(n)],
-            template="{x} {y}" if draw.random() < 0.5 else "{x} : {y}",
-            labels=labels,
-            separator=" ; " if 5 * max(counts) + 3 <= model.cfg.n_ctx else " ",
+    if model.tokenizer is not None and draw.random() < 0.6 and most >= k:
+        return worded_shots(
+            draw, model, [draw.randint(k, min(most, 6)) for _ in range(n)], ["yes", "no", "so"][:k]
         )
-        return of_prompts(given, "few_shot")
     return of_prompts(made_shots(draw, n, k, model.cfg.n_ctx), "shots by hand")
+
+
+def worded_shots(draw: random.Random, model: Any, counts: list[int], labels: list[str]) -> Asked:
+    """`few_shot` on words that are one token each; where everything lies is worked out here."""
+    k, colon, mark = (
+        len(labels),
+        draw.random() < 0.5,
+        draw.random() < 0.5 and 4 * max(counts) + 3 <= model.cfg.n_ctx,
+    )
+    shown = [[(draw.choice(WORDS), y % k) for y in draw.sample(range(count), count)] for count in counts]
+    asked = [(draw.choice(WORDS), draw.randrange(k)) for _ in counts]
+    given = ik.few_shot(
+        model, shown, asked, template="{x} : {y}" if colon else "{x} {y}", labels=labels,
+        separator=" ; " if mark else " ",
+    )  # fmt: skip
+    ids = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+    begins_so = model.cfg.default_prepend_bos and model.tokenizer.bos_token_id is not None
+    rows, where = [], []
+    for of_prompt, (query, target) in zip(shown, asked, strict=True):
+        row, spans, at = [model.tokenizer.bos_token_id] * begins_so, [], []
+        for word, y in of_prompt:
+            begin = len(row)
+            row += [ids[word], *[ids[":"]] * colon, ids[labels[y]]]
+            spans.append((begin, len(row)))
+            at.append(len(row) - 1)
+            row += [ids[";"]] * mark
+        rows.append([*row, ids[query], *[ids[":"]] * colon])
+        words = [[begin, label] for (begin, _), label in zip(spans, at, strict=True)]
+        where.append(
+            Shots(spans, at, [y for _, y in of_prompt], target, [ids[each] for each in labels], words)
+        )
+    scored = [[len(row) - 1] for row in rows]
+    return Asked(given, "few_shot", rows, scored, bool(begins_so), demonstrations=where)
 
 
 def made_shots(draw: random.Random, n: int, k: int, n_ctx: int) -> Any:
@@ -191,9 +213,7 @@ def of_prompts(given: Any, form: str) -> Asked:
     def of_prompt(p: int) -> Shots:
         real = [i for i in range(shown.mask.shape[1]) if bool(shown.mask[p, i])]
         spans = [tuple(shown.spans[p, i].tolist()) for i in real]
-        labels, classes = (
-            [int(each[p, i]) for i in real] for each in (shown.label_positions, shown.classes)
-        )
+        labels, classes = ([int(each[p, i]) for i in real] for each in (shown.label_positions, shown.classes))
         return Shots(spans, labels, classes, int(shown.target[p]), shown.label_ids.tolist())
 
     return Asked(
@@ -208,22 +228,18 @@ def of_prompts(given: Any, form: str) -> Asked:
 
 def answered(draw: random.Random, model: Any, asked: Asked) -> Asked:
     """With a right and a wrong answer for each prompt."""
-    answers = [
-        tuple(draw.sample(range(len(SPECIAL), len(SPECIAL) + len(WORDS)), 2)) for _ in asked.rows
-    ]
+    answers = [tuple(draw.sample(range(len(SPECIAL), len(SPECIAL) + len(WORDS)), 2)) for _ in asked.rows]
     return replace(asked, given=ik.with_answers(model, asked.given, answers), answers=answers)
 
 
-def another(
-    draw: random.Random, model: Any, asked: Asked, *, longer: int = 0, n: int | None = None
-) -> Asked:
+def another(draw: random.Random, model: Any, asked: Asked, *, longer: int = 0, n: int | None = None) -> Asked:
     """Other prompts of the same lengths (or longer), each different from some position on; ragged padding."""
     rows = []
     for i in range(len(asked.rows) if n is None else n):
         row = list(asked.rows[i % len(asked.rows)])
         begin = draw.randrange(len(row) + 1)
         rows.append(row[:begin] + words(draw, len(row) - begin + longer))
-    tokens, lengths = filled(draw, rows, model.cfg.n_ctx)
+    tokens, lengths = filled(draw, rows, model.cfg.n_ctx + 2)
     scored = [list(range(len(row))) for row in rows]
     marks = torch.arange(tokens.shape[1]) < lengths[:, None]
     return Asked(ik.Prompts(tokens, lengths, marks), "other", rows, scored, False)

@@ -157,7 +157,9 @@ class Maps:
         """W `[d_model, ...]` and its value at a stream of zeros, of q, k, v `[head, d_head]` or logits `[vocab]`."""
         key = (site, layer)
         if key not in self._kept:
-            long = 1 if self.model.cfg.normalization_type is None else 2**20  # a norm's epsilon is nothing beside it
+            long = (
+                1 if self.model.cfg.normalization_type is None else 2**20
+            )  # a norm's epsilon is nothing beside it
             one, two, other = (self._through(site, layer, by * self.unit) for by in (long, 2 * long, -long))
             at_zero = (one + other) / 2
             odd = (one - other) / 2
@@ -177,7 +179,9 @@ class Maps:
 
     def _through(self, site: str, layer: int, rows: Tensor) -> Tensor:
         """What `rows [row, d_model]` in the stream before a layer become; one row a prompt of one token."""
-        put = name("resid_post", self.model.cfg.n_layers - 1) if site == "logits" else name("resid_pre", layer)
+        put = (
+            name("resid_post", self.model.cfg.n_layers - 1) if site == "logits" else name("resid_pre", layer)
+        )
         found = []
         for row in rows.split(1):
             hooks: list[Any] = [(put, lambda old, hook, row=row: row[None].to(old))]
@@ -209,7 +213,9 @@ class Maps:
             base, rows = self._written(layer, zeros), []
             ones = [self._written(layer, by * torch.ones_like(zeros)) - base for by in (1, 2)]
             if float((ones[1] - 2 * ones[0]).abs().max()) > 1e-3 * float(ones[1].abs().max()):
-                return self.model.blocks[layer].attn.W_O.detach()  # a norm behind attention: nothing linear to probe
+                return self.model.blocks[
+                    layer
+                ].attn.W_O.detach()  # a norm behind attention: nothing linear to probe
             for head in range(self.n_heads):
                 for i in range(self.d_head):
                     z = zeros.clone()
@@ -224,7 +230,9 @@ class Maps:
     def final_centred(self) -> bool:
         if "centred" not in self._kept:
             w, _ = self.of("logits", -1)
-            self._kept["centred"] = bool(w.sum(0).abs().max() < 1e-5 * w.abs().max()) and self.centred("logits", -1)
+            self._kept["centred"] = bool(w.sum(0).abs().max() < 1e-5 * w.abs().max()) and self.centred(
+                "logits", -1
+            )
         return self._kept["centred"]
 
     def _written(self, layer: int, z: Tensor) -> Tensor:

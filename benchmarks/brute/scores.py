@@ -77,7 +77,9 @@ def attention_score(
 # Demonstrations --------------------------------------------------------------------------------------------------
 
 
-def weights(model: Any, asked: Asked, pooling: str, layers: Sequence[int]) -> np.ndarray:
+def weights(
+    model: Any, asked: Asked, pooling: str, layers: Sequence[int], span: str = "demonstration"
+) -> np.ndarray:
     """`[prompt, layer, head, demonstration]`, NaN where there is none."""
     shots = asked.demonstrations or []
     width = asked.given.demonstrations.mask.shape[1]
@@ -87,8 +89,12 @@ def weights(model: Any, asked: Asked, pooling: str, layers: Sequence[int]) -> np
         for at, layer in enumerate(layers):
             for h in range(model.cfg.n_heads):
                 last = shown["pattern", layer][h, len(row) - 1].tolist()
-                for d, ((begin, stop), label) in enumerate(zip(of_prompt.spans, of_prompt.labels, strict=True)):
+                for d, ((begin, stop), label) in enumerate(
+                    zip(of_prompt.spans, of_prompt.labels, strict=True)
+                ):
                     pool = last[begin:stop]
+                    if span == "words":
+                        pool = [last[position] for position in (of_prompt.words or [])[d]]
                     out[p, at, h, d] = {
                         "label": last[label],
                         "max": max(pool),
@@ -157,7 +163,9 @@ def copying(
                 if not np.isnan(shares).all():
                     score[p, at, h] = np.nanmean(shares)
     lengths = [len(row) for row in asked.rows]
-    chance = [4 / (n + 1) - 1 if method == "OLS" else np.mean([1 / i for i in range(1, n + 1)]) for n in lengths]
+    chance = [
+        4 / (n + 1) - 1 if method == "OLS" else np.mean([1 / i for i in range(1, n + 1)]) for n in lengths
+    ]
     return {"score": score, "undefined": undefined, "chance": np.array(chance)}
 
 
@@ -247,7 +255,9 @@ def direct_effect(model: Any, asked: Asked, on: str, layers: Sequence[int]) -> d
                 for at, layer in enumerate(layers):
                     for h in range(model.cfg.n_heads):
                         moved = shown["z", layer][position, h] - maps.value(layer)[1][h]
-                        out[p, at, h] += float(moved @ maps.output(layer)[h] @ direction) / scale / len(directions(p))
+                        out[p, at, h] += (
+                            float(moved @ maps.output(layer)[h] @ direction) / scale / len(directions(p))
+                        )
         return out
 
     def directions(p: int) -> list[tuple[int, Tensor]]:
