@@ -141,7 +141,7 @@ def state(model: Any, passed: tuple[Any, ...]) -> dict[str, Any]:
         "configuration": str(model.cfg),
         "what was passed": [tensors(each) for each in passed],
         "torch's random state": torch.get_rng_state(),
-        "numpy's random state": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "numpy's random state": np.random.get_state()[1].tolist(),
         "Python's random state": random.getstate(),
         "gradient mode": torch.is_grad_enabled(),
     }

@@ -10,7 +10,7 @@ from torch import Tensor
 import induction_kernel as ik
 from induction_kernel.prompts import Demonstrations
 
-from .models import SPECIAL, WORDS
+from .families import SPECIAL, WORDS
 
 
 @dataclass(frozen=True)
