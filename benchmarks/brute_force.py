@@ -11,6 +11,7 @@ package, and models, prompts or random states that are not as before. The exit s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import re
@@ -36,10 +37,11 @@ def main() -> int:
     asked = options.parse_args()
     torch.set_num_threads(1)
     begin, table = time.perf_counter(), Table()
-    for number in range(asked.cases) if asked.only is None else [asked.only]:
-        table.add(*one(asked.seed, number, asked.verb, loud=asked.only is not None))
+    with contextlib.suppress(KeyboardInterrupt):  # the table of what has been done
+        for number in range(asked.cases) if asked.only is None else [asked.only]:
+            table.add(*one(asked.seed, number, asked.verb, loud=asked.only is not None))
     print(table)
-    print(f"{asked.cases} cases, seed {asked.seed}, {time.perf_counter() - begin:.0f} s")
+    print(f"seed {asked.seed}, {time.perf_counter() - begin:.0f} s")
     return table.failed
 
 
@@ -183,18 +185,15 @@ class Table:
     def __init__(self) -> None:
         self.counts: dict[str, Counter[str]] = defaultdict(Counter)
         self.refusals: Counter[str] = Counter()
-        self.failures: list[str] = []
+        self.failed = 0
 
     def add(self, verb: str, outcome: str, detail: str, said: str) -> None:
         self.counts[verb][outcome] += 1
         if outcome == "refused":
             self.refusals[detail] += 1
         elif outcome != "right":
-            self.failures.append(f"{outcome}: {detail}\n    {said}")
-
-    @property
-    def failed(self) -> int:
-        return int(bool(self.failures))
+            self.failed = 1
+            print(f"{outcome}: {detail}\n    {said}", flush=True)
 
     def __str__(self) -> str:
         head = ("verb", "cases", *self.COLUMNS)
@@ -205,7 +204,7 @@ class Table:
         rows.append(("all", *(sum(column) for column in list(zip(*rows, strict=True))[1:])))
         lines = [f"{row[0]:<18}" + "".join(f"{each:>9}" for each in row[1:]) for row in [head, *rows]]
         lines += ["", "refused:"] + [f"{n:>5}  {text}" for text, n in self.refusals.most_common()]
-        return "\n".join([*self.failures, "", *lines])
+        return "\n".join(["", *lines])
 
 
 if __name__ == "__main__":

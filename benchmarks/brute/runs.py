@@ -24,7 +24,11 @@ def logits(model: Any, ids: Sequence[int], hooks: Sequence[Any] = (), *, grad: b
     """`[position, vocab]`."""
     tokens = torch.tensor([list(ids)])
     given = {"attention_mask": torch.ones_like(tokens)} if is_hooked(model) and model.tokenizer else {}
-    modules = list(model.modules())
+    roots = [
+        model,
+        getattr(model, "original_model", None),
+    ]  # a Bridge does not count the latter among its own
+    modules = [each for root in roots if root is not None for each in root.modules()]
     flags = [module.training for module in modules]
     model.eval()
     try:

@@ -174,7 +174,9 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
     like = model.W_U if scale is None else scale
     shift = _parameter(norm, "bias", "b")
     generator = torch.Generator().manual_seed(0)
-    vector = 64 * (0.5 + torch.randn(sizes(model).d_model, generator=generator))  # its epsilon is nothing beside it
+    vector = 64 * (
+        0.5 + torch.randn(sizes(model).d_model, generator=generator)
+    )  # its epsilon is nothing beside it
     vector = vector.to(like.device, model.W_U.dtype)
     with kept_as_it_was(model):
         found = full_precision(norm(vector[None, None])[0, 0]).to(like.device)
