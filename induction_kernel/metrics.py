@@ -9,14 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from .model import Hook, Model, batches, full_precision, run, sizes
+from .model import (
+    Hook,
+    Model,
+    batches,
+    check_next_token,
+    check_words,
+    full_precision,
+    n_outputs,
+    run,
+    sizes,
+)
 from .prompts import Prompts, as_prompts, repeated_tokens, word_episodes
 from .prompts.batch import measured_on
 
@@ -61,6 +71,7 @@ class Metric:
             value.
         prompts: what to run on by default, from the model.
         part: `slice -> Metric`, the metric of some of the prompts, where it holds something of each; else None.
+        of: which tokens of the prompts the targets are, "next" ones or "labels"; None for others, such as answers.
     """
 
     name: str
@@ -72,6 +83,7 @@ class Metric:
     without: Metric | None = None
     prompts: Callable[[Model], Prompts] | None = None
     part: Callable[[slice], Metric] | None = None
+    of: Literal["next", "labels"] | None = None
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
@@ -88,7 +100,8 @@ class Metric:
             Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.
 
         Raises:
-            ValueError: prompts that lack what is measured (a second copy, labels, answers).
+            ValueError: prompts that lack what is measured (a second copy, labels, answers); a model that has no
+                such outputs, or that attends to the next tokens it would predict.
         """
         ready = self.ready(model, prompts)
         values = measured(model, ready, self, batch_size=batch_size)
@@ -97,12 +110,33 @@ class Metric:
         return xr.Dataset({key: ("prompt", value) for key, value in values.items()}, coords, attrs)
 
     def ready(self, model: Model, prompts: Any) -> Prompts:
-        """The prompts to measure on: the user's, or the metric's own."""
+        """The prompts to measure on, the user's or the metric's own, checked against the model.
+
+        Raises:
+            ValueError: no prompts; targets that are no outputs of this model, or that it attends to.
+        """
         if prompts is not None:
-            return as_prompts(model, prompts)
-        if self.prompts is None:
+            ready = as_prompts(model, prompts)
+        elif self.prompts is not None:
+            ready = self.prompts(model)
+        else:
             raise ValueError(f"{self.name} has no prompts of its own: pass prompts=")
-        return self.prompts(model)
+        if self.targets is not None:
+            self._check_targets(model, ready)
+        return ready
+
+    def _check_targets(self, model: Model, prompts: Prompts) -> None:
+        assert self.targets is not None
+        if self.of == "next":
+            check_next_token(model, self.name)
+        if self.of == "labels" and (prompts.answers is None or self.targets is _labels):
+            check_words(model, self.name)
+        ids, n = self.targets(prompts), n_outputs(model)
+        if int(ids.min()) < 0 or int(ids.max()) >= n:
+            raise ValueError(
+                f"{self.name} reads outputs {int(ids.min())} to {int(ids.max())}, this model has 0 to {n - 1}: give "
+                "answers that it has"
+            )
 
 
 MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
@@ -143,7 +177,7 @@ def measured(
     ):
         batch = prompts[rows]
         readings = {key: reading(part_of(each, rows), batch) for key, each in measures.items()}
-        logits = run(model, batch.tokens, hooks).cpu()
+        logits = run(model, batch.tokens, hooks, lengths=batch.lengths).cpu()
         for key, wanted in readings.items():
             parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
     return {key: torch.cat(part).double().numpy() for key, part in parts.items()}
@@ -308,7 +342,7 @@ def _repeats(model: Model) -> Prompts:
 
 repeat_loss: Metric = Metric(
     "repeat_loss", "nats", _mean_loss, _second_copy, _following, prompts=_repeats,
-    without=Metric("first_copy_loss", "nats", _mean_loss, _first_copy, _following),
+    without=Metric("first_copy_loss", "nats", _mean_loss, _first_copy, _following), of="next",
 )  # fmt: skip
 """Mean loss of predicting the second and later copies, but for the first token of copy two.
 
@@ -316,11 +350,18 @@ Nothing predicts that one.
 `without` is the mean loss within the first copy. In nats, 0 or more.
 """
 
-loss: Metric = Metric("loss", "nats", _mean_loss, _has_next, _following)
+loss: Metric = Metric("loss", "nats", _mean_loss, _has_next, _following, of="next")
 """Mean loss of predicting every token but a prompt's first. In nats, 0 or more."""
 
 label_accuracy: Metric = Metric(
-    "label_accuracy", "share", _is_right_label, _last, _labels, normalised=False, prompts=word_episodes
+    "label_accuracy",
+    "share",
+    _is_right_label,
+    _last,
+    _labels,
+    normalised=False,
+    prompts=word_episodes,
+    of="labels",
 )
 """Whether the query's label has the largest logit among the labels' first tokens: 0 or 1. Chance: 1 / labels."""
 
@@ -330,7 +371,7 @@ logit_difference: Metric = Metric(
 """Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023); see `pairs`."""
 
 probability: Metric = Metric(
-    "probability", "probability", lambda found, _: found[:, 0, 0].exp(), _last, _right_answer
+    "probability", "probability", lambda found, _: found[:, 0, 0].exp(), _last, _right_answer, of="labels"
 )
 """Probability of the right answer (of the query's label, in few-shot prompts) at the last token: 0 to 1."""
 
@@ -390,8 +431,12 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         token and in padding); coordinates `token[prompt, position]` (text), `start[prompt]` (where the second
         copy begins, -1 if nothing repeats).
 
+    Raises:
+        ValueError: a model whose outputs are not its tokens, or that attends to next tokens.
+
     Source: Olsson et al. 2022, argument 1.
     """
+    check_next_token(model, "loss_by_position")
     ready = repeat_loss.ready(model, prompts)
     losses = token_losses(model, ready, batch_size=batch_size)
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
@@ -409,13 +454,14 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
 
 def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = None) -> Tensor:
     """The loss of every next token `[prompt, position]` in nats; NaN at a prompt's last token and in padding."""
+    check_next_token(model, "loss")
     losses = []
     for rows in batches(
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
         wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch)
-        logs = read_off(run(model, batch.tokens).cpu(), wanted)[..., 0]
+        logs = read_off(run(model, batch.tokens, lengths=batch.lengths).cpu(), wanted)[..., 0]
         losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
     return torch.cat(losses)
 

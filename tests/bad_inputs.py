@@ -509,7 +509,6 @@ ROWS = [
     ("attribution", "a metric without a gradient", lambda tmp: attributed(model=worded(), prompts=word_episodes(worded(), prompts=2), metric=ik.label_accuracy), ValueError, "can be differentiated"),
     ("attribution", "a site without heads by head", lambda tmp: attributed(site="attn_out"), ValueError, "wanted by"),
     ("attribution", "the class itself", lambda tmp: attributed(edit=ik.Zero), TypeError, "Zero()"),
-    ("attribution", "one cell to verify", lambda tmp: attributed(by=(), verify=2), ValueError, "two cells"),
     ("attribution", "fewer than none to verify", lambda tmp: attributed(verify=-1), ValueError, "0 for none"),
     ("attribution", "infinite slope", lambda tmp: attributed(metric=lambda logits, p: (logits[:, 0, 0] * 0).sqrt()), ValueError, "not finite"),
     ("attribution", "budget below a prompt", lambda tmp: attributed(max_tokens=3), ValueError, "max_tokens"),

@@ -4,6 +4,8 @@ A pretend tensor is a real one of the CPU that carries a device's name, so that 
 of torch that Python makes passes through `__torch_function__`, which refuses what torch refuses: one operation on
 tensors of two devices. Allowed are, as in torch, 0-dimensional CPU tensors beside others, CPU indices into a tensor
 elsewhere, and copies that are asked for (`to`, `cpu`, `cuda`, `copy_`). It counts no seconds and no memory.
+
+"mps" is Apple's, which has no float64: no tensor there may have it, nor become it on the way to another device.
 """
 
 from contextlib import contextmanager
@@ -59,6 +61,7 @@ def put(tensor, device):
 
 def tagged(tensor, device):
     """What torch made while the device was disregarded, said to be there."""
+    has(device, dtype_of(tensor))
     made = tensor.as_subclass(Pretend)
     made.__dict__["there"] = device
     return made
@@ -81,7 +84,16 @@ def place_parameters(module, device):
 def whole(device):
     """A device with its number: "cuda" is "cuda:0"."""
     device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device or "cuda")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    return device if device.type == "cpu" else torch.device(device.type, device.index or 0)
+
+
+def has(device, dtype):
+    """Raise TypeError, in torch's words, where the device has no numbers of this type."""
+    if device.type == "mps" and dtype in (torch.float64, torch.complex128):
+        raise TypeError(
+            "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use "
+            "float32 instead."
+        )
 
 
 def as_if_there(func, args, kwargs):
@@ -167,6 +179,7 @@ def moved(name, args, kwargs):
     if name == "cuda" and not given:
         there = whole("cuda")
     if dtype is not None and dtype != dtype_of(tensor):
+        has(place_of(tensor), dtype)
         with torch._C.DisableTorchFunctionSubclass():
             other = torch.Tensor.to(tensor, dtype).as_subclass(torch.Tensor)
             return other if there == CPU else tagged(other, there)

@@ -4,7 +4,20 @@ One case a fault. Kinds: A text means the same however it comes in; B models tha
 models; C labelled data; D what zero means; E threads, devices, files.
 """
 
+import base64
+import copy
+import functools
+import gc
 import gzip
+import inspect
+import json
+import re
+import sys
+import threading
+import warnings
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 
@@ -12,17 +25,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
+from encoders import BIDIRECTIONAL, CLASSIFIERS, bidirectional, classifier
 from folders import BRIDGES
 from naive import composition
+from pretend import cards, place_parameters
 from shots import random_shots
 from typer.testing import CliRunner
+from verbs import VERBS
 from worded import FAMILIES, alone, worded_model
-from zoo import folded, fresh, model_of, tiny
+from zoo import folded, fresh, fresh_of, model_of, tiny
 
 import induction_kernel as ik
 from induction_kernel.cli import app
+from induction_kernel.kernel import resuming
 from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.prompts import concat
+from induction_kernel.metrics import as_metric
+from induction_kernel.model import all_modules
+from induction_kernel.prompts import Demonstrations, concat
 from induction_kernel.prompts.fewshot import TOPICS
 
 TEXTS = ["fox dax ; apple wug ; fox", "apple wug ; fox dax ; wolf dax ; plum"]
@@ -156,6 +176,29 @@ def test_bos_is_overridden_and_never_doubled(family):
     for prompts in (once, twice):
         words = prompts.strings(model)[0]
         assert [words[i] for i in prompts.demonstrations.label_positions[0]] == ["dax", "wug"]
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_every_result_says_what_stood_in_front(embedded, bos):
+    words = ik.repeated_tokens(embedded, period=5, prompts=2, bos=bos)
+    shots = ik.word_episodes(embedded, shots=4, prompts=4)
+    topics = [("fox", "dax"), ("apple", "wug")]
+    options = {"template": "{x} {y} ;", "labels": ["dax", "wug"], "separator": " ", "bos": bos}
+    few = ik.few_shot(embedded, topics, [("wolf", "dax"), ("plum", "wug")], **options)
+    assert shots.bos
+    results = [
+        *(verb(embedded, words) for verb in (ik.induction, ik.loss, ik.loss_by_position, ik.copying)),
+        ik.direct_effect(embedded, words),
+        ik.patterns(embedded, words, "L1H7"),
+        ik.sweep(embedded, words),
+        ik.ablate(embedded, words, "L1H7"),
+        ik.ablation_curve(embedded, words, ["L1H7"], ks=[1], controls=2),
+        ik.attribution(embedded, words, edit=ik.Zero()),
+        *(verb(embedded, few) for verb in (ik.in_context, ik.demonstration_weights, ik.label_flow)),
+        ik.label_knock_out(embedded, few, "L1H7"),
+    ]
+    assert {result.attrs["bos"] for result in results} == {"<bos>" if bos else "none"}
+    assert {result.attrs["n_prompts"] for result in results} == {2}
 
 
 def test_prompts_made_by_default_follow_the_model_too():
@@ -304,6 +347,308 @@ def _patched(model, clean, corrupted):
 
 
 # B. Models that are not causal, or not language models -------------------------------------------------------------
+
+
+B_LENGTHS = [7, 4, 5]
+
+
+def unequal(model):
+    """Three prompts as tokens `[3, 7]`, padded by words, and as `Prompts`."""
+    tokens = torch.randint(1, 50, (3, 7), generator=torch.Generator().manual_seed(0))
+    return tokens, ik.as_prompts(model, tokens, lengths=torch.tensor(B_LENGTHS))
+
+
+def each_alone(model, tokens, hooks=()):
+    """Logits `[1, position, output]` of every prompt run by itself, by the model alone."""
+    with torch.no_grad(), model.hooks(fwd_hooks=list(hooks)):
+        return [model(row[None, :length]) for row, length in zip(tokens, B_LENGTHS, strict=True)]
+
+
+def last_and_first(logits, prompts):
+    """Reads at the first position too, which a bidirectional model lets depend on all that follow."""
+    rows = torch.arange(len(logits))
+    return logits[rows, prompts.lengths - 1, 3] - logits[:, 0, 2]
+
+
+def numbers_alone(model, tokens, hooks=()):
+    return np.array([float(each[0, -1, 3] - each[0, 0, 2]) for each in each_alone(model, tokens, hooks)])
+
+
+def attention_alone(model, tokens, layer):
+    """The pattern `[1, head, query, key]` of every prompt run by itself."""
+    seen = []
+    each_alone(model, tokens, [(f"blocks.{layer}.attn.hook_pattern", lambda rows, hook: seen.append(rows))])
+    return seen
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_a_bidirectional_model_does_not_see_padding(kind):
+    """Every reading verb gives each prompt what it has alone."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    alone = [attention_alone(model, tokens, layer) for layer in (0, 1)]
+    shown = ik.patterns(model, prompts, ["L0H1", "L1H2"])["pattern"].values
+    measured = as_metric(last_and_first)(model, prompts)["value"].values
+    np.testing.assert_allclose(measured, numbers_alone(model, tokens), atol=1e-10)
+    scores = ik.previous_token(model, prompts)
+    for i, length in enumerate(B_LENGTHS):
+        for choice, (layer, head) in enumerate([(0, 1), (1, 2)]):
+            rows = alone[layer][i][0, head].numpy()
+            np.testing.assert_allclose(shown[i, choice, :length, :length], rows, atol=1e-6)
+            expected = np.diagonal(rows, -1).mean()
+            np.testing.assert_allclose(scores["score"].values[i, layer, head], expected, atol=1e-6)
+        assert np.isclose(float(scores["chance"][i]), 1 / length)  # uniform over all of the prompt
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_effects_in_a_bidirectional_model_are_those_of_each_prompt_alone(kind):
+    """Effects of sweeps, ablation, estimates and knock-out, from whole runs of the model with plain hooks."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    add = torch.linspace(-1, 1, 4, dtype=torch.float64)
+
+    def moved(z, hook):
+        z = z.clone()
+        z[:, :, 1] += add
+        return z
+
+    def moved_at_two(z, hook):
+        return torch.cat([z[:, :2], z[:, 2:3] + add * torch.tensor([0, 1, 0, 0])[:, None], z[:, 3:]], 1)
+
+    options = {"edit": ik.Add(add), "metric": last_and_first, "progress": False}
+    whole = numbers_alone(model, tokens, [("blocks.0.attn.hook_z", moved)])
+    at_two = numbers_alone(model, tokens, [("blocks.0.attn.hook_z", moved_at_two)])
+    np.testing.assert_allclose(ik.sweep(model, prompts, **options)["value"].values[:, 0, 1], whole, atol=1e-9)
+    by = ("layer", "head", "position")
+    np.testing.assert_allclose(
+        ik.sweep(model, prompts, by=by, **options)["value"].values[:, 0, 1, 2], at_two, atol=1e-9
+    )
+    np.testing.assert_allclose(ik.ablate(model, prompts, "L0H1", **options)["value"].values, whole, atol=1e-9)
+    tiny_add = {**options, "edit": ik.Add(1e-6 * add)}
+    estimate = ik.attribution(model, prompts, **tiny_add)["estimate"].values
+    exact = ik.sweep(model, prompts, **tiny_add)["effect"].values
+    np.testing.assert_allclose(estimate, exact, rtol=1e-3, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_a_knock_out_of_later_keys_acts_in_a_bidirectional_model(kind):
+    """The last key is taken from the first query, alone or padded: pattern rows by hand, put into z."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    mask = torch.zeros(3, 7, 7, dtype=torch.bool)
+    for i, length in enumerate(B_LENGTHS):
+        mask[i, 0, length - 1] = True
+    found = ik.knock_out(model, prompts, mask, by=("layer",), metric=last_and_first, progress=False)
+    expected = []
+    for i, length in enumerate(B_LENGTHS):
+        row = tokens[i : i + 1, :length]
+        kept = {}
+
+        def keep(site, kept=kept):
+            return f"blocks.1.attn.hook_{site}", lambda values, hook: kept.update({site: values})
+
+        def put(z, hook, kept=kept):
+            rows = kept["pattern"].clone()
+            rows[:, :, 0, -1] = 0
+            return torch.einsum("phqk,pkhd->pqhd", rows / rows.sum(-1, keepdim=True), kept["v"])
+
+        with torch.no_grad(), model.hooks(fwd_hooks=[keep("pattern"), keep("v")]):
+            model(row)
+        with torch.no_grad(), model.hooks(fwd_hooks=[("blocks.1.attn.hook_z", put)]):
+            logits = model(row)
+        expected.append(float(logits[0, -1, 3] - logits[0, 0, 2]))
+    np.testing.assert_allclose(found["value"].values[:, 1], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_a_query_of_a_bidirectional_model_may_lose_its_past(kind):
+    """It is not left with nothing, as it would be in a causal model."""
+    model = bidirectional(kind)
+    _, prompts = unequal(model)
+    no_past = torch.ones(7, 7, dtype=torch.bool).tril()
+    no_past[:, -4:] = False
+    with pytest.raises(ValueError, match="left with nothing to attend to"):
+        ik.knock_out(model, prompts, torch.ones(7, 7, dtype=torch.bool), metric=last_and_first)
+    first = torch.zeros(7, 7, dtype=torch.bool)
+    first[0, 0] = True
+    assert np.isfinite(ik.knock_out(model, prompts, first, metric=last_and_first)["value"]).all()
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_a_mask_of_later_keys_is_read_in_a_bidirectional_model(kind):
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+
+    def next_key(tokens, lengths):
+        mask = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool)
+        mask[:, torch.arange(6), torch.arange(1, 7)] = True
+        return mask
+
+    found = ik.AttentionScorer("next key", next_key)(model, prompts)["score"].values
+    for i, rows in enumerate(attention_alone(model, tokens, 1)):
+        np.testing.assert_allclose(found[i, 1], rows[0].diagonal(1, 1, 2).mean(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BIDIRECTIONAL if kind in ("hooked", "native")])
+def test_direct_effects_of_answers_in_a_bidirectional_model(kind):
+    """Through the frozen final norm, from each prompt's own run: z W_O along a difference of unembeddings."""
+    model = bidirectional(kind)
+    tokens, prompts = unequal(model)
+    answers = [(3, 4), (5, 6), (7, 8)]
+    found = ik.direct_effect(model, ik.with_answers(model, prompts, answers))["score"].values
+    moved = []
+    for head in (0, 1):
+        z_of, end_of = [], []
+        hooks = [
+            ("blocks.1.attn.hook_z", lambda z, hook, z_of=z_of: z_of.append(z)),
+            ("blocks.1.hook_resid_post", lambda x, hook, end_of=end_of: end_of.append(x)),
+        ]
+        each_alone(model, tokens, hooks)
+        for z, end, (right, wrong) in zip(z_of, end_of, answers, strict=True):
+            from_head = (z[0, -1, head] - value_bias(model, 1, head)) @ model.blocks[1].attn.W_O[head]
+            scale = (end[0, -1].var(unbiased=False) + model.cfg.eps).sqrt()
+            weight = next(p for n, p in model.ln_final.named_parameters() if n.endswith(("w", "weight")))
+            normed = (from_head - from_head.mean()) / scale * weight
+            moved.append(float(normed.detach() @ (model.W_U[:, right] - model.W_U[:, wrong]).detach()))
+    np.testing.assert_allclose(found[:, 1, :2], np.reshape(moved, (2, 3)).T, atol=1e-9)
+
+
+def value_bias(model, layer, head):
+    """What the head adds whatever the prompt: its bias, and the first norm's bias through W_V."""
+    block = model.blocks[layer]
+    shift = next(p for n, p in block.ln1.named_parameters() if n.endswith(("b", "bias")))
+    return block.attn.b_V[head] + shift @ block.attn.W_V[head]
+
+
+NEXT_TOKENS = {
+    "loss": lambda model, tokens: ik.loss(model, tokens),
+    "repeat_loss": lambda model, tokens: ik.repeat_loss(model),
+    "sweep": lambda model, tokens: ik.sweep(model, tokens, metric=ik.loss),
+    "ablate": lambda model, tokens: ik.ablate(model, None, "L0H0"),
+    "attribution": lambda model, tokens: ik.attribution(model, None, edit=ik.Scale(0.5)),
+    "loss_by_position": lambda model, tokens: ik.loss_by_position(model, tokens),
+    "icl_score": lambda model, tokens: ik.icl_score(model, tokens, early=1, late=4),
+    "direct_effect": lambda model, tokens: ik.direct_effect(model, tokens),
+}
+
+
+@pytest.mark.parametrize("verb", NEXT_TOKENS)
+def test_next_tokens_that_a_model_sees_are_not_predicted(verb):
+    model = bidirectional("native")
+    with pytest.raises(ValueError, match="a model that attends to them"):
+        NEXT_TOKENS[verb](model, torch.arange(12).view(2, 6))
+
+
+OWN_TOKENS = {
+    **NEXT_TOKENS,
+    "copying": lambda model, tokens: ik.copying(model, tokens),
+    "ov_eigenvalues": lambda model, tokens: ik.ov_eigenvalues(model),
+    "label_accuracy": lambda model, tokens: ik.label_accuracy(model, few_shots()),
+    "probability": lambda model, tokens: ik.probability(model, few_shots()),
+    "in_context": lambda model, tokens: ik.in_context(model, few_shots()),
+    "label_writing": lambda model, tokens: ik.label_writing(model, few_shots()),
+    "label_flow": lambda model, tokens: ik.label_flow(model, few_shots()),
+    "label_knock_out": lambda model, tokens: ik.label_knock_out(model, few_shots(), "L0H0"),
+    "fit_label_weights": lambda model, tokens: ik.fit_label_weights(model, few_shots()),
+    "function_vectors": lambda model, tokens: ik.function_vectors(model, few_shots()),
+}
+
+
+def few_shots():
+    """Two prompts of two demonstrations, whose labels are tokens 1 and 2: also numbers of classes."""
+    tokens = torch.tensor([[10, 1, 11, 2, 12], [13, 2, 14, 1, 15]])
+    spans = torch.tensor([[[0, 2], [2, 4]]] * 2)
+    found = Demonstrations(
+        spans, torch.tensor([[1, 3]] * 2), torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, dtype=torch.bool),
+        torch.tensor([1, 2]), torch.tensor([0, 1]), ("one", "two"),
+    )  # fmt: skip
+    return ik.Prompts(tokens, torch.tensor([5, 5]), torch.ones(2, 5, dtype=torch.bool), found)
+
+
+@pytest.mark.parametrize("verb", OWN_TOKENS)
+def test_what_reads_tokens_is_not_read_off_classes(verb):
+    with pytest.raises(
+        ValueError, match=r"whose 5 outputs are others \(d_vocab_out\): give answers by number"
+    ):
+        OWN_TOKENS[verb](classifier("native"), torch.arange(12).view(2, 6) % 5)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_classes_are_answers(kind):
+    """Metrics and direct effects of classes, against the model's own logits."""
+    model = classifier(kind)
+    tokens = torch.arange(14).view(2, 7)
+    prompts = ik.with_answers(model, tokens, [(4, 0), (1, 3)])
+    with torch.no_grad():
+        last = model(tokens)[:, -1]
+    difference = last[[0, 1], [4, 1]] - last[[0, 1], [0, 3]]
+    np.testing.assert_allclose(ik.logit_difference(model, prompts)["value"], difference, atol=1e-10)
+    expected = last.softmax(-1)[[0, 1], [4, 1]]
+    np.testing.assert_allclose(ik.probability(model, prompts)["value"], expected, atol=1e-10)
+    np.testing.assert_allclose(ik.kl_to(last)(model, prompts)["value"], 0, atol=1e-10)
+    swept = ik.sweep(model, prompts, edit=ik.Scale(1.0), metric=ik.probability, progress=False)
+    np.testing.assert_allclose(swept["value"][:, 0, 0], expected, atol=1e-10)
+    assert np.isfinite(ik.direct_effect(model, prompts)["score"]).all()
+
+
+@pytest.mark.parametrize("verb", ["with_answers", "direct_effect", "logit_difference"])
+def test_a_class_that_is_none_is_refused(verb):
+    model = classifier("native")
+    tokens = torch.arange(7)[None]
+    if verb == "with_answers":
+        with pytest.raises(ValueError, match="wanted answers as numbers from 0 to 4"):
+            ik.with_answers(model, tokens, [("good", "bad")])
+        return
+    prompts = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[1, 30]]))
+    with pytest.raises(ValueError, match=r"from 0 to 4|0 to 4"):
+        getattr(ik, verb)(model, prompts)
+
+
+@pytest.mark.parametrize("by", [("layer", "head"), ("layer",), ()], ids=str)
+def test_one_cell_is_verified(by):
+    """The one head of a model, by hand: z without its mean over the prompts, exactly."""
+    model = fresh("attention-only", n_layers=1, n_heads=1)
+    tokens = torch.arange(15).view(3, 5)
+    found = ik.attribution(
+        model, tokens, edit=ik.Add(torch.ones(4, dtype=torch.float64)), by=by, metric=ik.loss, verify=2
+    )
+    with torch.no_grad():
+        before = model(tokens, return_type="loss")
+        with model.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda z, hook: z + 1)]):
+            after = model(tokens, return_type="loss")
+    np.testing.assert_allclose(found["exact"].values, [float(after - before)], atol=1e-10)
+    np.testing.assert_allclose(found.attrs["worst_miss"], abs(found["exact"] - found["estimated"]).values[0])
+    assert np.isnan(found.attrs["correlation"])
+
+
+def test_attention_to_later_tokens_is_drawn():
+    """The whole square travels to the page where there is anything above the diagonal."""
+    model = bidirectional("native")
+    tokens = torch.arange(5)[None]
+    seen = []
+    with (
+        torch.no_grad(),
+        model.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda x, hook: seen.append(x))]),
+    ):
+        model(tokens)
+    html = ik.attention_view(ik.patterns(model, tokens, "L0H2")).fragment()
+    data = json.loads(re.search(r"const data = (.*);\n", html)[1])
+    sent = np.frombuffer(base64.b64decode(data["heads"][0]), np.uint8) / 250
+    np.testing.assert_allclose(sent.reshape(5, 5), seen[0][0, 2], atol=0.0021)
+
+
+def test_a_model_that_heeds_no_mask_refuses_unequal_lengths(monkeypatch):
+    """Rather than let padding in; prompts of one length run."""
+    model = bidirectional("native")
+    inner = model.original_model
+    forward = inner.forward
+    monkeypatch.setattr(
+        inner, "forward", lambda *args, attention_mask=None, **kwargs: forward(*args, **kwargs)
+    )
+    tokens, prompts = unequal(model)
+    with pytest.raises(ValueError, match="heeds no mask"):
+        ik.patterns(model, prompts, "L0H0")
+    assert ik.patterns(model, tokens, "L0H0").sizes["query"] == 7
 
 
 @pytest.mark.parametrize("family", ["GPT-2", "Llama"])
@@ -668,7 +1013,8 @@ def test_texts_and_classes_come_as_pandas_has_them():
         ik.LabelledTexts(frame, frame["label"], ("dax", "wug"))
 
 
-def with_digits_alone():
+@pytest.fixture(scope="module")
+def digits_alone(tmp_path_factory):
     """The embedded model with a tokenizer like SmolLM2's: bytes, a few pairs, and every digit on its own."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -683,8 +1029,10 @@ def with_digits_alone():
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     )
     made.pre_tokenizer, made.decoder = pre_tokenizers.Sequence([digits, whole]), decoders.ByteLevel()
+    folder = tmp_path_factory.mktemp("digits")
+    PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>").save_pretrained(folder)
     model = ik.load("tiny")
-    model.tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>")
+    model.tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)  # Bridges ask where it is from
     return model
 
 
@@ -693,11 +1041,11 @@ def digits_shot(model, template, labels):
 
 
 @pytest.mark.parametrize("template", ["a: {x} b: {y}", "a: {x} b:  {y}"])
-def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(template):
+def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(digits_alone, template):
     with pytest.raises(
         ValueError, match=r"'0': \[' '.*'0'\], '1': \[' '.*'1'\].*without a blank, as in 'Output:{y}'"
     ):
-        digits_shot(with_digits_alone(), template, ["0", "1"])
+        digits_shot(digits_alone, template, ["0", "1"])
 
 
 @pytest.mark.parametrize(
@@ -710,9 +1058,9 @@ def test_a_blank_that_is_a_token_of_its_own_is_said_to_be_one(template):
         ("a: {x} b:{y}", [" bad", " good"], [" b", " g"], "a: to b:"),
     ],
 )
-def test_the_advised_templates_read_digits_and_words(template, labels, first, query):
+def test_the_advised_templates_read_digits_and_words(digits_alone, template, labels, first, query):
     """The last token is what stands before the label; a line break before it belongs to the query."""
-    model = with_digits_alone()
+    model = digits_alone
     found = digits_shot(model, template, labels)
     assert [model.tokenizer.decode([token]) for token in found.demonstrations.label_ids.tolist()] == first
     text = "\n".join(template.format(x=x, y=labels[y]) for y, x in enumerate(["so", "no"])) + "\n" + query
@@ -726,9 +1074,9 @@ def test_the_advised_templates_read_digits_and_words(template, labels, first, qu
         ("a: {x} b:{y}", ["good", "~"], "no token for the label '~'"),
     ],
 )
-def test_labels_without_a_first_token_of_their_own_are_named(template, labels, message):
+def test_labels_without_a_first_token_of_their_own_are_named(digits_alone, template, labels, message):
     with pytest.raises(ValueError, match=message):
-        digits_shot(with_digits_alone(), template, labels)
+        digits_shot(digits_alone, template, labels)
 
 
 @pytest.mark.real("smollm2")
@@ -881,12 +1229,12 @@ def last_logit(logits, prompts):
     return logits[torch.arange(len(prompts)), prompts.lengths - 1, 7]
 
 
-def written(model, site, layer, value):
-    """The last logit where `value(old)` stands in the place of head 1, at TransformerLens' own hook."""
+def written(model, site, layer, value, head=1):
+    """The last logit where `value(old)` stands in the place of a head, at TransformerLens' own hook."""
 
     def hook(old, hook):
         new = old.clone()
-        new[:, :, 1] = value(old[:, :, 1])
+        new[:, :, head] = value(old[:, :, head])
         return new
 
     with torch.no_grad():
@@ -1071,3 +1419,286 @@ def test_what_is_no_metric(embedded, metric, got):
     names = r"loss, repeat_loss, label_accuracy, logit_difference, probability or kl_to\(logits\)"
     with pytest.raises(TypeError, match=rf"{names}.*got {got}"):
         ik.sweep(embedded, None, metric=metric)
+
+
+HOOKED_AND_BRIDGE = [("GPT-2", "hooked"), ("GPT-2", "bridge"), ("Llama", "native")]
+if not has_hooked_transformer():
+    HOOKED_AND_BRIDGE = HOOKED_AND_BRIDGE[1:]
+
+
+def from_other(prompts):
+    return prompts.tokens.flip(0)
+
+
+def answered(prompts):
+    return replace(prompts, answers=torch.tensor([[3, 4], [5, 6]]))
+
+
+def edited_loss(model, prompts):
+    with ik.edited(model, ik.Zero(), "L1H1"):
+        return ik.loss(model, prompts)
+
+
+def edited_by_hand(model, prompts):
+    """The user's own call inside the context."""
+    with ik.edited(model, ik.Zero(), "L0H1"), torch.no_grad():
+        return xr.DataArray(model(prompts.tokens).numpy())
+
+
+def to_earlier(prompts):
+    return torch.ones(prompts.tokens.shape[1], prompts.tokens.shape[1], dtype=torch.bool).tril(-1)
+
+
+SHARED = {
+    "observe": lambda m, p: ik.observe(m, p, [ik.induction, ik.previous_token]),
+    "patterns": lambda m, p: ik.patterns(m, p, ["L0H1", "L1H2"]),
+    "copying": ik.copying,
+    "ov_eigenvalues": lambda m, p: ik.ov_eigenvalues(m, draws=1),
+    "direct_effect": lambda m, p: ik.direct_effect(m, answered(p)),
+    "loss": ik.loss,
+    "ablate": lambda m, p: ik.ablate(m, p, ["L0H1", "L1H2"]),
+    "ablate, held": lambda m, p: ik.ablate(m, p, "L0H1", edit=ik.Zero(), hold="patterns"),
+    "sweep": lambda m, p: ik.sweep(m, p, by=("layer", "head", "position"), edit=ik.Zero()),
+    "sweep of patterns": lambda m, p: ik.sweep(m, p, site="pattern"),
+    "knock_out": lambda m, p: ik.knock_out(m, p, to_earlier(p)),
+    "patch": lambda m, p: ik.patch(m, source=from_other(p), into=answered(p)),
+    "path_patch": lambda m, p: ik.path_patch(m, source=from_other(p), into=answered(p)),
+    "attribution": lambda m, p: ik.attribution(m, p, edit=ik.FromRun(from_other(p)), site="q"),
+    "edited, then measured": edited_loss,
+    "edited, then called": edited_by_hand,
+}
+
+
+def state_of(model):
+    """What a call must give back: flags of training, hooks, gradient mode, weights."""
+    modules = list(model.modules())
+    hooks = [
+        len(m._forward_hooks) + len(m._forward_pre_hooks) + len(getattr(m, "fwd_hooks", ())) for m in modules
+    ]
+    weights = {key: value.clone() for key, value in model.state_dict().items()}
+    return [m.training for m in modules], hooks, torch.is_grad_enabled(), weights
+
+
+def same_state(one, other):
+    assert one[:3] == other[:3]
+    assert all(torch.equal(one[3][key], other[3][key]) for key in one[3])
+
+
+def in_threads(tasks, n):
+    """What each task gives, n of them at once, started together."""
+    gate = threading.Barrier(n)
+
+    def worker(mine):
+        gate.wait()
+        return [task() for task in mine]
+
+    with ThreadPoolExecutor(n) as pool:
+        futures = [pool.submit(worker, tasks[i::n]) for i in range(n)]
+        found = [future.result(timeout=300) for future in futures]
+    return [found[i % n][i // n] for i in range(len(tasks))]
+
+
+@pytest.mark.parametrize(("name", "kind"), HOOKED_AND_BRIDGE)
+def test_threads_get_the_sequential_answers(name, kind):
+    """Every verb in turn, four threads at once, on a model not used before, with a module in training mode."""
+    alone, shared = fresh_of(name, kind), fresh_of(name, kind)
+    prompts = ik.repeated_tokens(alone, bos=0, prompts=2, period=4)
+    expected = {key: call(alone, prompts) for key, call in SHARED.items()}
+    list(shared.modules())[-1].training = True
+    before = [module.training for module in shared.modules()]
+    order = [*SHARED, *reversed(SHARED), *SHARED]
+    found = in_threads([functools.partial(SHARED[key], shared, prompts) for key in order], 4)
+    for key, each in zip(order, found, strict=True):
+        xr.testing.assert_identical(each, expected[key])
+    assert [module.training for module in shared.modules()] == before
+    assert torch.is_grad_enabled()
+    SHARED["ablate"](alone, prompts)
+    list(alone.modules())[-1].training = True
+    same_state(state_of(shared), state_of(alone))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"])
+def test_every_verb_gives_threads_the_sequential_answer(kind):
+    alone, shared = (ik.load("tiny", bridge=kind == "bridge") for _ in range(2))
+    expected = {verb: call(alone) for verb, call in VERBS.items()}
+    before = state_of(shared)
+    order = [*VERBS, *reversed(VERBS)]
+    for verb, found in zip(
+        order, in_threads([functools.partial(VERBS[each], shared) for each in order], 4), strict=True
+    ):
+        xr.testing.assert_identical(found, expected[verb])
+    after = state_of(shared)
+    assert after[0] == before[0]
+    assert all(torch.equal(after[3][key], before[3][key]) for key in before[3])
+
+
+def test_the_same_ablation_in_48_threads_that_start_together():
+    model = tiny("GPT-2")
+    heads = [f"L{i % 2}H{i % 4}" for i in range(48)]
+    calls = [
+        functools.partial(ik.ablate, model, TOKENS, head, edit=ik.Zero(), metric=last_logit) for head in heads
+    ]
+    expected = [written(model, "z", i % 2, lambda old: 0 * old, head=i % 4) for i in range(48)]
+    for found, value in zip(in_threads(calls, 8), expected, strict=True):
+        np.testing.assert_allclose(found["value"].values, value, rtol=1e-9)
+
+
+def test_dask_delayed_gives_the_sequential_answers():
+    dask = pytest.importorskip("dask")
+    model = tiny("GPT-2")
+    heads = [f"L{layer}H{head}" for layer in range(2) for head in range(4)] * 3
+    expected = [ik.ablate(model, TOKENS, head, metric=ik.loss, progress=False) for head in heads]
+    tasks = [dask.delayed(ik.ablate)(model, TOKENS, head, metric=ik.loss, progress=False) for head in heads]
+    for found, value in zip(dask.compute(*tasks, scheduler="threads", num_workers=4), expected, strict=True):
+        xr.testing.assert_identical(found, value)
+
+
+def test_other_threads_do_not_see_an_edit():
+    """They wait until the context is left, also where it is left by an exception; the thread itself goes on."""
+    model = tiny("GPT-2")
+    clean = ik.loss(model, TOKENS)["value"].values
+    with ThreadPoolExecutor(1) as pool:
+        for error in (None, KeyError, KeyboardInterrupt):
+            with suppress(KeyError, KeyboardInterrupt), ik.edited(model, ik.Zero(), ["L0H1", "L1H1"]):
+                future = pool.submit(ik.loss, model, TOKENS)
+                inside = ik.loss(model, TOKENS)["value"].values
+                assert not future.done()
+                if error is not None:
+                    raise error
+            np.testing.assert_array_equal(future.result(timeout=60)["value"].values, clean)
+            assert np.abs(inside - clean).max() > 1e-3
+
+
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_a_call_that_fails_in_a_thread_leaves_the_model_to_the_others(error):
+    model = fresh_of("GPT-2", "hooked" if has_hooked_transformer() else "bridge")
+    expected = ik.ablate(model, TOKENS, "L0H1", metric=ik.loss)["value"].values
+    before = state_of(model)
+
+    def fails(logits, prompts):
+        raise error
+
+    def tried(call):
+        try:
+            return call()
+        except error:
+            return None
+
+    calls = [
+        functools.partial(ik.ablate, model, TOKENS, "L0H1", metric=ik.loss),
+        functools.partial(ik.ablate, model, TOKENS, "L0H1", metric=fails),
+        functools.partial(ik.attribution, model, TOKENS, edit=ik.Zero(), metric=fails),
+    ] * 6
+    found = in_threads([functools.partial(tried, call) for call in calls], 6)
+    for each in found[::3]:
+        np.testing.assert_array_equal(each["value"].values, expected)
+    assert found[1::3] == found[2::3] == [None] * 6
+    same_state(before, state_of(model))
+
+
+def test_models_loaded_in_threads_leave_the_process_as_it_was():
+    torch.manual_seed(3)
+    state, stdout = torch.get_rng_state(), sys.stdout
+    filters = list(warnings.filters)
+    expected = ik.load("tiny").state_dict()
+    for model in in_threads([functools.partial(ik.load, "tiny")] * 8, 4):
+        assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert sys.stdout is stdout
+    assert warnings.filters == filters
+
+
+def test_a_lock_does_not_keep_a_model():
+    model = fresh_of("GPT-2", "hooked" if has_hooked_transformer() else "bridge")
+    ik.loss(model, TOKENS)
+    left, keys = weakref.ref(model), set(vars(model))
+    assert not any("lock" in key.lower() for key in keys)
+    copy.deepcopy(model)
+    del model
+    gc.collect()
+    assert left() is None
+
+
+def on_apple(model):
+    """The model on a pretend device that has no float64."""
+    for module in all_modules(model):
+        place_parameters(module, "mps")
+    model.cfg.device = "mps"
+    return model
+
+
+@functools.cache
+def embedded_on(kind, where="cpu"):
+    model = ik.load("tiny", bridge=kind == "bridge")
+    return model if where == "cpu" else on_apple(model)
+
+
+EMBEDDED = (
+    ["hooked", pytest.param("bridge", marks=pytest.mark.slow)] if has_hooked_transformer() else ["bridge"]
+)
+
+
+@pytest.mark.parametrize("kind", EMBEDDED)
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_runs_on_a_device_without_float64(verb, kind):
+    expected = VERBS[verb](embedded_on(kind))
+    with cards():
+        found = VERBS[verb](embedded_on(kind, "mps"))
+    xr.testing.assert_identical(found, expected)
+
+
+def test_the_table_of_verbs_has_them_all():
+    """All public functions of a model but those that make prompts or draw heads, and pages, which call the others."""
+    makers = {
+        "as_prompts", "repeated_tokens", "few_shot", "word_episodes", "pairs", "with_answers", "random_heads",
+    }  # fmt: skip
+    public = {name: getattr(ik, name) for name in ik.__all__ if callable(getattr(ik, name))}
+    first = {name: next(iter(inspect.signature(of).parameters), "") for name, of in public.items()}
+    of_models = {name for name, given in first.items() if given in ("model", "models")} - makers
+    assert of_models - {name.partition(",")[0] for name in VERBS} == {"write_report", "continuity"}
+
+
+OTHER_BLOCKS = {
+    "sweep of an MLP": lambda m, p: ik.sweep(m, p, site="mlp_out", by=("layer", "position")),
+    "attribution of queries": lambda m, p: ik.attribution(m, p, edit=ik.Zero(), site="q"),
+    "effective embedding": lambda m, p: ik.ov_eigenvalues(m, embedding="effective", draws=1),
+    "fingerprint": lambda m, p: xr.DataArray([resuming.fingerprint(m, labelled_shots(), None)]),
+    "representations": lambda m, p: ik.representations(m, labelled_shots(), "head"),
+}
+
+
+def labelled_shots():
+    return random_shots(n=2, shots=3)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("GPT-2", "hooked"), ("Llama", "native"), ("GPT-J", "bridge")])
+@pytest.mark.parametrize("call", OTHER_BLOCKS)
+def test_mlps_and_rotary_positions_do_without_float64(name, kind, call):
+    if kind == "hooked" and not has_hooked_transformer():
+        pytest.skip("HookedTransformer is not in TransformerLens 4")
+    if (name, call) == ("GPT-J", "effective embedding"):
+        pytest.skip("its first MLP stands beside attention")
+    here, there = (fresh_of(name, kind, dtype=torch.float32) for _ in range(2))
+    prompts = ik.repeated_tokens(here, bos=0, prompts=2, period=4)
+    on_apple(there)
+    with cards():
+        found = OTHER_BLOCKS[call](there, prompts)
+    xr.testing.assert_identical(found, OTHER_BLOCKS[call](here, prompts))
+
+
+def test_the_pretend_device_refuses_what_apples_does():
+    with cards():
+        there = torch.ones(2, device="mps")
+        for asked in (
+            there.double,
+            lambda: there.to(torch.float64),
+            lambda: there.to("cpu", torch.float64),
+            lambda: torch.ones(2, dtype=torch.float64).to("mps"),
+            lambda: torch.zeros(2, device="mps", dtype=torch.float64),
+            lambda: torch.full_like(there, 0.5, dtype=torch.float64),
+        ):
+            with pytest.raises(TypeError, match="doesn't support float64"):
+                asked()
+        assert there.cpu().double().dtype == torch.float64
+        assert torch.ones(2, dtype=torch.float64).to(there).dtype == torch.float32

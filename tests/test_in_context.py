@@ -70,10 +70,17 @@ def test_only_last_tokens_are_unembedded_and_nothing_is_left_on_the_model(shape,
     model, seen = tiny(shape, bridge=bridge), []
     tokens = torch.randint(0, 50, (3, 12), generator=torch.Generator().manual_seed(0))
     last = torch.tensor([11, 4, 7])
-    stream(model, tokens, lambda *_: None, {}, at=last)  # what is checked and attached at first use
+    stream(
+        model, tokens, lambda *_: None, {}, lengths=None, at=last
+    )  # what is checked and attached at first use
     before = hooks_on(model)
     logits = stream(
-        model, tokens, lambda site, layer, value: seen.append((site, layer)), {"z": {1, 0}}, at=last
+        model,
+        tokens,
+        lambda site, layer, value: seen.append((site, layer)),
+        {"z": {1, 0}},
+        lengths=None,
+        at=last,
     )
     assert seen == [("z", 0), ("z", 1)]
     with torch.no_grad():
@@ -84,7 +91,7 @@ def test_only_last_tokens_are_unembedded_and_nothing_is_left_on_the_model(shape,
         raise KeyError("from a reader")
 
     with pytest.raises(KeyError):
-        stream(model, tokens, fail, {"z": {0}}, at=last)
+        stream(model, tokens, fail, {"z": {0}}, lengths=None, at=last)
     assert hooks_on(model) == before
 
 
@@ -98,7 +105,7 @@ def test_hooks_of_the_users_own_see_every_position_of_the_unembedding():
     hook = ("unembed.hook_in", lambda value, hook: shapes.append(tuple(value.shape)))
     with model.hooks(fwd_hooks=[hook]):
         assert foreign_hooks(model)
-        logits = stream(model, tokens, lambda *_: None, {}, at=torch.tensor([6]))
+        logits = stream(model, tokens, lambda *_: None, {}, lengths=None, at=torch.tensor([6]))
     assert shapes == [(1, 10, 16)]
     with torch.no_grad():
         np.testing.assert_allclose(logits, model(tokens)[:, 6], atol=1e-12)

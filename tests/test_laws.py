@@ -181,9 +181,9 @@ def test_edits_leave_what_is_earlier(model, prompts, edit):
     seen = {}
     hooks = hooks_at(1, {"z": tap([Cell({1: (2,)})], new, "z", 1, 0)}, 1)
     keep = [(f"blocks.{layer}.attn.hook_z", keeping(seen, layer)) for layer in (0, 1)]
-    run(model, prompts.tokens, keep)
+    run(model, prompts.tokens, keep, lengths=None)
     clean = {layer: z.clone() for layer, z in seen.items()}
-    run(model, prompts.tokens, hooks + keep)
+    run(model, prompts.tokens, hooks + keep, lengths=None)
     torch.testing.assert_close(seen[0], clean[0])
     torch.testing.assert_close(seen[1][:, :, [0, 1, 3]], clean[1][:, :, [0, 1, 3]])
     assert not torch.allclose(seen[1][:, :, 2], clean[1][:, :, 2])

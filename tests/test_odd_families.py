@@ -10,7 +10,7 @@ from transformer_lens.model_bridge.sources import build_bridge_from_module
 from zoo import fresh_of, randomise
 
 import induction_kernel as ik
-from induction_kernel.interventions.edits import FromRun, KnockOut, Zero
+from induction_kernel.interventions.edits import FromRun, KnockOut, ZeroValues
 from induction_kernel.loading.building import quietly
 from induction_kernel.model import unembedding
 
@@ -86,7 +86,7 @@ def test_a_norm_behind_attention_leaves_the_value_bias_alone():
 
     with torch.no_grad():
         logits = model.run_with_hooks(prompts.tokens, fwd_hooks=[("blocks.0.attn.hook_z", zeroed)])
-    found = ik.ablate(model, prompts, "L0H1", edit=Zero(), metric=weighed, progress=False)
+    found = ik.ablate(model, prompts, "L0H1", edit=ZeroValues(), metric=weighed, progress=False)
     np.testing.assert_allclose(found["value"], weighed(logits, prompts), rtol=0, atol=1e-9)
 
 
@@ -128,7 +128,7 @@ def test_a_norm_that_is_not_what_its_weights_say_is_never_folded():
         with pytest.raises(ValueError, match="something else than its weights say"):
             call(model, prompts)
     with pytest.raises(ValueError, match="something else than its weights say"):
-        ik.ablate(model, prompts, "L1H0", edit=Zero())
+        ik.ablate(model, prompts, "L1H0", edit=ZeroValues())
     ik.ablate(model, prompts, "L1H0")  # the mean needs no weights
 
 
@@ -152,7 +152,9 @@ MEASURES = {
     "direct effect": lambda model, prompts: ik.direct_effect(model, prompts)["score"],
     "copying": lambda model, prompts: ik.copying(model, prompts)["score"],
     "eigenvalues": lambda model, prompts: ik.ov_eigenvalues(model, draws=1)["score"],
-    "zero": lambda model, prompts: ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=Zero())["value"],
+    "zero values": lambda model, prompts: ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=ZeroValues())[
+        "value"
+    ],
 }
 
 

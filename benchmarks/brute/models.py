@@ -110,6 +110,8 @@ def hooked_settings(draw: random.Random) -> dict[str, Any]:
         "use_split_qkv_input": (0.05, True),
     }
     settings |= {key: value for key, (share, value) in options.items() if draw.random() < share}
+    if draw.random() < 0.1 and settings["positional_embedding_type"] != "alibi":
+        settings |= {"attention_dir": "bidirectional"}  # TransformerLens' ALiBi then depends on earlier runs
     if draw.random() < 0.15:
         kinds = [draw.choice(["global", "local"]) for _ in range(settings["n_layers"])]
         settings |= {"use_local_attn": True, "window_size": draw.randint(2, 6), "attn_types": kinds}

@@ -20,6 +20,11 @@ def is_hooked(model: Any) -> bool:
     return type(model).__name__ == "HookedTransformer"
 
 
+def sees_all(model: Any) -> bool:
+    """Whether attention reaches later positions too."""
+    return getattr(model.cfg, "attention_dir", "causal") == "bidirectional"
+
+
 def logits(model: Any, ids: Sequence[int], hooks: Sequence[Any] = (), *, grad: bool = False) -> Tensor:
     """`[position, vocab]`."""
     tokens = torch.tensor([list(ids)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .prompts import Asked
-from .runs import logits, seen
+from .runs import logits, seen, sees_all
 
 Entries = list[list[tuple[int, int]]]
 """Of one prompt: query by query, the keys that count."""
@@ -21,7 +21,9 @@ def copies_before(row: Sequence[int], i: int) -> list[int]:
     return [j for j in range(i) if row[j] == row[i]]
 
 
-def entries(kind: str, row: Sequence[int], queries: Sequence[int], bos: bool) -> dict[int, list[int]]:
+def entries(
+    kind: str, row: Sequence[int], queries: Sequence[int], bos: bool, later: bool = False
+) -> dict[int, list[int]]:
     """Query -> keys that count; only queries that have one."""
     found: dict[int, list[int]] = {}
     if kind == "diagonal":
@@ -36,7 +38,7 @@ def entries(kind: str, row: Sequence[int], queries: Sequence[int], bos: bool) ->
         elif kind == "previous_token":
             keys = [i - 1] if i and not (bos and i == 1) else []
         elif kind == "own":
-            keys = [j for j in range(i + 1) if own_entry(row[i], row[j], i, j)]
+            keys = [j for j in range(len(row) if later else i + 1) if own_entry(row[i], row[j], i, j)]
         if keys:
             found[i] = keys
     return found
@@ -52,10 +54,12 @@ def attention_score(
 ) -> dict[str, np.ndarray]:
     """`score` and `control [prompt, layer, head]`, `chance [prompt]`."""
 
+    later = sees_all(model)
+
     def read(rows: list[list[int]]) -> np.ndarray:
         out = []
         for row, row_read, scored in zip(asked.rows, rows, asked.scored, strict=True):
-            wanted = entries(kind, row, range(len(row)) if every_query else scored, asked.bos)
+            wanted = entries(kind, row, range(len(row)) if every_query else scored, asked.bos, later)
             shown = seen(model, row_read, ["pattern"])
             out.append([
                 [np.mean([sum(float(pattern[i, j]) for j in keys) for i, keys in wanted.items()])
@@ -66,8 +70,10 @@ def attention_score(
 
     chance = []
     for row, scored in zip(asked.rows, asked.scored, strict=True):
-        wanted = entries(kind, row, range(len(row)) if every_query else scored, asked.bos)
-        chance.append(np.mean([len(keys) / (i + 1) for i, keys in wanted.items()]))
+        wanted = entries(kind, row, range(len(row)) if every_query else scored, asked.bos, later)
+        seen_keys = [len(row) if later else i + 1 for i in wanted]
+        of_queries = [len(keys) / n for keys, n in zip(wanted.values(), seen_keys, strict=True)]
+        chance.append(np.mean(of_queries))
     found = {"score": read(asked.rows), "chance": np.array(chance)}
     if asked.control is not None and kind in ("induction", "prefix_matching", "duplicate_token", "own"):
         found["control"] = read(asked.control)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .maps import Maps
 from .prompts import Asked
-from .runs import cap_of, seen, uncapped
+from .runs import cap_of, seen, sees_all, uncapped
 from .scores import attention_score
 
 
@@ -34,7 +34,7 @@ def copying(
     model: Any, asked: Asked, method: str, centre: str, layers: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """OLS: share of the source's token in what its value raises; BAN: likewise of the source attended most."""
-    maps = Maps(model)
+    maps, later = Maps(model), sees_all(model)
     w_u = maps.unembedding()
     w_u = w_u - w_u.mean(-1, keepdim=True)
     shape = (len(asked.rows), len(layers), model.cfg.n_heads)
@@ -49,14 +49,17 @@ def copying(
                     shares = [olsson(raised[j], j, row, centre) for j in range(len(row))]
                 else:
                     sources = shown["pattern", layer][h].argmax(-1).tolist()
-                    shares = [bansal(raised[j], j, i, row) for i, j in enumerate(sources)]
+                    shares = [
+                        bansal(raised[j], j, len(row) - 1 if later else i, row) for i, j in enumerate(sources)
+                    ]
                 undefined[p, at, h] = np.isnan(shares).sum()
                 if not np.isnan(shares).all():
                     score[p, at, h] = np.nanmean(shares)
     lengths = [len(row) for row in asked.rows]
-    chance = [
-        4 / (n + 1) - 1 if method == "OLS" else np.mean([1 / i for i in range(1, n + 1)]) for n in lengths
-    ]
+    if method == "OLS":
+        chance = [4 / (n + 1) - 1 for n in lengths]
+    else:
+        chance = [1 / n if later else np.mean([1 / i for i in range(1, n + 1)]) for n in lengths]
     return {"score": score, "undefined": undefined, "chance": np.array(chance)}
 
 

@@ -168,7 +168,7 @@ def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:
         return torch.zeros(len(found))
 
     without = Metric("no_icl_score", "nats", nothing, reads, loss.targets)
-    return Metric("banded_icl_score", "nats", score, reads, loss.targets, without=without)
+    return Metric("banded_icl_score", "nats", score, reads, loss.targets, without=without, of="next")
 
 
 def _along(direction: Tensor) -> Metric:
@@ -185,4 +185,5 @@ def _along(direction: Tensor) -> Metric:
         loss.reads,
         loss.targets,
         part=lambda rows: _along(direction[rows]),
+        of="next",
     )

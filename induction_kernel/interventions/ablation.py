@@ -18,7 +18,8 @@ from torch import Tensor
 from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
 from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
-from ..model import Model, check_model, describe, sizes
+from ..model import Model, check_model, sizes
+from ..prompts.batch import measured_on
 from .edits import CONVENTION, Edit, KnockOut, Mean, check_edit
 from .engine import Found, run_cells, sweep
 from .jobs import Hold
@@ -235,8 +236,7 @@ def _joint(
     )  # fmt: skip
     attrs = {
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
-        "lane": found.lane, "n_prompts": len(ready),
-        "convention": CONVENTION, **describe(model),
+        "lane": found.lane, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
     return found, attrs
 

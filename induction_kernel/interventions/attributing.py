@@ -68,13 +68,14 @@ def attribution(
     Returns:
         Dataset with `estimate[prompt, *by]` of the effect (value - baseline), in the metric's unit, NaN as in `sweep`;
         `size[*by]`, the mean over prompts of its absolute value: rank by this (effects of different signs do not
-        cancel); `baseline[prompt]`. With `verify`, along `cell` ("L0H1", "L0 pos 3"): `exact`, `estimated`, means over
-        prompts of the effect, coordinate `group` ("strongest", "random"), and attributes `correlation` (Pearson, over
-        these cells; 0 where one side does not vary), `worst_miss`, the largest |exact - estimated|, and `worst_cell`.
+        cancel); `baseline[prompt]`. With `verify`, along `cell` ("L0H1", "L0 pos 3", "all"): `exact`, `estimated`,
+        means over prompts of the effect, coordinate `group` ("strongest", "random"), and attributes `correlation`
+        (Pearson, over these cells; 0 where one side does not vary, NaN of a single cell), `worst_miss`, the largest
+        |exact - estimated|, and `worst_cell`.
 
     Raises:
         TypeError: an edit or a metric of another type.
-        ValueError: what `sweep` refuses; a metric without a gradient; cells to verify that do not exist.
+        ValueError: what `sweep` refuses; a metric without a gradient; a number of cells to verify that is none.
         MemoryError: as `sweep`.
 
     Source: Nanda 2023 (attribution patching); Kramar et al. 2024 (AtP*: absolute value inside the mean; QK fix).
@@ -85,7 +86,7 @@ def attribution(
     plan = planned(
         model, site=site, by=by, length=ready.tokens.shape[1], edit=edit, heads=heads, layers=layers
     )
-    _check_verify(verify, plan)
+    _check_verify(verify)
     found = _estimates(model, ready, plan, edit, site, metric, qk_fix, max_tokens, progress)
     out = _dataset(model, ready, plan, found, edit=edit, site=site, metric=metric, qk_fix=qk_fix)
     if not verify:
@@ -98,13 +99,9 @@ def attribution(
     return _verified(out, plan, chosen, groups, exact)
 
 
-def _check_verify(verify: int, plan: Plan) -> None:
+def _check_verify(verify: int) -> None:
     if not is_whole(verify) or verify < 0:
         raise ValueError(f"wanted a number of cells to verify, 0 for none, got {verify!r}")
-    if verify and len(plan.cells) < 2:
-        raise ValueError(
-            f"wanted two cells or more to verify, got {len(plan.cells)}: put 'layer' or more into by"
-        )
 
 
 def _estimates(
@@ -126,9 +123,9 @@ def _estimates(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,
                 one_key="position" in plan.by,
             )  # fmt: skip
-            numbers = {layer: entry.double().cpu().numpy() for layer, entry in entries.items()}
+            numbers = {layer: entry.cpu().double().numpy() for layer, entry in entries.items()}
             of_cells = np.stack([_of_cell(numbers, cell) for cell in plan.cells])
-            parts.append((of_cells, values.double().cpu().numpy()))
+            parts.append((of_cells, values.cpu().double().numpy()))
             bar.update(len(job.prompts))
     estimates, baseline = zip(*parts, strict=True)
     return Found(np.concatenate(estimates, 1), np.concatenate(baseline), None, "gradient")
@@ -190,10 +187,11 @@ def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str],
     effect = np.where(np.isnan(estimate), np.nan, found.values - found.baseline)
     exact, estimated = np.nanmean(effect, 1), np.nanmean(estimate, 1)
     vary = min(np.ptp(exact), np.ptp(estimated)) > 0
+    without = 0.0 if len(chosen) > 1 else float("nan")
     miss = np.abs(exact - estimated)
     names = [_name(plan, i) for i in chosen]
     attrs = {
-        "correlation": float(np.corrcoef(exact, estimated)[0, 1]) if vary else 0.0,
+        "correlation": float(np.corrcoef(exact, estimated)[0, 1]) if vary else without,
         "worst_miss": float(miss.max()),
         "worst_cell": names[int(miss.argmax())],
         "verified_by": found.lane,
@@ -204,5 +202,7 @@ def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str],
 
 def _name(plan: Plan, index: int) -> str:
     at = {name: plan.coords[name][i] for name, i in zip(plan.by, plan.places[index], strict=True)}
+    if not at:
+        return "all"
     name = f"L{at['layer']}" + (f"H{at['head']}" if "head" in at else "")
     return name + (f" pos {at['position']}" if "position" in at else "")

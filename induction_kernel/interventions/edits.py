@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..model import Model, full_precision, sizes, stream, value_weights
+from ..model import Model, full_precision, is_causal, sizes, stream, value_weights
 from ..prompts import Prompts, as_prompts
 
 __all__ = [
@@ -209,7 +209,7 @@ class Mean:
                 of_counted = full_precision(activation[counted.to(activation.device)])
                 means[layer] = New(0.0, of_counted.mean(0)[None, None])
 
-        stream(model, tokens, read, {site: layers})
+        stream(model, tokens, read, {site: layers}, lengths=lengths)
         return means
 
 
@@ -235,6 +235,11 @@ class Resample:
         tokens, lengths = _reference(model, prompts, self.reference)
         drawn = self.drawn(len(prompts), None if self.reference is None else len(tokens))
         tokens, lengths = tokens[drawn], lengths[drawn]
+        if bool((lengths != prompts.lengths).any()) and not is_causal(model):
+            raise ValueError(
+                "wanted a reference of prompts as long as these for a bidirectional model, in which a part of a prompt "
+                f"runs otherwise than the whole, got {lengths.tolist()} for {prompts.lengths.tolist()} tokens"
+            )
         if bool((lengths < prompts.lengths).any()):
             row = int((lengths < prompts.lengths).int().argmax())
             raise ValueError(
@@ -283,7 +288,7 @@ class FromRun:
         def read(_: str, layer: int, activation: Tensor) -> None:
             found[layer] = New(0.0, activation.detach().clone())
 
-        stream(model, tokens, read, {site: layers})
+        stream(model, tokens, read, {site: layers}, lengths=other.lengths)
         return found
 
 
@@ -316,8 +321,11 @@ class KnockOut:
                 f"wanted a mask that broadcasts to {list(shape)}, got {list(self.mask.shape)}"
             ) from None
         length = shape[-1]
-        left = torch.ones(length, length, dtype=torch.bool).tril() & ~removed.cpu()
         real = torch.arange(length) < prompts.lengths[:, None]
+        seen = (
+            torch.ones(length, length, dtype=torch.bool).tril() if is_causal(model) else real[:, None, None]
+        )
+        left = seen & ~removed.cpu()
         nothing = (~left.any(-1) & real[:, None]).nonzero()
         if len(nothing):
             prompt, head, query = nothing[0].tolist()

@@ -18,8 +18,9 @@ import xarray as xr
 
 from ..heads import Head
 from ..metrics import Metric, MetricLike, as_metric, repeat_loss
-from ..model import Model, check_model, describe, kept_as_it_was, progress_bar
+from ..model import Model, check_model, kept_as_it_was, progress_bar
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
 from .edits import CONVENTION, Edit, FromRun, Mean, Resample
 from .jobs import Hold, check_new, job_of, run_batch
@@ -146,7 +147,7 @@ def run_cells(
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
             if not begin:
                 lane = right_here(model, job.prompts, lane)
-            if lane is Blocks and not widens(model, job.prompts.tokens):
+            if lane is Blocks and not widens(model, job.prompts.tokens, job.prompts.lengths):
                 lane = None
             parts.append(run_batch(job, cells, lane, most, bar))
     values, baseline, without = zip(*parts, strict=True)
@@ -188,9 +189,8 @@ def labelled(
         coords["token"] = (("prompt", "position"), np.array(chosen))
     attrs = {
         "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
-        "metric": metric.name, "unit": metric.unit, "lane": found.lane, "n_prompts": n,
-        "convention": CONVENTION,
-        **describe(model),
+        "metric": metric.name, "unit": metric.unit, "lane": found.lane,
+        "convention": CONVENTION, **measured_on(model, prompts),
     }  # fmt: skip
     variables = {
         "value": (dims, value),

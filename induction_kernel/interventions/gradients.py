@@ -23,9 +23,10 @@ from ..model import (
     Model,
     device_of,
     full_precision,
+    hidden_padding,
     hook_name,
+    is_causal,
     kept_as_it_was,
-    no_left_padding,
     per_query_head,
     sizes,
 )
@@ -77,7 +78,7 @@ def first_order(
         }
     found = {}
     with kept_as_it_was(model):
-        lane = Blocks(model, prompts.tokens)
+        lane = Blocks(model, prompts.tokens, prompts.lengths)
         for layer in layers:
             found[layer] = _by_rows(lane, new, site, layer, slopes[layer], real, one_key)
     return values, found
@@ -112,9 +113,9 @@ def gradients_at(
         raise ValueError(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
-    with kept_as_it_was(model), torch.enable_grad(), model.hooks(fwd_hooks=hooks):
-        tokens = prompts.tokens
-        logits = model(tokens.to(device_of(model)), return_type="logits", **no_left_padding(model, tokens))
+    arguments, masks = hidden_padding(model, prompts.tokens, prompts.lengths)
+    with kept_as_it_was(model), torch.enable_grad(), model.hooks(fwd_hooks=[*masks, *hooks]):
+        logits = model(prompts.tokens.to(device_of(model)), return_type="logits", **arguments)
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
             raise RuntimeError(f"hook {hook_name(site, min(missing))} of {type(model).__name__} never fired")
@@ -182,8 +183,9 @@ def _by_rows(
     n_heads = slope.shape[2]
     g = torch.einsum("pqhd,pkhd->phqk", full_precision(slope), per_query_head(v, n_heads, 2))
     real = real.to(g.device)
-    if site == "k" and one_key and _explain(scores[0], rows[0]):
-        moved = _one_key_at_a_time(scores[0], scores[1], g)
+    seen = torch.ones_like(g[0, 0], dtype=torch.bool).tril() if is_causal(lane.model) else real[:, None, None]
+    if site == "k" and one_key and _explain(scores[0], rows[0], seen):
+        moved = _one_key_at_a_time(scores[0], scores[1], g, seen)
         found = torch.where(real[:, None, :, None], moved, 0).sum(2)
     elif site == "k" and one_key:
         found = torch.zeros_like(g[:, :, 0])
@@ -215,7 +217,7 @@ def _attention(lane: Blocks, layer: int, cells: int, taps: Any) -> tuple[Tensor,
     def read(score: Tensor, hook: Any) -> None:
         scores.append(score.unflatten(0, (cells, -1)))
 
-    hooks = [pattern_hook(layer, cells, patterns), (f"blocks.{layer}.attn.hook_attn_scores", read)]
+    hooks = [pattern_hook(layer, cells, patterns), (hook_name("attn_scores", layer), read)]
     with lane.model.hooks(fwd_hooks=hooks):
         lane.step(layer, lane.resid_pre(layer)[None].expand(cells, -1, -1, -1), 0, taps={**taps, "v": keep})
     rows = full_precision(patterns[0])
@@ -223,25 +225,20 @@ def _attention(lane: Blocks, layer: int, cells: int, taps: Any) -> tuple[Tensor,
     return rows, score, full_precision(values[0][0])
 
 
-def _seen(rows: Tensor) -> Tensor:
-    return torch.ones(rows.shape[-2:], dtype=torch.bool, device=rows.device).tril()
-
-
-def _explain(scores: Tensor, rows: Tensor) -> bool:
+def _explain(scores: Tensor, rows: Tensor, seen: Tensor) -> bool:
     """Whether the softmax of these scores is the pattern: on some Bridges the hook on them shows something else."""
-    expected = scores.masked_fill(~_seen(rows), -torch.inf).softmax(-1)
+    expected = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     loose = 0.05 if rows.dtype == torch.float32 else 1e-4
     return bool(((expected - rows).abs() <= loose).all())
 
 
-def _one_key_at_a_time(scores: Tensor, new: Tensor, g: Tensor) -> Tensor:
+def _one_key_at_a_time(scores: Tensor, new: Tensor, g: Tensor, seen: Tensor) -> Tensor:
     """What each key adds to each query `[prompt, head, query, key]` when its score becomes `new`, the others' stay.
 
     (a' - a) . g = (a'_t - a_t) * (g_t - G_t), G_t the mean of g over the other keys by their attention, and a_t the
     sigmoid of how far the score is above the log-sum-exp of the others. For the key with the largest score the others
     are summed without it, not by subtraction: 1 - a_t is 0 in floating point where attention is saturated.
     """
-    seen = _seen(scores)
     scores, moved = scores.masked_fill(~seen, -torch.inf), (new - scores).masked_fill(~seen, 0)
     moved = torch.where(moved.isnan(), 0, moved)  # -inf, and stays so
     log_rows = scores.log_softmax(-1)
@@ -249,7 +246,7 @@ def _one_key_at_a_time(scores: Tensor, new: Tensor, g: Tensor) -> Tensor:
     left = (1 - rows).clamp(min=1e-300 if rows.dtype == torch.float64 else 1e-30)
     above = log_rows - left.log()
     mean = ((rows * g).sum(-1, keepdim=True) - rows * g) / left
-    first = torch.zeros_like(seen.expand_as(scores)).scatter_(-1, scores.argmax(-1, keepdim=True), True)
+    first = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, scores.argmax(-1, keepdim=True), True)
     others = scores.masked_fill(first, -torch.inf)
     alone = others.amax(-1, keepdim=True).isinf()  # one key: its score changes nothing
     of_others = torch.where(alone, 0, others.softmax(-1))

@@ -9,18 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..metrics import Metric, Reading, one_a_prompt, part_of, read_off, reading
-from ..model import Model, foreign_hooks, full_precision, made_of, run, sizes, stream
+from ..model import Model, foreign_hooks, is_causal, sizes, stream
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import at_positions
 from ..replay.capture import tapped_run
-from ..replay.layers import looseness
 from .edits import HEAD_SITES, Edit, FromRun, New
 from .plan import Cell, passes
 from .together import Lane, Together, found_in, tap
@@ -56,7 +54,7 @@ def job_of(
         if len(other) != len(prompts):
             raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
         of_batch = FromRun(other[rows]).new(model, batch, site, layers)
-        start = _first_difference(batch, other[rows]) if _is_causal(model) else 0
+        start = _first_difference(batch, other[rows]) if _only_later(model) else 0
     else:
         of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
     without = None if metric.without is None else reading(part_of(metric.without, rows), batch)
@@ -97,7 +95,7 @@ def run_batch(
     n, length = job.prompts.tokens.shape
     if lane_class is None:
         return _whole_runs(job, cells, bar)
-    lane = lane_class(job.model, job.prompts.tokens)
+    lane = lane_class(job.model, job.prompts.tokens, job.prompts.lengths)
 
     clean = _untouched(lane, job.wanted)
     baseline = _numbers(one_a_prompt(job.wanted, clean))
@@ -106,7 +104,7 @@ def run_batch(
     )
     values = np.tile(baseline, (len(cells), 1))
     starts = [_start(cell, job, length) for cell in cells]
-    read_last = int(job.wanted.positions[job.wanted.there].max()) if _is_causal(job.model) else length
+    read_last = int(job.wanted.positions[job.wanted.there].max()) if _only_later(job.model) else length
     moving = [index for index, start in enumerate(starts) if start <= read_last]
     bar.update((len(cells) - len(moving)) * n)
     starts = starts if lane.saves_positions else [0] * len(cells)
@@ -122,7 +120,7 @@ def run_batch(
 
 
 def _numbers(values: Tensor) -> np.ndarray:
-    return values.double().cpu().numpy()
+    return values.cpu().double().numpy()
 
 
 def _start(cell: Cell, job: Job, length: int) -> int:
@@ -138,18 +136,18 @@ def _whole_runs(
     job: Job, cells: Sequence[Cell], bar: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """One whole run of the model a cell: honours whatever hooks stand on it."""
-    tokens, n_layers = job.prompts.tokens, sizes(job.model).n_layers
+    tokens, lengths, n_layers = job.prompts.tokens, job.prompts.lengths, sizes(job.model).n_layers
     patterns: dict[int, Tensor] = {}
 
     def keep(_: str, layer: int, pattern: Tensor) -> None:
         patterns[layer] = pattern
 
     def measured(taps: dict[int, Any], held: dict[int, Tensor]) -> tuple[np.ndarray, Tensor]:
-        logits = tapped_run(job.model, tokens, taps, held).cpu()
+        logits = tapped_run(job.model, tokens, taps, held, lengths=lengths).cpu()
         return _numbers(one_a_prompt(job.wanted, read_off(logits, job.wanted))), logits
 
     if job.hold:
-        stream(job.model, tokens, keep, {"pattern": set(range(n_layers))})
+        stream(job.model, tokens, keep, {"pattern": set(range(n_layers))}, lengths=lengths)
     baseline, logits = measured({}, {})
     without = (
         None if job.without is None else _numbers(one_a_prompt(job.without, read_off(logits, job.without)))
@@ -169,19 +167,6 @@ def _untouched(lane: Lane, wanted: Reading) -> Tensor:
     return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))
 
 
-_CAUSAL: WeakKeyDictionary[Any, dict[int, bool]] = WeakKeyDictionary()
-
-
-def _is_causal(model: Model) -> bool:
-    """Whether nothing at a position depends on later ones, so that what comes before an edit need not run."""
-    if foreign_hooks(model):
-        return False  # they may do anything
-    known, key = _CAUSAL.setdefault(model, {}), made_of(model)
-    if key not in known:
-        size = sizes(model)
-        tokens = torch.arange(2 * min(7, size.n_ctx)).view(2, -1) % size.d_vocab
-        tokens[1, :-1] = tokens[0, :-1]
-        tokens[1, -1] = (tokens[0, -1] + 1) % size.d_vocab
-        a, b = full_precision(run(model, tokens))[:, :-1]
-        known[key] = bool(((a - b).abs() <= looseness(model) * (1 + a.abs())).all())
-    return known[key]
+def _only_later(model: Model) -> bool:
+    """Whether an edit moves later positions alone, so that what comes before it need not run."""
+    return not foreign_hooks(model) and is_causal(model)  # hooks of the user's own may do anything

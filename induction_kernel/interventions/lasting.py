@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ..model import Hook, Model, check_model, kept_as_it_was
+from ..model import Hook, Model, check_model, kept_as_it_was, lock_of
 from ..prompts import as_prompts
 from ..replay.capture import hooks_at
 from .edits import HEAD_SITES, Add, Edit, Mean, New, Scale, Zero, ZeroValues
@@ -27,6 +27,9 @@ def edited(
     model: Model, edit: Edit, heads: Any = None, *, site: str = "z", layers: Iterable[int] | None = None
 ) -> Iterator[Model]:
     """A context in which the edit is on the model, for your own calls: `with edited(model, Zero(), "L5H1"): ...`.
+
+    Other threads that measure on this model wait until the context is left, so that they do not see the edit: inside
+    it, wait for no thread that does.
 
     Args:
         model: any TransformerLens model; its hooks are as before afterwards, also after an exception.
@@ -43,10 +46,11 @@ def edited(
         TypeError: not an edit. ValueError: an edit that depends on the prompt, heads the model does not have.
     """
     check_model(model)
-    with kept_as_it_was(model):
-        hooks = _hooks(model, edit, heads, site, layers)
-    with model.hooks(fwd_hooks=hooks):
-        yield model
+    with lock_of(model):
+        with kept_as_it_was(model):
+            hooks = _hooks(model, edit, heads, site, layers)
+        with model.hooks(fwd_hooks=hooks):
+            yield model
 
 
 def _hooks(model: Model, edit: Edit, heads: Any, site: str, layers: Iterable[int] | None) -> list[Hook]:

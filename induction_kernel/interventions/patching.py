@@ -115,6 +115,6 @@ def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) 
     length, values = into.tokens.shape[1], []
     for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
         wanted = reading(part_of(metric, rows), into[rows])
-        logits = run(model, fitted(source.tokens[rows], length)).cpu()
+        logits = run(model, fitted(source.tokens[rows], length), lengths=source.lengths[rows]).cpu()
         values.append(one_a_prompt(wanted, read_off(logits, wanted)))
     return torch.cat(values).double().numpy()

@@ -26,8 +26,9 @@ from ..metrics import (
     logit_difference,
     part_of,
 )
-from ..model import Model, batches, check_model, describe, kept_as_it_was, sizes
+from ..model import Model, batches, check_model, kept_as_it_was, sizes
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
 from .edits import FromRun, New, Scale
 from .engine import run_cells
@@ -189,7 +190,7 @@ def _cells(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str, most: int
 ) -> list[Cell]:  # fmt: skip
     """One cell a sender: what its receivers become."""
-    lane = (lane_of(model, site, None) or Blocks)(model, into.tokens)
+    lane = (lane_of(model, site, None) or Blocks)(model, into.tokens, into.lengths)
     written = _written(model, into, source, set(senders))
     at_once = max(1, most // into.tokens.numel())
     cells = []
@@ -270,6 +271,6 @@ def _dataset(
     ]
     attrs = {
         "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
-        "lane": lane, "n_prompts": n, **describe(model),
+        "lane": lane, **measured_on(model, into),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)

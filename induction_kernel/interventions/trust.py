@@ -50,20 +50,24 @@ def right_here(model: Model, prompts: Prompts, lane: type[Lane] | None) -> type[
     tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     seen: list[Tensor] = []
     last = sizes(model).n_layers - 1
-    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}})
+    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}}, lengths=None)
     for each in (lane, Blocks) if lane is Decoder else (lane,):
-        apart = (each(model, tokens).final - seen[0]).abs()
+        apart = (each(model, tokens, None).final - seen[0]).abs()
         if bool((apart <= looseness(model) * (1 + seen[0].abs().max())).all()):
             return each
     return None
 
 
-def widens(model: Model, tokens: Tensor) -> bool:
+def widens(model: Model, tokens: Tensor, lengths: Tensor) -> bool:
     """Whether a block can do as many prompts twice over: what it was given is widened by the shape it has."""
-    known, key = _TRUSTED.setdefault(model, {}), ("widens", len(tokens), made_of(model))
+    tokens = tokens[:, :7]
+    padded = bool((lengths < lengths.max()).any())
+    lengths = torch.full((len(tokens),), tokens.shape[1])
+    lengths[0] -= int(padded and tokens.shape[1] > 1)
+    known, key = _TRUSTED.setdefault(model, {}), ("widens", len(tokens), padded, made_of(model))
     if key not in known:
         try:
-            lane = Blocks(model, tokens[:, :7])
+            lane = Blocks(model, tokens, lengths)
             twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
             both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
             known[key] = bool(((both - once).abs() <= looseness(model) * (1 + once.abs().max())).all())

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ..interventions.gradients import gradients_at
 from ..metrics import probability, reading
-from ..model import Model, batches, describe, full_precision, per_query_head, progress_bar, sizes, stream
+from ..model import Model, batches, full_precision, per_query_head, progress_bar, sizes, stream
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from .runs import few_shot_prompts, label_keys
 
 __all__ = ["label_auc", "label_flow"]
@@ -50,11 +51,11 @@ def label_flow(
 
     Raises:
         TypeError: not prompts. ValueError: prompts without demonstrations or right labels; gradients that are not
-            finite or that torch.inference_mode() forbids.
+            finite or that torch.inference_mode() forbids; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 2.2.
     """
-    ready, _ = few_shot_prompts(model, prompts)
+    ready = LABEL_LOSS.ready(model, few_shot_prompts(model, prompts)[0])
     size, length = sizes(model), ready.tokens.shape[1]
     saliency, losses = np.full((len(ready), size.n_layers, len(FLOWS)), np.nan), np.full(len(ready), np.nan)
     # the backward pass keeps every layer's patterns
@@ -68,8 +69,8 @@ def label_flow(
         {"saliency": (("prompt", "layer", "flow"), saliency), "loss": ("prompt", losses)},
         {"prompt": np.arange(len(ready)), "layer": np.arange(size.n_layers), "flow": list(FLOWS)},
         {
-            "method": "label_flow", "unit": "nats", "n_prompts": len(ready), "paper": "Wang et al. 2023, section 2.2",
-            "convention": "absolute value after the sum over heads; key before query", **describe(model),
+            "method": "label_flow", "unit": "nats", "paper": "Wang et al. 2023, section 2.2",
+            "convention": "absolute value after the sum over heads; key before query", **measured_on(model, ready),
         },
     )  # fmt: skip
 
@@ -92,7 +93,7 @@ def _of_batch(model: Model, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
             mean = (found * group).sum((1, 2)) / group.sum((1, 2))
             out[:, layer, flow] = mean.double().numpy()
 
-    stream(model, prompts.tokens, read, {"v": {*layers}, "pattern": {*layers}})
+    stream(model, prompts.tokens, read, {"v": {*layers}, "pattern": {*layers}}, lengths=prompts.lengths)
     return losses.double().numpy(), out
 
 

@@ -23,7 +23,7 @@ from ..heads.naming import is_whole
 from ..interventions.edits import New
 from ..interventions.plan import Cell, within_memory
 from ..interventions.together import Lane, Together
-from ..model import Model, full_precision, kept_as_it_was, progress_bar, sizes
+from ..model import Model, check_words, full_precision, kept_as_it_was, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts
 from ..replay.blocks import at_positions
 from ..scorers.reading import check_sound
@@ -100,11 +100,12 @@ def label_knock_out(
     Raises:
         TypeError: not prompts, heads or a class. ValueError: prompts without demonstrations, a class they do not have,
             no heads or some the model does not have, too few other heads to draw, a head that sees nothing but what is
-            knocked out.
+            knocked out; a model whose outputs are not its tokens.
 
     Source: after Han et al. 2025, section 5, and Geva et al. 2023; the controls are this package's own.
     """
     ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "label_knock_out")
     chosen = _checked_heads(model, heads)
     taken = _taken(found, which)
     asked = _labels_asked(model, chosen, taken, found, draws, control, seed)
@@ -117,7 +118,7 @@ def label_knock_out(
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
-            lane = way(model, batch.tokens)
+            lane = way(model, batch.tokens, None)
             attention = _last_rows(lane, {head.layer for each in asked for head in each.heads})
             removed = _removals(model, batch, rows, asked, attention, chosen, groups)
             logs[rows] = _logs(lane, batch, removed, most)
@@ -211,7 +212,7 @@ def _last_rows(lane: Lane, layers: set[int]) -> dict[int, Tensor]:
     for layer in sorted(layers):
 
         def keep(pattern: Tensor, layer: int = layer) -> Tensor:
-            rows[layer] = full_precision(pattern[0, :, :, -1]).double().cpu()
+            rows[layer] = full_precision(pattern[0, :, :, -1]).cpu().double()
             return pattern
 
         lane.step(layer, lane.resid_pre(layer)[None, :, start:], start, taps={"pattern": keep})

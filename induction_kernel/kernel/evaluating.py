@@ -20,8 +20,18 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from ..heads import Head
-from ..model import Model, batches, describe, foreign_hooks, full_precision, progress_bar, sizes, stream
+from ..model import (
+    Model,
+    batches,
+    check_words,
+    foreign_hooks,
+    full_precision,
+    progress_bar,
+    sizes,
+    stream,
+)
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..scorers.labels import POOLINGS, check_pooling, demonstrations_of, entries_of, pooled
 from ..scorers.reading import attends, check_sound, cost_of, entries_together, taken
 from .data import LabelledTexts
@@ -76,10 +86,12 @@ def in_context(
 
     Raises:
         TypeError: data of another type. ValueError: queries without a pool, what `draw_episodes` and `few_shot` refuse,
-            an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite.
+            an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite, a model
+            whose outputs are not its tokens.
 
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """
+    check_words(model, "in_context")
     prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
     poolings = _poolings(pooling)
     check_pooling(poolings[0] if poolings else "max", span, prompts)
@@ -164,7 +176,7 @@ def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: st
             broken.add(layer)
 
     sites = {"pattern": set(range(size.n_layers))} if poolings else {}
-    logits = stream(model, batch.tokens, read, sites, at=batch.lengths - 1)
+    logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
     assert logits is not None
     check_sound(broken)
     logs = full_precision(logits).log_softmax(-1)[:, found.label_ids.to(logits.device)].cpu().double().numpy()
@@ -196,8 +208,8 @@ def _dataset(
         "text": ("prompt", np.array(texts)),
     }
     attrs = {
-        "method": "in_context", "unit": "nats", "paper": "Han et al. 2025, section 5", "n_prompts": len(prompts),
-        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **describe(model),
+        "method": "in_context", "unit": "nats", "paper": "Han et al. 2025, section 5",
+        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **measured_on(model, prompts),
     }  # fmt: skip
     if poolings:
         weight, dims = kept["weight"].swapaxes(0, 1), ("pooling", "prompt", "layer", "head", "demonstration")

@@ -139,7 +139,7 @@ def _predictions(
     parts = batches(len(distinct), tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab)
     with progress_bar(len(distinct), progress=progress, unit="text") as bar:
         for part in parts:
-            logits = run(model, tokens[part, : int(lengths[part].max())]).cpu()
+            logits = run(model, tokens[part, : int(lengths[part].max())], lengths=lengths[part]).cpu()
             last = logits[torch.arange(len(logits)), lengths[part] - 1]
             found += full_precision(last).argmax(-1).tolist()
             bar.update(len(last))

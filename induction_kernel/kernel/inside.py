@@ -121,7 +121,8 @@ def _read(
                     seen.clear()
                     bar.update()
 
-            stream(model, prompts.tokens[rows], read, {site: set(wanted) for site in sites})
+            of_sites = {site: set(wanted) for site in sites}
+            stream(model, prompts.tokens[rows], read, of_sites, lengths=prompts.lengths[rows])
             q, k = (torch.stack([taken[layer][i] for layer in wanted], 1).numpy() for i in (0, 1))
             found.append((q, k))
     return np.concatenate([q for q, _ in found]), np.concatenate([k for _, k in found])
@@ -143,7 +144,8 @@ def _sites(model: Model, prompts: Prompts, layer: int) -> tuple[str, str]:
     if hook_name("rot_q", layer) in getattr(model, "hook_dict", {}):
         with suppress(RuntimeError):  # there, and never fires, on some Bridges
             piece = prompts.tokens[:1, : int(prompts.lengths[0])]
-            stream(model, piece, lambda site, layer, values: None, {"rot_q": {layer}, "rot_k": {layer}})
+            wanted = {"rot_q": {layer}, "rot_k": {layer}}
+            stream(model, piece, lambda site, layer, values: None, wanted, lengths=None)
             return "rot_q", "rot_k"
     return "q", "k"
 

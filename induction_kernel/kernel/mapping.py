@@ -18,8 +18,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..heads import Head
-from ..model import Model, batches, describe, progress_bar, sizes
+from ..model import Model, batches, progress_bar, sizes
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from ..scorers.labels import demonstrations_of, entries_of, label_attention
 from ..scorers.reading import check_sound, cost_of, read_entries, way_to_read
 from ..scorers.streaming import chosen_layers
@@ -98,9 +99,8 @@ def demonstration_attention(
             "method": "demonstration_attention",
             "unit": "probability",
             "paper": "Han et al. 2025, section 5.1",
-            "n_prompts": len(ready),
             "lane": lane,
-            **describe(model),
+            **measured_on(model, ready),
         },
     )
 

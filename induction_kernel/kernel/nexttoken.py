@@ -87,7 +87,7 @@ def _distributions(
     for index, tokens, lengths in alone(
         model, [texts[i] for i in chosen], batch_size=batch_size, cost=8 * sizes(model).d_model
     ):
-        logits = stream(model, tokens, lambda *_: None, {}, at=lengths - 1)
+        logits = stream(model, tokens, lambda *_: None, {}, lengths=lengths, at=lengths - 1)
         assert logits is not None
         rows = full_precision(logits.cpu()).softmax(-1)
         if not bool(rows.isfinite().all()):

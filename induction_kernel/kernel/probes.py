@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
-from ..model import Model, batches, describe, full_precision, progress_bar, sizes, stream
+from ..model import Model, batches, full_precision, progress_bar, sizes, stream
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..scorers.labels import demonstrations_of
 from ..scorers.streaming import chosen_layers
 from .examples import Examples, Rows, examples, rows_of
@@ -140,7 +141,8 @@ def _captured(
             into[here.numpy()] = full_precision(seen.detach()[at]).float().cpu().numpy()
             bar.update(1 / len(sites))
 
-        stream(model, prompts.tokens[part, : int(prompts.lengths[part].max())], read, sites)
+        lengths = prompts.lengths[part]
+        stream(model, prompts.tokens[part, : int(lengths.max())], read, sites, lengths=lengths)
     broken = {layer for (_, layer), seen in kept.items() if not np.isfinite(seen).all()}
     if broken:
         raise ValueError(
@@ -205,7 +207,7 @@ def _result(
     variables |= {name: ("target", np.asarray(values)) for name, values in by_target.items()}
     attrs = {
         "method": "probe", "unit": "share", "penalty": asked.penalty, "folds": asked.folds, "seed": asked.seed,
-        "confidence": CONFIDENCE, "n_prompts": len(prompts), "paper": "Han et al. 2025, section 5.4", **describe(model),
+        "confidence": CONFIDENCE, "paper": "Han et al. 2025, section 5.4", **measured_on(model, prompts),
     }  # fmt: skip
     dealt_to = ("target", [target.dealt_to for target in known])
     return xr.Dataset(variables, {**_coordinates(model, asked), "dealt_to": dealt_to}, attrs)

@@ -213,7 +213,7 @@ def _stream_alone(
                 at = last.to(resid.device)
                 seen[layer] = full_precision(resid.detach()[torch.arange(len(at)), at].cpu())
 
-            stream(model, tokens, read, {"resid_pre": set(wanted)})
+            stream(model, tokens, read, {"resid_pre": set(wanted)}, lengths=lengths)
             for i, row in zip(index, torch.stack([seen[layer] for layer in wanted], 1).numpy(), strict=True):
                 rows[i] = row
             bar.update()

@@ -37,7 +37,7 @@ def fingerprint(model: Model, prompts: Prompts, options: Any) -> str:
     tensors += [value.detach().reshape(-1)[:: max(1, value.numel() // _SAMPLED)] for value in weights]
     for tensor in tensors:
         digest.update(f"{list(tensor.shape)}{tensor.dtype}".encode())
-        digest.update(tensor.double().cpu().numpy().tobytes())
+        digest.update(tensor.cpu().double().numpy().tobytes())
     return digest.hexdigest()
 
 

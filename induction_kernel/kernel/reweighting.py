@@ -21,8 +21,9 @@ from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
 from ..interventions.plan import within_memory
 from ..interventions.together import Lane
-from ..model import Model, describe, kept_as_it_was, progress_bar, sizes, value_weights
+from ..model import Model, check_words, kept_as_it_was, progress_bar, sizes, value_weights
 from ..prompts import Demonstrations, Prompts
+from ..prompts.batch import measured_on
 from ..replay.capture import Taps
 from .runs import (
     UNTOUCHED,
@@ -69,11 +70,12 @@ def fit_label_weights(
 
     Raises:
         ValueError: prompts without demonstrations or right labels, options out of their range, no heads, gradients
-            that torch.inference_mode() forbids.
+            that torch.inference_mode() forbids; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """
     ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "fit_label_weights")
     _check_options(found, steps=steps, lr=lr, batch_size=batch_size)
     size, chosen = sizes(model), _chosen(model, heads)
     beta = torch.zeros(
@@ -93,7 +95,8 @@ def fit_label_weights(
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
     attrs = {
         "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
-        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class", **describe(model),
+        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        **measured_on(model, ready),
     }  # fmt: skip
     return xr.Dataset(
         {"beta": (("layer", "head", "label"), beta.detach().numpy()), "loss": ("step", np.array(losses))},
@@ -131,17 +134,18 @@ def reweighted(
 
     Raises:
         TypeError: not such numbers. ValueError: another shape, labels in another order, NaN or +inf; prompts without
-            demonstrations.
+            demonstrations; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """
     ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "reweighted")
     weights = _checked_beta(model, found, beta)
     logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), trusted_lane(model, ready)
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
-            lane = way(model, batch.tokens)
+            lane = way(model, batch.tokens, None)
             for run, resid in enumerate((lane.final[None, :, -1:], _last_resid(lane, batch, weights))):
                 logs[rows, run] = label_logs(lane, resid, batch)[0].numpy()
             bar.update(len(rows))
@@ -216,7 +220,7 @@ def _loss(model: Model, way: type[Lane], prompts: Prompts, beta: Tensor) -> tupl
     for _, batch, _ in batches_of_one_length(model, prompts, None):
         found = batch.demonstrations
         assert found is not None  # `few_shot_prompts` looked
-        lane = way(model, batch.tokens)
+        lane = way(model, batch.tokens, None)
         with torch.enable_grad():
             logs = label_logs(lane, _last_resid(lane, batch, beta), batch)[0].log_softmax(-1)
             loss = -logs.gather(1, found.target[:, None]).sum() / len(prompts)

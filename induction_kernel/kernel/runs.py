@@ -19,8 +19,9 @@ from ..interventions.plan import tokens_at_once
 from ..interventions.together import Lane, found_in
 from ..interventions.trust import lane_of, right_here
 from ..metrics import Metric, Reading, reading
-from ..model import Model, describe, kept_as_it_was
+from ..model import Model, kept_as_it_was
 from ..prompts import Demonstrations, Prompts, as_prompts
+from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
 from ..scorers.labels import demonstrations_of
 from .evaluating import wilson
@@ -146,10 +147,9 @@ def compared(
     }  # fmt: skip
     kept = {
         "unit": "nats",
-        "n_prompts": len(prompts),
         "compared_with": to,
         **(attrs or {}),
-        **describe(model),
+        **measured_on(model, prompts),
     }
     return xr.Dataset(variables | {key: ("group", value) for key, value in shares.items()}, coords, kept)
 

@@ -49,8 +49,9 @@ def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Kno
     of_label = _found(table, there, "label", label, usual[1], name)
     texts, values = (_joined(table, parts, name) for parts in (of_text, of_label))
     kind = table.dtypes.iloc[of_label[0]] if isinstance(of_label[0], int) and len(of_label) == 1 else None
-    ordered = isinstance(kind, pd.CategoricalDtype) and kind.ordered
-    order = [as_class(each) for each in kind.categories] if ordered else None
+    order = None
+    if isinstance(kind, pd.CategoricalDtype) and kind.ordered:
+        order = [as_class(each) for each in kind.categories]
     return texts, [None if value is None else as_class(value) for value in values], order
 
 
@@ -110,7 +111,7 @@ def _parsed(asked: str, there: Sequence[str]) -> list[str | int]:
             parts += [literal, list(there).index(found[1])]
     if not any(isinstance(part, int) for part in parts):
         raise KeyError(asked)
-    return [*parts, asked[end:]]
+    return [part for part in (*parts, asked[end:]) if part != ""]
 
 
 def _hint(missing: str, given: str, there: list[str]) -> str:

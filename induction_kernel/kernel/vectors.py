@@ -108,7 +108,7 @@ def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[
         total[layer] = total[layer] + of_batch if layer in total else of_batch
 
     for _, batch, _ in batches_of_one_length(model, prompts, max_tokens):
-        stream(model, batch.tokens, read, {"z": layers})
+        stream(model, batch.tokens, read, {"z": layers}, lengths=None)
     return total
 
 

@@ -23,8 +23,8 @@ from ..model import (
     Model,
     batches,
     check_weights,
+    check_words,
     check_writing,
-    describe,
     full_precision,
     per_query_head,
     progress_bar,
@@ -34,6 +34,7 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts
+from ..prompts.batch import measured_on
 from ..scorers.direct import along, norm_scale
 from ..scorers.labels import demonstrations_of, label_attention
 
@@ -68,6 +69,7 @@ def label_writing(
     ready = label_attention.ready(model, prompts)
     demonstrations_of(ready)
     size, layers = sizes(model), list(range(sizes(model).n_layers))
+    check_words(model, "label_writing")
     check_writing(model, layers)
     check_weights(model, layers)
     directions = _label_directions(model, ready)
@@ -86,8 +88,7 @@ def label_writing(
             "method": "label_writing",
             "unit": "logits",
             "norm": "final norm with its scale as in the run",
-            "n_prompts": len(ready),
-            **describe(model),
+            **measured_on(model, ready),
         },
     )
 
@@ -120,6 +121,7 @@ def _written(model: Model, prompts: Prompts, directions: Tensor, bar: Any) -> np
             last = activation.detach()[torch.arange(len(prompts)), prompts.lengths - 1]
             scale.append(norm_scale(model, full_precision(last)).cpu().double())
 
-    stream(model, prompts.tokens, read, {"v": set(range(n_layers)), "resid_post": {n_layers - 1}})
+    sites = {"v": set(range(n_layers)), "resid_post": {n_layers - 1}}
+    stream(model, prompts.tokens, read, sites, lengths=prompts.lengths)
     weight = (share / scale[0])[prompt, None]
     return torch.stack([(parts[layer] * weight).sum(0) for layer in range(n_layers)]).numpy()

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any
 
 import torch
@@ -104,21 +105,28 @@ def has_hooked_transformer() -> bool:
     return True
 
 
+_QUIET = RLock()  # what is put back afterwards belongs to the process, not to a thread
+
+
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, no prints and no notices that HookedTransformer ends; afterwards, logging as before."""
-    root, theirs = logging.getLogger(), logging.getLogger("transformers")
-    handlers, level = list(root.handlers), theirs.level
-    theirs.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.filterwarnings(
-                "ignore", message=r"HookedTransformer.* is deprecated", category=DeprecationWarning
-            )
-            yield
-    finally:
-        root.handlers[:] = handlers  # `logging.warning` installs one where there was none
-        theirs.setLevel(level)
+    """Inside, no prints and no notices that HookedTransformer ends; afterwards, logging as before.
+
+    One thread at a time, so that what is put back inside, such as the global random state, does not interleave either.
+    """
+    with _QUIET:
+        root, theirs = logging.getLogger(), logging.getLogger("transformers")
+        handlers, level = list(root.handlers), theirs.level
+        theirs.setLevel(logging.ERROR)
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+                warnings.filterwarnings(
+                    "ignore", message=r"HookedTransformer.* is deprecated", category=DeprecationWarning
+                )
+                yield
+        finally:
+            root.handlers[:] = handlers  # `logging.warning` installs one where there was none
+            theirs.setLevel(level)
 
 
 def self_contained(tokenizer: Any) -> Any:

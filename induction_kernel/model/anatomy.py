@@ -1,15 +1,18 @@
 """What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
 
-Hooks, training mode and gradients are as before after `forward`, also after an exception. It trusts the hooks: see
-`selfcheck`; of weights it knows nothing: see `weights`.
+Hooks, training mode and gradients are as before after `forward`, also after an exception; one thread at a time has the
+model. It trusts the hooks: see `selfcheck`; of weights it knows nothing: see `weights`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from importlib.metadata import version
-from typing import Any, NamedTuple, Protocol
+from threading import Lock, RLock
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -28,8 +31,11 @@ __all__ = [
     "forward",
     "full_precision",
     "hook_name",
+    "is_bridge",
     "kept_as_it_was",
+    "lock_of",
     "no_left_padding",
+    "one_thread_at_a_time",
     "per_query_head",
     "sizes",
 ]
@@ -131,7 +137,7 @@ def describe(model: Model) -> dict[str, str | int]:
 
 def hook_name(site: str, layer: int) -> str:
     """The TransformerLens name of a hook point: of attention ("q", "rot_q", "pattern", "z" ...) or of the stream."""
-    of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "pattern", "z")
+    of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z")
     return f"blocks.{layer}.{'attn.' if of_attention else ''}hook_{site}"
 
 
@@ -144,36 +150,76 @@ def all_modules(model: Model) -> dict[torch.nn.Module, str]:
     return named
 
 
+_LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_MAKING = Lock()
+
+
+def lock_of(model: Model) -> Any:
+    """The model's one lock, a context: who holds it may put hooks and flags on the modules, and may take it again.
+
+    It is kept beside the model, not on it, and no longer than the model.
+    """
+    with _MAKING:
+        return _LOCKS.setdefault(model, RLock())
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def one_thread_at_a_time(function: _Function) -> _Function:
+    """The function of a model, holding the model's lock while it runs."""
+
+    @wraps(function)
+    def held(model: Model, *args: Any, **kwargs: Any) -> Any:
+        check_model(model)
+        with lock_of(model):
+            return function(model, *args, **kwargs)
+
+    return cast("_Function", held)
+
+
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
-    """Evaluation mode, uncompiled, without gradients inside; every module's flags put back outside."""
+    """Evaluation mode, uncompiled, no gradients, no other thread inside; every module's flags put back outside."""
     check_model(model)
-    modules = all_modules(model)
-    flags = [module.training for module in modules]
-    compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
-    try:
-        for module in modules:
-            module.training = False
-        for module in compiled:
-            module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
-        with torch.no_grad():
-            yield
-    finally:
-        for module, flag in zip(modules, flags, strict=True):
-            module.training = flag
-        for module, call in compiled.items():
-            module._compiled_call_impl = call
+    with lock_of(model):
+        modules = all_modules(model)
+        flags = [module.training for module in modules]
+        compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
+        try:
+            for module in modules:
+                module.training = False
+            for module in compiled:
+                module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
+            with torch.no_grad():
+                yield
+        finally:
+            for module, flag in zip(modules, flags, strict=True):
+                module.training = flag
+            for module, call in compiled.items():
+                module._compiled_call_impl = call
 
 
 def forward(
-    model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, return_type: str | None = "logits"
+    model: Model,
+    tokens: Tensor,
+    hooks: Sequence[Hook] = (),
+    *,
+    arguments: Mapping[str, Any] | None = None,
+    return_type: str | None = "logits",
 ) -> Any:
     """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
 
-    The model's dtype and device; right-padded tokens need no mask under causal attention.
+    In the model's dtype and on its device. Further `arguments`, and hooks, that hide padding are of `padding`.
     """
+    given = no_left_padding(model, tokens) if arguments is None else arguments
     with kept_as_it_was(model), model.hooks(fwd_hooks=list(hooks)):
-        return model(tokens.to(device_of(model)), return_type=return_type, **no_left_padding(model, tokens))
+        return model(tokens.to(device_of(model)), return_type=return_type, **given)
+
+
+def is_bridge(model: Model) -> bool:
+    """Whether it is a `TransformerBridge`, and not one of TransformerLens' own models."""
+    return "TransformerBridge" in {base.__name__ for base in type(model).__mro__}
 
 
 def device_of(model: Model) -> torch.device:
@@ -184,7 +230,7 @@ def device_of(model: Model) -> torch.device:
 def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
     """Arguments that keep a HookedTransformer from taking leading tokens for padding.
 
-    Its tokenizer may pad on the left; our prompts are padded on the right, which causal attention never sees.
+    Its tokenizer may pad on the left; our prompts are padded on the right.
     """
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
     if side == "left" and "HookedTransformer" in {base.__name__ for base in type(model).__mro__}:

@@ -1,6 +1,7 @@
 """How is a model run? One pass with hooks, or one that ends as soon as the last activation wanted has been read.
 
-Prompts go through in batches that fit the memory. What a hook point is called says `anatomy`.
+Prompts go through in batches that fit the memory; nothing attends to their padding (`padding`). What a hook point is
+called says `anatomy`.
 """
 
 from __future__ import annotations
@@ -13,25 +14,45 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .anatomy import Hook, Model, describe, forward, hook_name
+from .anatomy import Hook, Model, describe, forward, hook_name, one_thread_at_a_time
+from .padding import hidden_padding
 from .selfcheck import foreign_hooks, self_check
 
 __all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
 
-def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = ()) -> Tensor:
+@one_thread_at_a_time
+def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, lengths: Tensor | None) -> Tensor:
     """Logits `[prompt, position, vocab]` of one forward pass with `hooks` for its duration.
 
-    The model's dtype and device; right-padded tokens need no mask under causal attention.
+    In the model's dtype and on its device.
+
+    Args:
+        model: as it is.
+        tokens: `[prompt, position]`, padded on the right.
+        hooks: what else stands on the model for the pass.
+        lengths: `[prompt]`, beyond which is padding; None where there is none.
+
+    Raises:
+        ValueError: logits of another shape.
     """
     self_check(model)
-    return forward(model, tokens, hooks)
+    arguments, masks = hidden_padding(model, tokens, lengths)
+    logits = forward(model, tokens, [*masks, *hooks], arguments=arguments)
+    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+        raise ValueError(
+            f"wanted a model that gives logits [prompt, position, vocab], {describe(model)['model_class']} "
+            f"{describe(model)['model']} gives {list(logits.shape)} for tokens {list(tokens.shape)}: use one with a "
+            "head at every position"
+        )
+    return logits
 
 
 class _Enough(Exception):
     """Raised by the last hook needed, to end a pass whose remaining layers nobody reads."""
 
 
+@one_thread_at_a_time
 def stream(
     model: Model,
     tokens: Tensor,
@@ -39,16 +60,18 @@ def stream(
     sites: dict[str, set[int]],
     hooks: Sequence[Hook] = (),
     *,
+    lengths: Tensor | None,
     at: Tensor | None = None,
 ) -> Tensor | None:
     """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
 
     Args:
         model: as it is.
-        tokens: `[prompt, position]`.
+        tokens: `[prompt, position]`, padded on the right.
         read: called in the order of the pass.
         sites: site ("pattern", "v", "z", ...) -> layers.
         hooks: what else stands on the model for the pass.
+        lengths: `[prompt]`, beyond which is padding; None where there is none.
         at: `[prompt]`, one position each whose logits are wanted too: the pass then goes to its end.
 
     Returns:
@@ -68,14 +91,16 @@ def stream(
         if at is None and layer == last and not missing:
             raise _Enough
 
+    arguments, masks = hidden_padding(model, tokens, lengths)
     reading = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
+    standing = [*masks, *hooks, *reading]
     logits = None
     with suppress(_Enough):
         if at is None:
-            forward(model, tokens, [*hooks, *reading], return_type=None)
+            forward(model, tokens, standing, arguments=arguments, return_type=None)
         else:
             with _unembedding_only(model, at):
-                logits = forward(model, tokens, [*hooks, *reading])
+                logits = forward(model, tokens, standing, arguments=arguments)
     if missing:
         site, layer = min(missing)
         raise RuntimeError(

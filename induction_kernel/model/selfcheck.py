@@ -2,7 +2,8 @@
 
 A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
 the pattern shows or changes something beside the computation. So before anything is read off a model, one short run
-must show, in every layer, that z is pattern times v and that an edit of z moves the logits.
+must show, in every layer, that z is pattern times v and that an edit of z moves the logits. The same run shows whether
+attention is causal.
 """
 
 from __future__ import annotations
@@ -22,17 +23,19 @@ from .anatomy import (
     forward,
     full_precision,
     hook_name,
+    one_thread_at_a_time,
     per_query_head,
     sizes,
 )
 
-__all__ = ["foreign_hooks", "made_of", "self_check"]
+__all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
 
-_CHECKED: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+_CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, and whether it is causal
 _LENGTH = 6
 _SHOWN = ("pattern", "v", "z")
 
 
+@one_thread_at_a_time
 def self_check(model: Model) -> None:
     """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
 
@@ -44,24 +47,56 @@ def self_check(model: Model) -> None:
     """
     check_model(model)
     parts = made_of(model)
-    if _CHECKED.get(model) == parts or foreign_hooks(model):
+    if _CHECKED.get(model, (None, True))[0] == parts or foreign_hooks(model):
         return
     shown, logits = _seen(model)
-    if not all(bool(each.isfinite().all()) for each in shown.values()):
+    if not _finite(shown):
         return  # NaN weights: what is measured says so
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
         _check_acts(model, layer, shown, logits)
-    _CHECKED[model] = parts
+    _CHECKED[model] = parts, _looks_back(model, shown, logits)
+
+
+def is_causal(model: Model) -> bool:
+    """Whether no position attends to, or depends on, later ones: as a run shows it, a configuration may be wrong.
+
+    Looks anew while hooks of the user's own stand on the model. Where nothing can be seen (NaN weights, hooks that
+    stand no other prompts than their own) the configuration is believed.
+    """
+    self_check(model)
+    parts, causal = _CHECKED.get(model, (None, True))
+    if parts == made_of(model) and not foreign_hooks(model):
+        return causal
+    try:
+        shown, logits = _seen(model)
+    except Exception:  # whatever hooks of the user's own raise
+        shown, logits = {}, torch.empty(0)
+    if shown and _finite(shown):
+        return _looks_back(model, shown, logits)
+    return getattr(model.cfg, "attention_dir", "causal") == "causal"
+
+
+def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> bool:
+    """Whether each position attends to itself and earlier ones, and another last token moves no logit before it."""
+    patterns = (pattern for (site, _), pattern in shown.items() if site == "pattern")
+    before, after = logits[0, :-1], logits[-1, :-1]
+    alike = (before - after).abs() <= loose(model) * (1 + before.abs())
+    return bool(alike.all()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
+
+
+def _finite(shown: dict[tuple[str, int], Tensor]) -> bool:
+    return all(bool(each.isfinite().all()) for each in shown.values())
 
 
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-    """One pass over `n_layers + 1` copies of a prompt, z of layer l edited in copy l + 1 alone.
+    """One pass over copies of a prompt: one untouched, one a layer with z edited there, one with another last token.
 
     (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx)).long()
+    tokens = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx)).long().repeat(size.n_layers + 2, 1)
+    tokens[-1, -1] = (tokens[0, -1] + 1) % size.d_vocab
     shown: dict[tuple[str, int], Tensor] = {}
 
     def hook_of(site: str, layer: int) -> Hook:
@@ -79,7 +114,7 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
 
     hooks = [hook_of(site, layer) for layer in range(size.n_layers) for site in (*_SHOWN, "resid_pre")]
     try:
-        logits = forward(model, tokens.expand(size.n_layers + 1, -1), hooks)
+        logits = forward(model, tokens, hooks)
     except (AssertionError, AttributeError, KeyError, ValueError) as error:
         raise ValueError(
             f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}"
@@ -103,7 +138,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         apart = float((expected.to(z) - z).abs().max() / expected.abs().max().clamp_min(1e-30))
     except RuntimeError:  # shapes that do not go together
         apart = float("inf")
-    if not apart <= _loose(model):
+    if not apart <= loose(model):
         raise ValueError(
             f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
             f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
@@ -118,8 +153,8 @@ def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], 
     moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
     # Nothing is to be seen where the heads write next to nothing (W_O = 0), or the logits are the same whatever the
     # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
-    seen = written > _loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
-    if seen and bool(moved <= _loose(model) * varies):
+    seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
+    if seen and bool(moved <= loose(model) * varies):
         raise ValueError(
             f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
             "patched there: use a HookedTransformer, or another version of TransformerLens"
@@ -131,7 +166,7 @@ def _named(model: Model) -> str:
     return f'the {said["model_class"]} "{said["model"]}"'
 
 
-def _loose(model: Model) -> float:
+def loose(model: Model) -> float:
     """Rounding, with room: a Bridge may compute its softmax in float32 whatever its weights are in."""
     return 1e-4 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
 
@@ -152,12 +187,11 @@ def made_of(model: Model) -> int:
     return hash((tuple((type(module), "forward" in vars(module)) for module in modules), str(model.cfg)))
 
 
-_THEIR_OWN = (
-    "transformer_lens.",
-    "transformers.",
-)  # a Bridge, and a Hugging Face model, wire hooks of their own
+# A Bridge, and a Hugging Face model, wire hooks of their own; ours on modules stand for one pass alone.
+_NOT_THE_USERS = ("transformer_lens.", "transformers.", "induction_kernel.")
 
 
+@one_thread_at_a_time
 def foreign_hooks(model: Model) -> list[str]:
     """Where hooks stand on the model that its own libraries did not put there for themselves."""
     found = []
@@ -170,7 +204,9 @@ def foreign_hooks(model: Model) -> list[str]:
         if "HookPoint" in {base.__name__ for base in type(module).__mro__}:
             of_users = len(hooks) > _wired(module)
         else:
-            of_users = any(not str(getattr(hook, "__module__", "")).startswith(_THEIR_OWN) for hook in hooks)
+            of_users = any(
+                not str(getattr(hook, "__module__", "")).startswith(_NOT_THE_USERS) for hook in hooks
+            )
         if of_users:
             found.append(name)
     return found

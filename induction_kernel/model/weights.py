@@ -194,7 +194,12 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
 
 
 def _known_for_it(model: Model) -> bool:
-    """Whether Hugging Face's name of the class, as a Bridge or a HookedTransformer states it, is of `_NORMS_AFTER`."""
+    """Whether Hugging Face's name of the class, as a Bridge or a HookedTransformer states it, is of `_NORMS_AFTER`.
+
+    A HookedEncoder's blocks are BERT's.
+    """
+    if "HookedEncoder" in {base.__name__ for base in type(model).__mro__}:
+        return True
     names = (getattr(model.cfg, key, None) for key in ("architecture", "original_architecture"))
     return any(str(name).startswith(_NORMS_AFTER) for name in names)
 

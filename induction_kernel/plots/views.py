@@ -3,7 +3,8 @@
 Draws attention patterns with circuitsvis (its `AttentionHeads` component): a small map for each head, the
 chosen one in full, values on hovering. circuitsvis' own display asks an internet address at each showing,
 does not escape tokens and does not check lengths; here its script is put into the output, tokens are escaped,
-lengths are checked, and the numbers travel as one byte each (steps of 1/250), lower triangle only.
+lengths are checked, and the numbers travel as one byte each (steps of 1/250), the lower triangle only where nothing
+attends to later tokens.
 
 Value-weighted patterns are A[query, key] * ||v_key W_O|| (Kobayashi et al. 2020): what is moved, not what is
 looked at; a resting place such as the first token has large weights and small values. They do not show where
@@ -82,8 +83,10 @@ class View:
 
     def _body(self, kind: str, library: str) -> str:
         place = f"ik-{uuid4().hex[:12]}"
-        packed = [_pack(each) for each in self.weights]
-        data = _escape_script(json.dumps({"heads": packed, "names": self.names, "tokens": self.tokens}))
+        ahead = any(np.rint(np.triu(each, 1) * STEPS).any() for each in self.weights)
+        packed = [_pack(each, ahead) for each in self.weights]
+        data = {"heads": packed, "names": self.names, "tokens": self.tokens, "ahead": ahead}
+        data = _escape_script(json.dumps(data))
         call = f"""{library}
 (() => {{
 {UNPACK}
@@ -98,12 +101,14 @@ CircuitsVis.render("{place}", CircuitsVis.AttentionHeads, {{{OPTIONS}}});
 
 OPTIONS = (
     "attention: data.heads.map(unpack), attentionHeadNames: data.names, tokens: data.tokens, "
-    'minValue: -1, maxValue: 1, positiveColor: "#004488", negativeColor: "#bb5566", maskUpperTri: true'
+    'minValue: -1, maxValue: 1, positiveColor: "#004488", negativeColor: "#bb5566", maskUpperTri: !data.ahead'
 )
 UNPACK = f"""const unpack = packed => {{
   const bytes = Uint8Array.from(atob(packed), letter => letter.charCodeAt(0)), rows = [];
-  for (let at = 0; at < bytes.length; at += rows.length)
-    rows.push(Array.from(bytes.slice(at, at + rows.length + 1), byte => byte / {STEPS}));
+  for (let at = 0; at < bytes.length; at += rows.at(-1).length) {{
+    const width = data.ahead ? data.tokens.length : rows.length + 1;
+    rows.push(Array.from(bytes.slice(at, at + width), byte => byte / {STEPS}));
+  }}
   return rows;
 }};"""
 
@@ -151,7 +156,7 @@ def attention_view(
         weights = weights / np.maximum(weights.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
     names = tuple(str(each) for each in one["name"].values)
     caption = _caption(patterns.attrs.get("model"), names, value_weighted)
-    return View(caption, names, tuple(map(_visible, tokens)), np.tril(weights.clip(0, 1)))
+    return View(caption, names, tuple(map(_visible, tokens)), weights.clip(0, 1))
 
 
 def _check(patterns: xr.Dataset, prompt: int, value_weighted: bool) -> None:
@@ -214,12 +219,10 @@ def _visible(token: str) -> str:
     return seen if len(seen) <= 16 else seen[:15] + "…"
 
 
-def _pack(weights: np.ndarray) -> str:
-    """The lower triangle of `[query, key]`, row after row, one byte for each weight, as base64 text."""
-    rows, columns = np.tril_indices(len(weights))
-    return base64.b64encode(np.rint(weights[rows, columns] * STEPS).astype(np.uint8).tobytes()).decode(
-        "ascii"
-    )
+def _pack(weights: np.ndarray, ahead: bool) -> str:
+    """`[query, key]` row after row, one byte for each weight, as base64 text; without `ahead` the lower triangle."""
+    kept = weights if ahead else weights[np.tril_indices(len(weights))]
+    return base64.b64encode(np.rint(kept * STEPS).astype(np.uint8).tobytes()).decode("ascii")
 
 
 def _escape_script(text: str) -> str:

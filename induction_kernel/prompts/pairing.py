@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from ..heads.naming import is_whole
-from ..model import Model
+from ..model import Model, n_outputs, outputs_are_tokens
 from .batch import Prompts
 from .reading import Readable, as_prompts
 from .text import encode
@@ -42,7 +42,7 @@ def pairs(
         clean: anything `as_prompts` takes.
         corrupted: as many, of the same lengths.
         answers: one `(right, wrong)` a prompt: ids, or words that are one token each (mind the leading
-            space).
+            space); of a model whose outputs are not its tokens (a classifier), their numbers.
 
     Returns:
         `Pairs(clean, corrupted)`; only the last position is scored.
@@ -76,13 +76,13 @@ def with_answers(
     prompts: Readable,
     answers: Sequence[tuple[str | int, str | int]],
 ) -> Prompts:
-    """Prompts with what `logit_difference` and `probability` read: a right and a wrong next token for each.
+    """Prompts with what `logit_difference` and `probability` read: a right and a wrong next token (or class) for each.
 
     Args:
         model: gives the tokenizer.
         prompts: anything `as_prompts` takes.
         answers: one `(right, wrong)` a prompt: ids, or words that are one token each (mind the leading
-            space).
+            space); of a model whose outputs are not its tokens (a classifier), their numbers.
 
     Returns:
         The prompts with `answers [prompt, 2]`.
@@ -103,7 +103,7 @@ def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n:
     ):
         raise ValueError(f"wanted one (right, wrong) for each of {n} prompts, got {answers!r}")
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in answers])
-    n_words = model.W_U.shape[-1]
+    n_words = n_outputs(model)
     if int(ids.min()) < 0 or int(ids.max()) >= n_words:
         raise ValueError(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")
     return ids
@@ -114,6 +114,11 @@ def _one_token(model: Model, answer: str | int) -> int:
         return int(answer)
     if not isinstance(answer, str):
         raise TypeError(f"wanted an answer as a word or a token's id, got {answer!r}")
+    if not outputs_are_tokens(model):
+        raise ValueError(
+            f"wanted answers as numbers from 0 to {n_outputs(model) - 1}, the outputs of this model, which are not its "
+            f"tokens (d_vocab_out), got {answer!r}"
+        )
     ids = encode(model, answer)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([token]) for token in ids]

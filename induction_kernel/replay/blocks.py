@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model import Hook, Model, full_precision, stream
+from ..model import Hook, Model, full_precision, hidden_padding, hook_name, stream
 from .capture import Taps, pattern_hook, tapped_hooks
 
 __all__ = ["Blocks", "at_positions"]
@@ -33,19 +33,22 @@ class Blocks:
     name = "blocks"
     saves_positions = False
 
-    def __init__(self, model: Model, tokens: Tensor) -> None:
+    def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
+        self.masks: list[Hook] = hidden_padding(model, tokens, lengths)[
+            1
+        ]  # a mask that is an argument is kept as such
         self.n_prompts: int = len(tokens)
         self.n_layers: int = model.cfg.n_layers
         n_layers = self.n_layers
         self.arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})] * n_layers
-        self.entering: list[Tensor] = []
+        self.entering: dict[int, Tensor] = {}
         handles = []
 
         def keep(layer: int) -> Any:
             def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
                 self.arguments[layer] = args[1:], kwargs
-                self.entering.append(args[0] if args else kwargs["hidden_states"])
+                self.entering[layer] = args[0] if args else kwargs["hidden_states"]
 
             return hook
 
@@ -56,8 +59,9 @@ class Blocks:
                 for layer in range(n_layers)
             ]
             stream(
-                model, tokens, lambda site, layer, resid: last.append(resid), {"resid_post": {n_layers - 1}}
-            )
+                model, tokens, lambda site, layer, resid: last.append(resid), {"resid_post": {n_layers - 1}},
+                lengths=lengths,
+            )  # fmt: skip
         finally:
             for handle in handles:
                 handle.remove()
@@ -97,7 +101,8 @@ class Blocks:
 
     def _block(self, layer: int, rows: Tensor, hooks: list[Hook]) -> Tensor:
         cells, (args, kwargs) = len(rows), self.arguments[layer]
-        with self.model.hooks(fwd_hooks=hooks):
+        masks = [mask for mask in self.masks if mask[0] == hook_name("attn_scores", layer)]
+        with self.model.hooks(fwd_hooks=[*masks, *hooks]):
             out = self.model.blocks[layer](
                 rows.flatten(0, 1).to(self.resid_pre(layer).device),  # blocks may be on several
                 *(self._widened(value, cells) for value in args),

@@ -21,7 +21,12 @@ Taps = Mapping[str, Callable[[Tensor], Tensor]]
 
 
 def tapped_run(
-    model: Model, tokens: Tensor, taps: Mapping[int, Taps], held: Mapping[int, Tensor] | None = None
+    model: Model,
+    tokens: Tensor,
+    taps: Mapping[int, Taps],
+    held: Mapping[int, Tensor] | None = None,
+    *,
+    lengths: Tensor | None,
 ) -> Tensor:
     """Logits `[prompt, position, vocab]` of one whole run of the model with these taps, layer by layer.
 
@@ -30,6 +35,7 @@ def tapped_run(
         tokens: `[prompt, position]`.
         taps: layer -> taps; activations come as `[1, prompt, ...]`.
         held: layer -> pattern `[prompt, head, query, key]` to hold.
+        lengths: `[prompt]`, beyond which is padding; None where there is none.
     """
     held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
 
@@ -42,9 +48,9 @@ def tapped_run(
 
     for layer in sorted(layer for layer, of_layer in taps.items() if "pattern" in of_layer):
         seen: list[Tensor] = []
-        run(model, tokens, [*hooks(), pattern_hook(layer, 1, seen)])
+        run(model, tokens, [*hooks(), pattern_hook(layer, 1, seen)], lengths=lengths)
         held[layer] = taps[layer]["pattern"](seen[0])
-    return run(model, tokens, hooks())
+    return run(model, tokens, hooks(), lengths=lengths)
 
 
 def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:

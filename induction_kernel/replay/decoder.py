@@ -32,9 +32,11 @@ class Decoder(Layers):
     name = "decoder"
     saves_positions = True
 
-    def __init__(self, model: Model, tokens: Tensor) -> None:
+    def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         first: list[Tensor] = []
-        stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
+        stream(
+            model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}}, lengths=lengths
+        )
         resid = first[0]
         super().__init__(model, tokens.shape[1])
         self.clean: list[dict[str, Tensor]] = []

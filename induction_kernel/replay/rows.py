@@ -41,13 +41,13 @@ def entry_values(
 
     Args:
         model: one that `has_rows`.
-        tokens: `[prompt, position]`.
+        tokens: `[prompt, position]`; padding is not seen, the model is causal.
         entries: key <= query; any number, in any order.
         layers: at least one.
         read: called in the order of the layers.
     """
     first: list[Tensor] = []
-    stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}})
+    stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}}, lengths=None)
     with kept_as_it_was(model):
         _Rows(model, tokens.shape[1]).run(first.pop(), entries, layers, read)
 
@@ -79,7 +79,7 @@ def has_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> bool:
         apart[layer] = float(of_heads.max())  # rounding in 16 bits moves single entries by some hundredths
 
     try:
-        stream(model, piece, keep, {"pattern": set(layers)})
+        stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
         entry_values(model, piece, entries, layers, compare)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
         return False  # it cannot do this model at all; the model's own run can, or says why not

@@ -82,16 +82,16 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
 
 def _writes(model: Model, layer: int) -> Tensor:
     """`[head, d_head, d_model]`, for W_V W_O in every norm of a product: the triangle of W_V in its place."""
-    w_v, _, w_o = (weights.double().cpu() for weights in value_weights(model, layer))
+    w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
     return _triangle(w_v) @ w_o
 
 
 def _reads(model: Model, layer: int, by: str) -> Tensor:
     """`[head, d_model, d_head]`, for what the later head reads with in every norm of a product from the left."""
     if by == "v":
-        w_v, _, w_o = (weights.double().cpu() for weights in value_weights(model, layer))
+        w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
         return w_v @ _triangle(w_o.mT).mT
-    w_q, w_k = (weights.double().cpu() for weights in query_key_weights(model, layer))
+    w_q, w_k = (weights.cpu().double() for weights in query_key_weights(model, layer))
     read, other = (w_k, w_q) if by == "k" else (w_q, w_k)
     return read @ _triangle(other).mT
 

@@ -19,10 +19,12 @@ from ..model import (
     Model,
     batches,
     check_model,
+    check_next_token,
     check_weights,
     check_writing,
     foreign_hooks,
     full_precision,
+    n_outputs,
     progress_bar,
     sizes,
     stream,
@@ -75,14 +77,17 @@ def direct_effect(
 
     Raises:
         ValueError: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite or
-        that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
+        that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); for next
+        tokens also one that attends to them, or whose outputs are not its tokens (there, answers are classes).
 
     Source: Elhage et al. 2021 (direct logit attribution); McDougall et al. 2023 (copy suppression).
     """
     check_model(model)
     ready = as_prompts(model, prompts) if prompts is not None else _repeats(model)
     on, wanted, size = _what(ready, on), chosen_layers(model, layers), sizes(model)
-    _check_entries(ready, on, size.d_vocab)
+    if on == NEXT:
+        check_next_token(model, f'direct_effect(on="{NEXT}")')
+    _check_entries(ready, on, n_outputs(model))
     check_writing(model, wanted)
     check_weights(model, wanted)
     w_u = unembedding(model)
@@ -96,7 +101,9 @@ def direct_effect(
         for rows in parts:
             targets = _targets(ready[rows], on, w_u)
             for name, tokens in runs:
-                values[name][0, rows] = _effects(model, tokens[rows], targets, wanted, bar.update)
+                values[name][0, rows] = _effects(
+                    model, tokens[rows], ready.lengths[rows], targets, wanted, bar.update
+                )
     if not all(np.isfinite(value).all() for value in values.values()):
         raise ValueError(
             "direct effects are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
@@ -144,7 +151,7 @@ def _what(prompts: Prompts, on: str | None) -> str:
     return on
 
 
-def _check_entries(prompts: Prompts, on: str, d_vocab: int) -> None:
+def _check_entries(prompts: Prompts, on: str, outputs: int) -> None:
     """ValueError unless every prompt has something to read."""
     if on == ANSWERS:
         answers = prompts.answers
@@ -152,9 +159,9 @@ def _check_entries(prompts: Prompts, on: str, d_vocab: int) -> None:
             raise ValueError(
                 f'on="{ANSWERS}" needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...)'
             )
-        if answers.shape != (len(prompts), 2) or int(answers.min()) < 0 or int(answers.max()) >= d_vocab:
+        if answers.shape != (len(prompts), 2) or int(answers.min()) < 0 or int(answers.max()) >= outputs:
             raise ValueError(
-                f"wanted answers [{len(prompts)}, 2] of ids from 0 to {d_vocab - 1}, "
+                f"wanted answers [{len(prompts)}, 2] of ids from 0 to {outputs - 1}, "
                 f"got {list(answers.shape)} from {int(answers.min())} to {int(answers.max())}"
             )
         return
@@ -184,12 +191,16 @@ def _targets(prompts: Prompts, on: str, w_u: Tensor) -> _Targets:
 
 
 def _effects(
-    model: Model, tokens: Tensor, targets: _Targets, layers: list[int], done: Callable[[], Any]
+    model: Model,
+    tokens: Tensor,
+    lengths: Tensor,
+    targets: _Targets,
+    layers: list[int],
+    done: Callable[[], Any],
 ) -> np.ndarray:
     """`[prompt, layer, head]` from one pass: the heads' parts before the norm, and its scale at the end."""
     parts: dict[int, Tensor] = {}
     scale: list[Tensor] = []
-    lengths = torch.full((len(tokens),), tokens.shape[1])
     broken, edited = set[int](), bool(foreign_hooks(model))
 
     def read(site: str, layer: int, activation: Tensor) -> None:
@@ -207,7 +218,7 @@ def _effects(
             scale.append(norm_scale(model, here).cpu())
 
     sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
-    stream(model, tokens, read, sites)
+    stream(model, tokens, read, sites, lengths=lengths)
     check_sound(broken)
     scaled = torch.stack([parts[layer] for layer in layers], 1) / scale[0][:, None, None]
     summed = averaged(scaled.flatten(1), targets.prompt, targets.weight, len(tokens))

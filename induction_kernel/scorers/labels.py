@@ -15,8 +15,9 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ..model import Model, batches, describe, progress_bar, sizes
+from ..model import Model, batches, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts, word_episodes
+from ..prompts.batch import measured_on
 from .masked import AttentionScorer
 from .reading import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
 from .streaming import averaged, chosen_layers
@@ -98,7 +99,7 @@ def demonstration_weights(
             "span": span,
             "unit": "probability",
             "lane": lane,
-            **describe(model),
+            **measured_on(model, ready),
         },
     )
 
@@ -202,11 +203,11 @@ class LabelAttention(AttentionScorer):
         found = AttentionScorer.__call__(asked, model, prompts, **options)
         return found.assign_attrs(pooling=asked.pooling, span=asked.span)
 
-    def entries(self, prompts: Prompts) -> Entries:
-        """Prompt, query and key index `[entry]` of everything that is read."""
+    def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
+        """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
         return entries_of(prompts, self.pooling, self.span)
 
-    def reads(self, prompts: Prompts) -> Reads:
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
         """What is read of the patterns of these prompts, and the variables made of it."""
         found = demonstrations_of(prompts)
 
@@ -230,8 +231,8 @@ class LabelAttention(AttentionScorer):
             made |= {"right": right, "right_control": permuted}
         return Reads(self.entries(prompts), made)
 
-    def chance(self, prompts: Prompts) -> Tensor:
-        """`[prompt]`: the score of uniform attention over the past."""
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
+        """`[prompt]`: the score of uniform attention over the prompt."""
         found = demonstrations_of(prompts)
         prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
             as_tuple=True

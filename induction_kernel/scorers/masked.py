@@ -32,14 +32,14 @@ class AttentionScorer:
 
     The score of a prompt is, averaged over its scored queries that have an entry in the mask, the attention
     summed over these entries: a probability in [0, 1]. `chance` is what uniform attention over the past gives (all
-    of the past, also where layers see only a window of it). Where the prompts bring a matched control, `control` is
-    the same mask read on the control's patterns: `score - control` is zero for a head that looks at positions
-    alone.
+    of the past, also where layers see only a window of it; over the whole prompt in a bidirectional model). Where the
+    prompts bring a matched control, `control` is the same mask read on the control's patterns: `score - control` is
+    zero for a head that looks at positions alone.
 
     Attributes:
         name: as the result's `method`.
-        mask: `(tokens [prompt, position], lengths [prompt]) -> bool [prompt, query, key]`; keys after the query,
-            which it cannot attend to, do not count.
+        mask: `(tokens [prompt, position], lengths [prompt]) -> bool [prompt, query, key]`; keys after the query do not
+            count where it cannot attend to them, in a causal model.
         prompts: what to run on by default, from the model.
         matched: whether the matched control is a null for this score (not where position is what is scored).
         tested: whether heads can be tested on the score: not where random heads differ for reasons of their own.
@@ -106,15 +106,21 @@ class AttentionScorer:
         check_model(model)
         return self.prompts(model) if prompts is None else as_prompts(model, prompts)
 
-    def entries(self, prompts: Prompts) -> Entries:
+    def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
         """Prompt, query and key index `[entry]` of everything that is read, in this order.
+
+        Args:
+            prompts: whose patterns are read.
+            causal: whether the model's attention is.
 
         Raises:
             ValueError: a mask of another shape, or a prompt without an entry.
         """
         n, length = prompts.tokens.shape
         at_once = max(1, _MASKED // length**2)
-        found = [self._entries(prompts[begin : begin + at_once], begin) for begin in range(0, n, at_once)]
+        found = [
+            self._entries(prompts[begin : begin + at_once], begin, causal) for begin in range(0, n, at_once)
+        ]
         entries = Entries(*(torch.cat(indices) for indices in zip(*found, strict=True)))
         without = sorted(set(range(n)) - set(entries.prompt.unique().tolist()))
         if without:
@@ -124,7 +130,7 @@ class AttentionScorer:
             )
         return entries
 
-    def _entries(self, prompts: Prompts, begin: int) -> Entries:
+    def _entries(self, prompts: Prompts, begin: int, causal: bool) -> Entries:
         tokens, lengths = prompts.tokens, prompts.lengths
         mask = self.mask(tokens, lengths)
         wanted = (*tokens.shape, tokens.shape[1])
@@ -138,12 +144,14 @@ class AttentionScorer:
             queries = queries & prompts.scored
         if self.skip_first and prompts.bos:
             queries = queries & (torch.arange(tokens.shape[1]) != 1)
-        prompt, query, key = (mask.tril() & queries[:, :, None]).nonzero(as_tuple=True)
+        real = (torch.arange(tokens.shape[1]) < lengths[:, None])[:, None]
+        seen = mask.tril() if causal else mask & real
+        prompt, query, key = (seen & queries[:, :, None]).nonzero(as_tuple=True)
         return Entries(prompt + begin, query, key)
 
-    def reads(self, prompts: Prompts) -> Reads:
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
         """What is read of the patterns of these prompts, and the variables made of it."""
-        entries = self.entries(prompts)
+        entries = self.entries(prompts, causal=causal)
         weight = 1.0 / self._queries(prompts, entries)
 
         def score(values: Tensor) -> Tensor:
@@ -151,10 +159,11 @@ class AttentionScorer:
 
         return Reads(entries, {"score": score})
 
-    def chance(self, prompts: Prompts) -> Tensor:
-        """`[prompt]`: the score of uniform attention over the past."""
-        entries = self.entries(prompts)
-        uniform, weight = 1.0 / (entries.query.double() + 1), 1.0 / self._queries(prompts, entries)
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
+        """`[prompt]`: the score of uniform attention over the past, or over all of the prompt."""
+        entries = self.entries(prompts, causal=causal)
+        seen = entries.query + 1 if causal else prompts.lengths[entries.prompt]
+        uniform, weight = 1.0 / seen.double(), 1.0 / self._queries(prompts, entries)
         return averaged(uniform[:, None], entries.prompt, weight, len(prompts))[:, 0]
 
     def _queries(self, prompts: Prompts, entries: Entries) -> Tensor:

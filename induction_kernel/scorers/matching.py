@@ -78,13 +78,13 @@ def qk_trace(
     gram, generator = _gram(model), torch.Generator().manual_seed(seed)
     with progress_bar(len(layers) * (len(layers) - 1) // 2, progress=progress) as bar:
         for sender in layers[:-1]:
-            w_v, _, w_o = (weights.double().cpu() for weights in value_weights(model, sender))
+            w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, sender))
             shape = (draws * size.n_heads, size.d_head, size.d_head)
             turned = rotations(torch.randn(shape, generator=generator, dtype=torch.float64))
             turned = turned.unflatten(0, (draws, size.n_heads))
             p = torch.from_numpy(weight[sender]).double()
             for layer in layers[sender + 1 :]:
-                w_q, w_k = (weights.double().cpu() for weights in query_key_weights(model, layer))
+                w_q, w_k = (weights.cpu().double() for weights in query_key_weights(model, layer))
                 inner = torch.einsum("kmi,mn,hnj->hkij", w_v, gram, w_q)
                 inner = inner @ torch.einsum("kim,hmj->hkji", w_o, w_k)
                 score[layer] += torch.einsum("k,hkii->h", p, inner).numpy()
@@ -108,7 +108,7 @@ def _gram(model: Model) -> Tensor:
     embedded = token_embedding(model).detach()
     total = torch.zeros(embedded.shape[1], embedded.shape[1], dtype=torch.float64)
     for rows in embedded.split(4096):
-        block = rows.double().cpu()
+        block = rows.cpu().double()
         total += block.T @ block
     return total
 

@@ -17,6 +17,7 @@ from ..heads import Head
 from ..model import (
     Model,
     check_weights,
+    check_words,
     check_writing,
     describe,
     hook_name,
@@ -63,7 +64,8 @@ def ov_eigenvalues(
 
     Raises:
         ValueError: an unknown embedding, "effective" without an MLP in block 0, or draws below 1; a model that norms
-        what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
+        what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose outputs are not
+        its tokens.
 
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
@@ -71,6 +73,7 @@ def ov_eigenvalues(
     draws = max(50, 4000 // (len(wanted) * size.n_heads)) if draws is None else draws
     if draws < 1:
         raise ValueError(f"wanted draws >= 1, got {draws}")
+    check_words(model, "ov_eigenvalues")
     check_writing(model, wanted)
     check_weights(model, wanted)
     through = _through_vocabulary(model, embedding)
@@ -79,7 +82,7 @@ def ov_eigenvalues(
     null = np.zeros((draws, *score.shape))
     with progress_bar(len(wanted), progress=progress) as bar:
         for i, layer in enumerate(wanted):
-            w_v, _, w_o = (weights.double().cpu() for weights in value_weights(model, layer))
+            w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
             circuit = w_o @ through @ w_v
             score[i] = _positive_share(circuit)
             for draw in range(draws):
@@ -137,7 +140,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
     total = torch.zeros(w_u.shape[0], embedded.shape[1], dtype=torch.float64)
     for start in range(0, n, 4096):  # blocks, so that the float64 copies stay small
         rows = slice(start, min(start + 4096, n))
-        total += w_u[:, rows].double().cpu() @ embedded[rows].double().cpu()
+        total += w_u[:, rows].cpu().double() @ embedded[rows].cpu().double()
     return total
 
 
@@ -158,5 +161,6 @@ def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
             lambda _, __, added: parts.append(added[:, 0].detach()),
             {"mlp_out": {0}},
             hooks,
+            lengths=None,
         )
     return embedded + torch.cat(parts).to(embedded)

@@ -77,7 +77,7 @@ def read_entries(
         def off(_: str, layer: int, pattern: Tensor) -> None:
             read(layer, taken(pattern, entries), attends(pattern, prompts.lengths, edited=edited))
 
-        stream(model, tokens, off, {"pattern": set(layers)})
+        stream(model, tokens, off, {"pattern": set(layers)}, lengths=prompts.lengths)
         return
     n, last = len(prompts), prompts.lengths - 1
     ends = Entries(torch.arange(n), last, last)

@@ -18,9 +18,9 @@ from ..heads.naming import is_whole
 from ..model import (
     Model,
     batches,
-    describe,
     foreign_hooks,
     full_precision,
+    is_causal,
     per_query_head,
     progress_bar,
     sizes,
@@ -28,6 +28,7 @@ from ..model import (
     value_weights,
 )
 from ..prompts import Prompts, as_prompts
+from ..prompts.batch import measured_on
 from .reading import (
     Entries,
     Reads,
@@ -59,8 +60,8 @@ class Scorer(Protocol):
     @property
     def tested(self) -> bool: ...
 
-    def reads(self, prompts: Prompts) -> Reads: ...
-    def chance(self, prompts: Prompts) -> Tensor: ...
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads: ...
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor: ...
 
 
 def observed(
@@ -112,14 +113,17 @@ class Board:
         self.prompts: Prompts = prompts
         self.scorers: Sequence[Scorer] = scorers
         self.layers: list[int] = chosen_layers(model, layers)
-        self.chance: np.ndarray = torch.stack([scorer.chance(prompts) for scorer in scorers]).numpy()
+        self.causal: bool = is_causal(model)
+        chances = [scorer.chance(prompts, causal=self.causal) for scorer in scorers]
+        self.chance: np.ndarray = torch.stack(chances).numpy()
         self.variables: dict[str, np.ndarray] = {}
         self.seen: set[int] = set()
         self.broken: set[int] = set()
 
     def parts(self, rows: slice, runs: Sequence[str]) -> list[Part]:
         """What is read in a pass over these prompts ("score"), or over their matched control ("control")."""
-        reads, parts = [scorer.reads(self.prompts[rows]) for scorer in self.scorers], []
+        reads = [scorer.reads(self.prompts[rows], causal=self.causal) for scorer in self.scorers]
+        parts = []
         for run in runs:
             at = [i for i, scorer in enumerate(self.scorers) if run == "score" or scorer.matched]
             entries, counts = entries_in([reads[i] for i in at])
@@ -199,9 +203,7 @@ def labelled(
             "title": "; ".join(scorer.title or scorer.name for scorer in scorers),
             "paper": "; ".join(dict.fromkeys(scorer.paper for scorer in scorers if scorer.paper)),
             "unit": "probability",
-            "n_prompts": len(prompts),
-            "bos": prompts[0].strings(model)[0][0] if prompts.bos else "none",
-            **describe(model),
+            **measured_on(model, prompts),
         },
     )
 
@@ -263,7 +265,7 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
         norms[:, at] = written.norm(dim=-1).cpu().numpy()
 
     needed = {head.layer for head in chosen}
-    stream(model, ready.tokens, read, {"pattern": needed, "v": needed})
+    stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
     check_sound(broken)
     real = (torch.arange(length) < ready.lengths[:, None]).numpy()
     strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
@@ -282,5 +284,5 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
             "token": (("prompt", "query"), np.array(strings)),
             "length": ("prompt", ready.lengths.numpy()),
         },
-        attrs={"method": "patterns", "unit": "probability", **describe(model)},
+        attrs={"method": "patterns", "unit": "probability", **measured_on(model, ready)},
     )

@@ -18,9 +18,11 @@ from ..model import (
     Model,
     batches,
     check_weights,
+    check_words,
     check_writing,
     foreign_hooks,
     full_precision,
+    is_causal,
     per_query_head,
     progress_bar,
     sizes,
@@ -53,8 +55,8 @@ def copying(
     mean, rectified; the share of it on the token of j, against the sum over all tokens of the sample and
     itself, 0 to 0.5 rescaled to -1 to 1, averaged over sources. On 25 random tokens without BOS. "BAN"
     (Bansal et al. 2022): for each query, the source attended most; softmax of its contribution over the
-    vocabulary, restricted to the tokens at or before the query, less their mean, rectified; the share on the
-    attended token, 0 to 1, averaged over queries. With BOS.
+    vocabulary, restricted to the tokens at or before the query (to all of the prompt in a bidirectional model), less
+    their mean, rectified; the share on the attended token, 0 to 1, averaged over queries. With BOS.
 
     Args:
         model: any TransformerLens model whose attention writes to the residual stream without a norm between.
@@ -72,16 +74,17 @@ def copying(
 
     Raises:
         ValueError: an unknown method or centre; a model that is not finite; one that norms what attention
-            writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
+            writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
     """
     if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):
         raise ValueError(
             f'wanted method "OLS" or "BAN" and centre "vocabulary" or "sample", got {method!r} and {centre!r}'
         )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
+    check_words(model, "copying")
     check_writing(model, wanted)
     check_weights(model, wanted)
-    w_u = unembedding(model)
+    w_u, causal = unembedding(model), is_causal(model)
     values = {
         key: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for key in ("score", "undefined")
     }
@@ -109,7 +112,7 @@ def copying(
                     return
                 logits = pattern.pop("logits")
                 shares = (
-                    _bansal(logits, pattern.pop("sources"), batch)
+                    _bansal(logits, pattern.pop("sources"), batch, causal)
                     if method == "BAN"
                     else _olsson(logits, batch, centre)
                 )
@@ -119,11 +122,11 @@ def copying(
                 bar.update()
 
             needed = {"v": set(wanted)} | ({"pattern": set(wanted)} if method == "BAN" else {})
-            stream(model, batch.tokens, read, needed)
+            stream(model, batch.tokens, read, needed, lengths=batch.lengths)
     check_sound(broken)
-    out = labelled(model, ready, wanted, values, _chance(ready, method)[None], [_Copying(method)]).isel(
-        scorer=0
-    )
+    out = labelled(
+        model, ready, wanted, values, _chance(ready, method, causal)[None], [_Copying(method)]
+    ).isel(scorer=0)
     unit = "4 x share - 1, in [-1, 1]" if method == "OLS" else "share, in [0, 1]"
     return out.assign_attrs(unit=unit, centre=centre if method == "OLS" else "attendable tokens")
 
@@ -179,6 +182,7 @@ def _bansal(
     logits: Float[Tensor, "prompt head source token"],
     sources: Int[Tensor, "prompt head query"],
     prompts: Prompts,
+    causal: bool,
 ) -> Float[Tensor, "prompt head query"]:
     """`[prompt, head, query]`; NaN for padding and where nothing is raised.
 
@@ -187,7 +191,7 @@ def _bansal(
     """
     n, length = prompts.tokens.shape
     chosen = logits.gather(2, sources[..., None].expand(*sources.shape, length))
-    past = torch.ones(length, length, dtype=torch.bool).tril()
+    past = torch.ones(length, length, dtype=torch.bool).tril() if causal else _real(prompts)[:, None]
     new = (prompts.tokens[:, :, None] == prompts.tokens[:, None, :]).tril(-1).sum(-1) == 0  # each token once
     attendable = (past & new[:, None, :])[:, None]
     top = chosen.masked_fill(~attendable, -torch.inf).amax(-1, keepdim=True)
@@ -207,8 +211,10 @@ def _undefined(shares: Tensor, prompts: Prompts) -> Tensor:
     return (shares.isnan() & _real(prompts)[:, None]).sum(-1).double()
 
 
-def _chance(prompts: Prompts, method: str) -> np.ndarray:
+def _chance(prompts: Prompts, method: str, causal: bool) -> np.ndarray:
     lengths = prompts.lengths.double()
     if method == "OLS":
         return (4 / (lengths + 1) - 1).numpy()
+    if not causal:
+        return (1 / lengths).numpy()
     return np.array([float((1 / torch.arange(1, n + 1).double()).mean()) for n in prompts.lengths.tolist()])

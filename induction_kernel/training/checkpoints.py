@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any
 from urllib.parse import quote
 from warnings import warn
@@ -31,9 +30,6 @@ from .storing import fingerprint, opened, read_result, write_result
 
 __all__ = ["over_checkpoints"]
 
-_LOADING = (
-    Lock()
-)  # in a pool of threads: loading puts the global random state back, which must not interleave
 _NOT_THE_CHECKPOINT = (TypeError, ImportError, NotImplementedError, PermissionError, MemoryError)
 
 
@@ -140,8 +136,7 @@ def _compute(task: _Task) -> xr.Dataset | str | None:
     if task.file is not None and read_result(task.file, task.mark) is not None:
         return None  # by an earlier try, whose worker died after it
     try:
-        with _LOADING:
-            model = load(task.where, checkpoint=task.step, **task.options)
+        model = load(task.where, checkpoint=task.step, **task.options)
         _check_finite(model)
     except _NOT_THE_CHECKPOINT:
         raise

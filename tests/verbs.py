@@ -1,0 +1,135 @@
+"""Every public verb that runs a model, as one quick call on the embedded model: a table for what must hold of all."""
+
+from dataclasses import replace
+
+import torch
+import xarray as xr
+
+import induction_kernel as ik
+
+
+def repeats(model):
+    return ik.repeated_tokens(model, prompts=3, period=6)
+
+
+def shots(model):
+    return ik.word_episodes(model, prompts=4, shots=4)
+
+
+def answered(model):
+    return replace(repeats(model), answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
+
+
+def other_run(model):
+    return repeats(model).tokens.flip(0)
+
+
+def episodes(shown=2):
+    texts = {"classes": [0, 0, 0, 1, 1, 1], "labels": ("dax", "wug"), "template": "{x} {y} ;"}
+    pool = ik.LabelledTexts(tuple("fox wolf bear apple pear plum".split()), **texts)
+    queries = ik.LabelledTexts(tuple("lion goat tiger fig lime mango".split()), **texts)
+    return ik.draw_episodes(pool, queries, shots=shown, separator=" ")
+
+
+def earlier(model):
+    width = repeats(model).tokens.shape[1]
+    return torch.ones(width, width, dtype=torch.bool).tril(-1)
+
+
+def inside_edited(model):
+    out = []
+    edits = [ik.Zero(), ik.ZeroValues(), ik.Scale(0.5), ik.Add(torch.ones(16)), ik.Mean(repeats(model))]
+    for edit in edits:
+        with ik.edited(model, edit, ["L0H3", "L1H7"]):
+            out.append(ik.repeat_loss(model, repeats(model)))
+    return xr.concat(out, "edit")
+
+
+def kept_logits(model):
+    with torch.no_grad():
+        return model(repeats(model).tokens.to(model.cfg.device))
+
+
+def swept(**options):
+    return lambda model: ik.sweep(model, repeats(model), **options)
+
+
+def estimated(**options):
+    return lambda model: ik.attribution(model, repeats(model), edit=ik.FromRun(other_run(model)), **options)
+
+
+def scored(scorer, **options):
+    return lambda model: scorer(model, repeats(model), **options)
+
+
+VERBS = {
+    "observe": lambda model: ik.observe(model, repeats(model), [ik.induction, ik.duplicate_token]),
+    "patterns": lambda model: ik.patterns(model, repeats(model), ["L0H1", "L1H7"]),
+    "induction": scored(ik.induction),
+    "prefix_matching": scored(ik.prefix_matching),
+    "previous_token": scored(ik.previous_token),
+    "duplicate_token": scored(ik.duplicate_token),
+    "AttentionScorer": lambda model: ik.AttentionScorer("mine", ik.induction.mask)(model, repeats(model)),
+    "label_attention": lambda model: ik.label_attention(model, shots(model)),
+    "demonstration_weights": lambda model: ik.demonstration_weights(model, shots(model)),
+    "copying": scored(ik.copying),
+    "copying, BAN": scored(ik.copying, method="BAN"),
+    "ov_eigenvalues": lambda model: ik.ov_eigenvalues(model, draws=2),
+    "qk_trace": lambda model: ik.qk_trace(model, repeats(model), draws=2),
+    "composition": lambda model: ik.composition(model),
+    "composition, by v": lambda model: ik.composition(model, by="v"),
+    "direct_effect": scored(ik.direct_effect),
+    "direct_effect, on answers": lambda model: ik.direct_effect(model, answered(model)),
+    "loss_by_position": scored(ik.loss_by_position),
+    "icl_score": scored(ik.icl_score, early=2, late=8),
+    "repeat_loss": scored(ik.repeat_loss),
+    "loss": scored(ik.loss),
+    "logit_difference": lambda model: ik.logit_difference(model, answered(model)),
+    "probability": lambda model: ik.probability(model, answered(model)),
+    "label_accuracy": lambda model: ik.label_accuracy(model, shots(model)),
+    "kl_to": lambda model: ik.ablate(model, repeats(model), "L1H7", metric=ik.kl_to(kept_logits(model))),
+    "ablate": scored(ik.ablate, heads=["L0H3", "L1H7"]),
+    "ablate, patterns held": scored(ik.ablate, heads="L0H3", edit=ik.Zero(), hold="patterns"),
+    "ablation_curve": scored(ik.ablation_curve, scores=["L1H7", "L1H1"], ks=[1, 2], controls=2),
+    "knock_out": lambda model: ik.knock_out(model, repeats(model), earlier(model)),
+    "patch": lambda model: ik.patch(model, source=other_run(model), into=answered(model)),
+    "path_patch": lambda model: ik.path_patch(model, source=other_run(model), into=answered(model)),
+    "path_patch, into queries": lambda model: ik.path_patch(
+        model, source=other_run(model), into=answered(model), site="q", receivers="L1H7"
+    ),
+    "attribution": estimated(verify=1),
+    "attribution, at q": estimated(site="q"),
+    "attribution, at k": estimated(site="k", by=("layer", "head", "position")),
+    "attribution, of patterns": estimated(site="pattern"),
+    "edited": inside_edited,
+    "sweep": swept(by=("layer", "head", "position")),
+    "sweep, values resampled": swept(site="v", edit=ik.Resample()),
+    "sweep, of the stream": swept(site="resid_pre", by=("layer",), edit=ik.Zero()),
+    "sweep, value biases left": swept(edit=ik.ZeroValues()),
+    "in_context": lambda model: ik.in_context(model, shots(model)),
+    "label_writing": lambda model: ik.label_writing(model, shots(model)),
+    "representations": lambda model: ik.representations(model, episodes(), "residual"),
+    "representations, of heads": lambda model: ik.representations(model, shots(model), "head"),
+    "representations, embedding": lambda model: ik.representations(model, episodes(), "embedding"),
+    "next_token_similarity": lambda model: ik.next_token_similarity(model, episodes()),
+    "demonstration_attention": lambda model: ik.demonstration_attention(model, shots(model)),
+    "probe": lambda model: ik.probe(model, ik.word_episodes(model, prompts=32), min_count=2, folds=2),
+    "label_knock_out": lambda model: ik.label_knock_out(model, shots(model), "L1H7", draws=2),
+    "fit_label_weights": lambda model: ik.fit_label_weights(model, shots(model), steps=2),
+    "reweighted": lambda model: ik.reweighted(model, shots(model), torch.full((2, 8, 2), 0.5).numpy()),
+    "label_flow": lambda model: ik.label_flow(model, shots(model)),
+    "function_vectors": lambda model: ik.function_vectors(model, shots(model), heads=["L1H7", "L0H3"]),
+    "retrieval_effect": lambda model: ik.retrieval_effect(
+        model, episodes().pool, episodes().queries, shots=2, separator=" "
+    ),
+    "label_format_effect": lambda model: ik.label_format_effect(
+        model, episodes(), formats={"plain": ["dax", "wug"], "others": ["fep", "kiki"]}
+    ),
+    "input_shift_effect": lambda model: ik.input_shift_effect(model, episodes(), shift="rare words"),
+    "order_effect": lambda model: ik.order_effect(model, episodes(4), orders=2),
+    "few_shot_study": lambda model: ik.few_shot_study(model, queries=8, splits=2, progress=False).answers,
+    "mechanism": lambda model: ik.mechanism(model, draws=100),
+    "direct_ablation": lambda model: ik.direct_ablation(model, n=16, by_head=False),
+    "generality": lambda model: ik.generality(model, ["L1H7", "L1H1"]),
+}
+"""Name, and after a comma what is particular -> `call(model)`, a Dataset."""
