@@ -174,9 +174,9 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
     like = model.W_U if scale is None else scale
     shift = _parameter(norm, "bias", "b")
     generator = torch.Generator().manual_seed(0)
-    vector = (0.5 + torch.randn(sizes(model).d_model, generator=generator, dtype=torch.float32)).to(
-        like.device, model.W_U.dtype
-    )
+    # Large, so that a norm's epsilon is nothing beside it.
+    drawn = torch.randn(sizes(model).d_model, generator=generator, dtype=torch.float32)
+    vector = (64 * (0.5 + drawn)).to(like.device, model.W_U.dtype)
     with kept_as_it_was(model):
         found = full_precision(norm(vector[None, None])[0, 0]).to(like.device)
     expected = full_precision(vector)

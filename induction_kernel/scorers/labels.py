@@ -223,7 +223,7 @@ class LabelAttention(AttentionScorer):
             return weights.nansum(1).double().masked_fill(unknown, torch.nan)
 
         def permuted(values: Tensor) -> Tensor:
-            share = (same.sum(1) / found.mask.sum(1))[:, None].double()
+            share = (same.double().sum(1) / found.mask.sum(1))[:, None]
             return (score(values) * share).masked_fill(unknown, torch.nan)
 
         made = {"score": score}
