@@ -34,7 +34,7 @@ from shots import random_shots
 from typer.testing import CliRunner
 from verbs import VERBS
 from worded import FAMILIES, alone, worded_model
-from zoo import folded, fresh, fresh_of, model_of, tiny
+from zoo import folded, fresh, fresh_of, hooked_with, model_of, tiny
 
 import induction_kernel as ik
 from induction_kernel.cli import app
@@ -659,6 +659,28 @@ def test_the_epsilon_of_a_norm_may_be_large(family):
     right = [[composition(model, 0, head, 1, to, "v") for to in range(4)] for head in range(4)]
     np.testing.assert_allclose(found["score"][0], right, rtol=1e-9)
     assert ik.direct_effect(model, torch.tensor([[3, 9, 3, 9]]))["score"].notnull().all()
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="Bridges have a norm before every MLP")
+def test_a_stream_is_edited_where_no_norm_reads_it():
+    """One prompt, several cells, no norm: torch could not view the stream that the MLP was given."""
+    model = hooked_with(
+        normalization_type=None, positional_embedding_type="shortformer", parallel_attn_mlp=True
+    )
+    tokens, vector = torch.tensor([[3, 9, 4, 7]]), torch.linspace(-1, 1, 16, dtype=torch.float64)
+    found = ik.sweep(
+        model, tokens, edit=ik.Add(vector), site="resid_post", by=("layer", "position"), metric=ik.loss, progress=False
+    )  # fmt: skip
+    for layer, position in [(0, 1), (1, 2)]:
+
+        def add(resid, hook, position=position):
+            resid[:, position] += vector
+            return resid
+
+        hooks = [(f"blocks.{layer}.hook_resid_post", add)]
+        with torch.no_grad():
+            right = float(model.run_with_hooks(tokens, return_type="loss", fwd_hooks=hooks))
+        assert float(found["value"][0, layer, position]) == pytest.approx(right, rel=1e-9)
 
 
 # C. Labelled data --------------------------------------------------------------------------------------------------
