@@ -10,9 +10,10 @@ import pytest
 import torch
 from encoders import BIDIRECTIONAL, CLASSIFIERS, bidirectional, classifier
 from naive import composition
-from zoo import fresh
+from zoo import around_hugging_face, fresh, hooked_with
 
 import induction_kernel as ik
+from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.metrics import as_metric
 from induction_kernel.prompts import Demonstrations
 
@@ -365,3 +366,50 @@ def test_the_epsilon_of_a_norm_may_be_large(family):
     right = [[composition(model, 0, head, 1, to, "v") for to in range(4)] for head in range(4)]
     np.testing.assert_allclose(found["score"][0], right, rtol=1e-9)
     assert ik.direct_effect(model, torch.tensor([[3, 9, 3, 9]]))["score"].notnull().all()
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="Bridges have a norm before every MLP")
+def test_a_stream_is_edited_where_no_norm_reads_it():
+    """One prompt, several cells, no norm: torch could not view the stream that the MLP was given."""
+    model = hooked_with(
+        normalization_type=None, positional_embedding_type="shortformer", parallel_attn_mlp=True
+    )
+    tokens, vector = torch.tensor([[3, 9, 4, 7]]), torch.linspace(-1, 1, 16, dtype=torch.float64)
+    found = ik.sweep(
+        model, tokens, edit=ik.Add(vector), site="resid_post", by=("layer", "position"), metric=ik.loss, progress=False
+    )  # fmt: skip
+    for layer, position in [(0, 1), (1, 2)]:
+
+        def add(resid, hook, position=position):
+            resid[:, position] += vector
+            return resid
+
+        hooks = [(f"blocks.{layer}.hook_resid_post", add)]
+        with torch.no_grad():
+            right = float(model.run_with_hooks(tokens, return_type="loss", fwd_hooks=hooks))
+        assert float(found["value"][0, layer, position]) == pytest.approx(right, rel=1e-9)
+
+
+def test_the_stream_after_attention_is_what_attention_is_added_to():
+    """OPT-350m has its norms behind: a Bridge's hook on resid_mid shows what the second of them reads."""
+    model = around_hugging_face("OPT-350m", torch.float64)
+    own, other = torch.tensor([[3, 9, 4, 7]]), torch.tensor([[3, 1, 8, 7]])
+    seen = {}
+
+    found = ik.sweep(
+        model, own, edit=ik.FromRun(other), site="resid_mid", by=("layer",), metric=ik.loss, progress=False
+    )
+    for layer in (0, 1):
+        pre, out = (f"blocks.{layer}.hook_{site}" for site in ("resid_pre", "attn_out"))
+
+        def stored(site, layer=layer):
+            return lambda value, hook: seen.__setitem__((layer, site), value)
+
+        with torch.no_grad():
+            model.run_with_hooks(other, fwd_hooks=[(pre, stored("pre")), (out, stored("out"))])
+            seen[layer, "other"] = seen[layer, "pre"] + seen[layer, "out"]
+            replaced = (out, lambda value, hook, layer=layer: seen[layer, "other"] - seen[layer, "pre"])
+            logits = model.run_with_hooks(own, fwd_hooks=[(pre, stored("pre")), replaced])
+        logs = logits[0, :-1].log_softmax(-1)
+        right = -float(logs.gather(1, own[0, 1:, None]).mean())
+        assert float(found["value"][0, layer]) == pytest.approx(right, rel=1e-6)

@@ -15,7 +15,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..heads.naming import is_whole
-from .anatomy import Hook, Model, describe, forward, hook_name, in_this_thread, one_thread_at_a_time
+from .anatomy import (
+    Hook,
+    Model,
+    describe,
+    forward,
+    hook_name,
+    in_this_thread,
+    is_bridge,
+    one_thread_at_a_time,
+)
 from .padding import hidden_padding
 from .selfcheck import foreign_hooks, self_check
 
@@ -93,7 +102,11 @@ def stream(
             raise _Enough
 
     arguments, masks = hidden_padding(model, tokens, lengths)
-    reading = [(hook_name(site, layer), _bound(hook, site=site, layer=layer)) for site, layer in wanted]
+    reading: list[Hook] = []
+    for site, layer in wanted:
+        bound = _bound(hook, site=site, layer=layer)
+        through = site == "resid_mid" and is_bridge(model)
+        reading += _after_attention(layer, bound) if through else [(hook_name(site, layer), bound)]
     standing = [*masks, *hooks, *reading]
     logits = None
     with suppress(_Enough):
@@ -131,6 +144,19 @@ def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _after_attention(layer: int, read: Callable[[Tensor, Any], None]) -> list[Hook]:
+    """Hooks on the stream after attention: a Bridge's resid_mid is what a norm reads (OPT-350m: a later one)."""
+    before: list[Tensor] = []
+
+    def keep(stream: Tensor, hook: Any) -> None:
+        before.append(stream)
+
+    def add(attn_out: Tensor, hook: Any) -> None:
+        read(before.pop().to(attn_out.device) + attn_out, hook)
+
+    return [(hook_name("resid_pre", layer), keep), (hook_name("attn_out", layer), add)]
 
 
 def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:

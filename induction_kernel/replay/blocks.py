@@ -104,7 +104,7 @@ class Blocks:
         masks = [mask for mask in self.masks if mask[0] == hook_name("attn_scores", layer)]
         with hooks_on(self.model, [*masks, *hooks]):
             out = self.model.blocks[layer](
-                rows.flatten(0, 1).to(self.resid_pre(layer).device),  # blocks may be on several
+                rows.flatten(0, 1).contiguous().to(self.resid_pre(layer).device),  # blocks may be on several
                 *(self._widened(value, cells) for value in args),
                 **{key: self._widened(value, cells) for key, value in kwargs.items()},
             )
