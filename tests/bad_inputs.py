@@ -516,7 +516,7 @@ ROWS = [
     ("ablation_curve", "half a head", lambda tmp: curve(ks=(1.5,)), ValueError, "ks from 1 to 8 heads"),
     ("ablation_curve", "no ks", lambda tmp: curve(ks=()), ValueError, "got ()"),
     ("ablation_curve", "no controls", lambda tmp: curve(controls=0), ValueError, "controls >= 1"),
-    ("ablation_curve", "too few others in a layer", lambda tmp: curve(ks=(8,)), ValueError, 'control="any layer"'),
+    ("ablation_curve", "too few others in a layer", lambda tmp: curve(ks=(8,)), ValueError, "0 other heads, 4 are needed: choose fewer heads"),
     ("ablation_curve", "scores as a number", lambda tmp: ik.ablation_curve(model(), repeats(), 3), TypeError, "got int"),
     ("ablation_curve", "one head as text", lambda tmp: ik.ablation_curve(model(), repeats(), "L1H0"), TypeError, "heads strongest first, got str"),
     ("ablation_curve", "not a model", lambda tmp: ik.ablation_curve(None, repeats(), scores()), TypeError, "got NoneType"),
