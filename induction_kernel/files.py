@@ -244,15 +244,19 @@ def _locked(handle: int) -> bool:
 
 
 def _written(target: Path, data: bytes | memoryview) -> None:
-    part = _part(target)
+    handle, name = _made(target)
+    part = Path(name)
     try:
-        with part.open("wb") as file:
-            _locked(file.fileno())
+        with os.fdopen(handle, "wb") as file:
+            _locked(handle)  # until it has its name: else others would take it for a killed process's
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # some disks say only now that they are full
-        part.chmod(0o644)
-        part.replace(target)
+            os.fsync(handle)  # some disks say only now that they are full
+            part.chmod(0o644)
+            if os.name != "nt":  # where an open file cannot be renamed, and there are no locks
+                part.replace(target)
+        if os.name == "nt":
+            part.replace(target)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -260,9 +264,13 @@ def _written(target: Path, data: bytes | memoryview) -> None:
 
 def _part(target: Path) -> Path:
     """A new empty file beside the target."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{_short(target)}.", suffix=".part")
+    handle, name = _made(target)
     os.close(handle)
     return Path(name)
+
+
+def _made(target: Path) -> tuple[int, str]:
+    return tempfile.mkstemp(dir=target.parent, prefix=f".{_short(target)}.", suffix=".part")
 
 
 def _short(target: Path) -> str:

@@ -76,10 +76,9 @@ def test_tokens_made_in_inference_mode_can_be_attributed(model):
 
 def test_a_padding_token_added_beyond_the_embedding():
     """`tokenizer.add_special_tokens({"pad_token": ...})`: its id is one the model has no row for."""
-    tokenizer = tokenizer_like("GPT-2")
-    model = fresh("GPT-2", tokenizer=tokenizer, d_vocab=len(tokenizer))
+    model = fresh("GPT-2", tokenizer=(made := tokenizer_like("GPT-2")), d_vocab=len(made))
+    tokenizer = model.tokenizer
     tokenizer.add_special_tokens({"pad_token": "[PAD]"})
-    model.tokenizer = tokenizer
     texts = ["<|endoftext|> fox bear", "<|endoftext|> pear plum dax wug"]
     given = tokenizer(texts, padding=True, return_tensors="pt")
     assert int(given["input_ids"].max()) == model.cfg.d_vocab
