@@ -86,7 +86,7 @@ def few_shot(
         rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    bos = starts_with_bos(model, tokens)
+    bos = bool(start) or starts_with_bos(model, tokens)
     return Prompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
 
 
