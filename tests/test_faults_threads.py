@@ -24,6 +24,7 @@ import xarray as xr
 from pretend import cards, place_parameters
 from shots import random_shots
 from verbs import VERBS, episodes, repeats, shots
+from written import TOKENS, last_logit, written
 from zoo import fresh_of, tiny
 
 import induction_kernel as ik
@@ -431,7 +432,7 @@ def test_metrics_pickle_and_measure_the_same(name):
 
 def holdings():
     """What measures and tasks of a pool may hold."""
-    model = embedded("hooked" if has_hooked_transformer() else "bridge")
+    model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
     prompts = repeats(model)
     public = {name: getattr(ik, name) for name in ik.__all__ if not isinstance(getattr(ik, name), type | str)}
     return public | {
@@ -474,8 +475,8 @@ def test_fingerprints_are_the_same_in_every_process(tmp_path):
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from test_faults import embedded, fingerprint, has_hooked_transformer, holdings
-model = embedded("hooked" if has_hooked_transformer() else "bridge")
+from test_faults_threads import embedded_on, fingerprint, has_hooked_transformer, holdings
+model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
 model.tokenizer(["fox", "fox wolf"], padding=True, truncation=True, max_length=2)
 print({name: fingerprint(held) for name, held in holdings().items()})
 """
@@ -490,7 +491,7 @@ print({name: fingerprint(held) for name, held in holdings().items()})
 
 
 def test_prompts_of_another_tokenizer_have_another_fingerprint():
-    prompts = repeats(embedded("hooked" if has_hooked_transformer() else "bridge"))
+    prompts = repeats(embedded_on("hooked" if has_hooked_transformer() else "bridge"))
     other = copy.deepcopy(prompts.tokenizer)
     assert fingerprint(replace(prompts, tokenizer=other)) == fingerprint(prompts)
     other.add_tokens(["zebra"])
@@ -501,7 +502,7 @@ def test_prompts_of_another_tokenizer_have_another_fingerprint():
 
 
 def test_a_measure_that_holds_prompts_is_kept_in_a_folder(tmp_path):
-    model = embedded("hooked" if has_hooked_transformer() else "bridge")
+    model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
     prompts = repeats(model)
     measures = {"repeat": functools.partial(ik.repeat_loss, prompts=prompts)}
     steps = [0, 800]

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from written import TOKENS, last_logit, written
 from zoo import folded, fresh, model_of, tiny
 
 import induction_kernel as ik
@@ -11,26 +12,6 @@ from induction_kernel.loading.building import has_hooked_transformer
 hooked_only = pytest.mark.skipif(
     not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
 )
-
-
-TOKENS = torch.tensor([[0, 7, 3, 9, 4], [0, 1, 2, 3, 8]])
-
-
-def last_logit(logits, prompts):
-    return logits[torch.arange(len(prompts)), prompts.lengths - 1, 7]
-
-
-def written(model, site, layer, value, head=1):
-    """The last logit where `value(old)` stands in the place of a head, at TransformerLens' own hook."""
-
-    def hook(old, hook):
-        new = old.clone()
-        new[:, :, head] = value(old[:, :, head])
-        return new
-
-    with torch.no_grad():
-        logits = model.run_with_hooks(TOKENS, fwd_hooks=[(f"blocks.{layer}.attn.hook_{site}", hook)])
-    return logits[:, -1, 7].numpy()
 
 
 def with_edit(model, site, layer, edit):

@@ -301,7 +301,7 @@ REFUSED = {
     ("Gemma 2", "copying (BAN)"): _NORMED,
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
-    ("Gemma 2", "path_patch"): "in layer 0 the heads do not add up to what attention writes",
+    ("Gemma 2", "path_patch"): _NORMED,
 }
 
 
@@ -396,13 +396,13 @@ MEASURES = {
     "ov_eigenvalues": lambda model, prompts: ik.ov_eigenvalues(model, draws=1)["score"],
     "effective": lambda model, prompts: ik.ov_eigenvalues(model, draws=1, embedding="effective")["score"],
     "direct_effect": lambda model, prompts: direct_effect(model, prompts, on="next token")["score"],
-    "zero": lambda model, prompts: removed(model, prompts, edit=Zero())["effect"],
+    "zero values": lambda model, prompts: removed(model, prompts, edit=ik.ZeroValues())["effect"],
     "mean": lambda model, prompts: removed(model, prompts, edit=Mean())["effect"],
-    "doubled, patterns held": lambda model, prompts: removed(
-        model, prompts, edit=Scale(2.0), hold="patterns"
+    "zero values, patterns held": lambda model, prompts: removed(
+        model, prompts, edit=ik.ZeroValues(), hold="patterns"
     )["effect"],
     "values": lambda model, prompts: ik.sweep(
-        model, prompts, edit=Zero(), site="v", by=("layer", "head"), metric=weighed, progress=False
+        model, prompts, edit=ik.ZeroValues(), site="v", by=("layer", "head"), metric=weighed, progress=False
     )["effect"],
     "repeat_loss": lambda model, prompts: ik.repeat_loss(model, prompts)["value"],
 }

@@ -85,10 +85,10 @@ def direct_effect(
     check_model(model)
     ready = as_prompts(model, prompts) if prompts is not None else _repeats(model)
     on, wanted, size = _what(ready, on), chosen_layers(model, layers), sizes(model)
+    check_writing(model, wanted)
     if on == NEXT:
         check_next_token(model, f'direct_effect(on="{NEXT}")')
     _check_entries(ready, on, n_outputs(model))
-    check_writing(model, wanted)
     check_weights(model, wanted)
     w_u = unembedding(model)
     runs = [("score", ready.tokens)] + ([("control", ready.control)] if ready.control is not None else [])
