@@ -318,7 +318,10 @@ def fewshot(
     ] = None,
     missing: Annotated[
         Missing | None,
-        typer.Option(help="what becomes of rows without a text or a class; refused by default"),
+        typer.Option(
+            help="what becomes of rows without a text or a class; by default dropped from data sets known by name, "
+            "refused in others"
+        ),
     ] = None,
     span: Annotated[
         SpanName,

@@ -568,3 +568,38 @@ def test_a_trainable_model_stays_as_it_was():
     np.testing.assert_allclose(found, right, atol=1e-9)
     assert other.training
     assert not any(each.requires_grad or each.grad is not None for each in other.parameters())
+
+
+def test_another_token_in_front_is_said_in_every_result(model):
+    """`bos=<id>` means the same for text, few-shot prompts and random tokens."""
+    comma = model.tokenizer.convert_tokens_to_ids(",")
+    for prompts in (
+        ik.as_prompts(model, TEXTS, bos=comma),
+        ik.few_shot(model, SHOTS, ["wolf"], **OPTIONS, bos=comma),
+        ik.repeated_tokens(model, period=5, prompts=2, bos=comma),
+    ):
+        assert prompts.tokens[:, 0].tolist() == [comma] * len(prompts)
+        assert prompts.bos
+        assert ik.previous_token(model, prompts).attrs["bos"] == ","
+
+
+@pytest.mark.parametrize("verb", ["attribution", "qk_trace", "label_knock_out", "order_effect"])
+def test_a_seed_is_looked_at_before_anything_is_run(model, prompts, monkeypatch, verb):
+    labelled = ik.LabelledTexts(tuple("abcdefgh"), np.arange(8) % 2, ("dax", "wug"), template="{x} {y} ;")
+    calls = {
+        "attribution": lambda: ik.attribution(
+            model, prompts, edit=ik.Zero(), metric=ik.repeat_loss, seed="0"
+        ),
+        "qk_trace": lambda: ik.qk_trace(model, prompts, seed="0"),
+        "label_knock_out": lambda: ik.label_knock_out(
+            model, ik.word_episodes(model, prompts=4), "L1H7", draws=0, seed="0"
+        ),
+        "order_effect": lambda: ik.order_effect(
+            model, ik.draw_episodes(labelled[:6], labelled[6:], shots=4), seed="0"
+        ),
+    }
+    passes = []
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: passes.append(1))
+    with pytest.raises(TypeError, match="wanted seed as a whole number"):
+        calls[verb]()
+    assert not passes

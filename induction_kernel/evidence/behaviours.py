@@ -105,7 +105,7 @@ def generality(
     check_model(model)
     if not is_whole(k) or k < 1 or not is_whole(controls) or controls < 2:
         raise ValueError(f"wanted k >= 1 heads and controls >= 2 random sets, got {k!r} and {controls!r}")
-    spoken = TRANSLATIONS if translations is None else translations
+    seed, spoken = checked_seed(seed), TRANSLATIONS if translations is None else translations
     check_translations(spoken)
     literal = _literal(model, passages, seed)
     lines = _pattern(model, pattern, seed)
@@ -204,7 +204,7 @@ def _summed_up(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Datase
     of_others = gained.where(~chosen).mean(("layer", "head")).to_numpy()
     by_behaviour: dict[str, Any] = {"n_passing": int(few.sum())}
     for name, values in (("chosen_excess", of_chosen), ("contrast", of_chosen - of_others)):
-        low, high = bootstrap(values[:, None], 0.95, DRAWS, np.random.default_rng(checked_seed(seed)))
+        low, high = bootstrap(values[:, None], 0.95, DRAWS, np.random.default_rng(seed))
         by_behaviour |= {name: values.mean(), f"{name}_low": low[0], f"{name}_high": high[0]}
     coords = {"prompt": np.arange(scores.sizes["prompt"])}
     by_behaviour |= {"chosen_passes": few, "score": scores["score"], "control": scores["control"]}
@@ -215,7 +215,7 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
     """Spearman of each behaviour with prefix matching over heads, and its bootstrap over heads."""
     by_head = excess.stack(cell=("layer", "head"))
     first = by_head.sel(behaviour="prefix_matching").values
-    rng = np.random.default_rng(checked_seed(seed))
+    rng = np.random.default_rng(seed)
     rows = []
     for other in by_head.transpose("behaviour", "cell").values:
         there = np.isfinite(first + other)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import numpy as np
+from numbers import Integral
+from typing import Any, NamedTuple, TypeGuard
 
 from ..given import plain
 
@@ -92,6 +91,6 @@ def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     return list(dict.fromkeys(as_head(head, **bounds) for head in given))
 
 
-def is_whole(value: Any) -> bool:
-    """Whether it is an integer, and not a truth value."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is an integer, of Python or NumPy, and not a truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)

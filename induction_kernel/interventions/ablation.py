@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
 from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
@@ -136,7 +137,7 @@ def ablation_curve(
     check_model(model)
     if not is_whole(controls) or controls < 1:
         raise ValueError(f"wanted controls >= 1 random sets, got {controls!r}")
-    ranked = _ranked(model, scores)
+    seed, ranked = checked_seed(seed), _ranked(model, scores)
     counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
     groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
     found, attrs = _joint(

@@ -88,6 +88,7 @@ def attribution(
         model, site=site, by=by, length=ready.tokens.shape[1], edit=edit, heads=heads, layers=layers
     )
     _check_verify(verify)
+    seed = checked_seed(seed)
     found = _estimates(model, ready, plan, edit, site, metric, qk_fix, max_tokens, progress)
     out = _dataset(model, ready, plan, found, edit=edit, site=site, metric=metric, qk_fix=qk_fix)
     if not verify:
@@ -177,9 +178,7 @@ def _chosen(plan: Plan, size: np.ndarray, verify: int, seed: int) -> tuple[list[
     of_cells = np.array([size[place] for place in plan.places])
     order = np.argsort(-of_cells, kind="stable")[: np.isfinite(of_cells).sum()]  # NaN come last
     strongest, others = order[:verify], order[verify:]
-    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(checked_seed(seed)))[
-        :verify
-    ].tolist()
+    drawn = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))[:verify].tolist()
     chosen = [*strongest.tolist(), *sorted(others[drawn].tolist())]
     return chosen, ["strongest"] * len(strongest) + ["random"] * len(drawn)
 

@@ -57,11 +57,9 @@ def job_of(
         start = _first_difference(batch, other[rows]) if _only_later(model) else 0
     else:
         of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
-    without, wanted = (
-        None if each is None else reading(part_of(each, rows), batch, n_outputs(model))
-        for each in (metric.without, metric)
-    )
-    assert wanted is not None
+    outputs = n_outputs(model)
+    wanted = reading(part_of(metric, rows), batch, outputs)
+    without = None if metric.without is None else reading(part_of(metric.without, rows), batch, outputs)
     return Job(model, batch, of_batch, site, hold, wanted, without, start)
 
 

@@ -109,6 +109,7 @@ def label_knock_out(
     check_words(model, "label_knock_out")
     chosen = _checked_heads(model, heads)
     taken = _taken(found, which)
+    seed = checked_seed(seed)
     asked = _labels_asked(model, chosen, taken, found, draws, control, seed)
     groups = [UNTOUCHED, *(each.group for each in asked), OTHER_KEYS]
     if _has_others(model, chosen):
@@ -178,7 +179,7 @@ def _labels_asked(
         raise ValueError(f"wanted draws of the random controls, 0 for none, got {draws!r}")
     asked = [_Asked(LABELS, heads, taken)]
     if not torch.equal(taken, found.mask):
-        generator = torch.Generator().manual_seed(checked_seed(seed))
+        generator = torch.Generator().manual_seed(seed)
         asked += [_Asked(PERMUTED, heads, _permuted(taken, found.mask, generator)) for _ in range(draws)]
     for draw in range(draws):
         others = random_heads(model, like=heads, seed=seed + draw, control=control)

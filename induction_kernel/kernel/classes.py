@@ -12,7 +12,7 @@ from .known import Known
 __all__ = ["as_class", "words_of"]
 
 WHOLE = re.compile(r"([+-]?)(0|[1-9][0-9]*)(?:\.0*)?")
-NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", re.IGNORECASE)
+NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 
 
 def as_class(written: Any) -> str:
@@ -41,7 +41,8 @@ def words_of(
             f"wanted at least two classes, got {found} alone in {name}: another column, or more rows?"
         )
     if isinstance(labels, Mapping):
-        words = label_words(list(dict.fromkeys(labels.values())))
+        given = list(labels.values())
+        words = label_words([word for i, word in enumerate(given) if word not in given[:i]])
         return _by_class(labels), words
     if order is None and len({value.casefold() for value in found}) < len(found):
         raise ValueError(

@@ -38,7 +38,7 @@ def content(path: Path, encoding: str) -> str:
 
 
 def kind_of(ending: str, text: str, *, columns: bool) -> str | None:
-    """ "tsv", "csv", "jsonl", "json" (one list) or "lines" (class first); None where nobody can tell.
+    """One of "tsv", "csv", "jsonl", "json" (one list) and "lines" (class first); None where nobody can tell.
 
     `.tsv`, `.csv` and `.jsonl` are what they say. Others are recognised: JSON by its first sign, tables by tabs, lines
     with the class first by few different first words (a short `.txt` need not repeat them), commas and semicolons last,

@@ -202,7 +202,7 @@ def _whole(classes: Any) -> np.ndarray:
     given = np.asarray(classes)
     if given.dtype.kind in "iu":
         return given.astype(np.int64)
-    if given.dtype.kind != "f" or not np.array_equal(given, np.floor(given)):
+    if given.dtype.kind != "f" or not np.isfinite(given).all() or not np.array_equal(given, np.floor(given)):
         raise TypeError(f"wanted classes as whole numbers, got {given.dtype}")
     return given.astype(np.int64)
 

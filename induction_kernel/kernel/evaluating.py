@@ -32,7 +32,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
-from ..scorers.labels import POOLINGS, check_pooling, demonstrations_of, entries_of, pooled
+from ..scorers.labels import POOLINGS, check_span, demonstrations_of, entries_of, pooled
 from ..scorers.reading import attends, check_sound, cost_of, entries_together, taken
 from .data import LabelledTexts
 from .episodes import Episodes, draw_episodes
@@ -94,7 +94,7 @@ def in_context(
     check_words(model, "in_context")
     prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
     poolings = _poolings(pooling)
-    check_pooling(poolings[0] if poolings else "max", span, prompts)
+    check_span(span, prompts)
     labels = demonstrations_of(prompts)
     size, n = sizes(model), len(prompts)
     kept = {

@@ -230,12 +230,12 @@ def order_effect(
         raise ValueError(f"wanted orders >= 2, got {orders!r}")
     if episodes.shown.shape[1] < 2:
         raise ValueError("wanted at least two demonstrations a prompt: one has one order")
-    conditions = {"as drawn": episodes}
+    seed, conditions = checked_seed(seed), {"as drawn": episodes}
     conditions |= {f"order {i}": episodes.shuffled(seed=seed + i) for i in range(1, orders)}
     out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
     predictions = out["prediction"].values
     changed = np.mean([predictions[a] != predictions[b] for a, b in combinations(range(orders), 2)], axis=0)
-    low, high = bootstrap(changed[:, None], 0.95, 2000, np.random.default_rng(checked_seed(seed)))
+    low, high = bootstrap(changed[:, None], 0.95, 2000, np.random.default_rng(seed))
     return out.assign(
         changed=("prompt", changed),
         change=changed.mean(),
@@ -256,6 +256,7 @@ def _compared(
     progress: bool,
 ) -> xr.Dataset:
     """The same queries under every condition, each compared with the first, query by query."""
+    seed = checked_seed(seed)
     runs = [in_context(model, each, batch_size=batch_size, progress=progress) for each in conditions.values()]
     first = runs[0]
     correct = np.stack([run["correct"].values for run in runs])
@@ -271,7 +272,7 @@ def _compared(
     }  # fmt: skip
     for key, of_prompt in each.items():
         if key == "difference":
-            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(checked_seed(seed)))
+            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(seed))
         else:
             low, high = np.transpose([wilson(int(one.sum()), len(one)) for one in of_prompt])
         for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..model import Model, batches, describe, full_precision, progress_bar, sizes, stream, token_embedding
 from ..prompts import Prompts, as_prompts
-from ..scorers.labels import check_pooling, demonstrations_of
+from ..scorers.labels import check_span, demonstrations_of
 from ..scorers.streaming import chosen_layers
 from .episodes import Episodes, tfidf
 from .inside import POOLINGS, heads_inside, stream_inside
@@ -72,7 +72,7 @@ def representations(
     Source: Han et al. 2025, sections 3 and 5.4.
     """
     _check(model, source, what, layers, pooling)
-    check_pooling(pooling, span, source if isinstance(source, Prompts) else None)
+    check_span(span, source if isinstance(source, Prompts) else None)
     ways: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
     if what == "head" or isinstance(source, Prompts):
         asked: Any = model  # `_check` looked

@@ -85,6 +85,8 @@ def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.nda
         for key, of_batch in values.items():
             wanted = (len(at), *kept[key].shape[1:]) if sound else None
             sound = of_batch.shape == wanted and of_batch.dtype.kind == "f"
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile, zlib and numpy raise anything for a damaged file
         said = str(error) or type(error).__name__
         raise ValueError(

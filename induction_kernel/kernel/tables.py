@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..text_files import lines_of
 from .classes import as_class
-from .contents import lines_of, separator
+from .contents import separator
 from .known import KNOWN, Known
 
 __all__ = ["columns_of", "delimited", "json_lines", "json_list", "parquet"]

@@ -107,7 +107,7 @@ def kernel_theory(
     Source: Han et al. 2025, section 4 and table 3. The paper states neither its distance nor how its models are
     drawn: compare the trend, not the digits.
     """
-    shots = _checked_shots(demonstrations)
+    shots, seed = _checked_shots(demonstrations), checked_seed(seed)
     check_whole(length=length, pretraining=pretraining, prompts=prompts, seeds=seeds)
     if truncation is not None:
         check_whole(truncation=truncation)
@@ -191,7 +191,7 @@ class _Trial:
 
     @classmethod
     def of(cls, markov: HiddenMarkovTasks, shots: int, length: int, prompts: int, seed: int) -> _Trial:
-        rng = np.random.default_rng([checked_seed(seed), 1])
+        rng = np.random.default_rng([seed, 1])
         task = np.repeat(rng.integers(len(markov.start), size=(prompts, 1)), shots + 1, axis=1)
         return cls(markov, *markov.draw(task, length, rng), rng)
 

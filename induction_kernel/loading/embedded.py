@@ -86,7 +86,7 @@ def _check_log(path: Path, log: Any) -> None:
     for entry in log if isinstance(log, list) else [None]:
         said = entry if isinstance(entry, dict) else {}
         step, tokens = said.get("step"), said.get("tokens")
-        if not (is_whole(step) and int(step or 0) >= 0 and isinstance(tokens, int | float) and tokens >= 0):
+        if not (is_whole(step) and step >= 0 and isinstance(tokens, int | float) and tokens >= 0):
             raise ValueError(
                 f"{path} is damaged: wanted its checkpoints as a list, each with its step and the tokens seen until "
                 f"then, got {entry!r:.80}"

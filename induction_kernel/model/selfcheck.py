@@ -36,10 +36,13 @@ _SHOWN = ("pattern", "v", "z")
 
 
 @one_thread_at_a_time
-def self_check(model: Model) -> None:
+def self_check(model: Model) -> bool | None:
     """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
 
     While hooks of the user's own stand on the model it does not look: they may do anything, and they act.
+
+    Returns:
+        Whether attention is causal, as that run showed; None where nothing could be seen (such hooks, NaN weights).
 
     Raises:
         TypeError: not a TransformerLens model, or one of its modules is compiled.
@@ -47,15 +50,20 @@ def self_check(model: Model) -> None:
     """
     check_model(model)
     parts = made_of(model)
-    if _CHECKED.get(model, (None, True))[0] == parts or foreign_hooks(model):
-        return
+    known, causal = _CHECKED.get(model, (None, True))
+    if known == parts:
+        return causal
+    if foreign_hooks(model):
+        return None
     shown, logits = _seen(model)
     if not _finite(shown):
-        return  # NaN weights: what is measured says so
+        return None  # NaN weights: what is measured says so
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
         _check_acts(model, layer, shown, logits)
-    _CHECKED[model] = parts, _looks_back(model, shown, logits)
+    causal = _looks_back(model, shown, logits)
+    _CHECKED[model] = parts, causal
+    return causal
 
 
 def is_causal(model: Model) -> bool:
@@ -63,9 +71,8 @@ def is_causal(model: Model) -> bool:
 
     What the model says of itself is believed where nothing could be seen yet: NaN weights, or hooks of the user's own.
     """
-    self_check(model)
-    parts, causal = _CHECKED.get(model, (None, True))
-    if parts == made_of(model):
+    causal = self_check(model)
+    if causal is not None:
         return causal
     of_modules = all(getattr(module, "is_causal", True) is not False for module in all_modules(model))
     return of_modules and getattr(model.cfg, "attention_dir", "causal") == "causal"
@@ -179,7 +186,10 @@ def made_of(model: Model) -> int:
                 f"{name or 'the model'} is compiled (torch.compile), and hooks set later are not seen in it: pass the "
                 "model with the module itself in its place, compiled._orig_mod, which has the same weights"
             )
-    return hash((tuple((type(module), "forward" in vars(module)) for module in modules), str(model.cfg)))
+    parts = tuple((type(module), "forward" in vars(module)) for module in modules)
+    return hash(
+        (parts, repr(vars(model.cfg)))
+    )  # str(cfg) sorts and wraps it, which takes as long as a small pass
 
 
 # A Bridge, and a Hugging Face model, wire hooks of their own; ours on modules stand for one pass alone.

@@ -83,10 +83,10 @@ def few_shot(
     _check_context(rows, sizes(model).n_ctx)
     tokens, lengths = pad([row.ids for row in rows])
     found = _demonstrations(
-        rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots, start)
+        rows, shots, [target for _, target in asked], labels, _label_ids(model, form, labels, shots)
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    bos = starts_with_bos(model, tokens)
+    bos = bool(start) or starts_with_bos(model, tokens)
     return Prompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
 
 
@@ -188,11 +188,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
 
 
 def _label_ids(
-    model: Model,
-    form: Template,
-    labels: tuple[str, ...],
-    shots: list[list[tuple[str, int]]],
-    start: list[int],
+    model: Model, form: Template, labels: tuple[str, ...], shots: list[list[tuple[str, int]]]
 ) -> Tensor:
     """The first token of each label as it follows a query; they differ and leave the query's tokens alone."""
     x = shots[0][0][0]

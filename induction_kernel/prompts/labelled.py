@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
+
+from ..given import plain
+from ..heads.naming import is_whole
 
 __all__ = ["label_words", "queries_of", "shots_per_query"]
 
@@ -64,13 +66,9 @@ def _listed(given: Any, what: str) -> list[Any]:
 
 def _is_pair(item: Any) -> bool:
     """Whether it is one text and its class: a tuple, list, array or row of two."""
-    if (
-        isinstance(item, str | Mapping | Set)
-        or not isinstance(item, Iterable)
-        or not hasattr(item, "__len__")
-    ):
+    if not isinstance(item, Collection) or isinstance(item, str | Mapping | Set):
         return False
-    return len(item) == 2 and isinstance(next(iter(item)), str)  # pyright: ignore[reportArgumentType]  # it has a length
+    return len(item) == 2 and isinstance(next(iter(item)), str)
 
 
 def _pair(item: Any, labels: tuple[str, ...], what: str) -> tuple[str, int]:
@@ -92,11 +90,8 @@ def _class_of(y: Any, labels: tuple[str, ...]) -> int:
             hint = f": did you mean {folded[near[0]]!r}?" if near else ""
             raise ValueError(f"wanted one of the labels {list(labels)}, got {y!r}{hint}")
         return labels.index(y)
-    try:
-        index = operator.index(y)
-    except TypeError:
-        index = None
-    if index is None or isinstance(y, bool):
+    index = plain(y)
+    if not is_whole(index):
         raise TypeError(f"wanted a label word or its index, got {y!r}")
     if not 0 <= index < len(labels):
         raise ValueError(f"wanted a label index from 0 to {len(labels) - 1}, got {index}")

@@ -96,12 +96,9 @@ def with_answers(
 
 
 def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n: int) -> torch.Tensor:
-    listed = [plain(each) for each in rows_of(answers)] if not isinstance(answers, str) else None
-    if (
-        not listed
-        or len(listed) != n
-        or not all(isinstance(each, list | tuple) and len(each) == 2 for each in listed)
-    ):
+    given = rows_of(answers)
+    listed = [plain(each) for each in given] if isinstance(given, list) else []
+    if len(listed) != n or not all(isinstance(each, list | tuple) and len(each) == 2 for each in listed):
         raise ValueError(f"wanted one (right, wrong) for each of {n} prompts, got {answers!r}")
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in listed])
     n_words = n_outputs(model)

@@ -7,13 +7,14 @@ Prompts are right-padded inside; what comes in with padding at either end loses 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..heads.naming import is_whole
 from ..model import Model, check_model, sizes
 from .batch import Prompts, check_ids, pad, real_positions
 from .padding import Ends, by_mask, by_token, right_padded
@@ -80,12 +81,13 @@ def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None
     if all(isinstance(item, str) for item in items):
         _refuse(lengths=lengths, what="text")
         return _texts(model, items, bos)
-    if all(isinstance(item, Integral) and not isinstance(item, bool) for item in items):
+    if all(map(is_whole, items)):
         items = [items]
     rows = [_one_row(item) if isinstance(item, Tensor | np.ndarray) else item for item in items]
     texts = any(isinstance(item, str) for item in items)
     for i, row in enumerate(rows):
-        if not isinstance(row, str) if texts else not _is_ids(row):
+        fits = isinstance(row, str) if texts else isinstance(row, list | tuple) and all(map(is_whole, row))
+        if not fits:
             raise TypeError(f"{WANTED}, got a list whose item {i} is {_short(items[i])}")
     if not all(rows):
         raise ValueError(
@@ -103,18 +105,15 @@ def _one_row(ids: Tensor | np.ndarray) -> Any:
     return (ids[0] if ids.ndim == 2 and len(ids) == 1 else ids).tolist()
 
 
-def _is_ids(row: Any) -> bool:
-    return isinstance(row, list | tuple) and all(
-        isinstance(token, Integral) and not isinstance(token, bool) for token in row
-    )
-
-
 def _texts(model: Model, texts: list[str], bos: bool | int | None) -> Prompts:
     start = start_token(model, bos).tolist() if getattr(model, "tokenizer", None) is not None else []
     rows = [encode_whole(model, text, start) for text in texts]
     if not all(rows):
         raise ValueError(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
-    return _ready(model, *pad(rows))
+    ready = _ready(model, *pad(rows))
+    return (
+        replace(ready, bos=True) if start else ready
+    )  # the token put first may be another than the tokenizer's
 
 
 def _encoded(model: Model, output: Mapping[str, Any], lengths: Any, bos: bool | int | None) -> Prompts:
@@ -136,10 +135,15 @@ def _rectangle(rows: Any) -> Tensor:
         return rows
     if isinstance(rows, np.ndarray):
         return _from_numpy(rows)
-    if rows and all(isinstance(row, list | tuple) for row in rows):
+    if isinstance(rows, list | tuple) and not rows:
+        raise ValueError("wanted at least one prompt, got a tokenizer's output of none")
+    if isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows):
         width = max(map(len, rows))
         rows = [[*row, *([0] * (width - len(row)))] for row in rows]
-    return torch.as_tensor(rows)
+    try:
+        return torch.as_tensor(rows)
+    except (TypeError, ValueError):
+        raise TypeError(f"wanted a tokenizer's output of whole numbers, got {_short(rows)}") from None
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:

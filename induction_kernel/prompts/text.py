@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..given import plain
 from ..heads.naming import is_whole
 from ..model import Model, bos_id, sizes
 
@@ -41,7 +42,7 @@ def start_token(model: Model, bos: bool | int | None) -> Tensor:
     Raises:
         ValueError: asked for, but the model has none; an id outside the vocabulary.
     """
-    asked = default_bos(model) if bos is None else bos
+    asked = default_bos(model) if bos is None else plain(bos)
     if asked is False:
         return torch.zeros(0, dtype=torch.long)
     token = bos_id(model) if asked is True else asked

@@ -35,9 +35,8 @@ class Blocks:
 
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
-        self.masks: list[Hook] = hidden_padding(model, tokens, lengths)[
-            1
-        ]  # a mask that is an argument is kept as such
+        # A mask that is an argument is among the arguments that blocks get.
+        _, self.masks = hidden_padding(model, tokens, lengths)
         self.n_prompts: int = len(tokens)
         self.n_layers: int = model.cfg.n_layers
         n_layers = self.n_layers

@@ -64,7 +64,8 @@ def demonstration_weights(
     """
     ready = label_attention.ready(model, prompts)
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
-    check_pooling(pooling, span, ready)
+    check_pooling(pooling)
+    check_span(span, ready)
     weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
     length, lane = ready.tokens.shape[1], way_to_read(model, ready, wanted)
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
@@ -156,10 +157,14 @@ def tokens_of(
     return inside & found.mask[..., None]
 
 
-def check_pooling(pooling: str, span: str, prompts: Prompts | None = None) -> None:
-    """ValueError for an unknown pooling or span, or prompts that do not say where their words are."""
+def check_pooling(pooling: str) -> None:
+    """ValueError for an unknown pooling."""
     if pooling not in POOLINGS:
         raise ValueError(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
+
+
+def check_span(span: str, prompts: Prompts | None = None) -> None:
+    """ValueError for an unknown span, or prompts that do not say where their words are."""
     if span not in SPANS:
         raise ValueError(f"wanted span in {list(SPANS)}, got {span!r}")
     if span == "words" and prompts is not None:
@@ -199,7 +204,8 @@ class LabelAttention(AttentionScorer):
             pooling=self.pooling if pooling is None else pooling,
             span=self.span if span is None else span,
         )
-        check_pooling(asked.pooling, asked.span)
+        check_pooling(asked.pooling)
+        check_span(asked.span)
         found = AttentionScorer.__call__(asked, model, prompts, **options)
         return found.assign_attrs(pooling=asked.pooling, span=asked.span)
 

@@ -63,7 +63,7 @@ def qk_trace(
 
     Source: Olsson et al. 2022, argument 5 (QK circuit of induction heads).
     """
-    size = sizes(model)
+    seed, size = checked_seed(seed), sizes(model)
     draws = max(50, 4000 // (size.n_layers * size.n_heads)) if draws is None else draws
     if draws < 1:
         raise ValueError(f"wanted draws >= 1, got {draws}")
@@ -76,7 +76,7 @@ def qk_trace(
     weight = previous_token(model, prompts, progress=False)["score"].mean("prompt").values
     score = np.zeros((size.n_layers, size.n_heads))
     null = np.zeros((draws, *score.shape))
-    gram, generator = _gram(model), torch.Generator().manual_seed(checked_seed(seed))
+    gram, generator = _gram(model), torch.Generator().manual_seed(seed)
     with progress_bar(len(layers) * (len(layers) - 1) // 2, progress=progress) as bar:
         for sender in layers[:-1]:
             w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, sender))

@@ -77,8 +77,8 @@ def ov_eigenvalues(
     check_words(model, "ov_eigenvalues")
     check_writing(model, wanted)
     check_weights(model, wanted)
-    through = _through_vocabulary(model, embedding)
     generator = torch.Generator().manual_seed(checked_seed(seed))
+    through = _through_vocabulary(model, embedding)
     score = np.zeros((len(wanted), size.n_heads))
     null = np.zeros((draws, *score.shape))
     with progress_bar(len(wanted), progress=progress) as bar:

@@ -216,7 +216,9 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
     """
     n_layers = sizes(model).n_layers
     if layers is not None and (
-        isinstance(layers, int | str) or not all(map(is_whole, layers := list(layers)))
+        isinstance(layers, str)
+        or not isinstance(layers, Iterable)
+        or not all(map(is_whole, layers := list(layers)))
     ):
         raise TypeError(f"wanted layers as a list of whole numbers, got {layers!r}")
     wanted = sorted(set(range(n_layers) if layers is None else layers))

@@ -121,16 +121,20 @@ def _said_of_tokenizer(value: Any) -> Any:
 
     Padding and truncation of a fast one are those of its latest call.
     """
-    rules, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
-    if backend is not None:
-        rules = json.loads(backend.to_str()) | {"padding": None, "truncation": None}
-    elif rules is not None:
-        rules = rules.serialized_model_proto()
+    pieces, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
+    if (
+        backend is not None
+    ):  # its vocabulary is among the rules; entry by entry, 100,000 words would take seconds
+        rules = json.dumps(
+            json.loads(backend.to_str()) | {"padding": None, "truncation": None}, sort_keys=True
+        )
+    elif pieces is not None:
+        rules = [pieces.serialized_model_proto(), value.get_vocab()]
     else:
-        rules = [type(value).__name__, getattr(value, "bpe_ranks", None)]
+        rules = [type(value).__name__, getattr(value, "bpe_ranks", None), value.get_vocab()]
     meant = {key: str(token) for key, token in getattr(value, "special_tokens_map", {}).items()}
     adds = [getattr(value, key, None) for key in ("add_bos_token", "add_eos_token")]
-    return ["tokenizer", _said([rules, value.get_vocab(), meant, adds])]
+    return ["tokenizer", _said([rules, meant, adds])]
 
 
 def _said_of_code(value: Any) -> Any:
