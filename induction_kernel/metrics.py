@@ -304,7 +304,7 @@ def _check_repeats(prompts: Prompts) -> None:
         row = int((~real).int().argmax())
         raise ValueError(
             f"prompt {row} has no scored second copy of two tokens or more: wanted prompts of repeated_tokens(model), "
-            "with a period of at least 2"
+            "with a period of at least 2, or another metric, such as loss"
         )
 
 
