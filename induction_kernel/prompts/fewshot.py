@@ -190,7 +190,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
     check_text(text)
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
-    refuse_unknown(model.tokenizer, text, ids)
+    refuse_unknown(model.tokenizer, text, ids, "use words of its vocabulary in texts, labels and template")
     return ids, offsets
 
 
