@@ -226,7 +226,7 @@ def _behaviours(found: SixArguments, result: xr.Dataset) -> Iterator[str]:
 what its weights copy; a white dot marks the heads beyond the threshold of their own behaviour. Translation:
 {escape(str(result.attrs["translation"]))}.</p>"""
     yield figure_fragment(
-        head_map(_by_behaviour(result), title=f"{escape(found.model)}: behaviours, head by head")
+        head_map(_by_behaviour(result), title=f"{escape(found.model, quote=False)}: behaviours, head by head")
     )
 
 

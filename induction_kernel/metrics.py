@@ -304,7 +304,7 @@ def _check_repeats(prompts: Prompts) -> None:
         row = int((~real).int().argmax())
         raise ValueError(
             f"prompt {row} has no scored second copy of two tokens or more: wanted prompts of repeated_tokens(model), "
-            "with a period of at least 2"
+            "with a period of at least 2, or another metric, such as loss"
         )
 
 
@@ -506,10 +506,12 @@ def icl_score(
         Dataset with `value[prompt]` in nats, and `single[prompt]`, the same at width 1.
 
     Raises:
-        ValueError: prompts too short (give early and late), or early not before late.
+        ValueError: prompts too short (give early and late), early not before late, or a model whose outputs are not
+            its tokens or that attends to next tokens.
 
     Source: Olsson et al. 2022 ("in-context learning score"); sign as there.
     """
+    check_next_token(model, "icl_score")
     ready = as_prompts(model, prompts)
     shortest = int(ready.lengths.min())
     first, last = 50 if early is None else early, 500 if late is None else late

@@ -25,7 +25,7 @@ from .kernel.evaluating import in_context
 from .kernel.reconstruction import reconstruct
 from .kernel.splits import held_out
 from .metrics import loss_by_position, repeat_loss
-from .model import Model, check_model, describe, sizes
+from .model import Model, check_model, check_next_token, describe, sizes
 from .plots.curves import curve_plot
 from .plots.effects import effect_map
 from .plots.figures import head_map, loss_plot, score_plot
@@ -56,6 +56,7 @@ from .wording import (
 SCORERS = (induction, prefix_matching, previous_token, duplicate_token)
 EPISODES = 128  # few-shot prompts
 SHOWN = 8  # rows of the table of heads, at most
+INSTEAD = "of such a model look at head_table(induction(model)), head_map and attention_view"
 
 
 def write_report(
@@ -86,8 +87,8 @@ def write_report(
 
     Raises:
         TypeError: not a TransformerLens model, or heads in no known form.
-        ValueError: too few prompts, heads that the model does not have, or a path whose folder does not
-            exist.
+        ValueError: too few prompts, heads that the model does not have, a path whose folder does not exist, or a
+            model that does not predict next tokens.
     """
     check_model(model)
     if not is_whole(prompts):
@@ -100,6 +101,7 @@ def write_report(
     scripts = f"<script>{plotly_script()}</script>\n<script>{circuitsvis_script()}</script>"
     body = [scripts, f"<h1>{title}</h1>"]
     checked_target(path)
+    check_next_token(model, "write_report", INSTEAD)
     with tqdm(total=10, desc="report", disable=not progress) as bar:
         for section in _sections(model, wanted, prompts, seed, progress):
             body.append(section)

@@ -151,6 +151,17 @@ def test_positions_carry_their_tokens_escaped_and_short():
     assert drawn(figure).customdata[1, 4, 0] == "layer 1, position 4: &lt;b&gt;x&lt;/b&gt;"
 
 
+def test_quotation_marks_are_shown_as_they_are():
+    """Plotly draws `&quot;` letter by letter: of named entities it reads amp, lt, gt, nbsp and some signs alone."""
+    results = sweep("layer", "position").assign_attrs(model="\"a\" & 'b'")
+    tokens = results["token"].values.astype(object)
+    tokens[:, 2:4] = ['"', "'s"]
+    figure = effect_map(results.assign_coords(token=(("prompt", "position"), tokens)))
+    assert labels(figure)[2:4] == ['"', "'s"]
+    assert drawn(figure).customdata[1, 2, 0] == 'layer 1, position 2: "'
+    assert figure.layout.title.text.startswith("\"a\" &amp; 'b':")
+
+
 def test_tokens_that_differ_are_marked_and_numbers_replace_them_where_most_do():
     results = sweep("layer", "position")
     tokens = results["token"].values.astype(object)

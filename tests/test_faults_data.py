@@ -1,6 +1,7 @@
 """Faults of labelled data: columns, classes, missing values, encodings, labels, and what weights are pooled over."""
 
 import gzip
+import re
 from dataclasses import replace
 from io import StringIO
 
@@ -573,3 +574,25 @@ def test_the_share_of_a_class_is_had_in_full_precision():
     found = ik.label_attention(tiny("GPT-2"), prompts, progress=False)
     right = found["score"].values * np.array(share)[:, None, None]
     np.testing.assert_allclose(found["right_control"], right, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("{Title}: {x} Output: {y}", "Title"),
+        ("Input: {x} by {author} Output: {y}", "author"),
+        ("{x} {y} {0}", "0"),
+    ],
+)
+def test_a_name_in_a_template_that_nothing_is_put_for_is_refused(template, name):
+    """It would stand in every prompt as it is written."""
+    frame = pd.DataFrame({"x": ["fox", "pear"], "y": [0, 1], "Title": ["a", "b"]})
+    with pytest.raises(ValueError, match=re.escape(f"got {{{name}}} in")):
+        ik.classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
+
+
+def test_braces_around_other_things_may_stand_in_a_template():
+    template = '{"input": "{x}", "label": "{y}"} {} {7*7} ${-}'
+    frame = pd.DataFrame({"x": ["fox", "pear"], "y": [0, 1]})
+    data = ik.classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
+    assert data.template == template

@@ -27,20 +27,23 @@ def outputs_are_tokens(model: Model) -> bool:
     return n_outputs(model) in (sizes(model).d_vocab, len(model.W_E))
 
 
-def check_words(model: Model, name: str) -> None:
-    """Raise ValueError unless the model's logits are over its own tokens, which is what `name` reads."""
+def check_words(model: Model, name: str, instead: str = _INSTEAD) -> None:
+    """Raise ValueError unless the model's logits are over its own tokens, which is what `name` reads.
+
+    `instead` is what the message advises.
+    """
     if not outputs_are_tokens(model):
         raise ValueError(
             f"{name} reads logits of the prompts' own tokens, got a model of {sizes(model).d_vocab} tokens whose "
-            f"{n_outputs(model)} outputs are others (d_vocab_out): {_INSTEAD}"
+            f"{n_outputs(model)} outputs are others (d_vocab_out): {instead}"
         )
 
 
-def check_next_token(model: Model, name: str) -> None:
+def check_next_token(model: Model, name: str, instead: str = _INSTEAD) -> None:
     """Raise ValueError unless the model can be asked for next tokens, which `name` reads, and does not see them."""
-    check_words(model, name)
+    check_words(model, name, instead)
     if not is_causal(model):
         raise ValueError(
             f"{name} reads how well next tokens are predicted, got a model that attends to them (bidirectional "
-            f"attention): {_INSTEAD}"
+            f"attention): {instead}"
         )

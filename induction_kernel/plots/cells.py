@@ -7,14 +7,13 @@ columns with their labels. It draws nothing (`effects` does) and runs no model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import xarray as xr
 
 from ..heads import Head
 from ..heads.summary import bootstrap
-from .maps import need
+from .maps import escape, need
 
 SHOWN = {"effect": "effect", "estimate": "estimated effect", "normalised": "normalised effect"}
 BY: list[tuple[str, ...]] = [

@@ -6,7 +6,6 @@ effect of the cells that were verified. Neither runs a model. Maps of effects ar
 
 from __future__ import annotations
 
-from html import escape
 from textwrap import wrap
 
 import numpy as np
@@ -15,7 +14,7 @@ import xarray as xr
 
 from .cells import intervals, number
 from .figures import BAND, BLUE
-from .maps import POSITIVE, finish, heading, need
+from .maps import POSITIVE, escape, finish, heading, need
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
 LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many a line

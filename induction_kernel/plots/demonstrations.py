@@ -7,14 +7,13 @@ each from its first token to the last of its label. It runs no model, and shows 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
 from ..heads import HeadLike, as_heads
-from .maps import PAGE_WIDTH, finish, heading, need, tick
+from .maps import PAGE_WIDTH, escape, finish, heading, need, tick
 
 
 def demonstration_map(

@@ -8,7 +8,6 @@ estimates.
 
 from __future__ import annotations
 
-from html import escape
 from textwrap import wrap
 
 import numpy as np
@@ -16,7 +15,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .cells import SHOWN, Grid, by_head_and_position, by_layer, checked, means
-from .maps import MIDDLE, NEGATIVE, PAGE_WIDTH, POSITIVE, finish, heading
+from .maps import MIDDLE, NEGATIVE, PAGE_WIDTH, POSITIVE, escape, finish, heading
 
 DIVERGING = [(0.0, f"rgb{NEGATIVE}"), (0.5, f"rgb{MIDDLE}"), (1.0, f"rgb{POSITIVE}")]
 

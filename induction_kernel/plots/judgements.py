@@ -7,7 +7,6 @@ judges nothing: the functions of `evidence` do.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from textwrap import wrap
 
 import numpy as np
@@ -15,7 +14,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .cells import number
-from .maps import finish, words
+from .maps import escape, finish, words
 
 COLOUR = {"holds": "0, 67, 136", "fails": "179, 88, 6"}  # of the verdict; grey where it is not testable
 GREY = "110, 110, 110"

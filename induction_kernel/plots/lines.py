@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from ..heads import Head
 from .cells import intervals, number
-from .maps import finish, heading, need, words
+from .maps import escape, finish, heading, need, words
 
 COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 102", "110, 110, 110"]
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]

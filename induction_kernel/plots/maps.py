@@ -8,7 +8,7 @@ ones: both read the same under the common colour-vision deficiencies. Intervals 
 
 from __future__ import annotations
 
-from html import escape
+import html
 from typing import Any
 
 import numpy as np
@@ -238,6 +238,11 @@ def _cell(count: int, room: int) -> int:
 def tick(count: int) -> int:
     """Distance between the labels of an axis with `count` cells."""
     return 1 if count <= 16 else 2 if count <= 32 else 4
+
+
+def escape(text: str) -> str:
+    """Text that a figure shows as it is: plotly reads markup, but would show `&quot;` for a quotation mark."""
+    return html.escape(text, quote=False)
 
 
 def words(name: str) -> str:

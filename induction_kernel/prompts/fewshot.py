@@ -7,6 +7,7 @@ It does not read data sets.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -41,8 +42,8 @@ def few_shot(
     """Demonstrations and a query in one prompt each; the last token predicts the query's label.
 
     The template says how one example is written: `{x}` is the input, `{y}` the label, once each and in this
-    order. Blanks right before `{y}` belong to the label ("Output: {y}" puts " positive" after "Output:"),
-    line breaks to the query.
+    order, and no other name stands in braces. Blanks right before `{y}` belong to the label ("Output: {y}" puts
+    " positive" after "Output:"), line breaks to the query.
     Demonstrations are written whole and joined by `separator`; the query is written up to, and without, those
     blanks. Where a tokenizer makes the blank a token of its own (many do before digits), there is no label token for
     the model to predict: write "Output:{y}" then, or take words.
@@ -115,6 +116,12 @@ class Template:
             raise ValueError(
                 f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
             )
+        others = [name for name in re.findall(r"{(\w+)}", template) if name not in ("x", "y")]
+        if others:
+            raise ValueError(
+                f"wanted no other names in braces than {{x}} and {{y}} in a template, got {{{others[0]}}} in "
+                f"{template!r}: put what else an example has into x, as classification(text=...) does with columns"
+            )
         before, rest = template.split("{x}")
         if "{y}" not in rest:
             raise ValueError(f"wanted {{x}} before {{y}} in the template, got {template!r}")
@@ -183,7 +190,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
     check_text(text)
     found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids, offsets = found["input_ids"], found["offset_mapping"]
-    refuse_unknown(model.tokenizer, text, ids)
+    refuse_unknown(model.tokenizer, text, ids, "use words of its vocabulary in texts, labels and template")
     return ids, offsets
 
 

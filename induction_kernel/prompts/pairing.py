@@ -99,7 +99,10 @@ def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n:
     given = rows_of(answers)
     listed = [plain(each) for each in given] if isinstance(given, list) else []
     if len(listed) != n or not all(isinstance(each, list | tuple) and len(each) == 2 for each in listed):
-        raise ValueError(f"wanted one (right, wrong) for each of {n} prompts, got {answers!r}")
+        raise ValueError(
+            f"wanted a list of one (right, wrong) for each of {n} prompts, as in [(' Mary', ' John'), ...], "
+            f"got {answers!r}"
+        )
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in listed])
     n_words = n_outputs(model)
     if int(ids.min()) < 0 or int(ids.max()) >= n_words:

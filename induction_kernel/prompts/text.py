@@ -28,6 +28,7 @@ __all__ = [
     "starts_with_bos",
 ]
 
+IDS_INSTEAD = "use words of its vocabulary, or pass token ids, which are taken as they are"
 NAMED = 3  # unknown words named in a message, and known ones suggested for each
 
 
@@ -117,17 +118,14 @@ def knows(model: Model, text: str) -> bool:
     return not _n_unknown(tokenizer, text, tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> None:
+def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = IDS_INSTEAD) -> None:
     """ValueError where a word of the text became the tokenizer's unknown token; names it, and known ones like it."""
     if not _n_unknown(tokenizer, text, ids):
         return
     words = list(dict.fromkeys(_unknown_words(tokenizer, text)))
     shown = ", ".join(repr(word) + _near(tokenizer, word) for word in words[:NAMED])
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    raise ValueError(
-        f"the tokenizer does not know {shown}{more}: use words of its vocabulary, or pass token ids, which are "
-        "taken as they are"
-    )
+    raise ValueError(f"the tokenizer does not know {shown}{more}: {advice}")
 
 
 def _n_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> int:

@@ -302,7 +302,10 @@ def _sources(source: Any) -> dict[str, History]:
 
 def _check_measures(measures: Any) -> None:
     if not isinstance(measures, Mapping):
-        raise TypeError(f"wanted measures as name -> function of a model, got {type(measures).__name__}")
+        raise TypeError(
+            f"wanted measures as name -> function of a model, got {type(measures).__name__}: pass a dict, as in "
+            '{"benefit": repeat_loss}'
+        )
     if not measures or not all(isinstance(name, str) and name.isidentifier() for name in measures):
         raise ValueError(
             f"wanted at least one measure, each with a name like a variable's, got {list(measures)}"
