@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import glob
+import io
 import json
 import os
 import stat
@@ -16,10 +17,12 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pandas as pd
 import xarray as xr
+from xarray.backends import H5NetCDFStore
 
 __all__ = [
     "checked_folder",
@@ -174,7 +177,14 @@ def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
     """A Dataset, or several as groups, as the content of a netCDF file."""
     if not isinstance(data, xr.Dataset):
         return xr.DataTree.from_dict(dict(data)).to_netcdf(engine="h5netcdf")
-    return data.to_netcdf(engine="h5netcdf")
+    buffer = io.BytesIO()
+    # With a lock of its own: in a Dask worker xarray would ask the scheduler for one by the buffer's name.
+    store = H5NetCDFStore.open(buffer, mode="w", lock=Lock())
+    try:
+        data.dump_to_store(store)
+    finally:
+        store.close()
+    return buffer.getbuffer()
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
