@@ -36,7 +36,7 @@ class Blocks:
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
         # A mask that is an argument is among the arguments that blocks get.
-        _, self.masks = hidden_padding(model, tokens, lengths)
+        self.masks: list[Hook] = hidden_padding(model, tokens, lengths)[1]
         self.n_prompts: int = len(tokens)
         self.n_layers: int = model.cfg.n_layers
         n_layers = self.n_layers
