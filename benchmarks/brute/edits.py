@@ -182,7 +182,7 @@ def joint(
         for g, heads in enumerate(groups):
             touched: Touched = {}
             for layer, head in heads:
-                touched.setdefault(layer, []).append(head)  # pyright: ignore[reportOptionalMemberAccess]
+                touched.setdefault(layer, []).append(head)
             out[p, g] = float(measure(edited(model, row, "z", touched, None, of_prompt(p), held), asked, p))
     return out
 

@@ -77,7 +77,7 @@ def path_patch(draw: random.Random, model: Any) -> Case:
         receivers = some_heads(draw, model, len(edits.heads_at(model, site) or ()))
         into = {}
         for layer, head in receivers:
-            into.setdefault(layer, []).append(head)  # pyright: ignore[reportOptionalMemberAccess]
+            into.setdefault(layer, []).append(head)
     last = max(into)
     senders = [
         (layer, head)

@@ -120,8 +120,12 @@ def knock_out(draw: random.Random, model: Any) -> Case:
     of, by = measured(draw, model), by_of(draw, "pattern")[:2]
     ready = ik.as_prompts(model, of.asked.given)
     n, width = ready.tokens.shape
+    mask: Any
     if draw.random() < 0.3:
-        mask: Any = lambda tokens, lengths: own_mask(tokens, lengths) & ~torch.eye(width, dtype=torch.bool)  # noqa: E731
+
+        def mask(tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+            return own_mask(tokens, lengths) & ~torch.eye(width, dtype=torch.bool)
+
         whole = mask(ready.tokens, ready.lengths)[:, None]
     else:
         shape = draw.choice([(width, width), (n, width, width), (n, model.cfg.n_heads, width, width)])

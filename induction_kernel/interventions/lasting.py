@@ -29,7 +29,8 @@ def edited(
     """A context in which the edit is on the model, for your own calls: `with edited(model, Zero(), "L5H1"): ...`.
 
     Other threads that measure on this model wait until the context is left, and do not see the edit: inside it, wait
-    for no thread that does. Your own calls of the model see it in every thread.
+    for no thread that does, and nest the contexts of two models in one order in all threads. Your own calls of the
+    model see it in every thread.
 
     Args:
         model: any TransformerLens model; its hooks are as before afterwards, also after an exception.
