@@ -13,6 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .errors import Refused
+
 app: typer.Typer = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
 )
@@ -155,7 +157,7 @@ def score(
 
     def run() -> None:
         if format is Format.netcdf and out is None:
-            raise ValueError("netcdf is a binary format: say where to, with --out heads.nc")
+            raise Refused("netcdf is a binary format: say where to, with --out heads.nc")
         import induction_kernel
 
         from . import printing
@@ -268,7 +270,7 @@ def patch(
         from . import printing
 
         if len(texts) not in (2, 3):
-            raise ValueError(
+            raise Refused(
                 f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: quote a prompt with blanks"
             )
         write = printing.writer(out)
@@ -497,7 +499,7 @@ def _loaded(model: str, device: str | None, dtype: str | None) -> Any:
 
         known = ("float32", "bfloat16", "float16", "float64")
         if dtype not in known:
-            raise ValueError(f"wanted --dtype {', '.join(known)}, got {dtype}")
+            raise Refused(f"wanted --dtype {', '.join(known)}, got {dtype}")
         kwargs["dtype"] = getattr(torch, dtype)
     return load(model, **kwargs)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .errors import Refused
 from .evidence.circuits import PAIRS
 from .evidence.gathering import SixArguments, six_arguments
 from .evidence.saying import LIMITS, PAPER, check_rows, ends_of, millions, said_of, title_of, window_rows
@@ -58,10 +59,10 @@ def write_evidence(
 
     Raises:
         TypeError: neither a source nor a model, prompts of no known form.
-        ValueError: as `six_arguments`; a path whose folder does not exist; prompts for what is measured already.
+        Refused: as `six_arguments`; a path whose folder does not exist; prompts for what is measured already.
     """
     if isinstance(source, SixArguments) and prompts is not None:
-        raise ValueError("wanted prompts for a model, got them for results: give them to six_arguments")
+        raise Refused("wanted prompts for a model, got them for results: give them to six_arguments")
     checked_target(path)
     found = (
         source

@@ -59,7 +59,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
 
     Raises:
         TypeError: not a study.
-        ValueError: a path whose folder does not exist.
+        Refused: a path whose folder does not exist.
     """
     if not isinstance(study, FewShotStudy):
         raise TypeError(f"wanted what few_shot_study(model, data) returned, got {type(study).__name__}")

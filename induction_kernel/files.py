@@ -24,6 +24,8 @@ import pandas as pd
 import xarray as xr
 from xarray.backends import H5NetCDFStore
 
+from .errors import Refused
+
 __all__ = [
     "checked_folder",
     "checked_target",
@@ -47,7 +49,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
     What a killed process left unfinished of this file is removed.
 
     Raises:
-        ValueError: a path that cannot be written to, or a full disk; nothing is left but what was there.
+        Refused: a path that cannot be written to, or a full disk; nothing is left but what was there.
     """
     target = _target(path)
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
@@ -68,7 +70,7 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
     """The path, after a trial: what cannot be written is refused before anything is computed.
 
     Raises:
-        ValueError: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
+        Refused: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
             folder or a device.
     """
     target = _target(path)
@@ -85,7 +87,7 @@ def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Pa
     With `parents` the folders above it too.
 
     Raises:
-        ValueError: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
+        Refused: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
     """
     folder = Path(path)
     try:
@@ -95,7 +97,7 @@ def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Pa
         is_file = isinstance(error, FileExistsError | NotADirectoryError)
         why = "it is a file" if is_file else getattr(error, "strerror", None) or str(error)
         above = "" if parents else ", in an existing one"
-        raise ValueError(
+        raise Refused(
             f"wanted a folder, new or of an earlier run{above}, that can be written to, got {_named(path)} ({why})"
         ) from error
     return folder
@@ -113,17 +115,17 @@ def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any
         what: what such a folder holds, with what it depends on, for errors.
 
     Raises:
-        ValueError: as `checked_folder`; a folder with other files, or with other results.
+        Refused: as `checked_folder`; a folder with other files, or with other results.
     """
     folder = checked_folder(path).absolute()
     names = [file.name for file in folder.iterdir()]
     if label not in names:
         # One listing: where another process has begun meanwhile, the label comes before its results.
         if any(not name.startswith(".") for name in names):
-            raise ValueError(f"{str(path)!r} holds other files: give a new folder")
+            raise Refused(f"{str(path)!r} holds other files: give a new folder")
         write_whole(folder / label, json.dumps(said))
     if read_json(folder / label) != said:
-        raise ValueError(f"{str(path)!r} holds another {what}: give another folder, or delete this one")
+        raise Refused(f"{str(path)!r} holds another {what}: give another folder, or delete this one")
     remove_unfinished(folder)
     return folder
 
@@ -143,7 +145,7 @@ def only_one(folder: Path) -> Iterator[None]:
     Where the system or the file system has no such locks, nothing is refused.
 
     Raises:
-        ValueError: another one is inside.
+        Refused: another one is inside.
     """
     if os.name == "nt":  # a folder cannot be opened there
         yield
@@ -151,7 +153,7 @@ def only_one(folder: Path) -> Iterator[None]:
     handle = os.open(folder, os.O_RDONLY)
     try:
         if not _locked(handle):
-            raise ValueError(
+            raise Refused(
                 f"another process is writing to {str(folder)!r}: wait until it has ended, or give another folder"
             )
         yield
@@ -163,14 +165,14 @@ def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
     Raises:
-        ValueError: a file that cannot be read or is no JSON.
+        Refused: a file that cannot be read or is no JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except RecursionError:
-        raise ValueError(f"{path} is damaged: its entries are nested too deeply") from None
+        raise Refused(f"{path} is damaged: its entries are nested too deeply") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise Refused(f"{path} is damaged: {error}") from error
 
 
 def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
@@ -191,14 +193,14 @@ def read_netcdf(path: Path) -> xr.Dataset:
     """The Dataset in a netCDF file.
 
     Raises:
-        ValueError: no such file, or a damaged one.
+        Refused: no such file, or a damaged one.
     """
     try:
         return xr.load_dataset(path, engine="h5netcdf").drop_encoding()
     except MemoryError:
         raise
     except Exception as error:  # whatever h5py raises for a damaged file
-        raise ValueError(f"{str(path)!r} is damaged: it is no netCDF file ({error})") from error
+        raise Refused(f"{str(path)!r} is damaged: it is no netCDF file ({error})") from error
 
 
 def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
@@ -230,7 +232,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
             return target
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error
-    raise ValueError(f"cannot write {_named(path)}: {_WANTED}")
+    raise Refused(f"cannot write {_named(path)}: {_WANTED}")
 
 
 def _is_file_or_nothing(target: Path) -> bool:
@@ -287,9 +289,9 @@ def _short(target: Path) -> str:
     return target.name[:40]  # a name may have 255 bytes in all
 
 
-def _refused(path: Any, error: Exception) -> ValueError:
+def _refused(path: Any, error: Exception) -> Refused:
     why = getattr(error, "strerror", None) or str(error)
-    return ValueError(f"cannot write {_named(path)}: {_WANTED}, got: {why}")
+    return Refused(f"cannot write {_named(path)}: {_WANTED}, got: {why}")
 
 
 def _named(path: Any) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from numbers import Integral
 from typing import Any
 
+from .errors import Refused
+
 __all__ = ["checked_seed", "plain", "refused_arguments", "rows_of"]
 
 LARGEST_SEED = 2**64 - 1  # torch takes no larger one
@@ -19,13 +21,13 @@ def checked_seed(seed: Any) -> int:
     """The seed as a Python int, of whatever kind of whole number it is (a NumPy one, say).
 
     Raises:
-        TypeError: no whole number (None would make a result that cannot be made again). ValueError: out of range.
+        TypeError: no whole number (None would make a result that cannot be made again). Refused: out of range.
     """
     if not isinstance(seed, Integral) or isinstance(seed, bool):
         raise TypeError(f"wanted seed as a whole number, 0 or more, got {seed!r}")
     number = int(seed)
     if not 0 <= number <= LARGEST_SEED:
-        raise ValueError(f"wanted seed from 0 to {LARGEST_SEED}, got {number}")
+        raise Refused(f"wanted seed from 0 to {LARGEST_SEED}, got {number}")
     return number
 
 

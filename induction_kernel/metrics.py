@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from .errors import Refused
 from .given import refused_arguments
 from .heads.naming import is_whole
 from .model import (
@@ -103,7 +104,7 @@ class Metric:
             Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.
 
         Raises:
-            ValueError: prompts that lack what is measured (a second copy, labels, answers); a model that has no
+            Refused: prompts that lack what is measured (a second copy, labels, answers); a model that has no
                 such outputs, or that attends to the next tokens it would predict.
         """
         ready = self.ready(model, prompts)
@@ -116,14 +117,14 @@ class Metric:
         """The prompts to measure on, the user's or the metric's own, checked against the model.
 
         Raises:
-            ValueError: no prompts; tokens of theirs as targets, which are no outputs of this model or attended to.
+            Refused: no prompts; tokens of theirs as targets, which are no outputs of this model or attended to.
         """
         if prompts is not None:
             ready = as_prompts(model, prompts)
         elif self.prompts is not None:
             ready = self.prompts(model)
         else:
-            raise ValueError(f"{self.name} has no prompts of its own: pass prompts=")
+            raise Refused(f"{self.name} has no prompts of its own: pass prompts=")
         if self.of == "next":
             check_next_token(model, self.name)
         if self.of == "labels" and (ready.answers is None or self.targets is _labels):
@@ -210,13 +211,13 @@ def reading(metric: Metric, prompts: Prompts, outputs: int | None = None) -> Rea
     """What the metric reads of these prompts.
 
     Raises:
-        ValueError: prompts that lack what is measured, or targets beyond the model's number of outputs.
+        Refused: prompts that lack what is measured, or targets beyond the model's number of outputs.
     """
     shape = prompts.tokens.shape
     reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
     if reads.shape != shape or not bool(reads.any(1).all()):
         row = 0 if reads.shape != shape else int(reads.any(1).int().argmin())
-        raise ValueError(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
+        raise Refused(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
     most = int(reads.sum(1).max())
     order = torch.argsort((~reads).int(), dim=1, stable=True)[:, :most]
     there = reads.gather(1, order)
@@ -225,7 +226,7 @@ def reading(metric: Metric, prompts: Prompts, outputs: int | None = None) -> Rea
         return Reading(metric, prompts, positions, there, None)
     ids = metric.targets(prompts)
     if outputs is not None and not 0 <= int(ids.min()) <= int(ids.max()) < outputs:
-        raise ValueError(
+        raise Refused(
             f"wanted targets from 0 to {outputs - 1}, the outputs of this model, {metric.name} got {int(ids.min())} to "
             f"{int(ids.max())}: give answers that it has"
         )
@@ -253,16 +254,16 @@ def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
     """The metric of what was found, checked: `[prompt]`, finite.
 
     Raises:
-        ValueError: another shape, or numbers that are not finite.
+        Refused: another shape, or numbers that are not finite.
     """
     values, n = wanted.metric.measure(found, wanted.prompts), len(wanted.prompts)
     if not isinstance(values, Tensor) or values.shape != (n,):
         got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"wanted a metric that returns one number a prompt [{n}], got {got}")
+        raise Refused(f"wanted a metric that returns one number a prompt [{n}], got {got}")
     values = values.detach()
     if not bool(values.isfinite().all()):
         row = int(values.isfinite().int().argmin())
-        raise ValueError(
+        raise Refused(
             f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
             "(or in the edit), for a division by zero in the metric, or for a knock-out that leaves a query no weight "
             "that its precision can hold"
@@ -302,7 +303,7 @@ def _check_repeats(prompts: Prompts) -> None:
     real = (prompts.scored.sum(1) >= 2) & (prompts.starts() >= 2)
     if not bool(real.all()):
         row = int((~real).int().argmax())
-        raise ValueError(
+        raise Refused(
             f"prompt {row} has no scored second copy of two tokens or more: wanted prompts of repeated_tokens(model), "
             "with a period of at least 2, or another metric, such as loss"
         )
@@ -311,7 +312,7 @@ def _check_repeats(prompts: Prompts) -> None:
 def _labels(prompts: Prompts) -> Tensor:
     found = prompts.demonstrations
     if found is None or bool((found.target < 0).any()):
-        raise ValueError(
+        raise Refused(
             "label_accuracy needs few-shot prompts whose queries carry labels: few_shot(model, ..., [(x, y), ...])"
         )
     return found.label_ids.expand(len(prompts), -1)
@@ -324,7 +325,7 @@ def _is_right_label(found: Tensor, prompts: Prompts) -> Tensor:
 
 def _answers(prompts: Prompts) -> Tensor:
     if prompts.answers is None:
-        raise ValueError(
+        raise Refused(
             "logit_difference needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...), "
             "or with_answers(model, prompts, [(right, wrong), ...])"
         )
@@ -336,7 +337,7 @@ def _right_answer(prompts: Prompts) -> Tensor:
         return prompts.answers[:, :1]
     found = prompts.demonstrations
     if found is None or bool((found.target < 0).any()):
-        raise ValueError(
+        raise Refused(
             "probability needs prompts with answers (with_answers(model, prompts, [(right, wrong), ...])), or "
             "few-shot prompts whose queries carry labels"
         )
@@ -400,14 +401,14 @@ def kl_to(clean: Tensor) -> Metric:
         A metric in nats: 0 where both agree.
 
     Raises:
-        TypeError: not a tensor. ValueError: another shape, or numbers that are not finite.
+        TypeError: not a tensor. Refused: another shape, or numbers that are not finite.
 
     Source: Zhang & Nanda 2023, section 2 (metrics).
     """
     if not isinstance(clean, Tensor) or not clean.is_floating_point():
         raise TypeError(f"wanted the logits of a clean run, e.g. model(tokens), got {type(clean).__name__}")
     if clean.ndim not in (2, 3) or not bool(clean.isfinite().all()):
-        raise ValueError(
+        raise Refused(
             f"wanted finite logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}"
         )
     clean = clean.detach().cpu()
@@ -418,11 +419,9 @@ def kl_to(clean: Tensor) -> Metric:
 def _divergence(kept: Tensor, found: Tensor, prompts: Prompts) -> Tensor:
     """KL of what is found at the last token from log-probabilities `[prompt, vocab]` or `[prompt, position, vocab]`."""
     if len(kept) != len(prompts):
-        raise ValueError(
-            f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts"
-        )
+        raise Refused(f"wanted one row of clean logits a prompt, got {len(kept)} for {len(prompts)} prompts")
     if kept.shape[-1] != found.shape[-1] or (kept.ndim == 3 and kept.shape[1] < int(prompts.lengths.max())):
-        raise ValueError(
+        raise Refused(
             f"clean logits {list(kept.shape)} are not of these prompts: wanted {found.shape[-1]} words, and every "
             "prompt's last token"
         )
@@ -449,7 +448,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         copy begins, -1 if nothing repeats).
 
     Raises:
-        ValueError: a model whose outputs are not its tokens, or that attends to next tokens.
+        Refused: a model whose outputs are not its tokens, or that attends to next tokens.
 
     Source: Olsson et al. 2022, argument 1.
     """
@@ -506,7 +505,7 @@ def icl_score(
         Dataset with `value[prompt]` in nats, and `single[prompt]`, the same at width 1.
 
     Raises:
-        ValueError: prompts too short (give early and late), early not before late, or a model whose outputs are not
+        Refused: prompts too short (give early and late), early not before late, or a model whose outputs are not
             its tokens or that attends to next tokens.
 
     Source: Olsson et al. 2022 ("in-context learning score"); sign as there.
@@ -516,11 +515,11 @@ def icl_score(
     shortest = int(ready.lengths.min())
     first, last = 50 if early is None else early, 500 if late is None else late
     if not all(map(is_whole, (first, last, width))) or not 0 <= first < last or width < 1:
-        raise ValueError(
+        raise Refused(
             f"wanted whole numbers 0 <= early < late and width >= 1, got early={early}, late={late}, width={width}"
         )
     if first - width // 2 < 0 or last - width // 2 + width > shortest - 1:
-        raise ValueError(
+        raise Refused(
             f"the shortest prompt has {shortest} tokens, positions {first} and {last} with width {width} do not fit: "
             "pass longer prompts, or early= and late="
         )

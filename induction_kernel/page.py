@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
+from .errors import Refused
 from .fewshot_page import outcome, table_of, voted
 from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
@@ -87,14 +88,14 @@ def write_report(
 
     Raises:
         TypeError: not a TransformerLens model, or heads in no known form.
-        ValueError: too few prompts, heads that the model does not have, a path whose folder does not exist, or a
+        Refused: too few prompts, heads that the model does not have, a path whose folder does not exist, or a
             model that does not predict next tokens.
     """
     check_model(model)
     if not is_whole(prompts):
         raise TypeError(f"wanted the number of prompts, got {type(prompts).__name__}: they are made anew")
     if prompts < 12:
-        raise ValueError(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {prompts}")
+        raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {prompts}")
     size = sizes(model)
     wanted = [] if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     title = f"Induction heads in {escape(str(describe(model)['model']))}"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .errors import Refused
 from .evidence.gathering import six_arguments
 from .evidence.saying import said_of, title_of, window_rows
 from .evidence_page import write_evidence
@@ -73,7 +74,7 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
 
 def _check_out(out: Path | None) -> None:
     if out is not None and out.suffix not in (".html", ".nc", ".csv"):
-        raise ValueError(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
+        raise Refused(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
     if out is not None:
         checked_target(out)
 
@@ -102,16 +103,16 @@ def lines(text: str) -> list[str]:
     except OSError:  # too long to be a name
         is_file = is_folder = False
     if not text.strip():
-        raise ValueError("wanted a prompt, or a file with one a line, got an empty text")
+        raise Refused("wanted a prompt, or a file with one a line, got an empty text")
     name = len(text.split()) == 1 and ("/" in text or Path(text).suffix.lower() in TEXT_FILES)
     if not is_file and (is_folder or name):
         there = "is a folder" if is_folder else "does not exist"
-        raise ValueError(f"{text!r} {there}: wanted a text file with a prompt a line, or a prompt itself")
+        raise Refused(f"{text!r} {there}: wanted a text file with a prompt a line, or a prompt itself")
     if not is_file:
         return [text]
     found = [line for line in lines_of(text_of(text)) if line.strip()]
     if not found:
-        raise ValueError(f"wanted a prompt a line in {text!r}, got an empty file")
+        raise Refused(f"wanted a prompt a line in {text!r}, got an empty file")
     return found
 
 
@@ -120,11 +121,11 @@ def answer_pairs(answers: str, n: int) -> list[tuple[str, str]]:
     found = [tuple(line.split(",")) for line in lines(answers)]
     wrong = next((pair for pair in found if len(pair) != 2 or not all(pair)), None)
     if wrong is not None:
-        raise ValueError(
+        raise Refused(
             f'wanted --answers as "right,wrong", each with the blank before it if it has one, got {",".join(wrong)!r}'
         )
     if len(found) not in (1, n):
-        raise ValueError(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)}")
+        raise Refused(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)}")
     return [(right, wrong) for right, wrong in (found * n if len(found) == 1 else found)]
 
 
@@ -189,7 +190,7 @@ def studied(
     """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
     read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
     if data is None and (demonstrations or read):
-        raise ValueError(
+        raise Refused(
             f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} say how it is read"
         )
     read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
@@ -221,10 +222,10 @@ def studied(
 def argued(source: str, text: Path | None, out: Path, *, seed: int) -> str:
     """A model or a run put through the six arguments, with a page of them: every verdict with its checks."""
     if out.suffix != ".html":
-        raise ValueError(f"wanted --out, the page, with the ending .html, got {str(out)!r}")
+        raise Refused(f"wanted --out, the page, with the ending .html, got {str(out)!r}")
     _check_out(out)
     if text is not None and not text.is_file():
-        raise ValueError(f"wanted --text as a text file, got {str(text)!r}: there is none")
+        raise Refused(f"wanted --text as a text file, got {str(text)!r}: there is none")
     found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
     said = [line for name, each in found.results.items() for line in _verdict(name, each)]
     if found.shipped:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 from pathlib import Path
 
+from .errors import Refused
+
 __all__ = ["decoded", "lines_of", "text_of"]
 
 MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
@@ -17,12 +19,12 @@ def text_of(path: str | Path) -> str:
     """A file as text, without a byte-order mark; UTF-8 where it has none.
 
     Raises:
-        ValueError: no such file, or another encoding.
+        Refused: no such file, or another encoding.
     """
     try:
         raw = Path(path).read_bytes()
     except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {str(path)!r}: {error}") from error
+        raise Refused(f"cannot read {str(path)!r}: {error}") from error
     return decoded(raw, Path(path).name, "utf-8", remedy="save it as UTF-8").replace("\r\n", "\n")
 
 
@@ -31,17 +33,17 @@ def decoded(
 ) -> str:
     """Bytes of a file of this name as text, without a byte-order mark."""
     if raw.startswith(b"PK\x03\x04"):
-        raise ValueError(f"{name} is an archive or an Excel workbook: unpack it, or save it as .csv")
+        raise Refused(f"{name} is an archive or an Excel workbook: unpack it, or save it as .csv")
     codec = next((codec for mark, codec in MARKS.items() if raw.startswith(mark)), encoding)
     try:
         text = raw.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(f"line {line} of {name} is not {codec}: {remedy}") from error
+        raise Refused(f"line {line} of {name} is not {codec}: {remedy}") from error
     except LookupError as error:
-        raise ValueError(f"wanted an encoding that Python knows, got {encoding!r}") from error
+        raise Refused(f"wanted an encoding that Python knows, got {encoding!r}") from error
     if "\0" in text:
-        raise ValueError(f"{name} is no text in {codec}, it holds null bytes: {remedy}")
+        raise Refused(f"{name} is no text in {codec}, it holds null bytes: {remedy}")
     return text
 
 

@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head, random_heads
 from ..interventions.ablation import shares_lost
 from ..interventions.engine import Found
@@ -99,7 +100,7 @@ def direct_ablation(
 
     Raises:
         TypeError: neither a model nor a source.
-        ValueError: no prompts for a model that does not read the synthetic language; prompts too short for the bands;
+        Refused: no prompts for a model that does not read the synthetic language; prompts too short for the bands;
             a window that does not end after it starts; a source without checkpoints.
 
     Source: Olsson et al. 2022, argument 3 and "before-and-after vectors".
@@ -142,15 +143,15 @@ def direct_ablation(
 
 def _check(window: Any, share: float, beyond: float) -> None:
     if not (0 <= share < 1 and 0 <= beyond < 1):
-        raise ValueError(f"wanted shares in [0, 1) as thresholds, got share={share} and beyond={beyond}")
+        raise Refused(f"wanted shares in [0, 1) as thresholds, got share={share} and beyond={beyond}")
     if isinstance(window, xr.Dataset):
         if not {"exists", "start", "end"} <= set(window.data_vars) or window["exists"].ndim:
-            raise ValueError(
+            raise Refused(
                 "wanted the window of one run, phase_window(curves.sel(model=..., seed=...)), got "
                 f"{list(window.data_vars)} over {dict(window.sizes)}"
             )
     elif window is not None and not (len(window) == 2 and 0 <= window[0] < window[1]):
-        raise ValueError(f"wanted window as (start, end) in tokens, start before end, got {window!r}")
+        raise Refused(f"wanted window as (start, end) in tokens, start before end, got {window!r}")
 
 
 def _controls(model: Model, heads: Sequence[Head], seed: int) -> tuple[tuple[tuple[Head, ...], ...], str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from .cooccurring import co_occurrence
 from .verdicts import NOT_TESTABLE, Check, judged, not_testable
 
@@ -43,7 +44,7 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
 
     Raises:
         TypeError: if a result is no Dataset.
-        ValueError: if a result is no verdict, or one model has two of one argument.
+        Refused: if a result is no verdict, or one model has two of one argument.
 
     Source: Olsson et al. 2022, argument 6.
     """
@@ -97,10 +98,10 @@ def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
         if not isinstance(part, xr.Dataset):
             raise TypeError(f"wanted the Datasets of arguments, got {type(part).__name__}")
         if "argument" not in part.attrs or "check" not in part.dims:
-            raise ValueError(f"wanted the Dataset of an argument, got one with {list(part.data_vars)}")
+            raise Refused(f"wanted the Dataset of an argument, got one with {list(part.data_vars)}")
     names = [str(part.attrs["argument"]) for part in parts]
     if len(set(names)) < len(names):
-        raise ValueError(
+        raise Refused(
             f"wanted each argument once for a model, got {names}: give each model a label of its own"
         )
     return dict(zip(names, parts, strict=True))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, summarise, top_heads
 from ..heads.naming import is_whole
@@ -98,13 +99,13 @@ def generality(
 
     Raises:
         TypeError: passages, a pattern or translations of another type.
-        ValueError: no heads, heads the model does not have, prompts that lack what is read, counts below 1.
+        Refused: no heads, heads the model does not have, prompts that lack what is read, counts below 1.
 
     Source: Olsson et al. 2022, argument 4.
     """
     check_model(model)
     if not is_whole(k) or k < 1 or not is_whole(controls) or controls < 2:
-        raise ValueError(f"wanted k >= 1 heads and controls >= 2 random sets, got {k!r} and {controls!r}")
+        raise Refused(f"wanted k >= 1 heads and controls >= 2 random sets, got {k!r} and {controls!r}")
     seed, spoken = checked_seed(seed), TRANSLATIONS if translations is None else translations
     check_translations(spoken)
     literal = _literal(model, passages, seed)
@@ -142,7 +143,7 @@ def _literal(model: Model, passages: Any, seed: int) -> Prompts:
     if not isinstance(passages, Prompts):
         return repeated_passages(model, passages)
     if passages.control is None:
-        raise ValueError(
+        raise Refused(
             "wanted passages with a control, as repeated_tokens(model) makes them; or pass the texts"
         )
     return as_prompts(model, passages)
@@ -159,7 +160,7 @@ def _pattern(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
         raise TypeError(f"wanted pattern as Prompts made by few_shot, got {type(pattern).__name__}")
     found = pattern.demonstrations
     if found is None or bool((found.target < 0).any()):
-        raise ValueError("wanted a pattern whose queries carry labels: few_shot(model, ..., [(x, y), ...])")
+        raise Refused("wanted a pattern whose queries carry labels: few_shot(model, ..., [(x, y), ...])")
     return as_prompts(model, pattern)
 
 
@@ -173,7 +174,7 @@ def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list
     size = sizes(model)
     if found := as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads):
         return found
-    raise ValueError("wanted at least one head, got none")
+    raise Refused("wanted at least one head, got none")
 
 
 def _by_head(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr.Dataset:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..loading import load
 from ..model import Model
@@ -86,12 +87,12 @@ def mechanism(
         `heads[model, pair]` (how many). Attribute `left_out`: which pairs some model leaves undefined, and why.
 
     Raises:
-        TypeError: something else than models or sources. ValueError: none; a threshold outside [-1, 1].
+        TypeError: something else than models or sources. Refused: none; a threshold outside [-1, 1].
 
     Source: Olsson et al. 2022, argument 5; Elhage et al. 2021.
     """
     if not -1 <= correlation < 1 or draws < 100:
-        raise ValueError(f"wanted correlation in [-1, 1) and draws >= 100, got {correlation} and {draws}")
+        raise Refused(f"wanted correlation in [-1, 1) and draws >= 100, got {correlation} and {draws}")
     given = _by_label(models)
     parts, reasons = [], {}
     for label, each in given.items():
@@ -131,7 +132,7 @@ def _of_induction_heads(found: xr.Dataset, spreads: float, draws: int, seed: int
 def _by_label(models: Any) -> dict[str, Any]:
     given = dict(models) if isinstance(models, Mapping) else {_label(models): models}
     if not given:
-        raise ValueError("wanted at least one model, got an empty mapping")
+        raise Refused("wanted at least one model, got an empty mapping")
     return {str(label): each for label, each in given.items()}
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..training.components import loss_components
 from ..training.coupling import turn_together
 from ..training.turning import FEWEST, check_curves
@@ -50,13 +51,13 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
 
     Raises:
         TypeError: if `curves` is no Dataset.
-        ValueError: if it has several models, lacks a curve, or the windows are those of other runs.
+        Refused: if it has several models, lacks a curve, or the windows are those of other runs.
 
     Source: Olsson et al. 2022, argument 1.
     """
     check_curves(curves, "icl_score", "prefix_matching", "repeat_loss", "sampled_loss")
     if "model" in curves.dims:
-        raise ValueError(
+        raise Refused(
             f"wanted the curves of one model, got {[str(each) for each in curves['model'].values]}: choose with "
             ".sel(model=...), or ask continuity for all of them"
         )

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 import xarray as xr
 
+from ..errors import Refused
 from ..loading import load, training_history
 from ..model import Model, check_model, describe, sizes
 from ..prompts import Prompts, as_prompts
@@ -123,7 +124,7 @@ def six_arguments(
 
     Raises:
         TypeError: neither a source nor a model, prompts or families of no known form.
-        ValueError: no such source, prompts too few or too short for the bands, a checkpoint that is not there.
+        Refused: no such source, prompts too few or too short for the bands, a checkpoint that is not there.
 
     Source: Olsson et al. 2022, In-context Learning and Induction Heads.
     """
@@ -181,7 +182,7 @@ def _windows(model: Model, text: str, n: int) -> Prompts:
     inside = min(WINDOW, sizes(model).n_ctx) - len(start)
     n = min(n, len(ids) // inside)
     if n < FEWEST:
-        raise ValueError(
+        raise Refused(
             f"wanted a text of at least {FEWEST} windows of {inside} tokens, got {len(ids)} tokens: pass a longer one"
         )
     apart = len(ids) // n

@@ -50,7 +50,7 @@ def other_heads(model: Model, heads: Sequence[Head]) -> str:
     """Where random heads to compare with are from: "same layer", or "any layer" where layers have too few.
 
     Raises:
-        ValueError: the model has too few others.
+        Refused: the model has too few others.
     """
     try:
         random_heads(model, like=heads)

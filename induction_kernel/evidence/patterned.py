@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model, sizes
@@ -43,20 +44,20 @@ def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: in
 
     Raises:
         TypeError: neither a text nor a list of texts.
-        ValueError: fewer than two passages, a text too short for them, passages below 4 tokens, no tokenizer.
+        Refused: fewer than two passages, a text too short for them, passages below 4 tokens, no tokenizer.
     """
     single = isinstance(texts, str)
     if not single and not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
         raise TypeError(f"wanted passages as one text or a list of texts, got {type(texts).__name__}")
     if not all(map(is_whole, (prompts, length))) or prompts < 2 or length < 4:
-        raise ValueError(f"wanted prompts >= 2 and length >= 4, got {prompts!r} and {length!r}")
+        raise Refused(f"wanted prompts >= 2 and length >= 4, got {prompts!r} and {length!r}")
     start = start_token(model, None)
     rows = [torch.tensor(encode(model, text)) for text in ([texts] if single else texts)]
     most = min(length, (sizes(model).n_ctx - len(start)) // 2)
     rows = _cut(rows[0], prompts, most) if single else [row[: min(most, *map(len, rows))] for row in rows]
     if len(rows) < 2 or len(rows[0]) < 4:
         got = f"{len(rows)} of {len(rows[0]) if rows else 0} tokens"
-        raise ValueError(
+        raise Refused(
             f"wanted at least two passages of 4 tokens or more, got {got}: pass longer texts, or more"
         )
     passage = torch.stack(rows)
@@ -72,7 +73,7 @@ def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: in
 def _cut(ids: torch.Tensor, count: int, length: int) -> list[torch.Tensor]:
     """Passages at even distances that do not overlap."""
     if len(ids) < count * length:
-        raise ValueError(
+        raise Refused(
             f"{count} passages of {length} tokens need a text of {count * length}, got {len(ids)}: pass a longer one"
         )
     step = len(ids) // count
@@ -97,12 +98,12 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
         Prompts with `demonstrations`.
 
     Raises:
-        ValueError: an option out of its range, no tokenizer, or one that does not know the words.
+        Refused: an option out of its range, no tokenizer, or one that does not know the words.
 
     Source: Olsson et al. 2022, argument 4 (abstract pattern matching).
     """
     if not is_whole(lines) or lines % 4 or not 4 <= lines <= 20 or not is_whole(prompts) or prompts < 1:
-        raise ValueError(
+        raise Refused(
             f"wanted lines as a multiple of 4 from 4 to 20 and prompts >= 1, got {lines!r} and {prompts!r}"
         )
     labels = single_token_words(model, 4)

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..errors import Refused
 from ..kernel.evaluating import wilson
 from ..training.turning import check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
@@ -52,7 +53,7 @@ def co_perturbation(
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
-        ValueError: if a label is not among the models, the windows are those of other runs, or a curve is missing.
+        Refused: if a label is not among the models, the windows are those of other runs, or a curve is missing.
 
     Source: Olsson et al. 2022, argument 2.
     """
@@ -61,7 +62,7 @@ def co_perturbation(
     pairs = _pairs(known) if pairs is None else dict(pairs)
     absent = sorted({*pairs, *pairs.values()} - set(known))
     if absent:
-        raise ValueError(
+        raise Refused(
             f"wanted labels among the models {known}, got {absent}: name the models as the curves do"
         )
     if not pairs:

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..errors import Refused
 from ..kernel.evaluating import wilson
 from ..training.phases import phase_window
 from .verdicts import Check
@@ -24,7 +25,7 @@ def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
 
     Raises:
         TypeError: no Datasets.
-        ValueError: the windows of other runs.
+        Refused: the windows of other runs.
     """
     if window is None:
         return phase_window(curves)
@@ -33,7 +34,7 @@ def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
     wanted = {dim: curves[dim].values.tolist() for dim in ("model", "seed") if dim in curves.dims}
     got = {dim: window[dim].values.tolist() for dim in ("model", "seed") if dim in window.dims}
     if "exists_share" not in window or got != wanted:
-        raise ValueError(
+        raise Refused(
             f"wanted the phase_window of these curves, over {wanted or 'one run'}, got {list(window.data_vars)} over "
             f"{got or 'one run'}: leave window out to have it found"
         )

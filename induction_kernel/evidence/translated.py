@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..errors import Refused
 from ..model import Model, sizes
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import pad, real_positions
@@ -51,7 +52,7 @@ class Translation:
             None where they are in the same order.
 
     Raises:
-        ValueError: an alignment of another length, or to a word that is not there.
+        Refused: an alignment of another length, or to a word that is not there.
     """
 
     languages: tuple[str, str]
@@ -63,7 +64,7 @@ class Translation:
         words, others = len(self.source.split()), len(self.target.split())
         given = self.order
         if len(given) != others or not all(-1 <= at < words for at in given):
-            raise ValueError(
+            raise Refused(
                 f"wanted for each of {others} words of {self.target!r} a word of the source from 0 to {words - 1}, or "
                 f"-1, got {list(given)}"
             )
@@ -86,7 +87,7 @@ def translation_attention(model: Model, translations: Sequence[Translation]) -> 
         `control`, the same entries where the first sentence's words are turned round.
 
     Raises:
-        TypeError, ValueError: as `aligned_words`; attention that is not finite.
+        TypeError, Refused: as `aligned_words`; attention that is not finite.
     """
     prompts, entries = aligned_words(model, translations)
     layers, n = list(range(sizes(model).n_layers)), len(prompts)
@@ -113,7 +114,7 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
         of them; the same tokens in the same number), and the entries of their patterns: prompt, query and key.
 
     Raises:
-        TypeError: not a list of `Translation`. ValueError: a tokenizer that does not know them, none that is left
+        TypeError: not a list of `Translation`. Refused: a tokenizer that does not know them, none that is left
         to read.
     """
     check_translations(translations)
@@ -121,7 +122,7 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
     found = [_row(model, each, start) for each in translations]
     rows = [row for row in found if row.pairs]
     if not rows:
-        raise ValueError(
+        raise Refused(
             f"none of {len(found)} translations has two neighbouring words whose translations are too"
         )
     tokens, lengths = pad([row.ids for row in rows])

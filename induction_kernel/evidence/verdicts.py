@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 
 __all__ = ["FAILS", "HOLDS", "NOT_TESTABLE", "Check", "judged", "not_testable"]
 
@@ -68,7 +69,7 @@ def judged(
     """
     names = [check.name for check in checks]
     if not checks or len(set(names)) < len(names):
-        raise ValueError(f"wanted one or more checks of different names, got {names}")
+        raise Refused(f"wanted one or more checks of different names, got {names}")
     table = {
         key: ("check", np.array([getattr(check, key) for check in checks]))
         for key in ("value", "low", "high", "threshold", "above", "passed")

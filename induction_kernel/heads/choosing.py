@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from .naming import Head, HeadLike, as_heads, is_whole
 from .summary import means_of, one_scorer, summarise
@@ -45,7 +46,7 @@ def top_heads(
 
     Raises:
         TypeError: not a Dataset of scores.
-        ValueError: `k` below 1, several scorers at once, or a layer the scores do not have.
+        Refused: `k` below 1, several scorers at once, or a layer the scores do not have.
     """
     _check_count(k)
     means = summarise(one_scorer(scores)) if passing else means_of(one_scorer(scores))
@@ -64,19 +65,19 @@ def top_heads(
 
 
 def _layers_of(means: xr.Dataset, layers: Iterable[int] | int | None) -> list[int]:
-    """The layers asked for, in order; ValueError where the scores do not have one."""
+    """The layers asked for, in order; Refused where the scores do not have one."""
     there = means["layer"].values.tolist()
     if layers is None:
         return sorted(there)
     wanted = list(layers) if isinstance(layers, Iterable) else [layers]
     if not set(wanted) <= set(there):
-        raise ValueError(f"wanted layers among {there}, got {wanted}")
+        raise Refused(f"wanted layers among {there}, got {wanted}")
     return sorted({int(layer) for layer in wanted})
 
 
 def _check_count(k: int | None) -> None:
     if k is not None and (not is_whole(k) or k < 1):
-        raise ValueError(f"wanted k >= 1 heads, or None for all, got {k!r}")
+        raise Refused(f"wanted k >= 1 heads, or None for all, got {k!r}")
 
 
 def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
@@ -92,7 +93,7 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
 
     Raises:
         TypeError: not a Dataset of scores.
-        ValueError: several scorers at once.
+        Refused: several scorers at once.
     """
     _check_count(k)
     summary = summarise(one_scorer(scores))
@@ -122,7 +123,7 @@ def random_heads(
         control: "same layer", or "any layer" where layers have too few other heads.
 
     Raises:
-        ValueError: a layer has too few other heads; an unknown `control`; heads the model does not have.
+        Refused: a layer has too few other heads; an unknown `control`; heads the model does not have.
     """
     if not hasattr(getattr(model, "cfg", None), "n_heads"):
         raise TypeError(f"wanted a TransformerLens model, got {type(model).__name__}")
@@ -143,7 +144,7 @@ def random_heads(
         layers = sorted({head.layer for head in chosen})
         groups = [([h for h in chosen if h.layer == at], [h for h in free if h.layer == at]) for at in layers]
     else:
-        raise ValueError(f'wanted control="same layer" or "any layer", got {control!r}')
+        raise Refused(f'wanted control="same layer" or "any layer", got {control!r}')
     out: list[Head] = []
     for wanted, pool in groups:
         if len(pool) < len(wanted):
@@ -151,7 +152,7 @@ def random_heads(
             remedies = ["choose fewer heads"] * (len(wanted) > 1 or len(taken) > len(chosen))
             if control == "same layer" and len(free) >= len(chosen):
                 remedies.append('pass control="any layer"')
-            raise ValueError(
+            raise Refused(
                 f"{where} has {len(pool)} other heads, {len(wanted)} are needed: "
                 + (" or ".join(remedies) or "this model has none to compare these with, ablate them alone")
             )

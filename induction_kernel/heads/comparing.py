@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from scipy import stats
 
+from ..errors import Refused
 from ..given import checked_seed
 from .choosing import top_heads
 from .summary import bootstrap, check_options, means_of, one_scorer
@@ -40,13 +41,13 @@ def compare(
 
     Raises:
         TypeError: not two Datasets of scores.
-        ValueError: different layers or heads.
+        Refused: different layers or heads.
     """
     check_options(confidence, draws)
     second = _in_order_of(one_scorer(first), one_scorer(second))
     sides = [means_of(one_scorer(scores)) for scores in (first, second)]
     if any(not np.array_equal(sides[0][dim], sides[1][dim]) for dim in ("layer", "head")):
-        raise ValueError(
+        raise Refused(
             "wanted scores of the same layers and heads, got those of layers "
             f"{' and '.join(str(side['layer'].values.tolist()) for side in sides)}, heads "
             f"{' and '.join(str(side['head'].values.tolist()) for side in sides)}"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, TypeGuard
 
+from ..errors import Refused
 from ..given import plain
 
 __all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole"]
@@ -40,13 +41,13 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
 
     Raises:
         TypeError: not one of the three forms.
-        ValueError: a string that does not parse, or a head the model does not have.
+        Refused: a string that does not parse, or a head the model does not have.
     """
     head = plain(head)
     if isinstance(head, str):
         found = re.fullmatch(r"\s*L?(\d+)[HhX.:](\d+)\s*", head, flags=re.IGNORECASE)
         if not found:
-            raise ValueError(f'wanted a head like "L5H1", got {head!r}')
+            raise Refused(f'wanted a head like "L5H1", got {head!r}')
         parsed = Head(int(found[1]), int(found[2]))
     elif isinstance(head, Sequence) and len(head) == 2 and all(is_whole(i) for i in head):
         parsed = Head(int(head[0]), int(head[1]))
@@ -58,7 +59,7 @@ def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None 
     ):
         limits = [f"{what} 0 to {bound - 1}" for what, bound in bounds.items() if bound is not None]
         there = f": this model has {' and '.join(limits)}" if limits else ""
-        raise ValueError(f"{parsed} does not exist{there}")
+        raise Refused(f"{parsed} does not exist{there}")
     return parsed
 
 
@@ -71,7 +72,7 @@ def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
         bounds: as of `as_head`.
 
     Raises:
-        TypeError, ValueError: as `as_head`.
+        TypeError, Refused: as `as_head`.
     """
     given: Any = heads
     if hasattr(given, "columns") and given.index.name == "name":  # a head_table

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from .naming import is_whole
 
@@ -55,23 +56,23 @@ def summarise(
 
     Raises:
         TypeError: not a Dataset of scores.
-        ValueError: no prompts; an option out of its range.
+        Refused: no prompts; an option out of its range.
 
     Source: Westfall & Young 1993, Resampling-Based Multiple Testing (max-statistic by sign flips).
     """
     check_scores(scores)
     check_options(confidence, draws)
     if not (0 < level < 1 and margin >= 0):
-        raise ValueError(f"wanted level between 0 and 1 and margin >= 0, got level={level}, margin={margin}")
+        raise Refused(f"wanted level between 0 and 1 and margin >= 0, got level={level}, margin={margin}")
     if "mean" in scores and "passes" in scores:
         if (variable, confidence, draws, level, margin, seed) != ("score", 0.95, 2000, 0.05, 0.02, 0):
-            raise ValueError(
+            raise Refused(
                 "wanted scores, got a summary: give the options where it is made, summarise(scores, ...)"
             )
         return scores
     known = ["score"] + [key for key in scores.data_vars if f"{key}_control" in scores]
     if variable not in known:
-        raise ValueError(f"wanted variable in {known}, got {variable!r}")
+        raise Refused(f"wanted variable in {known}, got {variable!r}")
     if "scorer" in scores.dims:
         options: dict[str, Any] = {"variable": variable, "confidence": confidence, "draws": draws}
         options |= {"level": level, "margin": margin, "seed": seed}
@@ -85,7 +86,7 @@ def summarise(
         scores = scores.assign_coords(tested=True)
     if "prompt" not in scores["score"].dims:
         if "null" not in scores:
-            raise ValueError(
+            raise Refused(
                 "these scores have no dimension prompt: pass them as the scorer gave them, since the mean over prompts "
                 "is taken here; to keep one prompt, scores.isel(prompt=[0])"
             )
@@ -94,20 +95,20 @@ def summarise(
 
 
 def check_options(confidence: float, draws: int) -> None:
-    """ValueError unless these make an interval."""
+    """Refused unless these make an interval."""
     if not (isinstance(confidence, Real) and 0 < confidence < 1 and is_whole(draws) and draws >= 100):
-        raise ValueError(
+        raise Refused(
             "wanted confidence between 0 and 1 and whole draws >= 100, "
             f"got confidence={confidence!r}, draws={draws!r}"
         )
 
 
 def one_scorer(scores: Any) -> xr.Dataset:
-    """The scores, if they are those of one scorer; ValueError else."""
+    """The scores, if they are those of one scorer; Refused else."""
     check_scores(scores)
     if "scorer" in scores.dims:
         names = scores["scorer"].values.tolist()
-        raise ValueError(f"wanted one scorer, got {names}: choose with scores.sel(scorer=...)")
+        raise Refused(f"wanted one scorer, got {names}: choose with scores.sel(scorer=...)")
     return scores
 
 
@@ -129,7 +130,7 @@ def _prompts(
     ds = scores.transpose("prompt", "layer", "head", ...)
     n, *shape = ds["score"].shape
     if n == 0:
-        raise ValueError("wanted scores of at least one prompt, got none")
+        raise Refused("wanted scores of at least one prompt, got none")
     score = ds["score"]
     flat, chance = (
         each.values.astype(np.float64).reshape(n, -1)
@@ -154,12 +155,12 @@ def _prompts(
 
 
 def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
-    """The control `[prompt, cell]`, None where no prompt has one; ValueError where only some have."""
+    """The control `[prompt, cell]`, None where no prompt has one; Refused where only some have."""
     without = np.isnan(control).all(1)
     if without.all():
         return None
     if without.any():
-        raise ValueError(
+        raise Refused(
             f"{int(without.sum())} of {len(control)} prompts have no control (the first is prompt "
             f"{int(without.argmax())}): summarise those with and those without one apart"
         )

@@ -15,6 +15,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
 from ..heads.naming import is_whole
@@ -65,7 +66,7 @@ def ablate(
 
     Raises:
         TypeError: an edit of another type.
-        ValueError: no heads, heads the model does not have, prompts that lack what the metric reads.
+        Refused: no heads, heads the model does not have, prompts that lack what the metric reads.
 
     Source: Olsson et al. 2022, argument 3.
     """
@@ -130,13 +131,13 @@ def ablation_curve(
 
     Raises:
         TypeError: scores, an edit or a metric of another type.
-        ValueError: a k below 1 or beyond the heads there are, no draws, a layer with too few other heads.
+        Refused: a k below 1 or beyond the heads there are, no draws, a layer with too few other heads.
 
     Source: Olsson et al. 2022, argument 3.
     """
     check_model(model)
     if not is_whole(controls) or controls < 1:
-        raise ValueError(f"wanted controls >= 1 random sets, got {controls!r}")
+        raise Refused(f"wanted controls >= 1 random sets, got {controls!r}")
     seed, ranked = checked_seed(seed), _ranked(model, scores)
     counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
     groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
@@ -196,7 +197,7 @@ def knock_out(
         As `sweep`.
 
     Raises:
-        TypeError: not a bool mask. ValueError: a mask that does not fit, or that leaves a query nothing.
+        TypeError: not a bool mask. Refused: a mask that does not fit, or that leaves a query nothing.
 
     Source: Geva et al. 2023 (attention knock-out).
     """
@@ -216,7 +217,7 @@ def _checked_heads(model: Model, heads: Any) -> list[Head]:
     size = sizes(model)
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     if not chosen:
-        raise ValueError("wanted at least one head to ablate, got none")
+        raise Refused("wanted at least one head to ablate, got none")
     return chosen
 
 
@@ -251,7 +252,7 @@ def _ranked(model: Model, scores: Any) -> list[Head]:
         raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
     given = _checked_heads(model, scores)
     if len(given) < len(scores):
-        raise ValueError(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
+        raise Refused(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
     return given
 
 
@@ -270,7 +271,7 @@ def _compared(
     given = list(ks) if isinstance(ks, Iterable) else [ks]
     counts = sorted({int(k) for k in given if is_whole(k)})
     if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
-        raise ValueError(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
+        raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
     drawn = [
         [
             random_heads(

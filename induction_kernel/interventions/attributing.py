@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..metrics import Metric, MetricLike, as_metric, repeat_loss
@@ -76,7 +77,7 @@ def attribution(
 
     Raises:
         TypeError: an edit or a metric of another type.
-        ValueError: what `sweep` refuses; a metric without a gradient; a number of cells to verify that is none.
+        Refused: what `sweep` refuses; a metric without a gradient; a number of cells to verify that is none.
         MemoryError: as `sweep`.
 
     Source: Nanda 2023 (attribution patching); Kramar et al. 2024 (AtP*: absolute value inside the mean; QK fix).
@@ -103,7 +104,7 @@ def attribution(
 
 def _check_verify(verify: int) -> None:
     if not is_whole(verify) or verify < 0:
-        raise ValueError(f"wanted a number of cells to verify, 0 for none, got {verify!r}")
+        raise Refused(f"wanted a number of cells to verify, 0 for none, got {verify!r}")
 
 
 def _estimates(

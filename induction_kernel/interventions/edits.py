@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..model import Model, full_precision, is_causal, sizes, stream, value_weights
 from ..prompts import Prompts, as_prompts
@@ -70,22 +71,18 @@ def check_edit(edit: Any, site: str) -> None:
     if isinstance(edit, type) or not callable(getattr(edit, "new", None)):
         raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {edit!r}")
     if site not in SITES:
-        raise ValueError(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
+        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
     if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
-        raise ValueError(
+        raise Refused(
             f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "
             "Resample or FromRun, or site='z'"
         )
     if isinstance(edit, ZeroValues) and site not in ("z", "v"):
-        raise ValueError(
-            f"ZeroValues is of z and v, the value bias is in no other: use Zero() at site={site!r}"
-        )
+        raise Refused(f"ZeroValues is of z and v, the value bias is in no other: use Zero() at site={site!r}")
     if site == "pattern" and isinstance(edit, Mean) and edit.by_position is False:
-        raise ValueError(
-            "a mean of patterns is by position: wanted Mean(by_position=True) or None, got False"
-        )
+        raise Refused("a mean of patterns is by position: wanted Mean(by_position=True) or None, got False")
     if site != "pattern" and isinstance(edit, KnockOut):
-        raise ValueError(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
+        raise Refused(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ class Scale:
     def __post_init__(self) -> None:
         number = isinstance(self.factor, Real) and not isinstance(self.factor, bool)
         if not number or not -1e30 < self.factor < 1e30:
-            raise ValueError(f"wanted a finite number to scale by, got {self.factor!r}")
+            raise Refused(f"wanted a finite number to scale by, got {self.factor!r}")
         object.__setattr__(self, "factor", float(self.factor))
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
@@ -155,7 +152,7 @@ class Add:
         if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
             raise TypeError(f"wanted a vector as a floating-point tensor, got {type(self.vector).__name__}")
         if self.vector.ndim < 1 or not bool(self.vector.isfinite().all()):
-            raise ValueError(f"wanted a vector of finite numbers, got shape {list(self.vector.shape)}")
+            raise Refused(f"wanted a vector of finite numbers, got shape {list(self.vector.shape)}")
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """Scale 1."""
@@ -165,7 +162,7 @@ class Add:
         except RuntimeError:
             fits = False
         if not fits or self.vector.shape[-1] != shape[-1]:
-            raise ValueError(
+            raise Refused(
                 f"wanted a vector that broadcasts to {list(shape)} at {site}, got {list(self.vector.shape)}"
             )
         return dict.fromkeys(layers, New(1.0, self.vector.detach()))
@@ -190,7 +187,7 @@ class Mean:
         tokens, lengths = _reference(model, prompts, self.reference)
         one_length = len({*lengths.tolist(), *prompts.lengths.tolist()}) == 1
         if not one_length and (self.by_position or site == "pattern"):
-            raise ValueError(
+            raise Refused(
                 "a mean by position needs prompts and reference of one length, got "
                 f"{sorted({*lengths.tolist(), *prompts.lengths.tolist()})}: pass a reference of that length"
                 + ("" if site == "pattern" else ", or Mean(by_position=False)")
@@ -200,7 +197,7 @@ class Mean:
         place = torch.arange(tokens.shape[1])
         counted = (place < lengths[:, None]) & (place > 0)
         if not by_position and not bool(counted.any()):
-            raise ValueError(
+            raise Refused(
                 "wanted a reference of more than one token a prompt (the first is left out), got none"
             )
         means: dict[int, New] = {}
@@ -239,13 +236,13 @@ class Resample:
         drawn = self.drawn(len(prompts), None if self.reference is None else len(tokens))
         tokens, lengths = tokens[drawn], lengths[drawn]
         if bool((lengths != prompts.lengths).any()) and not is_causal(model):
-            raise ValueError(
+            raise Refused(
                 "wanted a reference of prompts as long as these for a bidirectional model, in which a part of a prompt "
                 f"runs otherwise than the whole, got {lengths.tolist()} for {prompts.lengths.tolist()} tokens"
             )
         if bool((lengths < prompts.lengths).any()):
             row = int((lengths < prompts.lengths).int().argmax())
-            raise ValueError(
+            raise Refused(
                 f"prompt {row} has {int(prompts.lengths[row])} tokens, the one drawn for it {int(lengths[row])}: pass "
                 "a reference of prompts at least as long, or prompts of one length (repeated_tokens(model, period=...))"
             )
@@ -258,9 +255,7 @@ class Resample:
         if of is not None:
             return torch.randint(of, (n,), generator=generator)
         if n < 2:
-            raise ValueError(
-                "wanted two prompts or more to draw another from, got 1: pass Resample(reference)"
-            )
+            raise Refused("wanted two prompts or more to draw another from, got 1: pass Resample(reference)")
         order = torch.randperm(n, generator=generator)  # each takes the next of a random circle: never itself
         return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
@@ -279,10 +274,10 @@ class FromRun:
         """Scale 0; the other run."""
         other = as_prompts(model, self.other)
         if len(other) != len(prompts):
-            raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
+            raise Refused(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
         for row, (a, b) in enumerate(zip(other.lengths.tolist(), prompts.lengths.tolist(), strict=True)):
             if a != b:
-                raise ValueError(
+                raise Refused(
                     f"prompt {row} has {b} tokens, the one to take from {a}: wanted equal lengths, see pairs(...)"
                 )
         tokens = fitted(other.tokens, prompts.tokens.shape[1])
@@ -301,7 +296,7 @@ class KnockOut:
 
     Attributes:
         mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed. A query that is left with nothing is
-            a ValueError, also where it is a layer's window that hides the rest.
+            a Refused, also where it is a layer's window that hides the rest.
 
     Source: Geva et al. 2023 (attention knock-out).
     """
@@ -319,7 +314,7 @@ class KnockOut:
         try:
             removed = self.mask.expand(shape)
         except RuntimeError:
-            raise ValueError(
+            raise Refused(
                 f"wanted a mask that broadcasts to {list(shape)}, got {list(self.mask.shape)}"
             ) from None
         length = shape[-1]
@@ -331,7 +326,7 @@ class KnockOut:
         nothing = (~left.any(-1) & real[:, None]).nonzero()
         if len(nothing):
             prompt, head, query = nothing[0].tolist()
-            raise ValueError(
+            raise Refused(
                 f"query {query} of prompt {prompt}, head {head}, would be left with nothing to attend to: keep one key"
             )
         # Padding attends as it did: nothing there counts, but a row of nothing would be NaN.

@@ -86,7 +86,7 @@ def sweep(
 
     Raises:
         TypeError: an edit or a metric of another type.
-        ValueError: what does not go together (see the table), what the model does not have, prompts that lack
+        Refused: what does not go together (see the table), what the model does not have, prompts that lack
             what the metric reads, a metric that is not one finite number a prompt.
         MemoryError: a batch that does not fit: give a smaller `max_tokens`.
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..metrics import Reading, one_a_prompt, read_off
 from ..model import (
     Hook,
@@ -67,7 +68,7 @@ def first_order(
         a pattern, and of keys that change together, is the query's. 0 in padding.
 
     Raises:
-        ValueError: a metric that has no gradient, or one that is not finite.
+        Refused: a metric that has no gradient, or one that is not finite.
     """
     by_rows = site == "pattern" or (qk_fix and site in ("q", "k"))
     layers = sorted(new)
@@ -111,7 +112,7 @@ def gradients_at(
     hooks = [enter(layer) for layer in layers] if site == "resid_mid" else []
     hooks += [probe(layer) for layer in layers]
     if torch.is_inference_mode_enabled():
-        raise ValueError(
+        raise Refused(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
     arguments, masks = hidden_padding(model, prompts.tokens, prompts.lengths)
@@ -127,7 +128,7 @@ def gradients_at(
     }
     for layer, slope in given.items():
         if not bool(slope.isfinite().all()):
-            raise ValueError(
+            raise Refused(
                 f"the gradient of {wanted.metric.name} in layer {layer} is not finite: look for a square root, a "
                 "logarithm or a division at 0 in the metric, or for NaN weights in the model"
             )
@@ -144,7 +145,7 @@ def _with_graph(wanted: Reading, logits: Tensor) -> Tensor:
 
     one_a_prompt(replace(wanted, metric=replace(wanted.metric, measure=measure)), read_off(logits, wanted))
     if not kept[0].requires_grad:
-        raise ValueError(
+        raise Refused(
             f"wanted a metric that can be differentiated, {wanted.metric.name} cannot (it counts, rounds or detaches): "
             "use one like logit_difference, probability or a loss, or sweep"
         )

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..metrics import Metric, Reading, one_a_prompt, part_of, read_off, reading
 from ..model import Model, foreign_hooks, is_causal, n_outputs, sizes, stream
 from ..prompts import Prompts, as_prompts
@@ -52,7 +53,7 @@ def job_of(
         assert isinstance(edit, FromRun)
         other = as_prompts(model, edit.other)
         if len(other) != len(prompts):
-            raise ValueError(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
+            raise Refused(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
         of_batch = FromRun(other[rows]).new(model, batch, site, layers)
         start = _first_difference(batch, other[rows]) if _only_later(model) else 0
     else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Refused
 from ..model import Hook, Model, check_model, kept_as_it_was, lock_of
 from ..prompts import as_prompts
 from ..replay.capture import hooks_at
@@ -44,7 +45,7 @@ def edited(
         The model.
 
     Raises:
-        TypeError: not an edit. ValueError: an edit that depends on the prompt, heads the model does not have.
+        TypeError: not an edit. Refused: an edit that depends on the prompt, heads the model does not have.
     """
     check_model(model)
     with lock_of(model):
@@ -68,7 +69,7 @@ def _of_any_prompt(model: Model, edit: Edit, site: str, layers: set[int]) -> dic
     prompts = as_prompts(model, torch.zeros(1, 1, dtype=torch.long), lengths=[1])
     if isinstance(edit, Mean) and edit.reference is not None and site != "pattern":
         if edit.by_position:
-            raise ValueError(
+            raise Refused(
                 "edited() knows no positions of what will be run, so it cannot hold Mean(by_position=True): pass "
                 "Mean(reference), the mean over all positions but the first, or use ablate or sweep"
             )
@@ -77,7 +78,7 @@ def _of_any_prompt(model: Model, edit: Edit, site: str, layers: set[int]) -> dic
     if isinstance(edit, Zero | ZeroValues | Scale) or (isinstance(edit, Add) and edit.vector.ndim <= most):
         return edit.new(model, prompts, site, layers)
     missing = " (its reference is missing)" if isinstance(edit, Mean) and edit.reference is None else ""
-    raise ValueError(
+    raise Refused(
         "wanted an edit that does not depend on the prompt: Zero(), ZeroValues(), Scale(factor), Add(vector) of one "
         f"position, or Mean(reference) of another site than the pattern; got {edit!r}{missing}"
     )

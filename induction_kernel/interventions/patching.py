@@ -76,7 +76,7 @@ def patch(
         differ.
 
     Raises:
-        TypeError, ValueError: as `sweep`; unequal numbers or lengths of prompts.
+        TypeError, Refused: as `sweep`; unequal numbers or lengths of prompts.
 
     Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """

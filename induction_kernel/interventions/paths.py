@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head, HeadLike, as_heads
 from ..metrics import (
     Metric,
@@ -87,7 +88,7 @@ def path_patch(
 
     Raises:
         TypeError: receivers or senders that are none.
-        ValueError: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts; a model
+        Refused: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts; a model
             whose heads do not add up to what attention writes (a norm behind attention).
     """
     check_model(model)
@@ -104,10 +105,10 @@ def path_patch(
 
 def _check_equal(into: Prompts, source: Prompts) -> None:
     if len(into) != len(source):
-        raise ValueError(f"wanted as many prompts in source as in into, got {len(source)} and {len(into)}")
+        raise Refused(f"wanted as many prompts in source as in into, got {len(source)} and {len(into)}")
     for row, (a, b) in enumerate(zip(source.lengths.tolist(), into.lengths.tolist(), strict=True)):
         if a != b:
-            raise ValueError(
+            raise Refused(
                 f"prompt {row} has {b} tokens, its source {a}: wanted equal lengths, see pairs(...)"
             )
 
@@ -115,18 +116,18 @@ def _check_equal(into: Prompts, source: Prompts) -> None:
 def _receivers(model: Model, site: str, receivers: Any, prompts: Prompts) -> Touched:
     """Layer -> heads (None for an MLP or the stream)."""
     if site not in _SITES:
-        raise ValueError(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
+        raise Refused(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
     options: dict[str, Any]
     if site == "resid_post":
         if receivers is not None:
-            raise ValueError(
+            raise Refused(
                 "at resid_post the receiver is what is unembedded: leave out receivers=, or choose site 'q', 'k', 'v' "
                 f"(heads) or 'mlp_out' (layers), got {receivers!r}"
             )
         options = {"layers": [sizes(model).n_layers - 1]}
     elif receivers is None or (not isinstance(receivers, int) and not len(list(receivers))):
         what = "layers" if site == "mlp_out" else 'heads like "L5H1"'
-        raise ValueError(f"wanted receivers at {site}, {what}, got none")
+        raise Refused(f"wanted receivers at {site}, {what}, got none")
     else:
         options = {"layers" if site == "mlp_out" else "heads": receivers}
     plan = planned(model, site=site, by=(), length=prompts.tokens.shape[1], edit=Scale(1.0), **options)
@@ -155,7 +156,7 @@ def _senders(model: Model, site: str, touched: Touched, senders: Any) -> dict[in
         heads = as_heads(senders, n_layers=size.n_layers, n_heads=size.n_heads)
     late = [str(head) for head in heads if not _is_before(model, site, head.layer, last)]
     if late or not heads:
-        raise ValueError(
+        raise Refused(
             f"wanted senders that come before a receiver (the last at {site} is in layer {last}), got "
             f"{', '.join(late) or 'none'}"
         )
@@ -219,7 +220,7 @@ def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> 
         whole = attn_out[0][layer].value - attn_out[1][layer].value
         loose = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
         if bool(((out[layer].sum(0) - whole).abs() > loose * (1 + whole.abs().max())).any()):
-            raise ValueError(
+            raise Refused(
                 f"in layer {layer} the heads do not add up to what attention writes (a norm behind attention, or a "
                 "hook on it): there is no direct path to patch; use patch or sweep"
             )

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import torch
 
+from ..errors import Refused
 from ..heads import as_heads
 from ..heads.naming import is_whole
 from ..model import Model, is_out_of_memory, sizes
@@ -75,7 +76,7 @@ def planned(
 
     Raises:
         TypeError: no edit, or heads, layers and positions that are none.
-        ValueError: an edit, site, by and hold that do not go together, or what the model does not have.
+        Refused: an edit, site, by and hold that do not go together, or what the model does not have.
     """
     check_edit(edit, site)
     by = _checked_by(by, site)
@@ -87,11 +88,11 @@ def planned(
     of_layer = _heads_of_layers(model, site, heads)
     all_layers = [layer for layer in all_layers if layer in of_layer]
     if not all_layers:
-        raise ValueError("wanted heads in the layers asked for, got none: leave out layers= or heads=")
+        raise Refused("wanted heads in the layers asked for, got none: leave out layers= or heads=")
     n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
     coords = {"layer": all_layers, "head": list(range(n_heads)), "position": all_positions}
     if positions is not None and "position" not in by:
-        raise ValueError("positions= chooses among positions swept: put 'position' into by")
+        raise Refused("positions= chooses among positions swept: put 'position' into by")
     coords = {name: coords[name] for name in by}
     if not by:
         return Plan(by, coords, [Cell({layer: of_layer[layer] for layer in all_layers})], [()])
@@ -113,15 +114,15 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
     if site in HEAD_SITES:
         legal += [("layer", "head"), ("layer", "head", "position")]
     if not isinstance(by, Sequence) or isinstance(by, str) or tuple(by) not in legal:
-        raise ValueError(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
+        raise Refused(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
     return tuple(by)
 
 
 def _check_hold(hold: str | None, site: str) -> None:
     if hold not in (None, "patterns"):
-        raise ValueError(f"wanted hold=None or 'patterns', got {hold!r}")
+        raise Refused(f"wanted hold=None or 'patterns', got {hold!r}")
     if hold and site in ("q", "k", "pattern"):
-        raise ValueError(
+        raise Refused(
             f"hold='patterns' keeps every pattern, an edit of {site} acts through patterns alone: use another site"
         )
 
@@ -129,9 +130,9 @@ def _check_hold(hold: str | None, site: str) -> None:
 def _check_site(model: Model, site: str) -> None:
     cfg: Any = model.cfg
     if site == "mlp_out" and getattr(cfg, "attn_only", False):
-        raise ValueError("this model has attention alone: it has no mlp_out")
+        raise Refused("this model has attention alone: it has no mlp_out")
     if site == "resid_mid" and (getattr(cfg, "attn_only", False) or getattr(cfg, "parallel_attn_mlp", False)):
-        raise ValueError(
+        raise Refused(
             "attention and MLP of this model both read resid_pre (or there is no MLP): it has no resid_mid; use "
             "attn_out or resid_post"
         )
@@ -141,7 +142,7 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
     size = sizes(model)
     if site not in HEAD_SITES:
         if heads is not None:
-            raise ValueError(f"{site} has no heads: leave out heads=, or choose a site out of {HEAD_SITES}")
+            raise Refused(f"{site} has no heads: leave out heads=, or choose a site out of {HEAD_SITES}")
         return dict.fromkeys(range(size.n_layers))
     n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
     if heads is None:
@@ -152,12 +153,12 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
         if n_heads == size.n_heads:
             raise
         group = size.n_heads // n_heads
-        raise ValueError(
+        raise Refused(
             f"{error}; {site} belongs to the {n_heads} key/value heads, each shared by {group} query heads: query head "
             f"h has key/value head h // {group}"
         ) from None
     if not chosen:
-        raise ValueError("wanted at least one head to edit, got none")
+        raise Refused("wanted at least one head to edit, got none")
     layers = sorted({head.layer for head in chosen})
     return {layer: tuple(sorted({h.head for h in chosen if h.layer == layer})) for layer in layers}
 
@@ -167,7 +168,7 @@ def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
         return list(range(n))
     found = list(given) if isinstance(given, Iterable) else [given]
     if not all(is_whole(each) for each in found) or not found or not all(0 <= each < n for each in found):
-        raise ValueError(f"wanted {name} from 0 to {n - 1}, got {found}")
+        raise Refused(f"wanted {name} from 0 to {n - 1}, got {found}")
     return sorted({int(each) for each in found})
 
 
@@ -190,11 +191,11 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
     """How many tokens a widened batch may hold: `max_tokens`, or what fits a quarter of the free memory.
 
     Raises:
-        ValueError: fewer than one prompt has.
+        Refused: fewer than one prompt has.
     """
     if max_tokens is not None:
         if not is_whole(max_tokens) or max_tokens < length:
-            raise ValueError(
+            raise Refused(
                 f"wanted max_tokens of at least one prompt, {length} tokens, got {max_tokens!r}: raise it or shorten "
                 "the prompts"
             )

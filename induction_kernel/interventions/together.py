@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..metrics import Reading
 from ..model import full_precision
 from ..replay.blocks import Blocks, at_positions
@@ -280,13 +281,13 @@ def _changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_l
 
 
 def _check_left(old: Tensor, new: Tensor, layer: int, first: int) -> None:
-    """ValueError where a query of `[prompt, head, query >= first, key]` has lost all it attended to.
+    """Refused where a query of `[prompt, head, query >= first, key]` has lost all it attended to.
 
     Its past is not all that it can see where a layer has a window, which only the run itself shows.
     """
     nothing = (new.isnan() & ~old.isnan()).any(-1)
     if bool(nothing.any()):
-        raise ValueError(
+        raise Refused(
             f"query {first + int(nothing.nonzero()[0, 2])} would be left with nothing to attend to in layer {layer}: "
             "all it sees there (of a local layer only a window) is knocked out; keep a key within the window"
         )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
 from ..heads.summary import check_options
@@ -57,14 +58,14 @@ def kernel_alignment(
         reason: longer demonstrations may have both a larger maximum of attention and another similarity.
 
     Raises:
-        TypeError: not such Datasets. ValueError: not of the same prompts and demonstrations; an option out of range.
+        TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; an option out of range.
 
     Source: Han et al. 2025, section 5.3 (r within a prompt; intervals and threshold are ours, the latter by Westfall &
     Young 1993).
     """
     check_options(confidence, draws)
     if not 0 < level < 1:
-        raise ValueError(f"wanted level between 0 and 1, got {level}")
+        raise Refused(f"wanted level between 0 and 1, got {level}")
     there = _same_demonstrations(weights, "weight", similarities, "similarity")
     first, count = np.argsort(~there, axis=1, kind="stable"), there.sum(1)
     (a, a_varies), (b, b_varies) = (
@@ -102,7 +103,7 @@ def _same_demonstrations(a: xr.Dataset, a_name: str, b: xr.Dataset, b_name: str)
     """`[prompt, demonstration]`, which there are, if both Datasets are of the same ones."""
     one, other = _classes(a, a_name), _classes(b, b_name)
     if not np.array_equal(one, other):
-        raise ValueError(
+        raise Refused(
             "wanted both of the same prompts and demonstrations in the same order, got label classes "
             f"{list(one.shape)} and {list(other.shape)} that differ: make both from the same episodes"
         )
@@ -245,7 +246,7 @@ def fitted_bandwidth(
         and `n`, the weights used. Weights of 0, which have no logarithm, are left out.
 
     Raises:
-        TypeError: not such Datasets. ValueError: not of the same prompts and demonstrations; a kernel without a
+        TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; a kernel without a
         bandwidth; an option out of range.
 
     Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is ours.
@@ -253,7 +254,7 @@ def fitted_bandwidth(
     check_options(confidence, draws)
     names = checked_kernels(kernel)
     if not set(names) <= set(EXPONENTIALS):
-        raise ValueError(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
+        raise Refused(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
     classes = _classes(weights, "weight")
     found = as_representation(queries, demonstrations, None if isinstance(queries, xr.Dataset) else classes)
     parts = [

@@ -19,6 +19,7 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..interventions.gradients import gradients_at
@@ -52,7 +53,7 @@ def label_flow(
         depends on whether the weights are processed.
 
     Raises:
-        TypeError: not prompts. ValueError: prompts without demonstrations or right labels; gradients that are not
+        TypeError: not prompts. Refused: prompts without demonstrations or right labels; gradients that are not
             finite or that torch.inference_mode() forbids; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 2.2.
@@ -130,14 +131,14 @@ def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: 
         and head: in [0, 1], chance .5; NaN where a single class is predicted.
 
     Raises:
-        TypeError: not such weights. ValueError: predictions of other prompts, or draws below 1.
+        TypeError: not such weights. Refused: predictions of other prompts, or draws below 1.
 
     Source: Wang et al. 2023, section 2.3.
     """
     shares = _shares(weights)
     predicted = _predicted(predictions, shares.sizes["prompt"])
     if not is_whole(draws) or draws < 1:
-        raise ValueError(f"wanted draws of the bootstrap, 1 or more, got {draws!r}")
+        raise Refused(f"wanted draws of the bootstrap, 1 or more, got {draws!r}")
     rng = np.random.default_rng(checked_seed(seed))
     source = [dim for dim in shares.dims if dim not in ("prompt", "label")]
     values = shares.transpose("prompt", "label", *source).values
@@ -180,7 +181,7 @@ def _predicted(predictions: Any, n: int) -> np.ndarray:
         predictions["prediction"].values if isinstance(predictions, xr.Dataset) else np.asarray(predictions)
     )
     if given.shape != (n,):
-        raise ValueError(f"wanted one predicted class for each of {n} prompts, got shape {list(given.shape)}")
+        raise Refused(f"wanted one predicted class for each of {n} prompts, got shape {list(given.shape)}")
     return given
 
 

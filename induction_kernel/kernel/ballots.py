@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..prompts import Prompts
 
 __all__ = [
@@ -57,7 +58,7 @@ def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = 
         predictions: an `in_context` Dataset, for the label words; else ignored.
 
     Raises:
-        TypeError: not a Dataset. ValueError: a variable or coordinate that is missing, weights that are not finite,
+        TypeError: not a Dataset. Refused: a variable or coordinate that is missing, weights that are not finite,
             prompts other than the weights'.
     """
     if not isinstance(weights, xr.Dataset):
@@ -66,7 +67,7 @@ def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = 
         )
     needed = {"weight", "label_class", "target"}
     if not needed <= set(weights.variables) or not {"prompt", "demonstration"} <= set(weights["weight"].dims):
-        raise ValueError(
+        raise Refused(
             "wanted `weight` over prompt and demonstration, with `label_class` and `target`, as demonstration_weights "
             f"returns it, got {[str(key) for key in weights.variables]}"
         )
@@ -74,15 +75,15 @@ def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = 
     classes = _whole(weights["label_class"].transpose("prompt", "demonstration"))
     n, *_, width = ordered.shape
     if n == 0:
-        raise ValueError("wanted weights of at least one prompt, got none")
+        raise Refused("wanted weights of at least one prompt, got none")
     weight, present = ordered.values.astype(np.float64).reshape(n, -1, width), classes >= 0
     if not present.any(1).all():
         row = int((~present.any(1)).argmax())
-        raise ValueError(f"prompt {row} has no demonstration, so that nothing votes: leave it out")
+        raise Refused(f"prompt {row} has no demonstration, so that nothing votes: leave it out")
     weight = np.where(present[:, None], weight, 0.0)
     if not np.isfinite(weight).all():
         row = int(np.isfinite(weight).all((1, 2)).argmin())
-        raise ValueError(f"weights of prompt {row} are not finite where it has demonstrations")
+        raise Refused(f"weights of prompt {row} are not finite where it has demonstrations")
     target = _whole(weights["target"])
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
@@ -102,11 +103,11 @@ def _labels(
     if prompts is not None:
         found = getattr(prompts, "demonstrations", None)
         if found is None:
-            raise ValueError(
+            raise Refused(
                 "wanted prompts with demonstrations: make them with few_shot(model, ...), or leave them out"
             )
         if not np.array_equal(np.where(found.mask, found.classes, -1), classes):
-            raise ValueError(
+            raise Refused(
                 "these weights are of other prompts: their demonstrations have other classes than label_class says"
             )
         words = tuple(found.labels)
@@ -122,9 +123,7 @@ def _labels(
             largest = max(largest, int(numbers.max()))
         words = tuple(str(y) for y in range(max(largest + 1, 2)))
     if largest >= len(words):
-        raise ValueError(
-            f"wanted classes from 0 to {len(words) - 1}, the labels {list(words)}, got {largest}"
-        )
+        raise Refused(f"wanted classes from 0 to {len(words) - 1}, the labels {list(words)}, got {largest}")
     return words
 
 
@@ -132,7 +131,7 @@ def as_predictions(predictions: Any, ballots: Ballots) -> np.ndarray:
     """The model's predictions `[prompt]` as classes, checked; of an `in_context` Dataset or as numbers.
 
     Raises:
-        TypeError: no whole numbers. ValueError: another number of them than of prompts, or a class there is not.
+        TypeError: no whole numbers. Refused: another number of them than of prompts, or a class there is not.
     """
     given = predictions["prediction"].values if _has_prediction(predictions) else np.asarray(predictions)
     n, most = len(ballots.target), len(ballots.labels) - 1
@@ -142,16 +141,16 @@ def as_predictions(predictions: Any, ballots: Ballots) -> np.ndarray:
             f"got {type(predictions).__name__}"
         )
     if given.shape != (n,):
-        raise ValueError(f"wanted one prediction for each of {n} prompts, got shape {list(given.shape)}")
+        raise Refused(f"wanted one prediction for each of {n} prompts, got shape {list(given.shape)}")
     if given.min() < 0 or given.max() > most:
-        raise ValueError(f"wanted predictions from 0 to {most}, got {given.min()} to {given.max()}")
+        raise Refused(f"wanted predictions from 0 to {most}, got {given.min()} to {given.max()}")
     return given.astype(np.int64)
 
 
 def _has_prediction(predictions: Any) -> bool:
     if isinstance(predictions, xr.Dataset):
         if "prediction" not in predictions or predictions["prediction"].dims != ("prompt",):
-            raise ValueError(
+            raise Refused(
                 "wanted the Dataset of in_context, with `prediction` over prompt, got variables "
                 f"{list(predictions.data_vars)}"
             )

@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, random_heads
 from ..heads.naming import is_whole
@@ -99,7 +100,7 @@ def label_knock_out(
         (the group), `heads[run]` (names).
 
     Raises:
-        TypeError: not prompts, heads or a class. ValueError: prompts without demonstrations, a class they do not have,
+        TypeError: not prompts, heads or a class. Refused: prompts without demonstrations, a class they do not have,
             no heads or some the model does not have, too few other heads to draw, a head that sees nothing but what is
             knocked out; a model whose outputs are not its tokens.
 
@@ -153,7 +154,7 @@ def _checked_heads(model: Model, heads: Any) -> tuple[Head, ...]:
     size = sizes(model)
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     if not chosen:
-        raise ValueError("wanted at least one head, got none")
+        raise Refused("wanted at least one head, got none")
     return tuple(chosen)
 
 
@@ -166,7 +167,7 @@ def _taken(found: Demonstrations, which: Any) -> Tensor:
     if isinstance(which, bool) or not (is_whole(which) or isinstance(which, str)):
         raise TypeError(f'wanted which="all", a label or its index, got {which!r}')
     if isinstance(which, str) or not 0 <= which < len(found.labels):
-        raise ValueError(
+        raise Refused(
             f'wanted which="all", one of the labels {list(found.labels)} or its index, got {which!r}'
         )
     return found.mask & (found.classes == which)
@@ -176,7 +177,7 @@ def _labels_asked(
     model: Model, heads: tuple[Head, ...], taken: Tensor, found: Demonstrations, draws: int, control: str, seed: int
 ) -> list[_Asked]:  # fmt: skip
     if not is_whole(draws) or draws < 0:
-        raise ValueError(f"wanted draws of the random controls, 0 for none, got {draws!r}")
+        raise Refused(f"wanted draws of the random controls, 0 for none, got {draws!r}")
     asked = [_Asked(LABELS, heads, taken)]
     if not torch.equal(taken, found.mask):
         generator = torch.Generator().manual_seed(seed)

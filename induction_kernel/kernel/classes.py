@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import Refused
 from ..prompts.labelled import label_words
 from .known import Known
 
@@ -33,11 +34,11 @@ def words_of(
     """A word for each class as it is shown, and the words in the order of the classes.
 
     Raises:
-        ValueError: one class, classes that differ in capitals alone, words that do not fit.
+        Refused: one class, classes that differ in capitals alone, words that do not fit.
     """
     found = order or sorted(set(values), key=_size)
     if len(found) < 2:
-        raise ValueError(
+        raise Refused(
             f"wanted at least two classes, got {found} alone in {name}: another column, or more rows?"
         )
     if isinstance(labels, Mapping):
@@ -45,7 +46,7 @@ def words_of(
         words = label_words([word for i, word in enumerate(given) if word not in given[:i]])
         return _by_class(labels), words
     if order is None and len({value.casefold() for value in found}) < len(found):
-        raise ValueError(
+        raise Refused(
             f"the classes {found} of {name} differ in capitals alone: give label words by class, as in "
             'labels={"Good": "good", "good": "good", ...}'
         )
@@ -58,7 +59,7 @@ def _words(found: list[str], labels: Sequence[str] | None, known: Known | None, 
     if labels is not None:
         words = label_words(labels)
         if len(words) != len(found):
-            raise ValueError(
+            raise Refused(
                 f"wanted a word for each of the {len(found)} classes {found} of {name}, got {list(words)}: give words "
                 "in this order, or by class as in labels={'1': 'world', ...}"
             )
@@ -68,18 +69,18 @@ def _words(found: list[str], labels: Sequence[str] | None, known: Known | None, 
     for written in known.values:
         if set(written) == set(found):
             return dict(zip(written, known.words, strict=True))
-    raise ValueError(
+    raise Refused(
         f"wanted classes {' or '.join(str(list(each)) for each in known.values)} in {name}, got {found}: "
         "give label words by class, as in labels={'1': 'world', ...}"
     )
 
 
 def _by_class(labels: Mapping[Any, str]) -> dict[str, str]:
-    """Classes as they are shown, and their words; ValueError where 1 and "1" have different ones."""
+    """Classes as they are shown, and their words; Refused where 1 and "1" have different ones."""
     words: dict[str, str] = {}
     for key, word in labels.items():
         if words.setdefault(as_class(key), word) != word:
-            raise ValueError(f"wanted one word for the class {as_class(key)!r}, got {labels!r}")
+            raise Refused(f"wanted one word for the class {as_class(key)!r}, got {labels!r}")
     return words
 
 

@@ -10,6 +10,7 @@ import re
 import zlib
 from pathlib import Path
 
+from ..errors import Refused
 from ..text_files import decoded, lines_of
 
 __all__ = ["ENDINGS", "PARQUET", "content", "kind_of", "separator", "unpacked"]
@@ -22,14 +23,14 @@ FEW = 10  # lines, in which classes need not recur
 def unpacked(path: Path) -> tuple[bytes, str]:
     """A file's bytes, decompressed where it is gzip, and its ending in small letters."""
     if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}")
+        raise Refused(f"there is no file {str(path)!r}")
     raw = path.read_bytes()
     if not raw.startswith(b"\x1f\x8b"):
         return raw, path.suffix.lower()
     try:
         return gzip.decompress(raw), Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"cannot unpack {path.name}: {error}") from error
+        raise Refused(f"cannot unpack {path.name}: {error}") from error
 
 
 def content(path: Path, encoding: str) -> str:

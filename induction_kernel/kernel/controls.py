@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from .ballots import Ballots, as_ballots, as_predictions, vote_hits
 
 __all__ = ["by_position", "control_weights", "permuted_run"]
@@ -32,7 +33,7 @@ def control_weights(weights: xr.Dataset) -> xr.Dataset:
         labels' coordinates.
 
     Raises:
-        TypeError: not a Dataset. ValueError: no labels of the demonstrations in it.
+        TypeError: not a Dataset. Refused: no labels of the demonstrations in it.
 
     Source: the controls are this package's.
     """
@@ -96,7 +97,7 @@ def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr
         old labels with it, the control; and `moved[prompt]`, whether the model's prediction changed at all.
 
     Raises:
-        TypeError: not Datasets. ValueError: a run of other prompts, or without `prediction` and `label_class`.
+        TypeError: not Datasets. Refused: a run of other prompts, or without `prediction` and `label_class`.
 
     Source: the hypothesis is Han et al. 2025, section 5; this test of it is this package's.
     """
@@ -105,7 +106,7 @@ def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr
     if not isinstance(rerun, xr.Dataset):
         raise TypeError(f"wanted the Dataset of in_context, got {type(rerun).__name__}")
     if not {"prediction", "label_class"} <= set(rerun.variables):
-        raise ValueError(
+        raise Refused(
             f"wanted a run with `prediction` and `label_class`, got {[str(key) for key in rerun.variables]}"
         )
     after, classes = (
@@ -113,7 +114,7 @@ def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr
         rerun["label_class"].transpose("prompt", "demonstration").values,
     )
     if classes.shape != ballots.classes.shape or not np.array_equal(classes < 0, ballots.classes < 0):
-        raise ValueError(
+        raise Refused(
             "wanted a run with other labels on the same demonstrations, got other prompts: "
             "in_context(model, episodes.permuted(seed))"
         )

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..prompts.fewshot import Template
 from ..prompts.labelled import label_words
@@ -40,7 +41,7 @@ class LabelledTexts:
 
     Raises:
         TypeError: texts that are no strings, classes that are no whole numbers (1.0 is one).
-        ValueError: no texts, an empty one, a class without a label, fewer than two labels, a template without
+        Refused: no texts, an empty one, a class without a label, fewer than two labels, a template without
             `{x}` and `{y}`.
     """
 
@@ -53,11 +54,11 @@ class LabelledTexts:
     def __post_init__(self) -> None:
         texts, labels, classes = _strings(self.texts), label_words(self.labels), _whole(self.classes)
         if not texts or not all(text.strip() for text in texts):
-            raise ValueError(f"wanted texts that are not empty, got {_blank(texts)}")
+            raise Refused(f"wanted texts that are not empty, got {_blank(texts)}")
         if classes.shape != (len(texts),):
-            raise ValueError(f"wanted one class a text [{len(texts)}], got {list(classes.shape)}")
+            raise Refused(f"wanted one class a text [{len(texts)}], got {list(classes.shape)}")
         if classes.min() < 0 or classes.max() >= len(labels):
-            raise ValueError(
+            raise Refused(
                 f"wanted classes from 0 to {len(labels) - 1} for labels {list(labels)}, "
                 f"got {classes.min()} to {classes.max()}"
             )
@@ -73,7 +74,7 @@ class LabelledTexts:
         places, at = np.arange(len(self)), index if isinstance(index, slice) else np.asarray(index)
         chosen = np.atleast_1d(places[at]) if isinstance(at, slice) or at.size else places[:0]
         if not len(chosen):
-            raise ValueError(f"wanted at least one of the {len(self)} texts, got none")
+            raise Refused(f"wanted at least one of the {len(self)} texts, got none")
         return replace(self, texts=tuple(self.texts[i] for i in chosen), classes=self.classes[chosen])
 
     def __repr__(self) -> str:
@@ -87,17 +88,17 @@ class LabelledTexts:
         """`n` texts drawn at random, and the rest, both in random order.
 
         Raises:
-            ValueError: n not from 1 to one less than there are.
+            Refused: n not from 1 to one less than there are.
         """
         if not 1 <= n < len(self):
-            raise ValueError(f"wanted n from 1 to {len(self) - 1}, got {n}")
+            raise Refused(f"wanted n from 1 to {len(self) - 1}, got {n}")
         order = np.random.default_rng(checked_seed(seed)).permutation(len(self))
         return self[order[:n]], self[order[n:]]
 
     def relabelled(self, labels: Sequence[str]) -> LabelledTexts:
         """The same with other label words, in the order of the classes."""
         if not isinstance(labels, str) and len(labels) != len(self.labels):
-            raise ValueError(f"wanted {len(self.labels)} label words, one a class, got {list(labels)}")
+            raise Refused(f"wanted {len(self.labels)} label words, one a class, got {list(labels)}")
         return replace(self, labels=label_words(labels))
 
 
@@ -136,7 +137,7 @@ def classification(
     label words and template where they are not given.
 
     Raises:
-        TypeError: another kind of source or column. ValueError: no such file or name, unknown columns, another
+        TypeError: another kind of source or column. Refused: no such file or name, unknown columns, another
             encoding, missing values, one class alone, words that do not fit the classes. ImportError: a name without
             `datasets`, Parquet without an engine. ConnectionError: no network.
 
@@ -144,7 +145,7 @@ def classification(
         UserWarning: rows that were left out.
     """
     if missing is not None and missing not in MISSING:
-        raise ValueError(f"wanted missing in {list(MISSING)}, got {missing!r}")
+        raise Refused(f"wanted missing in {list(MISSING)}, got {missing!r}")
     known, name = find_known(source), called(source)
     rows = read_rows(source, text, label, split, encoding, known)
     there, left_out = _complete(rows, name, missing or ("drop" if known else "refuse"))
@@ -153,7 +154,7 @@ def classification(
     texts, values = zip(*there, strict=True)
     by_class, words = words_of(values, rows.order, labels, known, name)
     if unknown := sorted(set(values) - set(by_class)):
-        raise ValueError(f"{name} has the classes {unknown}, for which there is no word in labels={labels!r}")
+        raise Refused(f"{name} has the classes {unknown}, for which there is no word in labels={labels!r}")
     classes = np.array([words.index(by_class[value]) for value in values], dtype=np.int64)
     shown = template if template is not None else known.template if known else PLAIN
     return LabelledTexts(texts, classes, words, name, shown)
@@ -170,12 +171,12 @@ def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]
     if missing == "refuse":
         for what, at in lacking.items():
             if at:
-                raise ValueError(
+                raise Refused(
                     f"wanted a {what} in every row of {name}, got none in {_numbered(at)}: fill in, or give "
                     'missing="drop"'
                 )
     if not there:
-        raise ValueError(f"wanted at least one labelled text in {name}, got none")
+        raise Refused(f"wanted at least one labelled text in {name}, got none")
     gone = sorted({*lacking["text"], *lacking["class"]})
     said = f"{len(gone)} of {len(pairs)} rows of {name} have no text or no class and are left out: {_numbered(gone)}"
     return there, said if gone else ""

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model
@@ -39,7 +40,7 @@ class Episodes:
         separator: between demonstrations, and before the query.
 
     Raises:
-        ValueError: shapes that do not fit, indices out of range, different labels, a template without `{x}` and `{y}`.
+        Refused: shapes that do not fit, indices out of range, different labels, a template without `{x}` and `{y}`.
     """
 
     queries: LabelledTexts
@@ -52,19 +53,17 @@ class Episodes:
     def __post_init__(self) -> None:
         Template.parse(self.template, self.separator)
         if self.queries.labels != self.pool.labels:
-            raise ValueError(
+            raise Refused(
                 f"wanted queries and demonstrations with the same labels, got {list(self.queries.labels)} and "
                 f"{list(self.pool.labels)}"
             )
         if self.shown.ndim != 2 or len(self.shown) != len(self.queries) or self.shown.size == 0:
-            raise ValueError(
-                f"wanted shown [{len(self.queries)}, demonstration], got {list(self.shown.shape)}"
-            )
+            raise Refused(f"wanted shown [{len(self.queries)}, demonstration], got {list(self.shown.shape)}")
         if self.classes.shape != self.shown.shape:
-            raise ValueError(f"wanted classes {list(self.shown.shape)}, got {list(self.classes.shape)}")
+            raise Refused(f"wanted classes {list(self.shown.shape)}, got {list(self.classes.shape)}")
         for what, index, n in (("shown", self.shown, self.pool), ("classes", self.classes, self.pool.labels)):
             if index.min() < 0 or index.max() >= len(n):
-                raise ValueError(f"wanted {what} from 0 to {len(n) - 1}, got {index.min()} to {index.max()}")
+                raise Refused(f"wanted {what} from 0 to {len(n) - 1}, got {index.min()} to {index.max()}")
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -83,7 +82,7 @@ class Episodes:
         """As prompts for this model.
 
         Raises:
-            ValueError: as `few_shot`: no tokenizer, labels that share their first token, a prompt beyond the context.
+            Refused: as `few_shot`: no tokenizer, labels that share their first token, a prompt beyond the context.
         """
         texts = self.pool.texts
         shots = [
@@ -139,7 +138,7 @@ def draw_episodes(
         seed: of the draw; a local generator.
 
     Raises:
-        TypeError: not `LabelledTexts`. ValueError: different labels, a pool of one class, more shots than texts, an
+        TypeError: not `LabelledTexts`. Refused: different labels, a pool of one class, more shots than texts, an
             unknown sampling, an embedding that is not finite or not `[text, d]`.
 
     Warns:
@@ -157,7 +156,7 @@ def draw_episodes(
     rng = np.random.default_rng(checked_seed(seed))
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
-        raise ValueError(
+        raise Refused(
             f"wanted shots up to {n_other.min()}, the texts in the pool but the query's, got {shots}"
         )
     if sampling == "nearest":
@@ -205,7 +204,7 @@ def _unit(rows: Any, n: int) -> Any:
 
     rows = check_array(rows, accept_sparse=True, dtype="float64")
     if rows.shape[0] != n:
-        raise ValueError(f"wanted an embedding of {n} texts [{n}, d], got {list(rows.shape)}")
+        raise Refused(f"wanted an embedding of {n} texts [{n}, d], got {list(rows.shape)}")
     return normalize(rows)
 
 
@@ -235,16 +234,16 @@ def _check(pool: Any, queries: Any, shots: Any, sampling: Any, embed: Any) -> No
                 f"wanted {what} as LabelledTexts, of classification(...), got {type(given).__name__}"
             )
     if pool.labels != queries.labels:
-        raise ValueError(
+        raise Refused(
             f"wanted queries and demonstrations with the same labels, got {list(queries.labels)} and "
             f"{list(pool.labels)}"
         )
     if len(np.unique(pool.classes)) < 2:
         only = pool.labels[pool.classes[0]]
-        raise ValueError(f"wanted demonstrations of at least two classes, got {only!r} alone in the pool")
+        raise Refused(f"wanted demonstrations of at least two classes, got {only!r} alone in the pool")
     if sampling not in SAMPLING:
-        raise ValueError(f"wanted sampling in {list(SAMPLING)}, got {sampling!r}")
+        raise Refused(f"wanted sampling in {list(SAMPLING)}, got {sampling!r}")
     if embed is not None and sampling != "nearest":
-        raise ValueError(f'embed= is for sampling="nearest", got sampling={sampling!r}')
+        raise Refused(f'embed= is for sampling="nearest", got sampling={sampling!r}')
     if not is_whole(shots) or shots < 1:
-        raise ValueError(f"wanted shots >= 1, got {shots!r}")
+        raise Refused(f"wanted shots >= 1, got {shots!r}")

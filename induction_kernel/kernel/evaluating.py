@@ -19,6 +19,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head
 from ..model import (
     Model,
@@ -85,7 +86,7 @@ def in_context(
         `text[prompt]` and label words.
 
     Raises:
-        TypeError: data of another type. ValueError: queries without a pool, what `draw_episodes` and `few_shot` refuse,
+        TypeError: data of another type. Refused: queries without a pool, what `draw_episodes` and `few_shot` refuse,
             an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite, a model
             whose outputs are not its tokens.
 
@@ -124,12 +125,10 @@ def _prompts(
     """The prompts, and the text of each query."""
     if isinstance(data, LabelledTexts):
         if pool is None:
-            raise ValueError(
-                "queries need demonstrations: give pool=, of classification(...) too, or Episodes"
-            )
+            raise Refused("queries need demonstrations: give pool=, of classification(...) too, or Episodes")
         data = draw_episodes(pool, data, shots=shots, sampling=sampling, template=template, seed=seed)
     elif pool is not None or template is not None:
-        raise ValueError("pool= and template= go with LabelledTexts: episodes and prompts have their own")
+        raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
     if not isinstance(data, Prompts):
@@ -149,7 +148,7 @@ def _prompts(
 def _poolings(pooling: Any) -> tuple[str, ...]:
     poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling or ())
     if not set(poolings) <= set(POOLINGS) or len(set(poolings)) < len(poolings):
-        raise ValueError(f"wanted pooling in {list(POOLINGS)}, each once, got {pooling!r}")
+        raise Refused(f"wanted pooling in {list(POOLINGS)}, each once, got {pooling!r}")
     return poolings
 
 
@@ -181,7 +180,7 @@ def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: st
     check_sound(broken)
     logs = full_precision(logits).log_softmax(-1)[:, found.label_ids.to(logits.device)].cpu().double().numpy()
     if not np.isfinite(logs).all():
-        raise ValueError(
+        raise Refused(
             "the model's logits are not finite: look for NaN or infinite weights, or overflow in float16"
         )
     return {"log_probability": logs, "weight": weight}

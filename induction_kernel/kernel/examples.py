@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..model import Model, batches, full_precision, progress_bar, run, sizes
 from ..prompts import Prompts
@@ -59,15 +60,13 @@ class Examples(NamedTuple):
 
 
 def rows_of(prompts: Prompts, offsets: tuple[int, ...]) -> Rows:
-    """The rows; ValueError where no demonstration has a token at every offset."""
+    """The rows; Refused where no demonstration has a token at every offset."""
     found = demonstrations_of(prompts)
     positions = found.label_positions[..., None] + torch.tensor(offsets)
     inside = ((positions >= 0) & (positions < prompts.lengths[:, None, None])).all(-1) & found.mask
     prompt, slot = inside.nonzero(as_tuple=True)
     if not len(prompt):
-        raise ValueError(
-            f"no demonstration has a token at each of the offsets {list(offsets)}: ask for fewer"
-        )
+        raise Refused(f"no demonstration has a token at each of the offsets {list(offsets)}: ask for fewer")
     return Rows(prompt, slot, positions[prompt, slot])
 
 
@@ -86,7 +85,7 @@ def examples(
     """The examples of the target "label" or "next token".
 
     Raises:
-        ValueError: fewer than two classes, or fewer prompts than folds.
+        Refused: fewer than two classes, or fewer prompts than folds.
     """
     texts = _texts(prompts, rows)
     if target == "label":
@@ -98,7 +97,7 @@ def examples(
     names, labels = np.unique(kind[kept], return_inverse=True)
     prompt = rows.prompt.numpy()[kept]
     if len(names) < 2 or len(np.unique(prompt)) < folds:
-        raise ValueError(
+        raise Refused(
             f"wanted examples of two classes for the target {target!r}, from {folds} prompts or more, got {len(names)} "
             f"from {len(np.unique(prompt))}: pass more prompts, fewer folds, a smaller min_count, or other targets"
         )
@@ -132,9 +131,7 @@ def _predictions(
     """`[row]`: the likeliest token after each text alone; distinct texts run once, those of like length together."""
     distinct = sorted(set(texts), key=len)
     if not distinct[0]:
-        raise ValueError(
-            'a demonstration has no token before its label to predict from: give targets=["label"]'
-        )
+        raise Refused('a demonstration has no token before its label to predict from: give targets=["label"]')
     tokens, lengths = pad(distinct)
     found: list[int] = []
     parts = batches(len(distinct), tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab)

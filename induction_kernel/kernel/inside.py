@@ -19,6 +19,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head
 from ..model import Model, batches, full_precision, hook_name, per_query_head, progress_bar, sizes, stream
 from ..prompts import Prompts
@@ -173,7 +174,7 @@ def _as_attended(
         slope = _slope(products, pattern, allowed, looseness(model))
         if slope is not None:
             return of_query * slope, keys, products * slope
-    raise ValueError(
+    raise Refused(
         f"attention in layer {layer} is not exp<q, k> of the queries and keys this model shows: position biases, soft "
         "caps, windows shorter than the prompt, or rotated ones that are not shown: use another representation"
     )

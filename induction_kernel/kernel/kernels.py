@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
+
 __all__ = [
     "EXPONENTIALS", "KERNELS", "as_representation", "checked_bandwidth", "checked_kernels", "kernel_scores",
     "kernel_shares", "scores_of", "source_dims", "weighted",
@@ -51,7 +53,7 @@ def kernel_scores(queries: np.ndarray, demonstrations: np.ndarray, kernel: str) 
     )
     scores = np.stack(list(pairs), axis=-1)
     if np.isinf(scores).any():
-        raise ValueError("a kernel value is beyond what float64 holds: scale the representations down")
+        raise Refused("a kernel value is beyond what float64 holds: scale the representations down")
     return scores
 
 
@@ -105,7 +107,7 @@ def as_representation(queries: Any, demonstrations: Any = None, label_class: Any
 
     Raises:
         TypeError: other things.
-        ValueError: shapes that do not fit, numbers that are not finite, a class without features or the reverse, a
+        Refused: shapes that do not fit, numbers that are not finite, a class without features or the reverse, a
             prompt without demonstrations.
     """
     if not isinstance(queries, xr.Dataset):
@@ -156,14 +158,14 @@ def _of_arrays(queries: Any, demonstrations: Any, label_class: Any) -> xr.Datase
         or q.shape[-1] != k.shape[-1]
         or (k.ndim == 3 and len(k) != len(q))
     ):
-        raise ValueError(
+        raise Refused(
             "wanted queries [prompt, feature] and demonstrations [prompt, demonstration, feature] or [demonstration, "
             f"feature], got {list(q.shape)} and {list(k.shape)}: for heads and layers pass a Dataset of "
             "representations(...)"
         )
     y = np.where(np.isnan(k).all(-1), -1, 0) if label_class is None else np.asarray(label_class)
     if y.shape != k.shape[:-1] or y.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refused(
             f"wanted label_class as whole numbers {list(k.shape[:-1])}, got {y.dtype} {list(y.shape)}"
         )
     dims = ("prompt", "demonstration", "feature")[3 - k.ndim :]
@@ -187,24 +189,24 @@ def _check_numbers(found: xr.Dataset) -> None:
     missing = found["label_class"] < 0
     absent, finite = found["demonstrations"].isnull(), np.isfinite(found["demonstrations"])
     if not bool(np.isfinite(found["queries"]).all()) or not bool((finite | missing).all()):
-        raise ValueError("wanted finite representations, NaN only of missing demonstrations (label_class -1)")
+        raise Refused("wanted finite representations, NaN only of missing demonstrations (label_class -1)")
     if not bool((absent | ~missing).all()):
-        raise ValueError("wanted NaN features of missing demonstrations (label_class -1), got numbers")
+        raise Refused("wanted NaN features of missing demonstrations (label_class -1), got numbers")
     if 0 in missing.shape or bool(missing.all("demonstration").any()):
-        raise ValueError("wanted at least one prompt, and a demonstration in each")
+        raise Refused("wanted at least one prompt, and a demonstration in each")
 
 
 def checked_kernels(kernel: Any) -> list[str]:
     """The kernels asked for, one or several by name.
 
     Raises:
-        ValueError: an unknown one, none, or one twice.
+        Refused: an unknown one, none, or one twice.
     """
     names = (
         [kernel] if isinstance(kernel, str) else list(kernel) if isinstance(kernel, Iterable) else [kernel]
     )
     if not names or not all(name in KERNELS for name in names) or len(set(names)) < len(names):
-        raise ValueError(f"wanted one kernel of {list(KERNELS)}, or several different ones, got {kernel!r}")
+        raise Refused(f"wanted one kernel of {list(KERNELS)}, or several different ones, got {kernel!r}")
     return names
 
 
@@ -212,11 +214,11 @@ def checked_bandwidth(bandwidth: Any) -> float | None:
     """The bandwidth as a number above 0, infinity included; None for "loo".
 
     Raises:
-        ValueError: neither.
+        Refused: neither.
     """
     if isinstance(bandwidth, str) and bandwidth == "loo":
         return None
     number = isinstance(bandwidth, int | float | np.integer | np.floating) and not isinstance(bandwidth, bool)
     if not number or not float(bandwidth) > 0:
-        raise ValueError(f'wanted bandwidth="loo" or a number above 0, got {bandwidth!r}')
+        raise Refused(f'wanted bandwidth="loo" or a number above 0, got {bandwidth!r}')
     return float(bandwidth)

@@ -17,6 +17,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head
 from ..heads.naming import is_whole
 from ..model import Model, batches, progress_bar, sizes
@@ -56,12 +57,12 @@ def demonstration_attention(
         demonstration's first token and 1 at its last, and `name[layer, head]`.
 
     Raises:
-        ValueError: fewer than 2 points, prompts without demonstrations, attention that is not finite.
+        Refused: fewer than 2 points, prompts without demonstrations, attention that is not finite.
 
     Source: Han et al. 2025, section 5.1.
     """
     if not is_whole(points) or points < 2:
-        raise ValueError(f"wanted at least 2 points a demonstration, got {points!r}")
+        raise Refused(f"wanted at least 2 points a demonstration, got {points!r}")
     ready = label_attention.ready(model, prompts)
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
     total = np.zeros((len(wanted), found.mask.shape[1], points, size.n_heads))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 
@@ -50,17 +51,17 @@ def hidden_markov_tasks(
         seed: of the draw; a local generator.
 
     Raises:
-        TypeError: what is not a number. ValueError: numbers out of their range.
+        TypeError: what is not a number. Refused: numbers out of their range.
 
     Source: Han et al. 2025, section 4 and table 3, which do not say how the models are drawn.
     """
     check_whole(tasks=tasks, states=states, observations=observations)
     if states < tasks:
-        raise ValueError(f"wanted at least one state a task, got {states} states for {tasks} tasks")
+        raise Refused(f"wanted at least one state a task, got {states} states for {tasks} tasks")
     if not (1e-6 <= transition < np.inf and 1e-6 <= emission < np.inf):
-        raise ValueError(f"wanted transition and emission from 1e-6, got {transition} and {emission}")
+        raise Refused(f"wanted transition and emission from 1e-6, got {transition} and {emission}")
     if not (0 <= overlap <= 1 and 0 <= leak <= 1):
-        raise ValueError(f"wanted overlap and leak from 0 to 1, got {overlap} and {leak}")
+        raise Refused(f"wanted overlap and leak from 0 to 1, got {overlap} and {leak}")
     rng = np.random.default_rng([checked_seed(seed), 0])
     owned = np.array_split(np.arange(states), tasks)
     start, chain = np.zeros((tasks, states)), np.zeros((states, states))
@@ -142,12 +143,12 @@ def without_demonstrations(markov: HiddenMarkovTasks, query: np.ndarray) -> np.n
 
 
 def check_whole(**numbers: object) -> None:
-    """TypeError unless these are whole numbers, ValueError unless they are at least 1."""
+    """TypeError unless these are whole numbers, Refused unless they are at least 1."""
     for name, number in numbers.items():
         if not is_whole(number):
             raise TypeError(f"wanted {name} as a whole number, got {number!r}")
         if int(number) < 1:  # pyright: ignore[reportArgumentType]  # a whole number
-            raise ValueError(f"wanted {name} >= 1, got {number}")
+            raise Refused(f"wanted {name} >= 1, got {number}")
 
 
 def _mixed(markov: HiddenMarkovTasks, reached: np.ndarray, evidence: np.ndarray) -> np.ndarray:

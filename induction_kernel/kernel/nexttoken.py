@@ -15,6 +15,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import Refused
 from ..model import Model, check_model, describe, full_precision, progress_bar, sizes, stream
 from .episodes import Episodes
 from .representing import alone, distinct, labels_of
@@ -42,7 +43,7 @@ def next_token_similarity(
     pass by; where more than 2**27 probabilities would be kept, in rounds, in each of which the others run again.
 
     Raises:
-        TypeError: no model, or other things than Episodes. ValueError: a text without tokens or beyond the context,
+        TypeError: no model, or other things than Episodes. Refused: a text without tokens or beyond the context,
             logits that are not finite.
 
     Source: Han et al. 2025, section 5.3.
@@ -91,8 +92,6 @@ def _distributions(
         assert logits is not None
         rows = full_precision(logits.cpu()).softmax(-1)
         if not bool(rows.isfinite().all()):
-            raise ValueError(
-                "the model's logits are not finite: look for NaN or infinite weights in the model"
-            )
+            raise Refused("the model's logits are not finite: look for NaN or infinite weights in the model")
         yield from zip(chosen[index].tolist(), rows, strict=True)
         bar.update(len(index))

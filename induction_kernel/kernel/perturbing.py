@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..errors import Refused
+
 __all__ = ["Perturb", "misspelt", "perturbed", "rare_words"]
 
 Perturb = Callable[[str, np.random.Generator], str]
@@ -31,7 +33,7 @@ def rare_words(texts: Sequence[str]) -> Perturb:
     counts = Counter(word.lower() for text in texts for word in WORD.findall(text))
     rare = sorted(word for word, count in counts.items() if count == min(counts.values()))
     if len(rare) < 2:
-        raise ValueError(f"wanted texts with at least two rare words, got {rare}")
+        raise Refused(f"wanted texts with at least two rare words, got {rare}")
 
     def replaced(word: str, rng: np.random.Generator) -> str:
         at = int(rng.integers(len(rare)))

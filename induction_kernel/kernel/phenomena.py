@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
@@ -69,7 +70,7 @@ def retrieval_effect(
         `similarity[condition, prompt]` (mean cosine of the demonstrations) and `own_class[condition, prompt]` (share).
 
     Raises:
-        TypeError, ValueError: as `draw_episodes`.
+        TypeError, Refused: as `draw_episodes`.
 
     Source: Han et al. 2025, section 4.2.
     """
@@ -118,7 +119,7 @@ def label_format_effect(
         are swapped, following the demonstrations is correct. Coordinate `words[condition, label]`.
 
     Raises:
-        TypeError: not episodes. ValueError: words that this tokenizer cannot tell apart, or too few.
+        TypeError: not episodes. Refused: words that this tokenizer cannot tell apart, or too few.
 
     Source: Han et al. 2025, section 4.2.
     """
@@ -168,18 +169,18 @@ def input_shift_effect(
         `share[condition]`.
 
     Raises:
-        TypeError: not episodes. ValueError: an unknown shift, shares out of their range.
+        TypeError: not episodes. Refused: an unknown shift, shares out of their range.
 
     Source: Han et al. 2025, section 4.2 (their words were rare but kept the meaning).
     """
     _check(episodes)
     if len(shares) == 0 or not all(0 < share <= 1 for share in shares) or len({*shares}) < len(shares):
-        raise ValueError(f"wanted shares above 0 and up to 1, each once, got {list(shares)}")
+        raise Refused(f"wanted shares above 0 and up to 1, each once, got {list(shares)}")
     known: dict[str, Callable[[], Perturb]] = {
         "typos": lambda: misspelt, "rare words": lambda: rare_words(episodes.pool.texts)
     }  # fmt: skip
     if not callable(shift) and shift not in known:
-        raise ValueError(f"wanted shift in {list(known)} or a function of word and generator, got {shift!r}")
+        raise Refused(f"wanted shift in {list(known)} or a function of word and generator, got {shift!r}")
     perturb = shift if callable(shift) else known[shift]()
 
     def shifted(share: float) -> Episodes:
@@ -221,15 +222,15 @@ def order_effect(
         the mean (`accuracy_mean`) and standard deviation (`accuracy_spread`) of the accuracy over orders.
 
     Raises:
-        TypeError: not episodes. ValueError: fewer than two orders, or one demonstration.
+        TypeError: not episodes. Refused: fewer than two orders, or one demonstration.
 
     Source: Han et al. 2025, section 4.2; Lu et al. 2022 (order sensitivity).
     """
     _check(episodes)
     if not is_whole(orders) or orders < 2:
-        raise ValueError(f"wanted orders >= 2, got {orders!r}")
+        raise Refused(f"wanted orders >= 2, got {orders!r}")
     if episodes.shown.shape[1] < 2:
-        raise ValueError("wanted at least two demonstrations a prompt: one has one order")
+        raise Refused("wanted at least two demonstrations a prompt: one has one order")
     seed, conditions = checked_seed(seed), {"as drawn": episodes}
     conditions |= {f"order {i}": episodes.shuffled(seed=seed + i) for i in range(1, orders)}
     out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
@@ -296,8 +297,8 @@ def _check(episodes: Any) -> None:
 
 
 def _usable(model: Model, name: str, episodes: Episodes) -> None:
-    """Raise ValueError, with the format's name, where these label words cannot be told apart."""
+    """Raise Refused, with the format's name, where these label words cannot be told apart."""
     try:
         episodes.prompts(model)
     except ValueError as error:
-        raise ValueError(f"format {name!r} with labels {list(episodes.pool.labels)}: {error}") from error
+        raise Refused(f"format {name!r} with labels {list(episodes.pool.labels)}: {error}") from error

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..heads.summary import bootstrap
@@ -87,7 +88,7 @@ def probe(
         says which heads read each, and `name` is "L5KV1".
 
     Raises:
-        TypeError: options of another type. ValueError: options out of their range; prompts without demonstrations;
+        TypeError: options of another type. Refused: options out of their range; prompts without demonstrations;
             offsets that no demonstration has; a target of one class; vectors that are not finite.
 
     Source: Han et al. 2025, section 5.4; Hewitt & Liang 2019, section 2 (control tasks).
@@ -146,7 +147,7 @@ def _captured(
         stream(model, prompts.tokens[part, : int(lengths.max())], read, sites, lengths=lengths)
     broken = {layer for (_, layer), seen in kept.items() if not np.isfinite(seen).all()}
     if broken:
-        raise ValueError(
+        raise Refused(
             f"keys or values of layer {min(broken)} are not finite: look for NaN or infinite weights in the model"
         )
     return kept
@@ -247,7 +248,7 @@ def _names(what: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
         raise TypeError(f"wanted {what} as a list out of {list(known)}, got {given!r}")
     chosen = tuple(given)
     if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-        raise ValueError(f"wanted {what} out of {list(known)}, once each, got {list(chosen)}")
+        raise Refused(f"wanted {what} out of {list(known)}, once each, got {list(chosen)}")
     return chosen
 
 
@@ -258,9 +259,7 @@ def _offsets(given: Any) -> tuple[int, ...]:
     if not all(map(is_whole, chosen)):
         raise TypeError(f"wanted offsets as a list of whole numbers, got {list(chosen)}")
     if not chosen or len(set(chosen)) < len(chosen):
-        raise ValueError(
-            f"wanted different offsets from the label's token, like (-1, 0, 1), got {list(chosen)}"
-        )
+        raise Refused(f"wanted different offsets from the label's token, like (-1, 0, 1), got {list(chosen)}")
     return tuple(int(offset) for offset in chosen)
 
 
@@ -268,9 +267,9 @@ def _check(asked: _Asked, min_count: int, n_prompts: int) -> None:
     if not (is_whole(asked.folds) and is_whole(min_count)):
         raise TypeError(f"wanted folds and min_count as whole numbers, got {asked.folds!r} and {min_count!r}")
     if not 2 <= asked.folds <= n_prompts or min_count < 1:
-        raise ValueError(
+        raise Refused(
             f"wanted 2 to {n_prompts} folds (each prompt is in one) and min_count >= 1, got {asked.folds} and "
             f"{min_count}"
         )
     if not 0 < asked.penalty < np.inf:
-        raise ValueError(f"wanted penalty > 0, got {asked.penalty}")
+        raise Refused(f"wanted penalty > 0, got {asked.penalty}")

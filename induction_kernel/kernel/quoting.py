@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import Head
 from ..prompts import Prompts
 from ..prompts.batch import decoded
@@ -38,7 +39,7 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
 
     Raises:
         TypeError: no Dataset, no `Prompts`, predictions that are no whole numbers.
-        ValueError: weights of several sources or of other prompts, prompts without demonstrations.
+        Refused: weights of several sources or of other prompts, prompts without demonstrations.
 
     Source: Han et al. 2025, section 5.2.
     """
@@ -46,7 +47,7 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
         raise TypeError(f"wanted the Prompts that the weights were read on, got {type(prompts).__name__}")
     ballots = as_ballots(weights, prompts, predictions)
     if ballots.dims:
-        raise ValueError(
+        raise Refused(
             f"wanted the weights of one source, got them over {', '.join(map(str, ballots.dims))}: choose by .sel"
         )
     voted = reconstruct(weights, prompts, predictions)[["vote", "prediction"]]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
 from ..heads.summary import bootstrap
@@ -65,7 +66,7 @@ def reconstruct(
 
     Raises:
         TypeError: weights that are no Dataset, predictions that are no whole numbers.
-        ValueError: weights in another format or not finite, other prompts', another number of predictions than
+        Refused: weights in another format or not finite, other prompts', another number of predictions than
             of prompts, too few permutations for the level.
 
     Source: Han et al. 2025, section 5.2; Westfall & Young 1993 (max-statistic).
@@ -132,9 +133,9 @@ def _kept(weights: xr.Dataset, ballots: Ballots) -> list[str]:
 
 def _check(permutations: int, level: float) -> None:
     if not 0 < level < 1:
-        raise ValueError(f"wanted level between 0 and 1, got {level}")
+        raise Refused(f"wanted level between 0 and 1, got {level}")
     if int(np.ceil((1 - level) * (permutations + 1))) > permutations:
-        raise ValueError(
+        raise Refused(
             f"wanted at least {int(np.ceil(1 / level)) - 1} permutations for level={level}, got {permutations}"
         )
 
@@ -152,7 +153,7 @@ def sum_heads(weights: xr.Dataset, writes: xr.Dataset | None = None) -> xr.Datas
         below zero.
 
     Raises:
-        TypeError: not Datasets. ValueError: no layers and heads; writes of other heads.
+        TypeError: not Datasets. Refused: no layers and heads; writes of other heads.
 
     Source: Han et al. 2025, section 5.2, for one head; the sum is this package's.
     """
@@ -161,7 +162,7 @@ def sum_heads(weights: xr.Dataset, writes: xr.Dataset | None = None) -> xr.Datas
             f"wanted the Dataset of demonstration_weights(model, prompts), got {type(weights).__name__}"
         )
     if not {"layer", "head"} <= set(weights.get("weight", xr.DataArray()).dims):
-        raise ValueError(
+        raise Refused(
             "wanted `weight` over layer and head, as demonstration_weights returns it, "
             f"got {list(weights.sizes)}"
         )
@@ -183,7 +184,7 @@ def _matching(weights: xr.Dataset, writes: Any) -> xr.DataArray:
         dim in found.coords and np.array_equal(found[dim], weights[dim]) for dim in ("layer", "head")
     )
     if found is None or not same:
-        raise ValueError(
+        raise Refused(
             "wanted `writes` over the layers and heads of the weights: label_writing(model, prompts) of the same model"
         )
     return found.astype(np.float64).drop_vars("name", errors="ignore")

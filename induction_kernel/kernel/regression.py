@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from .kernels import (
     EXPONENTIALS,
     as_representation,
@@ -67,7 +68,7 @@ def kernel_regression(
 
     Raises:
         TypeError: no numbers, or a Dataset of something else.
-        ValueError: shapes that do not fit, an unknown kernel, a bandwidth of 0 or below, leave-one-out where no prompt
+        Refused: shapes that do not fit, an unknown kernel, a bandwidth of 0 or below, leave-one-out where no prompt
             has two demonstrations or for a head's queries and keys, which are of different kinds (1 is its own).
 
     Source: Nadaraya 1964; Watson 1964; Han et al. 2025, sections 3 and 5.4.
@@ -106,7 +107,7 @@ def explicit_similarity(
 
     Raises:
         TypeError: as `kernel_regression`.
-        ValueError: likewise.
+        Refused: likewise.
 
     Source: Han et al. 2025, section 5.3, with explicit kernels in place of next-token distributions.
     """
@@ -155,7 +156,7 @@ def _bandwidth(found: xr.Dataset, kernel: str, given: float | None) -> np.ndarra
     if given is not None:
         return np.full(shape, given)
     if found.attrs.get("representation") == "head":
-        raise ValueError(
+        raise Refused(
             "leave-one-out asks how demonstrations see one another, and a head's queries and keys are of different "
             "kinds: pass bandwidth=1.0, the head's own, or another number"
         )
@@ -179,7 +180,7 @@ def left_out(k: np.ndarray, label_class: np.ndarray, kernel: str) -> np.ndarray:
     there = label_class >= 0
     asked = there & (there.sum(1, keepdims=True) > 1)
     if not asked.any():
-        raise ValueError(
+        raise Refused(
             "leave-one-out needs at least two demonstrations in a prompt, got none with more than one: pass a bandwidth"
         )
     scores = scores[asked]

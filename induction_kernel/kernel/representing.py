@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import Model, batches, describe, full_precision, progress_bar, sizes, stream, token_embedding
 from ..prompts import Prompts, as_prompts
 from ..scorers.labels import check_span, demonstrations_of
@@ -65,7 +66,7 @@ def representations(
         `label_class[prompt, demonstration]` (-1 there), `target[prompt]`, `label`.
 
     Raises:
-        TypeError: another source, or no model where one is needed. ValueError: an unknown representation, or one that
+        TypeError: another source, or no model where one is needed. Refused: an unknown representation, or one that
             the source does not have; options of another; an embedding that is not finite or not [text, d]; a head whose
             scores are not <q, k>.
 
@@ -105,18 +106,18 @@ def _check(model: Any, source: Any, what: Any, layers: Any, pooling: str) -> Non
         raise TypeError(f"wanted Episodes or few-shot Prompts, got {type(source).__name__}")
     known = (*OF_TEXTS, "head") if isinstance(source, Episodes) else ("residual", "head")
     if callable(what) and isinstance(source, Prompts):
-        raise ValueError("an embedding function is for texts: pass Episodes, of draw_episodes(...)")
+        raise Refused("an embedding function is for texts: pass Episodes, of draw_episodes(...)")
     if not callable(what) and what not in known:
-        raise ValueError(
+        raise Refused(
             f"wanted a representation of {type(source).__name__}, {list(known)}"
             f"{' or a function texts -> [text, d]' if isinstance(source, Episodes) else ''}, got {what!r}"
         )
     if model is None and what in OF_MODELS:
         raise TypeError(f"the representation {what!r} is a model's: pass the model, got None")
     if layers is not None and what not in ("residual", "head"):
-        raise ValueError(f"layers= is for 'residual' and 'head', got it with {what!r}")
+        raise Refused(f"layers= is for 'residual' and 'head', got it with {what!r}")
     if pooling not in POOLINGS:
-        raise ValueError(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
+        raise Refused(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
     if isinstance(source, Prompts):
         demonstrations_of(source)
 
@@ -187,7 +188,7 @@ def _embedded(model: Model | None, texts: list[str], episodes: Episodes, what: s
         or rows.dtype.kind not in "fiu"
         or not np.isfinite(rows).all()
     ):
-        raise ValueError(
+        raise Refused(
             f"wanted an embedding of {len(texts)} texts as finite numbers [{len(texts)}, d], got {rows.dtype} "
             f"{list(rows.shape)}"
         )

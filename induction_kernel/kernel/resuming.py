@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..files import kept_folder, write_whole
 from ..model import Model, describe, foreign_hooks
 from ..prompts import Prompts
@@ -45,7 +46,7 @@ class Store:
     """A folder of finished batches. Several processes may share it: what both compute, both write alike.
 
     Raises:
-        ValueError: a folder that holds something else, or the batches of another evaluation; a file; no parent folder.
+        Refused: a folder that holds something else, or the batches of another evaluation; a file; no parent folder.
     """
 
     def __init__(self, path: str | os.PathLike[str], mark: str) -> None:
@@ -58,7 +59,7 @@ class Store:
         """Fill in what is finished; bool `[prompt]`, which prompts that are.
 
         Raises:
-            ValueError: a damaged file, or one of another evaluation.
+            Refused: a damaged file, or one of another evaluation.
         """
         done = np.zeros(len(kept["log_probability"]), dtype=bool)
         for file in sorted(self.folder.glob("prompt-*.npz")):
@@ -89,10 +90,10 @@ def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.nda
         raise
     except Exception as error:  # zipfile, zlib and numpy raise anything for a damaged file
         said = str(error) or type(error).__name__
-        raise ValueError(
+        raise Refused(
             f"{str(file)!r} is damaged: delete it, and its prompts are run anew ({said})"
         ) from error
     if not sound or of != mark:
         why = "does not hold what was written to it" if of == mark else "is of another evaluation"
-        raise ValueError(f"{str(file)!r} {why}: delete it, and its prompts are run anew")
+        raise Refused(f"{str(file)!r} {why}: delete it, and its prompts are run anew")
     return at, values

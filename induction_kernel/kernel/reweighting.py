@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
@@ -70,7 +71,7 @@ def fit_label_weights(
         Dataset with `beta[layer, head, label]` (0 at heads left out) and `loss[step]`, of each step's batch before it.
 
     Raises:
-        ValueError: prompts without demonstrations or right labels, options out of their range, no heads, gradients
+        Refused: prompts without demonstrations or right labels, options out of their range, no heads, gradients
             that torch.inference_mode() forbids; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
@@ -134,7 +135,7 @@ def reweighted(
         foretold; differences are to `untouched`.
 
     Raises:
-        TypeError: not such numbers. ValueError: another shape, labels in another order, NaN or +inf; prompts without
+        TypeError: not such numbers. Refused: another shape, labels in another order, NaN or +inf; prompts without
             demonstrations; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
@@ -161,13 +162,13 @@ def reweighted(
 
 def _check_options(found: Demonstrations, *, steps: int, lr: float, batch_size: int) -> None:
     if bool((found.target < 0).any()):
-        raise ValueError("wanted prompts whose right labels are known: give queries as (x, y) to few_shot")
+        raise Refused("wanted prompts whose right labels are known: give queries as (x, y) to few_shot")
     if not (is_whole(steps) and steps > 0 and is_whole(batch_size) and batch_size > 0 and lr > 0):
-        raise ValueError(
+        raise Refused(
             f"wanted steps, batch_size and lr above 0, got steps={steps!r}, batch_size={batch_size!r}, lr={lr!r}"
         )
     if torch.is_inference_mode_enabled():
-        raise ValueError("fitting needs gradients, which torch.inference_mode() forbids: use torch.no_grad()")
+        raise Refused("fitting needs gradients, which torch.inference_mode() forbids: use torch.no_grad()")
 
 
 def _chosen(model: Model, heads: Any) -> list[Head]:
@@ -176,7 +177,7 @@ def _chosen(model: Model, heads: Any) -> list[Head]:
         return [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     if not chosen:
-        raise ValueError("wanted at least one head to re-weight, got none")
+        raise Refused("wanted at least one head to re-weight, got none")
     return chosen
 
 
@@ -188,7 +189,7 @@ def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
             raise TypeError(f"wanted what fit_label_weights returned, got variables {list(beta.data_vars)}")
         given = beta["beta"].transpose("layer", "head", "label")
         if list(given["label"].values) != list(found.labels):
-            raise ValueError(
+            raise Refused(
                 f"wanted beta of the prompts' labels {list(found.labels)}, got {given['label'].values.tolist()}"
             )
         beta = given.values
@@ -198,9 +199,7 @@ def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
             f"{type(beta).__name__}"
         )
     if beta.shape != shape or bool(np.isnan(beta).any()) or bool((beta == np.inf).any()):
-        raise ValueError(
-            f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}"
-        )
+        raise Refused(f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}")
     return torch.from_numpy(beta).double()
 
 

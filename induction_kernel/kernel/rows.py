@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ..errors import Refused
 from ..text_files import decoded, lines_of
 from .classes import as_class
 from .contents import ENDINGS, PARQUET, content, kind_of, unpacked
@@ -45,7 +46,7 @@ def read_rows(
     """Texts and classes of a source; arguments as in `classification`."""
     one = not isinstance(source, str | os.PathLike) or Path(source).is_file()
     if split is not None and one:
-        raise ValueError(
+        raise Refused(
             f"split= is for a folder or a data set's name, got {called(source)}: pass the file of it"
         )
     if isinstance(source, pd.DataFrame):
@@ -59,7 +60,7 @@ def read_rows(
     elif str(source) in KNOWN or _is_repository(source):
         rows = _hub(str(source), text, label, split, known)
     else:
-        raise ValueError(
+        raise Refused(
             f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
             f"got {str(source)!r}"
         )
@@ -100,10 +101,10 @@ def _is_repository(source: Any) -> bool:
 
 def _pair(source: Any, encoding: str) -> Rows:
     if len(source) != 2:
-        raise ValueError(f"wanted a pair of files, texts and classes, got {len(source)}")
+        raise Refused(f"wanted a pair of files, texts and classes, got {len(source)}")
     texts, values = (lines_of(content(Path(path), encoding)) for path in source)
     if len(texts) != len(values):
-        raise ValueError(
+        raise Refused(
             f"wanted as many classes as texts, got {len(values)} lines in {Path(source[1]).name} and {len(texts)} in "
             f"{Path(source[0]).name}"
         )
@@ -117,7 +118,7 @@ def _there(text: str) -> str | None:
 def _without_columns(source: Any, text: Any, label: Any) -> Any:
     """The source, if nobody asks for columns of it."""
     if text is not None or label is not None:
-        raise ValueError(
+        raise Refused(
             f"text= and label= are columns of a table: {called(source)} is read line by line, texts and classes from "
             "a file each"
         )
@@ -128,7 +129,7 @@ def _folder(folder: Path, split: str, encoding: str) -> Rows:
     pair = [folder / f"{split}_{kind}.txt" for kind in ("text", "labels")]
     if not all(path.is_file() for path in pair):
         there = sorted(path.name for path in folder.iterdir())[:10]
-        raise ValueError(
+        raise Refused(
             f"wanted {pair[0].name} and {pair[1].name} in {folder.name}, got {there}: give split=, or a file"
         )
     return _pair(pair, encoding)
@@ -149,12 +150,12 @@ def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None)
     elif kind is not None:
         table = delimited(written, text, label, path.name, known, tabs=kind == "tsv")
     elif ending == ".txt":
-        raise ValueError(
+        raise Refused(
             f"wanted lines 'CLASS:fine text' or 'CLASS text' in {path.name}, or a table and its columns text= and "
             f"label=, got {lines_of(written)[0][:40]!r}"
         )
     else:
-        raise ValueError(
+        raise Refused(
             f"wanted a file that ends in {', '.join(ENDINGS)}, or one whose content says which of these it is, "
             f"got {path.name}"
         )
@@ -171,7 +172,7 @@ def _lines_with_class(written: str, name: str) -> Rows:
     classes = {value for value, text in zip(values, texts, strict=True) if text is not None}
     for i, (line, value) in enumerate(zip(lines, values, strict=True)):
         if value not in classes:
-            raise ValueError(
+            raise Refused(
                 f"wanted lines 'CLASS:fine text' or 'CLASS text' in {name}, got {line[:40]!r} in line {i + 1}; "
                 "texts and classes in two files are given as a pair (texts, classes)"
             )
@@ -188,7 +189,7 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
         ) from error
     split = split or (known.split if known else None)
     if split is None:
-        raise ValueError(f"wanted split= for {name!r}, which is no file here and not in {list(KNOWN)}")
+        raise Refused(f"wanted split= for {name!r}, which is no file here and not in {list(KNOWN)}")
     where, revision = (known.hub, known.revision) if known else ((name,), None)
     try:
         table = datasets.load_dataset(*where, split=split, revision=revision)
@@ -197,7 +198,7 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
             f"the data set {name!r} is not here and the hub cannot be reached: give a file instead ({error})"
         ) from error
     except FileNotFoundError as error:
-        raise ValueError(f"the hub has no data set {name!r}, or not for you: {error}") from error
+        raise Refused(f"the hub has no data set {name!r}, or not for you: {error}") from error
     assert isinstance(table, datasets.Dataset)  # one split was asked for
     frame = table.to_pandas()
     assert isinstance(frame, pd.DataFrame)  # it was not asked for in parts
@@ -207,5 +208,5 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
     if names is None:
         return Rows(texts, values, order)
     if "-1" in values:
-        raise ValueError(f"the split {split!r} of {name!r} has no public labels: choose another one")
+        raise Refused(f"the split {split!r} of {name!r} has no public labels: choose another one")
     return Rows(texts, [None if value is None else names[int(value)] for value in values], list(names))

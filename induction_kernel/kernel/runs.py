@@ -45,7 +45,7 @@ def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstration
     """The prompts, checked against the model, and their demonstrations.
 
     Raises:
-        TypeError: not prompts. ValueError: prompts without demonstrations.
+        TypeError: not prompts. Refused: prompts without demonstrations.
     """
     ready = as_prompts(model, prompts)
     return ready, demonstrations_of(ready)

@@ -20,6 +20,7 @@ import pandas as pd
 import xarray as xr
 from scipy.stats import t as student
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
 from .ballots import Ballots, as_ballots, as_predictions, permuted_hits, vote_hits
@@ -77,7 +78,7 @@ def held_out(
 
     Raises:
         TypeError: weights that are no Dataset, predictions that are no whole numbers.
-        ValueError: weights not over layer and head, of other prompts, too few prompts, an option out of its range.
+        Refused: weights not over layer and head, of other prompts, too few prompts, an option out of its range.
 
     Source: Han et al. 2025, section 5.5; Nadeau & Bengio 2003 (corrected resampled variance).
     """
@@ -116,7 +117,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     """Every set of weights by its row's name; the best of each is chosen."""
     sources = {"layer sum": sum_heads(weights)}
     if set(weights["weight"].dims) != {"prompt", "layer", "head", "demonstration"}:
-        raise ValueError(
+        raise Refused(
             f"wanted weights over prompt, layer, head and demonstration, got {list(weights['weight'].dims)}: "
             "choose one entry of the others with .sel"
         )
@@ -125,7 +126,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     controls = control_weights(weights)
     for name, other in (others or {}).items():
         if name in {"model", BEST, "layer sum", "layer sum by writing", *CONTROLS}:
-            raise ValueError(f"{name!r} is the name of a row of its own: give these weights another")
+            raise Refused(f"{name!r} is the name of a row of its own: give these weights another")
         sources[name] = other
     for name in controls["control"].values.tolist():
         sources[name] = controls.sel(control=name, drop=True)
@@ -134,7 +135,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     for name, source in sources.items():
         groups[name] = as_ballots(source, None, predictions)
         if not np.array_equal(groups[name].target, heads.target):
-            raise ValueError(f"the weights {name!r} are of other prompts: their `target` differs")
+            raise Refused(f"the weights {name!r} are of other prompts: their `target` differs")
     words = max((ballots.labels for ballots in groups.values()), key=len)
     return {name: replace(ballots, labels=words) for name, ballots in groups.items()}
 
@@ -264,12 +265,12 @@ def _margin(
 
 def _check(n: int, splits: int, share: float, confidence: float) -> None:
     if not (0 < share < 1 and 0 < confidence < 1 and splits >= 2):
-        raise ValueError(
+        raise Refused(
             "wanted splits >= 2, and share and confidence between 0 and 1, "
             f"got splits={splits}, share={share}, confidence={confidence}"
         )
     if min(round(share * n), n - round(share * n)) < 2:
-        raise ValueError(
+        raise Refused(
             f"wanted at least 2 prompts to choose on and 2 to score on, got {n} prompts with share={share}"
         )
 
@@ -282,12 +283,12 @@ def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
         its interval; and what was chosen most often, in how many of the splits.
 
     Raises:
-        TypeError: not a Dataset. ValueError: not one of `held_out`.
+        TypeError: not a Dataset. Refused: not one of `held_out`.
     """
     if not isinstance(scores, xr.Dataset):
         raise TypeError(f"wanted the Dataset of held_out, got {type(scores).__name__}")
     if "agreement_difference" not in scores:
-        raise ValueError(f"wanted the Dataset of held_out, got variables {list(scores.data_vars)}")
+        raise Refused(f"wanted the Dataset of held_out, got variables {list(scores.data_vars)}")
     columns = [
         key + end
         for key in ("agreement", "accuracy", "agreement_difference", "accuracy_difference")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import Head
 from ..heads.naming import is_whole
 from ..model import Model
@@ -112,19 +113,17 @@ def few_shot_study(
 
     Raises:
         TypeError: data of another type.
-        ValueError: fewer than 8 queries, too few texts for queries and demonstrations, what `draw_episodes`, `few_shot`
+        Refused: fewer than 8 queries, too few texts for queries and demonstrations, what `draw_episodes`, `few_shot`
             and `held_out` refuse.
 
     Source: Han et al. 2025, sections 5.1 to 5.3 and 5.5.
     """
     if not is_whole(queries) or queries < FEWEST:
-        raise ValueError(
+        raise Refused(
             f"wanted at least {FEWEST} queries: half of them choose heads, half score them; got {queries!r}"
         )
     if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
-        raise ValueError(
-            "pool= and template= go with LabelledTexts: words, episodes and prompts have their own"
-        )
+        raise Refused("pool= and template= go with LabelledTexts: words, episodes and prompts have their own")
     episodes = _episodes(model, data, pool, queries, shots, template, seed)
     prompts = episodes.prompts(model) if isinstance(episodes, Episodes) else episodes
     if isinstance(episodes, Prompts):

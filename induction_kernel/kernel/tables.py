@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..errors import Refused
 from ..text_files import lines_of
 from .classes import as_class
 from .contents import separator
@@ -34,11 +35,11 @@ def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Kno
     Third the classes in order, where the column is an ordered categorical.
 
     Raises:
-        TypeError: a column that is no name and no number. ValueError: no rows, no such columns, two of one name, a cell
+        TypeError: a column that is no name and no number. Refused: no rows, no such columns, two of one name, a cell
             that is a list.
     """
     if not len(table):
-        raise ValueError(f"wanted at least one labelled text in {name}, got none")
+        raise Refused(f"wanted at least one labelled text in {name}, got none")
     there = [str(column) for column in table.columns]
     if text is None and label is None and known is KNOWN["ag_news"] and there[:3] == ["0", "1", "2"]:
         text, label = "{1}. {2}", 0  # as it was published, without a header: class, title, description
@@ -67,10 +68,10 @@ def _found(
             parts = _parsed(_called(table, given), there)
         except KeyError as error:
             said = f"wanted {what}= one of the columns {there} of {name}, got {what}={given!r}"
-            raise ValueError(f"{said}{_hint(error.args[0], str(given), there)}") from None
+            raise Refused(f"{said}{_hint(error.args[0], str(given), there)}") from None
     twice = [there[part] for part in parts if isinstance(part, int) and there.count(there[part]) > 1]
     if twice:
-        raise ValueError(f"{name} has several columns {twice[0]!r}: give them different names")
+        raise Refused(f"{name} has several columns {twice[0]!r}: give them different names")
     return parts
 
 
@@ -82,7 +83,7 @@ def _usual(
         with suppress(KeyError):
             return _parsed(column, there)
     row = f" (its first row: {table.iloc[0].tolist()})" if there[0] == "0" else ""
-    raise ValueError(f"wanted {what}= one of the columns {there} of {name}{row}")
+    raise Refused(f"wanted {what}= one of the columns {there} of {name}{row}")
 
 
 def _called(table: pd.DataFrame, given: Any) -> str:
@@ -144,7 +145,7 @@ def _cells(column: pd.Series, name: str) -> list[str | None]:
         if isinstance(value, str):
             found.append(value if value.strip() else None)
         elif isinstance(value, list | tuple | set | dict | bytes | np.ndarray):
-            raise ValueError(
+            raise Refused(
                 f"wanted words or numbers in column {str(column.name)!r} of {name}, got a {type(value).__name__} "
                 f"in row {row}"
             )
@@ -167,7 +168,7 @@ def delimited(
             StringIO(content), header=None, dtype=str, keep_default_na=False, on_bad_lines="error", **options
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"cannot read {name} as a table: {error}") from error
+        raise Refused(f"cannot read {name} as a table: {error}") from error
     table.columns = [str(i) for i in range(table.shape[1])]
     header = ["" if value != value else str(value).strip() for value in table.iloc[0]]
     if _has_header(header, text, label, known):
@@ -195,7 +196,7 @@ def json_lines(content: str, name: str) -> pd.DataFrame:
             continue
         record = _parse(line, f"line {i + 1} of {name}")
         if not isinstance(record, dict):
-            raise ValueError(f"wanted an object in line {i + 1} of {name}, got {line[:40]}")
+            raise Refused(f"wanted an object in line {i + 1} of {name}, got {line[:40]}")
         records.append(record)
     return pd.DataFrame(records, dtype=object)
 
@@ -204,7 +205,7 @@ def json_list(content: str, name: str) -> pd.DataFrame:
     """One list of objects."""
     records = _parse(content, name)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"wanted a list of objects in {name}, got {' '.join(content[:60].split())}")
+        raise Refused(f"wanted a list of objects in {name}, got {' '.join(content[:60].split())}")
     return pd.DataFrame(records, dtype=object)
 
 
@@ -212,7 +213,7 @@ def _parse(content: str, where: str) -> Any:
     try:
         return json.loads(content, parse_float=str)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{where} is not JSON: {error}") from error
+        raise Refused(f"{where} is not JSON: {error}") from error
 
 
 def parquet(raw: bytes, name: str) -> pd.DataFrame:
@@ -224,4 +225,4 @@ def parquet(raw: bytes, name: str) -> pd.DataFrame:
             f"{name} is Parquet, for which pandas needs pyarrow: install induction-kernel[datasets], or give a .csv"
         ) from error
     except (ValueError, OSError) as error:
-        raise ValueError(f"cannot read {name} as Parquet: {error}") from error
+        raise Refused(f"cannot read {name} as Parquet: {error}") from error

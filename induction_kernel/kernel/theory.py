@@ -24,6 +24,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..errors import Refused
 from ..given import checked_seed
 from .markov import HiddenMarkovTasks, check_whole, hidden_markov_tasks, posterior, without_demonstrations
 
@@ -102,7 +103,7 @@ def kernel_theory(
         0, and where no vote is positive, weights are uniform.
 
     Raises:
-        TypeError: what is not a number. ValueError: numbers out of their range.
+        TypeError: what is not a number. Refused: numbers out of their range.
 
     Source: Han et al. 2025, section 4 and table 3. The paper states neither its distance nor how its models are
     drawn: compare the trend, not the digits.
@@ -112,7 +113,7 @@ def kernel_theory(
     if truncation is not None:
         check_whole(truncation=truncation)
     if length > LONGEST or not 0 < bandwidth < np.inf:
-        raise ValueError(
+        raise Refused(
             f"wanted length up to {LONGEST} and bandwidth > 0, got length={length}, bandwidth={bandwidth}"
         )
     drawn = {
@@ -240,5 +241,5 @@ def _checked_shots(demonstrations: Iterable[int]) -> list[int]:
     for shot in shots:
         check_whole(demonstrations=shot)
     if not shots or len(set(shots)) < len(shots):
-        raise ValueError(f"wanted different numbers of demonstrations, got {shots}")
+        raise Refused(f"wanted different numbers of demonstrations, got {shots}")
     return [int(shot) for shot in shots]

@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import HeadLike, as_heads
 from ..interventions.edits import New
@@ -60,7 +61,7 @@ def function_vectors(
         nothing of the task; `chance`, 0. NaN at heads left out.
 
     Raises:
-        TypeError: not prompts. ValueError: prompts without demonstrations; shuffled prompts without right labels;
+        TypeError: not prompts. Refused: prompts without demonstrations; shuffled prompts without right labels;
             labels of several tokens to shuffle; heads the model does not have.
 
     Source: Todd et al. 2024, section 2.3 (average indirect effect).
@@ -118,7 +119,7 @@ def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[
 def _shuffled(prompts: Prompts, found: Demonstrations, seed: int) -> Prompts:
     """Each prompt's labels in random order among its demonstrations."""
     if bool((label_keys(prompts).sum(2) > 1).any()):
-        raise ValueError(
+        raise Refused(
             "wanted labels of one token each to shuffle in place, got longer ones: pass shuffled=, prompts made with "
             "their labels permuted"
         )

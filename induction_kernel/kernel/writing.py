@@ -18,6 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head
 from ..model import (
     Model,
@@ -61,7 +62,7 @@ def label_writing(
         it suppresses them.
 
     Raises:
-        TypeError: not a model. ValueError: prompts without demonstrations, a model that is not finite or that norms
+        TypeError: not a model. Refused: prompts without demonstrations, a model that is not finite or that norms
             what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
 
     Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
@@ -79,7 +80,7 @@ def label_writing(
         for rows in parts:
             writes += _written(model, ready[rows], directions, bar) / len(ready)
     if not np.isfinite(writes).all():
-        raise ValueError("what heads write is not finite: look for NaN or infinite weights in the model")
+        raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in layers]
     return xr.Dataset(
         {"writes": (("layer", "head"), writes)},

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import is_out_of_memory
 from .parameters import BUFFERS, bridge_parameter, checked_architecture, checked_weights
 
@@ -52,7 +53,7 @@ def build(
         bridge: a `TransformerBridge` also where TransformerLens has `HookedTransformer`.
 
     Raises:
-        ValueError: an architecture or weights that are incomplete, unknown, of the wrong shape or not finite.
+        Refused: an architecture or weights that are incomplete, unknown, of the wrong shape or not finite.
         MemoryError: a model that the memory does not hold.
     """
     settings = checked_architecture(architecture)
@@ -191,7 +192,7 @@ def _bridge(
     expected = model.state_dict()
     for key in [key for key in converted if key not in expected]:
         if converted[key].any():
-            raise ValueError(f"TransformerBridge has no parameter for {key}, and it is not zero")
+            raise Refused(f"TransformerBridge has no parameter for {key}, and it is not zero")
         del converted[key]
     model.load_state_dict(converted, strict=True)
     return model

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from .building import quietly
 
 __all__ = ["check_same", "short_run"]
@@ -25,14 +26,14 @@ def short_run(model: Any, d_vocab: int, n_ctx: int, name: str) -> Tensor:
     """Log-probabilities `[1, position, vocab]` on tokens spread over the vocabulary, on the CPU.
 
     Raises:
-        ValueError: the model does not run.
+        Refused: the model does not run.
     """
     tokens = torch.linspace(0, d_vocab - 1, min(16, n_ctx), dtype=torch.float64).long()[None]
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
             output = model(tokens.to(next(model.parameters()).device))
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{name} does not run: {error}") from error
+        raise Refused(f"{name} does not run: {error}") from error
     logits = getattr(output, "logits", output)
     return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
 
@@ -41,11 +42,11 @@ def check_same(ours: Tensor, theirs: Tensor, dtype: torch.dtype, name: str, reme
     """Compare the short runs of a TransformerLens model and of the Hugging Face model it was made of.
 
     Raises:
-        ValueError: they differ by more than rounding in `dtype`.
+        Refused: they differ by more than rounding in `dtype`.
     """
     difference = ((ours - theirs).pow(2).mean().sqrt() / theirs.std().clamp_min(1e-3)).item()
     if not difference < _TOLERANCE[dtype]:
-        raise ValueError(
+        raise Refused(
             f"{name} differs from the Hugging Face model by {difference:.1g} of its log-probabilities' standard "
             f"deviation (in {dtype}, {_TOLERANCE[dtype]} may be rounding); {remedy}"
         )

@@ -43,7 +43,7 @@ def to_hooked(
             `fold_value_biases`; all are off unless given.
 
     Raises:
-        ValueError: the converted model's log-probabilities differ from those of `hf_model`.
+        Refused: the converted model's log-probabilities differ from those of `hf_model`.
     """
     from transformer_lens import HookedTransformer, HookedTransformerConfig
     from transformer_lens.pretrained import weight_conversions

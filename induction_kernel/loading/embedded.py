@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..errors import Refused
 from ..files import read_json
 from ..heads.naming import is_whole
 from .building import build
@@ -37,7 +38,7 @@ def load_embedded(
     """The model of a folder in the embedded format, or one of its training checkpoints.
 
     Raises:
-        ValueError: a folder that is incomplete, damaged or of another format; a checkpoint that is not there.
+        Refused: a folder that is incomplete, damaged or of another format; a checkpoint that is not there.
     """
     recipe = read_recipe(folder)
     name = "tiny" if folder == TINY else folder.resolve().name
@@ -62,32 +63,28 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
     """How the model in `folder` was made: architecture, recipe, versions, scores at training time.
 
     Raises:
-        ValueError: no recipe, a damaged one, or one of an unknown format.
+        Refused: no recipe, a damaged one, or one of an unknown format.
     """
     path = Path(folder) / "recipe.json"
     if not path.is_file():
-        raise ValueError(
-            f"{path} is missing: the folder holds no embedded model, or was not written to its end"
-        )
+        raise Refused(f"{path} is missing: the folder holds no embedded model, or was not written to its end")
     recipe = read_json(path)
     found = recipe.get("format") if isinstance(recipe, dict) else None
     if found != FORMAT:
-        raise ValueError(
-            f"{path} has format {found!r}, this version of induction_kernel reads format {FORMAT}"
-        )
+        raise Refused(f"{path} has format {found!r}, this version of induction_kernel reads format {FORMAT}")
     if not isinstance(recipe.get("architecture"), dict):
-        raise ValueError(f"{path} is damaged: it has no architecture")
+        raise Refused(f"{path} is damaged: it has no architecture")
     _check_log(path, recipe.get("checkpoints", []))
     return recipe
 
 
 def _check_log(path: Path, log: Any) -> None:
-    """Raise ValueError for a log that does not say the step of each checkpoint and the tokens seen until then."""
+    """Raise Refused for a log that does not say the step of each checkpoint and the tokens seen until then."""
     for entry in log if isinstance(log, list) else [None]:
         said = entry if isinstance(entry, dict) else {}
         step, tokens = said.get("step"), said.get("tokens")
         if not (is_whole(step) and step >= 0 and isinstance(tokens, int | float) and tokens >= 0):
-            raise ValueError(
+            raise Refused(
                 f"{path} is damaged: wanted its checkpoints as a list, each with its step and the tokens seen until "
                 f"then, got {entry!r:.80}"
             )
@@ -106,18 +103,18 @@ def is_embedded(folder: Path) -> bool:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"{path} is missing: the folder was not written to its end")
+        raise Refused(f"{path} is missing: the folder was not written to its end")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} is damaged or was not written to its end: {error}") from error
+        raise Refused(f"{path} is damaged or was not written to its end: {error}") from error
 
 
 def _read_checkpoint(folder: Path, step: int) -> dict[str, Tensor]:
     steps = checkpoint_steps(folder)
     if step not in steps:
         there = f"there are {', '.join(map(str, steps))}" if steps else "the folder holds no checkpoints"
-        raise ValueError(f"no checkpoint of step {step}: {there}")
+        raise Refused(f"no checkpoint of step {step}: {there}")
     return _read_weights(folder / "checkpoints" / f"{step:06d}.safetensors")
 
 
@@ -126,8 +123,8 @@ def _read_tokenizer(folder: Path) -> Any:
 
     missing = [name for name in ("tokenizer.json", "tokenizer_config.json") if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder / missing[0]} is missing: the folder was not written to its end")
+        raise Refused(f"{folder / missing[0]} is missing: the folder was not written to its end")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers and tokenizers raise for a damaged file
-        raise ValueError(f"the tokenizer in {folder} is damaged: {error}") from error
+        raise Refused(f"the tokenizer in {folder} is damaged: {error}") from error

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Iterator
 from difflib import get_close_matches
 
+from ..errors import Refused
+
 __all__ = ["explained", "hub_spelling", "official_names", "unknown_name"]
 
 
@@ -30,7 +32,7 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
     if any(_unreachable(cause) for cause in causes):
         return ConnectionError(_no_connection(name, listed))
     if any("custom code" in str(cause) for cause in causes):
-        return ValueError(
+        return Refused(
             f'"{name}" asks for Python code of its own to be run, which is done only with trust_remote_code=True; read '
             f"it first, on https://huggingface.co/{hub_spelling(name)}"
         )
@@ -40,13 +42,11 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
             "in here with `hf auth login` (or set HF_TOKEN)"
         )
     if any_of(errors.RevisionNotFoundError):
-        return ValueError(
-            f'"{name}" has no such revision on the hub: leave revision out, or check its branches'
-        )
+        return Refused(f'"{name}" has no such revision on the hub: leave revision out, or check its branches')
     if any_of(errors.RepositoryNotFoundError, errors.HFValidationError):
-        return ValueError(f"{unknown_name(name)} (a private one needs `hf auth login`, or HF_TOKEN, first)")
+        return Refused(f"{unknown_name(name)} (a private one needs `hf auth login`, or HF_TOKEN, first)")
     if any_of(errors.EntryNotFoundError):
-        return ValueError(
+        return Refused(
             f'"{name}" is on the hub, but is no Hugging Face model folder: {_first_line(error)}. A GGUF file in '
             "it can be downloaded and loaded by its path"
         )

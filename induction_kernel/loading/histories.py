@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from .embedded import TINY, checkpoint_steps, is_embedded, read_recipe
 from .hub import hub_checkpoints
@@ -41,7 +42,7 @@ class History:
         """The training steps that are wanted, ascending; all there are by default.
 
         Raises:
-            TypeError: no steps at all. ValueError: none of them, no whole numbers, or one that is not there.
+            TypeError: no steps at all. Refused: none of them, no whole numbers, or one that is not there.
         """
         if wanted is None:
             return sorted(self.tokens)
@@ -49,13 +50,13 @@ class History:
             raise TypeError(f"wanted checkpoints as training steps, got {wanted!r:.80}")
         steps = list(wanted)
         if not steps or not all(is_whole(step) for step in steps):
-            raise ValueError(
+            raise Refused(
                 f"wanted checkpoints as at least one training step, each a whole number, got {steps!r:.80}"
             )
         unknown = sorted(set(steps) - set(self.tokens))
         if unknown:
             there = ", ".join(map(str, sorted(self.tokens)[:40]))
-            raise ValueError(f"{self.name} has no checkpoint of step {unknown[0]}: there are {there}")
+            raise Refused(f"{self.name} has no checkpoint of step {unknown[0]}: there are {there}")
         return sorted({int(step) for step in steps})
 
 
@@ -67,7 +68,7 @@ def training_history(source: str | Path) -> History:
             TransformerLens' early models.
 
     Raises:
-        ValueError: nothing of this name, a source without training checkpoints, a damaged recipe.
+        Refused: nothing of this name, a source without training checkpoints, a damaged recipe.
         ConnectionError: as `loading.hub.hub_checkpoints`.
     """
     path = TINY if source == "tiny" else as_path(source)
@@ -75,7 +76,7 @@ def training_history(source: str | Path) -> History:
         name, tokens = hub_checkpoints(str(source))
         return History(name, name, tokens, {"hub": name}, {})
     if not is_embedded(path):
-        raise ValueError(
+        raise Refused(
             f"{path} has no training checkpoints: wanted a folder that `induction-kernel train` wrote"
         )
     recipe, path = read_recipe(path), path.resolve()
@@ -83,7 +84,7 @@ def training_history(source: str | Path) -> History:
     tokens = {step: float(entry["tokens"]) for step, entry in log.items()}
     tokens = tokens or dict.fromkeys(checkpoint_steps(path), float("nan"))
     if not tokens:
-        raise ValueError(f"{path} has no training checkpoints")
+        raise Refused(f"{path} has no training checkpoints")
     said = {key: value for key, value in recipe.items() if key not in ("checkpoints", "final", "versions")}
     name = "tiny" if path == TINY else path.name
     return History(name, "tiny" if path == TINY else path, dict(sorted(tokens.items())), said, log)

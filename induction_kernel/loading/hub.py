@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Refused
 from .building import has_hooked_transformer, quietly
 from .converting import PROCESSING
 from .failures import explained, hub_spelling, official_names, unknown_name
@@ -47,7 +48,7 @@ def load_from_hub(
         kwargs: TransformerLens' own.
 
     Raises:
-        ValueError: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
+        Refused: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
             revision that is not there; a repository that runs code of its own, without `trust_remote_code=True`.
         TypeError: keywords that this model's door in TransformerLens does not take.
         ConnectionError: the hub cannot be reached.
@@ -55,7 +56,7 @@ def load_from_hub(
     """
     official = official_names().get(name.lower())
     if official is None and "/" not in name:
-        raise ValueError(unknown_name(name))
+        raise Refused(unknown_name(name))
     full = official or hub_spelling(name)
     boot = _door(full, official is not None, bridge)
     _refuse_unknown(boot, kwargs)
@@ -85,14 +86,14 @@ def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
     The labels are TransformerLens': training steps, or tokens seen (some of TransformerLens' early models).
 
     Raises:
-        ValueError: a name without checkpoints that TransformerLens knows.
+        Refused: a name without checkpoints that TransformerLens knows.
         ConnectionError: their list is on the hub (the early models'), which cannot be reached.
     """
     official = official_names().get(name.lower())
     full = official or hub_spelling(name)
     pythia = full.startswith("EleutherAI/pythia")  # one that is not listed has the same steps
     if official is None and not pythia:
-        raise ValueError(
+        raise Refused(
             f'TransformerLens knows no training checkpoints of "{name}": wanted "tiny", a folder that '
             "`induction-kernel train` wrote, or a name such as EleutherAI/pythia-70m"
         )
@@ -121,7 +122,7 @@ def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
         return TransformerBridge.boot_transformers
     legacy = getattr(TransformerBridge, "boot_tl_legacy", None)
     if legacy is None and listed:
-        raise ValueError(
+        raise Refused(
             f'"{name}" is one of TransformerLens\' own early models, which TransformerLens 3.x makes '
             "HookedTransformers only: leave bridge out, or use TransformerLens 4.x"
         )
@@ -132,7 +133,7 @@ def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     known = inspect.signature(boot).parameters
     passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     if passes_on and "device_map" in kwargs:
-        raise ValueError(
+        raise Refused(
             "device_map is for a TransformerBridge: give bridge=True, or n_devices=, by which TransformerLens "
             "spreads a HookedTransformer"
         )
@@ -173,18 +174,18 @@ def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) ->
     if not listed:
         if index is None and name.startswith("EleutherAI/pythia"):  # a repetition: same steps, same revisions
             return {"revision": f"step{step}"}
-        raise ValueError(
+        raise Refused(
             f'TransformerLens knows no training checkpoints of "{name}"; where the repository keeps them as '
             'revisions, give revision="..."'
         )
     steps = _steps(name)
     if index is not None:
         if not -len(steps) <= index < len(steps):
-            raise ValueError(f'checkpoint_index must be from 0 to {len(steps) - 1} for "{name}", got {index}')
+            raise Refused(f'checkpoint_index must be from 0 to {len(steps) - 1} for "{name}", got {index}')
         return {"checkpoint_value": steps[index]}
     if step not in steps:
         near = sorted(sorted(steps, key=lambda other: abs(other - (step or 0)))[:4])
-        raise ValueError(
+        raise Refused(
             f'"{name}" has no checkpoint of step {step}: there are {len(steps)} from {steps[0]} to {steps[-1]}, '
             f"near it {', '.join(map(str, near))}"
         )
@@ -202,6 +203,6 @@ def _labels(name: str) -> tuple[list[int], str]:
         labels, kind = import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)
         return sorted(labels), kind
     except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
-        raise ValueError(
+        raise Refused(
             f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'
         ) from error

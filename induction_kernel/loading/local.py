@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from .building import has_hooked_transformer, quietly, self_contained
 from .checking import check_same, short_run
@@ -40,7 +41,7 @@ def load_local(
     """The model in a Hugging Face folder or a GGUF file.
 
     Raises:
-        ValueError: nothing there that can be read, weights that are incomplete, damaged or not of the configuration,
+        Refused: nothing there that can be read, weights that are incomplete, damaged or not of the configuration,
             code of the model's own without `trust_remote_code=True`, a context length beyond the model's, a device map
             for a HookedTransformer.
         TypeError: an unknown keyword, or weight processing asked of a Bridge.
@@ -84,7 +85,7 @@ def _check_processing(processing: dict[str, Any]) -> None:
 
 def _check_options(hooked: bool, processing: dict[str, bool], device_map: Any) -> None:
     if hooked and device_map is not None:
-        raise ValueError(
+        raise Refused(
             "device_map is for a TransformerBridge, and this model becomes a HookedTransformer: give "
             "bridge=True, or n_devices= instead"
         )
@@ -99,14 +100,14 @@ def _where(path: Path) -> dict[str, Any]:
     """What transformers' `from_pretrained` needs to find the model."""
     if path.is_file():
         if path.suffix.lower() != ".gguf":
-            raise ValueError(f"{path} is a file: wanted a Hugging Face folder or a .gguf file")
+            raise Refused(f"{path} is a file: wanted a Hugging Face folder or a .gguf file")
         if find_spec("gguf") is None:
             raise ImportError(
                 'reading a GGUF file needs one more package: pip install "induction-kernel[gguf]"'
             )
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise ValueError(f"{path} is no GGUF file: its first four bytes are not GGUF")
+                raise Refused(f"{path} is no GGUF file: its first four bytes are not GGUF")
         return {
             "pretrained_model_name_or_path": str(path.parent),
             "gguf_file": path.name,
@@ -115,7 +116,7 @@ def _where(path: Path) -> dict[str, Any]:
     if not (path / "config.json").is_file():
         inside = sorted(file.name for file in path.glob("*.gguf"))
         hint = f"; it holds {inside[0]}: give the path of that file" if inside else ""
-        raise ValueError(f"{path} has no config.json, so it is no Hugging Face model folder{hint}")
+        raise Refused(f"{path} has no config.json, so it is no Hugging Face model folder{hint}")
     return {"pretrained_model_name_or_path": str(path), "local_files_only": True}
 
 
@@ -132,7 +133,7 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
                 "it asks for Python code of its own to be run, which is done only with trust_remote_code=True; read "
                 "its .py files first"
             )
-        raise ValueError(f"{path} cannot be read as a language model: {first}") from error
+        raise Refused(f"{path} cannot be read as a language model: {first}") from error
 
 
 def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan: Any) -> Any:
@@ -150,11 +151,11 @@ def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan:
     # transformers fills what the file lacks with random numbers and only warns.
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ValueError(f"{path} lacks {len(missing)} of the model's parameters, {missing[0]} among them")
+        raise Refused(f"{path} lacks {len(missing)} of the model's parameters, {missing[0]} among them")
     check_unexpected(path, sorted(info["unexpected_keys"]), where["config"])
     for key, value in hf_model.named_parameters():
         if not torch.isfinite(value).all():
-            raise ValueError(
+            raise Refused(
                 f"{path}: {key} holds NaN or infinite values; the file is damaged or {dtype} too narrow"
             )
     return hf_model.eval()
@@ -174,7 +175,7 @@ def _context(config: Any, n_ctx: int | None) -> int:
     if n_ctx is None:
         return longest
     if not is_whole(n_ctx) or not 1 <= n_ctx <= longest:
-        raise ValueError(
+        raise Refused(
             f"n_ctx must be a whole number from 1 to {longest}, the model's own context, got {n_ctx!r}"
         )
     return n_ctx
@@ -216,7 +217,7 @@ def _as_bridge(hf_model: Any, tokenizer: Any, n_ctx: int, name: str) -> Any:
                 model_name=name,
             )
     except (AssertionError, AttributeError, NotImplementedError, ValueError) as error:
-        raise ValueError(
+        raise Refused(
             f"{name} cannot be a TransformerBridge: TransformerLens' adapter does not take this {kind}"
             + (f" ({error})" if str(error) else "")
         ) from error

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 
 __all__ = ["BUFFERS", "bridge_parameter", "checked_architecture", "checked_weights"]
@@ -48,24 +49,24 @@ def checked_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The architecture with its defaults, by TransformerLens' names.
 
     Raises:
-        ValueError: entries that are missing, unknown or senseless.
+        Refused: entries that are missing, unknown or senseless.
     """
     missing = [key for key in _REQUIRED if key not in architecture]
     unknown = sorted(set(architecture) - {*_REQUIRED, *_DEFAULTS})
     if missing or unknown:
         what = f"misses {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
-        raise ValueError(f"the architecture {what}; known are {', '.join([*_REQUIRED, *_DEFAULTS])}")
+        raise Refused(f"the architecture {what}; known are {', '.join([*_REQUIRED, *_DEFAULTS])}")
     settings = {**_DEFAULTS, **architecture}
     _check_kinds(settings)
     if settings["n_key_value_heads"] == settings["n_heads"]:
         settings["n_key_value_heads"] = None  # one key and value head a query head: nothing is grouped
     if settings["n_heads"] % (settings["n_key_value_heads"] or 1):
-        raise ValueError("the architecture's n_heads must be a multiple of its n_key_value_heads")
+        raise Refused("the architecture's n_heads must be a multiple of its n_key_value_heads")
     settings["d_mlp"] = settings["d_mlp"] or 4 * settings["d_model"]
     if settings["positional_embedding_type"] == "rotary":
         settings["rotary_dim"] = settings["rotary_dim"] or settings["d_head"]
         if settings["rotary_dim"] > settings["d_head"] or settings["rotary_dim"] % 2:
-            raise ValueError("the architecture's rotary_dim must be even, and at most its d_head")
+            raise Refused("the architecture's rotary_dim must be even, and at most its d_head")
     return settings
 
 
@@ -73,17 +74,17 @@ def _check_kinds(settings: dict[str, Any]) -> None:
     counts = [(key, settings[key]) for key in _COUNTS if settings[key] is not None]
     for key, value in [*((key, settings[key]) for key in _REQUIRED), *counts]:
         if not is_whole(value) or value < 1:
-            raise ValueError(f"the architecture's {key} must be a whole number from 1 on, got {value!r}")
+            raise Refused(f"the architecture's {key} must be a whole number from 1 on, got {value!r}")
     for key in _FLAGS:
         if not isinstance(settings[key], bool):
-            raise ValueError(f"the architecture's {key} must be True or False, got {settings[key]!r}")
+            raise Refused(f"the architecture's {key} must be True or False, got {settings[key]!r}")
     for key, choices in _CHOICES.items():
         if settings[key] not in choices and not (key == "act_fn" and settings["attn_only"]):
-            raise ValueError(f"the architecture's {key} must be one of {choices}, got {settings[key]!r}")
+            raise Refused(f"the architecture's {key} must be one of {choices}, got {settings[key]!r}")
     for key in ("eps", "rotary_base"):
         value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise ValueError(f"the architecture's {key} must be a number above 0, got {value!r}")
+            raise Refused(f"the architecture's {key} must be a number above 0, got {value!r}")
 
 
 def checked_weights(
@@ -92,7 +93,7 @@ def checked_weights(
     """Every parameter of the architecture, in `dtype`; biases that are missing are zeros.
 
     Raises:
-        ValueError: parameters that are missing, unknown, of the wrong shape, no floating point numbers or not finite.
+        Refused: parameters that are missing, unknown, of the wrong shape, no floating point numbers or not finite.
     """
     _check_layers(settings["n_layers"], weights)
     shapes = _shapes(settings)
@@ -103,18 +104,16 @@ def checked_weights(
         what = (
             f"miss {_some(missing)}" if missing else f"have {_some(unknown)}, which the architecture has not"
         )
-        raise ValueError(f"the weights {what}; the architecture has {len(shapes)} parameters")
+        raise Refused(f"the weights {what}; the architecture has {len(shapes)} parameters")
     for key, value in given.items():
         if tuple(value.shape) != shapes[key]:
-            raise ValueError(
+            raise Refused(
                 f"{key} must have shape {shapes[key]} for this architecture, got {tuple(value.shape)}"
             )
         if value.dtype not in _DTYPES:
-            raise ValueError(f"{key} must hold floating point numbers of 16 to 64 bits, got {value.dtype}")
+            raise Refused(f"{key} must hold floating point numbers of 16 to 64 bits, got {value.dtype}")
         if not torch.isfinite(value).all():
-            raise ValueError(
-                f"{key} holds NaN or infinite values: the training diverged or the file is damaged"
-            )
+            raise Refused(f"{key} holds NaN or infinite values: the training diverged or the file is damaged")
     return {
         key: given[key].detach().to(dtype) if key in given else torch.zeros(shape, dtype=dtype)
         for key, shape in shapes.items()
@@ -126,7 +125,7 @@ def _check_layers(n_layers: int, weights: Mapping[str, Tensor]) -> None:
     found = {key.split(".")[1] for key in weights if key.startswith("blocks.")}
     if n_layers > len(found):
         missing = next(layer for layer in range(n_layers) if str(layer) not in found)
-        raise ValueError(
+        raise Refused(
             f"the weights miss blocks.{missing}.attn.W_Q: they have {len(found)} layers, the architecture {n_layers}"
         )
 

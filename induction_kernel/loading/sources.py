@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from ..model import Model
 from .embedded import TINY, is_embedded, load_embedded
@@ -72,7 +73,7 @@ def load(
             (`HookedTransformer.from_pretrained` has them on.)
 
     Raises:
-        ValueError: no such path or name (with the near ones), damaged or incomplete files, an unknown
+        Refused: no such path or name (with the near ones), damaged or incomplete files, an unknown
             checkpoint or revision; a device, dtype or placement that is not there; a model that
             does not compute what the Hugging Face model does.
         TypeError: neither a name nor a path; an unknown keyword, or one that this kind of model does not take.
@@ -103,17 +104,17 @@ def load(
     embedded = is_embedded(path) or path == TINY
     if checkpoint_index is not None:
         remedy = "give checkpoint, the step" if embedded else "leave it out"
-        raise ValueError(f"checkpoint_index counts checkpoints on the hub, and {path} is a path: {remedy}")
+        raise Refused(f"checkpoint_index counts checkpoints on the hub, and {path} is a path: {remedy}")
     if embedded:
         return load_embedded(path, checkpoint=checkpoint, **_for_embedded(options))
     if checkpoint is not None:
-        raise ValueError(f"{path} has no training checkpoints: checkpoint must be left out")
+        raise Refused(f"{path} has no training checkpoints: checkpoint must be left out")
     return load_local(path, **options)
 
 
 def _check_checkpoint(checkpoint: int | None, index: int | None) -> None:
     if checkpoint is not None and index is not None:
-        raise ValueError(
+        raise Refused(
             f"checkpoint ({checkpoint}) is a training step and checkpoint_index ({index}) its place among them: "
             "give one of them"
         )
@@ -137,7 +138,7 @@ def as_path(name_or_path: str | Path) -> Path | None:
     """The path that is meant, None for a name on the hub."""
     text = str(name_or_path)
     if not text.strip():
-        raise ValueError('wanted a model\'s name or path, got empty text; "tiny" is the embedded model')
+        raise Refused('wanted a model\'s name or path, got empty text; "tiny" is the embedded model')
     path = Path(text)
     try:
         path = path.expanduser()
@@ -145,14 +146,14 @@ def as_path(name_or_path: str | Path) -> Path | None:
     except (OSError, ValueError, RuntimeError) as error:  # a null byte, no such user's home
         if not isinstance(error, FileNotFoundError | NotADirectoryError):
             why = getattr(error, "strerror", None) or str(error)
-            raise ValueError(f"wanted a model's name or path, got {text!r:.100}: {why}") from error
+            raise Refused(f"wanted a model's name or path, got {text!r:.100}: {why}") from error
     if path.is_file() or (path / "config.json").is_file() or is_embedded(path):
         return path
     looks_like_path = isinstance(name_or_path, Path) or text.startswith((".", "~")) or path.is_absolute()
     if not looks_like_path and path.suffix.lower() not in (".gguf", ".safetensors", ".bin", ".pt"):
         return None
     if not path.exists():
-        raise ValueError(
+        raise Refused(
             f"{path} does not exist: wanted a Hugging Face folder or a GGUF file (or a model's name)"
         )
     return path

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..errors import Refused
 
 __all__ = [
     "Hook",
@@ -81,7 +82,7 @@ class Sizes(NamedTuple):
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError unless `model` is a TransformerLens model with attention heads, ValueError without weights."""
+    """Raise TypeError unless `model` is a TransformerLens model with attention heads, Refused without weights."""
     if hasattr(model, "_orig_mod"):
         raise TypeError(
             "wanted the model itself, got a compiled one (torch.compile), in which hooks set later are not seen: pass "
@@ -98,7 +99,7 @@ def check_model(model: Any) -> None:
     parameters = getattr(model, "parameters", None)
     first = next(parameters(), None) if parameters is not None else None
     if first is not None and first.is_meta:
-        raise ValueError(
+        raise Refused(
             "wanted a model with weights, got one on the device 'meta', which has shapes alone: load its weights first"
         )
 

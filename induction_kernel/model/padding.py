@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from .anatomy import (
     Hook,
     Model,
@@ -40,14 +41,14 @@ def hidden_padding(model: Model, tokens: Tensor, lengths: Tensor | None) -> tupl
         lengths: `[prompt]`; None where nothing is padded.
 
     Raises:
-        ValueError: prompts of unequal lengths, for a model from which padding cannot be hidden.
+        Refused: prompts of unequal lengths, for a model from which padding cannot be hidden.
     """
     padded = lengths is not None and bool((lengths < tokens.shape[1]).any())
     if lengths is None or not padded or is_causal(model):
         return no_left_padding(model, tokens), []
     if not _hides(model):
         said = describe(model)
-        raise ValueError(
+        raise Refused(
             f"{said['model_class']} {said['model']} attends to later tokens and heeds no mask, so that it would see "
             f"padding: wanted prompts of one length, got {sorted(set(lengths.tolist()))}; run those of each length by "
             "themselves"

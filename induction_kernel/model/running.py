@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from .anatomy import (
     Hook,
@@ -44,13 +45,13 @@ def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, lengths: Te
         lengths: `[prompt]`, beyond which is padding; None where there is none.
 
     Raises:
-        ValueError: logits of another shape.
+        Refused: logits of another shape.
     """
     self_check(model)
     arguments, masks = hidden_padding(model, tokens, lengths)
     logits = forward(model, tokens, [*masks, *hooks], arguments=arguments)
     if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-        raise ValueError(
+        raise Refused(
             f"wanted a model that gives logits [prompt, position, vocab], {describe(model)['model_class']} "
             f"{describe(model)['model']} gives {list(logits.shape)} for tokens {list(tokens.shape)}: use one with a "
             "head at every position"
@@ -171,10 +172,10 @@ def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -
     """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers a position.
 
     Raises:
-        ValueError: a batch size below 1.
+        Refused: a batch size below 1.
     """
     if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
-        raise ValueError(f"wanted batch_size >= 1, got {batch_size!r}")
+        raise Refused(f"wanted batch_size >= 1, got {batch_size!r}")
     size = int(batch_size or 0) or max(1, 2**24 // max(1, length * cost))
     return [slice(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]
 

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from .anatomy import (
     Hook,
     Model,
@@ -46,7 +47,7 @@ def self_check(model: Model) -> bool | None:
 
     Raises:
         TypeError: not a TransformerLens model, or one of its modules is compiled.
-        ValueError: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
+        Refused: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
     """
     check_model(model)
     parts = made_of(model)
@@ -118,16 +119,14 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
     try:
         logits = forward(model, tokens, hooks)
     except (AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise ValueError(
-            f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}"
-        ) from error
+        raise Refused(f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}") from error
     return shown, full_precision(logits)
 
 
 def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
     for site in _SHOWN:
         if (site, layer) not in shown:
-            raise ValueError(
+            raise Refused(
                 f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: "
                 "either there is none (a state-space or convolution layer), or the model was loaded without "
                 'attn_implementation="eager" (ik.load does that), or a HookedTransformer is needed'
@@ -141,7 +140,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
     except RuntimeError:  # shapes that do not go together
         apart = float("inf")
     if not apart <= loose(model):
-        raise ValueError(
+        raise Refused(
             f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
             f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
             "would be right; use a HookedTransformer, or another version of TransformerLens"
@@ -157,7 +156,7 @@ def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], 
     # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
     seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
     if seen and bool(moved <= loose(model) * varies):
-        raise ValueError(
+        raise Refused(
             f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
             "patched there: use a HookedTransformer, or another version of TransformerLens"
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import Head
 from ..heads.summary import bootstrap
 from .maps import escape, need
@@ -51,9 +52,9 @@ def checked(results: xr.Dataset, show: str | None) -> str:
         known = isinstance(results, xr.Dataset) and "effect" not in results and "estimate" in results
         show = "estimate" if known else "effect"
     if show not in SHOWN:
-        raise ValueError(f"wanted show as one of {', '.join(map(repr, SHOWN))}, got {show!r}")
+        raise Refused(f"wanted show as one of {', '.join(map(repr, SHOWN))}, got {show!r}")
     if isinstance(results, xr.Dataset) and show not in results and {"score", "mean"} & set(results.data_vars):
-        raise ValueError(
+        raise Refused(
             f"wanted the Dataset of sweep, patch or attribution, which holds {show!r}; got scores, with "
             f"{list(results.data_vars)}: head_map draws them"
         )
@@ -61,7 +62,7 @@ def checked(results: xr.Dataset, show: str | None) -> str:
     over = tuple(map(str, results[show].dims))
     by = tuple(dim for dim in ("layer", "head", "position") if dim in over)
     if by not in BY or set(over) != {*by, "prompt"} - ({"prompt"} if show == "normalised" else set()):
-        raise ValueError(
+        raise Refused(
             f"wanted {show!r} for each prompt, by layer, (layer, head), (layer, position) or (layer, head, "
             f"position), got it over ({', '.join(over)}): give by=(...) where it is made, and choose a prompt "
             "by .isel(prompt=[0]), which keeps the dimension"

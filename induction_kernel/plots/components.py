@@ -11,6 +11,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .maps import MIDDLE, NEGATIVE, POSITIVE, finish, heading, need
 from .timeline import RUNS, Run, axis_of, belonging, edges, layout, legend, places, runs, short, tokens_of
 
@@ -37,11 +38,11 @@ def component_plot(
 
     Raises:
         TypeError: if `components` or `window` is no Dataset.
-        ValueError: if there are fewer than two components, or the windows are those of other runs.
+        Refused: if there are fewer than two components, or the windows are those of other runs.
     """
     need(components, "component", "loss_components")
     if not {"checkpoint", "pc"} <= set(components["component"].dims) or components.sizes["pc"] < 2:
-        raise ValueError(
+        raise Refused(
             "wanted component[checkpoint, pc] with two components at least, got it over "
             f"{dict(components['component'].sizes)}: pass what loss_components returned"
         )
@@ -114,12 +115,12 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
 
     Raises:
         TypeError: if `slope` or `window` is no Dataset.
-        ValueError: if it holds several runs, or no slope over checkpoint and position.
+        Refused: if it holds several runs, or no slope over checkpoint and position.
     """
     need(slope, "slope", "loss_slope")
     several = [dim for dim in RUNS if dim in slope["slope"].dims]
     if set(slope["slope"].dims) != {"checkpoint", "position"}:
-        raise ValueError(
+        raise Refused(
             f"wanted slope[checkpoint, position] of one run, got it over {list(slope['slope'].dims)}"
             + (f": choose with .sel({several[0]}=...)" if several else ": pass what loss_slope returned")
         )

@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .cells import intervals, number
 from .figures import BAND, BLUE
 from .maps import POSITIVE, escape, finish, heading, need
@@ -39,12 +40,12 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
 
     Raises:
         TypeError: if `curve` is no Dataset.
-        ValueError: if it holds no effect over k, or nothing finite.
+        Refused: if it holds no effect over k, or nothing finite.
     """
     need(curve, "effect", "ablation_curve")
     if set(curve["effect"].dims) != {"prompt", "k"}:
         got = ", ".join(map(str, curve["effect"].dims))
-        raise ValueError(
+        raise Refused(
             f"wanted the Dataset of ablation_curve, with effect[prompt, k]; got it over ({got}): effect_map "
             "draws a sweep"
         )
@@ -85,10 +86,10 @@ def exact_plot(attribution: xr.Dataset, *, title: str | None = None) -> go.Figur
 
     Raises:
         TypeError: if `attribution` is no Dataset.
-        ValueError: if no cell of it was verified.
+        Refused: if no cell of it was verified.
     """
     if isinstance(attribution, xr.Dataset) and "estimate" in attribution and "exact" not in attribution:
-        raise ValueError(
+        raise Refused(
             "wanted an attribution with cells that were run exactly too, got estimates alone: call "
             "attribution(..., verify=20)"
         )

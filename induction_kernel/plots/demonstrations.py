@@ -12,6 +12,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import HeadLike, as_heads
 from .maps import PAGE_WIDTH, escape, finish, heading, need, tick
 
@@ -32,12 +33,12 @@ def demonstration_map(
 
     Raises:
         TypeError: if `attention` is no Dataset.
-        ValueError: if it holds no such attention, or not these heads.
+        Refused: if it holds no such attention, or not these heads.
     """
     need(attention, "attention", "demonstration_attention")
     missing = {"layer", "head", "demonstration", "point"} - set(attention["attention"].dims)
     if missing:
-        raise ValueError(
+        raise Refused(
             f"wanted attention by layer, head, demonstration and point, got it without {sorted(missing)}: pass the "
             "result of demonstration_attention unchanged"
         )
@@ -86,6 +87,6 @@ def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> 
     known = {(int(layer), int(head)) for layer in values["layer"].values for head in values["head"].values}
     absent = [str(head) for head in chosen if (head.layer, head.head) not in known]
     if absent or not chosen:
-        raise ValueError(f"wanted heads that were measured, got {absent or 'none'}")
+        raise Refused(f"wanted heads that were measured, got {absent or 'none'}")
     rows = [values.sel(layer=head.layer, head=head.head).values for head in chosen]
     return np.stack(rows), [escape(str(head)) for head in chosen]

@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from ..errors import Refused
 from ..heads import Head
 from .cells import intervals, number
 from .maps import finish, heading, need
@@ -52,7 +53,7 @@ def phase_plot(
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
-        ValueError: if there is no curve, or the windows are those of other runs.
+        Refused: if there is no curve, or the windows are those of other runs.
     """
     shown = _shown(curves)
     if window is not None:
@@ -89,7 +90,7 @@ def _shown(curves: xr.Dataset) -> list[str]:
         need(curves, "icl_score", "training_curves")
     shown = [name for name in PANELS if name in curves and np.isfinite(curves[name].values).any()]
     if not shown or "checkpoint" not in curves.dims:
-        raise ValueError(
+        raise Refused(
             f"wanted the Dataset of training_curves, with one of {', '.join(PANELS)} over `checkpoint`; got "
             f"{list(curves.data_vars)} over {list(curves.dims)}"
         )

@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .cells import SHOWN, Grid, by_head_and_position, by_layer, checked, means
 from .maps import MIDDLE, NEGATIVE, PAGE_WIDTH, POSITIVE, escape, finish, heading
 
@@ -44,11 +45,11 @@ def effect_map(
 
     Raises:
         TypeError: if `results` is no Dataset.
-        ValueError: if it holds no such variable, or nothing finite in it; if it is not by layer, (layer, head),
+        Refused: if it holds no such variable, or nothing finite in it; if it is not by layer, (layer, head),
             (layer, position) or (layer, head, position); if `top` is below 1.
     """
     if top < 1:
-        raise ValueError(f"wanted top >= 1 heads to draw, got {top}")
+        raise Refused(f"wanted top >= 1 heads to draw, got {top}")
     show = checked(results, show)
     cells = means(results, show)
     by = tuple(map(str, cells["mean"].dims))

@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .maps import finish, heading, need, panels, tick, words
 from .maps import head_map as head_map
 
@@ -32,11 +33,11 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
 
     Raises:
         TypeError: if `loss` is no Dataset.
-        ValueError: if it has no variable `loss[prompt, position]`, or no finite value.
+        Refused: if it has no variable `loss[prompt, position]`, or no finite value.
     """
     need(loss, "loss", "loss_by_position")
     if set(loss["loss"].dims) != {"prompt", "position"}:
-        raise ValueError(
+        raise Refused(
             f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: the mean over prompts is taken "
             "here; choose one by .isel(prompt=[0]), which keeps the dimension"
         )
@@ -84,11 +85,11 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
 
     Raises:
         TypeError: if one of the two is no Dataset.
-        ValueError: if one holds several scorers, or the two do not have the same heads.
+        Refused: if one holds several scorers, or the two do not have the same heads.
     """
     (name_a, across), (name_b, upwards) = _single(a, "a"), _single(b, "b")
     if across["mean"].shape != upwards["mean"].shape:
-        raise ValueError(
+        raise Refused(
             f"wanted two scores of the same heads, got layers and heads {across['mean'].shape} and "
             f"{upwards['mean'].shape}; score both on one model"
         )
@@ -153,7 +154,7 @@ def _single(scores: xr.Dataset, which: str) -> tuple[str, xr.Dataset]:
     """(method, summary) of the only scorer there is."""
     found = panels(scores)
     if len(found) != 1:
-        raise ValueError(f"{which} holds {len(found)} scorers, wanted one; choose with .sel(scorer=...)")
+        raise Refused(f"{which} holds {len(found)} scorers, wanted one; choose with .sel(scorer=...)")
     return found[0]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .cells import number
 from .maps import escape, finish, words
 
@@ -42,13 +43,13 @@ def evidence_plot(results: xr.Dataset | Iterable[xr.Dataset], *, title: str | No
 
     Raises:
         TypeError: if a result is no Dataset.
-        ValueError: if one has no verdict, or there is none.
+        Refused: if one has no verdict, or there is none.
     """
     parts = [results] if isinstance(results, xr.Dataset) else list(results)
     for part in parts:
         _check(part)
     if not parts:
-        raise ValueError("wanted the result of at least one argument, got none")
+        raise Refused("wanted the result of at least one argument, got none")
     texts = [_texts(part) for part in parts]
     heights = [
         TITLE + LINE * len(text) + CHECK * part.sizes["check"] + BELOW
@@ -75,7 +76,7 @@ def _check(part: xr.Dataset) -> None:
         )
     missing = [key for key in ("argument", "claim", "verdict", "reason") if key not in part.attrs]
     if missing or "check" not in part.dims:
-        raise ValueError(
+        raise Refused(
             "wanted the Dataset of an argument, with its checks and its verdict, got one with "
             f"{list(part.data_vars)}: pass what co_occurrence or another argument returned"
         )

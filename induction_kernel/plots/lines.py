@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from ..errors import Refused
 from ..heads import Head
 from .cells import intervals, number
 from .maps import escape, finish, heading, need, words
@@ -68,20 +69,20 @@ def line_plot(
 
     Raises:
         TypeError: if a result is no Dataset.
-        ValueError: if one lacks a variable, or the variable has other dimensions than those named above, or
+        Refused: if one lacks a variable, or the variable has other dimensions than those named above, or
             there are more lines than can be told apart.
     """
     parts = {"": results} if isinstance(results, xr.Dataset) or not isinstance(results, Mapping) else results
     shown = [show] if isinstance(show, str) else list(show)
     if not shown or not parts:
-        raise ValueError(f"wanted results and variables to show, got {list(parts)} and {shown}")
+        raise Refused(f"wanted results and variables to show, got {list(parts)} and {shown}")
     first = next(iter(parts.values()))
     figure = make_subplots(1, len(shown), horizontal_spacing=0.12)
     several = False
     for panel, variable in enumerate(shown, 1):
         lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
         if len(lines) > MOST:
-            raise ValueError(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
+            raise Refused(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
         several |= len(lines) > 1
         for index, line in enumerate(lines):
             traces = _drawn(line, index, panel)
@@ -106,7 +107,7 @@ def _lines(name: str, results: xr.Dataset, show: str, over: str) -> list[Line]:
     apart = [str(dim) for dim in values.dims if dim not in (over, "prompt", "head", *REPEATED)]
     repeated = [dim for dim in ("prompt", *REPEATED) if dim in values.dims]
     if over not in values.dims or len(apart) > 1 or len(repeated) > 1:
-        raise ValueError(
+        raise Refused(
             f"wanted {show!r} over {over!r}, with prompts or seeds, heads and one more dimension at most; got it "
             f"over ({', '.join(map(str, values.dims))}): choose with .sel or .isel, or name another over=..."
         )

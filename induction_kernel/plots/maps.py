@@ -15,6 +15,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import summarise
 
 NEGATIVE, MIDDLE, POSITIVE = (84, 39, 136), (247, 247, 247), (179, 88, 6)  # purple, nearly white, orange
@@ -49,7 +50,7 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
 
     Raises:
         TypeError: if `scores` is no Dataset.
-        ValueError: if it holds neither scores nor their summary.
+        Refused: if it holds neither scores nor their summary.
     """
     parts = panels(scores)
     n_layers, n_heads = parts[0][1].sizes["layer"], parts[0][1].sizes["head"]
@@ -206,7 +207,7 @@ def panels(scores: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
         return [(str(name), summary.sel(scorer=name)) for name in summary["scorer"].values]
     if set(summary["mean"].dims) != {"layer", "head"}:
         got = ", ".join(map(str, summary["mean"].dims))
-        raise ValueError(
+        raise Refused(
             f"wanted a value for each layer and head, got them over ({got}): choose with .sel, or draw what has no "
             "heads with line_plot or interval_plot"
         )
@@ -221,11 +222,11 @@ def need(dataset: xr.Dataset, variable: str, maker: str) -> None:
             f"wanted the xarray.Dataset of {maker}, got {type(dataset).__name__}; pass its result unchanged"
         )
     if variable not in dataset:
-        raise ValueError(
+        raise Refused(
             f"wanted the Dataset of {maker}, which holds {variable!r}; got {list(dataset.data_vars)}"
         )
     if not np.isfinite(dataset[variable].values).any():
-        raise ValueError(
+        raise Refused(
             f"no finite value in {variable!r}: there is nothing to draw; look at the prompts that made it"
         )
 

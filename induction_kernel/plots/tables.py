@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
+from ..errors import Refused
 from .cells import number
 from .lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, unit
 from .maps import finish, heading, need, words
@@ -45,11 +46,11 @@ def interval_plot(
 
     Raises:
         TypeError: if `results` is no Dataset.
-        ValueError: if it lacks a variable, or the variable has other dimensions than those named above.
+        Refused: if it lacks a variable, or the variable has other dimensions than those named above.
     """
     shown = [show] if isinstance(show, str) else list(show)
     if not shown:
-        raise ValueError("wanted at least one variable to show, got none")
+        raise Refused("wanted at least one variable to show, got none")
     for variable in shown:
         _check(results, variable, over)
     figure = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.05)
@@ -78,7 +79,7 @@ def _check(results: xr.Dataset, show: str, over: str) -> None:
     need(results, show, "a measurement with this variable")
     dims = results[show].dims
     if over not in dims or len(_apart(results, show, over)) > 1:
-        raise ValueError(
+        raise Refused(
             f"wanted {show!r} over {over!r}, with prompts or seeds and one more dimension at most; got it over "
             f"({', '.join(map(str, dims))}): choose with .sel or .isel, or name another over=..."
         )

@@ -14,6 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 
+from ..errors import Refused
 from .lines import COLOURS, indices
 
 RUNS = ("model", "seed")
@@ -62,7 +63,7 @@ def belonging(other: xr.Dataset, run: Run) -> xr.Dataset:
     spread = [dim for dim in RUNS if dim in other.dims]
     missing = [dim for dim in spread if dim not in run.at or run.at[dim] not in other[dim].values]
     if missing:
-        raise ValueError(
+        raise Refused(
             f"wanted the window of {run.name or 'this one run'}, got windows over {spread} without it: give the "
             "phase_window of the same curves"
         )

@@ -25,6 +25,7 @@ from uuid import uuid4
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..files import write_whole
 from ..heads import Head, HeadLike, as_heads
 from .offline import circuitsvis_script, page
@@ -76,7 +77,7 @@ class View:
             The path written.
 
         Raises:
-            ValueError: the folder does not exist or cannot be written to.
+            Refused: the folder does not exist or cannot be written to.
         """
         write_whole(path, page(html.escape(self.caption), self._repr_html_()))
         return Path(path)
@@ -139,7 +140,7 @@ def attention_view(
 
     Raises:
         TypeError: if `patterns` is no Dataset.
-        ValueError: if it holds no patterns or not these heads, if tokens and patterns differ in length, if a
+        Refused: if it holds no patterns or not these heads, if tokens and patterns differ in length, if a
             weight is not in [0, 1], or if the prompt is longer than `max_tokens`.
     """
     _check(patterns, prompt, value_weighted)
@@ -150,7 +151,7 @@ def attention_view(
     one = one.isel(choice=chosen).transpose("choice", "query", "key")
     weights = one["pattern"].values[:, :length, :length].astype(float)
     if not (np.isfinite(weights).all() and (weights > -0.01).all() and (weights < 1.01).all()):
-        raise ValueError(f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}")
+        raise Refused(f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}")
     if value_weighted:
         weights = weights * one["value_norm"].values[:, None, :length]
         weights = weights / np.maximum(weights.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
@@ -165,27 +166,27 @@ def _check(patterns: xr.Dataset, prompt: int, value_weighted: bool) -> None:
     needed = {"pattern", "value_norm"} if value_weighted else {"pattern"}
     missing = sorted((needed | {"name", "token"}) - set(patterns.variables))
     if missing:
-        raise ValueError(
+        raise Refused(
             f"wanted the Dataset of patterns(...), it lacks {missing}; pass the result of patterns unchanged"
         )
     if "prompt" not in patterns["pattern"].dims:
-        raise ValueError("wanted patterns by prompt: choose one by prompt=, or by .isel(prompt=[0])")
+        raise Refused("wanted patterns by prompt: choose one by prompt=, or by .isel(prompt=[0])")
     count = patterns.sizes["prompt"]
     if not -count <= prompt < count:
-        raise ValueError(f"wanted a prompt from 0 to {count - 1}, got {prompt}")
+        raise Refused(f"wanted a prompt from 0 to {count - 1}, got {prompt}")
 
 
 def _tokens(one: xr.Dataset, prompt: int, max_tokens: int) -> list[str]:
     """The tokens of one prompt without its padding, checked against the size of its patterns."""
     length = int(one["length"]) if "length" in one.coords or "length" in one else one.sizes["query"]
     if length > max_tokens:
-        raise ValueError(
+        raise Refused(
             f"wanted a prompt of at most {max_tokens} tokens, got {length}: show a shorter one, "
             f"or raise max_tokens ({length * length // 2:,} squares for each head)"
         )
     tokens = [str(each) for each in np.atleast_1d(one["token"].values)]
     if len(tokens) < length or one.sizes["key"] < length:
-        raise ValueError(
+        raise Refused(
             f"prompt {prompt} has {length} tokens, but {len(tokens)} token strings and patterns of "
             f"{one.sizes['query']} x {one.sizes['key']}: pass the Dataset that patterns(...) returned"
         )
@@ -197,7 +198,7 @@ def _choose(names: Sequence[str], heads: HeadLike | Iterable[HeadLike] | None) -
     wanted: list[Head] = as_heads(heads) if heads is not None else as_heads(list(names))
     absent = [str(head) for head in wanted if str(head) not in names]
     if absent or not wanted:
-        raise ValueError(
+        raise Refused(
             f"wanted heads among {list(names)}, got {absent or 'none'}; ask patterns(...) for them too"
         )
     return [names.index(str(head)) for head in wanted]

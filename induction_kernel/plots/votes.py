@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from ..errors import Refused
 from ..files import write_whole
 from .lines import COLOURS
 from .offline import page
@@ -64,7 +65,7 @@ class VoteView:
             The path written.
 
         Raises:
-            ValueError: the folder does not exist or cannot be written to.
+            Refused: the folder does not exist or cannot be written to.
         """
         write_whole(path, page(html.escape(self.caption), self.fragment()))
         return Path(path)
@@ -87,19 +88,19 @@ def vote_view(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = None) 
 
     Raises:
         TypeError: if `votes` is no Dataset.
-        ValueError: if it lacks something, or there is no such prompt.
+        Refused: if it lacks something, or there is no such prompt.
     """
     if not isinstance(votes, xr.Dataset):
         raise TypeError(f"wanted the xarray.Dataset of quoted_votes, got {type(votes).__name__}")
     missing = [key for key in NEEDED if key not in votes.variables]
     if missing:
-        raise ValueError(f"wanted the Dataset of quoted_votes, it lacks {missing}; pass its result unchanged")
+        raise Refused(f"wanted the Dataset of quoted_votes, it lacks {missing}; pass its result unchanged")
     count = votes.sizes["prompt"]
     wanted = (
         [prompts] if isinstance(prompts, int) else list(range(min(8, count)) if prompts is None else prompts)
     )
     if not wanted or not all(isinstance(at, int | np.integer) and 0 <= at < count for at in wanted):
-        raise ValueError(f"wanted prompts from 0 to {count - 1}, got {wanted}")
+        raise Refused(f"wanted prompts from 0 to {count - 1}, got {wanted}")
     whose = str(votes.attrs.get("source", "these weights"))
     of = f" of {votes.attrs['model']}" if votes.attrs.get("model") else ""
     caption = (

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import plain
 from ..model import Model, bos_of, describe
 
@@ -75,7 +76,7 @@ class Prompts:
         tokenizer: what decodes the tokens for people, or None.
 
     Raises:
-        ValueError: shapes that do not fit, or no prompts at all.
+        Refused: shapes that do not fit, or no prompts at all.
         TypeError: tokens that are not integers, lengths that are not int64, scored that is not bool.
     """
 
@@ -97,14 +98,14 @@ class Prompts:
                 got = getattr(value, "dtype", type(value).__name__)
                 raise TypeError(f"wanted {key} as a tensor of {dtype}, got {got}")
         if self.lengths.shape != (n,) or self.scored.shape != (n, length):
-            raise ValueError(
+            raise Refused(
                 f"wanted lengths [{n}] and scored [{n}, {length}] for tokens [{n}, {length}], "
                 f"got {list(self.lengths.shape)} and {list(self.scored.shape)}"
             )
         if self.control is not None and self.control.shape != (n, length):
-            raise ValueError(f"wanted control tokens [{n}, {length}], got {list(self.control.shape)}")
+            raise Refused(f"wanted control tokens [{n}, {length}], got {list(self.control.shape)}")
         if bool((self.lengths < 1).any()) or bool((self.lengths > length).any()):
-            raise ValueError(f"wanted lengths between 1 and {length}, got {self.lengths.tolist()}")
+            raise Refused(f"wanted lengths between 1 and {length}, got {self.lengths.tolist()}")
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -168,9 +169,9 @@ def _indices(index: Any, n: int) -> Tensor:
         index = list(range(n)[index])
     found = np.atleast_1d(np.asarray(plain(index)))
     if found.dtype == bool and found.shape != (n,):
-        raise ValueError(f"wanted a mask of {n} prompts, got one of shape {list(found.shape)}")
+        raise Refused(f"wanted a mask of {n} prompts, got one of shape {list(found.shape)}")
     if not found.size or (found.dtype == bool and not found.any()):
-        raise ValueError(f"wanted at least one of the {n} prompts, got none")
+        raise Refused(f"wanted at least one of the {n} prompts, got none")
     if found.ndim > 1 or found.dtype.kind not in "iub":
         raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
     chosen = found.nonzero()[0] if found.dtype == bool else found
@@ -187,10 +188,10 @@ def concat(parts: Sequence[Prompts]) -> Prompts:
     """Prompts below one another, padded to the longest; what not all parts have is dropped (None).
 
     Raises:
-        ValueError: no parts, or demonstrations with different labels.
+        Refused: no parts, or demonstrations with different labels.
     """
     if not parts:
-        raise ValueError("wanted at least one Prompts, got none")
+        raise Refused("wanted at least one Prompts, got none")
     length = max(part.tokens.shape[1] for part in parts)
 
     def stacked(key: str) -> Tensor | None:
@@ -220,7 +221,7 @@ def _concat_demonstrations(parts: list[Demonstrations | None]) -> Demonstrations
         part.labels != known[0].labels or not torch.equal(part.label_ids, known[0].label_ids)
         for part in known
     ):
-        raise ValueError(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
+        raise Refused(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
     width = max(part.mask.shape[1] for part in known)
     keys = ["spans", "label_positions", "classes", "mask"]
     keys += [] if any(part.inputs is None for part in known) else ["inputs"]
@@ -262,6 +263,6 @@ def check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
         raise TypeError(f"wanted integer token ids, got {tokens.dtype}")
     if tokens.ndim not in dims:
-        raise ValueError(f"wanted tokens [prompt, position], got shape {list(tokens.shape)}")
+        raise Refused(f"wanted tokens [prompt, position], got shape {list(tokens.shape)}")
     if tokens.numel() == 0:
-        raise ValueError(f"wanted at least one prompt of at least one token, got shape {list(tokens.shape)}")
+        raise Refused(f"wanted at least one prompt of at least one token, got shape {list(tokens.shape)}")

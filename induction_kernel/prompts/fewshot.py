@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model, sizes
@@ -64,7 +65,7 @@ def few_shot(
         Prompts with `demonstrations`; only the last position is scored.
 
     Raises:
-        TypeError: x or y of another type. ValueError: a template without `{x}` and `{y}`, unknown, empty or
+        TypeError: x or y of another type. Refused: a template without `{x}` and `{y}`, unknown, empty or
         missing labels, labels that share their first token, a
             class without a demonstration, a prompt beyond the context, a tokenizer that merges query and
             label, or makes the blank before the label a token of its own.
@@ -73,7 +74,7 @@ def few_shot(
     """
     form = Template.parse(template, separator)
     if getattr(model, "tokenizer", None) is None:
-        raise ValueError(
+        raise Refused(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
     labels = label_words(labels)
@@ -109,22 +110,22 @@ class Template:
 
     @classmethod
     def parse(cls, template: str, separator: str) -> Template:
-        """Out of a string with `{x}` and `{y}`; ValueError where they are not there once each, in this order."""
+        """Out of a string with `{x}` and `{y}`; Refused where they are not there once each, in this order."""
         if not isinstance(separator, str):
             raise TypeError(f"wanted the separator as text, got {separator!r}")
         if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
-            raise ValueError(
+            raise Refused(
                 f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
             )
         others = [name for name in re.findall(r"{(\w+)}", template) if name not in ("x", "y")]
         if others:
-            raise ValueError(
+            raise Refused(
                 f"wanted no other names in braces than {{x}} and {{y}} in a template, got {{{others[0]}}} in "
                 f"{template!r}: put what else an example has into x, as classification(text=...) does with columns"
             )
         before, rest = template.split("{x}")
         if "{y}" not in rest:
-            raise ValueError(f"wanted {{x}} before {{y}} in the template, got {template!r}")
+            raise Refused(f"wanted {{x}} before {{y}} in the template, got {template!r}")
         between, after = rest.split("{y}")
         return cls(before, between, after, separator)
 
@@ -161,7 +162,7 @@ def _row(
         inside = [i for i, (low, high) in enumerate(offsets) if high > begin and low < end and high > low]
         of_label = [i for i in inside if offsets[i][1] > label]
         if not of_label:
-            raise ValueError(f"the tokenizer has no token for the label {word!r}: choose another word")
+            raise Refused(f"the tokenizer has no token for the label {word!r}: choose another word")
         positions.append(shift + of_label[0])
         spans.append((shift + inside[0], shift + inside[-1] + 1))
         words = [i for i in inside if offsets[i][1] > of_x and offsets[i][0] < of_x + len(shot_x)]
@@ -170,21 +171,21 @@ def _row(
 
 
 def _check_context(rows: list[_Row], n_ctx: int) -> None:
-    """ValueError where a prompt is longer; says how many of the demonstrations every prompt has room for."""
+    """Refused where a prompt is longer; says how many of the demonstrations every prompt has room for."""
     longest = max(len(row.ids) for row in rows)
     if longest <= n_ctx:
         return
     fits = min(sum(row.spans[0][0] + len(row.ids) - begin <= n_ctx for begin, _ in row.spans) for row in rows)
-    raise ValueError(
+    raise Refused(
         f"a prompt has {longest} tokens, the context is {n_ctx}: use shorter demonstrations, or fewer "
         f"(the last {fits} of every prompt would fit)"
     )
 
 
 def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The ids of a text and the characters of each; ValueError where they cannot be had, or a word is unknown."""
+    """The ids of a text and the characters of each; Refused where they cannot be had, or a word is unknown."""
     if not getattr(model.tokenizer, "is_fast", False):
-        raise ValueError(
+        raise Refused(
             "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
         )
     check_text(text)
@@ -207,7 +208,7 @@ def _label_ids(
         ids.append(row.ids[row.label_positions[0]])
         continued, _ = tokenised(model, form.query(x) + blanks + word)
         if continued[: len(query)] != query:
-            raise ValueError(
+            raise Refused(
                 f"the tokenizer merges the end of the query {form.query(x)[-12:]!r} with the label {word!r}: "
                 "end the template's text before {y} with a sign and a blank, as in 'Output: {y}'"
             )
@@ -217,24 +218,24 @@ def _label_ids(
         for b in range(a):
             if ids[a] == ids[b]:
                 shared = model.tokenizer.decode([ids[a]])
-                raise ValueError(
+                raise Refused(
                     f"labels {labels[b]!r} and {labels[a]!r} begin with the same token {shared!r}: choose other words"
                 )
     return torch.tensor(ids)
 
 
 def _check_first(model: Model, end: str, after: dict[str, list[int]], ids: list[int]) -> None:
-    """ValueError where a label's first token in demonstrations is not what comes right after the end of a query."""
+    """Refused where a label's first token in demonstrations is not what comes right after the end of a query."""
     shown = {word: [model.tokenizer.decode([token]) for token in each] for word, each in after.items()}
     for (word, tokens), first in zip(after.items(), ids, strict=True):
         if tokens[0] == first:
             continue
         if shown[word][0].strip():
-            raise ValueError(
+            raise Refused(
                 f"the tokenizer merges the label {word!r} with what follows it in a demonstration: begin the "
                 "template's text after {y}, or the separator, with a blank or a line break"
             )
-        raise ValueError(
+        raise Refused(
             f"after {end!r} the labels become the tokens {shown}, and what comes first is no part of a label but a "
             "blank, which tells none from another: write the template without a blank, as in 'Output:{y}', or take "
             "words as labels"
@@ -293,7 +294,7 @@ def word_episodes(
         seed: of the draw; a local generator.
 
     Raises:
-        ValueError: an option out of its range, or no tokenizer.
+        Refused: an option out of its range, or no tokenizer.
     """
     _check_episodes(shots, prompts, noise, classes)
     labels = single_token_words(model, classes)
@@ -320,23 +321,23 @@ def word_episodes(
 
 def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> None:
     if classes not in (2, 3, 4):
-        raise ValueError(f"wanted 2, 3 or 4 classes, got {classes!r}")
+        raise Refused(f"wanted 2, 3 or 4 classes, got {classes!r}")
     most = 11 * classes
     if not (is_whole(shots) and is_whole(prompts) and isinstance(noise, Real)):
         raise TypeError(
             f"wanted shots and prompts as whole numbers and noise as a number, got {shots!r}, {prompts!r} and {noise!r}"
         )
     if not classes <= shots <= most or prompts < 1 or not 0 <= noise <= 1:
-        raise ValueError(
+        raise Refused(
             f"wanted shots {classes} to {most}, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"
         )
 
 
 def single_token_words(model: Model, count: int) -> list[str]:
-    """The first label words that are one token each, where there are so many; ValueError without a tokenizer."""
+    """The first label words that are one token each, where there are so many; Refused without a tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
-        raise ValueError(
+        raise Refused(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
     unknown = getattr(tokenizer, "unk_token_id", None)

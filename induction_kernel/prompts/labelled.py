@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
 
+from ..errors import Refused
 from ..given import plain
 from ..heads.naming import is_whole
 
@@ -13,14 +14,14 @@ __all__ = ["label_words", "queries_of", "shots_per_query"]
 
 
 def label_words(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, if they are different words; TypeError or ValueError else."""
+    """The labels, if they are different words; TypeError or Refused else."""
     unordered = isinstance(labels, str | Mapping | Set) or not isinstance(labels, Iterable)
     given = [labels] if unordered else list(labels)
     if unordered or not all(isinstance(label, str) for label in given):
         raise TypeError(f"wanted labels as a list of words, in the order of their classes, got {labels!r}")
     words = tuple(map(str, given))
     if len(words) < 2 or len(set(words)) < len(words) or not all(word.strip() for word in words):
-        raise ValueError(f"wanted at least two different, non-empty label words, got {list(words)!r}")
+        raise Refused(f"wanted at least two different, non-empty label words, got {list(words)!r}")
     return words
 
 
@@ -28,7 +29,7 @@ def queries_of(queries: Any, labels: tuple[str, ...]) -> list[tuple[str, int]]:
     """Every query as `(x, class)`, the class -1 where it is not given."""
     asked = [_query(query, labels) for query in _listed(queries, "queries")]
     if not asked:
-        raise ValueError("wanted at least one query, got none")
+        raise Refused("wanted at least one query, got none")
     return asked
 
 
@@ -36,17 +37,17 @@ def shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> lis
     """Every query's demonstrations as `(x, class)`; a shared list is repeated."""
     given = _listed(demonstrations, "demonstrations (x, y)")
     if not given:
-        raise ValueError("wanted at least one demonstration, got none")
+        raise Refused("wanted at least one demonstration, got none")
     per_query = (
         [given] * n if _is_pair(given[0]) else [_listed(shot, "demonstrations (x, y)") for shot in given]
     )
     if len(per_query) != n:
-        raise ValueError(f"wanted one list of demonstrations for each of {n} queries, got {len(per_query)}")
+        raise Refused(f"wanted one list of demonstrations for each of {n} queries, got {len(per_query)}")
     shots = [[_pair(item, labels, "a demonstration as (x, y)") for item in shot] for shot in per_query]
     seen = {y for shot in shots for _, y in shot}
     if not all(shots) or len(seen) < len(labels):
         missing = [label for y, label in enumerate(labels) if y not in seen]
-        raise ValueError(
+        raise Refused(
             f"wanted demonstrations of every label, got none of {missing or 'any'}: add some or drop the label"
         )
     return shots
@@ -88,11 +89,11 @@ def _class_of(y: Any, labels: tuple[str, ...]) -> int:
             folded = {label.strip().casefold(): label for label in labels}
             near = get_close_matches(y.strip().casefold(), folded, n=1)
             hint = f": did you mean {folded[near[0]]!r}?" if near else ""
-            raise ValueError(f"wanted one of the labels {list(labels)}, got {y!r}{hint}")
+            raise Refused(f"wanted one of the labels {list(labels)}, got {y!r}{hint}")
         return labels.index(y)
     index = plain(y)
     if not is_whole(index):
         raise TypeError(f"wanted a label word or its index, got {y!r}")
     if not 0 <= index < len(labels):
-        raise ValueError(f"wanted a label index from 0 to {len(labels) - 1}, got {index}")
+        raise Refused(f"wanted a label index from 0 to {len(labels) - 1}, got {index}")
     return index

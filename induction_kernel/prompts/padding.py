@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import Refused
+
 __all__ = ["Ends", "by_mask", "by_token", "right_padded"]
 
 AMBIGUOUS = (
@@ -31,10 +33,10 @@ def by_mask(mask: Tensor, shape: torch.Size) -> Ends:
     """The ends of prompts whose tokens are 1 (True) in an attention mask `[prompt, position]`.
 
     Raises:
-        ValueError: another shape, other values, a prompt of padding alone, padding between tokens.
+        Refused: another shape, other values, a prompt of padding alone, padding between tokens.
     """
     if mask.shape != shape or not bool(((mask == 0) | (mask == 1)).all()):
-        raise ValueError(
+        raise Refused(
             f"wanted an attention mask of 0 and 1 as large as the tokens {list(shape)}, got {list(mask.shape)}"
         )
     kept = mask.bool()
@@ -42,7 +44,7 @@ def by_mask(mask: Tensor, shape: torch.Size) -> Ends:
     _check_some(ends)
     if bool((kept.sum(1) != ends.end - ends.begin).any()):
         row = int((kept.sum(1) != ends.end - ends.begin).int().argmax())
-        raise ValueError(
+        raise Refused(
             f"the attention mask of prompt {row} hides tokens between others: wanted padding at the ends alone"
         )
     return ends
@@ -52,7 +54,7 @@ def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
     """The ends of prompts `[prompt, position]` without the runs of the padding token there.
 
     Raises:
-        ValueError: a prompt of padding alone; what may be padding or text.
+        Refused: a prompt of padding alone; what may be padding or text.
     """
     n, width = tokens.shape
     whole = Ends(torch.zeros(n, dtype=torch.long), torch.full((n,), width))
@@ -66,7 +68,7 @@ def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
         return _of_one_token(before, after, whole, tokenizer)
     if last and bool((after > 0).all()):
         where = "every prompt ends in"
-        raise ValueError(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also="end-of-text"))
+        raise Refused(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also="end-of-text"))
     if first and bool((before > 0).all()):
         before = before - 1  # the last of the run is the beginning-of-sequence token
     ends = Ends(before, whole.end - after)
@@ -81,7 +83,7 @@ def _of_one_token(before: Tensor, after: Tensor, whole: Ends, tokenizer: Any) ->
         row = int((ends | starts).int().argmax())
         where = f"prompt {row} {'ends in' if bool(ends[row]) else 'begins with'}"
         also = "beginning-of-sequence and end-of-text"
-        raise ValueError(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also=also))
+        raise Refused(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also=also))
     return whole
 
 
@@ -100,4 +102,4 @@ def _run(padding: Tensor) -> Tensor:
 def _check_some(ends: Ends) -> None:
     if bool((ends.end <= ends.begin).any()):
         row = int((ends.end <= ends.begin).int().argmax())
-        raise ValueError(f"prompt {row} is padding alone: wanted at least one token")
+        raise Refused(f"prompt {row} is padding alone: wanted at least one token")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from ..errors import Refused
 from ..given import plain, rows_of
 from ..heads.naming import is_whole
 from ..model import Model, n_outputs, outputs_are_tokens
@@ -49,19 +50,19 @@ def pairs(
         `Pairs(clean, corrupted)`; only the last position is scored.
 
     Raises:
-        ValueError: different numbers or lengths (the message shows the tokens), an answer of several tokens.
+        Refused: different numbers or lengths (the message shows the tokens), an answer of several tokens.
 
     Source: Zhang & Nanda 2023; Heimersheim & Nanda 2024 (which run is patched into which).
     """
     sides = [as_prompts(model, side) for side in (clean, corrupted)]
     if len(sides[0]) != len(sides[1]):
-        raise ValueError(
+        raise Refused(
             f"wanted as many corrupted as clean prompts, got {len(sides[0])} clean and {len(sides[1])} corrupted"
         )
     for i, (a, b) in enumerate(zip(sides[0].lengths.tolist(), sides[1].lengths.tolist(), strict=True)):
         if a != b:
             shown = [side[i].strings(model)[0] for side in sides]
-            raise ValueError(
+            raise Refused(
                 f"pair {i} has {a} clean and {b} corrupted tokens, wanted equal: {shown[0]} against {shown[1]}"
             )
     ids = None if answers is None else _answer_ids(model, answers, len(sides[0]))
@@ -89,7 +90,7 @@ def with_answers(
         The prompts with `answers [prompt, 2]`.
 
     Raises:
-        ValueError: another number of answers, an answer of several tokens, an id outside the vocabulary.
+        Refused: another number of answers, an answer of several tokens, an id outside the vocabulary.
     """
     ready = as_prompts(model, prompts)
     return replace(ready, answers=_answer_ids(model, answers, len(ready)))
@@ -99,14 +100,14 @@ def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n:
     given = rows_of(answers)
     listed = [plain(each) for each in given] if isinstance(given, list) else []
     if len(listed) != n or not all(isinstance(each, list | tuple) and len(each) == 2 for each in listed):
-        raise ValueError(
+        raise Refused(
             f"wanted a list of one (right, wrong) for each of {n} prompts, as in [(' Mary', ' John'), ...], "
             f"got {answers!r}"
         )
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in listed])
     n_words = n_outputs(model)
     if int(ids.min()) < 0 or int(ids.max()) >= n_words:
-        raise ValueError(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")
+        raise Refused(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")
     return ids
 
 
@@ -116,14 +117,14 @@ def _one_token(model: Model, answer: str | int) -> int:
     if not isinstance(answer, str):
         raise TypeError(f"wanted an answer as a word or a token's id, got {answer!r}")
     if not outputs_are_tokens(model):
-        raise ValueError(
+        raise Refused(
             f"wanted answers as numbers from 0 to {n_outputs(model) - 1}, the outputs of this model, which are not its "
             f"tokens (d_vocab_out), got {answer!r}"
         )
     ids = encode(model, answer)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([token]) for token in ids]
-        raise ValueError(
+        raise Refused(
             f"answer {answer!r} is {len(ids)} tokens {pieces}, wanted one: try it with or without a leading space"
         )
     return ids[0]

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from ..model import Model, check_model, sizes
 from .batch import Prompts, check_ids, pad, real_positions
@@ -50,7 +51,7 @@ def as_prompts(
         Right-padded prompts, every position scored; `bos` says whether all of them begin with that token.
 
     Raises:
-        TypeError: none of these forms, or tokens that are not integers. ValueError: nothing in it, a prompt of padding
+        TypeError: none of these forms, or tokens that are not integers. Refused: nothing in it, a prompt of padding
             alone, padding that may be text, a word that the tokenizer does not know, an id outside the vocabulary, a
             prompt beyond the context, text without a tokenizer.
     """
@@ -77,7 +78,7 @@ def as_prompts(
 def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None) -> Prompts:
     """Of a list: texts, ids of one prompt, or ids of each."""
     if not items:
-        raise ValueError("wanted at least one prompt, got an empty list")
+        raise Refused("wanted at least one prompt, got an empty list")
     if all(isinstance(item, str) for item in items):
         _refuse(lengths=lengths, what="text")
         return _texts(model, items, bos)
@@ -90,9 +91,7 @@ def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None
         if not fits:
             raise TypeError(f"{WANTED}, got a list whose item {i} is {_short(items[i])}")
     if not all(rows):
-        raise ValueError(
-            f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted one or more"
-        )
+        raise Refused(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted one or more")
     tokens, found = pad(rows)
     if bool((found == found[0]).all()):
         return _tokens(model, tokens, lengths, bos)
@@ -109,7 +108,7 @@ def _texts(model: Model, texts: list[str], bos: bool | int | None) -> Prompts:
     start = start_token(model, bos).tolist() if getattr(model, "tokenizer", None) is not None else []
     rows = [encode_whole(model, text, start) for text in texts]
     if not all(rows):
-        raise ValueError(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
+        raise Refused(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
     ready = _ready(model, *pad(rows))
     return (
         replace(ready, bos=True) if start else ready
@@ -136,7 +135,7 @@ def _rectangle(rows: Any) -> Tensor:
     if isinstance(rows, np.ndarray):
         return _from_numpy(rows)
     if isinstance(rows, list | tuple) and not rows:
-        raise ValueError("wanted at least one prompt, got a tokenizer's output of none")
+        raise Refused("wanted at least one prompt, got a tokenizer's output of none")
     if isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows):
         width = max(map(len, rows))
         rows = [[*row, *([0] * (width - len(row)))] for row in rows]
@@ -168,9 +167,7 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
         or bool((found < 1).any())
         or bool((found > width).any())
     ):
-        raise ValueError(
-            f"wanted {n} whole lengths between 1 and {width}, one a prompt, got {found.tolist()}"
-        )
+        raise Refused(f"wanted {n} whole lengths between 1 and {width}, one a prompt, got {found.tolist()}")
     return _ready(model, *right_padded(tokens, Ends(torch.zeros(n, dtype=torch.long), found.long())))
 
 
@@ -181,10 +178,10 @@ def _ready(model: Model, tokens: Tensor, lengths: Tensor) -> Prompts:
 
 
 def _refuse(*, what: str, lengths: Any = None, bos: bool | int | None = None) -> None:
-    """ValueError for an option that would not act on what came."""
+    """Refused for an option that would not act on what came."""
     for name, value, of in (("lengths", lengths, "right-padded token tensors"), ("bos", bos, "text")):
         if value is not None:
-            raise ValueError(f"{name}= is for {of}, got {what}")
+            raise Refused(f"{name}= is for {of}, got {what}")
 
 
 def _short(item: Any) -> str:
@@ -198,13 +195,11 @@ def _fits(model: Model, prompts: Prompts) -> Prompts:
     longest = int(prompts.lengths.max())
     if longest > size.n_ctx:
         row = int(prompts.lengths.argmax())
-        raise ValueError(
-            f"prompt {row} has {longest} tokens, the model's context is {size.n_ctx}: shorten it"
-        )
+        raise Refused(f"prompt {row} has {longest} tokens, the model's context is {size.n_ctx}: shorten it")
     if prompts.tokens.shape[1] > size.n_ctx:
         prompts = prompts.narrowed()
     used = [prompts.tokens] + ([] if prompts.control is None else [prompts.control])
     low, high = min(int(t.min()) for t in used), max(int(t.max()) for t in used)
     if low < 0 or high >= size.d_vocab:
-        raise ValueError(f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}")
+        raise Refused(f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}")
     return prompts

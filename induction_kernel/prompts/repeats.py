@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed, plain
 from ..heads.naming import is_whole
 from ..model import Model, sizes
@@ -55,13 +56,13 @@ def repeated_tokens(
         Prompts with `control`; tokens of one prompt and its control are all distinct but for the copies.
 
     Raises:
-        ValueError: no BOS token where one is asked for, a period that does not fit context or vocabulary,
+        Refused: no BOS token where one is asked for, a period that does not fit context or vocabulary,
         counts below 1.
 
     Source: Olsson et al. 2022, "prefix-matching score"; Crosbie & Shutova 2024 for the 4% at each end.
     """
     if not is_whole(repeats) or repeats < 2:
-        raise ValueError(f"wanted repeats >= 2, got {repeats!r}")
+        raise Refused(f"wanted repeats >= 2, got {repeats!r}")
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
     room = min((sizes(model).n_ctx - len(start)) // repeats, len(allowed) // repeats)
@@ -100,7 +101,7 @@ def random_tokens(
         exclude: share of the vocabulary left out at each end.
 
     Raises:
-        ValueError: as `repeated_tokens`.
+        Refused: as `repeated_tokens`.
     """
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
@@ -124,10 +125,10 @@ def allowed_tokens(model: Model, *, exclude: float, bos: Tensor) -> Tensor:
     """The ids to draw from, `[id]`: no special or added token, none at the ends of the frequency ranks.
 
     Raises:
-        ValueError: `exclude` outside [0, 0.5), or nothing left.
+        Refused: `exclude` outside [0, 0.5), or nothing left.
     """
     if not isinstance(exclude, Real) or not 0 <= exclude < 0.5:
-        raise ValueError(
+        raise Refused(
             f"wanted exclude from 0 to below 0.5 (a share of the vocabulary at each end), got {exclude!r}"
         )
     tokenizer, d_vocab = getattr(model, "tokenizer", None), sizes(model).d_vocab
@@ -151,9 +152,9 @@ def _periods(
 ) -> list[int]:
     """One period a prompt, equally often where it is a range, in random order."""
     if not is_whole(prompts) or prompts < 1:
-        raise ValueError(f"wanted prompts >= 1, got {prompts!r}")
+        raise Refused(f"wanted prompts >= 1, got {prompts!r}")
     if room < 1:
-        raise ValueError(
+        raise Refused(
             f"{repeats} x 1 tokens do not fit the context and the vocabulary (each token is used once a prompt): this "
             "model is too small"
         )
@@ -163,9 +164,9 @@ def _periods(
         raise TypeError(f"wanted a period as a whole number or a range (low, high), got {period!r}")
     low, high = map(int, ends)
     if not 1 <= low <= high:
-        raise ValueError(f"wanted a period >= 1 or a range (low, high), got {period!r}")
+        raise Refused(f"wanted a period >= 1 or a range (low, high), got {period!r}")
     if high > room:
-        raise ValueError(
+        raise Refused(
             f"{repeats} x {high} tokens do not fit the context and the vocabulary (each token is used once a prompt): "
             f"wanted a period of at most {room}"
         )

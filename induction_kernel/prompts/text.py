@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import plain
 from ..heads.naming import is_whole
 from ..model import Model, bos_id, sizes
@@ -41,20 +42,18 @@ def start_token(model: Model, bos: bool | int | None) -> Tensor:
     """The token to put first as `[1]`, or `[0]` for none; None for the model's own rule.
 
     Raises:
-        ValueError: asked for, but the model has none; an id outside the vocabulary.
+        Refused: asked for, but the model has none; an id outside the vocabulary.
     """
     asked = default_bos(model) if bos is None else plain(bos)
     if asked is False:
         return torch.zeros(0, dtype=torch.long)
     token = bos_id(model) if asked is True else asked
     if token is None:
-        raise ValueError(
-            "this model has no BOS token: pass bos=False, or bos=<id> for the token to put first"
-        )
+        raise Refused("this model has no BOS token: pass bos=False, or bos=<id> for the token to put first")
     d_vocab = sizes(model).d_vocab
     if not is_whole(token) or not 0 <= token < d_vocab:
         got = f"{token!r}, the tokenizer's BOS token: is it this model's?" if asked is True else repr(bos)
-        raise ValueError(f"wanted bos as True, False or an id from 0 to {d_vocab - 1}, got {got}")
+        raise Refused(f"wanted bos as True, False or an id from 0 to {d_vocab - 1}, got {got}")
     return torch.tensor([int(token)])
 
 
@@ -68,7 +67,7 @@ def encode(model: Model, text: str) -> list[int]:
     """The ids of a piece of text, with nothing that the tokenizer adds of its own.
 
     Raises:
-        ValueError: no tokenizer, or a word that it does not know.
+        Refused: no tokenizer, or a word that it does not know.
     """
     tokenizer = _tokenizer(model)
     check_text(text)
@@ -101,12 +100,12 @@ def _added(whole: list[int], ids: list[int]) -> tuple[list[int], list[int]]:
 
 
 def check_text(text: str) -> None:
-    """ValueError where a text holds half a character (a lone surrogate, of cut or wrongly decoded text)."""
+    """Refused where a text holds half a character (a lone surrogate, of cut or wrongly decoded text)."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         near = text[max(0, error.start - 20) : error.start + 1]
-        raise ValueError(
+        raise Refused(
             f"character {error.start} of a text, the last of {near!r}, is half a character (a lone surrogate): the "
             "text was cut or decoded wrongly; text.encode(errors='replace').decode() puts a '?' in its place"
         ) from None
@@ -119,13 +118,13 @@ def knows(model: Model, text: str) -> bool:
 
 
 def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = IDS_INSTEAD) -> None:
-    """ValueError where a word of the text became the tokenizer's unknown token; names it, and known ones like it."""
+    """Refused where a word of the text became the tokenizer's unknown token; names it, and known ones like it."""
     if not _n_unknown(tokenizer, text, ids):
         return
     words = list(dict.fromkeys(_unknown_words(tokenizer, text)))
     shown = ", ".join(repr(word) + _near(tokenizer, word) for word in words[:NAMED])
     more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    raise ValueError(f"the tokenizer does not know {shown}{more}: {advice}")
+    raise Refused(f"the tokenizer does not know {shown}{more}: {advice}")
 
 
 def _n_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> int:
@@ -157,7 +156,7 @@ def _near(tokenizer: Any, word: str) -> str:
 
 def _tokenizer(model: Model) -> Any:
     if model.tokenizer is None:
-        raise ValueError(
+        raise Refused(
             "this model has no tokenizer: pass token ids instead of text, or call model.set_tokenizer first"
         )
     return model.tokenizer

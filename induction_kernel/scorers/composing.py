@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head
 from ..model import (
     Model,
@@ -53,17 +54,17 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
         queries are compared as they are before rotation.
 
     Raises:
-        ValueError: an unknown `by`; a model of one layer; a model that norms what attention writes, or its queries
+        Refused: an unknown `by`; a model of one layer; a model that norms what attention writes, or its queries
         and keys (not for "v").
 
     Source: Elhage et al. 2021, "Three kinds of composition".
     """
     if by not in KINDS:
-        raise ValueError(f'wanted by="k", "q" or "v", got {by!r}')
+        raise Refused(f'wanted by="k", "q" or "v", got {by!r}')
     size = sizes(model)
     layers = list(range(size.n_layers))
     if len(layers) < 2:
-        raise ValueError("wanted a model of at least two layers, got one: no head reads what another wrote")
+        raise Refused("wanted a model of at least two layers, got one: no head reads what another wrote")
     check_writing(model, layers)
     check_weights(model, layers)
     shape = (size.n_layers, size.n_heads, size.n_layers, size.n_heads)

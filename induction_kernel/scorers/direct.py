@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import (
     Model,
     batches,
@@ -76,7 +77,7 @@ def direct_effect(
         and `summarise` marks no head.
 
     Raises:
-        ValueError: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite or
+        Refused: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite or
         that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); for next
         tokens also one that attends to them, or whose outputs are not its tokens (there, answers are classes).
 
@@ -105,7 +106,7 @@ def direct_effect(
                     model, tokens[rows], ready.lengths[rows], targets, wanted, bar.update
                 )
     if not all(np.isfinite(value).all() for value in values.values()):
-        raise ValueError(
+        raise Refused(
             "direct effects are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
         )
     scorer, chance = _Direct(on, tested=ready.control is not None), np.zeros((1, len(ready)))
@@ -147,27 +148,27 @@ def _what(prompts: Prompts, on: str | None) -> str:
     if on is None:
         return NEXT if prompts.answers is None else ANSWERS
     if on not in (NEXT, ANSWERS):
-        raise ValueError(f'wanted on="{NEXT}" or on="{ANSWERS}", got {on!r}')
+        raise Refused(f'wanted on="{NEXT}" or on="{ANSWERS}", got {on!r}')
     return on
 
 
 def _check_entries(prompts: Prompts, on: str, outputs: int) -> None:
-    """ValueError unless every prompt has something to read."""
+    """Refused unless every prompt has something to read."""
     if on == ANSWERS:
         answers = prompts.answers
         if answers is None:
-            raise ValueError(
+            raise Refused(
                 f'on="{ANSWERS}" needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...)'
             )
         if answers.shape != (len(prompts), 2) or int(answers.min()) < 0 or int(answers.max()) >= outputs:
-            raise ValueError(
+            raise Refused(
                 f"wanted answers [{len(prompts)}, 2] of ids from 0 to {outputs - 1}, "
                 f"got {list(answers.shape)} from {int(answers.min())} to {int(answers.max())}"
             )
         return
     without = (~_read(prompts).any(1)).nonzero()[:, 0].tolist()
     if without:
-        raise ValueError(
+        raise Refused(
             f"direct_effect has nothing to read in prompt {without[0]} ({len(without)} of {len(prompts)} prompts): "
             "no scored position has a next token; pass prompts that have, e.g. repeated_tokens(model), "
             "or prompts with answers"

@@ -15,6 +15,7 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import Model, batches, progress_bar, sizes
 from ..prompts import Demonstrations, Prompts, word_episodes
 from ..prompts.batch import measured_on
@@ -57,7 +58,7 @@ def demonstration_weights(
         `target[prompt]`.
 
     Raises:
-        ValueError: an unknown pooling or span, prompts without demonstrations or, for "words", that do not say where
+        Refused: an unknown pooling or span, prompts without demonstrations or, for "words", that do not say where
             their words are; attention that is not finite.
 
     Source: Han et al. 2025, section 5.2.
@@ -106,15 +107,13 @@ def demonstration_weights(
 
 
 def demonstrations_of(prompts: Prompts) -> Demonstrations:
-    """The prompts' demonstrations; ValueError where there are none."""
+    """The prompts' demonstrations; Refused where there are none."""
     if prompts.demonstrations is None:
-        raise ValueError(
+        raise Refused(
             "wanted prompts with demonstrations: make them with few_shot(model, ...) or word_episodes(model)"
         )
     if not bool((some := prompts.demonstrations.mask.any(1)).all()):
-        raise ValueError(
-            f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each"
-        )
+        raise Refused(f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each")
     return prompts.demonstrations
 
 
@@ -158,23 +157,23 @@ def tokens_of(
 
 
 def check_pooling(pooling: str) -> None:
-    """ValueError for an unknown pooling."""
+    """Refused for an unknown pooling."""
     if pooling not in POOLINGS:
-        raise ValueError(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
+        raise Refused(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
 
 
 def check_span(span: str, prompts: Prompts | None = None) -> None:
-    """ValueError for an unknown span, or prompts that do not say where their words are."""
+    """Refused for an unknown span, or prompts that do not say where their words are."""
     if span not in SPANS:
-        raise ValueError(f"wanted span in {list(SPANS)}, got {span!r}")
+        raise Refused(f"wanted span in {list(SPANS)}, got {span!r}")
     if span == "words" and prompts is not None:
         _inputs(demonstrations_of(prompts))
 
 
 def _inputs(found: Demonstrations) -> Tensor:
-    """Where the words of x lie; ValueError where nobody said."""
+    """Where the words of x lie; Refused where nobody said."""
     if found.inputs is None:
-        raise ValueError(
+        raise Refused(
             'span="words" wants prompts that say where x lies, as few_shot(model, ...) makes them: the `inputs` of '
             "these prompts' demonstrations are None"
         )

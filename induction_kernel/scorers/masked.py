@@ -12,6 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import refused_arguments
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
@@ -104,7 +105,7 @@ class AttentionScorer:
             in memory that grows with the length.
 
         Raises:
-            ValueError: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
+            Refused: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
         """
         scorer = self if compat is None else _known(compat, self.compat)
         options = {"layers": layers, "batch_size": batch_size, "progress": progress}
@@ -123,7 +124,7 @@ class AttentionScorer:
             causal: whether the model's attention is.
 
         Raises:
-            ValueError: a mask of another shape, or a prompt without an entry.
+            Refused: a mask of another shape, or a prompt without an entry.
         """
         n, length = prompts.tokens.shape
         at_once = max(1, _MASKED // length**2)
@@ -133,7 +134,7 @@ class AttentionScorer:
         entries = Entries(*(torch.cat(indices) for indices in zip(*found, strict=True)))
         without = sorted(set(range(n)) - set(entries.prompt.unique().tolist()))
         if without:
-            raise ValueError(
+            raise Refused(
                 f"{self.name} has nothing to read in prompt {without[0]} ({len(without)} of {n} prompts): "
                 "no scored query has an entry in its mask; pass prompts that have, e.g. repeated_tokens(model)"
             )
@@ -145,7 +146,7 @@ class AttentionScorer:
         wanted = (*tokens.shape, tokens.shape[1])
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool or tuple(mask.shape) != wanted:
             got = f"{mask.dtype} {list(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(
+            raise Refused(
                 f"wanted the mask of {self.name} as bool [prompt, query, key] = {list(wanted)}, got {got}"
             )
         queries = torch.arange(tokens.shape[1]) < lengths[:, None]
@@ -185,12 +186,12 @@ class AttentionScorer:
         """The score from an `ActivationCache` of `prompts` that holds every layer's pattern; no control.
 
         Raises:
-            ValueError: a layer's pattern is missing, or its shape does not fit the prompts.
+            Refused: a layer's pattern is missing, or its shape does not fit the prompts.
         """
         hooks, result = self.fwd_hooks(cache.model, prompts)
         for name, hook in hooks:
             if name not in cache:
-                raise ValueError(
+                raise Refused(
                     f"the cache has no {name}: run_with_cache with a names_filter that keeps every pattern"
                 )
             hook(cache[name], None)
@@ -245,7 +246,7 @@ def observe(
 
     Raises:
         TypeError: something else than attention scorers.
-        ValueError: no scorers, two of one name, or as a scorer raises.
+        Refused: no scorers, two of one name, or as a scorer raises.
     """
     if isinstance(scorers, AttentionScorer) or not all(
         isinstance(scorer, AttentionScorer) for scorer in scorers
@@ -253,12 +254,12 @@ def observe(
         raise TypeError(f"wanted a list of attention scorers, got {scorers!r}")
     names = [scorer.name for scorer in scorers]
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"wanted at least one scorer, each name once, got {names}")
+        raise Refused(f"wanted at least one scorer, each name once, got {names}")
     options = {"layers": layers, "batch_size": batch_size, "progress": progress}
     return observed(model, scorers[0].ready(model, prompts), scorers, **options)
 
 
 def _known(name: str, known: Mapping[str, AttentionScorer]) -> AttentionScorer:
     if name not in known:
-        raise ValueError(f"wanted compat in {sorted(known)}, got {name!r}")
+        raise Refused(f"wanted compat in {sorted(known)}, got {name!r}")
     return known[name]

@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
 from ..model import (
@@ -64,7 +65,7 @@ def ov_eigenvalues(
         and W_O) and `chance[layer, head]`, its mean.
 
     Raises:
-        ValueError: an unknown embedding, "effective" without an MLP in block 0, or draws below 1; a model that norms
+        Refused: an unknown embedding, "effective" without an MLP in block 0, or draws below 1; a model that norms
         what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose outputs are not
         its tokens.
 
@@ -73,7 +74,7 @@ def ov_eigenvalues(
     wanted, size = chosen_layers(model, layers), sizes(model)
     draws = max(50, 4000 // (len(wanted) * size.n_heads)) if draws is None else draws
     if draws < 1:
-        raise ValueError(f"wanted draws >= 1, got {draws}")
+        raise Refused(f"wanted draws >= 1, got {draws}")
     check_words(model, "ov_eigenvalues")
     check_writing(model, wanted)
     check_weights(model, wanted)
@@ -135,7 +136,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
     if embedding == "effective":
         embedded = _effective_embedding(model, embedded)
     elif embedding != "tokens":
-        raise ValueError(f'wanted embedding "tokens" or "effective", got {embedding!r}')
+        raise Refused(f'wanted embedding "tokens" or "effective", got {embedding!r}')
     w_u = unembedding(model)
     n = min(len(embedded), w_u.shape[1])
     total = torch.zeros(w_u.shape[0], embedded.shape[1], dtype=torch.float64)
@@ -148,7 +149,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
 def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
     """The embedding and what the MLP of block 0 adds to it, where attention has added nothing."""
     if getattr(model.cfg, "attn_only", False):
-        raise ValueError('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
+        raise Refused('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
     parts: list[Tensor] = []
     for ids in torch.arange(len(embedded)).split(4096):
         rows = embedded[ids.to(embedded.device)][:, None]

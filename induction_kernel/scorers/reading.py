@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import Model, foreign_hooks, full_precision, sizes, stream
 from ..prompts import Prompts
 from ..replay.rows import Entries, entry_values, has_rows
@@ -92,7 +93,7 @@ def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
     """`[entry, head]` of a pattern `[prompt, head, query, key]`, in float32 or better, on the CPU."""
     prompt, query, key = entries
     if pattern.ndim != 4 or pattern.shape[0] <= int(prompt.max()) or pattern.shape[2] <= int(query.max()):
-        raise ValueError(
+        raise Refused(
             f"wanted patterns [prompt, head, query, key] of these prompts, got {list(pattern.shape)}"
         )
     at = [index.to(pattern.device) for index in (prompt, query, key)]
@@ -110,9 +111,9 @@ def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
 
 
 def check_sound(broken: set[int]) -> None:
-    """Raise ValueError where there are layers whose attention is not sound."""
+    """Raise Refused where there are layers whose attention is not sound."""
     if broken:
-        raise ValueError(
+        raise Refused(
             f"the attention patterns of layer {min(broken)} are not finite: "
             "look for NaN or infinite weights (or overflow in float16) in the model"
         )

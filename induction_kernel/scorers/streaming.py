@@ -13,6 +13,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import Refused
 from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
 from ..model import (
@@ -153,7 +154,7 @@ class Board:
         """Everything read, labelled; dimension `scorer` first.
 
         Raises:
-            ValueError: attention that is not finite.
+            Refused: attention that is not finite.
         """
         check_sound(self.broken)
         out = labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
@@ -212,7 +213,7 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
     """The layers asked for, in order; all of them for None.
 
     Raises:
-        ValueError: none, or one that the model does not have.
+        Refused: none, or one that the model does not have.
     """
     n_layers = sizes(model).n_layers
     if layers is not None and (
@@ -223,7 +224,7 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
         raise TypeError(f"wanted layers as a list of whole numbers, got {layers!r}")
     wanted = sorted(set(range(n_layers) if layers is None else layers))
     if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
-        raise ValueError(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
+        raise Refused(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
     return wanted
 
 
@@ -242,12 +243,12 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
         `length[prompt]`.
 
     Raises:
-        ValueError: no heads, or heads the model does not have; attention that is not finite.
+        Refused: no heads, or heads the model does not have; attention that is not finite.
     """
     size, ready = sizes(model), as_prompts(model, prompts)
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     if not chosen:
-        raise ValueError("wanted at least one head, got none")
+        raise Refused("wanted at least one head, got none")
     n, length = ready.tokens.shape
     pattern = np.zeros((n, len(chosen), length, length), dtype=np.float32)
     norms = np.zeros((n, len(chosen), length), dtype=np.float32)

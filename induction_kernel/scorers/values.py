@@ -14,6 +14,7 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..errors import Refused
 from ..model import (
     Model,
     batches,
@@ -73,17 +74,15 @@ def copying(
         where nothing was raised (0 / 0), which are left out of the mean; the score is NaN where that is all.
 
     Raises:
-        ValueError: an unknown method or centre; a model that is not finite; one that norms what attention
+        Refused: an unknown method or centre; a model that is not finite; one that norms what attention
             writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
     """
     if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):
-        raise ValueError(
+        raise Refused(
             f'wanted method "OLS" or "BAN" and centre "vocabulary" or "sample", got {method!r} and {centre!r}'
         )
     if method == "BAN" and centre == "sample":
-        raise ValueError(
-            'centre="sample" goes with method="OLS": the mean of "BAN" is over attendable tokens'
-        )
+        raise Refused('centre="sample" goes with method="OLS": the mean of "BAN" is over attendable tokens')
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
     check_words(model, "copying")
     check_writing(model, wanted)

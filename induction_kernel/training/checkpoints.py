@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 from ..loading import History, load, training_history
 from ..model import Model, progress_bar, sizes
 from .merging import as_variables, joined, stacked, with_names
@@ -82,7 +83,7 @@ def over_checkpoints(
 
     Raises:
         TypeError: measures that are no functions, something else than an executor.
-        ValueError: a source without checkpoints, a step that is not among them, another sweep's folder; checkpoints
+        Refused: a source without checkpoints, a step that is not among them, another sweep's folder; checkpoints
             that cannot be used (without `skip_failed`), named with the reason, after all others were computed and kept
             in `path` (at once where there is none).
         RuntimeError: a pool whose worker died, with what is kept.
@@ -162,7 +163,7 @@ def _compute(task: _Task) -> xr.Dataset | str | None:
 
 def _check_finite(model: Model) -> None:
     if not all(bool(value.isfinite().all()) for value in model.parameters()):
-        raise ValueError("its weights hold NaN or infinite values")
+        raise Refused("its weights hold NaN or infinite values")
 
 
 def _outcomes(tasks: Sequence[_Task], executor: Executor | None) -> Iterator[tuple[_Task, Any]]:
@@ -236,7 +237,7 @@ def _report(failed: Mapping[_Task, str], n: int, path: Any, skip_failed: bool) -
         if path is None
         else f"the results of all others are kept in {str(path)!r}"
     )
-    raise ValueError(
+    raise Refused(
         f"{len(failed)} of {n} checkpoints cannot be used ({reasons}); {kept}. To go on without: skip_failed=True"
     )
 
@@ -296,7 +297,7 @@ def _sources(source: Any) -> dict[str, History]:
         history = training_history(source)
         return {history.name: history}
     if not source or not all(isinstance(label, str) and label for label in source):
-        raise ValueError(f"wanted label -> source, each label a text, got {source!r:.80}")
+        raise Refused(f"wanted label -> source, each label a text, got {source!r:.80}")
     return {label: next(iter(_sources(of).values())) for label, of in source.items()}
 
 
@@ -307,7 +308,7 @@ def _check_measures(measures: Any) -> None:
             '{"benefit": repeat_loss}'
         )
     if not measures or not all(isinstance(name, str) and name.isidentifier() for name in measures):
-        raise ValueError(
+        raise Refused(
             f"wanted at least one measure, each with a name like a variable's, got {list(measures)}"
         )
     for name, measure in measures.items():

@@ -14,6 +14,7 @@ import xarray as xr
 from sklearn.decomposition import PCA
 
 from .. import __version__
+from ..errors import Refused
 from .turning import Numbers, at_tokens, check_curves, over_runs, trained
 
 __all__ = ["before_and_after", "loss_components", "loss_slope"]
@@ -34,7 +35,7 @@ def loss_components(curves: xr.Dataset) -> xr.Dataset:
         no such checkpoint; `explained[pc]`, the share of the variance, in [0, 1].
 
     Raises:
-        TypeError: curves that are no Dataset. ValueError: no sampled losses, fewer than 3 checkpoints or 2 examples.
+        TypeError: curves that are no Dataset. Refused: no sampled losses, fewer than 3 checkpoints or 2 examples.
 
     Source: Olsson et al. 2022, per-token losses and their PCA.
     """
@@ -44,7 +45,7 @@ def loss_components(curves: xr.Dataset) -> xr.Dataset:
     there = ~np.isnan(rows).all(1)
     whole = ~np.isnan(rows[there]).any(0)
     if there.sum() < 3 or whole.sum() < 2:
-        raise ValueError(
+        raise Refused(
             f"wanted at least 3 checkpoints and 2 examples that all runs have, got {there.sum()} and {whole.sum()}"
         )
     analysis = PCA(2, svd_solver="full")
@@ -78,14 +79,14 @@ def loss_slope(curves: xr.Dataset) -> xr.Dataset:
         helps. Position i predicts the token of index i + 1.
 
     Raises:
-        TypeError: curves that are no Dataset. ValueError: no losses by position, fewer than 2 positions.
+        TypeError: curves that are no Dataset. Refused: no losses by position, fewer than 2 positions.
 
     Source: Olsson et al. 2022, "derivative of loss with respect to log token index".
     """
     check_curves(curves, "position_loss")
     losses = curves["position_loss"].astype(np.float64)
     if losses.sizes["position"] < 2:
-        raise ValueError(f"wanted losses at 2 or more positions, got {losses.sizes['position']}")
+        raise Refused(f"wanted losses at 2 or more positions, got {losses.sizes['position']}")
     index = losses["position"].values + 1
     slope = xr.dot(losses, xr.DataArray(_line_fits(np.log(index)), dims=("at", "position")), dim="position")
     found = slope.transpose(..., "at").rename(at="position").assign_coords(position=losses["position"])
@@ -118,7 +119,7 @@ def before_and_after(curves: xr.Dataset, window: xr.Dataset) -> xr.Dataset:
         window, and for prompts beyond the examples. Losses between checkpoints are linear in ln(tokens).
 
     Raises:
-        TypeError: no Datasets. ValueError: no sampled losses, a window that is not of these curves.
+        TypeError: no Datasets. Refused: no sampled losses, a window that is not of these curves.
 
     Source: Olsson et al. 2022, before-and-after vectors.
     """
@@ -127,7 +128,7 @@ def before_and_after(curves: xr.Dataset, window: xr.Dataset) -> xr.Dataset:
         raise TypeError(f"wanted the Dataset of phase_window, got {type(window).__name__}")
     dims = {dim for dim in ("model", "seed") if dim in curves.dims}
     if not {"start", "end"} <= set(window) or set(window["start"].dims) != dims:
-        raise ValueError(
+        raise Refused(
             f"wanted the phase_window of these curves, with start and end over {sorted(dims)}, got "
             f"{list(window.data_vars)} over {list(window.dims)}"
         )

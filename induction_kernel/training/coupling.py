@@ -23,6 +23,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 from ..given import checked_seed
 from .phases import SMOOTHING, check_turning, onsets
 from .turning import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
@@ -60,13 +61,13 @@ def turn_together(
         curve's onset, to compare it with.
 
     Raises:
-        TypeError: curves that are no Dataset. ValueError: an unknown curve or the same twice, fewer than 4 checkpoints
+        TypeError: curves that are no Dataset. Refused: an unknown curve or the same twice, fewer than 4 checkpoints
             after step 0, options out of range.
 
     Source: the tests are ours; the claim is argument 1 of Olsson et al. 2022.
     """
     if first not in DIRECTION or second not in DIRECTION or first == second:
-        raise ValueError(f"wanted two different curves of {list(DIRECTION)}, got {first!r} and {second!r}")
+        raise Refused(f"wanted two different curves of {list(DIRECTION)}, got {first!r} and {second!r}")
     check_curves(curves, "icl_score", first, second)
     check_turning(smoothing, draws)
 

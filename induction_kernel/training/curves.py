@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..metrics import repeat_loss, token_losses
@@ -81,7 +82,7 @@ def training_curves(
 
     Raises:
         TypeError: prompts of no known form.
-        ValueError: no prompts for a model that does not read the synthetic language; prompts too short for the bands;
+        Refused: no prompts for a model that does not read the synthetic language; prompts too short for the bands;
             bands of fewer than 20 positions; a source or a checkpoint that is not there.
 
     Source: Olsson et al. 2022, argument 1 and "per-token losses".
@@ -121,12 +122,12 @@ class Curves:
 
     def __post_init__(self) -> None:
         if not is_whole(self.n) or self.n < 16:
-            raise ValueError(
+            raise Refused(
                 f"wanted n of at least 16 (a quarter of it for heads, half of that to choose them), got {self.n!r}"
             )
         for name, band in (("early", self.early), ("late", self.late)):
             if band is not None and not (len(band) == 2 and 0 <= band[0] <= band[1] - NARROWEST):
-                raise ValueError(
+                raise Refused(
                     f"wanted {name} as (first, beyond the last) with at least {NARROWEST} positions between (single "
                     f"positions are mostly noise), got {band!r}"
                 )
@@ -161,7 +162,7 @@ class Curves:
         """What the in-context-learning score is measured on, and its bands."""
         if self.prompts is None:
             if not reads_stories(model):
-                raise ValueError(
+                raise Refused(
                     "this model does not read the synthetic language: pass prompts=, texts or tokens of its own kind"
                 )
             early, late = self.early or EARLY, self.late or LATE
@@ -175,12 +176,12 @@ class Curves:
             late = self.late or (LONG_LATE if long else None)
         shortest = int(ready.lengths.min())
         if early is None or late is None:
-            raise ValueError(
+            raise Refused(
                 f"the shortest prompt has {shortest} tokens, the default bands need {LONG_LATE[1] + 1}: pass longer "
                 "prompts, or early= and late="
             )
         if early[1] > late[0] or late[1] > shortest - 1 or len(ready) < 2:
-            raise ValueError(
+            raise Refused(
                 f"wanted at least 2 prompts, and early before late within them: got {len(ready)} prompts of at least "
                 f"{shortest} tokens, early={early}, late={late}"
             )

@@ -17,6 +17,7 @@ import torch
 import xarray as xr
 from tqdm.auto import tqdm
 
+from ..errors import Refused
 from ..files import checked_folder, netcdf_of, read_netcdf, write_whole
 from .curves import training_curves
 from .recipe import Recipe, log_spaced
@@ -54,16 +55,14 @@ def family_curves(path: str | Path | None = None) -> xr.Dataset:
         16 prompts, stories of 128; all are rounded to their fourth digit.
 
     Raises:
-        ValueError: no such file, or a damaged one.
+        Refused: no such file, or a damaged one.
     """
     try:
         found = read_netcdf(SHIPPED if path is None else Path(path))
     except ValueError as error:
-        raise ValueError(f"cannot read curves: {error}") from error
+        raise Refused(f"cannot read curves: {error}") from error
     if not {"model", "seed", "checkpoint"} <= set(found.dims):
-        raise ValueError(
-            f"wanted curves that train_families wrote, got {str(path)!r} over {list(found.dims)}"
-        )
+        raise Refused(f"wanted curves that train_families wrote, got {str(path)!r} over {list(found.dims)}")
     return found.astype(np.float32)
 
 
@@ -90,10 +89,10 @@ def train_families(
         As `family_curves`.
 
     Raises:
-        ValueError: no families or seeds, families with different checkpoints, or a folder that holds something else.
+        Refused: no families or seeds, families with different checkpoints, or a folder that holds something else.
     """
     if not families or not seeds or len({recipe.kept for recipe in families.values()}) > 1:
-        raise ValueError(
+        raise Refused(
             f"wanted families with the same checkpoints, and seeds; got {list(families)} and {list(seeds)}"
         )
     folder = checked_folder(folder, parents=True)

@@ -24,6 +24,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .. import __version__
+from ..errors import Refused
 from ..files import checked_folder, read_json, remove_unfinished, write_whole
 from ..heads.naming import is_whole
 from .network import Weights, initial_weights
@@ -63,18 +64,18 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
         texts: fingerprint of the texts, "" for the synthetic language.
 
     Raises:
-        ValueError: a file, a finished run, a run of another recipe, seed or texts, or something else.
+        Refused: a file, a finished run, a run of another recipe, seed or texts, or something else.
     """
     if (folder / "model.safetensors").exists():
-        raise ValueError(f"{folder} holds a trained model already: name another folder, or remove it first")
+        raise Refused(f"{folder} holds a trained model already: name another folder, or remove it first")
     said = json.loads(json.dumps({"recipe": asdict(recipe), "seed": seed, "texts": texts}))
     if (folder / "recipe.json").exists():
         found = read_json(folder / "recipe.json")
         if not isinstance(found, dict):
-            raise ValueError(f"{folder / 'recipe.json'} is damaged: remove the folder and train anew")
+            raise Refused(f"{folder / 'recipe.json'} is damaged: remove the folder and train anew")
         for key, wanted in said.items():
             if found.get(key) != wanted:
-                raise ValueError(
+                raise Refused(
                     f"{folder} holds an unfinished run of another {key.rstrip('s')}: give the same to go on with it, "
                     "or name another folder"
                 )
@@ -109,7 +110,7 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
     """The state that an interrupted run of this recipe left, None where it has left none.
 
     Raises:
-        ValueError: a damaged file, or one that is not of this recipe.
+        Refused: a damaged file, or one that is not of this recipe.
     """
     path = folder / "state.safetensors"
     if not path.exists():
@@ -130,22 +131,22 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
         _check_state(state, recipe)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = str(error) or type(error).__name__
-        raise ValueError(f"{path} is damaged: {said}; remove the folder and train anew") from error
+        raise Refused(f"{path} is damaged: {said}; remove the folder and train anew") from error
     return state
 
 
 def _check_state(state: State, recipe: Recipe) -> None:
-    """Raise ValueError, KeyError or TypeError for what no run of this recipe has left."""
+    """Raise Refused, KeyError or TypeError for what no run of this recipe has left."""
     wanted = initial_weights(recipe, 0)
     for found in (state.weights, *({name: m[i] for name, m in state.moments.items()} for i in (0, 1))):
         if [(name, each.shape, each.dtype) for name, each in found.items()] != [
             (name, each.shape, each.dtype) for name, each in wanted.items()
         ]:
-            raise ValueError("its tensors are not those of the recipe")
+            raise Refused("its tensors are not those of the recipe")
     if not is_whole(state.step) or not 0 <= state.step <= recipe.steps:
-        raise ValueError(f"step {state.step!r} is not one of the recipe's")
+        raise Refused(f"step {state.step!r} is not one of the recipe's")
     if not all(is_whole(entry["step"]) for entry in state.log):
-        raise ValueError("its log has an entry without a step")
+        raise Refused("its log has an entry without a step")
     np.random.default_rng().bit_generator.state = state.rng
 
 

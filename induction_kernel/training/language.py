@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Refused
 from ..files import write_whole
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ class Mix:
     def __post_init__(self) -> None:
         shares = (self.stories, self.episodes, self.repeats)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ValueError(f"the shares of a Mix must be at least 0 and add up to 1; got {shares}")
+            raise Refused(f"the shares of a Mix must be at least 0 and add up to 1; got {shares}")
         _check_share("noise", self.noise)
 
 
@@ -230,16 +231,16 @@ def episodes(
         of an episode's own classes on are drawn but unused; with `classes` given there are none.
 
     Raises:
-        ValueError: if there are fewer topics than classes, a topic is unknown, or a share is no probability.
+        Refused: if there are fewer topics than classes, a topic is unknown, or a share is no probability.
     """
     _check_size(n, length)
     _check_share("noise", noise)
     if min(words, default=-1) < 0 or abs(sum(words) - 1) > 1e-6:
-        raise ValueError(f"words must be probabilities that add up to 1; got {tuple(words)}")
+        raise Refused(f"words must be probabilities that add up to 1; got {tuple(words)}")
     width = MAX_CLASSES if classes is None else classes
     _check_range("classes", width, 2, MAX_CLASSES)
     if len(topics) < width or not set(topics) <= set(TOPICS):
-        raise ValueError(f"topics must name at least {width} of {', '.join(TOPICS)}; got {tuple(topics)}")
+        raise Refused(f"topics must name at least {width} of {', '.join(TOPICS)}; got {tuple(topics)}")
     numbers = np.array([list(TOPICS).index(topic) for topic in topics])
     topic_of_class = _distinct(rng, n, numbers, width)
     label_of_class = _distinct(rng, n, _ids(LABELS), width)
@@ -282,14 +283,14 @@ def repeats(
         int64 [row, position]; position 0 is `<bos>`, the token at i >= 1 + period equals that at i - period.
 
     Raises:
-        ValueError: if `periods` is empty or below 1.
+        Refused: if `periods` is empty or below 1.
     """
     _check_size(n, length)
     _check_share("labels", labels)
     _check_share("others", others)
     shortest, longest = (6, max(6, length // 2 - 1)) if periods is None else periods
     if not 1 <= shortest <= longest:
-        raise ValueError(f"periods must be (shortest, longest) with 1 <= shortest <= longest; got {periods}")
+        raise Refused(f"periods must be (shortest, longest) with 1 <= shortest <= longest; got {periods}")
     size = (n, length - 1)
     kind = rng.random(size)
     words = np.where(kind < labels, rng.choice(_ids(LABELS), size), rng.choice(_CONTENT, size))
@@ -456,14 +457,14 @@ def _packed(
 
 def _check_size(n: int, length: int) -> None:
     if n < 0 or length < 2:
-        raise ValueError(f"wanted n >= 0 rows of length >= 2 tokens; got n={n}, length={length}")
+        raise Refused(f"wanted n >= 0 rows of length >= 2 tokens; got n={n}, length={length}")
 
 
 def _check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise ValueError(f"{name} is a probability between 0 and 1; got {value}")
+        raise Refused(f"{name} is a probability between 0 and 1; got {value}")
 
 
 def _check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise ValueError(f"{name} must be between {low} and {high}; got {value}")
+        raise Refused(f"{name} must be between {low} and {high}; got {value}")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..errors import Refused
 from ..heads import Head
 
 __all__ = ["as_variables", "joined", "stacked", "with_names"]
@@ -25,7 +26,7 @@ def as_variables(name: str, found: Any) -> xr.Dataset:
 
     Raises:
         TypeError: neither a Dataset, nor a DataArray, nor a number.
-        ValueError: a result with a dimension that a sweep adds.
+        Refused: a result with a dimension that a sweep adds.
     """
     if isinstance(found, xr.Dataset):
         found, attrs = found.copy(), found.attrs
@@ -36,7 +37,7 @@ def as_variables(name: str, found: Any) -> xr.Dataset:
     else:
         raise TypeError(f"wanted a Dataset, a DataArray or a number, got {type(found).__name__}")
     if {"checkpoint", "model"} & {*found.dims, *found.data_vars}:
-        raise ValueError("a sweep adds the dimensions checkpoint and model: name the measure's own otherwise")
+        raise Refused("a sweep adds the dimensions checkpoint and model: name the measure's own otherwise")
     variables = list(found.data_vars)
     main = next((key for key in _MAIN if key in variables), variables[0] if len(variables) == 1 else None)
     new = {key: name if key == main else f"{name}_{key}" for key in variables}
@@ -54,12 +55,12 @@ def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """Datasets of different variables side by side.
 
     Raises:
-        ValueError: two variables of one name.
+        Refused: two variables of one name.
     """
     names = [str(key) for part in parts for key in part.data_vars]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"two measures give a variable {twice[0]!r}: name them otherwise")
+        raise Refused(f"two measures give a variable {twice[0]!r}: name them otherwise")
     bare, coords = _aligned(parts)
     return xr.merge(bare, join="exact", compat="no_conflicts").assign_coords(coords)
 

@@ -16,6 +16,7 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from .turning import (
@@ -72,7 +73,7 @@ def phase_window(
         NaN where there is no window. `heads[curve]` names the heads whose mean a curve is, if any.
 
     Raises:
-        TypeError: curves that are no Dataset. ValueError: variables or tokens missing, fewer than 4 checkpoints after
+        TypeError: curves that are no Dataset. Refused: variables or tokens missing, fewer than 4 checkpoints after
             step 0, options out of range.
 
     Source: Olsson et al. 2022, argument 1; the exact rule is ours and stands in the attribute `rule`.
@@ -92,9 +93,9 @@ def phase_window(
 
 
 def check_turning(smoothing: Any, draws: Any) -> None:
-    """ValueError unless these are a width in ln(tokens) and a number of draws."""
+    """Refused unless these are a width in ln(tokens) and a number of draws."""
     if not 0 < smoothing <= 1 or not is_whole(draws) or draws < 100:
-        raise ValueError(
+        raise Refused(
             f"wanted smoothing in ln(tokens), above 0 and at most 1, and draws of at least 100; got {smoothing!r} and "
             f"{draws!r}"
         )

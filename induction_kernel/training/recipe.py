@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import Refused
 from ..heads.naming import is_whole
 from .language import VOCABULARY, Mix
 
@@ -132,7 +133,7 @@ class Recipe:
         """The recipe that `dataclasses.asdict` and JSON made this of; what older ones lack has its default."""
         known = {each.name for each in fields(cls)}
         if not set(saved) <= known:
-            raise ValueError(f"a recipe has no {', '.join(sorted(set(saved) - known))}")
+            raise Refused(f"a recipe has no {', '.join(sorted(set(saved) - known))}")
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in saved.items()}
         values["mix"] = Mix(**saved["mix"])
         return cls(**values)
@@ -147,7 +148,7 @@ def log_spaced(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
         first: the first after 0.
 
     Raises:
-        ValueError: not 1 <= first <= steps, or no count.
+        Refused: not 1 <= first <= steps, or no count.
     """
     _check_whole("first", first, 1, steps)
     _check_whole("count", count, 1)
@@ -158,4 +159,4 @@ def log_spaced(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
 def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     if not is_whole(value) or value < least or (most is not None and value > most):
         wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name} must be a whole number, {wanted}; got {value!r}")
+        raise Refused(f"{name} must be a whole number, {wanted}; got {value!r}")

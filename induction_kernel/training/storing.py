@@ -22,6 +22,7 @@ import torch
 import xarray as xr
 
 from .. import __version__
+from ..errors import Refused
 from ..files import kept_folder, netcdf_of, read_netcdf, write_whole
 
 __all__ = ["fingerprint", "opened", "read_result", "write_result"]
@@ -60,7 +61,7 @@ def opened(path: str | os.PathLike[str], mark: str) -> Path:
     """The folder of a sweep's results, new or of the sweep with this fingerprint.
 
     Raises:
-        ValueError: a folder that holds something else, or another sweep; a file; no parent folder.
+        Refused: a folder that holds something else, or another sweep; a file; no parent folder.
     """
     said = {"format": FORMAT, "fingerprint": mark}
     return kept_folder(path, "sweep.json", said, "sweep (other measures, options or version)")
@@ -75,18 +76,18 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
     """The result that was kept; None where there is none.
 
     Raises:
-        ValueError: a file of another source, or one that cannot be read.
+        Refused: a file of another source, or one that cannot be read.
     """
     if not path.exists():
         return None
     try:
         found = read_netcdf(path)
     except ValueError as error:
-        raise ValueError(
+        raise Refused(
             f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
         ) from error
     if found.attrs.pop("fingerprint", None) != mark:
-        raise ValueError(
+        raise Refused(
             f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "
             "delete this one"
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Refused
 from ..files import write_whole
 from ..text_files import text_of
 from .recipe import BYTES, Recipe
@@ -80,18 +81,18 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
         recipe: says how many pieces, and how long a row is.
 
     Raises:
-        ValueError: no text, a file that is missing or not UTF-8, texts too short for one training row and
+        Refused: no text, a file that is missing or not UTF-8, texts too short for one training row and
             one held back, or texts that hold fewer pieces than asked for.
     """
     texts = [text_of(path) for path in ([text] if isinstance(text, str | Path) else text)]
     if recipe.pieces is None or not texts:
-        raise ValueError(f"texts need a file, and a recipe that says how many pieces: {BYTES} or more")
+        raise Refused(f"texts need a file, and a recipe that says how many pieces: {BYTES} or more")
     halves = [(each[:cut], each[cut:]) for each in texts for cut in [int(len(each) * (1 - HELD_BACK))]]
     first, last = zip(*halves, strict=True)
     tokenizer = _learned(first, recipe.pieces)
     training, held_back = (_encoded(tokenizer, part) for part in (first, last))
     if min(len(training), len(held_back)) < recipe.context:
-        raise ValueError(
+        raise Refused(
             f"the texts have {len(training)} tokens to train on and {len(held_back)} held back: wanted at least one "
             f"row of {recipe.context} of each; give longer texts, or a shorter context"
         )
@@ -112,7 +113,7 @@ def _learned(texts: Sequence[str], pieces: int) -> Tokenizer:
     )
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != pieces + 2:
-        raise ValueError(
+        raise Refused(
             f"the texts yield {tokenizer.get_vocab_size() - 2} pieces, {pieces} were asked for: give more text, or "
             "ask for fewer"
         )

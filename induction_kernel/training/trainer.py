@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ..errors import Refused
 from ..files import checked_folder, only_one
 from ..given import checked_seed
 from ..loading import build, load
@@ -79,14 +80,14 @@ def train(
         are a permanent hook on it.
 
     Raises:
-        ValueError: a recipe that wants texts and gets none, or the other way round; texts that cannot be read or are
+        Refused: a recipe that wants texts and gets none, or the other way round; texts that cannot be read or are
             too short; a folder that is a file, cannot be written to, holds a trained model or another run, or that
             another process is training in; a full disk.
         TypeError: no recipe.
     """
     recipe = config or Recipe()
     if text is not None and folder is None:
-        raise ValueError("a model trained on texts has a tokenizer of its own: name a folder to keep it in")
+        raise Refused("a model trained on texts has a tokenizer of its own: name a folder to keep it in")
     run = fit(recipe, text=text, seed=seed, folder=folder, progress=progress)
     if folder is not None:
         return load(Path(folder))
@@ -105,7 +106,7 @@ def fit(
     if not isinstance(recipe, Recipe):
         raise TypeError(f"wanted a Recipe, got {type(recipe).__name__}: {recipe!r:.80}")
     if (text is None) != (recipe.pieces is None):
-        raise ValueError(
+        raise Refused(
             "a recipe with pieces is for texts and needs them, one without is for the synthetic language; got "
             f"pieces={recipe.pieces} and {'no text' if text is None else 'text'}"
         )

@@ -18,6 +18,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
+from ..errors import Refused
 from ..heads import Head
 
 __all__ = [
@@ -41,13 +42,13 @@ def check_curves(curves: Any, *needed: str) -> None:
     """Raises unless these are training curves with these variables.
 
     Raises:
-        TypeError: no Dataset. ValueError: variables are missing, or the tokens.
+        TypeError: no Dataset. Refused: variables are missing, or the tokens.
     """
     if not isinstance(curves, xr.Dataset):
         raise TypeError(f"wanted the Dataset of training_curves, got {type(curves).__name__}")
     missing = [name for name in needed if name not in curves]
     if missing or "checkpoint" not in curves.dims or "tokens" not in curves.coords:
-        raise ValueError(
+        raise Refused(
             "wanted the Dataset of training_curves, over checkpoint with the coordinate tokens; got "
             f"{list(curves.dims)}" + (f" without {', '.join(missing)}" if missing else "")
         )
@@ -73,12 +74,12 @@ def trained(run: xr.Dataset) -> xr.Dataset:
     """The checkpoints of one run that are there, after step 0.
 
     Raises:
-        ValueError: fewer than 4.
+        Refused: fewer than 4.
     """
     there = run["icl_score"].notnull().any("prompt") & (run["tokens"] > 0)
     kept = run.isel(checkpoint=np.flatnonzero(there.values))
     if kept.sizes["checkpoint"] < FEWEST:
-        raise ValueError(
+        raise Refused(
             f"wanted at least {FEWEST} checkpoints after step 0 whose tokens are known, got {kept.sizes['checkpoint']}"
         )
     return kept.sortby("tokens")
@@ -133,7 +134,7 @@ def _whole(values: Any) -> Numbers:
     values = np.asarray(values, dtype=np.float64)
     found = values[np.isfinite(values).all(1)]
     if len(found) < 2:
-        raise ValueError(f"wanted at least 2 prompts with a value at every checkpoint, got {len(found)}")
+        raise Refused(f"wanted at least 2 prompts with a value at every checkpoint, got {len(found)}")
     return found
 
 

@@ -1,0 +1,16 @@
+"""What the package refuses, as exceptions: what cannot be done as asked, and what has no meaning on a model.
+
+Anything else that is raised is a bug, and is never made into a result.
+"""
+
+from __future__ import annotations
+
+__all__ = ["NotDefined", "Refused"]
+
+
+class Refused(ValueError):
+    """What was asked cannot be done as asked: the message says what was wanted, what came and what to do."""
+
+
+class NotDefined(Refused):
+    """What was asked has no meaning on this model, whatever its prompts: pages and verdicts say so and go on."""
