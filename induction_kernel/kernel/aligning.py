@@ -17,7 +17,7 @@ import xarray as xr
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
-from ..heads.summary import check_options
+from ..stats import check_confidence, mean_interval, ratio
 from .kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
 
 __all__ = ["fitted_bandwidth", "kernel_alignment"]
@@ -42,7 +42,7 @@ def kernel_alignment(
             `kernel_regression`.
         similarities: `similarity[prompt, ..., demonstration]` of the same prompts, from `next_token_similarity` or
             `explicit_similarity`. Dimensions of one name (layer, head) go together, others (kernel) are crossed.
-        confidence: of the intervals (percentile bootstrap over prompts).
+        confidence: of the intervals over prompts.
         draws: of the bootstrap and of the permutations.
         level: chance that any cell at all passes where no similarity matters.
         seed: of both.
@@ -63,7 +63,7 @@ def kernel_alignment(
     Source: Han et al. 2025, section 5.3 (r within a prompt; intervals and threshold are ours, the latter by Westfall &
     Young 1993).
     """
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
     there = _same_demonstrations(weights, "weight", similarities, "similarity")
@@ -76,7 +76,8 @@ def kernel_alignment(
     r = r.transpose("prompt", *cells)
     rng = np.random.default_rng(checked_seed(seed))
     n = r.notnull().sum("prompt")
-    low, high = _interval(r, confidence, draws, rng)
+    ends = mean_interval(r.values, confidence=confidence, draws=draws, seed=checked_seed(seed))
+    low, high = (r.isel(prompt=0, drop=True).copy(data=end) for end in ends)
     each = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # the variance of r under permutation
     spread = np.sqrt(each.where(r.notnull()).sum("prompt")) / n.where(n > 0)
     threshold = (
@@ -166,30 +167,9 @@ def _standardised(
     return values.copy(data=unit), values.isel(demonstration=0, drop=True).copy(data=varies)
 
 
-def _interval(
-    r: xr.DataArray, confidence: float, draws: int, rng: np.random.Generator
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Percentile interval of the mean over the prompts at which a cell is defined."""
-    n, flat = len(r), r.values.reshape(len(r), -1)
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    ends = _ends(_ratio(times @ np.nan_to_num(flat), times @ np.isfinite(flat)), confidence)
-    ends[:, np.isfinite(flat).sum(0) < 2] = np.nan
-    like = r.isel(prompt=0, drop=True)
-    return like.copy(data=ends[0].reshape(like.shape)), like.copy(data=ends[1].reshape(like.shape))
-
-
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, NaN where b is 0."""
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b != 0)
-
-
-def _ends(drawn: np.ndarray, confidence: float) -> np.ndarray:
-    """Both ends of the interval, `[2, cell]`, of `[draw, cell]`; NaN where a cell has none."""
-    ends = np.full((2, drawn.shape[1]), np.nan)
-    known = np.isfinite(drawn).any(0)
-    if known.any():
-        ends[:, known] = np.nanquantile(drawn[:, known], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return ends
 
 
 def _critical(
@@ -235,7 +215,7 @@ def fitted_bandwidth(
         queries: the Dataset of `representations`, of the same prompts; or an array `[prompt, feature]` and then also
         demonstrations: `[prompt, demonstration, feature]`.
         kernel: "exponential", "gaussian" or both.
-        confidence: of the interval (percentile bootstrap over prompts).
+        confidence: of the interval over prompts.
         draws: of the bootstrap.
         seed: of the bootstrap.
 
@@ -251,16 +231,13 @@ def fitted_bandwidth(
 
     Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is ours.
     """
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     names = checked_kernels(kernel)
     if not set(names) <= set(EXPONENTIALS):
         raise Refused(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
     classes = _classes(weights, "weight")
     found = as_representation(queries, demonstrations, None if isinstance(queries, xr.Dataset) else classes)
-    parts = [
-        _line(weights, found, name, confidence, draws, np.random.default_rng(checked_seed(seed)))
-        for name in names
-    ]
+    parts = [_line(weights, found, name, confidence, draws, checked_seed(seed)) for name in names]
     out = parts[0]
     if not isinstance(kernel, str):
         out = xr.concat(parts, dim="kernel", coords="minimal", compat="override").assign_coords(kernel=names)
@@ -274,7 +251,7 @@ def _line(
     kernel: str,
     confidence: float,
     draws: int,
-    rng: np.random.Generator,
+    seed: int,
 ) -> xr.Dataset:
     """The least-squares line of log weights in the kernel's scores, with an intercept for each prompt."""
     scores = weighted(found, "score", scores_of(found, kernel))
@@ -289,8 +266,7 @@ def _line(
     )
     n, like = len(xy), xy.isel(prompt=0, drop=True)
     flat_xy, flat_xx, flat_yy = (each.values.reshape(n, -1) for each in (xy, xx, yy))
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    least, most = _ends(_ratio(times @ flat_xy, times @ flat_xx), confidence)
+    _, least, most = ratio(flat_xy, flat_xx, confidence=confidence, draws=draws, seed=seed)
     slope = _ratio(flat_xy.sum(0), flat_xx.sum(0))
     values = {
         "bandwidth": _bandwidth(slope, kernel),
