@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .errors import Refused
+from .errors import OUT_OF_MEMORY, Refused
 
 app: typer.Typer = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
@@ -485,7 +485,9 @@ def _sentence_instead_of_traceback(run: Any) -> None:
     """What the package refuses is one sentence and exit status 2; anything else is a bug, with its traceback."""
     try:
         run()
-    except (ValueError, TypeError, ImportError, ConnectionError, MemoryError) as error:
+    except (Refused, ImportError, ConnectionError, MemoryError) as error:
+        if isinstance(error, MemoryError) and not str(error).startswith(OUT_OF_MEMORY):
+            raise
         typer.echo(f"induction-kernel: {error}", err=True)
         raise typer.Exit(2) from error
 

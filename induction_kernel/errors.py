@@ -5,7 +5,10 @@ Anything else that is raised is a bug, and is never made into a result.
 
 from __future__ import annotations
 
-__all__ = ["NotDefined", "Refused"]
+__all__ = ["OUT_OF_MEMORY", "NotDefined", "Refused"]
+
+OUT_OF_MEMORY = "the memory does not hold"
+"""What the package's own MemoryErrors begin with, which say what to do."""
 
 
 class Refused(ValueError):

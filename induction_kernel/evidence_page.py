@@ -19,7 +19,7 @@ from .errors import Refused
 from .evidence.circuits import PAIRS
 from .evidence.gathering import SixArguments, six_arguments
 from .evidence.saying import LIMITS, PAPER, check_rows, ends_of, millions, said_of, title_of, window_rows
-from .evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE
+from .evidence.verdicts import FAILS, HOLDS, NOT_DEFINED
 from .files import checked_target, write_whole
 from .heads import summarise
 from .plots.components import component_plot, slope_plot
@@ -84,8 +84,8 @@ def _outcome(found: SixArguments) -> str:
     """How many hold, and all verdicts at once."""
     verdicts = [str(each.attrs["verdict"]) for each in found.results.values()]
     counts = [f"{verdicts.count(HOLDS)} hold", f"{verdicts.count(FAILS)} fail"]
-    if NOT_TESTABLE in verdicts:
-        counts.append(f"{verdicts.count(NOT_TESTABLE)} cannot be tested here")
+    if NOT_DEFINED in verdicts:
+        counts.append(f"{verdicts.count(NOT_DEFINED)} cannot be tested here")
     families = (
         '<p class="note">Arguments 2 and 6 are about the families of models that come with the package (one and '
         "two layers, with smeared keys and without, several seeds each), which learned the same language: about "
@@ -105,7 +105,7 @@ has read.</p>"""
 def _heading(name: str, result: xr.Dataset) -> str:
     verdict = str(result.attrs["verdict"])
     parts = [f"<h2>{title_of(name)}: {escape(verdict)}</h2>", f"<p>{PAPER[name]}</p>"]
-    if verdict == NOT_TESTABLE:
+    if verdict == NOT_DEFINED:
         parts.append(f'<p class="note">Not testable here: {escape(str(result.attrs["reason"]))}.</p>')
     elif verdict == HOLDS:
         parts.append("<p><b>Here</b> every check passes.</p>")

@@ -117,7 +117,8 @@ class Metric:
         """The prompts to measure on, the user's or the metric's own, checked against the model.
 
         Raises:
-            Refused: no prompts; tokens of theirs as targets, which are no outputs of this model or attended to.
+            Refused: no prompts. NotDefined: tokens of theirs as targets, which are no outputs of this model or
+                attended to.
         """
         if prompts is not None:
             ready = as_prompts(model, prompts)
@@ -448,7 +449,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         copy begins, -1 if nothing repeats).
 
     Raises:
-        Refused: a model whose outputs are not its tokens, or that attends to next tokens.
+        NotDefined: a model whose outputs are not its tokens, or that attends to next tokens.
 
     Source: Olsson et al. 2022, argument 1.
     """
@@ -505,8 +506,8 @@ def icl_score(
         Dataset with `value[prompt]` in nats, and `single[prompt]`, the same at width 1.
 
     Raises:
-        Refused: prompts too short (give early and late), early not before late, or a model whose outputs are not
-            its tokens or that attends to next tokens.
+        Refused: prompts too short (give early and late), early not before late. NotDefined: a model whose outputs
+            are not its tokens, or that attends to next tokens.
 
     Source: Olsson et al. 2022 ("in-context learning score"); sign as there.
     """

@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
-from .errors import Refused
+from .errors import NotDefined, Refused
 from .fewshot_page import outcome, table_of, voted
 from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
@@ -142,7 +142,7 @@ def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
     """What heads write; none where a norm stands behind attention (the table says why, with the direct effects)."""
     try:
         return [copying(model), ov_eigenvalues(model, progress=progress)]
-    except ValueError:
+    except NotDefined:
         return []
 
 
@@ -150,7 +150,7 @@ def _direct(model: Model, held: Prompts, progress: bool) -> xr.Dataset | str:
     """Direct effects on the right token, or why this model has none."""
     try:
         return summarise(direct_effect(model, held, progress=progress))
-    except ValueError as reason:
+    except NotDefined as reason:
         return str(reason)
 
 
@@ -249,10 +249,10 @@ def _attention(model: Model, held: Prompts, shown: list[Head]) -> str:
     return f"""<h2>What they look at</h2>
 <p>Hover over a small map to enlarge it, click to keep it. An induction head shows a diagonal stripe that
 begins with the second copy; attention at rest often goes to the first token.</p>
-<h3>Repeated random tokens</h3>{_drawn(seen, value_weighted=False)}
+<h3>Repeated random tokens</h3>{attention_view(seen).fragment()}
 <h3>The same, weighted by what is moved</h3>
 <p>A head may rest its attention where there is nothing to move. Here each weight is multiplied by the length
-of the vector it moves.</p>{_drawn(seen, value_weighted=True)}"""
+of the vector it moves.</p>{attention_view(seen, value_weighted=True).fragment()}"""
 
 
 def _few_shot(model: Model, seed: int, progress: bool) -> str:
@@ -263,7 +263,7 @@ def _few_shot(model: Model, seed: int, progress: bool) -> str:
         prompts = word_episodes(model, prompts=EPISODES, seed=seed, **harder)
         answers = in_context(model, prompts, pooling="max", progress=progress)
         scores = held_out(answers, answers, seed=seed)
-    except ValueError as reason:
+    except NotDefined as reason:
         return f'{head}<p class="note">Left out: {escape(str(reason))}.</p>'
     noisy = f"; {percent(harder['noise'])} of the words are replaced by words of any kind" if harder else ""
     return f"""{head}
@@ -276,14 +276,6 @@ splits, with 95% intervals; the rows from "majority label" on are controls. Belo
 with the model on all prompts; a white dot marks those beyond what luck gives the luckiest head.</p>
 {figure_fragment(head_map(reconstruct(answers, prompts, answers, seed=seed)))}
 {voted(answers, prompts, answers, scores, 3)}"""
-
-
-def _drawn(seen: xr.Dataset, *, value_weighted: bool) -> str:
-    """The view, or why there is none (a prompt too long to draw)."""
-    try:
-        return attention_view(seen, value_weighted=value_weighted).fragment()
-    except ValueError as reason:
-        return f'<p class="note">Left out: {escape(str(reason))}.</p>'
 
 
 def _at(dataset: xr.Dataset, head: Head) -> xr.Dataset:

@@ -19,7 +19,7 @@ from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel import loading
-from induction_kernel.evidence.verdicts import not_testable
+from induction_kernel.evidence.verdicts import not_defined
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens, word_episodes
 
@@ -830,7 +830,7 @@ ROWS = [
     ("continuity", "a list", lambda tmp: ik.continuity([ik.co_occurrence(curves(1400))]), TypeError, "got list"),
     ("continuity", "a number for a model", lambda tmp: ik.continuity({"small": 0.5, "large": 0.7}), TypeError, "got float"),
     ("continuity", "curves for a model", lambda tmp: ik.continuity({"small": curves(1400), "large": curves(1400)}), ValueError, "an argument"),
-    ("continuity", "one argument twice", lambda tmp: ik.continuity({"small": [not_testable("mechanism", "", "")] * 2}), ValueError, "each argument once"),
+    ("continuity", "one argument twice", lambda tmp: ik.continuity({"small": [not_defined("mechanism", "", "")] * 2}), ValueError, "each argument once"),
     ("phase_plot", "not a Dataset", lambda tmp: ik.phase_plot([0.5]), TypeError, "training_curves, got list"),
     ("phase_plot", "no curves", lambda tmp: ik.phase_plot(scores()), ValueError, "Dataset of training_curves"),
     ("phase_plot", "curves as the window", lambda tmp: ik.phase_plot(curves(1400), curves(1400)), ValueError, "holds 'exists'"),

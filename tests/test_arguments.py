@@ -9,7 +9,7 @@ from made_curves import TOKENS, curves, family
 
 import induction_kernel as ik
 from induction_kernel.evidence.spreads import mean_check, window_check
-from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE, Check, judged, not_testable
+from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_DEFINED, Check, judged, not_defined
 
 NONE = float("nan")
 FIVE = [1100, 1250, 1400, 1500, 1600]
@@ -108,9 +108,9 @@ def test_the_window_at_hand_is_the_one_that_is_used():
     assert ik.co_occurrence(made, window=found).identical(ik.co_occurrence(made))
 
 
-def test_a_model_without_checkpoints_is_not_testable():
+def test_a_model_without_checkpoints_is_not_defined():
     found = ik.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
-    assert verdict(found) == NOT_TESTABLE
+    assert verdict(found) == NOT_DEFINED
     assert "got 1" in found.attrs["reason"]
 
 
@@ -184,9 +184,9 @@ def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
 
 def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
     renamed = single.isel(model=[2, 3]).assign_coords(model=["a", "b"])
-    assert verdict(ik.co_perturbation(renamed)) == NOT_TESTABLE
+    assert verdict(ik.co_perturbation(renamed)) == NOT_DEFINED
     assert verdict(ik.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
-    assert verdict(ik.co_perturbation(curves(1400))) == NOT_TESTABLE
+    assert verdict(ik.co_perturbation(curves(1400))) == NOT_DEFINED
 
 
 # continuity
@@ -222,12 +222,12 @@ def test_one_model_at_which_a_check_does_not_pass_breaks_continuity(other):
     assert verdict(ik.continuity({"a": argued(SURE), "b": other, "c": argued(SURE)})) == FAILS
 
 
-def test_models_on_which_an_argument_is_not_testable_are_left_out_and_counted():
-    untested = not_testable("mechanism", "a claim", "rotary")
+def test_models_on_which_an_argument_is_not_defined_are_left_out_and_counted():
+    untested = not_defined("mechanism", "a claim", "rotary")
     found = ik.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
     assert verdict(found) == HOLDS
-    assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_TESTABLE, HOLDS]
-    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == NOT_TESTABLE
+    assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_DEFINED, HOLDS]
+    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == NOT_DEFINED
 
 
 def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on():
@@ -245,9 +245,9 @@ def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said)
 
 
 def test_one_model_alone_is_no_test_of_continuity():
-    assert verdict(ik.continuity(curves(1400))) == NOT_TESTABLE
-    assert verdict(ik.continuity({"a": argued(SURE)})) == NOT_TESTABLE
-    assert verdict(ik.continuity({})) == NOT_TESTABLE
+    assert verdict(ik.continuity(curves(1400))) == NOT_DEFINED
+    assert verdict(ik.continuity({"a": argued(SURE)})) == NOT_DEFINED
+    assert verdict(ik.continuity({})) == NOT_DEFINED
 
 
 # the figure of them all

@@ -6,7 +6,7 @@ import xarray as xr
 from made_curves import HEADS, LAYERS, STEPS, TOKENS, curves, family, window
 
 import induction_kernel as ik
-from induction_kernel.evidence.verdicts import Check, judged, not_testable
+from induction_kernel.evidence.verdicts import Check, judged, not_defined
 from induction_kernel.plots.timeline import edges, layout, places, short
 
 NONE = float("nan")
@@ -204,7 +204,7 @@ def test_every_check_is_a_dot_with_its_interval_on_an_axis_that_holds_its_thresh
 def test_arguments_stand_under_one_another_with_verdict_claim_and_reason():
     results = [
         judged("co_occurrence", "they turn together", CHECKS[:1]),
-        not_testable("co_perturbation", "smeared keys move it", "one model alone"),
+        not_defined("co_perturbation", "smeared keys move it", "one model alone"),
     ]
     figure = ik.evidence_plot(results)
     said = [each.text for each in figure.layout.annotations]
@@ -213,7 +213,7 @@ def test_arguments_stand_under_one_another_with_verdict_claim_and_reason():
         "holds",
         "they turn together",
         "0.8 (0.7 to 0.9)",
-        "not testable",
+        "not defined",
         "one model",
     ):
         assert any(words in text for text in said), words

@@ -250,7 +250,7 @@ def test_correlations_over_heads_are_scipy_s(found):
 
 def test_a_model_that_is_not_trained_gives_no_ground():
     found = ik.generality(ik.load("tiny", checkpoint=0), progress=False)
-    assert found.attrs["verdict"] == "not testable on this model"
+    assert found.attrs["verdict"] == "not defined on this model"
     assert "no induction head" in found.attrs["reason"]
 
 
@@ -271,8 +271,8 @@ def test_a_model_without_other_heads_leaves_out_the_control(model):
 def test_a_tokenizer_without_the_words_of_the_lines_gives_no_ground():
     model = fresh("attention-only", tokenizer=words_known("one two three"))
     found = ik.generality(model, "L0H0", progress=False)
-    assert found.attrs["verdict"] == "not testable on this model"
-    assert "pattern task cannot be written" in found.attrs["reason"]
+    assert found.attrs["verdict"] == "not defined on this model"
+    assert "this task cannot be written for the model" in found.attrs["reason"]
 
 
 def test_the_model_and_the_random_state_are_left_as_they_were(model, found):

@@ -17,6 +17,7 @@ import torch
 from folders import ARCHITECTURE, TOKENS, logits, random_weights, write_hugging_face, write_tokenizer
 from huggingface_hub import errors
 
+from induction_kernel.errors import Refused
 from induction_kernel.loading import build, hub, load, training_history
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.training.checkpoints import over_checkpoints
@@ -304,6 +305,8 @@ OTHER = [
     (errors.RevisionNotFoundError("404", response=answer(404)), ValueError, "no such revision"),
     (errors.RemoteEntryNotFoundError("404", response=answer(404)), ValueError, "is no Hugging Face model folder"),
     (errors.HFValidationError("no name"), ValueError, "did you mean"),
+    (ValueError("Could not determine supported architecture from config."), Refused, '"GPT2" is of an architecture'),
+    (ValueError("operands could not be broadcast together"), ValueError, "^operands"),
     (KeyError("other"), KeyError, "other"),
 ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from zoo import fresh, tiny
 import induction_kernel as ik
 from induction_kernel.evidence.circuits import PAIRS
 from induction_kernel.evidence.circuits import _scores as scores_of
-from induction_kernel.evidence.verdicts import FAILS, NOT_TESTABLE
+from induction_kernel.evidence.verdicts import FAILS, NOT_DEFINED
 from induction_kernel.loading import build
 
 SMALL = {"draws": 200, "progress": False}
@@ -69,9 +69,9 @@ def test_induction_heads_stand_out_from_rotations_of_their_own_circuits(trained)
         assert trained["passed"].sel(check=named).all()
 
 
-def test_a_copy_trained_for_no_step_is_not_testable():
+def test_a_copy_trained_for_no_step_is_not_defined():
     found = ik.mechanism(ik.load("tiny", checkpoint=0), **SMALL)
-    assert found.attrs["verdict"] == NOT_TESTABLE
+    assert found.attrs["verdict"] == NOT_DEFINED
     assert "no head" in found.attrs["reason"]
 
 

@@ -19,7 +19,7 @@ from induction_kernel.cli import app
 from induction_kernel.evidence import gathering
 from induction_kernel.evidence.gathering import ARGUMENTS
 from induction_kernel.evidence.saying import LIMITS, PAPER, said_of, window_rows
-from induction_kernel.evidence.verdicts import HOLDS, NOT_TESTABLE
+from induction_kernel.evidence.verdicts import HOLDS, NOT_DEFINED
 from induction_kernel.evidence_page import _outcome
 from induction_kernel.loading import build
 
@@ -117,7 +117,7 @@ def test_a_model_at_hand_is_asked_what_needs_no_training(by_hand):
     said = verdicts(by_hand)
     assert said["direct_ablation"] == HOLDS  # worked out on paper: the whole score is one head's
     for name in ("co_occurrence", "co_perturbation", "continuity", "generality"):
-        assert said[name] == NOT_TESTABLE
+        assert said[name] == NOT_DEFINED
     assert "name or its folder" in by_hand.results["co_occurrence"].attrs["reason"]
     assert "train_families" in by_hand.results["continuity"].attrs["reason"]
     assert "tokenizer" in by_hand.results["generality"].attrs["reason"]
@@ -189,7 +189,7 @@ def test_the_page_says_which_runs_have_a_window(html):
 def test_the_page_of_a_model_at_hand_says_what_cannot_be_tested(by_hand, tmp_path):
     html = ik.write_evidence(by_hand, tmp_path / "a.html").read_text(encoding="utf-8")
     assert "<b>hand</b>" not in html
-    assert text_of(html).count("Not testable here:") == list(verdicts(by_hand).values()).count(NOT_TESTABLE)
+    assert text_of(html).count("Not testable here:") == list(verdicts(by_hand).values()).count(NOT_DEFINED)
 
 
 def test_families_that_come_with_the_package_are_not_said_to_be_the_model(found, html):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_TESTABLE, Check, judged, not_testable
+from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_DEFINED, Check, judged, not_defined
 
 SURE = Check("a share", 0.8, 0.7, 0.9, 0.5)
 UNSURE = Check("a loss, nats", 0.2, -0.1, 0.4, 0.3, above=False)
@@ -40,9 +40,9 @@ def test_an_argument_holds_if_every_check_passes_and_keeps_what_it_was_computed_
     assert xr.load_dataset(tmp_path / "verdict.nc").identical(failed)
 
 
-def test_not_testable_has_no_checks_and_says_why(tmp_path):
-    found = not_testable("co_perturbation", "smeared keys move the window", "no checkpoints")
-    assert found.attrs["verdict"] == NOT_TESTABLE
+def test_not_defined_has_no_checks_and_says_why(tmp_path):
+    found = not_defined("co_perturbation", "smeared keys move the window", "no checkpoints")
+    assert found.attrs["verdict"] == NOT_DEFINED
     assert found.attrs["reason"] == "no checkpoints"
     assert found.sizes["check"] == 0
     found.to_netcdf(tmp_path / "verdict.nc")

@@ -27,7 +27,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads import Head, random_heads
 from ..interventions.ablation import shares_lost
 from ..interventions.engine import Found
@@ -39,7 +39,7 @@ from ..training.curves import Band, Curves, training_curves
 from ..training.merging import as_variables, joined, with_names
 from ..training.phases import EXCESS, phase_window
 from .losing import MODES, Removal, chosen_heads, other_heads
-from .verdicts import Check, judged, not_testable
+from .verdicts import Check, judged, not_defined
 
 __all__ = ["direct_ablation"]
 
@@ -113,13 +113,13 @@ def direct_ablation(
     texts.icl_prompts(last)  # what is wrong with the model or the prompts is said before anything runs
     heads = chosen_heads(last, n=n, seed=seed)
     if not heads:
-        return not_testable(
+        return not_defined(
             "direct_ablation", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}"
         )
     try:
         controls, control = _controls(last, heads, seed)
-    except ValueError as few:
-        return not_testable("direct_ablation", CLAIM, f"no random heads to compare with: {few}")
+    except NotDefined as few:
+        return not_defined("direct_ablation", CLAIM, f"no random heads to compare with: {few}")
     made = {
         "heads": tuple(heads),
         "controls": controls,
@@ -242,7 +242,7 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
     if bool(last["icl_share"].isnull().any()):
         mean = float(last["icl"].mean())
         why = f"the in-context-learning score of these prompts, {mean:.3g} nats, is not reliably below 0"
-        return not_testable("direct_ablation", CLAIM, why)
+        return not_defined("direct_ablation", CLAIM, why)
     checks = []
     for key, words, threshold in (
         ("share", "share of the ICL score lost without the induction heads", share),

@@ -18,7 +18,7 @@ import xarray as xr
 
 from ..errors import Refused
 from .cooccurring import co_occurrence
-from .verdicts import NOT_TESTABLE, Check, judged, not_testable
+from .verdicts import NOT_DEFINED, Check, judged, not_defined
 
 __all__ = ["continuity"]
 
@@ -51,16 +51,16 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
     results = _results(models)
     names = list(dict.fromkeys(name for parts in results.values() for name in parts))
     verdicts = [
-        [str(parts[name].attrs["verdict"]) if name in parts else NOT_TESTABLE for parts in results.values()]
+        [str(parts[name].attrs["verdict"]) if name in parts else NOT_DEFINED for parts in results.values()]
         for name in names
     ]
     testable = {
-        name: sum(one != NOT_TESTABLE for one in row) for name, row in zip(names, verdicts, strict=True)
+        name: sum(one != NOT_DEFINED for one in row) for name, row in zip(names, verdicts, strict=True)
     }
     compared = [name for name in names if testable[name] >= 2]
     if not compared:
         most = max(testable.values(), default=0)
-        return not_testable(
+        return not_defined(
             "continuity", CLAIM, f"wanted two or more models to compare, got {most} with a verdict"
         )
     rows = [row for name in compared for row in _rows(name, list(results), results)]
@@ -110,7 +110,7 @@ def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
 def _rows(name: str, labels: list[str], results: dict[str, dict[str, xr.Dataset]]) -> list[xr.Dataset]:
     """One Dataset over `model` for each check of an argument, without the models on which it is not testable."""
     parts = {label: results[label][name] for label in labels if name in results[label]}
-    parts = {label: part for label, part in parts.items() if part.attrs["verdict"] != NOT_TESTABLE}
+    parts = {label: part for label, part in parts.items() if part.attrs["verdict"] != NOT_DEFINED}
     checks = list(dict.fromkeys(str(check) for part in parts.values() for check in part["check"].values))
     rows = []
     for check in checks:

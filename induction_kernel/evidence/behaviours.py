@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, summarise, top_heads
 from ..heads.naming import is_whole
@@ -39,7 +39,7 @@ from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
 from .spreads import correlated
 from .translated import TRANSLATIONS, Translation, check_translations, translation_attention, unreadable
-from .verdicts import Check, judged, not_testable
+from .verdicts import Check, judged, not_defined
 
 __all__ = ["generality"]
 
@@ -111,10 +111,10 @@ def generality(
     literal = _literal(model, passages, seed)
     lines = _pattern(model, pattern, seed)
     if isinstance(lines, str):
-        return not_testable("generality", CLAIM, lines)
+        return not_defined("generality", CLAIM, lines)
     chosen = _chosen(model, heads, k, seed, progress)
     if not chosen:
-        return not_testable(
+        return not_defined(
             "generality", CLAIM, "no head's prefix matching passes: there is no induction head"
         )
     labels = label_attention(model, lines, progress=progress)
@@ -154,8 +154,8 @@ def _pattern(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
     if pattern is None:
         try:
             return pattern_lines(model, seed=seed)
-        except ValueError as error:  # a tokenizer without the words, or a context too short
-            return f"the pattern task cannot be written: {error}"
+        except NotDefined as error:  # a tokenizer without the words, or a context too short
+            return str(error)
     if not isinstance(pattern, Prompts):
         raise TypeError(f"wanted pattern as Prompts made by few_shot, got {type(pattern).__name__}")
     found = pattern.demonstrations
@@ -239,7 +239,7 @@ def _copies(
     options: dict[str, Any] = {"progress": progress}
     try:
         options |= {"control": other_heads(model, heads), "controls": controls, "seed": seed}
-    except ValueError:  # the model has too few other heads
+    except NotDefined:  # the model has too few other heads
         found = ablate(model, literal, heads, **options)
     else:
         found = ablation_curve(model, literal, heads, ks=len(heads), **options).isel(k=0)

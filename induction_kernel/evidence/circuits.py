@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..loading import load
 from ..model import Model
@@ -38,7 +38,7 @@ from ..scorers.values import copying
 from ..training.merging import with_names
 from ..training.phases import EXCESS
 from .spreads import correlated
-from .verdicts import Check, judged, not_testable
+from .verdicts import Check, judged, not_defined
 
 __all__ = ["mechanism"]
 
@@ -104,7 +104,7 @@ def mechanism(
     found = scores.merge(_correlations(scores, draws, seed))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
-        return not_testable("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
+        return not_defined("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
     checks = _of_induction_heads(found, spreads, draws, seed)
     for pair in PAIRS:
         if bool((found["heads"].sel(pair=pair) >= FEWEST).any()):
@@ -170,7 +170,7 @@ def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[s
         found |= {key: nothing} if key == "k_composition" else {key: nothing, f"{key}_spreads": nothing}
         try:
             found |= weights[key]()
-        except ValueError as reason:  # what these weights do not say, in the scorer's own words
+        except NotDefined as reason:  # what these weights do not say, in the scorer's own words
             left_out[pair] = str(reason)
     found["is_induction"] = found["prefix_matching"] > EXCESS
     return xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()}), left_out

@@ -24,7 +24,7 @@ from ..training.components import loss_components
 from ..training.coupling import turn_together
 from ..training.turning import FEWEST, check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
-from .verdicts import Check, judged, not_testable
+from .verdicts import Check, judged, not_defined
 
 __all__ = ["co_occurrence"]
 
@@ -64,7 +64,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     kept = int((curves["tokens"] > 0).sum())
     if kept < FEWEST:
         reason = f"wanted at least {FEWEST} checkpoints of training after step 0, got {kept}"
-        return not_testable("co_occurrence", CLAIM, reason)
+        return not_defined("co_occurrence", CLAIM, reason)
     found = runs_of(windows_of(curves, window))
     width = np.log(found["end"].values / found["start"].values)
     share, low, high = (found[f"score_share{end}"].values for end in ("", "_low", "_high"))

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import xarray as xr
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..loading import load, training_history
 from ..model import Model, check_model, describe, sizes
 from ..prompts import Prompts, as_prompts
@@ -38,7 +38,7 @@ from .behaviours import generality
 from .circuits import mechanism
 from .cooccurring import co_occurrence
 from .smearing import SMEARED, co_perturbation, layers_of
-from .verdicts import not_testable
+from .verdicts import not_defined
 
 __all__ = ["ARGUMENTS", "SixArguments", "six_arguments"]
 
@@ -136,7 +136,7 @@ def six_arguments(
     steps, why = _steps(source, checkpoints)
     if asked and n is not None:
         asked["n"] = n
-    curves, window, first = None, None, not_testable("co_occurrence", cooccurring.CLAIM, why or NO_TEXTS)
+    curves, window, first = None, None, not_defined("co_occurrence", cooccurring.CLAIM, why or NO_TEXTS)
     options: dict[str, Any] = {"seed": seed, "progress": progress}
     if steps and asked:
         curves = training_curves(source, checkpoints=steps, **asked, **options)
@@ -202,7 +202,7 @@ def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], s
         return [], "a model at hand has no training checkpoints: give its name or its folder"
     try:
         history = training_history(source)
-    except ValueError as none:
+    except NotDefined as none:
         return [], str(none)
     return history.steps(checkpoints), ""
 
@@ -211,7 +211,7 @@ def _of_families(families: xr.Dataset | None, windows: xr.Dataset | None) -> tup
     """Co-perturbation and continuity; the latter of models with two layers or smeared keys, which can have heads."""
     if families is None or windows is None:
         names = {"co_perturbation": smearing.CLAIM, "continuity": across.CLAIM}
-        without, whole = (not_testable(name, claim, NO_FAMILY) for name, claim in names.items())
+        without, whole = (not_defined(name, claim, NO_FAMILY) for name, claim in names.items())
         return without, whole
     labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
     able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
@@ -232,7 +232,7 @@ def _ablated(
 ) -> xr.Dataset:
     """Argument 3, along training where there are checkpoints, in the window that is known already."""
     if not asked:
-        return not_testable("direct_ablation", ablating.CLAIM, NO_TEXTS)
+        return not_defined("direct_ablation", ablating.CLAIM, NO_TEXTS)
     more: dict[str, Any] = {"by_head": not _is_large(model), **options}
     more |= {"n": FEW} | asked if _is_large(model) else asked
     if not steps:
@@ -244,5 +244,5 @@ def _where_it_can(home: Any, argument: Callable[..., xr.Dataset], *of: Any, **op
     """The argument; not testable where the model's form does not allow it (a norm behind attention, no tokenizer)."""
     try:
         return argument(*of, **options)
-    except ValueError as reason:
-        return not_testable(argument.__name__, home.CLAIM, str(reason))
+    except NotDefined as reason:
+        return not_defined(argument.__name__, home.CLAIM, str(reason))

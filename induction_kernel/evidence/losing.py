@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ..errors import NotDefined
 from ..heads import Head, random_heads
 from ..interventions.edits import Edit, Mean, Zero
 from ..interventions.engine import Found, run_cells
@@ -50,11 +51,11 @@ def other_heads(model: Model, heads: Sequence[Head]) -> str:
     """Where random heads to compare with are from: "same layer", or "any layer" where layers have too few.
 
     Raises:
-        Refused: the model has too few others.
+        NotDefined: the model has too few others.
     """
     try:
         random_heads(model, like=heads)
-    except ValueError:
+    except NotDefined:
         random_heads(model, like=heads, control="any layer")
         return "any layer"
     return "same layer"

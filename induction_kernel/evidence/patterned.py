@@ -17,9 +17,9 @@ from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model, sizes
-from ..prompts import Prompts, few_shot
+from ..prompts import Prompts
 from ..prompts.batch import real_positions
-from ..prompts.fewshot import TOPICS, single_token_words
+from ..prompts.fewshot import TOPICS, own_task, single_token_words
 from ..prompts.text import encode, knows, start_token
 
 __all__ = ["pattern_lines", "repeated_passages"]
@@ -44,7 +44,8 @@ def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: in
 
     Raises:
         TypeError: neither a text nor a list of texts.
-        Refused: fewer than two passages, a text too short for them, passages below 4 tokens, no tokenizer.
+        Refused: fewer than two passages, a text too short for them, passages below 4 tokens. NotDefined: no
+            tokenizer.
     """
     single = isinstance(texts, str)
     if not single and not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
@@ -98,7 +99,8 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
         Prompts with `demonstrations`.
 
     Raises:
-        Refused: an option out of its range, no tokenizer, or one that does not know the words.
+        Refused: an option out of its range. NotDefined: no tokenizer, or one that does not know the words; a context
+            too short for the lines.
 
     Source: Olsson et al. 2022, argument 4 (abstract pattern matching).
     """
@@ -123,7 +125,7 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
         queries.append(shots[0])
         demonstrations.append(shots[1:])
     template, separator = ("{x}: {y}", "\n") if knows(model, ":") else ("{x} {y} ;", " ")
-    return few_shot(model, demonstrations, queries, template=template, labels=labels, separator=separator)
+    return own_task(model, demonstrations, queries, template=template, labels=labels, separator=separator)
 
 
 def _line(words: list[list[str]], kind: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ from ..errors import Refused
 from ..stats import share_interval
 from ..training.turning import check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
-from .verdicts import Check, judged, not_testable
+from .verdicts import Check, judged, not_defined
 
 __all__ = ["co_perturbation", "layers_of"]
 
@@ -66,7 +66,7 @@ def co_perturbation(
             f"wanted labels among the models {known}, got {absent}: name the models as the curves do"
         )
     if not pairs:
-        return not_testable(
+        return not_defined(
             "co_perturbation", CLAIM, "no model with smeared keys beside one without among the curves"
         )
     window = windows_of(curves, window)

@@ -15,9 +15,9 @@ import xarray as xr
 from .. import __version__
 from ..errors import Refused
 
-__all__ = ["FAILS", "HOLDS", "NOT_TESTABLE", "Check", "judged", "not_testable"]
+__all__ = ["FAILS", "HOLDS", "NOT_DEFINED", "Check", "judged", "not_defined"]
 
-HOLDS, FAILS, NOT_TESTABLE = "holds", "fails", "not testable on this model"
+HOLDS, FAILS, NOT_DEFINED = "holds", "fails", "not defined on this model"
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ def judged(
     return found.assign_attrs({**(attrs or {}), **said, **_source()})
 
 
-def not_testable(argument: str, claim: str, reason: str) -> xr.Dataset:
+def not_defined(argument: str, claim: str, reason: str) -> xr.Dataset:
     """The Dataset of an argument that this model gives no ground for: no checks, and why."""
-    said = {"argument": argument, "claim": claim, "verdict": NOT_TESTABLE, "reason": reason}
+    said = {"argument": argument, "claim": claim, "verdict": NOT_DEFINED, "reason": reason}
     return xr.Dataset(coords={"check": np.array([], dtype=str)}, attrs={**said, **_source()})
 
 

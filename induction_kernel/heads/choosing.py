@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from .naming import Head, HeadLike, as_heads, is_whole
 from .summary import means_of, one_scorer, summarise
@@ -127,7 +127,7 @@ def random_heads(
         control: "same layer", or "any layer" where layers have too few other heads.
 
     Raises:
-        Refused: a layer has too few other heads; an unknown `control`; heads the model does not have.
+        Refused: an unknown `control`; heads the model does not have. NotDefined: too few other heads.
     """
     if not hasattr(getattr(model, "cfg", None), "n_heads"):
         raise TypeError(f"wanted a TransformerLens model, got {type(model).__name__}")
@@ -156,7 +156,7 @@ def random_heads(
             remedies = ["choose fewer heads"] * (len(wanted) > 1 or len(taken) > len(chosen))
             if control == "same layer" and len(free) >= len(chosen):
                 remedies.append('pass control="any layer"')
-            raise Refused(
+            raise NotDefined(
                 f"{where} has {len(pool)} other heads, {len(wanted)} are needed: "
                 + (" or ".join(remedies) or "this model has none to compare these with, ablate them alone")
             )

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
 from ..heads.naming import is_whole
@@ -133,7 +133,7 @@ def ablation_curve(
 
     Raises:
         TypeError: scores, an edit or a metric of another type.
-        Refused: a k below 1 or beyond the heads there are, no draws, a layer with too few other heads.
+        Refused: a k below 1 or beyond the heads there are, no draws. NotDefined: a layer with too few other heads.
 
     Source: Olsson et al. 2022, argument 3.
     """
@@ -293,7 +293,7 @@ def _as_many_as_compare(
     for last in range(len(powers), 1, -1):
         try:
             return _compared(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
-        except ValueError:  # too few other heads
+        except NotDefined:  # too few other heads
             continue
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 

@@ -18,7 +18,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads import Head, HeadLike, as_heads
 from ..metrics import (
     Metric,
@@ -88,8 +88,8 @@ def path_patch(
 
     Raises:
         TypeError: receivers or senders that are none.
-        Refused: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts; a model
-            whose heads do not add up to what attention writes (a norm behind attention).
+        Refused: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts.
+        NotDefined: heads that do not add up to what attention writes (a norm behind attention).
     """
     check_model(model)
     metric = replace(as_metric(metric), without=None)
@@ -220,7 +220,7 @@ def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> 
         whole = attn_out[0][layer].value - attn_out[1][layer].value
         loose = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
         if bool(((out[layer].sum(0) - whole).abs() > loose * (1 + whole.abs().max())).any()):
-            raise Refused(
+            raise NotDefined(
                 f"in layer {layer} the heads do not add up to what attention writes (a norm behind attention, or a "
                 "hook on it): there is no direct path to patch; use patch or sweep"
             )

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import torch
 
-from ..errors import Refused
+from ..errors import OUT_OF_MEMORY, NotDefined, Refused
 from ..heads import as_heads
 from ..heads.naming import is_whole
 from ..model import Model, is_out_of_memory, sizes
@@ -76,7 +76,8 @@ def planned(
 
     Raises:
         TypeError: no edit, or heads, layers and positions that are none.
-        Refused: an edit, site, by and hold that do not go together, or what the model does not have.
+        Refused: an edit, site, by and hold that do not go together; heads, layers or positions that are not there.
+        NotDefined: a site that the model does not have.
     """
     check_edit(edit, site)
     by = _checked_by(by, site)
@@ -130,9 +131,9 @@ def _check_hold(hold: str | None, site: str) -> None:
 def _check_site(model: Model, site: str) -> None:
     cfg: Any = model.cfg
     if site == "mlp_out" and getattr(cfg, "attn_only", False):
-        raise Refused("this model has attention alone: it has no mlp_out")
+        raise NotDefined("this model has attention alone: it has no mlp_out")
     if site == "resid_mid" and (getattr(cfg, "attn_only", False) or getattr(cfg, "parallel_attn_mlp", False)):
-        raise Refused(
+        raise NotDefined(
             "attention and MLP of this model both read resid_pre (or there is no MLP): it has no resid_mid; use "
             "attn_out or resid_post"
         )
@@ -149,7 +150,7 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
         return dict.fromkeys(range(size.n_layers), tuple(range(n_heads)))
     try:
         chosen = as_heads(heads, n_layers=size.n_layers, n_heads=n_heads)
-    except ValueError as error:
+    except Refused as error:
         if n_heads == size.n_heads:
             raise
         group = size.n_heads // n_heads
@@ -224,7 +225,7 @@ def within_memory(tokens: int | None) -> Iterator[None]:
             raise
         size = "the batches" if tokens is None else f"batches of {tokens} tokens"
         raise MemoryError(
-            f"the memory does not hold {size}: give a smaller max_tokens (at least one prompt's), or fewer or shorter "
+            f"{OUT_OF_MEMORY} {size}: give a smaller max_tokens (at least one prompt's), or fewer or shorter "
             "prompts"
         ) from error
 

@@ -101,8 +101,8 @@ def label_knock_out(
 
     Raises:
         TypeError: not prompts, heads or a class. Refused: prompts without demonstrations, a class they do not have,
-            no heads or some the model does not have, too few other heads to draw, a head that sees nothing but what is
-            knocked out; a model whose outputs are not its tokens.
+            no heads or some the model does not have, a head that sees nothing but what is knocked out.
+        NotDefined: too few other heads to draw; a model whose outputs are not its tokens.
 
     Source: after Han et al. 2025, section 5, and Geva et al. 2023; the controls are this package's own.
     """

@@ -82,7 +82,8 @@ class Episodes:
         """As prompts for this model.
 
         Raises:
-            Refused: as `few_shot`: no tokenizer, labels that share their first token, a prompt beyond the context.
+            Refused: as `few_shot`: labels that share their first token, a prompt beyond the context.
+            NotDefined: no tokenizer.
         """
         texts = self.pool.texts
         shots = [

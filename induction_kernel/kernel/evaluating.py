@@ -87,8 +87,8 @@ def in_context(
 
     Raises:
         TypeError: data of another type. Refused: queries without a pool, what `draw_episodes` and `few_shot` refuse,
-            an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite, a model
-            whose outputs are not its tokens.
+            an unknown pooling or span, a folder that holds another evaluation, numbers that are not finite.
+        NotDefined: a model whose outputs are not its tokens, or that has no tokenizer.
 
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """

@@ -301,5 +301,5 @@ def _usable(model: Model, name: str, episodes: Episodes) -> None:
     """Raise Refused, with the format's name, where these label words cannot be told apart."""
     try:
         episodes.prompts(model)
-    except ValueError as error:
+    except Refused as error:
         raise Refused(f"format {name!r} with labels {list(episodes.pool.labels)}: {error}") from error

@@ -81,11 +81,6 @@ def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.nda
     try:
         with file.open("rb") as content, np.load(content) as found:
             of, at, values = str(found["fingerprint"]), found["prompt"], {key: found[key] for key in kept}
-        prompts = np.arange(len(kept["log_probability"]))
-        sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(prompts.tolist())
-        for key, of_batch in values.items():
-            wanted = (len(at), *kept[key].shape[1:]) if sound else None
-            sound = of_batch.shape == wanted and of_batch.dtype.kind == "f"
     except MemoryError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise anything for a damaged file
@@ -93,6 +88,11 @@ def _read(file: Path, mark: str, kept: Mapping[str, np.ndarray]) -> tuple[np.nda
         raise Refused(
             f"{str(file)!r} is damaged: delete it, and its prompts are run anew ({said})"
         ) from error
+    prompts = np.arange(len(kept["log_probability"]))
+    sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(prompts.tolist())
+    for key, of_batch in values.items():
+        wanted = (len(at), *kept[key].shape[1:]) if sound else None
+        sound = of_batch.shape == wanted and of_batch.dtype.kind == "f"
     if not sound or of != mark:
         why = "does not hold what was written to it" if of == mark else "is of another evaluation"
         raise Refused(f"{str(file)!r} {why}: delete it, and its prompts are run anew")

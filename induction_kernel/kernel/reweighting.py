@@ -72,7 +72,7 @@ def fit_label_weights(
 
     Raises:
         Refused: prompts without demonstrations or right labels, options out of their range, no heads, gradients
-            that torch.inference_mode() forbids; a model whose outputs are not its tokens.
+            that torch.inference_mode() forbids. NotDefined: a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """
@@ -136,7 +136,7 @@ def reweighted(
 
     Raises:
         TypeError: not such numbers. Refused: another shape, labels in another order, NaN or +inf; prompts without
-            demonstrations; a model whose outputs are not its tokens.
+            demonstrations. NotDefined: a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """

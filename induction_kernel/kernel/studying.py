@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads import Head
 from ..heads.naming import is_whole
 from ..model import Model
@@ -192,5 +192,5 @@ def _writing(model: Model, prompts: Prompts, ways: dict[str, Any]) -> xr.Dataset
     """What heads write of labels; none in a model whose attention does not write to the stream as it is."""
     try:
         return label_writing(model, prompts[:MAPPED], **ways)
-    except ValueError:
+    except NotDefined:
         return None

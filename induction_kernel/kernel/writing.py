@@ -62,8 +62,9 @@ def label_writing(
         it suppresses them.
 
     Raises:
-        TypeError: not a model. Refused: prompts without demonstrations, a model that is not finite or that norms
-            what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m).
+        TypeError: not a model. Refused: prompts without demonstrations, a model that is not finite. NotDefined: one
+            that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose
+            outputs are not its tokens.
 
     Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
     """

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import OUT_OF_MEMORY, Refused
 from ..model import is_out_of_memory
 from .parameters import BUFFERS, bridge_parameter, checked_architecture, checked_weights
 
@@ -72,7 +72,7 @@ def build(
         if not is_out_of_memory(error):
             raise
         raise MemoryError(
-            f"the memory does not hold a model of this architecture: n_ctx is {settings['n_ctx']}"
+            f"{OUT_OF_MEMORY} a model of this architecture: n_ctx is {settings['n_ctx']}"
         ) from error
     for key, strength in smear.items():
         model.add_hook(key.removesuffix("smear") + "hook_k", SmearedKeys(strength), is_permanent=True)

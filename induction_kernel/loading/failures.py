@@ -13,6 +13,12 @@ from ..errors import Refused
 
 __all__ = ["explained", "hub_spelling", "official_names", "unknown_name"]
 
+_UNKNOWN_ARCHITECTURE = (
+    "Could not determine supported architecture",
+    "Unsupported architecture",
+    "does not recognize this architecture",
+)
+
 
 def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
     """The error that says what to do; None where this one is not the hub's.
@@ -49,6 +55,10 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
         return Refused(
             f'"{name}" is on the hub, but is no Hugging Face model folder: {_first_line(error)}. A GGUF file in '
             "it can be downloaded and loaded by its path"
+        )
+    if any(words in str(cause) for cause in causes for words in _UNKNOWN_ARCHITECTURE):
+        return Refused(
+            f'"{name}" is of an architecture that TransformerLens or transformers does not know here'
         )
     return None
 

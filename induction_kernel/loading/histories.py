@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads.naming import is_whole
 from .embedded import TINY, checkpoint_steps, is_embedded, read_recipe
 from .hub import hub_checkpoints
@@ -68,7 +68,7 @@ def training_history(source: str | Path) -> History:
             TransformerLens' early models.
 
     Raises:
-        Refused: nothing of this name, a source without training checkpoints, a damaged recipe.
+        Refused: nothing of this name, a damaged recipe. NotDefined: a source without training checkpoints.
         ConnectionError: as `loading.hub.hub_checkpoints`.
     """
     path = TINY if source == "tiny" else as_path(source)
@@ -76,7 +76,7 @@ def training_history(source: str | Path) -> History:
         name, tokens = hub_checkpoints(str(source))
         return History(name, name, tokens, {"hub": name}, {})
     if not is_embedded(path):
-        raise Refused(
+        raise NotDefined(
             f"{path} has no training checkpoints: wanted a folder that `induction-kernel train` wrote"
         )
     recipe, path = read_recipe(path), path.resolve()
@@ -84,7 +84,7 @@ def training_history(source: str | Path) -> History:
     tokens = {step: float(entry["tokens"]) for step, entry in log.items()}
     tokens = tokens or dict.fromkeys(checkpoint_steps(path), float("nan"))
     if not tokens:
-        raise Refused(f"{path} has no training checkpoints")
+        raise NotDefined(f"{path} has no training checkpoints")
     said = {key: value for key, value in recipe.items() if key not in ("checkpoints", "final", "versions")}
     name = "tiny" if path == TINY else path.name
     return History(name, "tiny" if path == TINY else path, dict(sorted(tokens.items())), said, log)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from .building import has_hooked_transformer, quietly
 from .converting import PROCESSING
 from .failures import explained, hub_spelling, official_names, unknown_name
@@ -86,14 +86,14 @@ def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
     The labels are TransformerLens': training steps, or tokens seen (some of TransformerLens' early models).
 
     Raises:
-        Refused: a name without checkpoints that TransformerLens knows.
+        NotDefined: a name without checkpoints that TransformerLens knows.
         ConnectionError: their list is on the hub (the early models'), which cannot be reached.
     """
     official = official_names().get(name.lower())
     full = official or hub_spelling(name)
     pythia = full.startswith("EleutherAI/pythia")  # one that is not listed has the same steps
     if official is None and not pythia:
-        raise Refused(
+        raise NotDefined(
             f'TransformerLens knows no training checkpoints of "{name}": wanted "tiny", a folder that '
             "`induction-kernel train` wrote, or a name such as EleutherAI/pythia-70m"
         )
@@ -203,6 +203,6 @@ def _labels(name: str) -> tuple[list[int], str]:
         labels, kind = import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)
         return sorted(labels), kind
     except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
-        raise Refused(
+        raise NotDefined(
             f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'
         ) from error

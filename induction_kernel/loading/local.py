@@ -207,13 +207,14 @@ def _as_bridge(hf_model: Any, tokenizer: Any, n_ctx: int, name: str) -> Any:
 
     kind, d_vocab = type(hf_model).__name__, hf_model.get_input_embeddings().weight.shape[0]
     wanted = short_run(hf_model, d_vocab, n_ctx, name)
+    tokenizer = None if tokenizer is None else self_contained(tokenizer)
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
             model = build_bridge_from_module(
                 hf_model,
                 kind,
                 hf_config=hf_model.config,
-                tokenizer=None if tokenizer is None else self_contained(tokenizer),
+                tokenizer=tokenizer,
                 model_name=name,
             )
     except (AssertionError, AttributeError, NotImplementedError, ValueError) as error:

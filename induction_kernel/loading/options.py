@@ -89,7 +89,7 @@ def _device_map(device_map: Any) -> Any:
             if device != "disk":
                 try:
                     _device(f"cuda:{device}" if isinstance(device, int) else device)
-                except ValueError as error:
+                except Refused as error:
                     raise Refused(f"device_map[{part!r}]: {error}") from error
         return device_map
     wanted = f'one of {", ".join(_PLANS)}, or a mapping from parts to devices such as {{"": "cpu"}}'

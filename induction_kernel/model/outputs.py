@@ -5,7 +5,7 @@ Next tokens and labels of prompts can be read where it is the former, next token
 
 from __future__ import annotations
 
-from ..errors import Refused
+from ..errors import NotDefined
 from .anatomy import Model, check_model, sizes
 from .selfcheck import is_causal
 
@@ -29,22 +29,22 @@ def outputs_are_tokens(model: Model) -> bool:
 
 
 def check_words(model: Model, name: str, instead: str = _INSTEAD) -> None:
-    """Raise Refused unless the model's logits are over its own tokens, which is what `name` reads.
+    """Raise NotDefined unless the model's logits are over its own tokens, which is what `name` reads.
 
     `instead` is what the message advises.
     """
     if not outputs_are_tokens(model):
-        raise Refused(
+        raise NotDefined(
             f"{name} reads logits of the prompts' own tokens, got a model of {sizes(model).d_vocab} tokens whose "
             f"{n_outputs(model)} outputs are others (d_vocab_out): {instead}"
         )
 
 
 def check_next_token(model: Model, name: str, instead: str = _INSTEAD) -> None:
-    """Raise Refused unless the model can be asked for next tokens, which `name` reads, and does not see them."""
+    """Raise NotDefined unless the model can be asked for next tokens, which `name` reads, and does not see them."""
     check_words(model, name, instead)
     if not is_causal(model):
-        raise Refused(
+        raise NotDefined(
             f"{name} reads how well next tokens are predicted, got a model that attends to them (bidirectional "
             f"attention): {instead}"
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads.naming import is_whole
 from .anatomy import (
     Hook,
@@ -45,13 +45,13 @@ def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, lengths: Te
         lengths: `[prompt]`, beyond which is padding; None where there is none.
 
     Raises:
-        Refused: logits of another shape.
+        NotDefined: logits of another shape.
     """
     self_check(model)
     arguments, masks = hidden_padding(model, tokens, lengths)
     logits = forward(model, tokens, [*masks, *hooks], arguments=arguments)
     if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-        raise Refused(
+        raise NotDefined(
             f"wanted a model that gives logits [prompt, position, vocab], {describe(model)['model_class']} "
             f"{describe(model)['model']} gives {list(logits.shape)} for tokens {list(tokens.shape)}: use one with a "
             "head at every position"

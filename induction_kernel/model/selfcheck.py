@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from .anatomy import (
     Hook,
     Model,
@@ -47,7 +47,7 @@ def self_check(model: Model) -> bool | None:
 
     Raises:
         TypeError: not a TransformerLens model, or one of its modules is compiled.
-        Refused: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
+        NotDefined: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
     """
     check_model(model)
     parts = made_of(model)
@@ -104,13 +104,13 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
 
     def hook_of(site: str, layer: int) -> Hook:
         def hook(activation: Tensor, hook: Any) -> Tensor | None:
-            shown[site, layer] = full_precision(activation.detach()[:1])
+            shown[site, layer] = activation.detach()[:1].clone()
             if site != "z":
                 return None
             edited = activation.clone()
             noise = torch.randn(edited[layer + 1].shape, generator=generator, dtype=torch.float32).to(edited)
             edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
-            shown["edit", layer] = full_precision((edited - activation)[layer + 1 :][:1]).detach()
+            shown["edit", layer] = (edited - activation)[layer + 1 :][:1].detach()
             return edited
 
         return hook_name(site, layer), hook
@@ -120,13 +120,13 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
         logits = forward(model, tokens, hooks)
     except (AssertionError, AttributeError, KeyError, ValueError) as error:
         raise Refused(f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}") from error
-    return shown, full_precision(logits)
+    return {key: full_precision(value) for key, value in shown.items()}, full_precision(logits)
 
 
 def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
     for site in _SHOWN:
         if (site, layer) not in shown:
-            raise Refused(
+            raise NotDefined(
                 f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: "
                 "either there is none (a state-space or convolution layer), or the model was loaded without "
                 'attn_implementation="eager" (ik.load does that), or a HookedTransformer is needed'
@@ -140,7 +140,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
     except RuntimeError:  # shapes that do not go together
         apart = float("inf")
     if not apart <= loose(model):
-        raise Refused(
+        raise NotDefined(
             f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
             f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
             "would be right; use a HookedTransformer, or another version of TransformerLens"
@@ -156,7 +156,7 @@ def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], 
     # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
     seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
     if seen and bool(moved <= loose(model) * varies):
-        raise Refused(
+        raise NotDefined(
             f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
             "patched there: use a HookedTransformer, or another version of TransformerLens"
         )

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from .anatomy import Model, full_precision, kept_as_it_was, per_query_head, sizes
 from .selfcheck import foreign_hooks, self_check
 
@@ -60,11 +60,11 @@ def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
     processed weights.
 
     Raises:
-        Refused: a model that norms its queries and keys; weights that are not finite.
+        NotDefined: a model that norms its queries and keys. Refused: weights that are not finite.
     """
     block: Any = model.blocks[layer]
     if getattr(model.cfg, "use_qk_norm", False) or getattr(block.attn, "q_norm", None) is not None:
-        raise Refused(
+        raise NotDefined(
             "queries and keys are normed before they meet in this model, so that no weights say what a head looks "
             "for: score attention instead, e.g. with prefix_matching"
         )
@@ -96,17 +96,17 @@ def token_embedding(model: Model) -> Tensor:
 
 
 def check_writing(model: Model, layers: Sequence[int]) -> None:
-    """Refused unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
+    """NotDefined unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
     for layer in layers:
         block: Any = model.blocks[layer]
         normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
         if normed or _attention_out(block).startswith("ln") or _known_for_it(model):
-            raise Refused(
+            raise NotDefined(
                 "what attention writes is normed before it is added to the residual stream in this model, so that "
                 "no head adds a part of its own: use ablate instead"
             )
     if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
-        raise Refused(
+        raise NotDefined(
             "this model has no norm before its unembedding, but norms inside its residual stream, through which "
             "no head's part can be read directly: use ablate instead"
         )
@@ -168,7 +168,7 @@ def _scale(model: Model, norm: Any) -> Tensor | None:
 
 
 def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
-    """Refused unless the norm does to a vector what its weights say: else nothing can be folded into others."""
+    """NotDefined unless the norm does to a vector what its weights say: else nothing can be folded into others."""
     without = getattr(model.cfg, "normalization_type", None) is None
     if without or not isinstance(norm, torch.nn.Module) or foreign_hooks(model):
         return
@@ -187,7 +187,7 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
     expected = expected if shift is None else expected + shift.to(expected)
     loose = 1e-3 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
     if not bool(((found - expected).abs() <= loose * (1 + expected.abs().max())).all()):
-        raise Refused(
+        raise NotDefined(
             f"a {type(norm).__name__} of this model does something else than its weights say, so that no weights can "
             "be read through it: use ablate with Mean() instead, or another version of TransformerLens"
         )

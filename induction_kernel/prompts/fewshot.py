@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..model import Model, sizes
@@ -68,13 +68,13 @@ def few_shot(
         TypeError: x or y of another type. Refused: a template without `{x}` and `{y}`, unknown, empty or
         missing labels, labels that share their first token, a
             class without a demonstration, a prompt beyond the context, a tokenizer that merges query and
-            label, or makes the blank before the label a token of its own.
+            label, or makes the blank before the label a token of its own. NotDefined: no tokenizer, or a slow one.
 
     Source: Han et al. 2025, section 5.
     """
     form = Template.parse(template, separator)
     if getattr(model, "tokenizer", None) is None:
-        raise Refused(
+        raise NotDefined(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
     labels = label_words(labels)
@@ -183,9 +183,13 @@ def _check_context(rows: list[_Row], n_ctx: int) -> None:
 
 
 def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The ids of a text and the characters of each; Refused where they cannot be had, or a word is unknown."""
+    """The ids of a text and the characters of each.
+
+    Raises:
+        NotDefined: a tokenizer that does not say them. Refused: a word that it does not know.
+    """
     if not getattr(model.tokenizer, "is_fast", False):
-        raise Refused(
+        raise NotDefined(
             "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
         )
     check_text(text)
@@ -294,7 +298,8 @@ def word_episodes(
         seed: of the draw; a local generator.
 
     Raises:
-        Refused: an option out of its range, or no tokenizer.
+        Refused: an option out of its range. NotDefined: no tokenizer, or one that cannot write the words apart; a
+            context too short for the prompts.
     """
     _check_episodes(shots, prompts, noise, classes)
     labels = single_token_words(model, classes)
@@ -316,7 +321,19 @@ def word_episodes(
         replaced = (torch.rand(shots, generator=generator, dtype=torch.float32) < noise).tolist()
         either = shuffled([word for kind in words for word in kind])
         demonstrations.append([(either[i] if replaced[i] else x, y) for i, (x, y) in enumerate(drawn)])
-    return few_shot(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
+    return own_task(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
+
+
+def own_task(model: Model, demonstrations: Sequence, queries: Sequence, **form: Any) -> Prompts:
+    """`few_shot` of words that this package chose: a model that cannot read them is one without the task.
+
+    Raises:
+        NotDefined: what `few_shot` refuses.
+    """
+    try:
+        return few_shot(model, demonstrations, queries, **form)
+    except Refused as error:
+        raise NotDefined(f"this task cannot be written for the model: {error}") from error
 
 
 def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> None:
@@ -334,10 +351,10 @@ def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> Non
 
 
 def single_token_words(model: Model, count: int) -> list[str]:
-    """The first label words that are one token each, where there are so many; Refused without a tokenizer."""
+    """The first label words that are one token each, where there are so many; NotDefined without a tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
-        raise Refused(
+        raise NotDefined(
             "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
         )
     unknown = getattr(tokenizer, "unk_token_id", None)

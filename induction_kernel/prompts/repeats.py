@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed, plain
 from ..heads.naming import is_whole
 from ..model import Model, sizes
@@ -57,7 +57,7 @@ def repeated_tokens(
 
     Raises:
         Refused: no BOS token where one is asked for, a period that does not fit context or vocabulary,
-        counts below 1.
+            counts below 1. NotDefined: a context or vocabulary too small for any period.
 
     Source: Olsson et al. 2022, "prefix-matching score"; Crosbie & Shutova 2024 for the 4% at each end.
     """
@@ -154,7 +154,7 @@ def _periods(
     if not is_whole(prompts) or prompts < 1:
         raise Refused(f"wanted prompts >= 1, got {prompts!r}")
     if room < 1:
-        raise Refused(
+        raise NotDefined(
             f"{repeats} x 1 tokens do not fit the context and the vocabulary (each token is used once a prompt): this "
             "model is too small"
         )

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import plain
 from ..heads.naming import is_whole
 from ..model import Model, bos_id, sizes
@@ -67,7 +67,7 @@ def encode(model: Model, text: str) -> list[int]:
     """The ids of a piece of text, with nothing that the tokenizer adds of its own.
 
     Raises:
-        Refused: no tokenizer, or a word that it does not know.
+        NotDefined: no tokenizer. Refused: a word that it does not know.
     """
     tokenizer = _tokenizer(model)
     check_text(text)
@@ -156,7 +156,7 @@ def _near(tokenizer: Any, word: str) -> str:
 
 def _tokenizer(model: Model) -> Any:
     if model.tokenizer is None:
-        raise Refused(
+        raise NotDefined(
             "this model has no tokenizer: pass token ids instead of text, or call model.set_tokenizer first"
         )
     return model.tokenizer

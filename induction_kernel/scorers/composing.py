@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..heads import Head
 from ..model import (
     Model,
@@ -54,8 +54,8 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
         queries are compared as they are before rotation.
 
     Raises:
-        Refused: an unknown `by`; a model of one layer; a model that norms what attention writes, or its queries
-        and keys (not for "v").
+        Refused: an unknown `by`. NotDefined: a model of one layer; a model that norms what attention writes, or its
+            queries and keys (not for "v").
 
     Source: Elhage et al. 2021, "Three kinds of composition".
     """
@@ -64,7 +64,7 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
     size = sizes(model)
     layers = list(range(size.n_layers))
     if len(layers) < 2:
-        raise Refused("wanted a model of at least two layers, got one: no head reads what another wrote")
+        raise NotDefined("wanted a model of at least two layers, got one: no head reads what another wrote")
     check_writing(model, layers)
     check_weights(model, layers)
     shape = (size.n_layers, size.n_heads, size.n_layers, size.n_heads)

@@ -77,9 +77,10 @@ def direct_effect(
         and `summarise` marks no head.
 
     Raises:
-        Refused: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite or
-        that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); for next
-        tokens also one that attends to them, or whose outputs are not its tokens (there, answers are classes).
+        Refused: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite.
+        NotDefined: one that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm
+            (OPT-350m); for next tokens also one that attends to them, or whose outputs are not its tokens (there,
+            answers are classes).
 
     Source: Elhage et al. 2021 (direct logit attribution); McDougall et al. 2023 (copy suppression).
     """

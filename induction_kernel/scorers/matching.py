@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..heads import Head
 from ..model import (
@@ -59,8 +59,8 @@ def qk_trace(
         rotations: 0.
 
     Raises:
-        Refused: a model of one layer; rotary positions, where what a key says depends on its distance; draws below
-        1; a model that norms what attention writes, or its queries and keys.
+        Refused: draws below 1. NotDefined: a model of one layer; rotary positions, where what a key says depends on
+            its distance; a model that norms what attention writes, or its queries and keys.
 
     Source: Olsson et al. 2022, argument 5 (QK circuit of induction heads).
     """
@@ -71,7 +71,7 @@ def qk_trace(
     check_positions(model)
     layers = list(range(size.n_layers))
     if len(layers) < 2:
-        raise Refused("wanted a model of at least two layers, got one: no head reads what another wrote")
+        raise NotDefined("wanted a model of at least two layers, got one: no head reads what another wrote")
     check_writing(model, layers)
     check_weights(model, layers)
     weight = previous_token(model, prompts, progress=False)["score"].mean("prompt").values
@@ -96,10 +96,10 @@ def qk_trace(
 
 
 def check_positions(model: Model) -> None:
-    """Refused where queries and keys are rotated by their positions."""
+    """NotDefined where queries and keys are rotated by their positions."""
     rotary = getattr(model.cfg, "positional_embedding_type", None) == "rotary"
     if rotary or hook_name("rot_q", 0) in getattr(model, "hook_dict", {}):
-        raise Refused(
+        raise NotDefined(
             "queries and keys are rotated by their positions (rotary) in this model, so that no one matrix says what a "
             "head looks for: score attention instead, e.g. with prefix_matching"
         )

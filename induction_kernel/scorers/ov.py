@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from ..errors import Refused
+from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..heads import Head
 from ..model import (
@@ -65,9 +65,9 @@ def ov_eigenvalues(
         and W_O) and `chance[layer, head]`, its mean.
 
     Raises:
-        Refused: an unknown embedding, "effective" without an MLP in block 0, or draws below 1; a model that norms
-        what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose outputs are not
-        its tokens.
+        Refused: an unknown embedding, or draws below 1. NotDefined: "effective" without an MLP in block 0; a model
+            that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose
+            outputs are not its tokens.
 
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
@@ -149,7 +149,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
 def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
     """The embedding and what the MLP of block 0 adds to it, where attention has added nothing."""
     if getattr(model.cfg, "attn_only", False):
-        raise Refused('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
+        raise NotDefined('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
     parts: list[Tensor] = []
     for ids in torch.arange(len(embedded)).split(4096):
         rows = embedded[ids.to(embedded.device)][:, None]

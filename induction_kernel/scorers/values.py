@@ -74,7 +74,7 @@ def copying(
         where nothing was raised (0 / 0), which are left out of the mean; the score is NaN where that is all.
 
     Raises:
-        Refused: an unknown method or centre; a model that is not finite; one that norms what attention
+        Refused: an unknown method or centre; a model that is not finite. NotDefined: one that norms what attention
             writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
     """
     if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):

@@ -21,6 +21,7 @@ from warnings import warn
 
 import numpy as np
 import xarray as xr
+from safetensors import SafetensorError
 
 from .. import __version__
 from ..errors import Refused
@@ -31,7 +32,9 @@ from .storing import fingerprint, opened, read_result, write_result
 
 __all__ = ["over_checkpoints"]
 
-_NOT_THE_CHECKPOINT = (TypeError, ImportError, NotImplementedError, PermissionError, MemoryError)
+_DAMAGED = (Refused, OSError, RuntimeError, SafetensorError)
+"""What loaders raise for files that are damaged or not there; anything else is a bug, and ends the sweep."""
+_NOT_THE_CHECKPOINT = (NotImplementedError, PermissionError)
 
 
 def over_checkpoints(
@@ -83,9 +86,10 @@ def over_checkpoints(
 
     Raises:
         TypeError: measures that are no functions, something else than an executor.
-        Refused: a source without checkpoints, a step that is not among them, another sweep's folder; checkpoints
-            that cannot be used (without `skip_failed`), named with the reason, after all others were computed and kept
-            in `path` (at once where there is none).
+        NotDefined: a source without checkpoints.
+        Refused: a step that is not among them, another sweep's folder; checkpoints that cannot be used (without
+            `skip_failed`), named with the reason, after all others were computed and kept in `path` (at once where
+            there is none).
         RuntimeError: a pool whose worker died, with what is kept.
     """
     sources = _sources(source)
@@ -141,7 +145,7 @@ def _compute(task: _Task) -> xr.Dataset | str | None:
         _check_finite(model)
     except _NOT_THE_CHECKPOINT:
         raise
-    except Exception as error:  # loaders raise anything for a damaged file
+    except _DAMAGED as error:
         return f"{task}: {error or type(error).__name__}"
     parts = []
     for name, measure in task.measures.items():

@@ -59,7 +59,7 @@ def family_curves(path: str | Path | None = None) -> xr.Dataset:
     """
     try:
         found = read_netcdf(SHIPPED if path is None else Path(path))
-    except ValueError as error:
+    except Refused as error:
         raise Refused(f"cannot read curves: {error}") from error
     if not {"model", "seed", "checkpoint"} <= set(found.dims):
         raise Refused(f"wanted curves that train_families wrote, got {str(path)!r} over {list(found.dims)}")

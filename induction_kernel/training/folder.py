@@ -115,6 +115,7 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
     path = folder / "state.safetensors"
     if not path.exists():
         return None
+    wanted = initial_weights(recipe, 0)
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()["state"])
@@ -128,16 +129,15 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
             rng=said["rng"],
             log=said["log"],
         )
-        _check_state(state, recipe)
+        _check_state(state, recipe, wanted)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = str(error) or type(error).__name__
         raise Refused(f"{path} is damaged: {said}; remove the folder and train anew") from error
     return state
 
 
-def _check_state(state: State, recipe: Recipe) -> None:
+def _check_state(state: State, recipe: Recipe, wanted: Weights) -> None:
     """Raise Refused, KeyError or TypeError for what no run of this recipe has left."""
-    wanted = initial_weights(recipe, 0)
     for found in (state.weights, *({name: m[i] for name, m in state.moments.items()} for i in (0, 1))):
         if [(name, each.shape, each.dtype) for name, each in found.items()] != [
             (name, each.shape, each.dtype) for name, each in wanted.items()

@@ -82,7 +82,7 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
         return None
     try:
         found = read_netcdf(path)
-    except ValueError as error:
+    except Refused as error:
         raise Refused(
             f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
         ) from error
