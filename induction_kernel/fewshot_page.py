@@ -42,8 +42,9 @@ compared with what the model itself predicts.</p>
 <ul>
 <li><b>Agreement</b>: the share of queries on which the vote and the model say the same, right or wrong.</li>
 <li><b>Accuracy</b>: the share on which the vote is right.</li>
-<li><b>Held out</b>: the best of many heads looks better than it is on the queries it was chosen on. So heads are
-chosen on one half of the queries and scored on the other, again and again; that is what the table has.</li>
+<li><b>Held out</b>: the best of many heads looks better than it is on the queries it was chosen on. So the head that
+agrees best is chosen on some of the queries, and its agreement and accuracy are those on the others, again and again;
+that is what the table has.</li>
 </ul>"""
 
 
@@ -126,10 +127,10 @@ def voted(weights: xr.Dataset, prompts: Prompts, answers: xr.Dataset, scores: xr
 def _held_out(study: FewShotStudy) -> str:
     facts = study.table.attrs
     return f"""<h2>The best head beside its controls</h2>
-<p>Chosen on {facts["n_choose"]} queries, scored on the other {facts["n_score"]}, in {facts["splits"]} random splits. In
-brackets: 95% intervals. Controls are what has no chosen head or knows nothing of the query: the label shown most
-often or last, the head's mean weight at each place, the average of all heads, the head's weights with the labels
-permuted, the same answer always.</p>
+<p>Chosen by agreement on {facts["n_choose"]} queries, scored on the other {facts["n_score"]}, in {facts["splits"]}
+random splits; accuracy is that of the same head. In brackets: 95% intervals. Controls are what has no chosen head or
+knows nothing of the query: the label shown most often or last, the head's mean weight at each place, the average of all
+heads, the head's weights with the labels permuted, always the answer that the model gives most often.</p>
 {figure_fragment(interval_plot(study.table, ["agreement", "accuracy"]))}{table_of(study.table)}"""
 
 
@@ -197,7 +198,7 @@ ik.write_fewshot_page(study, "fewshot.html")</pre>"""
 
 def _chosen(scores: xr.Dataset) -> Head:
     """The head that was chosen in most splits."""
-    names, counts = np.unique(scores["agreement_choice"].sel(row=BEST).values, return_counts=True)
+    names, counts = np.unique(scores["choice"].sel(row=BEST).values, return_counts=True)
     return as_heads(str(names[counts.argmax()]))[0]
 
 
