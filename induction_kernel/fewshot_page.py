@@ -162,11 +162,16 @@ def _alignment(study: FewShotStudy) -> str:
     if study.alignment is None:
         return ""
     passing, total = int(study.alignment["passes"].sum()), study.alignment["passes"].size
+    most = study.alignment["mean"].fillna(-1).argmax(("layer", "head"))
+    one = study.alignment.isel(most)
     return f"""<h2>Do heads weigh by similarity?</h2>
 <p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
 between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
 (so that prompts of other lengths cannot feign it; longer demonstrations in a prompt can, as their maxima are
-larger). {passing} of {total} heads are beyond the threshold.</p>
+larger). {passing} of {total} heads are beyond the threshold. In the head where it is largest, {one["name"].item()}, it is
+{interval(one, "mean", "low", "high")}. Pooled over all pairs of query and demonstration, as in the paper, the same
+head's correlation is {interval(one, "pooled", "pooled_low", "pooled_high")}; prompts of other lengths and the places of
+demonstrations can feign that.</p>
 {figure_fragment(line_plot(study.alignment, "alignment"))}"""
 
 
