@@ -149,12 +149,15 @@ numbers are of all queries; the best of them is lucky too.</p>
 
 def _looking(study: FewShotStudy) -> str:
     layer, of_layer, head, of_head = label_peak(study.answers)
-    few = study.along.attrs["n_prompts"]
+    few, mass = study.along.attrs["n_prompts"], study.along["mass"].sel(layer=layer).mean("head")
+    start, query = float(mass.sel(part="start")), float(mass.sel(part="query"))
+    shown = float(mass.sum()) - start - query
     return f"""<h2>Where the last token looks</h2>
 <p>Attention to the labels is largest in layer {layer} ({number(of_layer)} of all attention, mean of its heads); of
-single heads it is largest in {head} ({number(of_head)}). Below, the attention along each demonstration, from its
-first token to the end of its label, resampled to equal length and averaged over {few} prompts (mean of
-each layer's heads).</p>
+single heads it is largest in {head} ({number(of_head)}). Below, the attention over the whole prompt, averaged over
+{few} prompts (mean of each layer's heads): the start, each demonstration from its first token to the end of its label,
+and the query, each resampled to equal length. In layer {layer}, {percent(start)} of the attention is on the start,
+{percent(shown)} on the demonstrations and {percent(query)} on the query; the rest is between them.</p>
 {figure_fragment(demonstration_map(study.along))}"""
 
 
@@ -168,8 +171,8 @@ def _alignment(study: FewShotStudy) -> str:
 <p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
 between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
 (so that prompts of other lengths cannot feign it; longer demonstrations in a prompt can, as their maxima are
-larger). {passing} of {total} heads are beyond the threshold. In the head where it is largest, {one["name"].item()}, it is
-{interval(one, "mean", "low", "high")}. Pooled over all pairs of query and demonstration, as in the paper, the same
+larger). {passing} of {total} heads are beyond the threshold. In the head where it is largest, {one["name"].item()}, it
+is {interval(one, "mean", "low", "high")}. Pooled over all pairs of query and demonstration, as in the paper, the same
 head's correlation is {interval(one, "pooled", "pooled_low", "pooled_high")}; prompts of other lengths and the places of
 demonstrations can feign that.</p>
 {figure_fragment(line_plot(study.alignment, "alignment"))}"""

@@ -57,14 +57,15 @@ def kernel_alignment(
 
     Returns:
         Dataset with `alignment[prompt, ...]` (Pearson's r in [-1, 1], within a prompt; NaN where weights or
-        similarities of a prompt are all the same, or there is one demonstration), and over the cells alone `mean`
-        (over prompts where it is defined; their number is `n`), `low`, `high`, `threshold` and `passes`; `pooled`,
+        similarities of a prompt are all the same, or there is one demonstration), and over the cells alone `mean` (over
+        prompts where it is defined; their number is `n`), `low`, `high`, `threshold` and `passes`; `pooled`,
         `pooled_low` and `pooled_high` (NaN where either never varies; no interval from fewer than 3 prompts). 1 where
-        the weights are the similarities up to a factor and a constant. The threshold is a max-statistic: the similarities of every prompt are permuted
-        over its demonstrations, in all cells alike, and the largest mean over all cells, in units of its spread under
-        permutation, is kept; cells pass together at the stated level. It takes the order of demonstrations to be
-        random: where they were sorted by similarity, a head that reads by position passes too. And it is blind to the
-        reason: longer demonstrations may have both a larger maximum of attention and another similarity.
+        the weights are the similarities up to a factor and a constant. The threshold is a max-statistic: the
+        similarities of every prompt are permuted over its demonstrations, in all cells alike, and the largest mean over
+        all cells, in units of its spread under permutation, is kept; cells pass together at the stated level. It takes
+        the order of demonstrations to be random: where they were sorted by similarity, a head that reads by position
+        passes too. And it is blind to the reason: longer demonstrations may have both a larger maximum of attention and
+        another similarity.
 
     Raises:
         TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; an option out of range.

@@ -36,7 +36,7 @@ from .writing import label_writing
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
 
 FEWEST = 8  # queries
-MAPPED = 64  # prompts that the attention along demonstrations, and what heads write, is averaged over
+MAPPED = 64  # prompts that the attention over the prompt, and what heads write, is averaged over
 TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
 
 
