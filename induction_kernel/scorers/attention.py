@@ -69,7 +69,7 @@ previous_token: AttentionScorer = AttentionScorer(
     prompts=_random,
     matched=False,
     skip_first=True,
-    title="attention to the previous token, on random tokens",
+    title="attention to the previous token",
     paper="Olsson et al. 2022, previous-token score",
 )
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
