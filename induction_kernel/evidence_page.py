@@ -238,7 +238,7 @@ def _by_behaviour(result: xr.Dataset) -> xr.Dataset:
         one = result.sel(behaviour=name)[["score", "control"]].dropna("prompt", how="all")
         scores = one.assign(chance=one["control"]).drop_vars("behaviour")
         parts.append(summarise(scores).assign_coords(scorer=str(name)))
-    return xr.concat(parts, "scorer", coords="minimal", compat="override")
+    return xr.concat(parts, "scorer", coords=["null", "untested"], compat="override")
 
 
 def _weights(found: SixArguments, result: xr.Dataset) -> Iterator[str]:

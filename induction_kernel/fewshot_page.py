@@ -194,8 +194,9 @@ seed {facts["seed"]}. Attention is pooled over {SPANS[known["span"]]}.
 The first prompt:<pre>{escape(study.prompts[0].text()[0])}</pre></li>
 <li>Weights, votes, alignment, attention along demonstrations: Han et al. 2025, Understanding Emergent In-Context
 Learning from a Kernel Regression Perspective (arXiv 2305.12766), sections 5.1 to 5.3 and 5.5.</li>
-<li>Intervals of the table: for repeated splits (Nadeau and Bengio 2003); elsewhere bootstrap over prompts. Thresholds:
-largest value over all heads, labels permuted among demonstrations (Westfall and Young 1993).</li>
+<li>Intervals of the table: for repeated splits (Nadeau and Bengio 2003); of other shares Wilson's, of means
+Student's t and bootstrap-t over prompts. Thresholds: largest value over all heads, labels permuted among
+demonstrations (Westfall and Young 1993).</li>
 <li>{escape(f"induction_kernel {known['induction_kernel']}, TransformerLens {known['transformer_lens']}")}.</li>
 </ul>
 <pre>import induction_kernel as ik

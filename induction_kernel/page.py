@@ -120,7 +120,7 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     matching = scores.sel(scorer="prefix_matching")
     choice, summary = (summarise(matching.isel(prompt=slice(at, None, 2)), seed=seed) for at in (0, 1))
     ranked = top_heads(choice, None)
-    passing = [head for head in ranked if _at(choice, head)["passes"]]
+    passing = [head for head in ranked if _at(choice, head)["passes"] == 1]
     shown = wanted or passing[:SHOWN] or ranked[:3]
     order = [*shown, *(head for head in ranked if head not in shown)]
     removed = removed_from(model, held, order, len(shown), seed, progress)

@@ -21,7 +21,6 @@ from .evidence_page import write_evidence
 from .fewshot_page import write_fewshot_page
 from .files import checked_target, csv_of, netcdf_of, write_whole
 from .heads import as_heads, head_table, summarise
-from .heads.summary import bootstrap
 from .interventions.ablation import ablate, ablation_curve
 from .interventions.edits import Edit
 from .interventions.engine import sweep
@@ -33,6 +32,7 @@ from .kernel.studying import FewShotStudy, few_shot_study, label_peak
 from .model import Model, sizes
 from .prompts import pairs, repeated_tokens
 from .removing import comparable
+from .stats import mean_interval
 from .text_files import lines_of, text_of
 from .training.families import train_families
 from .training.phases import phase_window
@@ -286,13 +286,7 @@ def _effects(found: xr.Dataset) -> pd.DataFrame:
     by = [dim for dim in ("layer", "head", "position") if dim in found["effect"].dims]
     effect = found["effect"].transpose("prompt", *by)
     flat = effect.values.reshape(len(effect), -1)
-    known, (low, high) = np.isfinite(flat), np.full((2, flat.shape[1]), np.nan)
-    for there in np.unique(known, axis=1).T:
-        alike = (known == there[:, None]).all(0)
-        if there.any():
-            low[alike], high[alike] = bootstrap(
-                flat[np.ix_(there, alike)], 0.95, 2000, np.random.default_rng(0)
-            )
+    low, high = mean_interval(flat)
     cells = xr.Dataset({"effect": effect.mean("prompt")})
     cells = cells.assign(low=(by, low.reshape(effect.shape[1:])), high=(by, high.reshape(effect.shape[1:])))
     if "normalised" in found:
@@ -330,7 +324,7 @@ def _summaries(results: dict[str, Any]) -> Any:
     for name, scores in results.items():
         frame = summarise(scores).reset_coords("name").to_dataframe().reset_index()
         frame.insert(0, "method", name)
-        frames.append(frame.drop(columns=["scorer", "tested"], errors="ignore").sort_values("rank"))
+        frames.append(frame.drop(columns="scorer", errors="ignore").sort_values("rank"))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -50,7 +50,7 @@ def removed_from(
     alone = every if len(some) == len(few) else sweep(model, some, heads=order[:count], progress=progress)
     without = repeat_loss(model, some)["without"].values
     values = np.stack([alone.sel(layer=head.layer, head=head.head)["value"].values for head in order[:count]])
-    shares = shares_lost(Found(values, alone["baseline"].values, without, ""))
+    shares = shares_lost(Found(values, alone["baseline"].values, without, ""), seed)
     single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
     curve = None
     if most:

@@ -135,8 +135,9 @@ def making(said: Mapping[str, object], *, prompts: int, few: int, some: int, see
 {prompts // 2} left, of which ablations take the shortest: {few} for the map of every head, {some} for the table
 and the curve (fewer in larger models).</li>
 <li>Scores: means over the queries of the second copy, summed over earlier copies of the token (Olsson et al.
-2022, In-context Learning and Induction Heads, arXiv 2209.11895). Intervals: percentile bootstrap over
-prompts. Threshold: largest t-value over all heads under sign flips of prompts (Westfall and Young 1993).</li>
+2022, In-context Learning and Induction Heads, arXiv 2209.11895). Intervals: Student's t
+and, from 8 prompts on, its hull with the bootstrap-t interval. Threshold: the largest t-value that luck gives any of
+all heads, by sign flips of prompts, or by the bootstrap where excesses are skewed (Westfall and Young 1993).</li>
 <li>Copying: Olsson et al. 2022, on its own random tokens. OV eigenvalues: their sum over the sum of their
 sizes (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits), the norms' weights folded
 in.</li>

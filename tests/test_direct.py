@@ -295,7 +295,8 @@ def test_without_a_control_nothing_is_tested():
     for on in READINGS:
         summary = ik.summarise(direct_effect(model, prompts, on=on))
         assert bool(summary["threshold"].isnull().all())
-        assert not bool(summary["passes"].any())
+        assert bool(summary["passes"].isnull().all())
+        assert not bool(summary["tested"].any())
 
 
 @every

@@ -223,7 +223,7 @@ def test_the_embedded_model_s_induction_heads_read_labels_of_the_right_category(
     assert bool(pattern["passes"].values[is_strongest].all())
     assert float(pattern["chosen_excess"]) > 0.1
     assert int(pattern["n_passing"]) == int(pattern["chosen_passes"].sum()) >= 2
-    assert not bool((pattern["chosen_passes"] & ~found["chosen"]).any())
+    assert not bool(((pattern["chosen_passes"] == 1) & ~found["chosen"]).any())
 
 
 def test_literal_copying_is_lost_with_the_heads_as_ablate_says(model, found):

@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import induction_kernel as ik
+from induction_kernel import errors as ik_errors
 from induction_kernel.heads import as_head, as_heads
 
 
@@ -92,12 +93,19 @@ def test_the_control_comes_before_chance():
     control[:, 0, 1] = 0.9
     found = ik.summarise(scores(values, control))
     np.testing.assert_allclose(found["excess"], [[0.9, 0.0]])
-    assert found["passes"].values.tolist() == [[True, False]]
+    assert found["passes"].values.tolist() == [[1, 0]]
 
 
 def test_few_prompts_pass_nobody():
     found = ik.summarise(scores(np.full((4, 1, 2), 0.9)))
-    assert not found["passes"].any()
+    assert not found["tested"].any()
+    assert found["passes"].isnull().all()
+    assert "4 prompts are too few" in str(found["untested"].item())
+    assert set(ik.head_table(scores(np.full((4, 1, 2), 0.9)))["passes"]) == {"untested"}
+    with pytest.raises(
+        ik_errors.Refused, match="wanted heads that pass, got scores that cannot be tested: 4 prompts"
+    ):
+        ik.top_heads(found, passing=True)
     one = ik.summarise(scores(np.full((1, 1, 2), 0.9)))
     assert np.isnan(one["low"]).all()
     with pytest.raises(ValueError, match="at least one prompt"):

@@ -187,7 +187,7 @@ def random_weights(seed, prompts, heads, labels=2, demonstrations=6):
 
 def test_weights_that_know_nothing_agree_at_chance():
     inside = []
-    for seed in range(90):
+    for seed in range(200):
         weights, predicted = random_weights(seed, prompts=100, heads=1, labels=3)
         found = ik.reconstruct(weights, predictions=predicted, permutations=20, seed=seed)
         inside.append(found["low"].item() <= 1 / 3 <= found["high"].item())

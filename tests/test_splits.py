@@ -7,7 +7,7 @@ import xarray as xr
 from test_reconstruction import random_case, slow_hit, slow_vote, weights_of
 
 import induction_kernel as ik
-from induction_kernel.kernel.splits import split_interval
+from induction_kernel.stats import split_interval
 
 CONTROLS = ["majority label", "last label", "position only", "random head", "labels permuted", "constant"]
 

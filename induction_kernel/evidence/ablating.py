@@ -229,7 +229,7 @@ def _of_mode(run: xr.Dataset, on: str) -> xr.Dataset:
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
     )
     groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, ""))
+    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, ""), 0)
     values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
     for at, name in enumerate(("share", "beyond", "then_share")):
         values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}

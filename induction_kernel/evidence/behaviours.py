@@ -26,7 +26,6 @@ from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head, HeadLike, as_heads, summarise, top_heads
 from ..heads.naming import is_whole
-from ..heads.summary import bootstrap
 from ..interventions.ablation import ablate, ablation_curve
 from ..metrics import repeat_loss
 from ..model import Model, check_model, describe, sizes
@@ -34,6 +33,7 @@ from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
+from ..stats import mean_interval
 from ..training.merging import with_names
 from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
@@ -198,15 +198,15 @@ def _by_head(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr
 def _summed_up(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Dataset:
     names = {"mean": "attention", "low": "attention_low", "high": "attention_high", "threshold": "needed"}
     kept = [*names.values(), "excess", "excess_low", "excess_high", "passes"]
-    found = summarise(scores, seed=seed).rename(names)[kept]
-    few = summarise(scores.where(chosen), seed=seed)["passes"]
+    found = summarise(scores, seed=seed).rename(names)[kept].drop_vars(["null", "untested"])
+    few = summarise(scores.where(chosen), seed=seed)["passes"].drop_vars(["null", "untested"])
     gained = scores["score"] - scores["control"]
     of_chosen = gained.where(chosen).mean(("layer", "head")).to_numpy()
     of_others = gained.where(~chosen).mean(("layer", "head")).to_numpy()
-    by_behaviour: dict[str, Any] = {"n_passing": int(few.sum())}
+    by_behaviour: dict[str, Any] = {"n_passing": int((few == 1).sum())}
     for name, values in (("chosen_excess", of_chosen), ("contrast", of_chosen - of_others)):
-        low, high = bootstrap(values[:, None], 0.95, DRAWS, np.random.default_rng(seed))
-        by_behaviour |= {name: values.mean(), f"{name}_low": low[0], f"{name}_high": high[0]}
+        low, high = mean_interval(values, seed=seed)
+        by_behaviour |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
     coords = {"prompt": np.arange(scores.sizes["prompt"])}
     by_behaviour |= {"chosen_passes": few, "score": scores["score"], "control": scores["control"]}
     return found.assign(by_behaviour).assign_coords(coords)

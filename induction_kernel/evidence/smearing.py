@@ -19,7 +19,7 @@ import xarray as xr
 from scipy import stats
 
 from ..errors import Refused
-from ..kernel.evaluating import wilson
+from ..stats import share_interval
 from ..training.turning import check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
 from .verdicts import Check, judged, not_testable
@@ -109,7 +109,8 @@ def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset) -
     if n > 1:
         first = int((_never(changed) < _never(control)).sum())
         name = f"{smeared}: share of seeds in which its window starts before that of {plain}"
-        checks.append(Check(name, first / n, *wilson(first, n), 0.5))
+        low, high = share_interval(first, n)
+        checks.append(Check(name, first / n, float(low), float(high), 0.5))
     return checks
 
 

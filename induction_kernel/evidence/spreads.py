@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from ..errors import Refused
-from ..kernel.evaluating import wilson
+from ..stats import share_interval
 from ..training.phases import phase_window
 from .verdicts import Check
 
@@ -72,9 +72,8 @@ def window_check(window: xr.Dataset, *, has: bool = True, of: str = "") -> Check
         name = f"{of}share of resamplings with a window"
         return Check(name, share, share, share, ONE_RUN if has else 1 - ONE_RUN, has)
     share = float(exists.mean())
-    return Check(
-        f"{of}share of seeds with a window", share, *wilson(int(exists.sum()), len(exists)), 0.5, has
-    )
+    low, high = share_interval(exists.sum(), len(exists))
+    return Check(f"{of}share of seeds with a window", share, float(low), float(high), 0.5, has)
 
 
 def correlated(x: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:

@@ -46,10 +46,13 @@ def top_heads(
 
     Raises:
         TypeError: not a Dataset of scores.
-        Refused: `k` below 1, several scorers at once, or a layer the scores do not have.
+        Refused: `k` below 1, several scorers at once, a layer the scores do not have; `passing` of scores that cannot
+            be tested.
     """
     _check_count(k)
     means = summarise(one_scorer(scores)) if passing else means_of(one_scorer(scores))
+    if passing and not bool(means["tested"].any()):
+        raise Refused(f"wanted heads that pass, got scores that cannot be tested: {means['untested'].item()}")
     wanted = _layers_of(means, layers)
     left_out = set(as_heads(exclude))
     sign = 1 if largest else -1
@@ -58,7 +61,7 @@ def top_heads(
         for head in means["head"].values.tolist():
             mean, excess = (float(means[key].sel(layer=layer, head=head)) for key in ("mean", "excess"))
             enough = min_score is None or sign * mean >= sign * min_score
-            enough &= not passing or bool(means["passes"].sel(layer=layer, head=head))
+            enough &= not passing or bool(means["passes"].sel(layer=layer, head=head) == 1)
             if enough and not np.isnan(excess) and Head(layer, head) not in left_out:
                 found.append((-sign * excess, Head(layer, head)))
     return [head for _, head in sorted(found)[:k]]
@@ -88,8 +91,8 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
         k: how many rows; None for all heads.
 
     Returns:
-        As in `summarise`: rank, mean, low, high, control (else chance), excess, and threshold and passes
-        where the score can be tested.
+        As in `summarise`: rank, mean, low, high, control (else chance), excess, threshold where there is one, and
+        passes: "yes", "no" or "untested".
 
     Raises:
         TypeError: not a Dataset of scores.
@@ -98,9 +101,10 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
     _check_count(k)
     summary = summarise(one_scorer(scores))
     null = "control" if "control" in summary else "chance"
-    tested = ["threshold", "passes"] if bool(summary["threshold"].notnull().any()) else []
-    columns = ["rank", "mean", "low", "high", null, "excess", *tested]
+    columns = ["rank", "mean", "low", "high", null, "excess", "threshold", "passes"]
     frame = summary.reset_coords("name").to_dataframe().set_index("name").filter(items=columns)
+    frame["passes"] = np.select([frame["passes"] == 1, frame["passes"] == 0], ["yes", "no"], "untested")
+    frame["threshold"] = frame["threshold"].where(np.isfinite(frame["threshold"]))
     shown = frame.sort_values("rank").dropna(axis="columns", how="all").round(3)
     return shown.head(len(shown) if k is None else k)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from ..errors import Refused
 from ..given import checked_seed
+from ..stats import check_confidence, correlation, difference_interval, mean_interval
 from .choosing import top_heads
-from .summary import bootstrap, check_options, means_of, one_scorer
+from .summary import means_of, one_scorer
 
 __all__ = ["compare"]
 
@@ -43,7 +45,7 @@ def compare(
         TypeError: not two Datasets of scores.
         Refused: different layers or heads.
     """
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     second = _in_order_of(one_scorer(first), one_scorer(second))
     sides = [means_of(one_scorer(scores)) for scores in (first, second)]
     if any(not np.array_equal(sides[0][dim], sides[1][dim]) for dim in ("layer", "head")):
@@ -54,8 +56,6 @@ def compare(
         )
     a, b = (side["mean"].transpose("layer", "head").values for side in sides)
     low, high = _difference_interval(first, second, confidence, draws, seed)
-    varied = a.std() > 0 and b.std() > 0
-    ranks = [stats.rankdata(values) for values in (a, b)]
     strongest = [set(top_heads(scores, k)) for scores in (first, second)]
     dims = ("layer", "head")
     return xr.Dataset(
@@ -65,8 +65,8 @@ def compare(
             "difference": (dims, b - a),
             "low": (dims, low.reshape(a.shape)),
             "high": (dims, high.reshape(a.shape)),
-            "pearson": float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) if varied else float("nan"),
-            "spearman": float(np.corrcoef(*ranks)[0, 1]) if varied else float("nan"),
+            "pearson": float(correlation(a.ravel(), b.ravel())),
+            "spearman": float(correlation(a.ravel(), b.ravel(), "spearman")),
             "overlap": len(strongest[0] & strongest[1]) / max(1, min(k, a.size)),
         },
         coords={dim: sides[0][dim] for dim in dims},
@@ -93,9 +93,5 @@ def _difference_interval(
         for scores in (first, second)
     )
     a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
-    rng = np.random.default_rng(checked_seed(seed))
-    if len(a) == len(b):
-        return bootstrap(b - a, confidence, draws, rng)
-    means = [rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=draws) / len(x) @ x for x in (a, b)]
-    low, high = np.quantile(means[1] - means[0], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high
+    options: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": checked_seed(seed)}
+    return mean_interval(b - a, **options) if len(a) == len(b) else difference_interval(a, b, **options)

@@ -1,14 +1,12 @@
-"""How sure is a score? Means, intervals, and a threshold that holds for all heads together.
+"""The head summary: mean, interval, threshold and rank of every head's score.
 
-Intervals are percentile bootstraps over prompts. The threshold that marks a head is a max-statistic: the signs of
-the prompts are flipped, every head gets a t-value, and the largest over all heads is kept (Westfall & Young 1993), so
-that 144 heads raise a false alarm at the stated level together, not each. It runs no model: it reads the labelled
-results of the scorers.
+Intervals are those of `stats.mean_interval` over prompts, the threshold is that of `stats.threshold`: the t-value that
+luck gives the luckiest of all heads, so that 144 heads raise a false alarm at the stated level together, not each. It
+runs no model: it reads the labelled results of the scorers.
 """
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,11 @@ import xarray as xr
 
 from ..errors import Refused
 from ..given import checked_seed
-from .naming import is_whole
+from ..stats import Threshold, check_confidence, mean_interval, threshold
 
-__all__ = ["bootstrap", "check_options", "means_of", "one_scorer", "summarise"]
+__all__ = ["means_of", "one_scorer", "summarise"]
+
+NO_NULL = "this score has no credible null: a random head may well prefer some tokens"
 
 
 def summarise(
@@ -37,31 +37,42 @@ def summarise(
         scores: what a scorer or `observe` returned: `score[prompt, layer, head]` with `control` or `chance`;
             or the score of a weight-based scorer, `score[layer, head]` with `null[draw, layer, head]`.
         variable: "score", or another one with a control of its own (`right` of `label_attention`).
-        confidence: of the intervals (percentile bootstrap over prompts).
+        confidence: of the intervals.
         draws: of the bootstrap and of the sign flips.
         level: chance that any head at all is marked where none exceeds the margin.
         margin: excess that is of no consequence; a head is marked when it reliably exceeds it. In the unit of
             the score.
-        seed: of both resamplings.
+        seed: of all resamplings.
 
     Returns:
-        Dataset over (layer, head), and scorer where there are several: `mean`, `low`, `high`; `control`,
-        where there is one; `chance`; `excess` (over the control where there is one, else over chance) with
-        `excess_low` and `excess_high`; `threshold` (the excess that the head has to pass; it differs by head,
-        with its spread); `passes`; `rank` (1 = largest excess); `n` (prompts). Weight-based scores have one
-        value a head and no interval (NaN), and their threshold is the largest of all heads and random draws, in
-        units of the spread of each head's own draws. Below 6
-        prompts no head can pass at the 5% level; nor where the score has no credible null (the mass that label
-        attention puts on labels: a random head may well prefer some tokens), where `threshold` is NaN.
+        Dataset over (layer, head), and scorer where there are several:
+
+        | variable | meaning |
+        |---|---|
+        | `mean`, `low`, `high` | mean over prompts and its interval |
+        | `control` | the mean of the matched control, where there is one |
+        | `chance` | the score of uniform attention, or as the scorer says |
+        | `excess`, `excess_low`, `excess_high` | over the control where there is one, else over chance; its interval |
+        | `threshold` | the excess that the head has to pass; it differs by head, with its spread |
+        | `tested` | whether passing or not says anything (bool) |
+        | `passes` | 1 or 0, NaN where not tested: compare with 1, since Python takes NaN for true |
+        | `rank` | 1 is the largest excess |
+        | `n` | prompts |
+
+        Coordinates `null`, what is tested and how (`stats.threshold`), and `untested`, why heads are not tested: below
+        6 prompts, below 8 where excesses are skewed, or where the score has no credible null (the mass that label
+        attention puts on labels: a random head may well prefer some tokens). Weight-based scores have one value a head
+        and no interval (NaN), and their threshold is the largest of all heads and random draws, in units of the spread
+        of each head's own draws.
 
     Raises:
         TypeError: not a Dataset of scores.
         Refused: no prompts; an option out of its range.
 
-    Source: Westfall & Young 1993, Resampling-Based Multiple Testing (max-statistic by sign flips).
+    Source: Westfall & Young 1993, Resampling-Based Multiple Testing.
     """
     check_scores(scores)
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     if not (0 < level < 1 and margin >= 0):
         raise Refused(f"wanted level between 0 and 1 and margin >= 0, got level={level}, margin={margin}")
     if "mean" in scores and "passes" in scores:
@@ -77,7 +88,8 @@ def summarise(
         options: dict[str, Any] = {"variable": variable, "confidence": confidence, "draws": draws}
         options |= {"level": level, "margin": margin, "seed": seed}
         parts = [summarise(scores.sel(scorer=name), **options) for name in scores["scorer"].values]
-        return xr.concat(parts, dim="scorer", coords="minimal", compat="override", join="outer").assign_attrs(
+        said = ["null", "untested"]
+        return xr.concat(parts, dim="scorer", coords=said, compat="override", join="outer").assign_attrs(
             scores.attrs
         )
     if variable != "score":
@@ -91,16 +103,7 @@ def summarise(
                 "is taken here; to keep one prompt, scores.isel(prompt=[0])"
             )
         return _weights(scores, margin)
-    return _prompts(scores, confidence, draws, level, margin, np.random.default_rng(checked_seed(seed)))
-
-
-def check_options(confidence: float, draws: int) -> None:
-    """Refused unless these make an interval."""
-    if not (isinstance(confidence, Real) and 0 < confidence < 1 and is_whole(draws) and draws >= 100):
-        raise Refused(
-            "wanted confidence between 0 and 1 and whole draws >= 100, "
-            f"got confidence={confidence!r}, draws={draws!r}"
-        )
+    return _prompts(scores, confidence, draws, level, margin, checked_seed(seed))
 
 
 def one_scorer(scores: Any) -> xr.Dataset:
@@ -124,7 +127,7 @@ def check_scores(scores: Any) -> None:
 
 
 def _prompts(
-    scores: xr.Dataset, confidence: float, draws: int, level: float, margin: float, rng: Any
+    scores: xr.Dataset, confidence: float, draws: int, level: float, margin: float, seed: int
 ) -> xr.Dataset:
     """Summary of per-prompt scores."""
     ds = scores.transpose("prompt", "layer", "head", ...)
@@ -140,18 +143,21 @@ def _prompts(
     if control is not None:
         control = _of_every_prompt(control)
     excess = flat - (chance if control is None else control)
-    low, high = bootstrap(flat, confidence, draws, rng)
-    excess_low, excess_high = bootstrap(excess, confidence, draws, rng)
-    threshold = margin + _max_t(excess - margin, level, draws, rng)
+    options: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": seed}
+    low, high = mean_interval(flat, **options)
+    excess_low, excess_high = mean_interval(excess, **options)
+    found = threshold(excess, margin=margin, level=level, draws=draws, seed=seed)
     if not bool(scores.coords.get("tested", True)):
-        threshold = np.full_like(threshold, np.nan)
+        nothing = np.full_like(found.at, np.nan)
+        found = Threshold(nothing, np.zeros_like(found.tested), "", NO_NULL)
     values = {
         "mean": flat.mean(0), "low": low, "high": high, "chance": chance.mean(0), "excess": excess.mean(0),
-        "excess_low": excess_low, "excess_high": excess_high, "threshold": threshold,
+        "excess_low": excess_low, "excess_high": excess_high, "threshold": found.at, "tested": found.tested,
     }  # fmt: skip
     if control is not None:
         values["control"] = control.mean(0)
-    return _labelled(ds, {key: value.reshape(shape) for key, value in values.items()}, n)
+    shaped = {key: value.reshape(shape) for key, value in values.items()}
+    return _labelled(ds, shaped, n, null=found.null, untested=found.why)
 
 
 def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
@@ -174,52 +180,28 @@ def _weights(scores: xr.Dataset, margin: float) -> xr.Dataset:
     spread = null.std(0)  # the null of each head is as wide as its circuit is one-sided
     with np.errstate(invalid="ignore", divide="ignore"):
         largest = np.nanmax((null - chance) / spread)
+        passed = margin + largest * spread
     nothing = np.full(score.shape, np.nan)
     values = {
         "mean": score, "low": nothing, "high": nothing, "chance": chance, "excess": score - chance,
-        "excess_low": nothing, "excess_high": nothing, "threshold": margin + largest * spread,
+        "excess_low": nothing, "excess_high": nothing, "threshold": passed, "tested": np.isfinite(passed + score),
     }  # fmt: skip
-    return _labelled(ds, values, 0)
+    why = "" if values["tested"].all() else "some heads have no score, or no random draws"
+    return _labelled(ds, values, 0, null="no larger than of random draws of any head", untested=why)
 
 
-def _labelled(ds: xr.Dataset, values: dict[str, np.ndarray], n: int) -> xr.Dataset:
+def _labelled(
+    ds: xr.Dataset, values: dict[str, np.ndarray], n: int, *, null: str, untested: str
+) -> xr.Dataset:
     dims = ("layer", "head")
     excess = values["excess"]
     order = np.argsort(np.argsort(-excess, axis=None, kind="stable")).reshape(excess.shape) + 1
+    with np.errstate(invalid="ignore"):
+        passes = np.where(values["tested"], excess > values["threshold"], np.nan)
     out = xr.Dataset({key: (dims, value) for key, value in values.items()})
-    out = out.assign(passes=(dims, excess > values["threshold"]), rank=(dims, order), n=n)
+    out = out.assign(passes=(dims, passes), rank=(dims, order), n=n)
     kept = {key: ds[key] for key in ("layer", "head", "name", "scorer") if key in ds.coords}
-    return out.assign_coords(kept).assign_attrs(ds.attrs)
-
-
-def bootstrap(values: np.ndarray, confidence: float, draws: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean over axis 0: `[prompt, cell]` -> two `[cell]`."""
-    n = len(values)
-    if n < 2:
-        return np.full(values.shape[1:], np.nan), np.full(values.shape[1:], np.nan)
-    means = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n @ values
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return low, high
-
-
-def _max_t(values: np.ndarray, level: float, draws: int, rng: Any) -> np.ndarray:
-    """The mean each cell of `[prompt, cell]` has to pass: critical max-t over all cells, times its spread."""
-    n, defined = len(values), np.isfinite(values).all(0)
-    if not defined.all():
-        out = np.full(values.shape[1:], np.nan)
-        if defined.any():
-            out[defined] = _max_t(values[:, defined], level, draws, rng)
-        return out
-    if 0.5**n > level / 2:
-        return np.full(values.shape[1:], np.inf)  # too few prompts for any sign flip to be rare
-    square = (values**2).mean(0)
-
-    def spread(mean: np.ndarray) -> np.ndarray:
-        return np.sqrt(np.maximum(square - mean**2, 1e-24) / (n - 1))
-
-    means = rng.choice([-1.0, 1.0], size=(draws, n)) @ values / n
-    critical = np.quantile((means / spread(means)).max(1), 1 - level)
-    return critical * spread(values.mean(0))
+    return out.assign_coords(kept).assign_coords(null=null, untested=untested).assign_attrs(ds.attrs)
 
 
 def means_of(scores: xr.Dataset) -> xr.Dataset:

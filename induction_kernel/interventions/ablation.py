@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import xarray as xr
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, sizes
 from ..prompts.batch import measured_on
+from ..stats import ratio
 from .edits import CONVENTION, Edit, KnockOut, Mean, check_edit
 from .engine import Found, run_cells, sweep
 from .jobs import Hold
@@ -38,6 +38,7 @@ def ablate(
     edit: Edit | None = None,
     metric: MetricLike = repeat_loss,
     hold: Hold = None,
+    seed: int = 0,
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
@@ -54,13 +55,14 @@ def ablate(
             z := 0; `ZeroValues()` leaves the value bias.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
         hold: "patterns" to hold every pattern at the untouched run's, so that only values move.
+        seed: of the bootstrap.
         max_tokens: tokens in one batch; None to fit the memory.
         progress: a bar on what takes longer than two seconds.
 
     Returns:
         Dataset with `value`, `baseline` and `effect` = value - baseline, each `[prompt]`, in the metric's
         unit; and where the metric knows its value without the ability (`repeat_loss`: the loss of the first
-        copy), `share`, with `share_low` and `share_high` (95%, bootstrap over prompts): the share of the
+        copy), `share`, with `share_low` and `share_high` (95%, `stats.ratio` over prompts): the share of the
         benefit that is lost, a ratio of means, 0 if nothing changes and 1 if the benefit is gone. Above 1
         means destroyed, not a size; NaN where the model has no reliable benefit to lose.
 
@@ -70,7 +72,7 @@ def ablate(
 
     Source: Olsson et al. 2022, argument 3.
     """
-    chosen = _checked_heads(model, heads)
+    chosen, seed = _checked_heads(model, heads), checked_seed(seed)
     found, attrs = _joint(
         model,
         prompts,
@@ -83,7 +85,7 @@ def ablate(
     )
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
-    shares = {key: float(share[0]) for key, share in shares_lost(found).items()}
+    shares = {key: float(share[0]) for key, share in shares_lost(found, seed).items()}
     return xr.Dataset(
         {key: ("prompt", values) for key, values in variables.items()} | shares,
         {"prompt": np.arange(len(baseline))},
@@ -118,7 +120,7 @@ def ablation_curve(
         controls: random sets for each k.
         control: "same layer", or "any layer" where layers have too few other heads. Random heads are never among
             the strongest of the largest k.
-        seed: of the draws.
+        seed: of the random sets and of the bootstrap.
         hold: as in `ablate`.
         max_tokens: tokens in one batch; None to fit the memory.
         progress: a bar on what takes longer than two seconds.
@@ -153,7 +155,7 @@ def ablation_curve(
         "control_effect": (("prompt", "k", "draw"), random - baseline[:, None, None]),
         "baseline": ("prompt", baseline),
     }
-    if shares := shares_lost(found):
+    if shares := shares_lost(found, seed):
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), shares["share"][n:].reshape(n, controls))
     names = [" ".join(map(str, heads)) for heads in groups]
@@ -296,21 +298,11 @@ def _as_many_as_compare(
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
-def shares_lost(found: Found) -> dict[str, np.ndarray]:
-    """Of every cell, the ratio of means with its bootstrap interval over prompts."""
+def shares_lost(found: Found, seed: int) -> dict[str, np.ndarray]:
+    """Of every cell, the ratio of means over prompts with its interval; NaN where there is no reliable benefit."""
     if found.without is None:
         return {}
     benefit, effect = found.without - found.baseline, found.values - found.baseline
-    n = len(benefit)
-    drawn = torch.randint(n, (2000, n), generator=torch.Generator().manual_seed(0)).numpy()
-    means = benefit[drawn].mean(1)
-    if n < 2 or np.quantile(means, 0.025) <= 0:
-        return dict.fromkeys(("share", "share_low", "share_high"), np.full(len(effect), np.nan))
-    low, high = zip(
-        *(np.quantile(each[drawn].mean(1) / means, [0.025, 0.975]) for each in effect), strict=True
-    )
-    return {
-        "share": effect.mean(1) / benefit.mean(),
-        "share_low": np.array(low),
-        "share_high": np.array(high),
-    }
+    share = np.stack(ratio(effect.T, benefit, seed=seed))
+    share[:] = np.where(benefit.mean() > 0, share, np.nan)
+    return dict(zip(("share", "share_low", "share_high"), share, strict=True))

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from scipy.stats import t as student
 
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
-from ..heads.summary import check_options
+from ..stats import check_confidence, mean_interval, pooled_correlation, ratio
 from .kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
 
 __all__ = ["fitted_bandwidth", "kernel_alignment"]
@@ -49,8 +48,7 @@ def kernel_alignment(
             `kernel_regression`.
         similarities: `similarity[prompt, ..., demonstration]` of the same prompts, from `next_token_similarity` or
             `explicit_similarity`. Dimensions of one name (layer, head) go together, others (kernel) are crossed.
-        confidence: of the intervals: of `mean` by the bootstrap over prompts, of `pooled` by leaving out each prompt
-            in turn (jackknife of Fisher's z), as demonstrations of one prompt are not independent.
+        confidence: of the intervals over prompts, the units of both: demonstrations of one prompt are not independent.
         draws: of the bootstrap and of the permutations.
         level: chance that any cell at all passes where no similarity matters.
         seed: of both.
@@ -73,7 +71,7 @@ def kernel_alignment(
     Source: Han et al. 2025, section 5.3 (pooled r; r within a prompt is ours, and so are the intervals and the
     threshold, the latter by Westfall & Young 1993).
     """
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
     there = _same_demonstrations(weights, "weight", similarities, "similarity")
@@ -86,7 +84,8 @@ def kernel_alignment(
     r = r.transpose("prompt", *cells)
     rng = np.random.default_rng(checked_seed(seed))
     n = r.notnull().sum("prompt")
-    low, high = _interval(r, confidence, draws, rng)
+    ends = mean_interval(r.values, confidence=confidence, draws=draws, seed=checked_seed(seed))
+    low, high = (r.isel(prompt=0, drop=True).copy(data=end) for end in ends)
     each = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # the variance of r under permutation
     spread = np.sqrt(each.where(r.notnull()).sum("prompt")) / n.where(n > 0)
     threshold = (
@@ -183,18 +182,15 @@ def _pooled(
     shown = xr.DataArray(there, dims=("prompt", "demonstration"))
     (a, a_known), (b, b_known) = (_centred_over_all(_bare(each), shown) for each in (a, b))
     known = a_known & b_known
-    n = known * shown.sum("demonstration")
     sums = [xr.dot(*each, dim="demonstration") for each in ((a, shown), (b, shown), (a, a), (b, b), (a, b))]
-    of_prompt = [(known * each).transpose("prompt", *cells).values for each in (n, *sums)]
+    of_prompt = [
+        (known * each).transpose("prompt", *cells).values for each in (shown.sum("demonstration"), *sums)
+    ]
     like = known.isel(prompt=0, drop=True).transpose(*cells)
-    used = known.transpose("prompt", *cells).values
-    total = [each.sum(0) for each in of_prompt]
-    r = _r_of_sums(*total)
-    left = _r_of_sums(*(whole - each for whole, each in zip(total, of_prompt, strict=True)))
-    low, high = _left_out(r, np.where(used, left, np.nan), confidence)
+    found = pooled_correlation(*of_prompt, confidence=confidence)
     return {
         key: like.copy(data=value)
-        for key, value in (("pooled", r), ("pooled_low", low), ("pooled_high", high))
+        for key, value in zip(("pooled", "pooled_low", "pooled_high"), found, strict=True)
     }
 
 
@@ -209,50 +205,9 @@ def _centred_over_all(values: xr.DataArray, shown: xr.DataArray) -> tuple[xr.Dat
     return (centred / size).where(varies, 0).fillna(0), known
 
 
-def _r_of_sums(
-    n: np.ndarray, a: np.ndarray, b: np.ndarray, aa: np.ndarray, bb: np.ndarray, ab: np.ndarray
-) -> np.ndarray:
-    """Pearson's r of sums; NaN where either does not vary."""
-    spread = np.maximum(n * aa - a**2, 0) * np.maximum(n * bb - b**2, 0)
-    return np.clip(_ratio(n * ab - a * b, np.sqrt(spread)), -1, 1)
-
-
-def _left_out(r: np.ndarray, left: np.ndarray, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Student's interval of Fisher's z by the jackknife over units; `left[unit, ...]` is r without each."""
-    n = np.isfinite(left).sum(0)
-    z = np.arctanh(np.clip(left, -1 + 1e-15, 1 - 1e-15))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centre = np.nansum(z, 0) / n
-        error = np.sqrt((n - 1) / n * np.nansum((z - centre) ** 2, 0))
-        half = np.where(n > 2, student.ppf((1 + confidence) / 2, n - 1), np.nan) * error
-    middle = np.arctanh(np.clip(r, -1 + 1e-15, 1 - 1e-15))
-    return np.tanh(middle - half), np.tanh(middle + half)
-
-
-def _interval(
-    r: xr.DataArray, confidence: float, draws: int, rng: np.random.Generator
-) -> tuple[xr.DataArray, xr.DataArray]:
-    """Percentile interval of the mean over the prompts at which a cell is defined."""
-    n, flat = len(r), r.values.reshape(len(r), -1)
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    ends = _ends(_ratio(times @ np.nan_to_num(flat), times @ np.isfinite(flat)), confidence)
-    ends[:, np.isfinite(flat).sum(0) < 2] = np.nan
-    like = r.isel(prompt=0, drop=True)
-    return like.copy(data=ends[0].reshape(like.shape)), like.copy(data=ends[1].reshape(like.shape))
-
-
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a / b, NaN where b is 0."""
     return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b != 0)
-
-
-def _ends(drawn: np.ndarray, confidence: float) -> np.ndarray:
-    """Both ends of the interval, `[2, cell]`, of `[draw, cell]`; NaN where a cell has none."""
-    ends = np.full((2, drawn.shape[1]), np.nan)
-    known = np.isfinite(drawn).any(0)
-    if known.any():
-        ends[:, known] = np.nanquantile(drawn[:, known], [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return ends
 
 
 def _critical(
@@ -298,7 +253,7 @@ def fitted_bandwidth(
         queries: the Dataset of `representations`, of the same prompts; or an array `[prompt, feature]` and then also
         demonstrations: `[prompt, demonstration, feature]`.
         kernel: "exponential", "gaussian" or both.
-        confidence: of the interval (percentile bootstrap over prompts).
+        confidence: of the interval over prompts.
         draws: of the bootstrap.
         seed: of the bootstrap.
 
@@ -314,16 +269,13 @@ def fitted_bandwidth(
 
     Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is ours.
     """
-    check_options(confidence, draws)
+    check_confidence(confidence, draws)
     names = checked_kernels(kernel)
     if not set(names) <= set(EXPONENTIALS):
         raise Refused(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
     classes = _classes(weights, "weight")
     found = as_representation(queries, demonstrations, None if isinstance(queries, xr.Dataset) else classes)
-    parts = [
-        _line(weights, found, name, confidence, draws, np.random.default_rng(checked_seed(seed)))
-        for name in names
-    ]
+    parts = [_line(weights, found, name, confidence, draws, checked_seed(seed)) for name in names]
     out = parts[0]
     if not isinstance(kernel, str):
         out = xr.concat(parts, dim="kernel", coords="minimal", compat="override").assign_coords(kernel=names)
@@ -337,7 +289,7 @@ def _line(
     kernel: str,
     confidence: float,
     draws: int,
-    rng: np.random.Generator,
+    seed: int,
 ) -> xr.Dataset:
     """The least-squares line of log weights in the kernel's scores, with an intercept for each prompt."""
     scores = weighted(found, "score", scores_of(found, kernel))
@@ -352,8 +304,7 @@ def _line(
     )
     n, like = len(xy), xy.isel(prompt=0, drop=True)
     flat_xy, flat_xx, flat_yy = (each.values.reshape(n, -1) for each in (xy, xx, yy))
-    times = rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
-    least, most = _ends(_ratio(times @ flat_xy, times @ flat_xx), confidence)
+    _, least, most = ratio(flat_xy, flat_xx, confidence=confidence, draws=draws, seed=seed)
     slope = _ratio(flat_xy.sum(0), flat_xx.sum(0))
     values = {
         "bandwidth": _bandwidth(slope, kernel),

@@ -28,6 +28,7 @@ from ..model import Model, batches, check_words, full_precision, per_query_head,
 from ..prompts import Prompts
 from ..prompts.batch import measured_on
 from ..scorers.labels import demonstrations_of
+from ..stats import percentiles, resampled
 from .runs import few_shot_prompts, label_keys
 
 __all__ = ["label_auc", "label_flow"]
@@ -176,16 +177,13 @@ def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: 
     predicted = _predicted(predictions, shares.sizes["prompt"])
     if not is_whole(draws) or draws < 1:
         raise Refused(f"wanted draws of the bootstrap, 1 or more, got {draws!r}")
-    rng = np.random.default_rng(checked_seed(seed))
+    counts = resampled(shares.sizes["prompt"], draws, checked_seed(seed)).astype(int)
     source = [dim for dim in shares.dims if dim not in ("prompt", "label")]
     values = shares.transpose("prompt", "label", *source).values
     flat = values.reshape(*values.shape[:2], -1)
-    found, drawn = _areas(flat, predicted), rng.integers(len(flat), size=(draws, len(flat)))
-    spread = np.stack([_areas(flat[rows], predicted[rows]) for rows in drawn])
-    known = np.isfinite(spread).any(0)
-    low, high = np.full((2, len(found)), np.nan)
-    if known.any():
-        low[known], high[known] = np.nanquantile(spread[:, known], [0.025, 0.975], axis=0)
+    drawn = (np.repeat(np.arange(len(flat)), times) for times in counts)
+    found = _areas(flat, predicted)
+    low, high = percentiles(np.stack([_areas(flat[rows], predicted[rows]) for rows in drawn]))
     shape = values.shape[2:]
     return xr.Dataset(
         {key: (source, value.reshape(shape)) for key, value in (("auc", found), ("auc_low", low), ("auc_high", high))},

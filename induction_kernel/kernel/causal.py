@@ -94,7 +94,7 @@ def label_knock_out(
         with the untouched prediction, `mass` (attention of the untouched run that is taken out, summed over heads),
         `foretold`, the class with most of these heads' attention on the labels they still see (-1 where they see none
         or the classes tie), and `as_foretold`, whether it is predicted. By `[group]`, each with `_low` and `_high`
-        (95%, bootstrap over prompts): `accuracy`, `agreed`, `foretold_share`, `foretold_moves` (of the predictions
+        (95%, over prompts): `accuracy`, `agreed`, `foretold_share`, `foretold_moves` (of the predictions
         that the run moved, how many are as foretold; with two classes a move has but one place to go),
         `accuracy_difference` and `agreed_difference` (to the group `labels`, paired by prompt). Coordinates `of[run]`
         (the group), `heads[run]` (names).

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import xarray as xr
 from scipy.special import softmax
-from scipy.stats import binomtest
 from torch import Tensor
 
 from ..errors import Refused
@@ -35,11 +34,12 @@ from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
 from ..scorers.labels import POOLINGS, check_span, demonstrations_of, entries_of, pooled
 from ..scorers.reading import attends, check_sound, cost_of, entries_together, taken
+from ..stats import share_interval
 from .data import LabelledTexts
 from .episodes import Episodes, draw_episodes
 from .resuming import Store, fingerprint
 
-__all__ = ["in_context", "wilson"]
+__all__ = ["in_context"]
 
 BINS = 10
 
@@ -242,7 +242,7 @@ def _scores(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
     )
     if known.any():
         right, n = int(correct[known].sum()), int(known.sum())
-        low, high = wilson(right, n)
+        low, high = share_interval(right, n)
         share = softmax(logs[known], axis=1)
         scalars = {
             "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,
@@ -250,12 +250,6 @@ def _scores(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
             "brier": ((share - np.eye(n_labels)[target[known]]) ** 2).sum(1).mean(),
         }  # fmt: skip
     return values | {key: ((), value) for key, value in scalars.items()}
-
-
-def wilson(right: int, n: int) -> tuple[float, float]:
-    """95% interval of a share of n prompts; not of width 0 where all are right, as a bootstrap's would be."""
-    interval = binomtest(right, n).proportion_ci(method="wilson")
-    return interval.low, interval.high
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:

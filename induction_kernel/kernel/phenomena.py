@@ -19,11 +19,11 @@ import xarray as xr
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
-from ..heads.summary import bootstrap
 from ..model import Model
+from ..stats import mean_share_difference_interval, mean_share_interval, share_interval
 from .data import LabelledTexts
 from .episodes import Embed, Episodes, by_likeness, draw_episodes, own_texts, similarities
-from .evaluating import in_context, wilson
+from .evaluating import in_context
 from .perturbing import Perturb, misspelt, perturbed, rare_words
 
 __all__ = ["input_shift_effect", "label_format_effect", "order_effect", "retrieval_effect"]
@@ -66,7 +66,7 @@ def retrieval_effect(
         here: `correct[condition, prompt]`, `prediction[condition, prompt]`,
         `log_probability[condition, prompt, label]` (nats); by condition `accuracy`, `difference` (its accuracy minus
         the first condition's) and `agreement` (share of queries with the first condition's prediction), each with
-        `_low` and `_high` (95%: Wilson; of the difference, percentile bootstrap over queries). Here also
+        `_low` and `_high` (95%: Wilson; of the difference, Bonett & Price 2012). Here also
         `similarity[condition, prompt]` (mean cosine of the demonstrations) and `own_class[condition, prompt]` (share).
 
     Raises:
@@ -236,12 +236,12 @@ def order_effect(
     out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
     predictions = out["prediction"].values
     changed = np.mean([predictions[a] != predictions[b] for a, b in combinations(range(orders), 2)], axis=0)
-    low, high = bootstrap(changed[:, None], 0.95, 2000, np.random.default_rng(seed))
+    low, high = mean_share_interval(changed, seed=seed)
     return out.assign(
         changed=("prompt", changed),
         change=changed.mean(),
-        change_low=low[0],
-        change_high=high[0],
+        change_low=low,
+        change_high=high,
         accuracy_mean=out["accuracy"].mean(),
         accuracy_spread=out["accuracy"].std(ddof=1),
     )
@@ -273,9 +273,10 @@ def _compared(
     }  # fmt: skip
     for key, of_prompt in each.items():
         if key == "difference":
-            low, high = bootstrap(of_prompt.T, 0.95, 2000, np.random.default_rng(seed))
+            low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
+            low[0] = high[0] = 0.0  # the first condition does not differ from itself
         else:
-            low, high = np.transpose([wilson(int(one.sum()), len(one)) for one in of_prompt])
+            low, high = share_interval(of_prompt.sum(1), of_prompt.shape[1])
         for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):
             values[name] = ("condition", value)
     coords = {"condition": list(conditions)} | {
@@ -287,7 +288,7 @@ def _compared(
     return xr.Dataset(
         values,
         coords,
-        attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences bootstrap, 95%"},
+        attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences Bonett & Price, 95%"},
     )
 
 

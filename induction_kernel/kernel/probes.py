@@ -20,12 +20,12 @@ from torch import Tensor
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
-from ..heads.summary import bootstrap
 from ..model import Model, batches, full_precision, progress_bar, sizes, stream
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
 from ..scorers.labels import demonstrations_of
 from ..scorers.streaming import chosen_layers
+from ..stats import mean_share_interval
 from .examples import Examples, Rows, examples, rows_of
 from .ridge import cross_validated
 
@@ -34,7 +34,7 @@ __all__ = ["probe"]
 SITES = {"key": "k", "value": "v"}
 TARGETS = ("label", "next token")
 DIMS = ("target", "vector", "layer", "head", "offset")
-CONFIDENCE, DRAWS = 0.95, 2000  # of the intervals
+CONFIDENCE = 0.95  # of the intervals
 
 
 def probe(
@@ -80,7 +80,7 @@ def probe(
     Returns:
         Dataset over (prompt, target, vector, layer, head, offset): `score`, the share of the prompt's examples whose
         class is told, and `control`, that of its control classes (NaN where a prompt has no example). Without
-        prompt, means over prompts with 95% bootstrap intervals (`_low`, `_high`): `accuracy`, `control_accuracy` and
+        prompt, means over prompts with 95% intervals (`_low`, `_high`): `accuracy`, `control_accuracy` and
         `selectivity`, accuracy - control_accuracy. By target: `chance`, the accuracy of the training folds' most
         frequent class; `classes`; `examples`; `coverage`, their share of all demonstrations; the coordinate
         `dealt_to`: control classes go to "text"s or, where one text has several classes, to the single
@@ -224,11 +224,8 @@ def _shares(values: np.ndarray, of_prompt: np.ndarray, n_prompts: int) -> np.nda
 
 
 def _interval(values: np.ndarray, seed: int) -> np.ndarray:
-    """The bootstrap's `[low and high, ...]` of the mean over the prompts `[prompt, ...]` that have examples."""
-    flat = values.reshape(len(values), -1)
-    flat = flat[np.isfinite(flat).all(1)]
-    ends = bootstrap(flat, CONFIDENCE, DRAWS, np.random.default_rng(checked_seed(seed)))
-    return np.stack(ends).reshape(2, *values.shape[1:])
+    """`[low and high, ...]` of the mean over the prompts `[prompt, ...]` that have examples."""
+    return np.stack(mean_share_interval(values, confidence=CONFIDENCE, seed=checked_seed(seed)))
 
 
 def _coordinates(model: Model, asked: _Asked) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import xarray as xr
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
-from ..heads.summary import bootstrap
 from ..prompts import Prompts
+from ..stats import mean_share_interval
 from .ballots import Ballots, as_ballots, as_predictions, class_weights, hits, permuted_hits, winners
 
 __all__ = ["reconstruct", "sum_heads"]
@@ -61,7 +61,7 @@ def reconstruct(
         Dataset with `vote[prompt, *source, label]` (shares, which sum to 1; with weights below zero, of the sum of
         their sizes, in [-1, 1]; NaN where all weights are 0), `prediction[prompt, *source]` (class, -1 where tied),
         `correct[prompt, *source]` and, with predictions, `agreement[prompt, *source]` (0 to 1; NaN where the class is
-        unknown). Of the agreement (else of `correct`) over the sources: `mean`, `low` and `high` (95%, bootstrap over
+        unknown). Of the agreement (else of `correct`) over the sources: `mean`, `low` and `high` (95%, over
         prompts), `chance` (its mean over permutations), `threshold` and `passes`; NaN where no prompt is known.
 
     Raises:
@@ -83,9 +83,7 @@ def reconstruct(
     if predicted is not None:
         each["agreement"] = hits(won, predicted)
     judged, wanted = ("correct", ballots.target) if predicted is None else ("agreement", predicted)
-    over = _over_prompts(
-        ballots, each[judged], wanted, permutations, level, np.random.default_rng(checked_seed(seed))
-    )
+    over = _over_prompts(ballots, each[judged], wanted, permutations, level, checked_seed(seed))
     prompt = ("prompt", *ballots.dims)
     single = (won == 1).any(-1)
     variables = {"prediction": (prompt, ballots.over_sources(np.where(single, won.argmax(-1), -1)))}
@@ -102,7 +100,7 @@ def reconstruct(
 
 
 def _over_prompts(
-    ballots: Ballots, found: np.ndarray, wanted: np.ndarray, permutations: int, level: float, rng: Any
+    ballots: Ballots, found: np.ndarray, wanted: np.ndarray, permutations: int, level: float, seed: int
 ) -> dict[str, np.ndarray]:
     """Mean, interval, chance and threshold of every source."""
     known = wanted >= 0
@@ -111,8 +109,8 @@ def _over_prompts(
         keys = ("mean", "low", "high", "chance", "threshold")
         return dict.fromkeys(keys, nothing) | {"passes": np.zeros(found.shape[1], dtype=bool)}
     mean = found[known].mean(0)
-    _, null = permuted_hits(ballots, wanted, permutations, rng)
-    low, high = bootstrap(found[known], 0.95, 2000, rng)
+    _, null = permuted_hits(ballots, wanted, permutations, np.random.default_rng(seed))
+    low, high = mean_share_interval(found[known], seed=seed)
     all_of_them = np.vstack([null, mean])  # what was observed is one more permutation: so the level is exact
     centre, spread = all_of_them.mean(0), all_of_them.std(0)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,7 +1,7 @@
 """How do predictions move when the model is changed? Runs beside the untouched one, over the same few-shot prompts.
 
 Per prompt: the log-probabilities of the labels at the last token, the likeliest label, whether it is the right one and
-whether it is the untouched run's. By group of runs (the draws of one control together): means with bootstrap
+whether it is the untouched run's. By group of runs (the draws of one control together): means with 95%
 intervals over prompts, and differences paired by prompt. What is changed in a run say `causal` and `reweighting`.
 """
 
@@ -25,7 +25,7 @@ from ..prompts import Demonstrations, Prompts, as_prompts
 from ..prompts.batch import measured_on
 from ..replay.blocks import Blocks
 from ..scorers.labels import demonstrations_of
-from .evaluating import wilson
+from ..stats import mean_share_difference_interval, mean_share_interval, ratio
 
 __all__ = [
     "batches_of_one_length",
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 UNTOUCHED = "untouched"
-DRAWS = 2000  # of the bootstrap over prompts
 
 
 def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstrations]:
@@ -162,8 +161,8 @@ def _group_shares(
     titles = {"correct": "accuracy", "agreement": "agreed", "as_foretold": "foretold_share"}
     out: dict[str, np.ndarray] = {}
 
-    def put(name: str, values: list[np.ndarray], *, sure: bool = False) -> None:
-        found = np.array([_share(value, np.random.default_rng(checked_seed(seed)), sure) for value in values])
+    def put(name: str, values: list[np.ndarray], *, differ: bool = False) -> None:
+        found = np.array([_share(value, checked_seed(seed), differ=differ) for value in values])
         out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
 
     for key, values in per_run.items():
@@ -171,29 +170,25 @@ def _group_shares(
     out["agreed_low"][0] = out["agreed_high"][0]  # the untouched run agrees with itself
     for key in ("correct", "agreement"):
         mean = [per_run[key][:, runs].mean(1, keepdims=True) for runs in of_group]
-        put(f"{titles[key]}_difference", [each - mean[to] for each in mean], sure=True)
+        name = f"{titles[key]}_difference"
+        put(name, [each - mean[to] for each in mean], differ=True)
+        out[f"{name}_low"][to] = out[f"{name}_high"][to] = 0.0  # a group does not differ from itself
     if "as_foretold" in per_run:
         moved = np.where(per_run["agreement"] == 0, per_run["as_foretold"], np.nan)
         put("foretold_moves", [moved[:, runs] for runs in of_group])
     return out
 
 
-def _share(values: np.ndarray, rng: np.random.Generator, sure: bool) -> tuple[float, float, float]:
-    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval.
-
-    A ratio of sums, bootstrapped over prompts; shares of 0 and 1 have Wilson's, unless equal values leave no doubt.
-    """
+def _share(values: np.ndarray, seed: int, *, differ: bool) -> tuple[float, float, float]:
+    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval over prompts."""
     there = np.isfinite(values)
-    above, below, n = np.where(there, values, 0).sum(1), there.sum(1), len(values)
+    above, below = np.where(there, values, 0).sum(1), there.sum(1)
     if not below.any():
         return np.nan, np.nan, np.nan
-    mean = float(above.sum() / below.sum())
-    if n < 2:
-        return mean, np.nan, np.nan
-    if not sure and mean in (0.0, 1.0):  # resampling would leave no doubt
-        return mean, *wilson(int(mean * (below > 0).sum()), int((below > 0).sum()))
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=DRAWS)
-    counted = drawn @ below
-    means = (drawn @ above)[counted > 0] / counted[counted > 0]
-    low, high = np.quantile(means, [0.025, 0.975])
+    mean, asked = float(above.sum() / below.sum()), below > 0
+    if len(set(below[asked])) == 1 or mean in (0.0, 1.0):
+        interval = mean_share_difference_interval if differ else mean_share_interval
+        low, high = interval(above[asked] / below[asked], seed=seed)
+    else:  # prompts that count for more
+        _, low, high = ratio(above, below, seed=seed)
     return mean, float(low), float(high)

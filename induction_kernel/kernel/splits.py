@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.stats import t as student
 
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
+from ..stats import split_interval, split_margin
 from .ballots import Ballots, as_ballots, as_predictions, permuted_hits, vote_hits
 from .controls import by_position, control_weights
 from .reconstruction import sum_heads
 
-__all__ = ["held_out", "reconstruction_table", "split_interval"]
+__all__ = ["held_out", "reconstruction_table"]
 
 BEST = "best head"
 PERMUTATIONS = 50  # of labels in the vote, averaged in every prompt
@@ -227,48 +227,13 @@ def _variables(
     scores = np.stack(list(rows.values()))
     lead = rows[BEST] - scores
     low, high = np.transpose([split_interval(row, *parts, confidence=confidence) for row in scores])
-    margin = np.array([_margin(row, *parts, confidence=confidence)[0] for row in lead])
+    margin = np.array([split_margin(row, *parts, confidence=confidence)[0] for row in lead])
     mean = lead.mean(1)
     found = {criterion: scores.mean(1), f"{criterion}_low": low, f"{criterion}_high": high}
     found |= {f"{criterion}_difference": mean}
     found |= {f"{criterion}_difference_low": mean - margin, f"{criterion}_difference_high": mean + margin}
     by_split = {f"{criterion}_split": (("row", "split"), scores)}
     return {key: ("row", value) for key, value in found.items()} | by_split
-
-
-def split_interval(
-    scores: np.ndarray, n_train: float, n_test: float, *, confidence: float
-) -> tuple[float, float]:
-    """An interval for the mean of scores in [0, 1] over repeated random splits of the same prompts.
-
-    Args:
-        scores: `[split]`, each the mean over the prompts of the test part.
-        n_train: prompts in the part where something was chosen.
-        n_test: prompts in the other.
-        confidence: of the interval.
-    """
-    mean = float(scores.mean())
-    margin, variance, quantile = _margin(scores, n_train, n_test, confidence=confidence)
-    if np.isnan(mean) or (margin == 0 and 0 < mean < 1):
-        return (
-            mean,
-            mean,
-        )  # nothing is known, or every split scored the same without being perfect: only ties do
-    n = mean * (1 - mean) / variance if variance > 0 else n_train + n_test
-    square = quantile**2 / n
-    centre = (mean + square / 2) / (1 + square)
-    half = quantile / (1 + square) * np.sqrt(mean * (1 - mean) / n + square / (4 * n))
-    return max(centre - half, 0.0), min(centre + half, 1.0)
-
-
-def _margin(
-    scores: np.ndarray, n_train: float, n_test: float, *, confidence: float
-) -> tuple[float, float, float]:
-    """Half the width of Student's interval, the corrected variance of the mean, and the quantile."""
-    splits = len(scores)
-    quantile = float(student.ppf((1 + confidence) / 2, splits - 1))
-    variance = float((1 / splits + n_test / n_train) * scores.var(ddof=1)) if n_train else np.nan
-    return quantile * float(np.sqrt(variance)), variance, quantile
 
 
 def _check(n: int, splits: int, share: float, confidence: float) -> None:

@@ -13,7 +13,7 @@ import xarray as xr
 
 from ..errors import Refused
 from ..heads import Head
-from ..heads.summary import bootstrap
+from ..stats import mean_interval, mean_share_interval
 from .maps import escape, need
 
 SHOWN = {"effect": "effect", "estimate": "estimated effect", "normalised": "normalised effect"}
@@ -91,18 +91,16 @@ def means(results: xr.Dataset, show: str) -> xr.Dataset:
 
 
 def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, both ends of its 95% bootstrap interval, and n: of what is finite in each column `[prompt, cell]`."""
-    known, cells = np.isfinite(values), values.shape[1]
-    mean, low, high = np.full((3, cells), np.nan)
-    patterns, which = np.unique(known, axis=1, return_inverse=True)
-    for index, rows in enumerate(patterns.T):
-        alike = np.flatnonzero(which.ravel() == index)
-        for part in np.array_split(alike, len(alike) // 4000 + 1):  # bounds the memory of the draws
-            if rows.any():
-                there = values[np.ix_(rows, part)]
-                mean[part] = there.mean(0)
-                low[part], high[part] = bootstrap(there, 0.95, 1000, np.random.default_rng(0))
-    return mean, low, high, known.sum(0)
+    """Mean, both ends of its 95% interval, and n: of what is finite in each column `[prompt, cell]`.
+
+    Where all values are 0 or 1, and some are 1, they are shares of prompts.
+    """
+    known = np.isfinite(values)
+    shares = np.isin(values[known], (0.0, 1.0)).all() and bool((values[known] == 1).any())
+    low, high = mean_share_interval(values) if shares else mean_interval(values)
+    n = known.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known, values, 0).sum(0) / n, low, high, n
 
 
 def spread(low: float, high: float, n: int) -> str:

@@ -1,7 +1,7 @@
 """Where does an intervention matter: in which layer, head, position?
 
 `effect_map` draws what `sweep`, `patch` and `attribution` found, as the mean over prompts; intervals are 95%
-bootstraps over the prompts that have the cell. Purple is below zero, orange above, blank is no such cell. It
+intervals over the prompts that have the cell. Purple is below zero, orange above, blank is no such cell. It
 runs no model. `cells` reads the numbers and labels; `curves` draws the ablation curve and the check of
 estimates.
 """
@@ -29,7 +29,7 @@ def effect_map(
     By (layer, head) and by (layer, position) layers go downwards; by (layer, head, position) the strongest
     heads do, strongest first; by (layer,) there are bars with intervals. Positions carry their tokens, with
     "/…" where prompts differ, and their numbers if prompts differ at more than half of them. Hovering shows
-    name, mean, 95% interval (bootstrap over prompts) and the number of prompts that have the cell.
+    name, mean, 95% interval (over prompts) and the number of prompts that have the cell.
 
     Args:
         results: what `sweep` or `patch` returns: `effect[prompt, *by]` in the metric's unit; or `attribution`:

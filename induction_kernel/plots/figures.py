@@ -1,6 +1,6 @@
 """How does the loss run along a prompt, and do two scores agree about the heads?
 
-`loss_plot` and `score_plot`, beside `head_map` (which lives in `maps`). Bands and bars are 95% bootstrap
+`loss_plot` and `score_plot`, beside `head_map` (which lives in `maps`). Bands and bars are 95%
 intervals over prompts. It runs no model and draws no attention patterns (`views` does).
 """
 
@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
+from ..stats import mean_interval
 from .maps import finish, heading, need, panels, tick, words
 from .maps import head_map as head_map
 
@@ -18,7 +19,7 @@ BLUE, BAND = "rgb(0, 67, 136)", "rgba(0, 67, 136, 0.18)"
 
 
 def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Draw the mean loss by position, with a 95% bootstrap band over prompts.
+    """Draw the mean loss by position, with a 95% interval over prompts as a band.
 
     Repeated prompts are aligned: 0 on the axis is the first token of the second copy (which nothing
     predicts), 1 the first token that the first copy predicts. Other prompts start at their own position 1.
@@ -116,6 +117,7 @@ def _points(across: xr.Dataset, upwards: xr.Dataset, axes: tuple[str, str]) -> g
     """One marker for each head of `[layer, head]` summaries, flattened layer by layer."""
     x, y = across["mean"].values.ravel(), upwards["mean"].values.ravel()
     names, passes, rank = (across[key].values.ravel() for key in ("name", "passes", "rank"))
+    passes = passes == 1
     layers = np.repeat(across["layer"].values, across.sizes["head"])
     shown = {"thickness": 1, "width": 0, "color": "rgba(80, 80, 80, 0.35)"}
     return go.Scatter(
@@ -171,11 +173,6 @@ def _align(values: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, n
     return offsets[kept], placed[:, kept]
 
 
-def _band(values: np.ndarray, draws: int = 1000) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over prompts of `[prompt, offset]` and its 95% bootstrap interval; missing values are left out."""
-    prompts, known = len(values), np.isfinite(values)
-    counts = np.random.default_rng(0).multinomial(prompts, np.full(prompts, 1 / prompts), size=draws)
-    with np.errstate(invalid="ignore"):
-        means = (counts @ np.where(known, values, 0.0)) / (counts @ known)
-    low, high = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    return np.nanmean(values, axis=0), low, high
+def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over prompts of `[prompt, offset]` and its 95% interval; missing values are left out."""
+    return np.nanmean(values, axis=0), *mean_interval(values)

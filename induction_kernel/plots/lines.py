@@ -49,7 +49,7 @@ def line_plot(
 ) -> go.Figure:
     """Draw variables along one dimension, with a line for each index of another.
 
-    Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them; else 95% bootstraps
+    Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them; else 95% intervals
     over prompts; over seeds, draws, splits or folds the lowest and the highest. Where there are heads, the line
     joins the best head of each place, which is better here than it would be on other prompts; the others are
     pale points if there is nothing else to compare.

@@ -184,7 +184,7 @@ def _mix(colour: tuple[int, int, int], share: float) -> str:
 
 def _marks(summary: xr.Dataset, cell: int) -> go.Scatter:
     """A dot on each head that passes the threshold."""
-    layers, heads = np.nonzero(summary["passes"].values)
+    layers, heads = np.nonzero(summary["passes"].values == 1)
     marker = {"size": max(5, cell // 3), "color": "white", "line": {"width": 1.5, "color": "black"}}
     x, y = summary["head"].values[heads], summary["layer"].values[layers]
     return go.Scatter(

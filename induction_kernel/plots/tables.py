@@ -30,7 +30,7 @@ def interval_plot(
 ) -> go.Figure:
     """Draw a dot with its interval for each index of one dimension, the first on top; a panel for each variable.
 
-    Intervals are the result's own (`<show>_low`, `<show>_high`) where it has them; else 95% bootstraps over
+    Intervals are the result's own (`<show>_low`, `<show>_high`) where it has them; else 95% intervals over
     prompts; over seeds, draws, splits or folds from the lowest to the highest.
 
     Args:

@@ -25,6 +25,7 @@ import xarray as xr
 from .. import __version__
 from ..errors import Refused
 from ..given import checked_seed
+from ..stats import percentiles
 from .phases import SMOOTHING, check_turning, onsets
 from .turning import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
 
@@ -76,7 +77,7 @@ def turn_together(
         statistic, p_value = shifted_p(*(_slope(run, name, smoothing) for name in (first, second)))
         turns = [onsets(run, name, smoothing, draws, rng) for name in (first, second)]
         later = turns[1] - turns[0]
-        low, high = np.quantile(later[1:], [0.025, 0.975])
+        low, high = percentiles(later[1:])
         values = {"statistic": statistic, "p_value": p_value, "onset": turns[0][0]}
         return xr.Dataset(values | {"difference": later[0], "difference_low": low, "difference_high": high})
 

@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
+from ..stats import percentiles
 from .turning import (
     CURVES,
     DIRECTION,
@@ -29,7 +30,7 @@ from .turning import (
     heads_of,
     largest_excess,
     over_runs,
-    resampled,
+    resampled_means,
     slope_of,
     steepest,
     trained,
@@ -105,7 +106,7 @@ def onsets(run: xr.Dataset, name: str, smoothing: float, draws: int, rng: np.ran
     """Where a curve of one run turns, in ln(tokens), `[1 + draws]`: of all prompts, then of each draw."""
     tokens = run["tokens"].values
     slopes = DIRECTION[name] * slope_of(
-        resampled(values_of(run, name), draws, rng), tokens, smoothing=smoothing
+        resampled_means(values_of(run, name), draws, rng), tokens, smoothing=smoothing
     )
     return grid_of(tokens)[steepest(slopes)[0]]
 
@@ -113,7 +114,7 @@ def onsets(run: xr.Dataset, name: str, smoothing: float, draws: int, rng: np.ran
 def _window(run: xr.Dataset, smoothing: float, draws: int, rng: np.random.Generator) -> xr.Dataset:
     tokens, grid = run["tokens"].values, grid_of(run["tokens"].values)
     score, repeat, excess = (
-        resampled(values, draws, rng)
+        resampled_means(values, draws, rng)
         for values in (values_of(run, "icl_score"), values_of(run, "repeat_loss"), largest_excess(run))
     )
     start, end = (grid[edge] for edge in steepest(-slope_of(score, tokens, smoothing=smoothing)))
@@ -143,13 +144,13 @@ def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:
     kept = drawn[1:][exists[1:]]
     if not exists[0] or not len(kept):
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
-    low, high = np.quantile(kept, [0.025, 0.975])
+    low, high = percentiles(kept)
     return {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
 def _order(turns: Numbers) -> xr.Dataset:
     """Onsets of `[curve, draw]` with intervals, and how often one is before another."""
-    low, high = np.quantile(turns[:, 1:], [0.025, 0.975], axis=1)
+    low, high = percentiles(turns[:, 1:].T)
     later = turns[None, :, 1:] - turns[:, None, 1:]
     earlier = ((later > 0) + 0.5 * (later == 0)).mean(2)
     return xr.Dataset(

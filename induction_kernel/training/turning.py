@@ -20,10 +20,11 @@ from scipy.ndimage import gaussian_filter1d
 
 from ..errors import Refused
 from ..heads import Head
+from ..stats import resampled
 
 __all__ = [
     "CURVES", "DIRECTION", "at_tokens", "check_curves", "grid_of", "heads_of", "largest_excess", "over_runs",
-    "resampled", "slope_of", "steepest", "trained", "values_of",
+    "resampled_means", "slope_of", "steepest", "trained", "values_of",
 ]  # fmt: skip
 
 Numbers = NDArray[np.float64]
@@ -138,11 +139,10 @@ def _whole(values: Any) -> Numbers:
     return found
 
 
-def resampled(values: Numbers, draws: int, rng: np.random.Generator) -> Numbers:
+def resampled_means(values: Numbers, draws: int, rng: np.random.Generator) -> Numbers:
     """Means over prompts `[1 + draws, checkpoint]`: of all of them, then of prompts drawn with replacement."""
     n = len(values)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
-    return np.concatenate([values.mean(0)[None], weights @ values])
+    return np.concatenate([values.mean(0)[None], resampled(n, draws, rng) / n @ values])
 
 
 def grid_of(tokens: Any) -> Numbers:

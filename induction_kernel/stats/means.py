@@ -1,0 +1,169 @@
+"""Intervals of means over the first axis: Student's t and its hull with the bootstrap-t interval.
+
+Sources: Student's t; Welch; Efron & Tibshirani 1993, chapter 12 (bootstrap-t).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats as distributions
+
+from ..errors import Refused
+
+__all__ = ["check_confidence", "difference_interval", "mean_interval", "percentiles", "resampled"]
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+
+CONFIDENCE, DRAWS, LEVEL = 0.95, 2000, 0.05
+SKEWED_FROM = 8
+"""Values below which a bootstrap of them says nothing about the tails."""
+AT_ONCE = 512  # cells whose draws are held at once
+
+
+def check_confidence(confidence: Any, draws: Any = DRAWS) -> None:
+    """Refused unless these make an interval: confidence between 0 and 1, whole draws of 100 or more."""
+    whole = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
+    number = isinstance(confidence, float | np.floating)
+    if not (number and 0 < confidence < 1 and whole and draws >= 100):
+        raise Refused(
+            "wanted confidence between 0 and 1 and whole draws >= 100, "
+            f"got confidence={confidence!r}, draws={draws!r}"
+        )
+
+
+def mean_interval(
+    values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Both ends of an interval for the mean over the first axis.
+
+    Below 8 values Student's t interval; from 8 on the hull of it and the bootstrap-t interval. Coverage of nominal
+    .95, simulated with 8, 16 and 32 values: .95 to .98 for normal, t (3 degrees) and beta(.3, 3), .90 to .95 for
+    lognormal values; with 4, .94 for normal ones.
+
+    Args:
+        values: `[n, ...]`, NaN for what is missing. Continuous: shares of 0 and 1 have `share_interval`.
+        confidence: of the interval.
+        draws: of the bootstrap, which is the same for all cells.
+        seed: of the bootstrap.
+
+    Returns:
+        `[...]` twice; NaN where there are fewer than two values.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    shape = values.shape[1:]
+    flat = values.reshape(len(values), -1)
+    counts = resampled(len(flat), draws, seed) if len(flat) >= SKEWED_FROM else None
+    low, high = np.full(flat.shape[1], np.nan), np.full(flat.shape[1], np.nan)
+    for at in range(0, flat.shape[1], AT_ONCE):
+        some = slice(at, at + AT_ONCE)
+        low[some], high[some] = _mean_interval(flat[:, some], confidence, counts)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tuple[Array, Array]:
+    n, mean, error = moments(values)
+    with np.errstate(invalid="ignore"):
+        quantile = distributions.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
+    low, high = mean - quantile * error, mean + quantile * error
+    if counts is None:
+        return low, high
+    below, above = _studentised(values, counts, confidence)
+    enough = n >= SKEWED_FROM
+    low = np.where(enough, np.fmin(low, mean - above * error), low)
+    high = np.where(enough, np.fmax(high, mean - below * error), high)
+    return low, high
+
+
+def moments(values: Array) -> tuple[Array, Array, Array]:
+    """Of each cell of `[n, cell]`: how many values, their mean and its standard error; NaN for fewer than two."""
+    there = np.isfinite(values)
+    n = there.sum(0).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(there, values, 0).sum(0) / n
+        square = (np.where(there, values - mean, 0) ** 2).sum(0) / (n - 1)
+        error = np.where(n > 1, np.sqrt(square / n), np.nan)
+    return n, mean, error
+
+
+def _studentised(values: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
+    """Quantiles of (resampled mean - mean) / its standard error, over the draws in which the latter is not 0."""
+    there = np.isfinite(values).astype(np.float64)
+    _, mean, _ = moments(values)
+    away = np.where(there > 0, values - mean, 0)
+    n = counts @ there if not there.all() else np.full((1, 1), float(len(values)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        middle = counts @ away / n
+        variance = (counts @ away**2 / n - middle**2) / (n - 1)
+        rounding = 1e-14 * (away**2).max(0)
+        t = np.where(variance > rounding, middle / np.sqrt(np.maximum(variance, 0)), np.nan)
+    return quantiles_of(t, (1 - confidence) / 2), quantiles_of(t, (1 + confidence) / 2)
+
+
+def quantiles_of(draws: Array, q: float) -> Array:
+    """The quantile of the finite draws of each cell of `[draw, cell]`; NaN where there are none."""
+    ordered = np.sort(draws, axis=0)  # NaN is last
+    n = np.isfinite(ordered).sum(0)
+    place = np.maximum(n - 1, 0) * q
+    lower = np.floor(place).astype(int)
+    upper = np.minimum(lower + 1, np.maximum(n - 1, 0))
+    first, second = (np.take_along_axis(ordered, at[None], 0)[0] for at in (lower, upper))
+    return np.where(n > 0, first + (place - lower) * (second - first), np.nan)
+
+
+def resampled(n: int, draws: int, seed: int | np.random.Generator) -> Array:
+    """How often each of n values is drawn in each bootstrap sample of n of them: `[draw, n]`, whole numbers."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
+
+
+def percentiles(draws: Any, *, confidence: float = CONFIDENCE, least: float = 0.0) -> tuple[Array, Array]:
+    """Percentile interval over the first axis, of a statistic that is no mean, computed on bootstrap samples.
+
+    Args:
+        draws: `[draw, ...]`, NaN where the statistic is not defined.
+        confidence: of the interval.
+        least: share of the draws that have to be defined; else NaN.
+    """
+    draws = np.asarray(draws, dtype=np.float64)
+    flat = draws.reshape(len(draws), -1)
+    known = np.isfinite(flat).mean(0) >= max(least, 1e-12)
+    ends = (quantiles_of(flat, (1 + side * confidence) / 2) for side in (-1, 1))
+    low, high = (np.where(known, end, np.nan).reshape(draws.shape[1:]) for end in ends)
+    return low, high
+
+
+def difference_interval(
+    first: Any, second: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Interval of mean(second) - mean(first) of two samples that are not paired, over the first axis of each.
+
+    Welch's; from 8 values in both on its hull with the bootstrap-t interval. Paired samples are
+    `mean_interval(second - first)`.
+    """
+    a, b = (np.asarray(each, dtype=np.float64) for each in (first, second))
+    shape = a.shape[1:]
+    a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+    (n, mean_a, error_a), (m, mean_b, error_b) = moments(a), moments(b)
+    mean, error = mean_b - mean_a, np.sqrt(error_a**2 + error_b**2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        freedom = error**4 / (error_a**4 / (n - 1) + error_b**4 / (m - 1))
+    quantile = distributions.t.ppf((1 + confidence) / 2, np.where(error > 0, freedom, 1))
+    low, high = mean - quantile * error, mean + quantile * error
+    if min(len(a), len(b)) >= SKEWED_FROM:
+        # two seeds, so that the samples are drawn apart
+        sides = [resampled_moments(x, resampled(len(x), draws, seed + i)) for i, x in enumerate((a, b))]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            t = (sides[1][0] - sides[0][0] - mean) / np.sqrt(sides[0][1] + sides[1][1])
+        t = np.where(np.isfinite(t), t, np.nan)
+        low = np.fmin(low, mean - quantiles_of(t, (1 + confidence) / 2) * error)
+        high = np.fmax(high, mean - quantiles_of(t, (1 - confidence) / 2) * error)
+    return low.reshape(shape), high.reshape(shape)
+
+
+def resampled_moments(values: Array, counts: Array) -> tuple[Array, Array]:
+    """The mean and its squared standard error in every draw, `[draw, cell]`."""
+    n = len(values)
+    middle = counts @ values / n
+    return middle, np.maximum(counts @ values**2 / n - middle**2, 0) / (n - 1)
