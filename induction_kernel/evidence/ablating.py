@@ -28,7 +28,7 @@ import xarray as xr
 from torch import Tensor
 
 from ..errors import NotDefined, Refused
-from ..heads import Head, random_heads
+from ..heads import Head, random_sets
 from ..interventions.ablation import shares_lost
 from ..interventions.engine import Found
 from ..loading import load, training_history
@@ -87,7 +87,8 @@ def direct_ablation(
         The verdict (see `evidence`), at the end of training, and its grounds. `mode` is "zero", "mean" or "patterns";
         all but `mode`, `phase` and shares have a leading `checkpoint` (with `tokens`) where there are several.
         In nats: `icl[prompt]`, the score; `icl_joint[mode, prompt]`, what removing the induction heads adds to it;
-        `icl_effect[mode, prompt, layer, head]` of each head; `icl_control[mode, draw, prompt]` of 20 random sets;
+        `icl_effect[mode, prompt, layer, head]` of each head; `icl_control[mode, draw, prompt]` of up to 20 different
+        random sets;
         `icl_then[mode, prompt]` of the heads that would be chosen at this checkpoint, 0 where there are none, and
         `icl_n_then`; the same of the loss of a second copy as `repeat...`.
         As shares: `icl_share[mode]` with `_low` and `_high`, `icl_beyond[mode]` likewise (more than random heads),
@@ -157,9 +158,8 @@ def _check(window: Any, share: float, beyond: float) -> None:
 def _controls(model: Model, heads: Sequence[Head], seed: int) -> tuple[tuple[tuple[Head, ...], ...], str]:
     """Random sets of as many other heads, and where they are from."""
     control = other_heads(model, heads)
-    seeds = range(seed, seed + CONTROLS)
-    drawn = (tuple(random_heads(model, like=heads, seed=each, control=control)) for each in seeds)
-    return tuple(drawn), control
+    drawn = random_sets(model, like=heads, n=CONTROLS, seed=seed, control=control)
+    return tuple(map(tuple, drawn)), control
 
 
 def _window(

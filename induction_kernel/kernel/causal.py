@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..errors import Refused
 from ..given import checked_seed
-from ..heads import Head, HeadLike, as_heads, random_heads
+from ..heads import Head, HeadLike, as_heads, random_sets
 from ..heads.naming import is_whole
 from ..interventions.edits import New
 from ..interventions.plan import Cell, within_memory
@@ -182,10 +182,8 @@ def _labels_asked(
     if not torch.equal(taken, found.mask):
         generator = torch.Generator().manual_seed(seed)
         asked += [_Asked(PERMUTED, heads, _permuted(taken, found.mask, generator)) for _ in range(draws)]
-    for draw in range(draws):
-        others = random_heads(model, like=heads, seed=seed + draw, control=control)
-        asked.append(_Asked(OTHER_HEADS, tuple(others), taken))
-    return asked
+    others = random_sets(model, like=heads, n=draws, seed=seed, control=control) if draws else []
+    return asked + [_Asked(OTHER_HEADS, tuple(each), taken) for each in others]
 
 
 def _permuted(taken: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
