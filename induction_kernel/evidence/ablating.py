@@ -34,6 +34,7 @@ from ..interventions.engine import Found
 from ..loading import load, training_history
 from ..metrics import token_losses
 from ..model import Model, check_model
+from ..replay.way import Way
 from ..training.checkpoints import over_checkpoints
 from ..training.curves import Band, Curves, training_curves
 from ..training.merging import as_variables, joined, with_names
@@ -229,7 +230,7 @@ def _of_mode(run: xr.Dataset, on: str) -> xr.Dataset:
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
     )
     groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, ""))
+    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, Way("")))
     values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
     for at, name in enumerate(("share", "beyond", "then_share")):
         values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}

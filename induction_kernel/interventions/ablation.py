@@ -238,7 +238,7 @@ def _joint(
     )  # fmt: skip
     attrs = {
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
-        "lane": found.lane, "convention": CONVENTION, **measured_on(model, ready),
+        **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
     return found, attrs
 
