@@ -19,6 +19,7 @@ from .interventions.engine import Found, sweep
 from .metrics import repeat_loss
 from .model import Model, sizes
 from .prompts import Prompts
+from .replay.way import Way
 
 __all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
 
@@ -50,7 +51,7 @@ def removed_from(
     alone = every if len(some) == len(few) else sweep(model, some, heads=order[:count], progress=progress)
     without = repeat_loss(model, some)["without"].values
     values = np.stack([alone.sel(layer=head.layer, head=head.head)["value"].values for head in order[:count]])
-    shares = shares_lost(Found(values, alone["baseline"].values, without, ""))
+    shares = shares_lost(Found(values, alone["baseline"].values, without, Way("")))
     single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
     curve = None
     if most:

@@ -20,7 +20,6 @@ from ..model import (
     Model,
     foreign_hooks,
     full_precision,
-    is_out_of_memory,
     kept_as_it_was,
     made_of,
     progress_bar,
@@ -31,7 +30,7 @@ from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks
 from ..replay.decoder import Decoder
 from ..replay.layers import looseness, supports
-from ..replay.way import Way, refused
+from ..replay.way import Way, refused, tried
 from .edits import HEAD_SITES, New
 from .jobs import Hold, Job, found_by_cell
 from .plan import Cell
@@ -107,19 +106,8 @@ def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
     """What was found for this key while the model was made of the same parts."""
     known, key = _REASONS.setdefault(model, {}), (*key, made_of(model))
     if key not in known:
-        known[key] = _tried(find)
+        known[key] = tried(find)
     return known[key]
-
-
-def _tried(find: Callable[[], str]) -> str:
-    """What was found; a lane that cannot do this model at all says so by the error that it raised."""
-    try:
-        return find()
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        said = str(error).strip().split("\n")[0]
-        return f"its check raised {type(error).__name__}: {said}"
 
 
 def _why_not(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
@@ -135,7 +123,7 @@ def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
     last = sizes(model).n_layers - 1
     stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}}, lengths=None)
     what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
-    return _tried(lambda: _apart(what, seen[0], lane(model, tokens, None).final, looseness(model)))
+    return tried(lambda: _apart(what, seen[0], lane(model, tokens, None).final, looseness(model)))
 
 
 def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
@@ -169,7 +157,8 @@ def _apart(what: str, whole: Tensor, mine: Tensor, loose: float) -> str:
 def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
     """How the lane's logits differ from those of whole hooked runs, on random edits of random tokens."""
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    length, middle, last = min(7, size.n_ctx), size.n_layers // 2, size.n_layers - 1
+    length, last = min(7, size.n_ctx), size.n_layers - 1
+    middle = last // 2  # so that another layer follows, where there is one
     prompts = as_prompts(
         model, torch.randint(size.d_vocab, (2, length), generator=generator), lengths=[length] * 2
     )

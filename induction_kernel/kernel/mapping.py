@@ -66,8 +66,8 @@ def demonstration_attention(
     ready = label_attention.ready(model, prompts)
     found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
     total = np.zeros((len(wanted), found.mask.shape[1], points, size.n_heads))
-    length, lane = ready.tokens.shape[1], way_to_read(model, ready, wanted)
-    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
+    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
     broken = set[int]()
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
@@ -79,7 +79,7 @@ def demonstration_attention(
                 total[wanted.index(layer)] += resampled(values, batch, points).numpy()
                 bar.update()
 
-            read_entries(model, batch, entries_of(batch, "sum"), wanted, read, lane=lane)
+            read_entries(model, batch, entries_of(batch, "sum"), wanted, read, lane=way.name)
     check_sound(broken)
     n = found.mask.sum(0).numpy()
     names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
@@ -101,7 +101,7 @@ def demonstration_attention(
             "method": "demonstration_attention",
             "unit": "probability",
             "paper": "Han et al. 2025, section 5.1",
-            "lane": lane,
+            **way.attrs,
             **measured_on(model, ready),
         },
     )

@@ -7,13 +7,14 @@ not made for it; each once a model and reason.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from ..model import Model, describe
+from ..model import Model, describe, is_out_of_memory
 
-__all__ = ["Way", "refused"]
+__all__ = ["Way", "refused", "tried"]
 
 _LOG = logging.getLogger(__name__)
 _SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -35,6 +36,21 @@ class Way:
     def attrs(self) -> dict[str, str]:
         """What a result says of it: `lane` and `lane_reason` ("none" where the fastest lane was used)."""
         return {"lane": self.name, "lane_reason": self.reason or "none"}
+
+
+def tried(check: Callable[[], str]) -> str:
+    """What a check of a lane found, empty where it passed.
+
+    A lane that cannot do this model at all says so by the error that it raises: the model's own run can, or says why
+    not.
+    """
+    try:
+        return check()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        said = str(error).strip().split("\n")[0]
+        return f"its check raised {type(error).__name__}: {said}"
 
 
 def refused(model: Model, lane: str, why: str, *, failed: bool = True) -> str:
