@@ -22,9 +22,7 @@ from ..metrics import Reading, one_a_prompt, read_off
 from ..model import (
     Hook,
     Model,
-    device_of,
     full_precision,
-    hidden_padding,
     hook_name,
     hooks_on,
     is_causal,
@@ -123,9 +121,8 @@ def gradients_at(
         raise Refused(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
-    arguments, masks = hidden_padding(model, prompts.tokens, prompts.lengths)
-    with kept_as_it_was(model), torch.enable_grad(), hooks_on(model, [*masks, *hooks]):
-        logits = model(prompts.tokens.to(device_of(model)), return_type="logits", **arguments)
+    with kept_as_it_was(model), torch.enable_grad():
+        logits = run(model, prompts.tokens, hooks, lengths=prompts.lengths, gradients=True)
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
             raise RuntimeError(f"hook {hook_name(site, min(missing))} of {type(model).__name__} never fired")

@@ -20,13 +20,7 @@ from torch import Tensor
 
 from ..errors import Refused
 from ..heads import Head, HeadLike, as_heads
-from ..metrics import (
-    Metric,
-    MetricLike,
-    as_metric,
-    logit_difference,
-    part_of,
-)
+from ..metrics import Metric, MetricLike, as_metric, logit_difference, part_of
 from ..model import Model, batches, check_model, check_writing, kept_as_it_was, sizes, stream
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
