@@ -76,7 +76,8 @@ def attribution(
         cancel); `baseline[prompt]`. With `verify`, along `cell` ("L0H1", "L0 pos 3", "all"): `exact`, `estimated`,
         means over prompts of the effect, coordinate `group` ("strongest", "random"), and attributes `correlation`
         (Pearson, over these cells; 0 where one side does not vary, NaN of a single cell), `worst_miss`, the largest
-        |exact - estimated|, and `worst_cell`.
+        |exact - estimated|, `worst_cell`, and `verified_by`, the lane that ran them. Attribute `lane_reason`: why
+        pattern rows were had from whole runs, where they were.
 
     Raises:
         TypeError: an edit or a metric of another type.
