@@ -30,7 +30,6 @@ from torch import Tensor
 from ..errors import NotDefined, Refused
 from ..heads import Head, random_sets
 from ..interventions.ablation import shares_lost
-from ..interventions.engine import Found
 from ..loading import load, training_history
 from ..metrics import token_losses
 from ..model import Model, check_model
@@ -229,7 +228,7 @@ def _of_mode(run: xr.Dataset, on: str) -> xr.Dataset:
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
     )
     groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, ""), 0)
+    found = shares_lost(groups, np.zeros_like(benefit), benefit, 0)
     values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
     for at, name in enumerate(("share", "beyond", "then_share")):
         values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}

@@ -88,7 +88,10 @@ def ablate(
     )
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
-    shares = {key: float(share[0]) for key, share in shares_lost(found, seed).items()}
+    shares = {
+        key: float(share[0])
+        for key, share in shares_lost(found.values, baseline, found.without, seed).items()
+    }
     if found.without is not None:
         variables["without"] = found.without
     return xr.Dataset(
@@ -164,7 +167,7 @@ def ablation_curve(
         "n_controls": ("k", [len(sets) for sets in drawn]),
     }
     attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
-    if shares := shares_lost(found, seed):
+    if shares := shares_lost(found.values, baseline, found.without, seed):
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
         variables["without"] = ("prompt", found.without)
@@ -272,7 +275,7 @@ def _joint(
     )  # fmt: skip
     attrs = {
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
-        "lane": found.lane, "convention": CONVENTION, **measured_on(model, ready),
+        **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
     if found.without is not None:
         attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit)
@@ -335,11 +338,13 @@ def _as_many_as_compare(
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
-def shares_lost(found: Found, seed: int) -> dict[str, np.ndarray]:
-    """Of every cell, the ratio of means over prompts with its interval; NaN where there is no reliable benefit."""
-    if found.without is None:
+def shares_lost(
+    values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
+) -> dict[str, np.ndarray]:
+    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
+    if without is None:
         return {}
-    benefit, effect = found.without - found.baseline, found.values - found.baseline
-    share = np.stack(ratio(effect.T, benefit, seed=seed))
+    benefit = without - baseline
+    share = np.stack(ratio((values - baseline).T, benefit, seed=seed))
     share[:] = np.where(benefit.mean() > 0, share, np.nan)
     return dict(zip(("share", "share_low", "share_high"), share, strict=True))
