@@ -132,8 +132,10 @@ def test_ablate_with_heads_removes_them_together_beside_random_ones():
         seed=3,
         progress=False,
     )
-    _, header, *rows = result.stdout.strip().splitlines()
+    _, header, *rows, note = result.stdout.strip().splitlines()
     assert [row.split()[0] for row in rows] == ["1", "2"]
+    assert note == f"note: {curve.attrs['cautions']}"
+    assert "above the 6." in note  # of guessing uniformly
     named = dict(zip(header.split(), rows[1].split(maxsplit=len(header.split()) - 1), strict=True))
     for key, wanted in {
         "share": curve["share"][1],

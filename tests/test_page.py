@@ -118,11 +118,15 @@ def test_map_has_every_head_and_the_curve_its_controls(model):
     names = [trace.name for trace in page.curve_plot(removed.curve).data]
     assert any(name.startswith("strongest") for name in names)
     assert any(name.startswith("random") for name in names)
-    assert removed.curve.sizes["draw"] == removing.DRAWS == 20
+    n_heads, layer = model.cfg.n_heads, order[0].layer
+    beyond = sum(head.layer == layer for head in order[: int(removed.curve["k"][-1])])
+    assert int(removed.curve["n_controls"][0]) == min(removing.DRAWS, n_heads - beyond)  # as many as differ
+    drawn = removed.curve["control_heads"].values.ravel()
+    assert len(set(drawn[drawn != ""])) == int(removed.curve["n_controls"].sum())
     assert removed.curve["heads"].values[0] == str(order[0])
     assert float(removed.joint["share"]) == float(removed.curve["share"][0])
     assert float(removed.single[order[0]]["share"]) == pytest.approx(float(removed.joint["share"]), abs=1e-5)
-    assert float(np.abs(removed.curve["control_share"].values).max()) < 0.05 < float(removed.joint["share"])
+    assert float(np.abs(removed.curve["control_share"]).max()) < 0.05 < float(removed.joint["share"])
 
 
 def test_hand_made_heads_cost_what_they_do():
@@ -171,7 +175,7 @@ def test_a_model_without_direct_effects_says_why(tmp_path):
     model = zoo.fresh("GPT-2", dtype=torch.float32)
     model.cfg.use_normalization_before_and_after = True
     assert "use ablate instead" in page._direct(model, repeated_tokens(model, prompts=4, bos=False), False)
-    removed = removing.Removed(xr.Dataset(), {}, xr.Dataset(), None, 3)
+    removed = removing.Removed(xr.Dataset(), {}, xr.Dataset({"share": 0.5}), None, 3)
     html = page._table_of_heads(removed, xr.Dataset(), [], "so <it> is", 6)
     assert "Copying, OV eigenvalues and direct effects are left out: so &lt;it&gt; is." in html
     assert "<th>direct effect</th>" not in html
@@ -276,9 +280,9 @@ def drawn(*shares, sets=None):
 
 def test_comparison_is_worded_by_what_there_is():
     assert "too few other heads" in compared(xr.Dataset())
-    twice = ["L0H1 L0H2", "L0H1 L0H2"]
-    assert "the 2 other heads of the same layers costs 2%" in compared(drawn(0.02, 0.02, sets=twice))
-    assert "1 random other head of the same layers costs −10% to 2% (2 draws)" in compared(drawn(0.02, -0.1))
+    assert "the 2 other heads of the same layers costs 2%" in compared(drawn(0.02, sets=["L0H1 L0H2"]))
+    said = "1 random other head of the same layers costs −10% to 2% (2 different sets)"
+    assert said in compared(drawn(0.02, -0.1, sets=["L0H1", "L0H2"]))
     assert "2 random other heads" in compared(drawn(0.02, 0.3, sets=["L0H1 L0H2", "L0H1 L0H3"]))
     assert "no reliable benefit" in compared(drawn(float("nan")))
 
