@@ -42,8 +42,9 @@ compared with what the model itself predicts.</p>
 <ul>
 <li><b>Agreement</b>: the share of queries on which the vote and the model say the same, right or wrong.</li>
 <li><b>Accuracy</b>: the share on which the vote is right.</li>
-<li><b>Held out</b>: the best of many heads looks better than it is on the queries it was chosen on. So heads are
-chosen on one half of the queries and scored on the other, again and again; that is what the table has.</li>
+<li><b>Held out</b>: the best of many heads looks better than it is on the queries it was chosen on. So the head that
+agrees best is chosen on some of the queries, and its agreement and accuracy are those on the others, again and again;
+that is what the table has.</li>
 </ul>"""
 
 
@@ -126,10 +127,10 @@ def voted(weights: xr.Dataset, prompts: Prompts, answers: xr.Dataset, scores: xr
 def _held_out(study: FewShotStudy) -> str:
     facts = study.table.attrs
     return f"""<h2>The best head beside its controls</h2>
-<p>Chosen on {facts["n_choose"]} queries, scored on the other {facts["n_score"]}, in {facts["splits"]} random splits. In
-brackets: 95% intervals. Controls are what has no chosen head or knows nothing of the query: the label shown most
-often or last, the head's mean weight at each place, the average of all heads, the head's weights with the labels
-permuted, the same answer always.</p>
+<p>Chosen by agreement on {facts["n_choose"]} queries, scored on the other {facts["n_score"]}, in {facts["splits"]}
+random splits; accuracy is that of the same head. In brackets: 95% intervals. Controls are what has no chosen head or
+knows nothing of the query: the label shown most often or last, the head's mean weight at each place, the average of all
+heads, the head's weights with the labels permuted, always the answer that the model gives most often.</p>
 {figure_fragment(interval_plot(study.table, ["agreement", "accuracy"]))}{table_of(study.table)}"""
 
 
@@ -148,12 +149,15 @@ numbers are of all queries; the best of them is lucky too.</p>
 
 def _looking(study: FewShotStudy) -> str:
     layer, of_layer, head, of_head = label_peak(study.answers)
-    few = study.along.attrs["n_prompts"]
+    few, mass = study.along.attrs["n_prompts"], study.along["mass"].sel(layer=layer).mean("head")
+    start, query = float(mass.sel(part="start")), float(mass.sel(part="query"))
+    shown = float(mass.sum()) - start - query
     return f"""<h2>Where the last token looks</h2>
 <p>Attention to the labels is largest in layer {layer} ({number(of_layer)} of all attention, mean of its heads); of
-single heads it is largest in {head} ({number(of_head)}). Below, the attention along each demonstration, from its
-first token to the end of its label, resampled to equal length and averaged over {few} prompts (mean of
-each layer's heads).</p>
+single heads it is largest in {head} ({number(of_head)}). Below, the attention over the whole prompt, averaged over
+{few} prompts (mean of each layer's heads): the start, each demonstration from its first token to the end of its label,
+and the query, each resampled to equal length. In layer {layer}, {percent(start)} of the attention is on the start,
+{percent(shown)} on the demonstrations and {percent(query)} on the query; the rest is between them.</p>
 {figure_fragment(demonstration_map(study.along))}"""
 
 
@@ -161,11 +165,16 @@ def _alignment(study: FewShotStudy) -> str:
     if study.alignment is None:
         return ""
     passing, total = int(study.alignment["passes"].sum()), study.alignment["passes"].size
+    most = study.alignment["mean"].fillna(-1).argmax(("layer", "head"))
+    one = study.alignment.isel(most)
     return f"""<h2>Do heads weigh by similarity?</h2>
 <p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
 between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
 (so that prompts of other lengths cannot feign it; longer demonstrations in a prompt can, as their maxima are
-larger). {passing} of {total} heads are beyond the threshold.</p>
+larger). {passing} of {total} heads are beyond the threshold. In the head where it is largest, {one["name"].item()}, it
+is {interval(one, "mean", "low", "high")}. Pooled over all pairs of query and demonstration, as in the paper, the same
+head's correlation is {interval(one, "pooled", "pooled_low", "pooled_high")}; prompts of other lengths and the places of
+demonstrations can feign that.</p>
 {figure_fragment(line_plot(study.alignment, "alignment"))}"""
 
 
@@ -198,7 +207,7 @@ ik.write_fewshot_page(study, "fewshot.html")</pre>"""
 
 def _chosen(scores: xr.Dataset) -> Head:
     """The head that was chosen in most splits."""
-    names, counts = np.unique(scores["agreement_choice"].sel(row=BEST).values, return_counts=True)
+    names, counts = np.unique(scores["choice"].sel(row=BEST).values, return_counts=True)
     return as_heads(str(names[counts.argmax()]))[0]
 
 

@@ -271,9 +271,10 @@ def _few_shot(model: Model, seed: int, progress: bool) -> str:
 their labels{noisy}. Kernel regression would let each of these <b>demonstrations</b> vote for its own label, with a
 weight that says how like the last word it is; here the weight is the largest attention that the last token pays to a
 demonstration (Han et al. 2025).</p>{outcome(answers, scores)}{table_of(scores)}
-<p>The table is of heads chosen on one half of the prompts and scored on the other, in {scores.attrs["splits"]} random
-splits, with 95% intervals; the rows from "majority label" on are controls. Below, how often each head's vote agrees
-with the model on all prompts; a white dot marks those beyond what luck gives the luckiest head.</p>
+<p>The table is of heads chosen by agreement on {scores.attrs["n_choose"]} prompts, whose agreement and accuracy on the
+other {scores.attrs["n_score"]} it shows, in {scores.attrs["splits"]} random splits, with 95% intervals; the rows from
+"majority label" on are controls. Below, how often each head's vote agrees with the model on all prompts; a white dot
+marks those beyond what luck gives the luckiest head.</p>
 {figure_fragment(head_map(reconstruct(answers, prompts, answers, seed=seed)))}
 {voted(answers, prompts, answers, scores, 3)}"""
 

@@ -259,10 +259,10 @@ def _scores(table: xr.Dataset) -> str:
     for title, key in COLUMNS.items():
         parts = found.reindex(columns=[key, f"{key}_low", f"{key}_high"]).to_numpy(float)
         columns[title] = [f"{m:.3f} ({a:.3f} to {b:.3f})" if np.isfinite(m) else "" for m, a, b in parts]
-    frame = pd.DataFrame(columns | {"chosen": found["chosen by agreement"].to_numpy()}, found.index)
+    frame = pd.DataFrame(columns | {"chosen": found["chosen"].to_numpy()}, found.index)
     frame.loc["best head", "best head ahead by"] = ""
     return (
-        f"heads chosen on {facts['n_choose']} of the queries, scored on the other {facts['n_score']}, in "
+        f"heads chosen by agreement on {facts['n_choose']} of the queries, scored on the other {facts['n_score']}, in "
         f"{facts['splits']} random splits:\n{frame.rename_axis(None).to_string()}"
     )
 

@@ -45,8 +45,8 @@ control.</li>
 <i>all</i> heads of the model (5% level), and reliably above 0.02. It says that an effect is there, not that it
 is large.</li>
 <li><b>Copying</b> and <b>OV eigenvalues</b> ask what a head does with what it looks at: do its weights raise
-the prediction of the token attended to? Both run from −1 to 1; by chance copying is near −0.85. Looking at the
-right place is not yet copying.</li>
+the prediction of the token attended to? Both run from −1 to 1; copying is
+the score of Olsson et al. 2022, which is near −0.85 by chance. Looking at the right place is not yet copying.</li>
 </ul>"""
 LOOKING = """<h2>Looking and copying</h2>
 <p>Each point is a head: to the right, it looks where an induction head looks; upwards, its weights copy what

@@ -762,6 +762,7 @@ ROWS = [
     ("reweighted", "another Dataset", lambda tmp: ik.reweighted(worded(), shots(), scores()), TypeError, "what fit_label_weights returned"),
     ("reweighted", "other labels", lambda tmp: ik.reweighted(worded(), shots(), beta_of(["wug", "dax"])), ValueError, "['dax', 'wug'], got ['wug', 'dax']"),
     ("label_flow", "no demonstrations", lambda tmp: ik.label_flow(model(), repeats()), ValueError, "few_shot"),
+    ("label_flow", "a loss over words", lambda tmp: ik.label_flow(worded(), shots(), over="words"), ValueError, '"labels" or "vocabulary"'),
     ("label_flow", "unknown right labels", lambda tmp: ik.label_flow(worded(), shots()), ValueError, "queries carry labels"),
     ("label_auc", "no weights", lambda tmp: ik.label_auc(scores(), [0]), TypeError, "pooling='label'"),
     ("label_auc", "predictions of other prompts", lambda tmp: ik.label_auc(ik.demonstration_weights(worded(), shots()), [0, 1]), ValueError, "each of 1 prompts, got shape [2]"),

@@ -89,15 +89,19 @@ def ols_copying(values, w_o, w_u, tokens):
     return np.nanmean(scores)
 
 
-def ban_copying(values, pattern, w_o, w_u, tokens):
-    """One head, one prompt without repeated tokens: share of the attended token among those at or before the query."""
+def ban_copying(values, pattern, w_o, w_u, tokens, *, at="query"):
+    """One head, one prompt without repeated tokens, as Bansal et al.'s released code has it; `at` "source" the variant.
+
+    The share of the token attended most among those at or before the query, in what the value raises; 0 / 0 is 0.
+    """
     scores = []
-    for i in range(len(tokens)):
-        source = int(pattern[i].argmax())
-        chances = torch.softmax(values[source] @ w_o @ w_u, -1)[tokens[: i + 1]]
-        raised = torch.relu(chances - chances.mean())
-        scores.append(float(raised[source] / raised.sum()))
-    return np.nanmean(scores)
+    for j in range(len(tokens)):
+        source = max(range(j + 1), key=lambda i: float(pattern[j, i]))
+        logits = values[j if at == "query" else source] @ w_o @ w_u
+        chances = [float(x) for x in torch.softmax(logits, -1)[tokens[: j + 1]]]
+        raised = [max(0.0, chance - sum(chances) / (j + 1)) for chance in chances]
+        scores.append(raised[source] / sum(raised) if j and sum(raised) else 0.0)
+    return sum(scores) / len(scores)
 
 
 def logits_with_z(model, tokens, layer, head, value):

@@ -56,6 +56,38 @@ def test_r_is_that_of_scipy_within_each_prompt(drawn):
     assert found["n"].values.tolist() == [[[P - 1, P - 2], [0, 0], [P, P - 1]], [[P, P - 1]] * 3]
 
 
+def test_pooled_r_is_that_of_scipy_over_all_pairs(drawn):
+    weights, similarities = drawn
+    found = kernel_alignment(weights, similarities, draws=100)
+    w, s = weights["weight"].values, similarities["similarity"].values
+    for layer, head, kernel in np.ndindex(2, 3, 2):
+        a, b = w[:, layer, head], s[:, kernel]
+        there = ~np.isnan(b)
+        wanted = np.nan if np.ptp(a[there]) == 0 else stats.pearsonr(a[there], b[there]).statistic
+        at = found.isel(layer=layer, head=head, kernel=kernel)
+        np.testing.assert_allclose(at["pooled"], wanted, atol=1e-12)
+        assert np.isnan(wanted) or at["pooled_low"] < wanted < at["pooled_high"]
+
+
+def test_lengths_of_prompts_bring_about_a_pooled_r_and_none_within():
+    """800 independent replicates: true r .5 between prompts' levels and none within; prompts are the units."""
+    rng, replicates, prompts, rho = np.random.default_rng(9), 800, 16, 0.8
+    level = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], size=(prompts, replicates))
+    noise = rng.normal(size=(2, prompts, replicates, N)) * 0.6**0.5
+    w, s = level[..., 0, None] + noise[0], level[..., 1, None] + noise[1]
+    found = kernel_alignment(
+        labelled("weight", w, ("head",)), labelled("similarity", s, ("head",)), draws=100
+    )
+    assert abs(float(found["mean"].mean())) < 0.02
+    assert float(found["pooled"].mean()) == pytest.approx(0.5, abs=0.03)
+    covered = (found["pooled_low"] <= 0.5) & (found["pooled_high"] >= 0.5)
+    assert 0.9 < float(covered.mean()) < 0.98
+    # as if demonstrations were independent, the interval would be far too narrow
+    half = 1.96 / (prompts * N - 3) ** 0.5
+    naive = abs(np.arctanh(found["pooled"]) - np.arctanh(0.5)) < half
+    assert float(naive.mean()) < 0.8
+
+
 def test_the_aligned_head_passes_and_what_is_constant_does_not(drawn):
     found = kernel_alignment(*drawn, draws=500)
     wanted = np.zeros((2, 3, 2), dtype=bool)
@@ -115,6 +147,7 @@ def test_weights_that_are_the_similarities_align_to_1(scale):
     np.testing.assert_allclose(found["alignment"], 1, atol=1e-9)
     against = kernel_alignment(labelled("weight", scale * s), labelled("similarity", -s), draws=100)
     np.testing.assert_allclose(against["mean"], -1, atol=1e-9)
+    np.testing.assert_allclose([found["pooled"], -against["pooled"]], 1, atol=1e-9)
     assert not bool(against["passes"])
 
 

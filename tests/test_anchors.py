@@ -1,5 +1,7 @@
 """Saliency of attention to and from labels is what autograd on patterns gives, and the AUC is scikit-learn's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ import induction_kernel as ik
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
 
 
-def saliencies(model, prompts, p):
+def saliencies(model, prompts, p, over="labels"):
     """Layer -> `[query, key]`, and the loss: the gradient of something added to each entry of the attention."""
     tokens = prompts.tokens[p : p + 1, : int(prompts.lengths[p])]
     found, n_heads = prompts.demonstrations, model.cfg.n_heads
@@ -40,17 +42,21 @@ def saliencies(model, prompts, p):
     ]
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         logits = model(tokens, return_type="logits")[0, -1].double()
-    loss = -logits.log_softmax(-1)[found.label_ids[found.target[p]]]
+    if over == "labels":
+        loss = -logits[found.label_ids].log_softmax(-1)[found.target[p]]
+    else:
+        loss = -logits.log_softmax(-1)[found.label_ids[found.target[p]]]
     slopes = torch.autograd.grad(loss, [added[0], added[1]])
     return [(patterns[i][0] * slopes[i][0]).sum(0).abs().double() for i in (0, 1)], float(loss.detach())
 
 
+@pytest.mark.parametrize("over", ["labels", "vocabulary"])
 @pytest.mark.parametrize(("name", "kind"), KINDS)
-def test_the_means_are_those_of_autograd_over_each_group_of_entries(name, kind):
+def test_the_means_are_those_of_autograd_over_each_group_of_entries(name, kind, over):
     model, prompts = model_of(name, kind), random_shots()
-    found, demonstrations = ik.label_flow(model, prompts, batch_size=3), prompts.demonstrations
+    found, demonstrations = ik.label_flow(model, prompts, over=over, batch_size=3), prompts.demonstrations
     for p in range(len(prompts)):
-        by_layer, loss = saliencies(model, prompts, p)
+        by_layer, loss = saliencies(model, prompts, p, over)
         last = int(prompts.lengths[p]) - 1
         labels = [
             key
@@ -90,10 +96,32 @@ def test_it_is_the_gradient_of_the_pattern_s_own_hook(name):
         with torch.enable_grad(), model.hooks(fwd_hooks=[(f"blocks.{layer}.attn.hook_pattern", keep)]):
             logits = model(prompts.tokens, return_type="logits")[0, -1]
         demonstrations = prompts.demonstrations
-        loss = -logits.log_softmax(-1)[demonstrations.label_ids[demonstrations.target[0]]]
+        loss = -logits[demonstrations.label_ids].log_softmax(-1)[demonstrations.target[0]]
         (slope,) = torch.autograd.grad(loss, seen)
         own = (seen[0] * slope)[0].sum(0).abs()
         np.testing.assert_allclose(saliencies(model, prompts, 0)[0][layer].numpy(), own.detach(), atol=1e-12)
+
+
+def test_the_loss_is_over_the_label_words_unless_asked():
+    """With a single label nothing can be wrong about which label it is."""
+    model, prompts = model_of(*KINDS[0]), random_shots(n=2)
+    found = prompts.demonstrations
+    alone = replace(
+        found,
+        label_ids=found.label_ids[:1],
+        labels=found.labels[:1],
+        classes=0 * found.classes,
+        target=0 * found.target,
+    )
+    one_label = replace(prompts, demonstrations=alone)
+    assert (ik.label_flow(model, one_label)["saliency"] == 0).all()
+    vocabulary = ik.label_flow(model, one_label, over="vocabulary")["saliency"]
+    assert (vocabulary.sel(flow="labels to last token") > 0).all()
+    default = ik.label_flow(model, prompts)
+    assert default.attrs["over"] == "labels"
+    assert (default["loss"] < ik.label_flow(model, prompts, over="vocabulary")["loss"]).all()
+    with pytest.raises(ValueError, match='"labels" or "vocabulary"'):
+        ik.label_flow(model, prompts, over="words")
 
 
 def test_batches_make_no_difference():

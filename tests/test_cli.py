@@ -270,7 +270,9 @@ def test_fewshot_prints_the_held_out_table_and_writes_page_data_and_table(tmp_pa
         f"tiny on words with made-up labels: accuracy {float(study.answers['accuracy']):.3f} ("
     )
     assert "20 queries after 8 demonstrations, labels dax, wug" in title
-    assert split.startswith("heads chosen on 10 of the queries, scored on the other 10, in 50 random splits")
+    assert split.startswith(
+        "heads chosen by agreement on 14 of the queries, scored on the other 6, in 50 random splits"
+    )
     best = study.table.sel({"row": "best head"})
     (row,) = [row for row in rows if row.startswith("best head ")]
     low, high = (float(best[f"agreement_{end}"]) for end in ("low", "high"))

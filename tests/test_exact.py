@@ -77,7 +77,9 @@ def test_losses(name, bridge):
 def test_copying_and_eigenvalues(name):
     model = tiny(name)
     prompts = random_tokens(model, length=12, bos=False, prompts=2)
-    ols, ban = ik.copying(model, prompts), ik.copying(model, prompts, method="BAN")
+    ols, ban, at_source = (
+        ik.copying(model, prompts, method=method) for method in ("OLS", "BAN", "BAN-source")
+    )
     patterns = naive.all_patterns(model, prompts.tokens)
     with torch.no_grad():
         _, cache = model.run_with_cache(prompts.tokens)
@@ -92,8 +94,10 @@ def test_copying_and_eigenvalues(name):
                 tokens = prompts.tokens[p].tolist()
                 twin = naive.ols_copying(values[p], w_o[head], w_u, tokens)
                 assert float(ols["score"][p, layer, head]) == pytest.approx(twin, abs=1e-9)
-                twin = naive.ban_copying(values[p], patterns[layer][p, head], w_o[head], w_u, tokens)
-                assert float(ban["score"][p, layer, head]) == pytest.approx(twin, abs=1e-9)
+                for found, at in ((ban, "query"), (at_source, "source")):
+                    pattern = patterns[layer][p, head]
+                    twin = naive.ban_copying(values[p], pattern, w_o[head], w_u, tokens, at=at)
+                    assert float(found["score"][p, layer, head]) == pytest.approx(twin, abs=1e-9)
             twin = naive.ov_ratio(model.W_E.detach(), w_v[head], w_o[head], unembedding(model))
             assert ratios[layer, head] == pytest.approx(twin, abs=1e-6)
 

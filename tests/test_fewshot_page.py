@@ -146,6 +146,8 @@ def test_the_page_says_the_numbers_of_the_study(study, html):
         cell = f"{float(one['accuracy']):.2f} ({float(one['accuracy_low']):.2f} to {float(one['accuracy_high']):.2f})"
         assert re.search(rf"<tr><td>{re.escape(method)}</td>.*?<td>{re.escape(cell)}</td>", text)
     assert html.count("<details") == 12
+    aligned = study.alignment.isel(study.alignment["mean"].argmax(("layer", "head")))
+    assert f"same\nhead's correlation is {float(aligned['pooled']):.2f} (" in text
     assert "not clearly better" not in text
 
 

@@ -1,8 +1,10 @@
 """Do the figures of few-shot results show the data they were given? Tested by their data, not their pixels."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
+import plotly.colors
 import pytest
 import torch
 import xarray as xr
@@ -231,20 +233,32 @@ def test_interval_plot_says_what_it_wanted(results, options, error, message):
 # demonstration_attention, and its map
 
 
+def naive_parts(prompts, p):
+    """(part, first token, end): a loop over the prompt's tokens."""
+    found, length = prompts.demonstrations, int(prompts.lengths[p])
+    spans = [
+        (i + 1, *found.spans[p, i].tolist()) for i in range(found.mask.shape[1]) if bool(found.mask[p, i])
+    ]
+    parts = [(0, 0, min(start for _, start, _ in spans)), *spans]
+    parts.append((found.mask.shape[1] + 1, max(stop for *_, stop in spans), length))
+    return [each for each in parts if each[2] > each[1]]
+
+
 def naive_demonstration_attention(model, prompts, points):
-    """`[layer, head, demonstration, point]`: numpy's interpolation, a prompt, a head, a demonstration at a time."""
-    found, kept = prompts.demonstrations, {}
+    """`[layer, head, part, point]` and `[layer, head, part]`: numpy's interpolation, a prompt, head, part at a time."""
+    kept, inside, count = {}, {}, prompts.demonstrations.mask.shape[1] + 2
     for layer, pattern in enumerate(all_patterns(model, prompts.tokens)):
-        for p, h, i in np.ndindex(*pattern.shape[:2], found.mask.shape[1]):
-            if found.mask[p, i]:
-                start, stop = found.spans[p, i].tolist()
+        for p, h in np.ndindex(*pattern.shape[:2]):
+            for part, start, stop in naive_parts(prompts, p):
                 row = pattern[p, h, int(prompts.lengths[p]) - 1, start:stop].double().numpy()
                 at = np.linspace(0, len(row) - 1, points)
-                kept.setdefault((layer, h, i), []).append(np.interp(at, np.arange(len(row)), row))
-    out = np.full((model.cfg.n_layers, model.cfg.n_heads, found.mask.shape[1], points), np.nan)
+                kept.setdefault((layer, h, part), []).append(np.interp(at, np.arange(len(row)), row))
+                inside[layer, h, part] = inside.get((layer, h, part), 0) + row.sum() / len(pattern)
+    out = np.full((model.cfg.n_layers, model.cfg.n_heads, count, points), np.nan)
+    mass = np.zeros(out.shape[:3])
     for cell, values in kept.items():
-        out[cell] = np.mean(values, axis=0)
-    return out
+        out[cell], mass[cell] = np.mean(values, axis=0), inside[cell]
+    return out, mass
 
 
 def ragged_prompts(model):
@@ -264,9 +278,11 @@ def test_attention_along_demonstrations_is_that_of_the_slow_twin(points, batch_s
     model = ik.load("tiny", dtype=torch.float64)
     prompts = ragged_prompts(model)
     found = ik.demonstration_attention(model, prompts, points=points, batch_size=batch_size, progress=False)
-    expected = naive_demonstration_attention(model, prompts, points)
+    expected, mass = naive_demonstration_attention(model, prompts, points)
     np.testing.assert_allclose(found["attention"], expected, atol=1e-12)
-    assert found["n"].values.tolist() == [2, 2, 1]
+    np.testing.assert_allclose(found["mass"], mass, atol=1e-12)
+    assert found["part"].values.tolist() == ["start", "1", "2", "3", "query"]
+    assert found["n"].values.tolist() == [2, 2, 2, 1, 2]
     assert found["name"].values[1, 7] == "L1H7"
 
 
@@ -275,11 +291,39 @@ def test_its_ends_are_the_first_token_and_the_label():
     prompts = ik.word_episodes(model, prompts=6)
     found = ik.demonstration_attention(model, prompts, layers=[1], progress=False)
     weights = ik.demonstration_weights(model, prompts, pooling="label", layers=[1], progress=False)
-    np.testing.assert_allclose(
-        found["attention"].isel(point=-1), weights["weight"].mean("prompt"), atol=1e-12
-    )
+    shown = found.isel(part=slice(1, -1))["attention"]
+    np.testing.assert_allclose(shown.isel(point=-1), weights["weight"].mean("prompt"), atol=1e-12)
     assert found["layer"].values.tolist() == [1]
     assert found.sizes["point"] == 30
+
+
+def test_the_start_is_bos_and_the_query_ends_in_the_last_token():
+    """All of the prompt but separators is in some part, so nothing of the attention is missing where there are none."""
+    model = ik.load("tiny", dtype=torch.float64)
+    prompts = ik.word_episodes(model, prompts=5)
+    found = ik.demonstration_attention(model, prompts, progress=False)
+    rows = [
+        pattern[torch.arange(5), :, prompts.lengths - 1] for pattern in all_patterns(model, prompts.tokens)
+    ]
+    for layer, row in enumerate(rows):  # prompts of one length
+        at = found.sel(layer=layer)
+        np.testing.assert_allclose(
+            at["attention"].sel(part="start", point=0), row[:, :, 0].mean(0), atol=1e-12
+        )
+        np.testing.assert_allclose(at["mass"].sel(part="start"), row[:, :, 0].mean(0), atol=1e-12)
+        np.testing.assert_allclose(
+            at["attention"].sel(part="query", point=1), row[:, :, -1].mean(0), atol=1e-12
+        )
+        end = int(prompts.demonstrations.spans.amax())
+        np.testing.assert_allclose(at["mass"].sel(part="query"), row[:, :, end:].sum(-1).mean(0), atol=1e-12)
+    assert (found["mass"].sum("part") < 1).all()
+    bare = prompts.tokens[:, 1:], prompts.lengths - 1, prompts.scored[:, 1:]
+    given = prompts.demonstrations
+    moved = replace(given, spans=given.spans - 1, label_positions=given.label_positions - 1, inputs=None)
+    without = ik.demonstration_attention(model, ik.Prompts(*bare, demonstrations=moved), progress=False)
+    assert int(without["n"].sel(part="start")) == 0
+    assert without["attention"].sel(part="start").isnull().all()
+    assert (without["mass"].sel(part="start") == 0).all()
 
 
 def test_it_is_kept_in_a_file_and_leaves_the_model_as_it_was(tmp_path):
@@ -302,12 +346,16 @@ def along():
 def test_a_demonstration_map_has_a_row_a_layer_and_blanks_between(along):
     figure = ik.demonstration_map(along)
     z = np.array(figure.data[0].z, float)
-    assert z.shape == (2, 8 * 6 - 1)
+    assert z.shape == (2, 10 * 6 - 1)
     assert np.isnan(z[:, 5::6]).all()
-    np.testing.assert_allclose(z[:, 6:11], along["attention"].mean("head")[:, 1])
-    assert figure.data[0].customdata[1][6] == "layer 1, demonstration 2<br>0% of the way"
-    assert figure.data[0].customdata[1][10] == "layer 1, demonstration 2<br>100% of the way"
-    assert list(figure.layout.xaxis.ticktext) == [str(at) for at in range(1, 9)]
+    np.testing.assert_allclose(z[:, 12:17], along["attention"].mean("head").sel(part="2"))
+    assert figure.data[0].customdata[1][0] == "layer 1, start<br>0% of the way"
+    assert figure.data[0].customdata[1][12] == "layer 1, demonstration 2<br>0% of the way"
+    assert figure.data[0].customdata[1][16] == "layer 1, demonstration 2<br>100% of the way"
+    assert figure.data[0].customdata[0][-1] == "layer 0, query<br>100% of the way"
+    assert list(figure.layout.xaxis.ticktext) == ["start", *map(str, range(1, 9)), "query"]
+    colours = dict(figure.data[0].colorscale)
+    assert colours[(1 / 9) ** 2] == plotly.colors.sequential.Cividis[1]  # by the square root
 
 
 def test_a_demonstration_map_of_heads_has_a_row_a_head(along):

@@ -106,10 +106,16 @@ def test_copying(model):
         assert np.isnan(by_head(scores)["L0H2"]).all()  # it writes nothing: nothing is raised, 0 / 0
         assert (scores["undefined"].sel(layer=0, head=2) == 25).all()
         assert scores["chance"].values == pytest.approx(4 / 26 - 1)
-    ban = ik.copying(model, prompts, method="BAN")
-    # the first query has one token to attend to: nothing is above its own mean, which leaves 24
-    assert by_head(ban)["L1H0"] == pytest.approx(1, abs=1e-6)
-    assert (ban["undefined"].sel(layer=1, head=0) == 1).all()
+    ban, at_source = (ik.copying(model, prompts, method=method) for method in ("BAN", "BAN-source"))
+    for scores in (ban, at_source):
+        # the first query has one token to attend to: nothing is above its own mean, and 0 / 0 counts as 0
+        assert (scores["undefined"].sel(layer=1, head=0) == 1).all()
+        assert scores["chance"].values == pytest.approx((sum(1 / n for n in range(1, 26)) - 1) / 25)
+        assert by_head(scores)["L0H2"] == pytest.approx(0)
+    # where nothing is repeated it attends alike everywhere, so most to the first token; its value at the query
+    # raises the query's own token
+    assert by_head(at_source)["L1H0"] == pytest.approx(24 / 25, abs=1e-6)
+    assert by_head(ban)["L1H0"] == pytest.approx(0, abs=1e-6)
 
 
 def test_ov_eigenvalues(model):

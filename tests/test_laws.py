@@ -21,6 +21,7 @@ SCORERS = {
     "label_attention": ik.label_attention,
     "copying": ik.copying,
     "copying BAN": lambda *given, **options: ik.copying(*given, method="BAN", **options),
+    "copying BAN-source": lambda *given, **options: ik.copying(*given, method="BAN-source", **options),
 }
 PATTERN_SCORERS = ("induction", "prefix_matching", "previous_token", "duplicate_token", "label_attention")
 EDITS = {"Zero": ik.Zero(), "ZeroValues": ik.ZeroValues(), "Mean": ik.Mean()}

@@ -149,7 +149,8 @@ def copying(method):
             if method == "OLS":
                 twin = naive.ols_copying(values, w_o[head], w_u, tokens)
             else:
-                twin = naive.ban_copying(values, cache["pattern", layer][p, head], w_o[head], w_u, tokens)
+                at, pattern = {"BAN": "query", "BAN-source": "source"}[method], cache["pattern", layer]
+                twin = naive.ban_copying(values, pattern[p, head], w_o[head], w_u, tokens, at=at)
             close(found[p, layer, head], twin)
 
     return check
@@ -284,6 +285,7 @@ CELLS = {
     "patterns": raw_patterns,
     "copying (OLS)": copying("OLS"),
     "copying (BAN)": copying("BAN"),
+    "copying (BAN-source)": copying("BAN-source"),
     "ov_eigenvalues": eigenvalues,
     "direct_effect": direct,
     "ablate": ablation,
@@ -299,6 +301,7 @@ _NORMED = "what attention writes is normed before it is added to the residual st
 REFUSED = {
     ("Gemma 2", "copying (OLS)"): _NORMED,
     ("Gemma 2", "copying (BAN)"): _NORMED,
+    ("Gemma 2", "copying (BAN-source)"): _NORMED,
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,

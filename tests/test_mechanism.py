@@ -116,14 +116,14 @@ def test_by_hand_the_induction_head_is_found_and_its_circuit_is_the_whole_of_it(
 
 
 def test_rotary_models_have_no_qk_trace_and_are_told_so():
-    found = scores_of(tiny("Llama"), 0, False)
+    found = scores_of(tiny("Llama"), None, 0, False)
     assert "queries and keys are rotated" in found[1]["QK-trace and prefix matching"]
     assert found[0]["qk_trace"].isnull().all()
     assert found[0]["k_composition"].sel(layer=1).notnull().all()
 
 
 def test_a_model_of_one_layer_is_asked_about_copying_alone():
-    scores, left_out = scores_of(fresh("attention-only", n_layers=1), 0, False)
+    scores, left_out = scores_of(fresh("attention-only", n_layers=1), None, 0, False)
     assert set(left_out) == {"QK-trace and prefix matching", "K-composition and induction"}
     assert all("two layers" in why for why in left_out.values())
     assert scores["ov_eigenvalues"].notnull().all()

@@ -1,4 +1,4 @@
-"""Is a head chosen on one half and scored on the other, are intervals as wide as said, are controls controls?"""
+"""Is a head chosen on some prompts and scored on the others, are intervals as wide as said, are controls controls?"""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import xarray as xr
 from test_reconstruction import random_case, slow_hit, slow_vote, weights_of
 
 import induction_kernel as ik
-from induction_kernel.kernel.splits import split_interval
+from induction_kernel.stats import split_interval
 
 CONTROLS = ["majority label", "last label", "position only", "random head", "labels permuted", "constant"]
 
@@ -22,10 +22,9 @@ def all_hits(weight, classes, wanted, labels):
     )
 
 
-def scored(hits, first, second):
-    """Score on the second part of the source that is best on the first, and which."""
-    best = int(np.argmax([np.mean(hits[first, source]) for source in range(hits.shape[1])]))
-    return np.mean(hits[second, best]), best
+def most_agreeing(hits, first):
+    """Which source agrees with the model best on the first part."""
+    return int(np.argmax([np.mean(hits[first, source]) for source in range(hits.shape[1])]))
 
 
 def slow_profile(weight, classes, first):
@@ -62,24 +61,25 @@ def test_scores_are_those_of_the_loops(criterion):
         "majority label": np.ones((24, 1, 6)),
     }
     hits = {name: all_hits(each, classes, wanted, 3) for name, each in groups.items()}
-    scores, choices = found[f"{criterion}_split"], found[f"{criterion}_choice"]
+    agreeing = {name: all_hits(each, classes, predicted, 3) for name, each in groups.items()}
+    scores, choices = found[f"{criterion}_split"], found["choice"]
     rng = np.random.default_rng(7)
     for split, order in enumerate(rng.random((3, 24)).argsort(1).argsort(1)):
         first, second = np.flatnonzero(order < 10), np.flatnonzero(order >= 10)
         at = scores.sel(split=split)
         for name, each in hits.items():
-            score, best = scored(each, first, second)
-            assert float(at.sel(row=name)) == pytest.approx(score, abs=1e-12)
+            best = most_agreeing(agreeing[name], first)
+            assert float(at.sel(row=name)) == pytest.approx(np.mean(each[second, best]), abs=1e-12)
             names = (
                 [f"L{i // 3}H{i % 3}" for i in range(6)] if name == "best head" else ["layer 0", "layer 1"]
             )
             if name != "majority label":
                 assert str(choices.sel({"split": split, "row": name}).values) == names[best]
-        _, best = scored(hits["best head"], first, second)
+        best = most_agreeing(agreeing["best head"], first)
         profile = slow_profile(groups["best head"][:, best], classes, first)
         there = all_hits(profile[:, None], classes, wanted, 3)
         assert float(at.sel({"row": "position only"})) == pytest.approx(there[second].mean(), abs=1e-12)
-        common = int(np.bincount(wanted[first], minlength=3).argmax())
+        common = int(np.bincount(predicted[first], minlength=3).argmax())
         assert float(at.sel({"row": "constant"})) == pytest.approx(
             np.mean(wanted[second] == common), abs=1e-12
         )
@@ -93,6 +93,23 @@ def test_scores_are_those_of_the_loops(criterion):
     own = found["accuracy_split"].sel({"row": "model"}).mean()
     assert float(own) == pytest.approx(np.mean(predicted == truth), abs=0.2)
     assert np.isnan(found["agreement"].sel({"row": "model"}))
+
+
+def test_accuracy_is_that_of_the_head_that_agrees_and_not_of_the_one_that_is_right():
+    """One head votes as the model predicts, another as the truth is; 700 of 1,000 prompts choose, as in the paper."""
+    rng = np.random.default_rng(0)
+    classes = np.tile([0, 1], (1000, 3))
+    truth, predicted = rng.integers(0, 2, (2, 1000))
+    votes = [np.where(classes == y[:, None], 0.5, 0.1) for y in (truth, predicted)]
+    found = ik.held_out(weights_of(np.stack(votes, 1)[:, None], classes, truth), predicted, splits=10)
+    best = found.sel({"row": "best head"})
+    assert set(best["choice"].values) == {"L0H1"}
+    assert (found.attrs["n_choose"], found.attrs["n_score"]) == (700, 300)
+    assert float(best["agreement"]) == 1
+    np.testing.assert_allclose(
+        best["accuracy_split"], found["accuracy_split"].sel({"row": "model"}), atol=1e-12
+    )
+    assert float(best["accuracy_high"]) < 0.6
 
 
 def test_labels_permuted_in_the_vote_are_the_chance_of_reconstruct():
@@ -184,7 +201,7 @@ def test_other_weights_have_rows_of_their_own():
     )  # over more demonstrations than the prompt's
     found = ik.held_out(weights, predicted, others={"kernel": kernels, "nearest": wide}, splits=5)
     assert found["row"].values.tolist()[3:5] == ["kernel", "nearest"]
-    assert set(found["agreement_choice"].sel({"row": "kernel"}).values) == {"oracle"}
+    assert set(found["choice"].sel({"row": "kernel"}).values) == {"oracle"}
     same = ik.reconstruct(kernels, predictions=predicted)["mean"].sel(kernel="oracle")
     assert float(found["agreement"].sel({"row": "nearest"})) == pytest.approx(float(same), abs=0.1)
     assert (
@@ -200,8 +217,8 @@ def test_table_and_file(tmp_path):
     assert table.loc["best head", "agreement"] == round(
         float(found["agreement"].sel({"row": "best head"})), 3
     )
-    name, _, count = table.loc["best head", "chosen by agreement"].partition(" (")
-    chosen = found["agreement_choice"].sel({"row": "best head"}).values.tolist()
+    name, _, count = table.loc["best head", "chosen"].partition(" (")
+    chosen = found["choice"].sel({"row": "best head"}).values.tolist()
     assert count == f"{chosen.count(name)} of 5)"
     found.to_netcdf(tmp_path / "found.nc")
     with xr.open_dataset(tmp_path / "found.nc") as again:

@@ -74,6 +74,7 @@ VERBS = {
     "demonstration_weights": lambda model: ik.demonstration_weights(model, shots(model)),
     "copying": scored(ik.copying),
     "copying, BAN": scored(ik.copying, method="BAN"),
+    "copying, BAN-source": scored(ik.copying, method="BAN-source"),
     "ov_eigenvalues": lambda model: ik.ov_eigenvalues(model, draws=2),
     "qk_trace": lambda model: ik.qk_trace(model, repeats(model), draws=2),
     "composition": lambda model: ik.composition(model),

@@ -145,7 +145,7 @@ def label_attention(draw: random.Random, model: Any) -> Case:
 
 def copying(draw: random.Random, model: Any) -> Case:
     asked, options = drawn_prompts(draw, model, draw.choice(["any", "repeated"])), options_of(draw, model)
-    method, centre = draw.choice(["OLS", "BAN"]), draw.choice(["vocabulary", "sample"])
+    method, centre = draw.choice(["OLS", "BAN", "BAN-source"]), draw.choice(["vocabulary", "sample"])
     call = partial(ik.copying, model, asked.given, method=method, centre=centre, **options)
     right = partial(writing.copying, model, asked, method, centre, all_or(options["layers"], model))
     return Case(

@@ -33,7 +33,10 @@ def pattern_of(model: Any, asked: Asked, chosen: list[tuple[int, int]]) -> dict[
 def copying(
     model: Any, asked: Asked, method: str, centre: str, layers: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """OLS: share of the source's token in what its value raises; BAN: likewise of the source attended most."""
+    """OLS: share of the source's token in what its value raises; BAN: of the one attended most, in what the query's.
+
+    BAN-source: in what that source's own value raises.
+    """
     maps, later = Maps(model), sees_all(model)
     w_u = maps.unembedding()
     w_u = w_u - w_u.mean(-1, keepdim=True)
@@ -49,17 +52,23 @@ def copying(
                     shares = [olsson(raised[j], j, row, centre) for j in range(len(row))]
                 else:
                     sources = shown["pattern", layer][h].argmax(-1).tolist()
+                    own = method == "BAN"
                     shares = [
-                        bansal(raised[j], j, len(row) - 1 if later else i, row) for i, j in enumerate(sources)
+                        bansal(raised[i if own else j], j, len(row) - 1 if later else i, row)
+                        for i, j in enumerate(sources)
                     ]
                 undefined[p, at, h] = np.isnan(shares).sum()
-                if not np.isnan(shares).all():
+                if method != "OLS":
+                    score[p, at, h] = np.nan_to_num(shares).mean()
+                elif not np.isnan(shares).all():
                     score[p, at, h] = np.nanmean(shares)
-    lengths = [len(row) for row in asked.rows]
     if method == "OLS":
-        chance = [4 / (n + 1) - 1 for n in lengths]
+        chance = [4 / (len(row) + 1) - 1 for row in asked.rows]
     else:
-        chance = [1 / n if later else np.mean([1 / i for i in range(1, n + 1)]) for n in lengths]
+        seen_by = [
+            [len({*row[: len(row) if later else i + 1]}) for i in range(len(row))] for row in asked.rows
+        ]
+        chance = [np.mean([1 / n if n > 1 else 0 for n in counts]) for counts in seen_by]
     return {"score": score, "undefined": undefined, "chance": np.array(chance)}
 
 

@@ -30,7 +30,7 @@ from ..errors import NotDefined, Refused
 from ..given import checked_seed
 from ..loading import load
 from ..model import Model
-from ..scorers.attention import induction, prefix_matching, previous_token
+from ..scorers.attention import induction, prefix_matching, previous_token_on_text
 from ..scorers.composing import composition
 from ..scorers.matching import qk_trace
 from ..scorers.ov import ov_eigenvalues
@@ -64,6 +64,7 @@ CLAIM = "by their weights induction heads look for what previous-token heads wro
 def mechanism(
     models: Any,
     *,
+    prompts: Any = None,
     correlation: float = CORRELATION,
     spreads: float = SPREADS,
     draws: int = 2000,
@@ -75,6 +76,7 @@ def mechanism(
     Args:
         models: a model, a name or folder to load, or a mapping of labels to any of these (seeds, sizes), of which one
             at a time is loaded.
+        prompts: what the previous-token scores are measured on, as in `qk_trace`; the same for all models.
         correlation: threshold of Spearman's correlation.
         spreads: threshold of the induction heads' mean distance from random rotations, in standard deviations.
         draws: of the bootstrap over heads.
@@ -87,7 +89,8 @@ def mechanism(
         `qk_trace_spreads`, how many standard deviations they are above random rotations; `k_composition` (weighted
         mean, in [0, 1]); `copying`, `prefix_matching`, `induction`, `previous_token`; `is_induction`. `pearson` and
         `spearman[pair]` with `_low` and `_high` (95%); `model_pearson` and `model_spearman[model, pair]`,
-        `heads[model, pair]` (how many). Attribute `left_out`: which pairs some model leaves undefined, and why.
+        `heads[model, pair]` (how many). Attributes: `left_out`, which pairs some model leaves
+        undefined, and why; `previous_token`, what those scores are measured on.
 
     Raises:
         TypeError: something else than models or sources. Refused: none; a threshold outside [-1, 1].
@@ -97,10 +100,11 @@ def mechanism(
     if not -1 <= correlation < 1 or draws < 100:
         raise Refused(f"wanted correlation in [-1, 1) and draws >= 100, got {correlation} and {draws}")
     given = _by_label(models)
-    parts, reasons = [], {}
+    parts, reasons, measured_on = [], {}, set[str]()
     for label, each in given.items():
-        part, left_out = _scores(_loaded(each), seed, progress)
+        part, left_out = _scores(_loaded(each), prompts, seed, progress)
         parts.append(part)
+        measured_on.add(part.attrs["previous_token"])
         reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
     scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
     scores = with_names(scores.assign_coords(model=list(given)))
@@ -117,7 +121,9 @@ def mechanism(
             )
             counted = _counted(heads[heads >= FEWEST], STATED)
             checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
-    return judged("mechanism", CLAIM, checks, found, attrs={"left_out": said, "seed": seed, "draws": draws})
+    attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
+    attrs["previous_token"] = ", ".join(sorted(measured_on))
+    return judged("mechanism", CLAIM, checks, found, attrs=attrs)
 
 
 def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
@@ -163,11 +169,12 @@ def _loaded(model: Any) -> Model:
     return load(model) if isinstance(model, str | Path) else model
 
 
-def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
+def _scores(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
     """Every score of one model over (layer, head), and why pairs are left out."""
     quiet: dict[str, Any] = {"progress": progress}
+    previous = previous_token_on_text(model, prompts, **quiet)
     found = {
-        "previous_token": _mean(previous_token(model, **quiet)),
+        "previous_token": _mean(previous),
         "copying": _mean(copying(model, **quiet)),
         "prefix_matching": _excess(prefix_matching(model, **quiet)),
         "induction": _excess(induction(model, **quiet)),
@@ -176,7 +183,9 @@ def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[s
         "ov_eigenvalues": lambda: _beside_null(
             "ov_eigenvalues", ov_eigenvalues(model, draws=DRAWS, seed=seed, **quiet)
         ),
-        "qk_trace": lambda: _beside_null("qk_trace", qk_trace(model, draws=DRAWS, seed=seed, **quiet)),
+        "qk_trace": lambda: _beside_null(
+            "qk_trace", qk_trace(model, prompts, draws=DRAWS, seed=seed, **quiet)
+        ),
         "k_composition": lambda: {
             "k_composition": _with_previous_token_heads(model, found["previous_token"], progress)
         },
@@ -190,7 +199,8 @@ def _scores(model: Model, seed: int, progress: bool) -> tuple[xr.Dataset, dict[s
         except NotDefined as reason:  # what these weights do not say, in the scorer's own words
             left_out[pair] = str(reason)
     found["is_induction"] = found["prefix_matching"] > EXCESS
-    return xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()}), left_out
+    scores = xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()})
+    return scores.assign_attrs(previous_token=previous.attrs["previous_token"]), left_out
 
 
 def _beside_null(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -1,9 +1,10 @@
-"""Which kernel does a head compute? Its weights beside similarities, by rank and by size, within every prompt.
+"""Heads' weights of demonstrations beside similarities to the query: correlation, and the bandwidth of a kernel.
 
-Alignment (Han et al. 2025, section 5.3): Pearson's r over the demonstrations of one prompt between the weights a_i and
-sim(x, x_i), averaged over prompts. Pooled over prompts, r would mostly measure how long prompts are and where a
-demonstration stands, so that is not offered. Bandwidth: if a_i is proportional to exp(<q, k_i> / h), log a_i is a line
-in <q, k_i> with the slope 1/h, and an intercept for each prompt. It runs no model: weights and similarities are given.
+Alignment (Han et al. 2025, section 5.3) is Pearson's r between the weights a_i and sim(x, x_i): within a prompt, over
+its demonstrations, averaged over prompts; and pooled over all pairs of query and demonstration, as in the paper, which
+lengths of prompts and places of demonstrations can bring about too. Bandwidth: if a_i is proportional to
+exp(<q, k_i> / h), log a_i is a line in <q, k_i> with the slope 1/h, and an intercept for each prompt. It runs no model:
+weights and similarities are given.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import xarray as xr
 from ..errors import Refused
 from ..given import checked_seed
 from ..heads import Head
-from ..stats import check_confidence, mean_interval, ratio
+from ..stats import check_confidence, mean_interval, pooled_correlation, ratio
 from .kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
 
 __all__ = ["fitted_bandwidth", "kernel_alignment"]
@@ -35,33 +36,40 @@ def kernel_alignment(
     level: float = 0.05,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Do heads weigh demonstrations by their similarity to the query?
+    """How far heads weigh demonstrations by their similarity to the query: Pearson's r, within prompts and pooled.
+
+    `alignment`, and its `mean` over prompts, is r over the demonstrations of one prompt: what differs between prompts
+    cannot bring it about. `pooled` is r over all pairs of query and demonstration, as in the paper. It is confounded
+    by length and recency: weights are larger in short prompts, and at some places, whatever is similar, and so may
+    similarities be.
 
     Args:
         weights: `weight[prompt, ..., demonstration]`, of `demonstration_weights`, `in_context` or
             `kernel_regression`.
         similarities: `similarity[prompt, ..., demonstration]` of the same prompts, from `next_token_similarity` or
             `explicit_similarity`. Dimensions of one name (layer, head) go together, others (kernel) are crossed.
-        confidence: of the intervals over prompts.
+        confidence: of the intervals over prompts, the units of both: demonstrations of one prompt are not independent.
         draws: of the bootstrap and of the permutations.
         level: chance that any cell at all passes where no similarity matters.
         seed: of both.
 
     Returns:
-        Dataset with `alignment[prompt, ...]` (Pearson's r in [-1, 1]; NaN where weights or similarities of a prompt
-        are all the same, or there is one demonstration), and over the cells alone `mean` (over prompts where it is
-        defined; their number is `n`), `low`, `high`, `threshold` and `passes`. 1 where the weights are the similarities
-        up to a factor and a constant. The threshold is a max-statistic: the similarities of every prompt are permuted
-        over its demonstrations, in all cells alike, and the largest mean over all cells, in units of its spread under
-        permutation, is kept; cells pass together at the stated level. It takes the order of demonstrations to be
-        random: where they were sorted by similarity, a head that reads by position passes too. And it is blind to the
-        reason: longer demonstrations may have both a larger maximum of attention and another similarity.
+        Dataset with `alignment[prompt, ...]` (Pearson's r in [-1, 1], within a prompt; NaN where weights or
+        similarities of a prompt are all the same, or there is one demonstration), and over the cells alone `mean` (over
+        prompts where it is defined; their number is `n`), `low`, `high`, `threshold` and `passes`; `pooled`,
+        `pooled_low` and `pooled_high` (NaN where either never varies; no interval from fewer than 3 prompts). 1 where
+        the weights are the similarities up to a factor and a constant. The threshold is a max-statistic: the
+        similarities of every prompt are permuted over its demonstrations, in all cells alike, and the largest mean over
+        all cells, in units of its spread under permutation, is kept; cells pass together at the stated level. It takes
+        the order of demonstrations to be random: where they were sorted by similarity, a head that reads by position
+        passes too. And it is blind to the reason: longer demonstrations may have both a larger maximum of attention and
+        another similarity.
 
     Raises:
         TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; an option out of range.
 
-    Source: Han et al. 2025, section 5.3 (r within a prompt; intervals and threshold are ours, the latter by Westfall &
-    Young 1993).
+    Source: Han et al. 2025, section 5.3 (pooled r; r within a prompt is ours, and so are the intervals and the
+    threshold, the latter by Westfall & Young 1993).
     """
     check_confidence(confidence, draws)
     if not 0 < level < 1:
@@ -88,7 +96,7 @@ def kernel_alignment(
         {
             "alignment": r, "mean": mean, "low": low, "high": high, "threshold": threshold,
             "passes": mean > threshold, "n": n,
-        }
+        } | _pooled(weights["weight"], similarities["similarity"], there, cells, confidence)
     )  # fmt: skip
     return _with_coordinates(out, similarities, weights).assign_attrs(
         method="kernel_alignment",
@@ -165,6 +173,36 @@ def _standardised(
     varies = (np.abs(centred).max(-1) > CONSTANT * size) & np.isfinite(length)
     unit = np.divide(centred, length[..., None], out=np.zeros_like(centred), where=varies[..., None])
     return values.copy(data=unit), values.isel(demonstration=0, drop=True).copy(data=varies)
+
+
+def _pooled(
+    a: xr.DataArray, b: xr.DataArray, there: np.ndarray, cells: list[Any], confidence: float
+) -> dict[str, xr.DataArray]:
+    """Pearson's r over all demonstrations of all prompts, by cell, and its interval with prompts as units."""
+    shown = xr.DataArray(there, dims=("prompt", "demonstration"))
+    (a, a_known), (b, b_known) = (_centred_over_all(_bare(each), shown) for each in (a, b))
+    known = a_known & b_known
+    sums = [xr.dot(*each, dim="demonstration") for each in ((a, shown), (b, shown), (a, a), (b, b), (a, b))]
+    of_prompt = [
+        (known * each).transpose("prompt", *cells).values for each in (shown.sum("demonstration"), *sums)
+    ]
+    like = known.isel(prompt=0, drop=True).transpose(*cells)
+    found = pooled_correlation(*of_prompt, confidence=confidence)
+    return {
+        key: like.copy(data=value)
+        for key, value in zip(("pooled", "pooled_low", "pooled_high"), found, strict=True)
+    }
+
+
+def _centred_over_all(values: xr.DataArray, shown: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
+    """Values less their mean over all pairs, over their largest size, 0 where there are none; prompts all finite."""
+    finite: xr.DataArray = values.notnull() & (abs(values) < np.inf)
+    known = (finite | ~shown).all("demonstration")
+    used = values.where(shown & known)
+    centred = used - used.mean(("prompt", "demonstration"))
+    size = abs(used).max(("prompt", "demonstration"))
+    varies = abs(centred).max(("prompt", "demonstration")) > CONSTANT * size
+    return (centred / size).where(varies, 0).fillna(0), known
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,16 +1,16 @@
-"""Do labels gather what demonstrations say, and does the last token read it there? Label words as anchors.
+"""Label words as anchors: saliency of attention to and from labels, and label attention against the prediction.
 
 Saliency of an entry of attention in layer l: I_l = | sum_h A_hl * dLoss/dA_hl |, the absolute value after the sum over
-heads; the loss is that of the right label at the last token, over the whole vocabulary. Its means over three groups of
-entries (query, key), key before query, are S_wp (a label reads words before it), S_pq (the last token reads labels)
-and S_ww (all others): Wang et al. 2023, section 2.2. The gradient needs no gradient of patterns: dLoss/dA[q, k] =
-(dLoss/dz[q]) . v[k]. Expected: S_wp large in shallow layers, S_pq in deep ones. Saliency is first-order and not an
+heads; the loss is the cross-entropy of the right label at the last token, over the label words. Its means over three
+groups of entries (query, key), key before query, are S_wp (a label reads words before it), S_pq (the last token reads
+labels) and S_ww (all others): Wang et al. 2023, section 2.2. The gradient needs no gradient of patterns: dLoss/dA[q, k]
+= (dLoss/dz[q]) . v[k]. Expected: S_wp large in shallow layers, S_pq in deep ones. Saliency is first-order and not an
 effect: for that see `causal`.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,27 +23,35 @@ from ..errors import Refused
 from ..given import checked_seed
 from ..heads.naming import is_whole
 from ..interventions.gradients import gradients_at
-from ..metrics import probability, reading
-from ..model import Model, batches, full_precision, per_query_head, progress_bar, sizes, stream
+from ..metrics import Metric, reading
+from ..model import Model, batches, check_words, full_precision, per_query_head, progress_bar, sizes, stream
 from ..prompts import Prompts
 from ..prompts.batch import measured_on
+from ..scorers.labels import demonstrations_of
 from ..stats import percentiles, resampled
 from .runs import few_shot_prompts, label_keys
 
 __all__ = ["label_auc", "label_flow"]
 
 FLOWS = ("words to labels", "labels to last token", "other words")  # S_wp, S_pq, S_ww
-LABEL_LOSS = replace(probability, name="label_loss", unit="nats", measure=lambda found, _: -found[:, 0, 0])
+OVER = ("labels", "vocabulary")
 
 
 def label_flow(
-    model: Model, prompts: Any, *, batch_size: int | None = None, progress: bool = True
+    model: Model,
+    prompts: Any,
+    *,
+    over: str = "labels",
+    batch_size: int | None = None,
+    progress: bool = True,
 ) -> xr.Dataset:
     """How salient attention is from words to labels, from labels to the last token, and elsewhere, by layer.
 
     Args:
         model: any TransformerLens model; given back as it was. Hooks that stand on it act.
         prompts: few-shot prompts whose right labels are known.
+        over: what the loss's softmax is over at the last token: the first tokens of the "labels", as in the paper, or
+            the whole "vocabulary", where raising all labels alike lowers the loss too.
         batch_size: prompts a pass; None to fit the memory.
         progress: a bar on what takes longer than two seconds.
 
@@ -54,12 +62,15 @@ def label_flow(
         depends on whether the weights are processed.
 
     Raises:
-        TypeError: not prompts. Refused: prompts without demonstrations or right labels; gradients that are not
-            finite or that torch.inference_mode() forbids; a model whose outputs are not its tokens.
+        TypeError: not prompts. Refused: another `over`; prompts without demonstrations or right labels; gradients
+            that are not finite or that torch.inference_mode() forbids; a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 2.2.
     """
-    ready = LABEL_LOSS.ready(model, few_shot_prompts(model, prompts)[0])
+    if over not in OVER:
+        raise Refused(f'wanted over "labels" or "vocabulary", got {over!r}')
+    check_words(model, "label_flow")
+    ready, loss = few_shot_prompts(model, prompts)[0], _label_loss(over)
     size, length = sizes(model), ready.tokens.shape[1]
     saliency, losses = np.full((len(ready), size.n_layers, len(FLOWS)), np.nan), np.full(len(ready), np.nan)
     # the backward pass keeps every layer's patterns
@@ -67,22 +78,48 @@ def label_flow(
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost)
     with progress_bar(len(parts), progress=progress, unit="batch") as bar:
         for rows in parts:
-            losses[rows], saliency[rows] = _of_batch(model, ready[rows])
+            losses[rows], saliency[rows] = _of_batch(model, ready[rows], loss)
             bar.update()
     return xr.Dataset(
         {"saliency": (("prompt", "layer", "flow"), saliency), "loss": ("prompt", losses)},
         {"prompt": np.arange(len(ready)), "layer": np.arange(size.n_layers), "flow": list(FLOWS)},
         {
-            "method": "label_flow", "unit": "nats", "paper": "Wang et al. 2023, section 2.2",
+            "method": "label_flow", "unit": "nats", "over": over, "paper": "Wang et al. 2023, section 2.2",
             "convention": "absolute value after the sum over heads; key before query", **measured_on(model, ready),
         },
     )  # fmt: skip
 
 
-def _of_batch(model: Model, prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+def _label_loss(over: str) -> Metric:
+    """Cross-entropy of the right label at the last token, over the label words or the vocabulary."""
+    return Metric(
+        "label_loss",
+        "nats",
+        partial(_right_label_loss, over),
+        reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
+        targets=_label_ids,
+        normalised=over == "vocabulary",
+    )
+
+
+def _label_ids(prompts: Prompts) -> Tensor:
+    found = demonstrations_of(prompts)
+    if bool((found.target < 0).any()):
+        raise Refused(
+            "label_flow needs few-shot prompts whose queries carry labels: few_shot(model, ..., [(x, y), ...])"
+        )
+    return found.label_ids.expand(len(prompts), -1)
+
+
+def _right_label_loss(over: str, found: Tensor, prompts: Prompts) -> Tensor:
+    logs = found[:, 0].log_softmax(-1) if over == "labels" else found[:, 0]
+    return -logs.gather(1, demonstrations_of(prompts).target[:, None].to(logs.device))[:, 0]
+
+
+def _of_batch(model: Model, prompts: Prompts, loss: Metric) -> tuple[np.ndarray, np.ndarray]:
     """`loss [prompt]` and `saliency [prompt, layer, flow]`."""
     layers, groups = list(range(sizes(model).n_layers)), _entries(prompts)
-    losses, _, slopes = gradients_at(model, prompts, reading(LABEL_LOSS, prompts), "z", layers)
+    losses, _, slopes = gradients_at(model, prompts, reading(loss, prompts), "z", layers)
     out = np.zeros((len(prompts), len(layers), len(FLOWS)))
     seen: dict[str, Tensor] = {}
 

@@ -36,7 +36,7 @@ from .writing import label_writing
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
 
 FEWEST = 8  # queries
-MAPPED = 64  # prompts that the attention along demonstrations, and what heads write, is averaged over
+MAPPED = 64  # prompts that the attention over the prompt, and what heads write, is averaged over
 TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
 
 
@@ -49,7 +49,7 @@ class FewShotStudy:
         answers: of `in_context`: predictions, accuracy, and weights by maximum (the paper's) and by label token.
         heads: of `reconstruct`, for every head.
         sums: of `reconstruct`, for every layer's sum.
-        table: of `held_out`: heads chosen on one half of the prompts and scored on the other, and controls.
+        table: of `held_out`: heads chosen on 70% of the prompts and scored on the others, and controls.
         alignment: of `kernel_alignment`, with the similarity of next-token distributions; None where prompts were
             given that have unequal numbers of demonstrations, or queries without a class.
         along: of `demonstration_attention`.
@@ -102,7 +102,7 @@ def few_shot_study(
         template: of an example; None for the data's.
         span: what weights are pooled over, with the template's words ("demonstration") or without ("words"): see
             `demonstration_weights`.
-        splits: of the prompts into one half to choose heads on and one to score them on.
+        splits: of the prompts into 70% to choose heads on and 30% to score them on, as in the paper.
         seed: of everything that is drawn.
         batch_size: prompts a forward pass; None to fit the memory.
         progress: bars where it takes longer than two seconds.
@@ -120,7 +120,7 @@ def few_shot_study(
     """
     if not is_whole(queries) or queries < FEWEST:
         raise Refused(
-            f"wanted at least {FEWEST} queries: half of them choose heads, half score them; got {queries!r}"
+            f"wanted at least {FEWEST} queries: some choose heads, the others score them; got {queries!r}"
         )
     if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
         raise Refused("pool= and template= go with LabelledTexts: words, episodes and prompts have their own")

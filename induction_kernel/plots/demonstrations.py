@@ -1,7 +1,7 @@
-"""Where in the demonstrations does the last token look, layer by layer?
+"""A map of the last token's attention over the few-shot prompt: the start, the demonstrations, the query.
 
-Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1): demonstrations side by side,
-each from its first token to the last of its label. It runs no model, and shows no single prompt (`votes` does).
+Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1). It runs no model, and shows
+no single prompt (`votes` does).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import plotly.colors
 import plotly.graph_objects as go
 import xarray as xr
 
@@ -16,49 +17,59 @@ from ..errors import Refused
 from ..heads import HeadLike, as_heads
 from .maps import PAGE_WIDTH, escape, finish, heading, need, tick
 
+ENDS = ("start", "query")
+# Cividis by the square root of the value: at t of the way to the largest value stands the colour of sqrt(t).
+BY_ROOT = [
+    [at**2, colour]
+    for at, colour in zip(np.linspace(0, 1, 10), plotly.colors.sequential.Cividis, strict=True)
+]
+
 
 def demonstration_map(
     attention: xr.Dataset, *, heads: HeadLike | Iterable[HeadLike] | None = None, title: str | None = None
 ) -> go.Figure:
-    """Draw the last token's attention along the demonstrations: a row a layer (mean of its heads), or a head.
+    """Draw the last token's attention over the prompt: a row a layer (mean of its heads), or a head.
+
+    The start, each demonstration and the query are as wide, whatever their numbers of tokens; colour goes with the
+    square root of the attention, as the start often has most of it.
 
     Args:
-        attention: what `demonstration_attention` returns: `attention[layer, head, demonstration, point]`.
+        attention: what `demonstration_attention` returns: `attention[layer, head, part, point]`.
         heads: a row for each of these instead (`Head`, `(layer, head)`, "L5H1" or several).
-        title: replaces "model: last token's attention along the demonstrations"; plotly reads markup in it.
+        title: replaces "model: last token's attention over the prompt"; plotly reads markup in it.
 
     Returns:
-        A plotly figure with one heat map `z[row, place]`, in probability; between demonstrations there is a blank
-        (NaN) column.
+        A plotly figure with one heat map `z[row, place]`, in probability; between parts there is a blank (NaN)
+        column.
 
     Raises:
         TypeError: if `attention` is no Dataset.
         Refused: if it holds no such attention, or not these heads.
     """
     need(attention, "attention", "demonstration_attention")
-    missing = {"layer", "head", "demonstration", "point"} - set(attention["attention"].dims)
+    missing = {"layer", "head", "part", "point"} - set(attention["attention"].dims)
     if missing:
         raise Refused(
-            f"wanted attention by layer, head, demonstration and point, got it without {sorted(missing)}: pass the "
+            f"wanted attention by layer, head, part and point, got it without {sorted(missing)}: pass the "
             "result of demonstration_attention unchanged"
         )
-    values = attention["attention"].transpose("layer", "head", "demonstration", "point")
+    values = attention["attention"].transpose("layer", "head", "part", "point")
     rows, names = _rows(values, heads)
-    count, points = rows.shape[1:]
+    parts, points = [str(part) for part in values["part"].values], rows.shape[2]
     blank = np.full((*rows.shape[:2], 1), np.nan)
     z = np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1]
     shown = [
-        f"demonstration {at + 1}<br>{share:.0%} of the way"
-        for at in range(count)
+        f"{part if part in ENDS else f'demonstration {part}'}<br>{share:.0%} of the way"
+        for part in parts
         for share in (*values["point"].values, 1)
     ]
     kind = "layer" if heads is None else "head"
-    across = min(PAGE_WIDTH - 170, max(360, 110 * count))
+    across = min(PAGE_WIDTH - 170, max(360, 90 * len(parts)))
     tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
     heat = go.Heatmap(
         z=z,
         zmin=0,
-        colorscale="Cividis",
+        colorscale=BY_ROOT,
         customdata=[[f"{name}, {place}" for place in shown[:-1]] for name in names],
         hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
         hoverongaps=False,
@@ -66,21 +77,22 @@ def demonstration_map(
         colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
     )
     figure = go.Figure(heat)
-    middle = [at * (points + 1) + (points - 1) / 2 for at in range(count)]
-    figure.update_xaxes(tickvals=middle, ticktext=[str(at + 1) for at in range(count)], showgrid=False)
-    figure.update_xaxes(title={"text": "demonstration, from its first token to its label", "standoff": 8})
+    middle = [at * (points + 1) + (points - 1) / 2 for at in range(len(parts))]
+    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False)
+    words = "start, demonstrations (each from its first token to its label), query"
+    figure.update_xaxes(title={"text": words, "standoff": 8})
     step = 1 if heads is not None else tick(len(rows))
     labels = [name.removeprefix("layer ") for name in names]
     figure.update_yaxes(tickvals=list(range(0, len(rows), step)), ticktext=labels[::step], showgrid=False)
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
-    what = "last token's attention along the demonstrations"
+    what = "last token's attention over the prompt"
     said = heading(attention, what) if title is None else title
     finish(figure, said, across + 170, tall + 112)
     return figure.update_layout(margin={"l": 74, "r": 96})
 
 
 def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> tuple[np.ndarray, list[str]]:
-    """Rows `[row, demonstration, point]` and their names."""
+    """Rows `[row, part, point]` and their names."""
     if heads is None:
         return values.mean("head").values, [f"layer {at}" for at in values["layer"].values]
     chosen = as_heads(heads)

@@ -6,12 +6,17 @@ no proof of effect: see `interventions.ablation`.
 
 from __future__ import annotations
 
+from typing import Any
+
+import xarray as xr
+
 from .. import masks
 from ..model import Model
-from ..prompts import Prompts, random_tokens, repeated_tokens
+from ..prompts import Prompts, as_prompts, random_tokens, repeated_tokens
+from ..prompts.passages import english_passages
 from .masked import AttentionScorer
 
-__all__ = ["duplicate_token", "induction", "prefix_matching", "previous_token"]
+__all__ = ["duplicate_token", "induction", "prefix_matching", "previous_token", "previous_token_on_text"]
 
 
 def _four_copies(model: Model) -> Prompts:
@@ -64,7 +69,7 @@ previous_token: AttentionScorer = AttentionScorer(
     prompts=_random,
     matched=False,
     skip_first=True,
-    title="attention to the previous token, on random tokens",
+    title="attention to the previous token",
     paper="Olsson et al. 2022, previous-token score",
 )
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
@@ -80,3 +85,28 @@ duplicate_token: AttentionScorer = AttentionScorer(
     paper="Wang et al. 2022, Interpretability in the Wild",
 )
 """Duplicate-token score: attention to all earlier copies of the query token. In [0, 1]."""
+
+
+def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool = True) -> xr.Dataset:
+    """Previous-token scores for what composes with previous-token heads, on text as in Olsson et al. 2022.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: anything `as_prompts` takes; None for `english_passages`, or for random tokens where the model's
+            tokenizer does not read them.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        As of `previous_token`, with the attribute `previous_token`: "on the prompts given", "on English passages" or
+        "on random tokens".
+    """
+    text = english_passages(model) if prompts is None else as_prompts(model, prompts)
+    said = (
+        "the prompts given"
+        if prompts is not None
+        else "random tokens"
+        if text is None
+        else "English passages"
+    )
+    found = previous_token(model, text, progress=progress)
+    return found.assign_attrs(previous_token=f"on {said}")

@@ -1,4 +1,4 @@
-"""Does a head look for its own token among what previous-token heads wrote, by its weights alone? The QK-trace.
+"""The QK-trace: by its weights, whether a head looks for its own token among what previous-token heads wrote.
 
 Olsson et al. 2022, argument 5: an induction head attends where the token *before* is its own. For a head h of a later
 layer, W_h = sum_k p_k W_E W_Q^h W_K^hT (W_V^k W_O^k)^T W_E^T over the earlier heads k, each weighted with its
@@ -29,7 +29,7 @@ from ..model import (
     token_embedding,
     value_weights,
 )
-from .attention import previous_token
+from .attention import previous_token_on_text
 from .ov import rotations
 
 __all__ = ["qk_trace"]
@@ -46,7 +46,9 @@ def qk_trace(
     Args:
         model: any TransformerLens model of at least two layers, without rotary positions, whose attention writes to
             the residual stream without a norm between.
-        prompts: what the previous-token scores are measured on; None for random tokens, as `previous_token`.
+        prompts: what the previous-token scores are measured on, anything `as_prompts` takes; None for 16 English
+            passages where the model's tokenizer reads them, else for random tokens. The attribute `previous_token`
+            says which.
         draws: random rotations of the earlier heads' circuits, for the null; None for 4,000 over all heads, but at
             least 50.
         seed: of the rotations; a local generator.
@@ -74,7 +76,8 @@ def qk_trace(
         raise NotDefined("wanted a model of at least two layers, got one: no head reads what another wrote")
     check_writing(model, layers)
     check_weights(model, layers)
-    weight = previous_token(model, prompts, progress=False)["score"].mean("prompt").values
+    previous = previous_token_on_text(model, prompts, progress=False)
+    weight = previous["score"].mean("prompt").values
     score = np.zeros((size.n_layers, size.n_heads))
     null = np.zeros((draws, *score.shape))
     gram, generator = _gram(model), torch.Generator().manual_seed(seed)
@@ -92,7 +95,8 @@ def qk_trace(
                 score[layer] += torch.einsum("k,hkii->h", p, inner).numpy()
                 null[:, layer] += torch.einsum("k,dkij,hkij->dh", p, turned, inner).numpy()
                 bar.update()
-    return _labelled(model, score[1:], null[:, 1:])
+    out = _labelled(model, score[1:], null[:, 1:])
+    return out.assign_attrs(previous_token=previous.attrs["previous_token"])
 
 
 def check_positions(model: Model) -> None:

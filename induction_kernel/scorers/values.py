@@ -1,8 +1,8 @@
-"""Does a head write what it attends to, in context? Copying scores, from the values of a prompt.
+"""Copying scores from the values of a prompt: Olsson et al. 2022, Bansal et al. 2022 and a variant of the latter.
 
-Two definitions are in use and never mixed: Olsson et al. 2022 and Bansal et al. 2022. Norms are folded in, so raw and
-processed weights agree. A head that attends well need not copy well; neither shows an effect on the output. Copying
-read off the weights alone is `ov`'s.
+The definitions differ in scale and chance and are never mixed. Norms are folded in, so raw and processed weights agree.
+A head that attends well need not copy well; neither shows an effect on the output. Copying by the weights alone is in
+`ov`.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ..errors import Refused
@@ -39,6 +39,13 @@ from .streaming import chosen_layers, labelled
 
 __all__ = ["copying"]
 
+# By name, as `labelled` states it.
+PAPERS = {
+    "OLS": "Olsson et al. 2022, copying score",
+    "BAN": "Bansal et al. 2022, copying score",
+    "BAN-source": "after Bansal et al. 2022, copying score, with the value at the source",
+}
+
 
 def copying(
     model: Model,
@@ -52,37 +59,45 @@ def copying(
 ) -> xr.Dataset:
     """How far a head raises the logit of the token it attends to, against the other tokens of the prompt.
 
-    "OLS" (Olsson et al. 2022): for source j, the direct contribution c_j = v_j W_O to the logits, less its
-    mean, rectified; the share of it on the token of j, against the sum over all tokens of the sample and
-    itself, 0 to 0.5 rescaled to -1 to 1, averaged over sources. On 25 random tokens without BOS. "BAN"
-    (Bansal et al. 2022): for each query, the source attended most; softmax of its contribution over the
-    vocabulary, restricted to the tokens at or before the query (to all of the prompt in a bidirectional model), less
-    their mean, rectified; the share on the attended token, 0 to 1, averaged over queries. With BOS.
+    Every method reads what a position's value writes directly to the logits, v W_O W_U.
+
+    - "OLS" (Olsson et al. 2022): the logits of source j, less their mean, rectified; the share of the token of j in
+      the sum over all tokens of the prompt and itself, 0 to 0.5 rescaled to -1 to 1; the mean over sources. On 25
+      random tokens without BOS. A source that raises nothing (0 / 0) is left out.
+    - "BAN" (Bansal et al. 2022, as in their released code): for query j, attending most to s, the logits of the value
+      *at j*; softmax over the vocabulary, restricted to the tokens at or before j (all of the prompt in a
+      bidirectional model), less their mean, rectified; the share of the token of s, 0 to 1; the mean over all
+      queries. 0 / 0 counts as 0, as it always is at the first query. On BOS and 25 random tokens.
+    - "BAN-source": the same with the value at the source s, which is what the head moves.
 
     Args:
         model: any TransformerLens model whose attention writes to the residual stream without a norm between.
         prompts: anything `as_prompts` takes; None for the definition's own.
-        method: "OLS" or "BAN".
+        method: "OLS", "BAN" or "BAN-source".
         centre: what the mean of "OLS" is over: "vocabulary" or "sample" (the paper does not say).
         layers: only these.
         batch_size: prompts a forward pass; None to fit the memory.
         progress: a bar where it takes longer than two seconds.
 
     Returns:
-        Dataset with `score[prompt, layer, head]`, `chance[prompt]` (4 / (tokens + 1) - 1 for OLS; the mean of
-        1 / attendable tokens for BAN) and `undefined[prompt, layer, head]`, the number of sources or queries
-        where nothing was raised (0 / 0), which are left out of the mean; the score is NaN where that is all.
+        Dataset with `score[prompt, layer, head]`; `chance[prompt]`, where all tokens are raised alike: 4 / (tokens +
+        1) - 1 for OLS (-.85 at 25 tokens), for the others the mean over queries of 1 / (different tokens at or before
+        the query), 0 for a query with one such token (.113 at 25 tokens); and `undefined[prompt, layer, head]`, the
+        number of sources or queries of 0 / 0. An OLS score is NaN where that is all.
 
     Raises:
         Refused: an unknown method or centre; a model that is not finite. NotDefined: one that norms what attention
             writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
     """
-    if method not in ("OLS", "BAN") or centre not in ("vocabulary", "sample"):
+    if method not in PAPERS or centre not in ("vocabulary", "sample"):
         raise Refused(
-            f'wanted method "OLS" or "BAN" and centre "vocabulary" or "sample", got {method!r} and {centre!r}'
+            f'wanted method {", ".join(map(repr, PAPERS))} and centre "vocabulary" or "sample", got {method!r} and '
+            f"{centre!r}"
         )
-    if method == "BAN" and centre == "sample":
-        raise Refused('centre="sample" goes with method="OLS": the mean of "BAN" is over attendable tokens')
+    if method != "OLS" and centre == "sample":
+        raise Refused(
+            'centre="sample" goes with method="OLS": the mean of the others is over attendable tokens'
+        )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
     check_words(model, "copying")
     check_writing(model, wanted)
@@ -111,20 +126,22 @@ def copying(
                     pattern["sources"] = activation.argmax(-1).cpu()
                     if not attends(activation, batch.lengths, edited=edited):
                         broken.add(layer)
-                if len(pattern) < (2 if method == "BAN" else 1):
+                if len(pattern) < (1 if method == "OLS" else 2):
                     return
                 logits = pattern.pop("logits")
                 shares = (
-                    _bansal(logits, pattern.pop("sources"), batch, causal)
-                    if method == "BAN"
-                    else _olsson(logits, batch, centre)
+                    _olsson(logits, batch, centre)
+                    if method == "OLS"
+                    else _bansal(logits, pattern.pop("sources"), batch, causal, method == "BAN-source")
                 )
                 at = (0, rows, wanted.index(layer))
-                values["score"][at] = shares.nanmean(-1).double().numpy()
                 values["undefined"][at] = _undefined(shares, batch).numpy()
+                if method != "OLS":  # 0 / 0 counts as 0
+                    shares = shares.nan_to_num(0.0).masked_fill(~_real(batch)[:, None], torch.nan)
+                values["score"][at] = shares.nanmean(-1).double().numpy()
                 bar.update()
 
-            needed = {"v": set(wanted)} | ({"pattern": set(wanted)} if method == "BAN" else {})
+            needed = {"v": set(wanted)} | ({} if method == "OLS" else {"pattern": set(wanted)})
             stream(model, batch.tokens, read, needed, lengths=batch.lengths)
     check_sound(broken)
     out = labelled(
@@ -138,17 +155,17 @@ class _Copying:
     """What `labelled` says of a copying score."""
 
     def __init__(self, method: str) -> None:
-        paper = {"OLS": "Olsson et al. 2022, copying score", "BAN": "Bansal et al. 2022, copying score"}
-        self.name, self.paper = f"copying ({method})", paper[method]
+        self.name, self.paper = f"copying ({method})", PAPERS[method]
         self.tested = True
-        self.title = "share of the direct contribution that raises the attended token"
+        where = " of the query's own value" if method == "BAN" else ""
+        self.title = f"share of the direct contribution{where} that raises the attended token"
 
 
 def _ready(model: Model, prompts: Any, method: str) -> Prompts:
     if prompts is not None:
         return as_prompts(model, prompts)
     size = sizes(model)
-    bos = None if method == "BAN" else False
+    bos = False if method == "OLS" else None
     start = start_token(model, bos)
     room = len(allowed_tokens(model, exclude=0.04, bos=start))
     return random_tokens(model, length=min(25, size.n_ctx - len(start), room), prompts=16, bos=bos)
@@ -186,6 +203,7 @@ def _bansal(
     sources: Int[Tensor, "prompt head query"],
     prompts: Prompts,
     causal: bool,
+    at_source: bool,
 ) -> Float[Tensor, "prompt head query"]:
     """`[prompt, head, query]`; NaN for padding and where nothing is raised.
 
@@ -193,10 +211,8 @@ def _bansal(
     needed.
     """
     n, length = prompts.tokens.shape
-    chosen = logits.gather(2, sources[..., None].expand(*sources.shape, length))
-    past = torch.ones(length, length, dtype=torch.bool).tril() if causal else _real(prompts)[:, None]
-    new = (prompts.tokens[:, :, None] == prompts.tokens[:, None, :]).tril(-1).sum(-1) == 0  # each token once
-    attendable = (past & new[:, None, :])[:, None]
+    chosen = logits.gather(2, sources[..., None].expand(*sources.shape, length)) if at_source else logits
+    attendable = _attendable(prompts, causal)[:, None]
     top = chosen.masked_fill(~attendable, -torch.inf).amax(-1, keepdim=True)
     weight = (chosen - top).exp().masked_fill(~attendable, 0.0)
     raised = (
@@ -210,14 +226,21 @@ def _bansal(
     return share.masked_fill(~_real(prompts)[:, None], torch.nan)
 
 
+def _attendable(prompts: Prompts, causal: bool) -> Bool[Tensor, "prompt query token"]:
+    """What each query may attend to, each token once."""
+    length = prompts.tokens.shape[1]
+    past = torch.ones(length, length, dtype=torch.bool).tril() if causal else _real(prompts)[:, None]
+    new = (prompts.tokens[:, :, None] == prompts.tokens[:, None, :]).tril(-1).sum(-1) == 0
+    return past & new[:, None, :]
+
+
 def _undefined(shares: Tensor, prompts: Prompts) -> Tensor:
     return (shares.isnan() & _real(prompts)[:, None]).sum(-1).double()
 
 
 def _chance(prompts: Prompts, method: str, causal: bool) -> np.ndarray:
-    lengths = prompts.lengths.double()
     if method == "OLS":
-        return (4 / (lengths + 1) - 1).numpy()
-    if not causal:
-        return (1 / lengths).numpy()
-    return np.array([float((1 / torch.arange(1, n + 1).double()).mean()) for n in prompts.lengths.tolist()])
+        return (4 / (prompts.lengths.double() + 1) - 1).numpy()
+    tokens = _attendable(prompts, causal).sum(-1).double()
+    of_query = torch.where(tokens > 1, 1 / tokens, 0.0) * _real(prompts)
+    return (of_query.sum(-1) / prompts.lengths).numpy()

@@ -1,6 +1,6 @@
 """Intervals of means over the first axis: Student's t and its hull with the bootstrap-t interval.
 
-Sources: Student's t; Welch; Efron & Tibshirani 1993, chapter 12 (bootstrap-t).
+Sources: Student's t; Welch; Efron & Tibshirani 1993, chapter 12 (bootstrap-t); Hesterberg 2015 (its width).
 """
 
 from __future__ import annotations
@@ -70,10 +70,15 @@ def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tu
     if counts is None:
         return low, high
     below, above = _studentised(values, counts, confidence)
-    enough = n >= SKEWED_FROM
+    enough, error = n >= SKEWED_FROM, expanded(error, n)
     low = np.where(enough, np.fmin(low, mean - above * error), low)
     high = np.where(enough, np.fmax(high, mean - below * error), high)
     return low, high
+
+
+def expanded(error: Array, n: Array) -> Array:
+    """For bootstrap intervals: values drawn from n values vary less than those by (n - 1) / n (Hesterberg 2015)."""
+    return error * np.sqrt(n / np.maximum(n - 1, 1))
 
 
 def moments(values: Array) -> tuple[Array, Array, Array]:
@@ -157,6 +162,7 @@ def difference_interval(
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (sides[1][0] - sides[0][0] - mean) / np.sqrt(sides[0][1] + sides[1][1])
         t = np.where(np.isfinite(t), t, np.nan)
+        error = np.sqrt(expanded(error_a, n) ** 2 + expanded(error_b, m) ** 2)
         low = np.fmin(low, mean - quantiles_of(t, (1 + confidence) / 2) * error)
         high = np.fmax(high, mean - quantiles_of(t, (1 - confidence) / 2) * error)
     return low.reshape(shape), high.reshape(shape)

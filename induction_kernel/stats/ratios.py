@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import stats as distributions
 
-from .means import AT_ONCE, CONFIDENCE, DRAWS, SKEWED_FROM, Array, moments, quantiles_of, resampled
+from .means import AT_ONCE, CONFIDENCE, DRAWS, SKEWED_FROM, Array, expanded, moments, quantiles_of, resampled
 
 __all__ = ["ratio"]
 
@@ -87,4 +87,5 @@ def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: floa
         t = (found - ratio) / errors
     t = np.where(np.isfinite(t), t, np.nan)
     upper, lower = (quantiles_of(t, (1 + side * confidence) / 2) for side in (1, -1))
+    error = expanded(error, n)
     return ratio - upper * error, ratio - lower * error
