@@ -340,7 +340,7 @@ def test_verdicts_of_curves_can_be_drawn(perturbed):
 def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
     """That over three quarters of the score form in the window, as in the paper, is not sure."""
     found = ik.co_occurrence(ik.training_curves("tiny", n=48, progress=False))
-    assert failing(found)[0] == "share of the final ICL score formed in the window"
+    assert failing(found) == ["share of the final ICL score formed in the window"]
     assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
     assert 0.5 < float(found["score_share"][0]) < 0.75
 
