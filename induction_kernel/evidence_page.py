@@ -1,4 +1,4 @@
-"""Do induction heads make this model's in-context learning? The six arguments on one page that needs no network.
+"""The page of the six arguments of Olsson et al. 2022 on one model, which needs no network.
 
 Draws and words what `six_arguments` found (Olsson et al. 2022): for each argument what the paper says, the verdict with
 its checks, the figures behind them, and what it does not show. It measures nothing itself.
@@ -18,8 +18,19 @@ import xarray as xr
 from .errors import Refused
 from .evidence.circuits import PAIRS
 from .evidence.gathering import SixArguments, six_arguments
-from .evidence.saying import LIMITS, PAPER, check_rows, ends_of, millions, said_of, title_of, window_rows
-from .evidence.verdicts import FAILS, HOLDS, NOT_DEFINED
+from .evidence.saying import (
+    LIMITS,
+    PAPER,
+    STRENGTH,
+    check_rows,
+    counted,
+    ends_of,
+    millions,
+    said_of,
+    title_of,
+    window_rows,
+)
+from .evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
 from .files import checked_target, write_whole
 from .heads import summarise
 from .plots.components import component_plot, slope_plot
@@ -82,10 +93,6 @@ def write_evidence(
 
 def _outcome(found: SixArguments) -> str:
     """How many hold, and all verdicts at once."""
-    verdicts = [str(each.attrs["verdict"]) for each in found.results.values()]
-    counts = [f"{verdicts.count(HOLDS)} hold", f"{verdicts.count(FAILS)} fail"]
-    if NOT_DEFINED in verdicts:
-        counts.append(f"{verdicts.count(NOT_DEFINED)} cannot be tested here")
     families = (
         '<p class="note">Arguments 2 and 6 are about the families of models that come with the package (one and '
         "two layers, with smeared keys and without, several seeds each), which learned the same language: about "
@@ -93,27 +100,29 @@ def _outcome(found: SixArguments) -> str:
         if found.shipped
         else ""
     )
+    rows = check_rows(found.results)
     return f"""<p class="lead">Of the six arguments of Olsson et al. 2022 that induction heads make most of in-context
-learning, for this model <b>{", ".join(counts)}</b>.</p>
-{table(["argument", "verdict", "checks passed"], check_rows(found.results))}{families}
-<p>An argument holds if every check it rests on lies beyond its threshold with its whole 95% interval. It fails if one
-does not, be it that the number is on the other side, or that too little was measured to say. <b>In-context-learning
+learning, <b>{counted(found.results)}</b>.</p>
+{table(["argument", "verdict", "checks that hold", "contradicted", "inconclusive"], rows)}{families}
+<p>A check holds if its whole 95% interval lies beyond its threshold, is contradicted if the whole interval lies on the
+other side, and is inconclusive if the threshold lies within: too little was measured to say. An argument holds if every
+check does, is contradicted if one is, and is inconclusive else, also where something is missing that it takes. It is
+not defined where it has no meaning on the model. <b>In-context-learning
 score</b>: mean loss late in the context minus mean loss early, in nats; the lower, the more the model makes of what it
 has read.</p>"""
 
 
 def _heading(name: str, result: xr.Dataset) -> str:
     verdict = str(result.attrs["verdict"])
-    parts = [f"<h2>{title_of(name)}: {escape(verdict)}</h2>", f"<p>{PAPER[name]}</p>"]
-    if verdict == NOT_DEFINED:
-        parts.append(f'<p class="note">Not testable here: {escape(str(result.attrs["reason"]))}.</p>')
-    elif verdict == HOLDS:
-        parts.append("<p><b>Here</b> every check passes.</p>")
-    else:
-        failing = result.isel(check=np.flatnonzero(~result["passed"].values))
-        said = "; ".join(said_of(failing.isel(check=at)) for at in range(failing.sizes["check"]))
-        passed = f"{int(result['passed'].sum())} of {result.sizes['check']} checks pass"
-        parts.append(f"<p><b>Here</b> {passed}. What does not: {escape(said)}.</p>")
+    parts = [f"<h2>{title_of(name)}: {escape(verdict)}</h2>", f"<p>{PAPER[name]} {STRENGTH[name]}</p>"]
+    if not result.sizes["check"]:
+        parts.append(f'<p class="note">{verdict.capitalize()}: {escape(str(result.attrs["reason"]))}.</p>')
+        return "\n".join(parts)
+    words = result["verdict"].values
+    parts.append(f"<p><b>Here</b> {int((words == HOLDS).sum())} of {len(words)} checks hold.</p>")
+    for word in (CONTRADICTED, INCONCLUSIVE):
+        said = [said_of(result.isel(check=at)) for at in np.flatnonzero(words == word)]
+        parts += [f"<p>{word.capitalize()}: {escape('; '.join(said))}.</p>"] if said else []
     return "\n".join(parts)
 
 
@@ -281,8 +290,9 @@ state in their docstrings; they can be changed there.</li>
 <li>Arguments and measures: Olsson et al. 2022, In-context Learning and Induction Heads (arXiv 2209.11895).
 Composition: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits. The rule of the window is this
 package's own; the paper states none.</li>
-<li>Intervals: 95%, percentile bootstrap over prompts for one run, over seeds Student's t of means and Wilson's of
-shares.</li>
+<li>Intervals: 95%. Means: Student's t, from 8 values on with the bootstrap-t interval where values are skewed; ratios:
+Fieller's, likewise; shares of seeds: Wilson's; places of windows and correlations over heads: percentile bootstrap. The
+n that a stated half-width would take is n times the square of half-width over stated half-width.</li>
 <li>induction_kernel {escape(str(said["induction_kernel"]))}.</li>
 </ul>
 <pre>import induction_kernel as ik

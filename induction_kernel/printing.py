@@ -243,8 +243,7 @@ def _verdict(name: str, result: xr.Dataset) -> list[str]:
     if not result.sizes["check"]:
         return [f"{verdict} ({result.attrs['reason']})"]
     checks = [result.isel(check=at) for at in range(result.sizes["check"])]
-    marks = ["passes       " if bool(check["passed"]) else "does not pass" for check in checks]
-    return [verdict, *(f"  {mark}  {said_of(check)}" for mark, check in zip(marks, checks, strict=True))]
+    return [verdict, *(f"  {check['verdict'].item():<12}  {said_of(check)}" for check in checks)]
 
 
 def raised(folder: Path, *, seeds: int, workers: int) -> str:

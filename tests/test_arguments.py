@@ -9,7 +9,16 @@ from made_curves import TOKENS, curves, family
 
 import induction_kernel as ik
 from induction_kernel.evidence.spreads import mean_check, window_check
-from induction_kernel.evidence.verdicts import FAILS, HOLDS, NOT_DEFINED, Check, judged, not_defined
+from induction_kernel.evidence.verdicts import (
+    CONTRADICTED,
+    HOLDS,
+    INCONCLUSIVE,
+    NOT_DEFINED,
+    Check,
+    inconclusive,
+    judged,
+    not_defined,
+)
 
 NONE = float("nan")
 FIVE = [1100, 1250, 1400, 1500, 1600]
@@ -20,12 +29,13 @@ def verdict(found):
     return found.attrs["verdict"]
 
 
+def those(found, *verdicts):
+    """The names of the checks with one of these verdicts."""
+    return found["check"].values[np.isin(found["verdict"].values, verdicts)].tolist()
+
+
 def failing(found):
-    return [
-        str(name)
-        for name, passed in zip(found["check"].values, found["passed"].values, strict=True)
-        if not passed
-    ]
+    return those(found, CONTRADICTED, INCONCLUSIVE)
 
 
 # spreads
@@ -36,32 +46,60 @@ def test_a_mean_over_seeds_has_students_interval_and_leaves_out_runs_without_a_v
     found = mean_check("x", values, values, values, threshold=0.5)
     half = 4.302652729911275 / np.sqrt(3)  # the t quantile of 2 degrees of freedom; standard deviation 1
     np.testing.assert_allclose([found.value, found.low, found.high], [2, 2 - half, 2 + half])
-    assert not found.passed
+    assert (found.n, found.of, found.verdict) == (3, "seeds", INCONCLUSIVE)
+    assert found.n_for == np.ceil(3 * (half / 0.1) ** 2)
 
 
 @pytest.mark.parametrize("values", [[NONE, NONE], [1.0, NONE]])
 def test_fewer_than_two_values_of_several_runs_have_no_interval(values):
     found = mean_check("x", *[np.array(values)] * 3, threshold=0.5)
     assert np.isnan(found.low)
-    assert not found.passed
+    assert found.verdict == INCONCLUSIVE
+    assert found.why == f"wanted a window in two seeds or more, got {np.isfinite(values).sum()} of 2"
 
 
 def test_one_run_keeps_its_own_interval():
-    found = mean_check("x", np.array([0.8]), np.array([0.7]), np.array([0.9]), threshold=0.6)
-    assert (found.value, found.low, found.high, found.passed) == (0.8, 0.7, 0.9, True)
+    found = mean_check("x", np.array([0.8]), np.array([0.7]), np.array([0.9]), threshold=0.6, prompts=24)
+    assert (found.value, found.low, found.high, found.verdict) == (0.8, 0.7, 0.9, HOLDS)
+    assert (found.n, found.of) == (24, "prompts")
 
 
 @pytest.mark.parametrize(
-    ("exists", "has", "passed"),
+    ("count", "n", "has", "lacks"),
     [
-        ([True] * 5, True, True),
-        ([True] * 4 + [False], True, False),
-        ([False] * 5, False, True),
-        ([True] + [False] * 4, False, False),
+        (3, 3, INCONCLUSIVE, INCONCLUSIVE),
+        (4, 4, HOLDS, CONTRADICTED),
+        (0, 4, CONTRADICTED, HOLDS),
+        (0, 3, INCONCLUSIVE, INCONCLUSIVE),
+        (4, 5, INCONCLUSIVE, INCONCLUSIVE),
     ],
 )
-def test_five_of_five_seeds_are_needed_to_say_that_over_half_have_a_window_or_none(exists, has, passed):
-    assert window_check(xr.Dataset({"exists": ("seed", exists)}), has=has).passed is passed
+def test_four_of_four_seeds_are_needed_to_say_that_over_half_have_a_window_or_none(count, n, has, lacks):
+    window = xr.Dataset({"exists": ("seed", [True] * count + [False] * (n - count))})
+    assert window_check(window).verdict == has
+    assert window_check(window, has=False).verdict == lacks
+
+
+def test_three_perfect_seeds_say_how_many_more_it_takes():
+    found = window_check(xr.Dataset({"exists": ("seed", [True] * 3)}))
+    assert (found.low, found.high) == pytest.approx((0.4385, 1), abs=1e-4)
+    assert (found.n, found.of, found.n_for) == (3, "seeds", 24)
+
+
+@pytest.mark.parametrize(
+    ("share", "has", "lacks"),
+    [
+        (0.99, HOLDS, CONTRADICTED),
+        (0.975, HOLDS, CONTRADICTED),
+        (0.5, INCONCLUSIVE, INCONCLUSIVE),
+        (0.02, CONTRADICTED, HOLDS),
+    ],
+)
+def test_one_run_has_a_window_where_nearly_all_resamplings_of_its_prompts_have_one(share, has, lacks):
+    window = xr.Dataset({"exists": share > 0.5, "exists_share": share})
+    assert window_check(window, prompts=24).verdict == has
+    assert window_check(window, has=False).verdict == lacks
+    assert np.isnan(window_check(window, prompts=24).n_for)  # more prompts need not settle it
 
 
 # co_occurrence
@@ -78,17 +116,35 @@ def test_curves_that_turn_together_co_occur(turns, tmp_path):
 
 
 def test_curves_that_never_turn_do_not():
-    found = ik.co_occurrence(curves([None] * 2))
-    assert verdict(found) == FAILS
-    assert "share of seeds with a window" in failing(found)
+    found = ik.co_occurrence(curves([None] * 4))
+    assert verdict(found) == CONTRADICTED
+    assert those(found, CONTRADICTED) == ["share of seeds with a window"]
+    formed = found.sel(check="share of the final ICL score formed in the window, mean over seeds")
+    assert formed["why"].item() == "wanted a window in two seeds or more, got 0 of 4"
+
+
+def test_three_perfect_seeds_leave_it_open():
+    found = ik.co_occurrence(curves(FIVE[:3]))
+    assert verdict(found) == INCONCLUSIVE
+    assert failing(found)[0] == "share of seeds with a window"
+    assert not those(found, CONTRADICTED)
+
+
+def test_one_run_without_a_window_contradicts():
+    found = ik.co_occurrence(curves(None))
+    assert those(found, CONTRADICTED) == ["share of resamplings with a window"]
+    assert (
+        found["why"].sel(check="share of the final ICL score formed in the window").item()
+        == "the run has no window"
+    )
 
 
 def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
-    found = ik.co_occurrence(curves([1600] * 2, late={"repeat_loss": 0.65}))
-    assert verdict(found) == FAILS
-    assert any(
-        name.startswith("distance of the onsets of ICL score and repeat loss") for name in failing(found)
-    )
+    found = ik.co_occurrence(curves([1600] * 4, late={"repeat_loss": 0.65}))
+    assert verdict(found) == CONTRADICTED
+    assert [name[:50] for name in those(found, CONTRADICTED)] == [
+        "distance of the onsets of ICL score and repeat los"
+    ]
     assert abs(found["difference"].sel({"with": "prefix_matching"})).max() < 0.1
     assert found["difference"].sel({"with": "repeat_loss"}).max() < -0.3
 
@@ -96,7 +152,9 @@ def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
 def test_a_score_that_was_there_before_the_window_fails_by_its_share():
     made = curves(1400)
     found = ik.co_occurrence(made.assign(icl_score=made["icl_score"] - 0.3))
-    assert failing(found) == ["share of the final ICL score formed in the window"]
+    assert (
+        those(found, CONTRADICTED) == failing(found) == ["share of the final ICL score formed in the window"]
+    )
     assert found["value"].sel(check=failing(found)).item() == pytest.approx(0.5, abs=0.1)
 
 
@@ -104,13 +162,15 @@ def test_the_window_at_hand_is_the_one_that_is_used():
     made = curves(1400)
     found = ik.phase_window(made)
     given = ik.co_occurrence(made, window=found.assign(score_share_low=0.1))
-    assert failing(given) == ["share of the final ICL score formed in the window"]
+    assert (
+        those(given, INCONCLUSIVE) == failing(given) == ["share of the final ICL score formed in the window"]
+    )
     assert ik.co_occurrence(made, window=found).identical(ik.co_occurrence(made))
 
 
-def test_a_model_without_checkpoints_is_not_defined():
+def test_too_few_checkpoints_are_inconclusive():
     found = ik.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
-    assert verdict(found) == NOT_DEFINED
+    assert verdict(found) == INCONCLUSIVE
     assert "got 1" in found.attrs["reason"]
 
 
@@ -162,14 +222,21 @@ def test_smeared_keys_that_bring_the_window_or_move_it_forwards_perturb_it(pertu
         ({"one smeared": [None] * 5}, "one smeared: share of seeds with a window"),
         ({"two smeared": FIVE}, "two smeared: share of seeds in which"),
         ({"two smeared": [2000] * 5}, "two smeared: ln of its"),
-        ({"two smeared": [None] * 5}, "two smeared: ln of its"),
+        ({"two smeared": [None] * 5}, "two smeared: share of seeds in which"),
     ],
 )
-def test_each_claim_on_smeared_keys_can_fail(changes, wrong):
+def test_each_claim_on_smeared_keys_can_be_contradicted(changes, wrong):
     depth = wrong.split()[0].rstrip(":")
     found = perturbing(**{name: turns for name, turns in (PLAIN | changes).items() if name.startswith(depth)})
-    assert verdict(found) == FAILS
-    assert any(name.startswith(wrong) for name in failing(found))
+    assert verdict(found) == CONTRADICTED
+    assert any(name.startswith(wrong) for name in those(found, CONTRADICTED))
+
+
+def test_without_a_window_in_the_smeared_runs_there_is_no_ratio_of_starts():
+    found = perturbing(two=FIVE, **{"two smeared": [None] * 5})
+    ratio = found.isel(check=0)
+    assert np.isnan(ratio["value"])
+    assert ratio["why"].item() == "wanted a window in two seeds or more, got 0 of 5"
 
 
 def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
@@ -184,9 +251,9 @@ def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
 
 def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
     renamed = single.isel(model=[2, 3]).assign_coords(model=["a", "b"])
-    assert verdict(ik.co_perturbation(renamed)) == NOT_DEFINED
+    assert verdict(ik.co_perturbation(renamed)) == INCONCLUSIVE
     assert verdict(ik.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
-    assert verdict(ik.co_perturbation(curves(1400))) == NOT_DEFINED
+    assert verdict(ik.co_perturbation(curves(1400))) == INCONCLUSIVE
 
 
 # continuity
@@ -194,32 +261,41 @@ def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
 SURE = Check("a share", 0.8, 0.7, 0.9, 0.5)
 SMALL = Check("a share", 0.6, 0.55, 0.65, 0.5)
 UNSURE = Check("a share", 0.6, 0.4, 0.8, 0.5)
+AGAINST = Check("a share", 0.3, 0.2, 0.4, 0.5)
 
 
 def argued(*checks, argument="mechanism"):
     return judged(argument, "a claim", checks)
 
 
-def test_a_check_that_passes_at_every_model_is_continuous_and_spans_their_intervals(tmp_path):
-    found = ik.continuity({"small": argued(SMALL), "large": argued(SURE)})
+def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weakest(tmp_path):
+    found = ik.continuity({"large": argued(SURE), "small": argued(SMALL)})
     assert verdict(found) == HOLDS
     row = found.sel(check="mechanism: a share")
-    assert [float(row[key]) for key in ("value", "low", "high")] == pytest.approx([0.7, 0.55, 0.9])
+    assert [float(row[key]) for key in ("value", "low", "high")] == [0.6, 0.55, 0.65]
+    assert row["weakest"].item() == "small"
     np.testing.assert_array_equal(row["value_of"].sel(model=["large", "small"]), [0.8, 0.6])
+    assert row["check_verdict_of"].values.tolist() == [HOLDS, HOLDS]
     found.to_netcdf(tmp_path / "found.nc")
     assert xr.load_dataset(tmp_path / "found.nc").identical(found)
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("others", "said", "weakest"),
     [
-        argued(UNSURE),
-        argued(Check("another", 0.8, 0.7, 0.9, 0.5)),
-        argued(Check("a share", 1, NONE, NONE, 0.5)),
+        ([argued(UNSURE)], INCONCLUSIVE, "c"),
+        ([argued(Check("another", 0.8, 0.7, 0.9, 0.5))], INCONCLUSIVE, "c"),
+        ([argued(Check("a share", 1, NONE, NONE, 0.5))], INCONCLUSIVE, "c"),
+        ([inconclusive("mechanism", "a claim", "too few")], INCONCLUSIVE, "c"),
+        ([argued(AGAINST)], CONTRADICTED, "c"),
+        ([argued(AGAINST), argued(UNSURE)], CONTRADICTED, "c"),
     ],
 )
-def test_one_model_at_which_a_check_does_not_pass_breaks_continuity(other):
-    assert verdict(ik.continuity({"a": argued(SURE), "b": other, "c": argued(SURE)})) == FAILS
+def test_one_model_at_which_a_check_does_not_hold_breaks_continuity(others, said, weakest):
+    models = {"a": argued(SURE), "b": argued(SMALL), **dict(zip("cd", others, strict=False))}
+    found = ik.continuity(models)
+    assert verdict(found) == said
+    assert found["weakest"].sel(check="mechanism: a share").item() == weakest
 
 
 def test_models_on_which_an_argument_is_not_defined_are_left_out_and_counted():
@@ -227,7 +303,8 @@ def test_models_on_which_an_argument_is_not_defined_are_left_out_and_counted():
     found = ik.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
     assert verdict(found) == HOLDS
     assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_DEFINED, HOLDS]
-    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == NOT_DEFINED
+    assert found["check_verdict_of"].values.tolist() == [[HOLDS, INCONCLUSIVE, HOLDS]]
+    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == INCONCLUSIVE
 
 
 def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on():
@@ -237,7 +314,7 @@ def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on
     assert failing(found) == ["generality: a share"]
 
 
-@pytest.mark.parametrize(("turns", "said"), [(1600, HOLDS), (None, FAILS)])
+@pytest.mark.parametrize(("turns", "said"), [(1600, HOLDS), (None, CONTRADICTED)])
 def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said):
     found = ik.continuity(family(two_small=1400, two_large=turns))
     assert verdict(found) == said, found.attrs["reason"]
@@ -245,9 +322,9 @@ def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said)
 
 
 def test_one_model_alone_is_no_test_of_continuity():
-    assert verdict(ik.continuity(curves(1400))) == NOT_DEFINED
-    assert verdict(ik.continuity({"a": argued(SURE)})) == NOT_DEFINED
-    assert verdict(ik.continuity({})) == NOT_DEFINED
+    assert verdict(ik.continuity(curves(1400))) == INCONCLUSIVE
+    assert verdict(ik.continuity({"a": argued(SURE)})) == INCONCLUSIVE
+    assert verdict(ik.continuity({})) == INCONCLUSIVE
 
 
 # the figure of them all

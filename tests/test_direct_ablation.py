@@ -9,7 +9,7 @@ from hand_model import ARCHITECTURE, hand_weights
 import induction_kernel as ik
 from induction_kernel.evidence.ablating import _controls as controls_of
 from induction_kernel.evidence.losing import MODES, Removal, chosen_heads
-from induction_kernel.evidence.verdicts import HOLDS, NOT_DEFINED
+from induction_kernel.evidence.verdicts import HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.heads import Head
 from induction_kernel.loading import build
 from induction_kernel.metrics import token_losses
@@ -65,14 +65,14 @@ def test_holding_patterns_keeps_what_the_previous_token_head_does_for_keys(lost_
     np.testing.assert_allclose(own, lost_by_hand["icl_joint"], atol=1e-6)
 
 
-def test_texts_that_grow_harder_to_predict_are_not_defined(by_hand):
+def test_texts_that_grow_harder_to_predict_are_inconclusive(by_hand):
     """A repeat first, then what was never seen: the score is above 0, and there is nothing to lose."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.stack([torch.randperm(64, generator=generator)[:41] for _ in range(N)])
     texts = torch.cat([drawn[:, :21], drawn], 1)
     found = ik.direct_ablation(by_hand, prompts=texts, n=N, early=(21, 41), late=(41, 61), by_head=False)
-    assert found.attrs["verdict"] == NOT_DEFINED
-    assert "not reliably below 0" in found.attrs["reason"]
+    assert found.attrs["verdict"] == INCONCLUSIVE
+    assert "score is reliably below 0, got" in found.attrs["reason"]
 
 
 def test_a_model_without_induction_heads_is_not_defined():
@@ -204,9 +204,10 @@ def test_thresholds_are_those_asked_for(lost_by_hand, by_hand):
         by_hand, prompts=texts, n=N, share=0.5, beyond=0.999999, by_head=False, **BANDS
     )
     assert strict["threshold"].values.tolist() == [0.5] * 3 + [0.999999] * 3
-    assert strict["passed"].values[:3].all()
+    assert strict["verdict"].values[:3].tolist() == [HOLDS] * 3
     assert "icl_effect" not in strict
-    assert lost_by_hand["passed"].all()
+    assert (lost_by_hand["verdict"] == HOLDS).all()
+    assert set(zip(lost_by_hand["n"].values, lost_by_hand["of"].values, strict=True)) == {(N, "prompts")}
 
 
 def test_the_model_and_random_numbers_are_as_before(by_hand):

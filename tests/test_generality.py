@@ -20,6 +20,7 @@ from induction_kernel.evidence.translated import (
     translation_attention,
     unreadable,
 )
+from induction_kernel.evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
 from induction_kernel.loading import build
 from induction_kernel.prompts.fewshot import TOPICS
 
@@ -157,7 +158,7 @@ def test_a_planted_translator_is_found_and_heads_of_position_are_not():
     assert bool(found["chosen_passes"].sel(behaviour="translation", layer=1, head=0))
     check = found.sel(check=[name for name in found["check"].values if "translation" in name])
     assert check.sizes["check"] == 2
-    assert bool(check["passed"].all())
+    assert check["verdict"].values.tolist() == [HOLDS] * 2
     assert float(check["value"].isel(check=0)) > 0.8
 
 
@@ -193,7 +194,10 @@ def test_an_alignment_to_a_word_that_is_not_there_is_refused():
 
 
 def test_the_verdict_on_the_embedded_model_follows_from_its_checks(found):
-    assert found.attrs["verdict"] == ("holds" if bool(found["passed"].all()) else "fails")
+    each = set(found["verdict"].values)
+    assert found.attrs["verdict"] == next(
+        word for word in (CONTRADICTED, INCONCLUSIVE, HOLDS) if word in each
+    )
     assert found.attrs["argument"] == "generality"
     assert "does not know the words" in found.attrs["translation"]
     assert "translation" not in found["behaviour"]

@@ -10,7 +10,7 @@ from zoo import fresh, tiny
 import induction_kernel as ik
 from induction_kernel.evidence.circuits import PAIRS
 from induction_kernel.evidence.circuits import _scores as scores_of
-from induction_kernel.evidence.verdicts import FAILS, NOT_DEFINED
+from induction_kernel.evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.loading import build
 
 SMALL = {"draws": 200, "progress": False}
@@ -54,9 +54,9 @@ def test_the_scores_are_those_of_the_scorers(trained):
 def test_checks_have_the_threshold_asked_for(trained):
     assert trained["check"].values.tolist()[2:] == [f"Spearman, {pair}" for pair in PAIRS]
     strict = ik.mechanism("tiny", correlation=0.9, spreads=99, **SMALL)
-    assert strict.attrs["verdict"] == FAILS
+    assert strict.attrs["verdict"] == CONTRADICTED
     assert strict["threshold"].values.tolist() == [99, 99, 0.9, 0.9, 0.9]
-    assert not strict["passed"].any()
+    assert not (strict["verdict"] == HOLDS).any()
 
 
 def test_induction_heads_stand_out_from_rotations_of_their_own_circuits(trained):
@@ -66,7 +66,12 @@ def test_induction_heads_stand_out_from_rotations_of_their_own_circuits(trained)
         of_heads = trained[f"{key}_spreads"].isel(model=0).where(heads)
         named = [check for check in trained["check"].values if check.startswith(key[:2].upper())]
         assert trained["value"].sel(check=named).item() == pytest.approx(of_heads.mean().item())
-        assert trained["passed"].sel(check=named).all()
+        assert trained["value"].sel(check=named).item() > 5
+        # two heads that differ are too few for an interval over heads
+        ends = [trained[end].sel(check=named).item() for end in ("low", "high")]
+        np.testing.assert_allclose(ends, ik.stats.mean_interval(of_heads.values[heads.values]))
+        assert trained["n"].sel(check=named).item() == 2
+        assert trained["verdict"].sel(check=named).item() == (HOLDS if ends[0] > 2 else INCONCLUSIVE)
 
 
 def test_a_copy_trained_for_no_step_is_not_defined():
@@ -75,9 +80,14 @@ def test_a_copy_trained_for_no_step_is_not_defined():
     assert "no head" in found.attrs["reason"]
 
 
-def test_correlations_of_several_models_are_averaged():
+def test_numbers_of_several_models_are_averaged_with_an_interval_over_models():
     models = {"first": ik.load("tiny", checkpoint=1700), "last": "tiny"}
     found = ik.mechanism(models, **SMALL)
+    assert set(zip(found["n"].values, found["of"].values, strict=True)) == {(2, "models")}
+    low, high = ik.stats.mean_interval(found["model_spearman"].values)
+    np.testing.assert_allclose([found["spearman_low"], found["spearman_high"]], [low, high])
+    means = found["ov_eigenvalues_spreads"].where(found["is_induction"]).mean(("layer", "head"))
+    assert found["value"].values[0] == pytest.approx(means.mean().item())
     assert found["model"].values.tolist() == ["first", "last"]
     for kind in ("spearman", "pearson"):
         np.testing.assert_allclose(found[kind], found[f"model_{kind}"].mean("model"))
@@ -99,7 +109,10 @@ def test_by_hand_the_induction_head_is_found_and_its_circuit_is_the_whole_of_it(
     assert found["name"].values[found["is_induction"].values[0]].tolist() == ["L1H0"]
     # all of 64 eigenvalues are one number: nothing turned at random comes near
     assert found["ov_eigenvalues"].isel(model=0).sel(layer=1, head=0).item() == pytest.approx(1)
-    assert found["passed"].values[:2].all()
+    # one head is no mean over heads: far above the threshold, and without an interval
+    assert (found["value"].values[:2] > 10).all()
+    assert found["verdict"].values[:2].tolist() == [INCONCLUSIVE] * 2
+    assert set(found["why"].values[:2]) == {"one head alone has no interval; give several models (seeds)"}
 
 
 def test_rotary_models_have_no_qk_trace_and_are_told_so():

@@ -4,17 +4,17 @@ Olsson et al. 2022: ablating induction heads removes most of the in-context-lear
 Here: induction heads are chosen at the end of training (excess of prefix matching above .3, on repeats of other random
 tokens than those measured), and removed in three ways (zero, mean, pattern-preserving; see `losing`), each alone, all
 together, and beside random other heads of the same layers. The share lost is 1 - score without / score, a ratio of
-means over prompts. Holds if in each of the three ways the share lost is above SHARE = 0.5 ("most"), and more than
-random heads lose, on average, by BEYOND = 0.25 of the score, with whole 95% intervals (bootstrap over prompts).
+means over prompts. Six checks: in each of the three ways the share lost is above SHARE = 0.5 ("most"), and more than
+random heads lose, on average, by BEYOND = 0.25 of the score (intervals over prompts: `stats.ratio`).
 
 Where there are checkpoints: the same at each of them; before, in and after the window of the phase change; and
 <u, L without - L>, u the change of per-token losses over the window, to unit length: negative where a head does what
 the phase change brought. Heads chosen at the end are no induction heads at first, so their share before the window is
 that of what becomes one; the share of heads chosen at each checkpoint stands beside it.
 
-A model without induction heads is not testable: the argument says what follows from removing them, and that a model
-has none is told by `co_occurrence`. Nor is one whose score is not below 0: nothing can be lost. Single heads understate
-what they do together, because others take over.
+On a model without induction heads the argument is not defined: it says what follows from removing them, and that a
+model has none is told by `co_occurrence`. Where the score of these prompts is not reliably below 0 it is inconclusive:
+there is nothing to lose. Single heads understate what they do together, because others take over.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ..training.curves import Band, Curves, training_curves
 from ..training.merging import as_variables, joined, with_names
 from ..training.phases import EXCESS, phase_window
 from .losing import MODES, Removal, chosen_heads, other_heads
-from .verdicts import Check, judged, not_defined
+from .verdicts import Check, inconclusive, judged, not_defined
 
 __all__ = ["direct_ablation"]
 
@@ -132,13 +132,13 @@ def direct_ablation(
     attrs: dict[str, Any] = {"induction_heads": " ".join(map(str, heads)), "control": control, "seed": seed}
     if not steps:
         found = with_names(joined([as_variables(on, removal(last)) for on, removal in removals.items()]))
-        return _verdict(_shares(found, None), share, beyond, attrs)
+        return _verdict(_shares(found, None, seed), share, beyond, attrs)
     span = _window(source, texts, window, progress)
     if span is not None:
         removals["turn"] = Removal(on="turn", direction=_direction(source, texts, span), **made)
         attrs |= {"window_start": span[0], "window_end": span[1]}
     found = over_checkpoints(source, removals, checkpoints=steps, progress=progress)
-    return _verdict(_shares(found, span), share, beyond, attrs)
+    return _verdict(_shares(found, span, seed), share, beyond, attrs)
 
 
 def _check(window: Any, share: float, beyond: float) -> None:
@@ -187,18 +187,18 @@ def _direction(source: str | Path, texts: Curves, window: tuple[float, float]) -
     return (end - start) / (end - start).norm()
 
 
-def _shares(found: xr.Dataset, window: tuple[float, float] | None) -> xr.Dataset:
+def _shares(found: xr.Dataset, window: tuple[float, float] | None, seed: int) -> xr.Dataset:
     """With the shares lost by what is removed together: at each checkpoint, and in the means of each phase."""
     if "checkpoint" not in found.dims:
-        return found.merge(_lost(found), join="exact")
-    at_each = [_lost(found.isel(checkpoint=i)) for i in range(found.sizes["checkpoint"])]
+        return found.merge(_lost(found, seed), join="exact")
+    at_each = [_lost(found.isel(checkpoint=i), seed) for i in range(found.sizes["checkpoint"])]
     shares = xr.concat(at_each, dim=found["checkpoint"])
     if window is not None:
         tokens = found["tokens"].values
         before, after = tokens < window[0], tokens > window[1]
         of_phase = {"before": before, "in": ~before & ~after, "after": after}
         means = {
-            phase: _lost(found.isel(checkpoint=at).mean("checkpoint"))
+            phase: _lost(found.isel(checkpoint=at).mean("checkpoint"), seed)
             for phase, at in of_phase.items()
             if at.any()
         }
@@ -211,16 +211,16 @@ def _labels(dim: str, labels: Iterable[str]) -> xr.DataArray:
     return xr.DataArray(np.array(list(labels)), dims=dim, name=dim)
 
 
-def _lost(run: xr.Dataset) -> xr.Dataset:
+def _lost(run: xr.Dataset, seed: int) -> xr.Dataset:
     """Of one model, by mode, the shares of the score and of the repeat's benefit."""
     parts = [
-        xr.concat([_of_mode(run.sel(mode=mode), on) for mode in MODES], dim=_labels("mode", MODES))
+        xr.concat([_of_mode(run.sel(mode=mode), on, seed) for mode in MODES], dim=_labels("mode", MODES))
         for on in ("icl", "repeat")
     ]
     return xr.merge(parts)
 
 
-def _of_mode(run: xr.Dataset, on: str) -> xr.Dataset:
+def _of_mode(run: xr.Dataset, on: str, seed: int) -> xr.Dataset:
     benefit = (run[f"{on}_without"] - run[on]).values
     there = np.isfinite(benefit)  # the other measure may have more prompts
     benefit = benefit[there]
@@ -228,7 +228,7 @@ def _of_mode(run: xr.Dataset, on: str) -> xr.Dataset:
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
     )
     groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(groups, np.zeros_like(benefit), benefit, 0)
+    found = shares_lost(groups, np.zeros_like(benefit), benefit, seed)
     values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
     for at, name in enumerate(("share", "beyond", "then_share")):
         values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}
@@ -240,15 +240,16 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
     last = found.isel(checkpoint=-1) if "checkpoint" in found.dims else found
     if bool(last["icl_share"].isnull().any()):
         mean = float(last["icl"].mean())
-        why = f"the in-context-learning score of these prompts, {mean:.3g} nats, is not reliably below 0"
-        return not_defined("direct_ablation", CLAIM, why)
-    checks = []
+        why = f"wanted prompts whose in-context-learning score is reliably below 0, got {mean:.3g} nats in the mean"
+        return inconclusive("direct_ablation", CLAIM, why)
+    checks, n = [], int(last["icl"].notnull().sum())
     for key, words, threshold in (
         ("share", "share of the ICL score lost without the induction heads", share),
         ("beyond", "more than without random heads, share of the ICL score", beyond),
     ):
         for mode in MODES:
-            ends = (float(last[f"icl_{key}{end}"].sel(mode=mode)) for end in ("", "_low", "_high"))
-            value, low, high = ends
-            checks.append(Check(f"{words} ({mode})", value, low, high, threshold))
+            value, low, high = (
+                float(last[f"icl_{key}{end}"].sel(mode=mode)) for end in ("", "_low", "_high")
+            )
+            checks.append(Check(f"{words} ({mode})", value, low, high, threshold, n=n, of="prompts"))
     return judged("direct_ablation", CLAIM, checks, found, attrs=attrs)

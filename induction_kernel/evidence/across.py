@@ -1,11 +1,12 @@
-"""Does what holds for one model hold for others, smaller and larger? Argument 6 of Olsson et al. 2022: continuity.
+"""Continuity: whether the checks of an argument hold at every model. Argument 6 of Olsson et al. 2022.
 
-A check of another argument holds at every model if the interval of each model is beyond the threshold:
+A check of another argument holds at every model if it holds at the weakest, and is contradicted if it is at one:
 
-    low = min over models (low_m),  high = max over models (high_m),  value = mean over models (value_m)
+    the weakest model of a check = one that contradicts it, else one that leaves it open, else one at which it holds;
+    among several, the one whose interval reaches farthest to the wrong side
 
-so that the interval spans those of all models. No interval over models is drawn from a population: models are few, and
-chosen. What is a trend (stronger in larger models) is not asked. It measures nothing itself.
+No interval over models is drawn from a population: models are few, and chosen. What is a trend (stronger in larger
+models) is not asked. It measures nothing itself.
 """
 
 from __future__ import annotations
@@ -18,29 +19,31 @@ import xarray as xr
 
 from ..errors import Refused
 from .cooccurring import co_occurrence
-from .verdicts import NOT_DEFINED, Check, judged, not_defined
+from .verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judged
 
 __all__ = ["continuity"]
 
+NOT_ASKED = "not asked"
+"""In the place of the verdict of an argument that a model was not put through."""
 CLAIM = "what holds for one model holds for every model, smaller or larger"
 
 
 def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Dataset]]) -> xr.Dataset:
-    """Whether the checks of an argument, or of several, pass at every model.
+    """Whether the checks of an argument, or of several, hold at every model.
 
-    Every check has to pass at every model where its argument is testable; a model that lacks a check that others have
-    does not pass it. Models of one attention layer, which have no induction heads, belong to another argument: leave
-    them out.
+    Every check has to hold at every model on which its argument is defined; at a model that lacks a check that others
+    have it is inconclusive. Models of one attention layer, which have no induction heads, belong to another argument:
+    leave them out.
 
     Args:
         models: label -> what an argument returned for that model (or several arguments did); or the curves of
             `training_curves` over `model`, for each of which `co_occurrence` is asked.
 
     Returns:
-        Dataset of verdict, as in the other arguments, a check for each of theirs ("co_occurrence: ..."): `value` the
-        mean over models, `low` and `high` the ends that span the intervals of all models. Beside it, over `model` and
-        `check`: `value_of`, `low_of`, `high_of`, `passed_of`; and `verdict_of[argument, model]` in words. Not testable
-        with fewer than two models on which an argument is testable.
+        Dataset of verdict, as in the other arguments, a check for each of theirs ("co_occurrence: ..."), which is that
+        of its `weakest[check]` model. Beside it, over `check` and `model`: `value_of`, `low_of`, `high_of` and
+        `check_verdict_of`; and `verdict_of[argument, model]`. Inconclusive with fewer than two models on which an
+        argument is defined.
 
     Raises:
         TypeError: if a result is no Dataset.
@@ -51,28 +54,40 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
     results = _results(models)
     names = list(dict.fromkeys(name for parts in results.values() for name in parts))
     verdicts = [
-        [str(parts[name].attrs["verdict"]) if name in parts else NOT_DEFINED for parts in results.values()]
+        [str(parts[name].attrs["verdict"]) if name in parts else NOT_ASKED for parts in results.values()]
         for name in names
     ]
-    testable = {
-        name: sum(one != NOT_DEFINED for one in row) for name, row in zip(names, verdicts, strict=True)
-    }
-    compared = [name for name in names if testable[name] >= 2]
-    if not compared:
-        most = max(testable.values(), default=0)
-        return not_defined(
-            "continuity", CLAIM, f"wanted two or more models to compare, got {most} with a verdict"
+    defined = {name: _defined(name, results) for name in names}
+    rows = [row for name, parts in defined.items() if len(parts) > 1 for row in _rows(name, parts)]
+    if not rows:
+        most = max(map(len, defined.values()), default=0)
+        return inconclusive(
+            "continuity", CLAIM, f"wanted checks of two or more models to compare, got {most} of them"
         )
-    rows = [row for name in compared for row in _rows(name, list(results), results)]
-    checks = [_spanning(row) for row in rows]
+    weakest = [min(row.items(), key=lambda item: _strength(item[1])) for row in rows]
+    nothing = Check("", np.nan, np.nan, np.nan, np.nan)
     details = xr.Dataset(
         {
-            f"{key}_of": (("check", "model"), np.array([row[key].values for row in rows]))
-            for key in ("value", "low", "high", "passed")
+            f"{'check_' * (key == 'verdict')}{key}_of": (
+                ("check", "model"),
+                np.array([[getattr(row.get(label, nothing), key) for label in results] for row in rows]),
+            )
+            for key in ("value", "low", "high", "verdict")
         },
-        {"check": [check.name for check in checks], "model": list(results), "argument": names},
-    ).assign(verdict_of=(("argument", "model"), np.array(verdicts)))
+        {"check": [check.name for _, check in weakest], "model": list(results), "argument": names},
+    )
+    details = details.assign(
+        verdict_of=(("argument", "model"), np.array(verdicts)),
+        weakest=("check", [label for label, _ in weakest]),
+    )
+    checks = [check for _, check in weakest]
     return judged("continuity", CLAIM, checks, details, attrs={"models": len(results)})
+
+
+def _defined(name: str, results: dict[str, dict[str, xr.Dataset]]) -> dict[str, xr.Dataset]:
+    """Label -> verdict, of the models on which this argument is defined."""
+    parts = {label: of[name] for label, of in results.items() if name in of}
+    return {label: part for label, part in parts.items() if part.attrs["verdict"] != NOT_DEFINED}
 
 
 def _results(models: object) -> dict[str, dict[str, xr.Dataset]]:
@@ -107,35 +122,32 @@ def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
     return dict(zip(names, parts, strict=True))
 
 
-def _rows(name: str, labels: list[str], results: dict[str, dict[str, xr.Dataset]]) -> list[xr.Dataset]:
-    """One Dataset over `model` for each check of an argument, without the models on which it is not testable."""
-    parts = {label: results[label][name] for label in labels if name in results[label]}
-    parts = {label: part for label, part in parts.items() if part.attrs["verdict"] != NOT_DEFINED}
-    checks = list(dict.fromkeys(str(check) for part in parts.values() for check in part["check"].values))
-    rows = []
-    for check in checks:
-        one = {label: part.sel(check=check) for label, part in parts.items() if check in part["check"]}
-        first = next(iter(one.values()))
-        values = {
-            key: ("model", [float(one[label][key]) if label in one else np.nan for label in labels])
-            for key in ("value", "low", "high")
+def _rows(name: str, parts: dict[str, xr.Dataset]) -> list[dict[str, Check]]:
+    """Of each check of an argument, label -> the check."""
+    titles = list(dict.fromkeys(str(title) for part in parts.values() for title in part["check"].values))
+    return [
+        {label: _check_of(f"{name}: {title}", title, part, parts) for label, part in parts.items()}
+        for title in titles
+    ]
+
+
+def _check_of(name: str, title: str, part: xr.Dataset, parts: Mapping[str, xr.Dataset]) -> Check:
+    """The check as it was judged at one model; without a number where that model lacks it."""
+    if title in part["check"]:
+        one = part.sel(check=title)
+        kept = {
+            key: one[key].item()
+            for key in ("value", "low", "high", "threshold", "above", "n", "of", "stated")
         }
-        passed = [label in one and bool(one[label]["passed"]) for label in labels]
-        tested = [label in parts for label in labels]
-        row = xr.Dataset({**values, "passed": ("model", passed), "tested": ("model", tested)})
-        rows.append(
-            row.assign(threshold=float(first["threshold"]), above=bool(first["above"])).assign_attrs(
-                name=f"{name}: {check}"
-            )
-        )
-    return rows
+        return Check(name, **kept, is_p=bool(one["is_p"]), why=str(one["why"].item()))
+    one = next(each for each in parts.values() if title in each["check"]).sel(check=title)
+    kept = {key: one[key].item() for key in ("threshold", "above", "stated")}
+    return Check(name, np.nan, np.nan, np.nan, **kept, why="there is no such check of this model")
 
 
-def _spanning(row: xr.Dataset) -> Check:
-    """The check at all models at once; without an interval where one that is tested has none."""
-    tested = row["tested"].values
-    value, low, high = (row[key].values[tested] for key in ("value", "low", "high"))
-    return Check(
-        str(row.attrs["name"]), float(value.mean()), float(low.min()), float(high.max()),
-        float(row["threshold"]), bool(row["above"]),
-    )  # fmt: skip
+def _strength(check: Check) -> tuple[int, float]:
+    """How far a model is from breaking the check: by its verdict, then by the end of its interval on the wrong side."""
+    order = (CONTRADICTED, INCONCLUSIVE, HOLDS).index(check.verdict)
+    end = check.value if check.is_p else check.low if check.above else check.high
+    margin = end - check.threshold if check.above else check.threshold - end
+    return order, float(np.nan_to_num(margin, nan=-np.inf))

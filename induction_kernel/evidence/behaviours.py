@@ -1,8 +1,8 @@
-"""Do the heads that repeat what was said also do more abstract things? Copying, pattern matching, translation.
+"""Generality: whether induction heads also match abstract patterns and follow translations. Argument 4.
 
 Olsson et al. 2022, argument 4: induction heads are defined by random tokens said again, and the same heads, in their
 model, also match patterns of which no word recurs, and follow a text in another language. Head by head it is asked
-where their attention goes in each; and whether the model still copies without them. The argument holds where
+where their attention goes in each; and whether the model still copies without them. The checks:
 
 - without the heads the second copy of a passage loses more than LOST of what it gains from the first;
 - without as many random other heads of the same layers it loses less than SPARED (where there are as many);
@@ -33,17 +33,18 @@ from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
-from ..stats import mean_interval
+from ..stats import correlation, mean_interval, percentiles, ratio
 from ..training.merging import with_names
 from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
-from .spreads import correlated
 from .translated import TRANSLATIONS, Translation, check_translations, translation_attention, unreadable
 from .verdicts import Check, judged, not_defined
 
 __all__ = ["generality"]
 
 LOST, SPARED, MARGIN = 0.5, 0.25, 0.02
+OF_ATTENTION = 0.02
+"""Half-width that n is stated for, of attention."""
 CLAIM = "The heads that copy literally are also those that match patterns and follow a translation."
 DRAWS = 2000
 
@@ -79,10 +80,9 @@ def generality(
         progress: bars on what takes longer than two seconds.
 
     Returns:
-        Dataset as of every argument (`value`, `low`, `high`, `threshold`, `above`, `passed` over `check`; attributes
-        `verdict` and `reason`), and over `behaviour` ("copying", "prefix_matching", "literal", "pattern",
-        "translation" where the tokenizer knows the languages; `translation` among the attributes says so), layer and
-        head:
+        Dataset as of every argument (see `verdicts.judged`), and over `behaviour` ("copying", "prefix_matching",
+        "literal", "pattern", "translation" where the tokenizer knows the languages; `translation` among the attributes
+        says so), layer and head:
         `score` and `control` by prompt (NaN beyond a behaviour's own number); `attention` (their mean score, a
         probability; the copying score is in [-1, 1]) with `attention_low` and `attention_high`, `excess` over the
         control (copying: over chance) with `excess_low` and `excess_high`, `needed` (the excess that passes among
@@ -95,7 +95,7 @@ def generality(
         what the second copy gains, with `share_lost_low` and `share_lost_high`, `random_share[draw]`. The attribute
         `random_heads` says where random heads are from: "same layer", "any layer" where layers have too few
         others, "none" (and no check of them) where the model has.
-        Not testable where no head passes, or the pattern task cannot be written in the tokenizer's words.
+        Not defined where no head passes, or the pattern task cannot be written in the tokenizer's words.
 
     Raises:
         TypeError: passages, a pattern or translations of another type.
@@ -133,7 +133,7 @@ def generality(
         "heads": " ".join(map(str, chosen)), "translation": why or "in the languages given", "seed": seed,
         "unit": "probability; losses in nats", **copies.attrs, **describe(model),
     }  # fmt: skip
-    return judged("generality", CLAIM, _checks(details), details, attrs=attrs)
+    return judged("generality", CLAIM, _checks(details, seed), details, attrs=attrs)
 
 
 def _literal(model: Model, passages: Any, seed: int) -> Prompts:
@@ -225,8 +225,8 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
             rows.append([np.nan] * 3)  # heads that do not differ
             continue
         again = rng.integers(len(x), size=(DRAWS, len(x)))
-        ends = np.nanquantile(correlated(x[again], y[again], "spearman"), [0.025, 0.975])
-        rows.append([correlated(x[None], y[None], "spearman")[0], *ends])
+        ends = percentiles(correlation(x[again], y[again], "spearman"))
+        rows.append([correlation(x, y, "spearman"), *ends])
     keys = ("correlation", "correlation_low", "correlation_high")
     return xr.Dataset({key: ("behaviour", row) for key, row in zip(keys, np.array(rows).T, strict=True)})
 
@@ -252,11 +252,17 @@ def _copies(
     return out.assign_attrs(random_heads=options.get("control", "none"))
 
 
-def _checks(found: xr.Dataset) -> list[Check]:
+def _checks(found: xr.Dataset, seed: int) -> list[Check]:
+    n = found.sizes["passage"]
     lost = _with_ends(found, "share_lost")
-    checks = [Check("share of the second copy's gain lost without the heads", *lost, LOST)]
+    checks = [
+        Check("share of the second copy's gain lost without the heads", *lost, LOST, n=n, of="passages")
+    ]
     if "random_share" in found:
-        checks.append(Check("the same without random heads", *_random_share(found), SPARED, above=False))
+        spared = _random_share(found, seed)
+        checks.append(
+            Check("the same without random heads", *spared, SPARED, above=False, n=n, of="passages")
+        )
     titles = {
         "pattern": "attention to labels of the right category beyond chance, mean of the heads",
         "translation": "attention to the word after the translation beyond its control, mean of the heads",
@@ -264,10 +270,11 @@ def _checks(found: xr.Dataset) -> list[Check]:
     for name, title in titles.items():
         if name in found["behaviour"]:
             of = found.sel(behaviour=name)
-            checks.append(Check(title, *_with_ends(of, "chosen_excess"), MARGIN))
-            checks.append(
-                Check(f"{name}: the same less that of all other heads", *_with_ends(of, "contrast"), 0.0)
-            )
+            n = int(of["score"].notnull().any(("layer", "head")).sum())
+            counted: dict[str, Any] = {"n": n, "of": "prompts", "stated": OF_ATTENTION}
+            rest = f"{name}: the same less that of all other heads"
+            checks.append(Check(title, *_with_ends(of, "chosen_excess"), MARGIN, **counted))
+            checks.append(Check(rest, *_with_ends(of, "contrast"), 0.0, **counted))
     return checks
 
 
@@ -277,12 +284,18 @@ def _with_ends(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     return value, low, high
 
 
-def _random_share(found: xr.Dataset) -> tuple[float, float, float]:
-    """The mean share that random heads take, with its interval over passages and draws."""
+def _random_share(found: xr.Dataset, seed: int) -> tuple[float, float, float]:
+    """The mean share that random heads take, with its interval.
+
+    The distances to its ends add up in square: of the ratio over passages, with the mean of the draws, and of the mean
+    over draws.
+    """
     gain = (found["first_loss"] - found["copy_loss"]).values
     effect = (found["copy_loss_random"] - found["copy_loss"]).transpose("passage", "draw").values
-    rng, (n, draws) = np.random.default_rng(0), effect.shape
-    rows, columns = rng.integers(n, size=(DRAWS, n)), rng.integers(draws, size=(DRAWS, draws))
-    shares = effect[rows[:, :, None], columns[:, None]].mean((1, 2)) / gain[rows].mean(1)
-    low, high = np.quantile(shares, [0.025, 0.975])
-    return float(effect.mean() / gain.mean()), float(low), float(high)
+    share, *of_passages = ratio(effect.mean(1), gain, seed=seed)
+    by_draw = ratio(effect, gain, seed=seed)[0]
+    of_draws = mean_interval(by_draw, seed=seed)
+    below, above = (
+        np.hypot(a - share, b - by_draw.mean()) for a, b in zip(of_passages, of_draws, strict=True)
+    )
+    return float(share), float(share - below), float(share + above)

@@ -1,4 +1,4 @@
-"""Could induction heads work the way they are said to? Do their weights say what they are seen doing? Argument 5.
+"""Mechanistic plausibility: whether the weights of induction heads look for and copy as they are said to. Argument 5.
 
 Olsson et al. 2022: an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
 al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks:
@@ -11,15 +11,15 @@ al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks
   (excess). The first pair goes together in untrained models too, for eigenvalues are what copying is made of: alone
   it shows only that the two measure one thing.
 
-Intervals (95%) resample heads, and models too where there are several, whose correlations are averaged: the QK-trace
-has no unit that two models share. Neither is proof that the circuit is used: see `ablating`.
+Of several models the numbers of each are averaged (the QK-trace has no unit that two models share), with the interval
+of a mean over models: heads of one model are not independent. Of one model the interval is over its heads (of
+correlations the percentiles of a bootstrap), and says how far other heads like them would be, not other models.
+Neither is proof that the circuit is used: see `ablating`.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,19 @@ from ..scorers.composing import composition
 from ..scorers.matching import qk_trace
 from ..scorers.ov import ov_eigenvalues
 from ..scorers.values import copying
+from ..stats import correlation as correlated
+from ..stats import mean_interval, percentiles
 from ..training.merging import with_names
 from ..training.phases import EXCESS
-from .spreads import correlated
-from .verdicts import Check, judged, not_defined
+from .verdicts import STATED, Check, judged, not_defined
 
 __all__ = ["mechanism"]
 
 
 CORRELATION = 0.0
 SPREADS = 2.0
+OF_SPREADS = 0.5
+"""Half-width that n is stated for, in standard deviations."""
 DRAWS = 50
 """Random rotations of every circuit."""
 FEWEST = 6
@@ -76,12 +79,12 @@ def mechanism(
         prompts: what the previous-token scores are measured on, as in `qk_trace`; the same for all models.
         correlation: threshold of Spearman's correlation.
         spreads: threshold of the induction heads' mean distance from random rotations, in standard deviations.
-        draws: of the bootstrap over heads and models.
+        draws: of the bootstrap over heads.
         seed: of the rotations and the bootstrap.
         progress: bars on what takes longer than two seconds.
 
     Returns:
-        The verdict (see `evidence`; not testable without an induction head), and its grounds. Over (model, layer,
+        The verdict (see `verdicts`; not defined without an induction head), and its grounds. Over (model, layer,
         head), NaN where undefined: `ov_eigenvalues` and `qk_trace`, and `ov_eigenvalues_spreads` and
         `qk_trace_spreads`, how many standard deviations they are above random rotations; `k_composition` (weighted
         mean, in [0, 1]); `copying`, `prefix_matching`, `induction`, `previous_token`; `is_induction`. `pearson` and
@@ -105,34 +108,48 @@ def mechanism(
         reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
     scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
     scores = with_names(scores.assign_coords(model=list(given)))
-    found = scores.merge(_correlations(scores, draws, seed))
+    found = scores.merge(_correlations(scores, draws, checked_seed(seed)))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
         return not_defined("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
-    checks = _of_induction_heads(found, spreads, draws, seed)
+    checks = _of_induction_heads(found, spreads, seed)
     for pair in PAIRS:
-        if bool((found["heads"].sel(pair=pair) >= FEWEST).any()):
+        heads = found["heads"].sel(pair=pair).values
+        if (heads >= FEWEST).any():
             value, low, high = (
                 float(found[f"spearman{end}"].sel(pair=pair)) for end in ("", "_low", "_high")
             )
-            checks.append(Check(f"Spearman, {pair}", value, low, high, correlation))
+            counted = _counted(heads[heads >= FEWEST], STATED)
+            checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
     attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
     attrs["previous_token"] = ", ".join(sorted(measured_on))
     return judged("mechanism", CLAIM, checks, found, attrs=attrs)
 
 
-def _of_induction_heads(found: xr.Dataset, spreads: float, draws: int, seed: int) -> list[Check]:
-    """The mean over the induction heads; of one head alone the value, which weights give without doubt."""
+def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
+    """Their mean distance from random rotations: over models where there are several, else over heads."""
     checks = []
     for key, words in (("ov_eigenvalues", "OV eigenvalues"), ("qk_trace", "QK-trace")):
-        values = found[f"{key}_spreads"].values[found["is_induction"].values]
-        values = values[np.isfinite(values)]
-        if len(values):
-            drawn = np.random.default_rng(checked_seed(seed)).choice(values, (draws, len(values))).mean(1)
-            low, high = (float(end) for end in np.quantile(drawn, [0.025, 0.975]))
-            name = f"{words} of induction heads, standard deviations above random rotations"
-            checks.append(Check(name, float(values.mean()), low, high, spreads))
+        values = found[f"{key}_spreads"].where(found["is_induction"]).stack(cell=("layer", "head"))
+        of_models = [row[np.isfinite(row)] for row in values.transpose("model", "cell").values]
+        of_models = [row for row in of_models if len(row)]
+        if not of_models:
+            continue
+        means = np.array([row.mean() for row in of_models]) if len(of_models) > 1 else of_models[0]
+        low, high = (float(end) for end in mean_interval(means, seed=seed))
+        name = f"{words} of induction heads, standard deviations above random rotations"
+        counted = _counted([len(row) for row in of_models], OF_SPREADS)
+        checks.append(Check(name, float(means.mean()), low, high, spreads, **counted))
     return checks
+
+
+def _counted(heads: Any, stated: float) -> dict[str, Any]:
+    """What an interval is over, of so many heads in each model, and what would narrow it."""
+    if len(heads) > 1:
+        return {"n": len(heads), "of": "models", "stated": stated}
+    n = int(heads[0])
+    why = f"an interval over {n} heads of one model" if n > 1 else "one head alone has no interval"
+    return {"n": n, "of": "heads", "stated": np.nan, "why": f"{why}; give several models (seeds)"}
 
 
 def _by_label(models: Any) -> dict[str, Any]:
@@ -212,43 +229,34 @@ def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: b
 
 def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     """Both correlations of every pair: of each model, and their mean over models with its interval."""
-    rng = np.random.default_rng(checked_seed(seed))
     n_models, shape = scores.sizes["model"], (scores.sizes["model"], len(PAIRS))
     heads = np.zeros(shape, dtype=np.int64)
     found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}
-    drawn = {kind: np.full((*shape, draws), np.nan) for kind in found}
-    for model, (pair, keys) in product(range(n_models), enumerate(PAIRS.values())):
-        x, y = (scores[key].isel(model=model).values.ravel() for key in keys)
-        there = np.isfinite(x) & np.isfinite(y)
-        heads[model, pair] = there.sum()
-        if heads[model, pair] < FEWEST:
-            continue
-        x, y = x[there], y[there]
-        again = rng.integers(len(x), size=(draws, len(x)))
-        for kind, values in found.items():
-            values[model, pair] = correlated(x[None], y[None], kind)[0]
-            drawn[kind][model, pair] = correlated(x[again], y[again], kind)
+    ends = {kind: np.full((2, len(PAIRS)), np.nan) for kind in found}
+    for pair, keys in enumerate(PAIRS.values()):
+        rng = np.random.default_rng(seed)
+        for model in range(n_models):
+            x, y = (scores[key].isel(model=model).values.ravel() for key in keys)
+            there = np.isfinite(x) & np.isfinite(y)
+            heads[model, pair] = there.sum()
+            if heads[model, pair] < FEWEST:
+                continue
+            x, y = x[there], y[there]
+            again = rng.integers(len(x), size=(draws, len(x)))
+            for kind, values in found.items():
+                values[model, pair] = correlated(x, y, kind)
+                ends[kind][:, pair] = percentiles(correlated(x[again], y[again], kind))
     out: dict[str, Any] = {"heads": (("model", "pair"), heads)}
     for kind, values in found.items():
-        low, high = _interval(drawn[kind], rng)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # a pair that no model has is NaN
-            out[kind] = ("pair", np.nanmean(values, 0))
+        several = np.isfinite(values).sum(0) > 1
+        low, high = np.where(several, mean_interval(values, seed=seed), ends[kind])
+        mean = np.array(
+            [row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values.T]
+        )
         out |= {
-            f"model_{kind}": (("model", "pair"), values),
+            kind: ("pair", mean),
             f"{kind}_low": ("pair", low),
             f"{kind}_high": ("pair", high),
+            f"model_{kind}": (("model", "pair"), values),
         }
     return xr.Dataset(out, {"pair": list(PAIRS)})
-
-
-def _interval(drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """95% of the mean over models, `[pair]` of `[model, pair, draw]`: models again, each with heads drawn anew."""
-    ends = np.full((2, drawn.shape[1]), np.nan)
-    for pair in range(drawn.shape[1]):
-        defined = drawn[np.isfinite(drawn[:, pair]).any(1), pair]
-        if len(defined):
-            model = rng.integers(len(defined), size=(drawn.shape[2], len(defined)))
-            means = defined[model, rng.integers(drawn.shape[2], size=model.shape)].mean(1)
-            ends[:, pair] = np.nanquantile(means, [0.025, 0.975])
-    return ends[0], ends[1]

@@ -4,7 +4,7 @@ The in-context-learning (ICL) score, the prefix-matching score and the loss on a
 The thresholds:
 
     runs with a window      over half of the seeds (95% Wilson interval), or 97.5% of the resamplings of one run
-    formed in the window    over 75% of the final ICL score (Olsson et al.: over 75%)
+    formed in the window    over 75% of the final ICL score (Olsson et al.: over 75% of the score forms in it)
     onsets                  |ln(onset) - ln(start)| / (ln(end) - ln(start)) below 0.5: less than half a window apart
     turning together        p below 0.05 (`turn_together`): with four or more seeds that of pairing them anew, for fewer
                             the largest p of shifting one curve of a run in time
@@ -24,7 +24,7 @@ from ..training.components import loss_components
 from ..training.coupling import turn_together
 from ..training.turning import FEWEST, check_curves
 from .spreads import mean_check, runs_of, window_check, windows_of
-from .verdicts import Check, judged, not_defined
+from .verdicts import Check, inconclusive, judged
 
 __all__ = ["co_occurrence"]
 
@@ -36,18 +36,19 @@ OTHERS = {"prefix_matching": "prefix matching", "repeat_loss": "repeat loss"}
 def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr.Dataset:
     """Whether the curves of one model turn in one window, in one run or over seeds.
 
-    All thresholds stand at the top of this file. Numbers over seeds are means with a 95% t interval over the seeds that
-    have a window, those of one run have the interval over its prompts. p-values have none.
+    All thresholds stand at the top of this file. Numbers over seeds are means with a 95% interval over the seeds that
+    have a window, those of one run have the interval over its prompts. p-values have none. Where no run has a window
+    the claim is contradicted by that; the numbers of a window are NaN and inconclusive.
 
     Args:
         curves: what `training_curves` returns for one model, maybe over `seed`.
         window: what `phase_window` found in these curves, if it is at hand.
 
     Returns:
-        Dataset of verdict (`value`, `low`, `high`, `threshold`, `above`, `passed` over `check`), with everything that
+        Dataset of verdict (see `verdicts.judged`), with everything that
         `phase_window` returns over `seed`, and `difference[with, seed]`, `statistic[with, seed]`, `p_value[with, seed]`
         of `turn_together`, `turn[seed]` (tokens at which the path of the losses turns most). A single run is seed 0.
-        Not testable with fewer than 4 checkpoints after step 0.
+        Inconclusive with fewer than 4 checkpoints after step 0.
 
     Raises:
         TypeError: if `curves` is no Dataset.
@@ -64,19 +65,22 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     kept = int((curves["tokens"] > 0).sum())
     if kept < FEWEST:
         reason = f"wanted at least {FEWEST} checkpoints of training after step 0, got {kept}"
-        return not_defined("co_occurrence", CLAIM, reason)
+        return inconclusive("co_occurrence", CLAIM, reason)
     found = runs_of(windows_of(curves, window))
     width = np.log(found["end"].values / found["start"].values)
     share, low, high = (found[f"score_share{end}"].values for end in ("", "_low", "_high"))
+    n = curves["icl_score"].sizes.get("prompt", 0)
     checks = [
-        window_check(found),
-        mean_check("share of the final ICL score formed in the window", share, low, high, threshold=FORMED),
+        window_check(found, prompts=n),
+        mean_check(
+            "share of the final ICL score formed in the window", share, low, high, threshold=FORMED, prompts=n
+        ),
     ]
     pairs = [runs_of(turn_together(curves, "icl_score", other)) for other in OTHERS]
     for pair, name in zip(pairs, OTHERS.values(), strict=True):
         distance = (each / width for each in _distance(pair))
         said = f"distance of the onsets of ICL score and {name}, windows"
-        checks.append(mean_check(said, *distance, threshold=APART, above=False))
+        checks.append(mean_check(said, *distance, threshold=APART, above=False, prompts=n))
     for pair, name in zip(pairs, OTHERS.values(), strict=True):
         checks.append(_together(f"p-value of ICL score and {name} turning together", pair))
     kept = xr.concat([pair[["difference", "statistic", "p_value"]] for pair in pairs], "with")
@@ -100,9 +104,9 @@ def _together(name: str, pair: xr.Dataset) -> Check:
     """
     paired = float(pair["seeds_p_value"]) if "seeds_p_value" in pair else np.nan
     p = paired if np.isfinite(paired) else float(pair["p_value"].max())
-    return Check(
-        f"{name}, {'seeds paired anew' if np.isfinite(paired) else 'shifted'}", p, p, p, CHANCE, above=False
-    )
+    name = f"{name}, {'seeds paired anew' if np.isfinite(paired) else 'shifted'}"
+    n = pair.sizes["seed"]
+    return Check(name, p, np.nan, np.nan, CHANCE, above=False, n=n, of="seeds" if n > 1 else "run", is_p=True)
 
 
 def _turns(components: xr.Dataset) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Do the six arguments of Olsson et al. 2022 hold for one model? All of them, each on what the model gives ground for.
+"""The six arguments of Olsson et al. 2022 on one model: each on what the model gives ground for.
 
     1 co-occurrence     its checkpoints
     2 co-perturbation   the curves of its family, trained with smeared keys and without
@@ -7,9 +7,10 @@
     5 mechanism         the model
     6 continuity        co-occurrence in every model of the family but plain one-layer ones
 
-An argument without its ground is not testable, with the reason. The family of a model of the synthetic language is the
-one that comes with the package: what 2 and 6 say is then said of those models, not of this one. It measures nothing of
-its own and draws nothing: `write_evidence` does.
+An argument for which something is missing is inconclusive, and says what is needed; one that has no meaning on the
+model is not defined. The family of a model of the synthetic language is the one that comes with the package: what 2 and
+6 say is then said of those models, not of this one. It measures nothing of its own and draws nothing: `write_evidence`
+does.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from .behaviours import generality
 from .circuits import mechanism
 from .cooccurring import co_occurrence
 from .smearing import SMEARED, co_perturbation, layers_of
-from .verdicts import not_defined
+from .verdicts import inconclusive, not_defined
 
 __all__ = ["ARGUMENTS", "SixArguments", "six_arguments"]
 
@@ -48,8 +49,9 @@ LARGE = 64
 """Heads, beyond which heads are removed together only, on FEW windows."""
 FEW = 16
 BAND = 20  # positions of a band in windows too short for the standard ones
-NO_TEXTS = "there are no texts to measure the in-context-learning score on: give prompts=, or --text"
-NO_FAMILY = "no curves of a family of models, with smeared keys and without: train_families makes them"
+NO_TEXTS = "wanted texts to measure the in-context-learning score on: give prompts=, or --text"
+NO_FAMILY = "wanted curves of a family of models, with smeared keys and without: train_families makes them"
+AT_HAND = "wanted training checkpoints, got a model at hand: give its name or its folder"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -120,7 +122,8 @@ def six_arguments(
 
     Returns:
         `SixArguments`: `results` by argument, each with its verdict, and the curves they rest on. The thresholds are
-        those of the arguments' own functions. An argument that a model's own form makes impossible is not testable.
+        those of the arguments' own functions. An argument that has no meaning on the model is not defined, one for
+        which texts, checkpoints or a family are missing is inconclusive.
 
     Raises:
         TypeError: neither a source nor a model, prompts or families of no known form.
@@ -133,10 +136,10 @@ def six_arguments(
     shipped = families is None and reads_stories(model)
     families = family_curves() if shipped else families
     asked = _asked(model, prompts, n, early, late)
-    steps, why = _steps(source, checkpoints)
+    steps, first = _steps(source, checkpoints)
     if asked and n is not None:
         asked["n"] = n
-    curves, window, first = None, None, not_defined("co_occurrence", cooccurring.CLAIM, why or NO_TEXTS)
+    curves, window = None, None
     options: dict[str, Any] = {"seed": seed, "progress": progress}
     if steps and asked:
         curves = training_curves(source, checkpoints=steps, **asked, **options)
@@ -196,22 +199,22 @@ def _is_large(model: Model) -> bool:
     return size.n_layers * size.n_heads > LARGE
 
 
-def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], str]:
-    """The training steps asked for, or why there are none."""
+def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], xr.Dataset]:
+    """The training steps asked for, and what is to be said of co-occurrence without curves along them."""
     if not isinstance(source, str | Path):
-        return [], "a model at hand has no training checkpoints: give its name or its folder"
+        return [], inconclusive("co_occurrence", cooccurring.CLAIM, AT_HAND)
     try:
         history = training_history(source)
     except NotDefined as none:
-        return [], str(none)
-    return history.steps(checkpoints), ""
+        return [], not_defined("co_occurrence", cooccurring.CLAIM, str(none))
+    return history.steps(checkpoints), inconclusive("co_occurrence", cooccurring.CLAIM, NO_TEXTS)
 
 
 def _of_families(families: xr.Dataset | None, windows: xr.Dataset | None) -> tuple[xr.Dataset, xr.Dataset]:
     """Co-perturbation and continuity; the latter of models with two layers or smeared keys, which can have heads."""
     if families is None or windows is None:
         names = {"co_perturbation": smearing.CLAIM, "continuity": across.CLAIM}
-        without, whole = (not_defined(name, claim, NO_FAMILY) for name, claim in names.items())
+        without, whole = (inconclusive(name, claim, NO_FAMILY) for name, claim in names.items())
         return without, whole
     labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
     able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
@@ -232,7 +235,7 @@ def _ablated(
 ) -> xr.Dataset:
     """Argument 3, along training where there are checkpoints, in the window that is known already."""
     if not asked:
-        return not_defined("direct_ablation", ablating.CLAIM, NO_TEXTS)
+        return inconclusive("direct_ablation", ablating.CLAIM, NO_TEXTS)
     more: dict[str, Any] = {"by_head": not _is_large(model), **options}
     more |= {"n": FEW} | asked if _is_large(model) else asked
     if not steps:
@@ -241,7 +244,7 @@ def _ablated(
 
 
 def _where_it_can(home: Any, argument: Callable[..., xr.Dataset], *of: Any, **options: Any) -> xr.Dataset:
-    """The argument; not testable where the model's form does not allow it (a norm behind attention, no tokenizer)."""
+    """The argument; not defined where the model's form does not allow it (a norm behind attention, no tokenizer)."""
     try:
         return argument(*of, **options)
     except NotDefined as reason:

@@ -1,7 +1,6 @@
-"""What does the paper say of each argument, what was found, and what does a verdict not show? Sentences and rows.
+"""Sentences and rows about verdicts, for the page and the command line: the paper's claims, what was found, its limits.
 
-For the page and the command line. After Olsson et al. 2022, In-context Learning and Induction Heads. It computes
-nothing.
+After Olsson et al. 2022, In-context Learning and Induction Heads. It computes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +11,20 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["LIMITS", "PAPER", "check_rows", "ends_of", "millions", "said_of", "title_of", "window_rows"]
+from .verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
+
+__all__ = [
+    "LIMITS",
+    "PAPER",
+    "STRENGTH",
+    "check_rows",
+    "counted",
+    "ends_of",
+    "millions",
+    "said_of",
+    "title_of",
+    "window_rows",
+]
 
 TITLES = {
     "co_occurrence": "1 Co-occurrence",
@@ -50,10 +62,27 @@ PAPER = {
         "that what causes in-context learning in small ones is not likely to be another thing in large ones."
     ),
 }
+STRENGTH = {
+    "co_occurrence": "The paper rates this evidence medium and correlational, for models of every kind and size.",
+    "co_perturbation": "The paper rates this evidence medium and interventional, and weak for large models.",
+    "direct_ablation": (
+        "The paper rates this evidence strong and causal that induction heads make some of in-context learning in "
+        "small models; that they make most of it, strong without MLPs and medium with them. For large models it has "
+        "none."
+    ),
+    "generality": "The paper counts this as plausibility, and has it for large models alone.",
+    "mechanism": (
+        "The paper rates this evidence strong and mechanistic that induction heads make some of in-context learning in "
+        "small models, and medium in large ones; that they make most of it, weak without MLPs, and none with them."
+    ),
+    "continuity": "The paper counts this as an analogy, and needs it for large models alone.",
+}
+"""How strong the paper itself takes its evidence to be."""
 LIMITS = {
     "co_occurrence": (
-        "That things come at once is no proof that one makes the other: a third may make both. Intervals are over "
-        "prompts, and do not say where the window of another seed would be."
+        "That things come at once is no proof that one makes the other: a third, such as the composition of layers in "
+        "general, may make both. Intervals over the prompts of one run do not say where the window of another seed "
+        "would be."
     ),
     "co_perturbation": (
         "Smeared keys may help other heads than induction heads. The shift is one of training, not of what the "
@@ -70,11 +99,12 @@ LIMITS = {
     ),
     "mechanism": (
         "That the weights could do it is no proof that they are what does it. The score of weights for copying "
-        "and the one of behaviour go together in untrained models too."
+        "and the one of behaviour go together in untrained models too, and many heads that are no induction heads copy "
+        "by their weights."
     ),
     "continuity": (
-        "Models are few, chosen and small, so that no step to large ones follows. For large models the paper "
-        "itself has correlations only."
+        "Models are few, chosen and small, so that no step to large ones follows. In large models the paper itself "
+        "removes no heads: what it says of them rests on correlations, weights and this analogy."
     ),
 }
 
@@ -85,15 +115,27 @@ def title_of(name: str) -> str:
 
 
 def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
-    """A row for each argument: its title, verdict, and how many of its checks pass."""
+    """A row for each argument: its title, verdict, and how many of its checks hold, are contradicted and open."""
+    words = (HOLDS, CONTRADICTED, INCONCLUSIVE)
     return [
         [
             title_of(name),
             str(each.attrs["verdict"]),
-            f"{int(each['passed'].sum())} of {each.sizes['check']}" if each.sizes["check"] else "",
+            *(str(int((each["verdict"] == word).sum())) if each.sizes["check"] else "" for word in words),
         ]
         for name, each in results.items()
     ]
+
+
+def counted(results: Mapping[str, xr.Dataset]) -> str:
+    """How many arguments have which verdict: "2 hold, 1 is contradicted, 3 are inconclusive"."""
+    verdicts = [str(each.attrs["verdict"]) for each in results.values()]
+    parts = []
+    for word in (HOLDS, CONTRADICTED, INCONCLUSIVE, NOT_DEFINED):
+        n = verdicts.count(word)
+        verb = ("holds" if n == 1 else "hold") if word == HOLDS else f"{'is' if n == 1 else 'are'} {word}"
+        parts += [f"{n} {verb}"] if n else []
+    return ", ".join(parts)
 
 
 def window_rows(windows: xr.Dataset) -> list[list[str]]:
@@ -120,11 +162,25 @@ def millions(tokens: Any) -> str:
 
 
 def said_of(check: xr.Dataset) -> str:
-    """One check in words: its number, interval and threshold."""
+    """One check in words: its number, interval, n and threshold, and what a narrower interval would take."""
     value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
-    ends = f" ({_number(low)} to {_number(high)})" if low < high else ""
+    n, of, why = int(check["n"]), str(check["of"].item()), str(check["why"].item())
+    of = of.removesuffix("s") if n == 1 else of
+    over = [f"{_number(low)} to {_number(high)}"] * (low <= high) + [f"{n} {of}"] * (n > 0)
     wanted = f"wanted {'above' if bool(check['above']) else 'below'} {_number(threshold)}"
-    return f"{check['check'].item()} is {_number(value)}{ends}, {wanted}"
+    between = f" ({', '.join(over)})" if over else ""
+    said = f"{check['check'].item()} is {_number(value)}{between}, {wanted}"
+    if str(check["verdict"].item()) != INCONCLUSIVE:
+        return said
+    return f"{said}: {why}" if why else said + _more(check, of)
+
+
+def _more(check: xr.Dataset, of: str) -> str:
+    """The half-width reached, and the n that the stated one would take, where the interval is wider."""
+    half, stated, n_for = (float(check[key]) for key in ("half_width", "stated", "n_for"))
+    if not half > stated:
+        return ""
+    return f"; the half-width is {_number(half)}, one of {_number(stated)} would take about {n_for:.0f} {of}"
 
 
 def _number(value: float) -> str:

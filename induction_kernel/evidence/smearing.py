@@ -19,10 +19,9 @@ import xarray as xr
 from scipy import stats
 
 from ..errors import Refused
-from ..stats import share_interval
 from ..training.turning import check_curves
-from .spreads import mean_check, runs_of, window_check, windows_of
-from .verdicts import Check, judged, not_defined
+from .spreads import mean_check, runs_of, share_check, window_check, windows_of
+from .verdicts import Check, inconclusive, judged
 
 __all__ = ["co_perturbation", "layers_of"]
 
@@ -37,8 +36,9 @@ def co_perturbation(
 
     For a pair of one-layer models two checks: over half of the seeds of the plain model have no window, over half of
     those of the smeared one have one (95% Wilson interval). For deeper ones: ln of the ratio of the starts of their
-    windows, paired by seed, is below 0 (95% t interval over seeds; a single run of each has the interval that their
-    own intervals span); and the smeared model is first in over half of the seeds, where no window counts as never.
+    windows, paired by seed, is below 0 (95% interval over seeds; a single run of each has the interval that their own
+    intervals span); and the smeared model is first in over half of the seeds, where no window counts as never (a single
+    run: it has a window at all).
 
     Args:
         curves: what `training_curves` returns, over `model`, maybe over `seed`.
@@ -49,7 +49,7 @@ def co_perturbation(
     Returns:
         Dataset of verdict, with `log_ratio[pair, seed]` (NaN where one of the two has no window), `start[pair, keys,
         seed]` in tokens, `layers[pair]`, and for two or more seeds `p_value[pair]` (one-sided Wilcoxon signed rank of
-        the log ratios; at least 1/32 with five seeds). Not testable without a pair.
+        the log ratios; at least 1/32 with five seeds). Inconclusive without a pair.
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
@@ -66,15 +66,18 @@ def co_perturbation(
             f"wanted labels among the models {known}, got {absent}: name the models as the curves do"
         )
     if not pairs:
-        return not_defined(
-            "co_perturbation", CLAIM, "no model with smeared keys beside one without among the curves"
+        return inconclusive(
+            "co_perturbation",
+            CLAIM,
+            "wanted curves of a model with smeared keys beside one without, got no pair",
         )
     window = windows_of(curves, window)
     checks, parts = [], []
     for plain, smeared in pairs.items():
         layers = layers_of(curves.sel(model=plain))
         both = [runs_of(window.sel(model=label, drop=True)) for label in (plain, smeared)]
-        checks += _appears(plain, smeared, *both) if layers == 1 else _moves(plain, smeared, *both)
+        n = curves["icl_score"].sizes.get("prompt", 0)
+        checks += (_appears if layers == 1 else _moves)(plain, smeared, both[0], both[1], n)
         parts.append(_details(*both).assign(layers=layers))
     details = xr.concat(parts, "pair").assign_coords(pair=[" / ".join(pair[::-1]) for pair in pairs.items()])
     return judged("co_perturbation", CLAIM, checks, details)
@@ -92,26 +95,26 @@ def layers_of(curves: xr.Dataset) -> int:
     return int(curves["prefix_matching"].notnull().any(over).sum())
 
 
-def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset) -> list[Check]:
+def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n: int) -> list[Check]:
     """The checks of one layer: no window without smeared keys, and one with them."""
-    return [window_check(control, has=False, of=f"{plain}: "), window_check(changed, of=f"{smeared}: ")]
+    without = window_check(control, has=False, of=f"{plain}: ", prompts=n)
+    return [without, window_check(changed, of=f"{smeared}: ", prompts=n)]
 
 
-def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset) -> list[Check]:
-    """The checks of deeper models: earlier by the mean of the logarithms, and in most seeds."""
+def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n: int) -> list[Check]:
+    """The checks of deeper models: earlier by the mean of the logarithms, and in most seeds; one run has a window."""
     ratio, low, high = (
         np.log(changed[f"start{a}"].values / control[f"start{b}"].values)
         for a, b in (("", ""), ("_low", "_high"), ("_high", "_low"))
     )
     name = f"{smeared}: ln of its window's start over that of {plain}"
-    checks = [mean_check(name, ratio, low, high, threshold=0.0, above=False)]
-    n = control.sizes["seed"]
-    if n > 1:
-        first = int((_never(changed) < _never(control)).sum())
-        name = f"{smeared}: share of seeds in which its window starts before that of {plain}"
-        low, high = share_interval(first, n)
-        checks.append(Check(name, first / n, float(low), float(high), 0.5))
-    return checks
+    checks = [mean_check(name, ratio, low, high, threshold=0.0, above=False, prompts=n)]
+    seeds = control.sizes["seed"]
+    if seeds == 1:
+        return [*checks, window_check(changed, of=f"{smeared}: ", prompts=n)]
+    first = int((_never(changed) < _never(control)).sum())
+    name = f"{smeared}: share of seeds in which its window starts before that of {plain}"
+    return [*checks, share_check(name, first, seeds)]
 
 
 def _never(window: xr.Dataset) -> np.ndarray:

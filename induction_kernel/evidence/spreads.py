@@ -1,23 +1,23 @@
-"""How sure is a number over the runs of a family? Its interval over seeds, or over examples where there is one run.
+"""Checks on the runs of a family: intervals over seeds, or over prompts where there is one run.
 
-Means over seeds have Student's t interval (few seeds, differences of logarithms), shares of seeds Wilson's. One run
-has the interval that its examples give. It draws no curve.
+Means over seeds have the interval of `stats.mean_interval`, shares of seeds Wilson's: three seeds of three are at least
+.44 of all seeds, four of four over half. One run has the interval that its prompts give. It finds no window itself.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from ..errors import Refused
-from ..stats import share_interval
+from ..stats import mean_interval, share_interval
 from ..training.phases import phase_window
 from .verdicts import Check
 
-__all__ = ["correlated", "mean_check", "runs_of", "window_check", "windows_of"]
+__all__ = ["mean_check", "runs_of", "share_check", "window_check", "windows_of"]
 
-ONE_RUN = 0.975  # share of resamplings in which one run has a window, to say with 95% that it has one
+ONE_RUN = 0.975
+"""Share of resamplings in which one run has a window, from which on an interval of 95% holds nothing else."""
 
 
 def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
@@ -47,39 +47,49 @@ def runs_of(found: xr.Dataset) -> xr.Dataset:
 
 
 def mean_check(
-    name: str, value: np.ndarray, low: np.ndarray, high: np.ndarray, *, threshold: float, above: bool = True
+    name: str,
+    value: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    *,
+    threshold: float,
+    above: bool = True,
+    prompts: int = 0,
 ) -> Check:
-    """The mean over runs with its t interval, or the value of one run with its own.
+    """The mean over runs with its interval over seeds, or the value of one run with its own, over so many prompts.
 
-    Runs whose value is NaN (no window) are left out; fewer than two of several have no interval, and do not pass.
+    Runs whose value is NaN (no window) are left out; fewer than two of several have no interval.
     """
     if len(value) == 1:
-        return Check(name, float(value[0]), float(low[0]), float(high[0]), threshold, above)
-    name, known = f"{name}, mean over seeds", value[np.isfinite(value)]
-    n = len(known)
-    if n < 2:
-        return Check(name, float(known[0]) if n else np.nan, np.nan, np.nan, threshold, above)
-    middle = float(known.mean())
-    half = float(stats.t.ppf(0.975, n - 1) * known.std(ddof=1) / np.sqrt(n))
-    return Check(name, middle, middle - half, middle + half, threshold, above)
+        why = "" if np.isfinite(value[0]) else "the run has no window"
+        mean, first, last = float(value[0]), float(low[0]), float(high[0])
+        return Check(name, mean, first, last, threshold, above, n=prompts, of="prompts", why=why)
+    known = value[np.isfinite(value)]
+    why = "" if len(known) > 1 else f"wanted a window in two seeds or more, got {len(known)} of {len(value)}"
+    mean, first, last = np.nan, np.nan, np.nan
+    if len(known):
+        mean, (first, last) = float(known.mean()), map(float, mean_interval(known))
+    return Check(
+        f"{name}, mean over seeds", mean, first, last, threshold, above, n=len(known), of="seeds", why=why
+    )
 
 
-def window_check(window: xr.Dataset, *, has: bool = True, of: str = "") -> Check:
-    """Whether the runs have a window (or have none): over half of the seeds, or nearly all resamplings of one run."""
+def share_check(name: str, count: int, n: int, *, above: bool = True) -> Check:
+    """Whether something is so in over half of n seeds (or in fewer), with Wilson's interval."""
+    low, high = share_interval(count, n)
+    return Check(name, count / n, float(low), float(high), 0.5, above, n=n, of="seeds")
+
+
+def window_check(window: xr.Dataset, *, has: bool = True, of: str = "", prompts: int = 0) -> Check:
+    """Whether the runs have a window (or have none): in over half of the seeds, or in one run, by its prompts.
+
+    Of one run the interval is that of "there is a window", 0 or 1, over resamplings of its prompts: from 1 to 1 where
+    at most 2.5% of them have none, from 0 to 0 where at most 2.5% have one, else from 0 to 1.
+    """
     exists = np.atleast_1d(window["exists"].values)
-    if len(exists) == 1:
-        share = float(np.atleast_1d(window["exists_share"].values)[0])
-        name = f"{of}share of resamplings with a window"
-        return Check(name, share, share, share, ONE_RUN if has else 1 - ONE_RUN, has)
-    share = float(exists.mean())
-    low, high = share_interval(exists.sum(), len(exists))
-    return Check(f"{of}share of seeds with a window", share, float(low), float(high), 0.5, has)
-
-
-def correlated(x: np.ndarray, y: np.ndarray, kind: str) -> np.ndarray:
-    """Pearson's or Spearman's correlation, `[draw]` of `[draw, head]`; NaN where either does not vary."""
-    if kind == "spearman":
-        x, y = stats.rankdata(x, axis=1), stats.rankdata(y, axis=1)
-    x, y = x - x.mean(1, keepdims=True), y - y.mean(1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1))
+    if len(exists) > 1:
+        return share_check(f"{of}share of seeds with a window", int(exists.sum()), len(exists), above=has)
+    share = float(np.atleast_1d(window["exists_share"].values)[0])
+    low, high = float(share >= ONE_RUN), float(share > 1 - ONE_RUN)
+    name = f"{of}share of resamplings with a window"
+    return Check(name, share, low, high, 0.5, has, n=prompts, of="prompts", stated=np.nan)

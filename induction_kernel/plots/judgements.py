@@ -1,4 +1,4 @@
-"""Do the arguments hold? Every verdict with the checks it rests on, each interval beside its threshold.
+"""Figure of verdicts: every argument with the checks it rests on, each interval beside its threshold.
 
 A row for each check on an axis of its own, in its own unit: shares, nats and p-values have no scale in common. It
 judges nothing: the functions of `evidence` do.
@@ -17,7 +17,7 @@ from ..errors import Refused
 from .cells import number
 from .maps import escape, finish, words
 
-COLOUR = {"holds": "0, 67, 136", "fails": "179, 88, 6"}  # of the verdict; grey where it is not testable
+COLOUR = {"holds": "0, 67, 136", "contradicted": "179, 88, 6"}  # of the verdict; else grey
 GREY = "110, 110, 110"
 WIDTH, AXIS = 1000, (400, 640)  # pixels across: the figure, and where the axes of the checks begin and end
 TITLE, LINE, CHECK, BELOW = (
@@ -32,7 +32,7 @@ def evidence_plot(results: xr.Dataset | Iterable[xr.Dataset], *, title: str | No
     """Draw the verdicts of arguments and the checks that they follow from.
 
     A check is a dot with its 95% interval on an axis of its own; the upright line is its threshold, the shaded side the
-    one the whole interval has to lie on. Blue checks pass, orange ones do not.
+    one the whole interval has to lie on. Blue checks hold, orange ones are contradicted, grey ones are inconclusive.
 
     Args:
         results: what a function of `evidence` returned, or several of them, in the order to be drawn.
@@ -83,7 +83,7 @@ def _check(part: xr.Dataset) -> None:
 
 
 def _texts(part: xr.Dataset) -> list[str]:
-    """The lines below an argument's name: its claim, and why it is not testable where it is not."""
+    """The lines below an argument's name: its claim, and why there are no checks where there are none."""
     said = [*wrap(str(part.attrs["claim"]), 130)]
     return said + ([] if part.sizes["check"] else wrap(str(part.attrs["reason"]), 130))
 
@@ -103,8 +103,8 @@ def _argument(figure: go.Figure, part: xr.Dataset, text: list[str], top: int, he
 def _row(figure: go.Figure, check: xr.Dataset, axis: int, top: int, height: int) -> None:
     """One check: its name, its dot and interval on an axis of its own, and the numbers."""
     value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
-    above, passed = bool(check["above"]), bool(check["passed"])
-    colour = f"rgb({COLOUR['holds' if passed else 'fails']})"
+    above, verdict = bool(check["above"]), str(check["verdict"].item())
+    colour = f"rgb({COLOUR.get(verdict, GREY)})"
     name = str(check["check"].item())
     ends = _range([value, low, high, threshold])
     side = [threshold, ends[1]] if above else [ends[0], threshold]
@@ -130,9 +130,10 @@ def _row(figure: go.Figure, check: xr.Dataset, axis: int, top: int, height: int)
     figure.add_shape({**place, **line})
     lines = wrap(name, 56)
     _write(figure, "<br>".join(map(escape, lines)), 28, top + 11, height, size=13)
-    said = number(value) + (f" ({number(low)} to {number(high)})" if low < high else "")
+    said = number(value) + (f" ({number(low)} to {number(high)})" if low <= high else "")
+    said += f", {int(check['n'])} {check['of'].item()}" if int(check["n"]) else ""
     wanted = f"wanted {'above' if above else 'below'} {number(threshold)}"
-    mark = f"<b><span style='color: {colour}'>{'passes' if passed else 'does not pass'}</span></b>"
+    mark = f"<b><span style='color: {colour}'>{verdict}</span></b>"
     _write(figure, f"{said}<br>{wanted}: {mark}", AXIS[1] + 24, top + 11, height, size=12)
 
 
