@@ -92,7 +92,7 @@ def qk_trace(
                 score[layer] += torch.einsum("k,hkii->h", p, inner).numpy()
                 null[:, layer] += torch.einsum("k,dkij,hkij->dh", p, turned, inner).numpy()
                 bar.update()
-    return _labelled(model, score[1:], null[:, 1:])
+    return _labelled(model, score[1:], null[:, 1:]).assign_attrs(seed=seed)
 
 
 def check_positions(model: Model) -> None:
