@@ -45,8 +45,9 @@ def flattened(found: Measured) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
 
 
 def _rows(values: xr.DataArray, like: xr.DataArray) -> np.ndarray:
-    full = values.reset_coords(drop=True).broadcast_like(like.reset_coords(drop=True))
-    shaped = full.transpose("prompt", "layer", "head").values.astype(np.float64)
+    """Values as those of `like`, `[prompt, cell]`."""
+    sizes = {dim: like.sizes[dim] for dim in ("prompt", "layer", "head")}
+    shaped = values.variable.set_dims(sizes).values.astype(np.float64)
     return shaped.reshape(len(shaped), int(np.prod(shaped.shape[1:])))
 
 
@@ -72,5 +73,5 @@ def ranks(excess: np.ndarray) -> np.ndarray:
 def placed(like: xr.DataArray, values: dict[str, np.ndarray]) -> xr.Dataset:
     """Values `[layer, head]` as a Dataset, with the coordinates of `like`."""
     dims = ("layer", "head")
-    coords = {key: like.coords[key] for key in (*dims, "name", "receiver") if key in like.coords}
+    coords = {key: like.coords[key].variable for key in (*dims, "name", "receiver") if key in like.coords}
     return xr.Dataset({key: (dims, values[key]) for key in VARIABLES if key in values}, coords)

@@ -64,14 +64,15 @@ def top_heads(
     qualify = _passing(of_one) if passing else xr.ones_like(value, dtype=bool)
     if min_score is not None:
         qualify = qualify & (score >= min_score if largest else score <= min_score)
-    wanted, left_out, sign = _layers_of(value, layers), set(as_heads(exclude)), 1 if largest else -1
-    found = []
-    for layer in wanted:
-        for head in value["head"].values.tolist():
-            at, enough = (float(each.sel(layer=layer, head=head)) for each in (value, qualify))
-            if enough and not np.isnan(at) and Head(layer, head) not in left_out:
-                found.append((-sign * at, Head(layer, head)))
-    return [head for _, head in sorted(found)[:k]]
+    wanted, left_out = _layers_of(value, layers), set(as_heads(exclude))
+    heads, ranked = value["head"].values.tolist(), value.sel(layer=wanted).transpose("layer", "head").values
+    kept = qualify.sel(layer=wanted).transpose("layer", "head").values & ~np.isnan(ranked)
+    ordered = np.argsort(-ranked if largest else ranked, axis=None, kind="stable")
+    found = [
+        Head(wanted[at // len(heads)], heads[at % len(heads)])
+        for at in ordered[kept.ravel()[ordered]].tolist()
+    ]
+    return [head for head in found if head not in left_out][:k]
 
 
 def _ranked_by(result: xr.Dataset, by: str) -> tuple[xr.DataArray, xr.DataArray]:
@@ -85,7 +86,8 @@ def _ranked_by(result: xr.Dataset, by: str) -> tuple[xr.DataArray, xr.DataArray]
     own = result.get(by) if isinstance(result, xr.Dataset) else None
     if own is None:
         check_result(result)
-        names = [name for name in VARIABLES if name in summarise(result)]
+        summary = summarise(result)
+        names = [name for name in VARIABLES if name in summary]
         names += [str(key) for key, value in result.data_vars.items() if {"layer", "head"} <= set(value.dims)]
         near = get_close_matches(str(by), names, n=1)
         hint = f'; by="{near[0]}"?' if near else ""

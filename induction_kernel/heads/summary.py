@@ -133,7 +133,7 @@ def summarise(
 
 def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
     """With the result's attributes, and its scorer and model."""
-    kept = {key: result[key] for key in SEVERAL if key in result.coords}
+    kept = {key: result[key].variable for key in SEVERAL if key in result.coords}
     scorer = {} if "scorer" in kept else {"scorer": str(result.attrs.get("method", "score"))}
     return summary.assign_coords(kept | scorer).assign_attrs(result.attrs)
 
@@ -239,8 +239,8 @@ def _judged(result: xr.Dataset) -> xr.Dataset:
 
 def _like(values: xr.DataArray, mean: xr.DataArray) -> np.ndarray:
     """Values `[layer, head]` in float64."""
-    bare = values.reset_coords(drop=True).astype(np.float64)
-    return bare.broadcast_like(mean.reset_coords(drop=True)).transpose("layer", "head").values
+    sizes = {dim: mean.sizes[dim] for dim in ("layer", "head")}
+    return values.variable.set_dims(sizes).values.astype(np.float64)
 
 
 def _labelled(
