@@ -102,7 +102,12 @@ def _panel(
         "len": upwards[1] - upwards[0],
         "ypad": 0,
     }
-    heat.colorbar.update(thickness=10, outlinewidth=0, tickfont={"size": 10}, nticks=5)
+    heat.colorbar.update(
+        thickness=10,
+        outlinewidth=0,
+        tickfont={"size": 10},
+        nticks=5 if cell * summary.sizes["layer"] >= 60 else 2,
+    )
     for trace in (heat, marks):
         figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
     columns, rows = (
@@ -122,6 +127,7 @@ def _panel(
         yref="paper",
         xanchor="left",
         yanchor="bottom",
+        yshift=3,
         showarrow=False,
     )
 

@@ -45,16 +45,16 @@ def composition_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figur
     ]
     for number, (part, name, domain) in enumerate(zip(parts, names, places, strict=True), 1):
         _panel(figure, number, part, f"<b>{words(name)}</b>", domain)
-    figure.update_xaxes(title={"text": "read by", "standoff": 4}, showgrid=False, zeroline=False)
-    figure.update_yaxes(title={"text": "written by", "standoff": 4}, showgrid=False, zeroline=False)
-    said = heading(scores, "composition of heads").replace(": ", ":<br>", 1)
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(showgrid=False, zeroline=False)
+    said = heading(scores, "composition: row writes, column reads").replace(": ", ":<br>", 1)
     finish(figure, said if title is None else title, width, height + TOP)
     return figure.update_layout(margin={"l": 0, "r": 0, "b": 0, "t": TOP})
 
 
 def _cell(part: xr.Dataset) -> int:
     """Pixels of a pair."""
-    return int(np.clip(540 // part.sizes["receiver"], 2, 32))
+    return int(np.clip(540 // part.sizes["receiver"], 2, 31))
 
 
 def _panel(
@@ -89,13 +89,14 @@ def _panel(
         f"xaxis{number}": axes["x"] | {"domain": across, "anchor": f"y{number}"},
         f"yaxis{number}": axes["y"] | {"domain": upwards, "anchor": f"x{number}", "autorange": "reversed"},
     })  # fmt: skip
+    which = number if number > 1 else ""  # plotly calls the first axes x and y
     for axis, other, of in (("x", "y", part["receiver_layer"].values), ("y", "x", layers)):
         for at in np.flatnonzero(np.diff(of)) + 0.5:
             ends = {f"{axis}0": at, f"{axis}1": at, f"{other}0": 0, f"{other}1": 1}
-            refs = {f"{axis}ref": f"{axis}{number}", f"{other}ref": f"{other}{number} domain"}
+            refs = {f"{axis}ref": f"{axis}{which}", f"{other}ref": f"{other}{which} domain"}
             figure.add_shape(ends | refs, type="line", line={"width": 1, "color": "white"})
     figure.add_annotation(
-        text=caption, x=across[0], y=upwards[1], xref="paper", yref="paper", xanchor="left", yanchor="bottom",
+        text=caption, x=across[0], y=upwards[1], xref="paper", yref="paper", xanchor="left", yanchor="bottom", yshift=3,
         showarrow=False,
     )  # fmt: skip
 
@@ -107,6 +108,6 @@ def _ticks(names: np.ndarray, layers: np.ndarray) -> dict[str, object]:
     first = np.flatnonzero(np.diff(layers, prepend=-1))
     first = first[:: -(-len(first) // 16)]
     return {
-        "type": "category", "tickvals": names[first].tolist(), "ticktext": [f"layer {at}" for at in layers[first]],
-        "tickfont": {"size": 10},
+        "type": "category", "tickvals": names[first].tolist(), "ticktext": [f"L{at}" for at in layers[first]],
+        "tickfont": {"size": 10}, "tickangle": 0,
     }  # fmt: skip

@@ -85,9 +85,10 @@ def _scorers(summary: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def _reach(summary: xr.Dataset) -> float | None:
-    """At least 1 where 1 is the largest value that there can be."""
+    """1 where values near 1 can be expected: not of effects, logits and differences of probabilities."""
     unit = str(summary.attrs.get("unit", ""))
-    return None if "size" in summary or unit.startswith(FREE) else 1.0
+    difference = unit == "probability" and bool((summary["mean"] < 0).any())
+    return None if "size" in summary or difference or unit.startswith(FREE) else 1.0
 
 
 def _compared(result: xr.Dataset) -> list[Panel]:
