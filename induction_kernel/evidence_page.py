@@ -36,10 +36,9 @@ from .heads import summarise
 from .plots.components import component_plot, slope_plot
 from .plots.dynamics import phase_plot
 from .plots.effects import effect_map
-from .plots.figures import score_plot
+from .plots.figures import head_map, score_plot
 from .plots.judgements import evidence_plot
 from .plots.lines import line_plot
-from .plots.maps import head_map
 from .plots.offline import figure_fragment, page, plotly_script
 from .training.components import loss_components, loss_slope
 from .wording import percent, table

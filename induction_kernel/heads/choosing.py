@@ -1,4 +1,4 @@
-"""Which heads are looked at further, and which are their fair controls? The strongest, and random others.
+"""Choosing heads: the strongest by any number, as a list or a table, and random others as their control.
 
 Choose on some prompts and report on others: the best of many heads looks better than it is where it was chosen.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from difflib import get_close_matches
 from itertools import combinations, product
 from math import comb, prod
 from typing import Any
@@ -17,8 +18,10 @@ import xarray as xr
 
 from ..errors import NotDefined, Refused
 from ..given import checked_seed
+from .averaging import VARIABLES
 from .naming import Head, HeadLike, as_heads, is_whole
-from .summary import means_of, one_scorer, summarise
+from .results import check_result, is_measured, one_result, over_heads
+from .summary import means_of, summarise
 
 __all__ = ["head_table", "random_heads", "random_sets", "top_heads"]
 
@@ -27,50 +30,87 @@ def top_heads(
     scores: xr.Dataset,
     k: int | None = 5,
     *,
+    by: str = "excess",
     min_score: float | None = None,
     layers: Iterable[int] | int | None = None,
     largest: bool = True,
     exclude: Iterable[HeadLike] = (),
     passing: bool = False,
 ) -> list[Head]:
-    """The `k` heads with the largest excess over control (or chance), strongest first.
+    """The `k` heads with the largest excess over control (or chance), or the largest of another number, largest first.
 
     Choose on some prompts and report on others: the best of many heads looks better than it is on the
     prompts it was chosen on.
 
     Args:
-        scores: a score Dataset, or what `summarise` made of it.
+        scores: any result that `summarise` takes, or what it made of it; with `by`, anything with that variable over
+            layers and heads (a `compare`).
         k: how many; fewer come back where fewer qualify. None for all that do.
-        min_score: leave out heads whose mean score is below it (above it with `largest=False`).
+        by: what they are ranked by: "excess" or another variable of the summary ("size" for effects whatever their
+            sign), or one of the result itself ("normalised" of `patch`, "difference" of `compare`; its mean over
+            prompts). Heads where it is NaN are left out.
+        min_score: leave out heads whose mean score is below it (above it with `largest=False`); for a variable of the
+            result, whose value is.
         layers: only this layer, or these.
-        largest: False for the smallest instead.
+        largest: False for the smallest instead, smallest first (the best for "rank").
         exclude: heads to leave out.
         passing: only heads that pass the threshold of `summarise`.
 
     Raises:
-        TypeError: not a Dataset of scores.
-        Refused: `k` below 1, several scorers at once, a layer the scores do not have; `passing` of scores that cannot
-            be tested.
+        TypeError: not a Dataset of heads.
+        Refused: `k` below 1, several scorers or models at once, a layer the scores do not have; a `by` that is not
+            there, or is not one number a head; `passing` of scores that cannot be tested.
     """
     _check_count(k)
-    means = summarise(one_scorer(scores)) if passing else means_of(one_scorer(scores))
-    if passing and not bool(means["tested"].any()):
-        raise Refused(f"wanted heads that pass, got scores that cannot be tested: {means['untested'].item()}")
-    wanted = _layers_of(means, layers)
-    left_out = set(as_heads(exclude))
-    sign = 1 if largest else -1
-    found = []
-    for layer in wanted:
-        for head in means["head"].values.tolist():
-            mean, excess = (float(means[key].sel(layer=layer, head=head)) for key in ("mean", "excess"))
-            enough = min_score is None or sign * mean >= sign * min_score
-            enough &= not passing or bool(means["passes"].sel(layer=layer, head=head) == 1)
-            if enough and not np.isnan(excess) and Head(layer, head) not in left_out:
-                found.append((-sign * excess, Head(layer, head)))
-    return [head for _, head in sorted(found)[:k]]
+    of_one = one_result(scores)
+    value, score = _ranked_by(of_one, by)
+    qualify = _passing(of_one) if passing else xr.ones_like(value, dtype=bool)
+    if min_score is not None:
+        qualify = qualify & (score >= min_score if largest else score <= min_score)
+    wanted, left_out = _layers_of(value, layers), set(as_heads(exclude))
+    heads, ranked = value["head"].values.tolist(), value.sel(layer=wanted).transpose("layer", "head").values
+    kept = qualify.sel(layer=wanted).transpose("layer", "head").values & ~np.isnan(ranked)
+    ordered = np.argsort(-ranked if largest else ranked, axis=None, kind="stable")
+    found = [
+        Head(wanted[at // len(heads)], heads[at % len(heads)])
+        for at in ordered[kept.ravel()[ordered]].tolist()
+    ]
+    return [head for head in found if head not in left_out][:k]
 
 
-def _layers_of(means: xr.Dataset, layers: Iterable[int] | int | None) -> list[int]:
+def _ranked_by(result: xr.Dataset, by: str) -> tuple[xr.DataArray, xr.DataArray]:
+    """`[layer, head]`: what heads are ranked by, and their mean score."""
+    known = isinstance(result, xr.Dataset) and is_measured(result)
+    if by in VARIABLES and known:
+        means = means_of(result)
+        means = means if by in means else summarise(result)
+        if by in means:
+            return means[by].astype(np.float64), means["mean"]
+    own = result.get(by) if isinstance(result, xr.Dataset) else None
+    if own is None:
+        check_result(result)
+        summary = summarise(result)
+        names = [name for name in VARIABLES if name in summary]
+        names += [str(key) for key, value in result.data_vars.items() if {"layer", "head"} <= set(value.dims)]
+        near = get_close_matches(str(by), names, n=1)
+        hint = f'; by="{near[0]}"?' if near else ""
+        raise Refused(f"wanted by as one of {sorted(set(names))}, got {by!r}{hint}")
+    value = over_heads(own.astype(np.float64), result)
+    value = value.mean("prompt") if "prompt" in value.dims else value
+    return value, value
+
+
+def _passing(result: xr.Dataset) -> xr.DataArray:
+    """Which heads pass; Refused where none is tested."""
+    summary = summarise(result)
+    if not bool(summary["tested"].any()):
+        raise Refused(
+            f"wanted heads that pass, got scores that cannot be tested: {summary['untested'].item()}"
+        )
+    return summary["passes"] == 1
+
+
+def _layers_of(means: xr.DataArray, layers: Iterable[int] | int | None) -> list[int]:
     """The layers asked for, in order; Refused where the scores do not have one."""
     there = means["layer"].values.tolist()
     if layers is None:
@@ -90,22 +130,23 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
     """The `k` strongest heads as a data frame by name, strongest first, rounded to three digits for reading.
 
     Args:
-        scores: a score Dataset of one scorer, or what `summarise` made of it.
-        k: how many rows; None for all heads.
+        scores: any result that `summarise` takes, of one scorer and model, or what it made of it.
+        k: how many rows; None for all heads that have a value.
 
     Returns:
         As in `summarise`: rank, mean, low, high, control (else chance), excess, threshold where there is one, and
         passes: "yes", "no" or "untested".
 
     Raises:
-        TypeError: not a Dataset of scores.
-        Refused: several scorers at once.
+        TypeError: not a Dataset of heads.
+        Refused: several scorers or models at once; as `summarise`.
     """
     _check_count(k)
-    summary = summarise(one_scorer(scores))
+    summary = summarise(one_result(scores))
     null = "control" if "control" in summary else "chance"
     columns = ["rank", "mean", "low", "high", null, "excess", "threshold", "passes"]
     frame = summary.reset_coords("name").to_dataframe().set_index("name").filter(items=columns)
+    frame = frame.dropna(subset=["mean"])
     frame["passes"] = np.select([frame["passes"] == 1, frame["passes"] == 0], ["yes", "no"], "untested")
     frame["threshold"] = frame["threshold"].where(np.isfinite(frame["threshold"]))
     shown = frame.sort_values("rank").dropna(axis="columns", how="all").round(3)

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, TypeGuard
 
+import numpy as np
+
 from ..errors import Refused
 from ..given import plain
 
-__all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole"]
+__all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole", "names_of"]
 
 
 class Head(NamedTuple):
@@ -29,6 +31,12 @@ class Head(NamedTuple):
 
 
 HeadLike = Head | tuple[int, int] | str
+
+
+def names_of(layers: Iterable[int], heads: Iterable[int]) -> np.ndarray:
+    """The names of a grid of heads, `[layer, head]`."""
+    columns = list(heads)
+    return np.array([[str(Head(int(layer), int(head))) for head in columns] for layer in layers])
 
 
 def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None = None) -> Head:

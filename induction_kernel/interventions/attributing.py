@@ -103,7 +103,7 @@ def attribution(
         model, ready, [plan.cells[i] for i in chosen], edit=edit, site=site, metric=metric, max_tokens=max_tokens,
         progress=progress,
     )  # fmt: skip
-    return _verified(out, plan, chosen, groups, exact)
+    return _verified(out, plan, chosen, groups, exact).assign_attrs(seed=seed)
 
 
 def _check_verify(verify: int) -> None:

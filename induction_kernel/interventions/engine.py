@@ -18,7 +18,7 @@ import xarray as xr
 
 from ..heads import Head
 from ..metrics import Metric, MetricLike, as_metric, repeat_loss
-from ..model import Model, check_model, kept_as_it_was, progress_bar
+from ..model import Model, check_model, kept_as_it_was, progress_bar, sizes
 from ..prompts import Prompts
 from ..prompts.batch import measured_on
 from ..replay.way import Way
@@ -178,7 +178,9 @@ def labelled(
     baseline = found.baseline.reshape(n, *[1] * len(shape))
     dims = ("prompt", *plan.by)
     coords: dict[str, Any] = {"prompt": np.arange(n), **plan.coords}
-    if "head" in plan.by and site not in ("k", "v"):
+    size = sizes(model)
+    of_their_own = site not in ("k", "v") or size.n_key_value_heads == size.n_heads
+    if "head" in plan.by and of_their_own:
         names = [[str(Head(layer, head)) for head in plan.coords["head"]] for layer in plan.coords["layer"]]
         coords["name"] = (("layer", "head"), np.array(names))
     if "position" in plan.by:

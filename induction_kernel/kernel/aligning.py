@@ -105,6 +105,8 @@ def kernel_alignment(
         weights=str(weights.attrs.get("method", "")),
         similarities=str(similarities.attrs.get("method", "")),
         level=level,
+        seed=checked_seed(seed),
+        n_prompts=len(count),
     )
 
 

@@ -96,6 +96,7 @@ def reconstruct(
         names = [[str(Head(at, head)) for head in weights["head"].values] for at in weights["layer"].values]
         coords["name"] = xr.DataArray(names, dims=("layer", "head"))
     attrs = {"method": "reconstruct", "judged": judged, "permutations": permutations, "level": level}
+    attrs |= {"seed": checked_seed(seed), "n_prompts": len(ballots.target)}
     return xr.Dataset(variables, coords, weights.attrs | attrs)
 
 

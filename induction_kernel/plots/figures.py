@@ -1,6 +1,6 @@
 """How does the loss run along a prompt, and do two scores agree about the heads?
 
-`loss_plot` and `score_plot`, beside `head_map` (which lives in `maps`). Bands and bars are 95%
+`loss_plot` and `score_plot`, beside `head_map` (which lives in `headmaps`). Bands and bars are 95%
 intervals over prompts. It runs no model and draws no attention patterns (`views` does).
 """
 
@@ -12,8 +12,9 @@ import xarray as xr
 
 from ..errors import Refused
 from ..stats import mean_interval
-from .maps import finish, heading, need, panels, tick, words
-from .maps import head_map as head_map
+from .headmaps import head_map as head_map
+from .maps import finish, heading, need, tick, words
+from .panels import panels
 
 BLUE, BAND = "rgb(0, 67, 136)", "rgba(0, 67, 136, 0.18)"
 
@@ -156,8 +157,9 @@ def _single(scores: xr.Dataset, which: str) -> tuple[str, xr.Dataset]:
     """(method, summary) of the only scorer there is."""
     found = panels(scores)
     if len(found) != 1:
-        raise Refused(f"{which} holds {len(found)} scorers, wanted one; choose with .sel(scorer=...)")
-    return found[0]
+        dim = "model" if len({part.model for part in found}) > 1 else "scorer"
+        raise Refused(f"{which} holds {len(found)} {dim}s, wanted one; choose with .isel({dim}=0)")
+    return found[0].name, found[0].heads
 
 
 def _align(values: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -136,6 +136,7 @@ def _labelled(model: Model, by: str, score: np.ndarray, spread: np.ndarray, dime
             "layer": np.arange(n_layers),
             "head": np.arange(n_heads),
             "name": (("layer", "head"), names),
+            "scorer": f"{by}_composition",
             "receiver": np.array([str(each) for each in later]),
             "receiver_layer": ("receiver", np.array([each.layer for each in later])),
             "receiver_head": ("receiver", np.array([each.head for each in later])),

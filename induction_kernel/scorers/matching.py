@@ -96,7 +96,7 @@ def qk_trace(
                 null[:, layer] += torch.einsum("k,dkij,hkij->dh", p, turned, inner).numpy()
                 bar.update()
     out = _labelled(model, score[1:], null[:, 1:])
-    return out.assign_attrs(previous_token=previous.attrs["previous_token"])
+    return out.assign_attrs(previous_token=previous.attrs["previous_token"], seed=seed)
 
 
 def check_positions(model: Model) -> None:

@@ -113,6 +113,7 @@ def ov_eigenvalues(
             "paper": "Elhage et al. 2021; Olsson et al. 2022",
             "embedding": embedding,
             "norms": "folded",
+            "seed": checked_seed(seed),
             **describe(model),
         },
     )
