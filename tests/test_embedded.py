@@ -176,8 +176,8 @@ def test_one_head_loses_less_than_two_and_random_ones_nothing(model, scored, swe
     assert float(found["share_high"][0]) < 0.8  # one leaves a good part to the other,
     assert float(found["share_low"][1]) > 0.9  # both leave nothing
     assert float(abs(found["control_share"]).max()) < 0.1
-    assert found["control_share"].shape == (2, 20)
-    assert np.ptp(found["control_share"].values) > 0  # the draws differ
+    assert found["n_controls"].values.tolist() == [6, 15]  # all sets of one and of two of the six others
+    assert float(found["control_share"].std()) > 0  # the sets differ
     alone = [at(swept[type(edit).__name__, None], head) for head in ("L1H7", "L1H1")]
     assert float(found["effect"][:, 1].mean()) > sum(alone) + 1  # nats: each stands in for the other
 
