@@ -174,7 +174,8 @@ Removed: their output replaced by zero, by its mean over a control, or by zero w
         yield from _along(found, mode.swap_dims(checkpoint="tokens"))
         mode = mode.isel(checkpoint=-1)
     if "phase" in result.dims:
-        yield "<p>Share of the score that goes with them, in the three phases:</p>" + _phases(result)
+        yield """<p>Share of the score that goes with them, in the three phases. Before the window there is next to no
+score to lose, so its share may be of almost any size:</p>""" + _phases(result)
     if "icl_effect" in mode:
         effect = mode[["icl_effect"]].rename(icl_effect="effect").drop_vars("mode").drop_attrs()
         yield figure_fragment(

@@ -1,4 +1,4 @@
-"""Which heads of this model are induction heads, on one page that needs no network?
+"""The report: the induction heads of a model on one page that needs no network.
 
 Scores every head on repeated random tokens, chooses the strongest on one half of the prompts, and reports
 scores and ablations on the other half (Olsson et al. 2022; the split keeps the winner's curse out). It adds
@@ -127,7 +127,9 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     shown = wanted or passing[:SHOWN] or ranked[:3]
     order = [*shown, *(head for head in ranked if head not in shown)]
     removed = removed_from(model, held, order, len(shown), seed, progress)
-    yield verdict(removed.joint, shown, passing, choice["mean"].size, given=bool(wanted)) + EXPLAINED
+    untested = "" if bool(choice["tested"].any()) else str(choice["untested"].values)
+    total = choice["mean"].size
+    yield verdict(removed.joint, shown, passing, total, untested=untested, given=bool(wanted)) + EXPLAINED
     yield _model(model)
     yield _maps(scores, weights)
     yield _table_of_heads(removed, summary, weights, _direct(model, held, progress), len(held))

@@ -1,4 +1,4 @@
-"""How does the report say it? Its explanations, and numbers as people read them.
+"""Explanations of the report, and numbers as people read them.
 
 Pure text: it measures nothing and draws nothing; which sections there are, and with what in them, says `page`.
 """
@@ -43,12 +43,14 @@ earlier copies of the current token. A perfect induction head scores 1.</li>
 repetition. A head that always looks a fixed distance back scores there too. <b>Excess</b> is score minus
 control.</li>
 <li><b>Chance</b>: the score of a head that spreads its attention evenly over everything it can see.</li>
-<li><b>Threshold</b>: a white dot marks heads whose excess is larger than luck produces in the luckiest of
-<i>all</i> heads of the model (5% level), and reliably above 0.02. It says that an effect is there, not that it
-is large.</li>
+<li><b>Threshold</b>: a white dot marks heads whose excess is above 0.02 by more than luck gives the luckiest of
+<i>all</i> heads of the model (5% level). Luck means that score and control could change places but for the 0.02 (signs
+of prompts are flipped), or, where excesses have a tail below zero, that the mean excess is at most 0.02 (a bootstrap).
+Prompts have to be independent, heads need not. It says that an effect is there, not that it is large.</li>
 <li><b>Copying</b> and <b>OV eigenvalues</b> ask what a head does with what it looks at: do its weights raise
 the prediction of the token attended to? Both run from −1 to 1; copying is
-the score of Olsson et al. 2022, which is near −0.85 by chance. Looking at the right place is not yet copying.</li>
+the score of Olsson et al. 2022, which is near −0.85 by chance. Looking at the right place is not yet copying, and
+eigenvalues near 1 are not particular to induction heads: many heads of other kinds have them.</li>
 </ul>"""
 LOOKING = """<h2>Looking and copying</h2>
 <p>Each point is a head: to the right, it looks where an induction head looks; upwards, its weights copy what
@@ -56,13 +58,25 @@ it looks at. Diamonds pass the threshold for prefix matching; dashed lines are c
 
 
 def verdict(
-    joint: xr.Dataset, shown: Sequence[Head], passing: Sequence[Head], total: int, *, given: bool
+    joint: xr.Dataset,
+    shown: Sequence[Head],
+    passing: Sequence[Head],
+    total: int,
+    *,
+    untested: str,
+    given: bool,
 ) -> str:
-    """How many heads there are, and what is lost without those shown; heads asked for are `given`."""
+    """How many heads there are, and what is lost without those shown; heads asked for are `given`.
+
+    `untested` is why no head is tested, "" where heads are.
+    """
     found = (
         f'<p class="lead"><b>{len(passing)} of {total} heads</b> attend to what followed earlier copies of '
         f"the current token clearly more than on control prompts; the strongest is {passing[0]}.</p>"
         if passing
+        else '<p class="note">Whether any head attends to what followed earlier copies was not tested: '
+        f"{escape(untested)}. The strongest heads are shown below all the same.</p>"
+        if untested
         else f'<p class="note">None of {total} heads passes the threshold: on repeated random tokens this '
         "model shows no induction head. The strongest ones are shown below all the same.</p>"
     )

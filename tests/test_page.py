@@ -22,7 +22,7 @@ from induction_kernel.page import SCORERS, write_report
 from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers.attention import prefix_matching
 from induction_kernel.scorers.direct import direct_effect
-from induction_kernel.wording import compared, percent, table
+from induction_kernel.wording import compared, percent, table, verdict
 
 HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
 
@@ -53,6 +53,16 @@ def test_page_has_each_script_once_and_every_figure(report):
 
 def without_library(html):
     return html[html.index("<h1>") :]
+
+
+def test_heads_that_were_not_tested_are_not_said_to_be_absent():
+    """12 prompts with skewed excesses: six are too few to choose heads by."""
+    why = "excesses are skewed, and 6 prompts are too few to say how far: wanted 8 or more"
+    said = verdict(xr.Dataset(), [Head(1, 0)], [], 8, untested=why, given=False)
+    assert why in said
+    assert "was not tested" in said
+    assert "no induction head" not in said
+    assert "no induction head" in verdict(xr.Dataset(), [Head(1, 0)], [], 8, untested="", given=False)
 
 
 def test_page_fetches_nothing(report):

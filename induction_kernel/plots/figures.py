@@ -24,7 +24,8 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
 
     Repeated prompts are aligned: 0 on the axis is the first token of the second copy (which nothing
     predicts), 1 the first token that the first copy predicts. Other prompts start at their own position 1.
-    Offsets that fewer than half of the prompts reach are left out.
+    Offsets that fewer than half of the prompts reach are left out. The axis ends at 1.5 times the largest mean: a
+    band that goes beyond it, where one prompt of many has a loss, is cut off there.
 
     Args:
         loss: what `loss_by_position` returns: `loss[prompt, position]` in nats, coordinate `start[prompt]`.
@@ -67,7 +68,8 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
         else "position of the predicted token"
     )
     figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False)
-    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero")
+    top = 1.5 * float(np.nanmax(mean)) or 1.0
+    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", range=[0, top])
     return finish(figure, heading(loss, "loss by position") if title is None else title, 860, 400)
 
 
