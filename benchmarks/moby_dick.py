@@ -19,8 +19,8 @@ import torch
 import xarray as xr
 
 import induction_kernel as ik
-from induction_kernel.heads.summary import bootstrap
 from induction_kernel.model import bos_id
+from induction_kernel.stats import mean_interval, ratio
 
 LENGTH, EARLY, LATE, WIDTH = 512, 50, 500, 20
 HEADS, A_DRAW = 10, 10  # heads removed, windows a draw of random heads
@@ -110,8 +110,8 @@ def interval(values: np.ndarray, draws: np.ndarray, by_draw: bool) -> str:
     """95% over windows; over draws where each has heads of its own."""
     if by_draw:
         values = np.array([values[draws == draw].mean() for draw in np.unique(draws)])
-    low, high = bootstrap(values[:, None], 0.95, 2000, np.random.default_rng(0))
-    return f"{f'[{low[0]:.3f}, {high[0]:.3f}]':>18}"
+    low, high = mean_interval(values)
+    return f"{f'[{low:.3f}, {high:.3f}]':>18}"
 
 
 def share_lost(losses: xr.Dataset, run: str) -> tuple[float, float, float]:
@@ -122,10 +122,8 @@ def share_lost(losses: xr.Dataset, run: str) -> tuple[float, float, float]:
         np.array([each[groups == g].sum() for g in np.unique(groups)])
         for each in (scores[0], scores[list(losses["run"].values).index(run)])
     )
-    drawn = np.random.default_rng(0).integers(len(whole), size=(2000, len(whole)))
-    ratios = 1 - edited[drawn].sum(1) / whole[drawn].sum(1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return float(1 - edited.sum() / whole.sum()), float(low), float(high)
+    share, low, high = ratio(whole - edited, whole)
+    return float(share), float(low), float(high)
 
 
 def print_bands(losses: xr.Dataset) -> None:
