@@ -246,7 +246,8 @@ def _loss(model: Model, held: Prompts) -> str:
     return f"""<h2>What the repetition is worth</h2>
 <p>The loss of predicting each token, aligned where the second copy starts. On the first copy it is
 {first:.2f} nats, on the second {later:.2f}: the repetition is worth {number(first - later)} nats a token.
-Without copying the curve would stay level. {escape(caution(model, first, "nats"))}</p>
+Without copying the curve would stay level. The band holds the middle half of the prompts.
+{escape(caution(model, first, "nats"))}</p>
 {figure_fragment(loss_plot(loss_by_position(model, held)))}"""
 
 

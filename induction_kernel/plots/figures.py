@@ -1,7 +1,7 @@
-"""How does the loss run along a prompt, and do two scores agree about the heads?
+"""The loss along prompts, and one score of all heads against another.
 
-`loss_plot` and `score_plot`, beside `head_map` (which lives in `headmaps`). Bands and bars are 95%
-intervals over prompts. It runs no model and draws no attention patterns (`views` does).
+`loss_plot` and `score_plot`, beside `head_map` (which lives in `headmaps`). Bands are the middle half of the prompts,
+bars 95% intervals over prompts. It runs no model and draws no attention patterns (`views` does).
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
-from ..stats import mean_interval
 from .headmaps import head_map as head_map
 from .maps import finish, heading, need, tick, words
 from .panels import panels
@@ -20,19 +19,19 @@ BLUE, BAND = "rgb(0, 67, 136)", "rgba(0, 67, 136, 0.18)"
 
 
 def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Draw the mean loss by position, with a 95% interval over prompts as a band.
+    """Draw the mean loss by position, with the middle half of the prompts as a band.
 
     Repeated prompts are aligned: 0 on the axis is the first token of the second copy (which nothing
     predicts), 1 the first token that the first copy predicts. Other prompts start at their own position 1.
-    Offsets that fewer than half of the prompts reach are left out. The axis ends at 1.5 times the largest mean: a
-    band that goes beyond it, where one prompt of many has a loss, is cut off there.
+    Offsets that fewer than half of the prompts reach are left out. The band describes the prompts and is no interval of
+    the mean: where one prompt of many has a loss, the mean lies above it.
 
     Args:
         loss: what `loss_by_position` returns: `loss[prompt, position]` in nats, coordinate `start[prompt]`.
         title: replaces "model: loss by position".
 
     Returns:
-        A plotly figure with the traces "95% interval" and "mean", in nats.
+        A plotly figure with the traces "middle half of prompts" and "mean", in nats.
 
     Raises:
         TypeError: if `loss` is no Dataset.
@@ -55,7 +54,7 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
         fillcolor=BAND,
         line={"width": 0},
         hoverinfo="skip",
-        name="95% interval",
+        name="middle half of prompts",
     )
     line = go.Scatter(x=offsets, y=mean, line={"color": BLUE, "width": 2}, name="mean", mode="lines+markers")
     line.update(marker={"size": 4}, hovertemplate="%{x}: %{y:.2f} nats<extra></extra>")
@@ -68,8 +67,7 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
         else "position of the predicted token"
     )
     figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False)
-    top = 1.5 * float(np.nanmax(mean)) or 1.0
-    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", range=[0, top])
+    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero")
     return finish(figure, heading(loss, "loss by position") if title is None else title, 860, 400)
 
 
@@ -178,5 +176,6 @@ def _align(values: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, n
 
 
 def _band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over prompts of `[prompt, offset]` and its 95% interval; missing values are left out."""
-    return np.nanmean(values, axis=0), *mean_interval(values)
+    """Mean and quartiles over prompts of `[prompt, offset]`; missing values are left out."""
+    low, high = np.nanquantile(values, (0.25, 0.75), axis=0)
+    return np.nanmean(values, axis=0), low, high
