@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the same names as in the dict below; a test holds the two e
     from .heads import compare as compare
     from .heads import head_table as head_table
     from .heads import random_heads as random_heads
+    from .heads import random_sets as random_sets
     from .heads import summarise as summarise
     from .heads import top_heads as top_heads
     from .interventions.ablation import ablate as ablate
@@ -163,7 +164,7 @@ if not TYPE_CHECKING:  # hidden from type checkers: to them a `__getattr__` woul
         "scorers.matching": ("qk_trace",),
         "scorers.composing": ("composition",),
         "scorers.direct": ("direct_effect",),
-        "heads": ("Head", "summarise", "head_table", "top_heads", "random_heads", "compare"),
+        "heads": ("Head", "summarise", "head_table", "top_heads", "random_heads", "random_sets", "compare"),
         "metrics": (
             "loss_by_position",
             "icl_score",

@@ -22,6 +22,7 @@ from .fewshot_page import outcome, table_of, voted
 from .files import checked_target, write_whole
 from .heads import Head, HeadLike, as_heads, summarise, top_heads
 from .heads.naming import is_whole
+from .interventions.ablation import caution
 from .kernel.evaluating import in_context
 from .kernel.reconstruction import reconstruct
 from .kernel.splits import held_out
@@ -44,8 +45,10 @@ from .wording import (
     EXPLAINED,
     LOOKING,
     ablation,
+    cautioned,
     compared,
     interval,
+    less_than_one,
     making,
     number,
     percent,
@@ -221,7 +224,8 @@ zero, the model does better without the head. Heads stand in for one another, so
 than the joint one.</li>
 </ul>
 {table([*header, "benefit lost"], rows, joint=len(rows) > 1)}{left_out}
-<p>For comparison: {compared(removed.joint)}.</p>"""
+{less_than_one(removed.joint, removed.single)}
+<p>For comparison: {compared(removed.joint)}.</p>{cautioned(removed.joint)}"""
 
 
 def _ablation(removed: Removed) -> str:
@@ -240,7 +244,7 @@ def _loss(model: Model, held: Prompts) -> str:
     return f"""<h2>What the repetition is worth</h2>
 <p>The loss of predicting each token, aligned where the second copy starts. On the first copy it is
 {first:.2f} nats, on the second {later:.2f}: the repetition is worth {number(first - later)} nats a token.
-Without copying the curve would stay level.</p>
+Without copying the curve would stay level. {escape(caution(model, first, "nats"))}</p>
 {figure_fragment(loss_plot(loss_by_position(model, held)))}"""
 
 

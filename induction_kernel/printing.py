@@ -151,6 +151,7 @@ def ablated(
         note = "\nno random controls: a layer of these heads has too few others"
     if not np.isfinite(found["share"].values).any():
         note += "\nno share: the repetition brings this model no reliable benefit that could be lost"
+    note += f"\nnote: {found.attrs['cautions']}" if found.attrs.get("cautions") else ""
     said = _said(found, f"{found.attrs['edit']} at z, heads together")
     return found, f"{said}\n{_printed(_steps(found))}{note}"
 
@@ -312,6 +313,7 @@ def _steps(found: xr.Dataset) -> pd.DataFrame:
         values["random"] = found["control_effect"].mean(("prompt", "draw")).values
     values |= {key: found[key].values for key in ("share", "share_low", "share_high")}
     if "control_share" in found:
+        values["random_sets"] = found["n_controls"].values
         values["random_share_low"] = found["control_share"].min("draw").values
         values["random_share_high"] = found["control_share"].max("draw").values
     return pd.DataFrame(values | {"heads": found["heads"].values})

@@ -15,7 +15,7 @@ import xarray as xr
 
 from .heads import Head
 from .interventions.ablation import ablate, ablation_curve, shares_lost
-from .interventions.engine import Found, sweep
+from .interventions.engine import sweep
 from .metrics import repeat_loss
 from .model import Model, sizes
 from .prompts import Prompts
@@ -50,7 +50,7 @@ def removed_from(
     alone = every if len(some) == len(few) else sweep(model, some, heads=order[:count], progress=progress)
     without = repeat_loss(model, some)["without"].values
     values = np.stack([alone.sel(layer=head.layer, head=head.head)["value"].values for head in order[:count]])
-    shares = shares_lost(Found(values, alone["baseline"].values, without, ""), seed)
+    shares = shares_lost(values, alone["baseline"].values, without, seed)
     single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
     curve = None
     if most:

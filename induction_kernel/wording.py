@@ -19,8 +19,10 @@ __all__ = [
     "EXPLAINED",
     "LOOKING",
     "ablation",
+    "cautioned",
     "compared",
     "interval",
+    "less_than_one",
     "making",
     "number",
     "percent",
@@ -80,7 +82,25 @@ def verdict(
     destroyed = " (above 100%: the second copy is then predicted worse than the first)" if lost > 1 else ""
     return (
         f"{found}<p>Removing {which} costs the model <b>{percent(lost)}</b> of what it gains "
-        f"from having seen the sequence before{destroyed}; {compared(joint)}.</p>"
+        f"from having seen the sequence before{destroyed}; {compared(joint)}.</p>" + cautioned(joint)
+    )
+
+
+def cautioned(lost: xr.Dataset) -> str:
+    """What a share of the benefit does not say by itself: of an ablation or a curve."""
+    said = str(lost.attrs.get("cautions", ""))
+    return f'<p class="note">{escape(said)}</p>' if said else ""
+
+
+def less_than_one(joint: xr.Dataset, single: Mapping[Head, xr.Dataset]) -> str:
+    """Says where heads cost less together than one of them alone."""
+    alone = {head: float(each["share"]) for head, each in single.items()}
+    most = max(alone, key=lambda head: alone[head])
+    if len(alone) < 2 or not float(joint["share"]) < alone[most]:
+        return ""
+    return (
+        f'<p class="note">Together they cost less ({percent(float(joint["share"]))}) than {most} alone '
+        f"({percent(alone[most])}): some of them work against it.</p>"
     )
 
 
@@ -88,13 +108,14 @@ def compared(joint: xr.Dataset) -> str:
     """What removing as many other heads costs, as half a sentence: one k of an ablation curve, or no controls."""
     if "control_share" not in joint:
         return "these layers have too few other heads to compare with"
-    lost, sets = joint["control_share"].values, joint["control_heads"].values.tolist()
+    n = int(joint["n_controls"])
+    lost, sets = joint["control_share"].values[:n], joint["control_heads"].values[:n].tolist()
     if not np.isfinite(lost).all():
         return "the repetition brings this model no reliable benefit that could be lost"
     count = len(sets[0].split())
-    which = f"{count} random" if len(set(sets)) > 1 else f"the {count}"
+    which = f"{count} random" if n > 1 else f"the {count}"
     low, high = percent(lost.min()), percent(lost.max())
-    spread = low if low == high else f"{low} to {high} ({len(sets)} draws)"
+    spread = low if low == high else f"{low} to {high} ({n} different sets)"
     return f"removing {which} other head{'s' if count > 1 else ''} of the same layers costs {spread}"
 
 
@@ -119,8 +140,8 @@ needs one in an earlier layer that says which token came before.</p>"""
     joint = f"""<p>Heads stand in for one another: what one does, another takes over once it is gone, so a pale
 square is no proof that a head does nothing, and single losses do not add up to the joint one. The curve removes
 1, 2, 4, … heads together, those of the table first, then by their scores on the prompts they were chosen on,
-beside {controls} random sets of as many other heads of the same layers ({some} prompts). It ends at {ks[-1]}:
-beyond, a layer has too few other heads to compare with.</p>"""
+beside up to {controls} different random sets of as many other heads of the same layers ({some} prompts). It ends at
+{ks[-1]}: beyond, a layer has too few other heads to compare with.</p>"""
     return single, joint
 
 

@@ -250,7 +250,7 @@ def test_the_gradient_is_that_of_the_loss(name, kind):
     with reweighting.kept_as_it_was(model):
         loss, slope = reweighting._loss(
             model,
-            reweighting.trusted_lane(model, prompts),
+            reweighting.chosen_lane(model, prompts, "pattern").lane,
             prompts,
             torch.from_numpy(beta).requires_grad_(True),
         )

@@ -28,9 +28,8 @@ import xarray as xr
 from torch import Tensor
 
 from ..errors import NotDefined, Refused
-from ..heads import Head, random_heads
+from ..heads import Head, random_sets
 from ..interventions.ablation import shares_lost
-from ..interventions.engine import Found
 from ..loading import load, training_history
 from ..metrics import token_losses
 from ..model import Model, check_model
@@ -87,7 +86,8 @@ def direct_ablation(
         The verdict (see `evidence`), at the end of training, and its grounds. `mode` is "zero", "mean" or "patterns";
         all but `mode`, `phase` and shares have a leading `checkpoint` (with `tokens`) where there are several.
         In nats: `icl[prompt]`, the score; `icl_joint[mode, prompt]`, what removing the induction heads adds to it;
-        `icl_effect[mode, prompt, layer, head]` of each head; `icl_control[mode, draw, prompt]` of 20 random sets;
+        `icl_effect[mode, prompt, layer, head]` of each head; `icl_control[mode, draw, prompt]` of up to 20 different
+        random sets;
         `icl_then[mode, prompt]` of the heads that would be chosen at this checkpoint, 0 where there are none, and
         `icl_n_then`; the same of the loss of a second copy as `repeat...`.
         As shares: `icl_share[mode]` with `_low` and `_high`, `icl_beyond[mode]` likewise (more than random heads),
@@ -157,9 +157,8 @@ def _check(window: Any, share: float, beyond: float) -> None:
 def _controls(model: Model, heads: Sequence[Head], seed: int) -> tuple[tuple[tuple[Head, ...], ...], str]:
     """Random sets of as many other heads, and where they are from."""
     control = other_heads(model, heads)
-    seeds = range(seed, seed + CONTROLS)
-    drawn = (tuple(random_heads(model, like=heads, seed=each, control=control)) for each in seeds)
-    return tuple(drawn), control
+    drawn = random_sets(model, like=heads, n=CONTROLS, seed=seed, control=control)
+    return tuple(map(tuple, drawn)), control
 
 
 def _window(
@@ -229,7 +228,7 @@ def _of_mode(run: xr.Dataset, on: str, seed: int) -> xr.Dataset:
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
     )
     groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(Found(groups, np.zeros_like(benefit), benefit, ""), seed)
+    found = shares_lost(groups, np.zeros_like(benefit), benefit, seed)
     values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
     for at, name in enumerate(("share", "beyond", "then_share")):
         values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}

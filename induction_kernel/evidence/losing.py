@@ -150,7 +150,7 @@ def _without(
     found = run_cells(model, prompts, cells, edit=edit, site="z", metric=metric, hold=hold, progress=False)
     values = np.tile(found.baseline, (len(groups), 1))
     values[[index for index, heads in enumerate(groups) if heads]] = found.values
-    return Found(values, found.baseline, found.without, found.lane)
+    return Found(values, found.baseline, found.without, found.way)
 
 
 def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:

@@ -92,7 +92,7 @@ def translation_attention(model: Model, translations: Sequence[Translation]) -> 
     prompts, entries = aligned_words(model, translations)
     layers, n = list(range(sizes(model).n_layers)), len(prompts)
     weight = 1 / torch.bincount(entries.prompt, minlength=n).double()
-    lane, broken, found = way_to_read(model, prompts, layers), set[int](), {}
+    lane, broken, found = way_to_read(model, prompts, layers).name, set[int](), {}
     for key, tokens in (("score", prompts.tokens), ("control", prompts.control)):
         read = found[key] = np.empty((n, len(layers), sizes(model).n_heads))
 

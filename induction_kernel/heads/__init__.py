@@ -5,6 +5,7 @@ Everything here reads the labelled results of the scorers (or nothing at all); n
 
 from .choosing import head_table as head_table
 from .choosing import random_heads as random_heads
+from .choosing import random_sets as random_sets
 from .choosing import top_heads as top_heads
 from .comparing import compare as compare
 from .naming import Head as Head

@@ -5,7 +5,10 @@ Choose on some prompts and report on others: the best of many heads looks better
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from itertools import combinations, product
+from math import comb, prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from ..given import checked_seed
 from .naming import Head, HeadLike, as_heads, is_whole
 from .summary import means_of, one_scorer, summarise
 
-__all__ = ["head_table", "random_heads", "top_heads"]
+__all__ = ["head_table", "random_heads", "random_sets", "top_heads"]
 
 
 def top_heads(
@@ -122,43 +125,89 @@ def random_heads(
     Args:
         model: anything with `cfg.n_layers` and `cfg.n_heads`.
         like: the heads to match; never among those returned.
-        exclude: further heads to leave out.
-        seed: of the draw.
-        control: "same layer", or "any layer" where layers have too few other heads.
+        exclude: further heads never to return.
+        seed: of the draw; a local generator, the global random state is untouched.
+        control: "same layer" for as many in each layer, "any layer" for as many in all.
+
+    Returns:
+        The heads, by layer and index.
 
     Raises:
-        Refused: an unknown `control`; heads the model does not have. NotDefined: too few other heads.
+        TypeError: heads in no known form.
+        Refused: an unknown `control`. NotDefined: the layers have too few other heads.
     """
+    (found,) = random_sets(model, like=like, n=1, exclude=exclude, seed=seed, control=control)
+    return found
+
+
+def random_sets(
+    model: Any,
+    *,
+    like: Iterable[HeadLike],
+    n: int = 20,
+    exclude: Iterable[HeadLike] = (),
+    seed: int = 0,
+    control: str = "same layer",
+) -> list[list[Head]]:
+    """Different sets of random heads, each as `random_heads` draws them; all there are where they are fewer than n.
+
+    Layers with few heads have few sets: of two heads out of four others in one layer there are six.
+
+    Args:
+        model: as in `random_heads`.
+        like: likewise.
+        n: how many sets, at least 1.
+        exclude: as in `random_heads`.
+        seed: likewise.
+        control: likewise.
+
+    Raises:
+        TypeError, Refused, NotDefined: as `random_heads`.
+    """
+    if not is_whole(n) or n < 1:
+        raise Refused(f"wanted n >= 1 random sets, got {n!r}")
+    groups = _pools(model, like, exclude, control)
+    rng = np.random.default_rng(checked_seed(seed))
+    if prod(comb(len(pool), wanted) for pool, wanted in groups) <= n:
+        every = product(*(combinations(pool, wanted) for pool, wanted in groups))
+        return [sorted(head for part in parts for head in part) for parts in every]
+    found: dict[tuple[Head, ...], None] = {}
+    while len(found) < n:
+        drawn = [
+            pool[i] for pool, wanted in groups for i in rng.choice(len(pool), size=wanted, replace=False)
+        ]
+        found[tuple(sorted(drawn))] = None
+    return [list(heads) for heads in found]
+
+
+def _pools(
+    model: Any, like: Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
+) -> list[tuple[list[Head], int]]:
+    """The heads to draw from, by layer or all together, and how many of them."""
     if not hasattr(getattr(model, "cfg", None), "n_heads"):
         raise TypeError(f"wanted a TransformerLens model, got {type(model).__name__}")
     n_layers, n_heads = int(model.cfg.n_layers), int(model.cfg.n_heads)
     bounds = {"n_layers": n_layers, "n_heads": n_heads}
     chosen = as_heads(like, **bounds)
     taken = set(chosen) | set(as_heads(exclude, **bounds))
-    rng = np.random.default_rng(checked_seed(seed))
-    free = [
-        Head(layer, head)
-        for layer in range(n_layers)
-        for head in range(n_heads)
-        if (layer, head) not in taken
-    ]
+    every = [Head(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    free = [head for head in every if head not in taken]
     if control == "any layer":
-        groups = [(chosen, free)]
+        groups = [(free, len(chosen))] if chosen else []
     elif control == "same layer":
-        layers = sorted({head.layer for head in chosen})
-        groups = [([h for h in chosen if h.layer == at], [h for h in free if h.layer == at]) for at in layers]
+        wanted_of = Counter(head.layer for head in chosen)
+        groups = [([head for head in free if head.layer == at], n) for at, n in sorted(wanted_of.items())]
     else:
         raise Refused(f'wanted control="same layer" or "any layer", got {control!r}')
-    out: list[Head] = []
-    for wanted, pool in groups:
-        if len(pool) < len(wanted):
-            where = "the model" if control == "any layer" else f"layer {wanted[0].layer}"
-            remedies = ["choose fewer heads"] * (len(wanted) > 1 or len(taken) > len(chosen))
+    for at, (pool, wanted) in enumerate(groups):
+        if len(pool) < wanted:
+            layers = sorted({head.layer for head in chosen})
+            where = "the model" if control == "any layer" else f"layer {layers[at]}"
+            remedies = ["choose fewer heads"] * (wanted > 1 or len(taken) > len(chosen))
             if control == "same layer" and len(free) >= len(chosen):
                 remedies.append('pass control="any layer"')
             raise NotDefined(
-                f"{where} has {len(pool)} other heads, {len(wanted)} are needed: "
+                f"{where} has {len(pool)} other heads, {wanted} are needed: "
                 + (" or ".join(remedies) or "this model has none to compare these with, ablate them alone")
             )
-        out += [pool[i] for i in rng.choice(len(pool), size=len(wanted), replace=False)]
-    return sorted(out)
+    return groups

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..given import checked_seed
-from ..heads import Head, HeadLike, as_heads, random_heads, top_heads
+from ..heads import Head, HeadLike, as_heads, random_sets, top_heads
 from ..heads.naming import is_whole
 from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, sizes
+from ..model.outputs import n_outputs
 from ..prompts.batch import measured_on
 from ..stats import ratio
 from .edits import CONVENTION, Edit, KnockOut, Mean, check_edit
@@ -64,7 +65,9 @@ def ablate(
         unit; and where the metric knows its value without the ability (`repeat_loss`: the loss of the first
         copy), `share`, with `share_low` and `share_high` (95%, `stats.ratio` over prompts): the share of the
         benefit that is lost, a ratio of means, 0 if nothing changes and 1 if the benefit is gone. Above 1
-        means destroyed, not a size; NaN where the model has no reliable benefit to lose.
+        means destroyed, not a size; NaN where the model has no reliable benefit to lose. Beside it `without[prompt]`,
+        that value without the ability, and the attribute `cautions`: a sentence where it is above the loss of guessing
+        uniformly, since the benefit is then partly that of no longer being wrong; else "".
 
     Raises:
         TypeError: an edit of another type.
@@ -85,7 +88,12 @@ def ablate(
     )
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
-    shares = {key: float(share[0]) for key, share in shares_lost(found, seed).items()}
+    shares = {
+        key: float(share[0])
+        for key, share in shares_lost(found.values, baseline, found.without, seed).items()
+    }
+    if found.without is not None:
+        variables["without"] = found.without
     return xr.Dataset(
         {key: ("prompt", values) for key, values in variables.items()} | shares,
         {"prompt": np.arange(len(baseline))},
@@ -117,7 +125,7 @@ def ablation_curve(
         ks: how many heads; None for 1, 2, 4, ... as far as the layers have other heads to compare with.
         edit: what stands in the place of their z; None for `Mean()`.
         metric: as in `ablate`.
-        controls: random sets for each k.
+        controls: different random sets for each k; fewer where the layers have no more (`n_controls`).
         control: "same layer", or "any layer" where layers have too few other heads. Random heads are never among
             the strongest of the largest k.
         seed: of the random sets and of the bootstrap.
@@ -128,8 +136,10 @@ def ablation_curve(
     Returns:
         Dataset with `value[prompt, k]`, `control[prompt, k, draw]`, `baseline[prompt]`, `effect` and
         `control_effect` (differences to the baseline), and where the metric has one, `share[k]` with `share_low`,
-        `share_high` (as in `ablate`) and `control_share[k, draw]`. Coordinates `heads[k]` and
-        `control_heads[k, draw]` (names), `k`, `draw`.
+        `share_high` (as in `ablate`), `control_share[k, draw]` and `without[prompt]`. `n_controls[k]` different random
+        sets were measured, each once; beyond them `control...` is NaN. Coordinates `heads[k]` and
+        `control_heads[k, draw]` (names), `k`, `draw`. Attribute `cautions` as in `ablate`, and where more heads cost
+        less than some of them.
 
     Raises:
         TypeError: scores, an edit or a metric of another type.
@@ -147,25 +157,50 @@ def ablation_curve(
         model, prompts, groups, edit=edit, metric=metric, hold=hold, max_tokens=max_tokens, progress=progress
     )
     n, baseline = len(counts), found.baseline
-    value, random = found.values[:n].T, found.values[n:].reshape(n, controls, -1).transpose(2, 0, 1)
+    value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
         "value": (("prompt", "k"), value),
         "effect": (("prompt", "k"), value - baseline[:, None]),
         "control": (("prompt", "k", "draw"), random),
         "control_effect": (("prompt", "k", "draw"), random - baseline[:, None, None]),
         "baseline": ("prompt", baseline),
+        "n_controls": ("k", [len(sets) for sets in drawn]),
     }
-    if shares := shares_lost(found, seed):
+    attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
+    if shares := shares_lost(found.values, baseline, found.without, seed):
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
-        variables["control_share"] = (("k", "draw"), shares["share"][n:].reshape(n, controls))
-    names = [" ".join(map(str, heads)) for heads in groups]
+        variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
+        variables["without"] = ("prompt", found.without)
+        attrs["cautions"] = " ".join(filter(None, [attrs["cautions"], _cheaper(counts, shares["share"][:n])]))
+    names = np.array([" ".join(map(str, heads)) for heads in groups], object)
     coords = {
-        "prompt": np.arange(len(baseline)), "k": counts, "draw": np.arange(controls),
-        "heads": ("k", np.array(names[:n])), "control_heads": (("k", "draw"), np.array(names[n:]).reshape(n, -1)),
+        "prompt": np.arange(len(baseline)), "k": counts, "draw": np.arange(random.shape[2]),
+        "heads": ("k", names[:n].astype(str)),
+        "control_heads": (("k", "draw"), _by_draw(names[n:], drawn, nothing="").astype(str)),
     }  # fmt: skip
-    return xr.Dataset(
-        variables, coords, {"method": "ablation_curve", "control": control, "seed": seed, **attrs}
-    )
+    return xr.Dataset(variables, coords, attrs)
+
+
+def _by_draw(values: np.ndarray, drawn: Sequence[Sequence[Any]], nothing: Any = np.nan) -> np.ndarray:
+    """`[k, draw, ...]` of values of all random sets, one k after another; some ks have fewer sets."""
+    out = np.full((len(drawn), max(map(len, drawn)), *values.shape[1:]), nothing, values.dtype)
+    begin = 0
+    for at, sets in enumerate(drawn):
+        out[at, : len(sets)] = values[begin : begin + len(sets)]
+        begin += len(sets)
+    return out
+
+
+def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
+    """Says where more heads cost less than some of them."""
+    for at in range(1, len(counts)):
+        best = int(np.argmax(shares[:at]))
+        if shares[at] < shares[best]:
+            return (
+                f"The {counts[at]} strongest heads together cost less ({shares[at]:.2f}) than the {counts[best]} "
+                f"strongest ({shares[best]:.2f}): some of them work against the others."
+            )
+    return ""
 
 
 def knock_out(
@@ -240,9 +275,22 @@ def _joint(
     )  # fmt: skip
     attrs = {
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
-        "lane": found.lane, "convention": CONVENTION, **measured_on(model, ready),
+        **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
+    if found.without is not None:
+        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit)
     return found, attrs
+
+
+def caution(model: Model, without: float, unit: str) -> str:
+    """Says where a loss is above that of guessing uniformly, else nothing."""
+    guessing = float(np.log(n_outputs(model)))
+    if not unit.startswith("nats") or without <= guessing:
+        return ""
+    return (
+        f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly: part of "
+        "the benefit of the repeat is that the model is no longer wrong."
+    )
 
 
 def _ranked(model: Model, scores: Any) -> list[Head]:
@@ -274,16 +322,8 @@ def _compared(
     counts = sorted({int(k) for k in given if is_whole(k)})
     if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
         raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
-    drawn = [
-        [
-            random_heads(
-                model, like=ranked[:k], exclude=ranked[: counts[-1]], seed=seed + draw, control=control
-            )
-            for draw in range(controls)
-        ]
-        for k in counts
-    ]
-    return counts, drawn
+    options: dict[str, Any] = {"exclude": ranked[: counts[-1]], "seed": seed, "control": control}
+    return counts, [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
 
 
 def _as_many_as_compare(
@@ -298,11 +338,13 @@ def _as_many_as_compare(
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
-def shares_lost(found: Found, seed: int) -> dict[str, np.ndarray]:
-    """Of every cell, the ratio of means over prompts with its interval; NaN where there is no reliable benefit."""
-    if found.without is None:
+def shares_lost(
+    values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
+) -> dict[str, np.ndarray]:
+    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
+    if without is None:
         return {}
-    benefit, effect = found.without - found.baseline, found.values - found.baseline
-    share = np.stack(ratio(effect.T, benefit, seed=seed))
+    benefit = without - baseline
+    share = np.stack(ratio((values - baseline).T, benefit, seed=seed))
     share[:] = np.where(benefit.mean() > 0, share, np.nan)
     return dict(zip(("share", "share_low", "share_high"), share, strict=True))

@@ -20,11 +20,14 @@ from ..heads.naming import is_whole
 from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, batches, check_model, progress_bar, sizes
 from ..prompts import Prompts
+from ..replay.blocks import Blocks
+from ..replay.way import Way
 from .edits import Edit, FromRun, Resample
 from .engine import Found, labelled, run_cells
-from .gradients import first_order
+from .gradients import by_rows, first_order
 from .jobs import job_of
 from .plan import Cell, Plan, planned, tokens_at_once, within_memory
+from .trust import chosen_lane
 
 __all__ = ["attribution"]
 
@@ -73,7 +76,8 @@ def attribution(
         cancel); `baseline[prompt]`. With `verify`, along `cell` ("L0H1", "L0 pos 3", "all"): `exact`, `estimated`,
         means over prompts of the effect, coordinate `group` ("strongest", "random"), and attributes `correlation`
         (Pearson, over these cells; 0 where one side does not vary, NaN of a single cell), `worst_miss`, the largest
-        |exact - estimated|, and `worst_cell`.
+        |exact - estimated|, `worst_cell`, and `verified_by`, the lane that ran them. Attribute `lane_reason`: why
+        pattern rows were had from whole runs, where they were.
 
     Raises:
         TypeError: an edit or a metric of another type.
@@ -118,20 +122,22 @@ def _estimates(
     together = _batches(model, prompts, max_tokens)
     bar = progress_bar(len(prompts), progress=progress, unit="prompt")
     with within_memory(together[0].stop * prompts.tokens.shape[1]), bar:
+        again = chosen_lane(model, prompts, site, among=(Blocks,)) if by_rows(site, qk_fix) else None
         edit = edit.run(model, prompts) if isinstance(edit, Resample) else edit
         new = None if isinstance(edit, FromRun) else edit.new(model, prompts, site, layers)
         for rows in together:
             job = job_of(model, prompts, rows, edit, new, site, metric, None, layers)
             values, entries = first_order(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,
-                one_key="position" in plan.by,
+                one_key="position" in plan.by, blocks=again is not None and again.lane is Blocks,
             )  # fmt: skip
             numbers = {layer: entry.cpu().double().numpy() for layer, entry in entries.items()}
             of_cells = np.stack([_of_cell(numbers, cell) for cell in plan.cells])
             parts.append((of_cells, values.cpu().double().numpy()))
             bar.update(len(job.prompts))
     estimates, baseline = zip(*parts, strict=True)
-    return Found(np.concatenate(estimates, 1), np.concatenate(baseline), None, "gradient")
+    way = Way("gradient", "" if again is None else again.reason)
+    return Found(np.concatenate(estimates, 1), np.concatenate(baseline), None, way)
 
 
 def _batches(model: Model, prompts: Prompts, max_tokens: int | None) -> list[slice]:
@@ -197,7 +203,7 @@ def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str],
         "correlation": float(np.corrcoef(exact, estimated)[0, 1]) if vary else without,
         "worst_miss": float(miss.max()),
         "worst_cell": names[int(miss.argmax())],
-        "verified_by": found.lane,
+        "verified_by": found.way.name,
     }
     with_cells = out.assign(exact=("cell", exact), estimated=("cell", estimated))
     return with_cells.assign_coords(cell=names, group=("cell", groups)).assign_attrs(attrs)

@@ -21,11 +21,11 @@ from ..metrics import Metric, MetricLike, as_metric, repeat_loss
 from ..model import Model, check_model, kept_as_it_was, progress_bar
 from ..prompts import Prompts
 from ..prompts.batch import measured_on
-from ..replay.blocks import Blocks
+from ..replay.way import Way
 from .edits import CONVENTION, Edit, FromRun, Mean, Resample
 from .jobs import Hold, check_new, job_of, run_batch
 from .plan import Cell, Plan, planned, tokens_at_once, within_memory
-from .trust import lane_of, right_here, widens
+from .trust import chosen_lane, on_batch
 
 __all__ = ["Found", "labelled", "run_cells", "sweep"]
 
@@ -82,7 +82,8 @@ def sweep(
     Returns:
         Dataset with `value[prompt, *by]`, `baseline[prompt]` of the untouched model and `effect` = value - baseline,
         in the metric's unit. NaN where a prompt has no such position, and at heads left out. Coordinates `layer`,
-        `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attribute `lane`, how it was computed.
+        `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attributes `lane`, how it was computed,
+        and `lane_reason`, why by no faster lane.
 
     Raises:
         TypeError: an edit or a metric of another type.
@@ -108,12 +109,12 @@ def sweep(
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What `run_cells` measured: `values [cell, prompt]`, `baseline [prompt]`, `without` likewise or None, the lane."""
+    """What `run_cells` measured: `values [cell, prompt]`, `baseline [prompt]`, `without` likewise or None, and how."""
 
     values: np.ndarray
     baseline: np.ndarray
     without: np.ndarray | None
-    lane: str
+    way: Way
 
 
 def run_cells(
@@ -141,20 +142,17 @@ def run_cells(
             check_new(new, layers)
         if isinstance(edit, Resample):
             edit = edit.run(model, prompts)
-        lane = lane_of(model, site, hold)
+        chosen = chosen_lane(model, prompts, site, hold)
         for begin in range(0, len(prompts), at_once):
             rows = slice(begin, min(begin + at_once, len(prompts)))
             job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
-            if not begin:
-                lane = right_here(model, job.prompts, lane)
-            if lane is Blocks and not widens(model, job.prompts.tokens, job.prompts.lengths):
-                lane = None
-            parts.append(run_batch(job, cells, lane, most, bar))
+            chosen = on_batch(model, chosen, job.prompts)
+            parts.append(run_batch(job, cells, chosen.lane, most, bar))
     values, baseline, without = zip(*parts, strict=True)
     return Found(
         np.concatenate(values, 1), np.concatenate(baseline),
         None if without[0] is None else np.concatenate([each for each in without if each is not None]),
-        "model" if lane is None else lane.name,
+        chosen,
     )  # fmt: skip
 
 
@@ -189,7 +187,7 @@ def labelled(
         coords["token"] = (("prompt", "position"), np.array(chosen))
     attrs = {
         "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
-        "metric": metric.name, "unit": metric.unit, "lane": found.lane,
+        "metric": metric.name, "unit": metric.unit, **found.way.attrs,
         "convention": CONVENTION, **measured_on(model, prompts),
     }  # fmt: skip
     variables = {

@@ -11,7 +11,7 @@ Source: Nanda 2023 (attribution patching); Kramar et al. 2024, AtP*, section 3.1
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,24 +22,23 @@ from ..metrics import Reading, one_a_prompt, read_off
 from ..model import (
     Hook,
     Model,
-    device_of,
     full_precision,
-    hidden_padding,
     hook_name,
     hooks_on,
     is_causal,
     kept_as_it_was,
     per_query_head,
+    run,
     sizes,
 )
 from ..prompts import Prompts
 from ..replay.blocks import Blocks
-from ..replay.capture import pattern_hook
+from ..replay.capture import Taps, pattern_hook, tapped_hooks
 from .edits import HEAD_SITES, New
 from .plan import Cell
 from .together import tap
 
-__all__ = ["first_order", "gradients_at"]
+__all__ = ["by_rows", "first_order", "gradients_at"]
 
 
 def first_order(
@@ -51,6 +50,7 @@ def first_order(
     wanted: Reading,
     qk_fix: bool = True,
     one_key: bool = False,
+    blocks: bool = False,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """The metric of one batch of prompts, and what the edit of each entry would add to it, to first order.
 
@@ -62,6 +62,8 @@ def first_order(
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
         one_key: whether keys change one at a time (else all of a head's together); only with the fix.
+        blocks: whether pattern rows are had from the model's blocks run by themselves, which has to be right on it;
+            else from whole runs.
 
     Returns:
         `values [prompt]`; layer -> `[prompt, position, head]`, with one head at sites that have none. The position of
@@ -70,20 +72,24 @@ def first_order(
     Raises:
         Refused: a metric that has no gradient, or one that is not finite.
     """
-    by_rows = site == "pattern" or (qk_fix and site in ("q", "k"))
-    layers = sorted(new)
-    values, old, slopes = gradients_at(model, prompts, wanted, "z" if by_rows else site, layers)
+    rows, layers = by_rows(site, qk_fix), sorted(new)
+    values, old, slopes = gradients_at(model, prompts, wanted, "z" if rows else site, layers)
     real = torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
-    if not by_rows:
+    if not rows:
         return values, {
             layer: _linear(model, new, site, layer, old[layer], slopes[layer], real) for layer in layers
         }
     found = {}
     with kept_as_it_was(model):
-        lane = Blocks(model, prompts.tokens, prompts.lengths)
+        again = _Again(model, prompts, Blocks(model, prompts.tokens, prompts.lengths) if blocks else None)
         for layer in layers:
-            found[layer] = _by_rows(lane, new, site, layer, slopes[layer], real, one_key)
+            found[layer] = _by_rows(again, new, site, layer, slopes[layer], real, one_key)
     return values, found
+
+
+def by_rows(site: str, qk_fix: bool) -> bool:
+    """Whether an edit acts through exact pattern rows."""
+    return site == "pattern" or (qk_fix and site in ("q", "k"))
 
 
 def gradients_at(
@@ -115,9 +121,8 @@ def gradients_at(
         raise Refused(
             "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
         )
-    arguments, masks = hidden_padding(model, prompts.tokens, prompts.lengths)
-    with kept_as_it_was(model), torch.enable_grad(), hooks_on(model, [*masks, *hooks]):
-        logits = model(prompts.tokens.to(device_of(model)), return_type="logits", **arguments)
+    with kept_as_it_was(model), torch.enable_grad():
+        logits = run(model, prompts.tokens, hooks, lengths=prompts.lengths, gradients=True)
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
             raise RuntimeError(f"hook {hook_name(site, min(missing))} of {type(model).__name__} never fired")
@@ -169,62 +174,78 @@ def _whole(model: Model, site: str, layer: int, position: int | None = None) -> 
     return Cell({layer: tuple(range(n_heads)) if site in HEAD_SITES else None}, position)
 
 
-_NOTHING = Cell({})
-
-
 def _by_rows(
-    lane: Blocks, new: dict[int, New], site: str, layer: int, slope: Tensor, real: Tensor, one_key: bool
+    again: _Again, new: dict[int, New], site: str, layer: int, slope: Tensor, real: Tensor, one_key: bool
 ) -> Tensor:
     """`[prompt, position, head]`: (new row - old row) . g."""
-    whole = _whole(lane.model, site, layer)
+    model, (old, score, v) = again.model, again.attention(layer, {})
+    change = tap([_whole(model, site, layer)], new, site, layer, 0)
     if site == "pattern":
-        rows, scores, v = _attention(lane, layer, 1, {})
-        rows = torch.cat([rows, tap([whole], new, site, layer, 0)(rows)])
+        changed, new_score = change(old[None])[0], score
     else:
-        rows, scores, v = _attention(lane, layer, 2, {site: tap([_NOTHING, whole], new, site, layer, 0)})
+        changed, new_score, _ = again.attention(layer, {site: change})
     n_heads = slope.shape[2]
     g = torch.einsum("pqhd,pkhd->phqk", full_precision(slope), per_query_head(v, n_heads, 2))
     real = real.to(g.device)
-    seen = torch.ones_like(g[0, 0], dtype=torch.bool).tril() if is_causal(lane.model) else real[:, None, None]
-    if site == "k" and one_key and _explain(scores[0], rows[0], seen):
-        moved = _one_key_at_a_time(scores[0], scores[1], g, seen)
+    seen = torch.ones_like(g[0, 0], dtype=torch.bool).tril() if is_causal(model) else real[:, None, None]
+    if site == "k" and one_key and _explain(score, old, seen):
+        moved = _one_key_at_a_time(score, new_score, g, seen)
         found = torch.where(real[:, None, :, None], moved, 0).sum(2)
     elif site == "k" and one_key:
         found = torch.zeros_like(g[:, :, 0])
         for key in range(g.shape[-1]):  # this model does not show its scores
-            taps = {site: tap([_whole(lane.model, site, layer, key)], new, site, layer, 0)}
-            moved = ((_attention(lane, layer, 1, taps)[0][0] - rows[0]) * g).sum(-1)
+            one = {site: tap([_whole(model, site, layer, key)], new, site, layer, 0)}
+            moved = ((again.attention(layer, one)[0] - old) * g).sum(-1)
             found[..., key] = torch.where(real[:, None], moved, 0).sum(-1)
     else:
-        found = torch.where(real[:, None], ((rows[1] - rows[0]) * g).sum(-1), 0)
+        found = torch.where(real[:, None], ((changed - old) * g).sum(-1), 0)
     found = found.transpose(1, 2)  # [prompt, position, query head]
     if site == "k":
-        found = found.unflatten(2, (sizes(lane.model).n_key_value_heads, -1)).sum(-1)
+        found = found.unflatten(2, (sizes(model).n_key_value_heads, -1)).sum(-1)
     return found
 
 
-def _attention(lane: Blocks, layer: int, cells: int, taps: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """A layer done again: patterns and scores `[cell, prompt, head, query, key]`, values `[prompt, key, head, d_head]`.
+@dataclass(frozen=True, eq=False)
+class _Again:
+    """A batch whose layers' attention is had again, with edits.
 
-    The scores are NaN where the hook on them never fires.
+    Attributes:
+        model: as it is.
+        prompts: the batch.
+        lane: the model's blocks, run by themselves; None for whole runs.
     """
-    patterns: list[Tensor] = []
-    scores: list[Tensor] = []
-    values: list[Tensor] = []
 
-    def keep(v: Tensor) -> Tensor:
-        values.append(v)
-        return v
+    model: Model
+    prompts: Prompts
+    lane: Blocks | None
 
-    def read(score: Tensor, hook: Any) -> None:
-        scores.append(score.unflatten(0, (cells, -1)))
+    def attention(self, layer: int, taps: Taps) -> tuple[Tensor, Tensor, Tensor]:
+        """Pattern and scores `[prompt, head, query, key]`, values `[prompt, key, head, d_head]`.
 
-    hooks = [pattern_hook(layer, cells, patterns), (hook_name("attn_scores", layer), read)]
-    with hooks_on(lane.model, hooks):
-        lane.step(layer, lane.resid_pre(layer)[None].expand(cells, -1, -1, -1), 0, taps={**taps, "v": keep})
-    rows = full_precision(patterns[0])
-    score = full_precision(scores[0]) if scores else torch.full_like(rows, torch.nan)
-    return rows, score, full_precision(values[0][0])
+        The scores are NaN where the hook on them never fires.
+        """
+        patterns: list[Tensor] = []
+        scores: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def keep(v: Tensor) -> Tensor:
+            values.append(v)
+            return v
+
+        def read(score: Tensor, hook: Any) -> None:
+            scores.append(score)
+
+        hooks = [pattern_hook(layer, 1, patterns), (hook_name("attn_scores", layer), read)]
+        taps = {**taps, "v": keep}
+        if self.lane is None:
+            hooks = [*tapped_hooks(layer, taps, 1), *hooks]
+            run(self.model, self.prompts.tokens, hooks, lengths=self.prompts.lengths)
+        else:
+            with hooks_on(self.model, hooks):
+                self.lane.step(layer, self.lane.resid_pre(layer)[None], 0, taps=taps)
+        row = full_precision(patterns[0][0])
+        score = full_precision(scores[0]) if scores else torch.full_like(row, torch.nan)
+        return row, score, full_precision(values[0][0])
 
 
 def _explain(scores: Tensor, rows: Tensor, seen: Tensor) -> bool:

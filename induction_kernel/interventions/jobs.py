@@ -6,7 +6,7 @@ changes nothing is not run. Which lane is to be trusted says `trust`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from .edits import HEAD_SITES, Edit, FromRun, New
 from .plan import Cell, passes
 from .together import Lane, Together, found_in, tap
 
-__all__ = ["Hold", "Job", "check_new", "job_of", "run_batch"]
+__all__ = ["Hold", "Job", "check_new", "found_by_cell", "job_of", "run_batch"]
 
 Hold = Literal["patterns"] | None
 
@@ -95,49 +95,74 @@ def run_batch(
     job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """`values [cell, prompt]`, `baseline [prompt]`, and `without [prompt]` where the metric has one."""
-    n, length = job.prompts.tokens.shape
-    if lane_class is None:
-        return _whole_runs(job, cells, bar)
-    lane = lane_class(job.model, job.prompts.tokens, job.prompts.lengths)
-
-    clean = _untouched(lane, job.wanted)
-    baseline = _numbers(one_a_prompt(job.wanted, clean))
-    without = (
-        None if job.without is None else _numbers(one_a_prompt(job.without, _untouched(lane, job.without)))
-    )
+    clean, other, found = found_by_cell(job, cells, lane_class, most, bar)
+    baseline = _numbers(job.wanted, clean)
+    without = None if job.without is None or other is None else _numbers(job.without, other)
     values = np.tile(baseline, (len(cells), 1))
+    for index, of_cell in found:
+        values[index] = _numbers(job.wanted, of_cell)
+    return values, baseline, without
+
+
+def found_by_cell(
+    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
+) -> tuple[Tensor, Tensor | None, Iterator[tuple[int, Tensor]]]:
+    """What is read of the runs, `[prompt, read, target]`.
+
+    Args:
+        job: the batch.
+        cells: the runs.
+        lane_class: does them together; None for whole runs of the model, one a cell.
+        most: tokens in one widened batch.
+        bar: of progress, moved on by one a prompt and cell.
+
+    Returns:
+        What `job.wanted` reads of the untouched run, and `job.without`; and each cell that changes anything, as its
+        runs come, by its index.
+    """
+    if lane_class is None:
+        logits = tapped_run(job.model, job.prompts.tokens, {}, lengths=job.prompts.lengths).cpu()
+        other = None if job.without is None else read_off(logits, job.without)
+        return read_off(logits, job.wanted), other, _whole_runs(job, cells, bar)
+    lane = lane_class(job.model, job.prompts.tokens, job.prompts.lengths)
+    clean = _untouched(lane, job.wanted)
+    other = None if job.without is None else _untouched(lane, job.without)
+    return clean, other, _together(job, cells, lane, clean, most, bar)
+
+
+def _together(
+    job: Job, cells: Sequence[Cell], lane: Lane, clean: Tensor, most: int, bar: Any
+) -> Iterator[tuple[int, Tensor]]:
+    n, length = job.prompts.tokens.shape
     starts = [_start(cell, job, length) for cell in cells]
-    read_last = int(job.wanted.positions[job.wanted.there].max()) if _only_later(job.model) else length
+    read_last = int(job.wanted.positions[job.wanted.there].max()) if _only_later(job.model) else length - 1
     moving = [index for index, start in enumerate(starts) if start <= read_last]
     bar.update((len(cells) - len(moving)) * n)
     starts = starts if lane.saves_positions else [0] * len(cells)
-    costs = [n * (length - start) for start in starts]
+    # a pattern is edited among all keys, those before the start too
+    costs = [n * (length if job.site == "pattern" else length - start) for start in starts]
     for group in passes(moving, cells, starts=starts, cost=costs, most=most):
         together = Together(
             lane, cells, job.new, job.site, job.hold is not None, job.wanted, clean, starts[group[0]]
         )
-        for index, found in together.run(group):
-            values[index] = _numbers(one_a_prompt(job.wanted, found))
+        yield from together.run(group)
         bar.update(len(group) * n)
-    return values, baseline, without
 
 
-def _numbers(values: Tensor) -> np.ndarray:
-    return values.cpu().double().numpy()
+def _numbers(wanted: Reading, found: Tensor) -> np.ndarray:
+    return one_a_prompt(wanted, found).cpu().double().numpy()
 
 
 def _start(cell: Cell, job: Job, length: int) -> int:
     """The first position where the cell's run differs; the length where it never does."""
-    if cell.new is not None:
-        return 0
+    if not cell.touched:
+        return length
     if cell.position is None:
-        return job.start
+        return 0 if cell.new is not None else job.start
     return cell.position if cell.position >= job.start else length
 
 
-def _whole_runs(
-    job: Job, cells: Sequence[Cell], bar: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int, Tensor]]:
     """One whole run of the model a cell: honours whatever hooks stand on it."""
     tokens, lengths, n_layers = job.prompts.tokens, job.prompts.lengths, sizes(job.model).n_layers
     patterns: dict[int, Tensor] = {}
@@ -145,24 +170,15 @@ def _whole_runs(
     def keep(_: str, layer: int, pattern: Tensor) -> None:
         patterns[layer] = pattern
 
-    def measured(taps: dict[int, Any], held: dict[int, Tensor]) -> tuple[np.ndarray, Tensor]:
-        logits = tapped_run(job.model, tokens, taps, held, lengths=lengths).cpu()
-        return _numbers(one_a_prompt(job.wanted, read_off(logits, job.wanted))), logits
-
     if job.hold:
         stream(job.model, tokens, keep, {"pattern": set(range(n_layers))}, lengths=lengths)
-    baseline, logits = measured({}, {})
-    without = (
-        None if job.without is None else _numbers(one_a_prompt(job.without, read_off(logits, job.without)))
-    )
-    values = np.tile(baseline, (len(cells), 1))
     for index, cell in enumerate(cells):
         if _start(cell, job, tokens.shape[1]) < tokens.shape[1]:
             taps = {layer: {job.site: tap([cell], job.new, job.site, layer, 0)} for layer in cell.touched}
             held = {layer: pattern for layer, pattern in patterns.items() if layer >= cell.first}
-            values[index], _ = measured(taps, held)
+            logits = tapped_run(job.model, tokens, taps, held, lengths=lengths).cpu()
+            yield index, read_off(logits, job.wanted)
         bar.update(len(tokens))
-    return values, baseline, without
 
 
 def _untouched(lane: Lane, wanted: Reading) -> Tensor:

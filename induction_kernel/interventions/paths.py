@@ -20,23 +20,18 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..heads import Head, HeadLike, as_heads
-from ..metrics import (
-    Metric,
-    MetricLike,
-    as_metric,
-    logit_difference,
-    part_of,
-)
-from ..model import Model, batches, check_model, check_writing, kept_as_it_was, sizes
+from ..metrics import Metric, MetricLike, as_metric, logit_difference, part_of
+from ..model import Model, batches, check_model, check_writing, kept_as_it_was, sizes, stream
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
-from ..replay.blocks import Blocks
+from ..replay.capture import hooks_at
+from ..replay.way import Way
 from .edits import FromRun, New, Scale
 from .engine import run_cells
 from .patching import against_source
 from .plan import Cell, planned, tokens_at_once
 from .together import Lane
-from .trust import lane_of
+from .trust import chosen_lane, on_batch
 
 __all__ = ["path_patch"]
 
@@ -167,14 +162,14 @@ def _senders(model: Model, site: str, touched: Touched, senders: Any) -> dict[in
 def _measured(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
     metric: Metric, max_tokens: int | None, progress: bool,
-) -> tuple[np.ndarray, np.ndarray, str]:  # fmt: skip
-    """`value [sender, prompt]`, `baseline [prompt]` and the lane."""
+) -> tuple[np.ndarray, np.ndarray, Way]:  # fmt: skip
+    """`value [sender, prompt]`, `baseline [prompt]` and how it was computed."""
     size, length = sizes(model), into.tokens.shape[1]
     most = tokens_at_once(model, length, max_tokens)
     width = size.d_model if site in ("mlp_out", "resid_post") else size.n_heads * size.d_head
     kept = sum(len(heads) for heads in senders.values()) * width * len(touched)
     at_once = min(most // length, batches(len(into), length, batch_size=None, cost=kept)[0].stop)
-    values, baselines, lane = [], [], ""
+    values, baselines, way = [], [], Way("model")
     for rows in batches(len(into), length, batch_size=max(1, at_once), cost=1):
         with kept_as_it_was(model):
             cells = _cells(model, into[rows], source[rows], senders, touched, site, most)
@@ -184,22 +179,23 @@ def _measured(
         )  # fmt: skip
         values.append(found.values)
         baselines.append(found.baseline)
-        lane = found.lane
-    return np.concatenate(values, 1), np.concatenate(baselines), lane
+        way = found.way
+    return np.concatenate(values, 1), np.concatenate(baselines), way
 
 
 def _cells(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str, most: int
 ) -> list[Cell]:  # fmt: skip
     """One cell a sender: what its receivers become."""
-    lane = (lane_of(model, site, None) or Blocks)(model, into.tokens, into.lengths)
+    chosen = on_batch(model, chosen_lane(model, into, site), into)
+    lane = None if chosen.lane is None else chosen.lane(model, into.tokens, into.lengths)
     written = _written(model, into, source, set(senders))
     at_once = max(1, most // into.tokens.numel())
     cells = []
     for layer, heads in senders.items():
         after = [receiver for receiver in touched if _is_before(model, site, layer, receiver)]
         for more in written[layer][heads].split(at_once):
-            new = {receiver: _received(lane, model, receiver, more, site) for receiver in after}
+            new = {receiver: _received(lane, model, into, receiver, more, site) for receiver in after}
             for row in range(len(more)):
                 of_sender = {receiver: New(scale, value[row]) for receiver, (scale, value) in new.items()}
                 cells.append(Cell({receiver: touched[receiver] for receiver in after}, None, of_sender))
@@ -227,31 +223,50 @@ def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> 
     return out
 
 
-def _received(lane: Lane, model: Model, layer: int, more: Tensor, site: str) -> tuple[float, Tensor]:
+def _received(
+    lane: Lane | None, model: Model, into: Prompts, layer: int, more: Tensor, site: str
+) -> tuple[float, Tensor]:
     """`scale, value [sender, prompt, position, ...]` of a layer's receivers, where `more` is added to their input."""
     if site == "resid_post":
         return 1.0, more
+    serial = site == "mlp_out" and not getattr(model.cfg, "parallel_attn_mlp", False)
+    read_at = "resid_mid" if serial else "resid_pre"
+    if lane is None:
+        rows = [_received_in_a_run(model, into, layer, read_at, each, site) for each in more]
+        return 0.0, torch.stack(rows)
     kept: list[Tensor] = []
 
     def keep(activation: Tensor) -> Tensor:
         kept.append(activation)
         return activation
 
+    def add(activation: Tensor) -> Tensor:
+        return activation + more.to(activation.device)
+
     entering = lane.resid_pre(layer)[None].expand(len(more), -1, -1, -1)
-    if site == "mlp_out" and not getattr(model.cfg, "parallel_attn_mlp", False):
-        lane.step(
-            layer, entering, 0, taps={"resid_mid": lambda mid: mid + more.to(mid.device), "mlp_out": keep}
-        )
-    else:
-        lane.step(layer, entering + more.to(entering.device), 0, taps={site: keep})
+    taps = {site: keep, "resid_mid": add} if serial else {site: keep}
+    lane.step(layer, entering if serial else add(entering), 0, taps=taps)
     return 0.0, kept[0]
+
+
+def _received_in_a_run(
+    model: Model, into: Prompts, layer: int, read_at: str, more: Tensor, site: str
+) -> Tensor:
+    """`[prompt, position, ...]` of a layer's receivers in a run of the model, for one sender."""
+    kept: list[Tensor] = []
+    hooks = hooks_at(layer, {read_at: lambda activation: activation + more.to(activation)}, 1)
+    stream(
+        model, into.tokens, lambda _, layer, activation: kept.append(activation.detach().clone()), {site: {layer}},
+        hooks, lengths=into.lengths,
+    )  # fmt: skip
+    return kept[0]
 
 
 def _dataset(
     model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
-    metric: Metric, found: tuple[np.ndarray, np.ndarray, str],
+    metric: Metric, found: tuple[np.ndarray, np.ndarray, Way],
 ) -> xr.Dataset:  # fmt: skip
-    values, baseline, lane = found
+    values, baseline, way = found
     size, n = sizes(model), len(into)
     value = np.full((n, size.n_layers, size.n_heads), np.nan)
     places = [(layer, head) for layer, heads in senders.items() for head in heads]
@@ -273,6 +288,6 @@ def _dataset(
     ]
     attrs = {
         "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
-        "lane": lane, **measured_on(model, into),
+        **way.attrs, **measured_on(model, into),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)

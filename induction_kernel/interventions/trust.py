@@ -1,11 +1,14 @@
-"""Which way of doing layers again is right on this very model? A lane is used only after it has shown that it is.
+"""Checks that decide which lane runs a sweep on a model: a lane is used only after it has agreed with whole runs.
 
 On random edits of random tokens it must give the logits of whole hooked runs, and on the longest of the prompts at hand
-the model's own untouched run. What was found is remembered for as long as the model is made of the same parts.
+the model's own untouched run. What was found, a reason where it fails, is remembered for as long as the model is made
+of the same parts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,97 +16,168 @@ import torch
 from torch import Tensor
 
 from ..metrics import as_metric, reading
-from ..model import Model, foreign_hooks, full_precision, made_of, progress_bar, sizes, stream
+from ..model import (
+    Model,
+    foreign_hooks,
+    full_precision,
+    kept_as_it_was,
+    made_of,
+    progress_bar,
+    sizes,
+    stream,
+)
 from ..prompts import Prompts, as_prompts
 from ..replay.blocks import Blocks
 from ..replay.decoder import Decoder
 from ..replay.layers import looseness, supports
+from ..replay.way import Way, refused, tried
 from .edits import HEAD_SITES, New
-from .jobs import Hold, Job, run_batch
+from .jobs import Hold, Job, found_by_cell
 from .plan import Cell
 from .together import Lane
 
-__all__ = ["lane_of", "right_here", "widens"]
+__all__ = ["Chosen", "chosen_lane", "on_batch"]
 
-_TRUSTED: WeakKeyDictionary[Any, dict[tuple[Any, ...], bool]] = WeakKeyDictionary()
-
-
-def lane_of(model: Model, site: str, hold: Hold) -> type[Lane] | None:
-    """The fastest way of doing layers again that is right on this model; None for whole runs."""
-    if foreign_hooks(model):
-        return None
-    known, parts = _TRUSTED.setdefault(model, {}), made_of(model)
-    for lane in (Decoder, Blocks) if supports(model) else (Blocks,):
-        key = (lane, site, hold, parts)
-        if key not in known:
-            known[key] = _agrees(model, lane, site, hold)
-        if known[key]:
-            return lane
-    return None
+_REASONS: WeakKeyDictionary[Any, dict[tuple[Any, ...], str]] = (
+    WeakKeyDictionary()
+)  # empty where a check passed
 
 
-def right_here(model: Model, prompts: Prompts, lane: type[Lane] | None) -> type[Lane] | None:
-    """The lane if it gives the model's own untouched run on the longest of these very prompts; else the next."""
-    if lane is None:
-        return None
+@dataclass(frozen=True)
+class Chosen(Way):
+    """The lane that runs something.
+
+    Attributes:
+        lane: its class; None for whole runs.
+    """
+
+    lane: type[Lane] | None = None
+
+
+def chosen_lane(
+    model: Model,
+    prompts: Prompts,
+    site: str,
+    hold: Hold = None,
+    *,
+    among: Sequence[type[Lane]] = (Decoder, Blocks),
+) -> Chosen:
+    """The fastest way of doing layers again that is right on this model and the longest of these prompts.
+
+    Args:
+        model: as it is.
+        prompts: at hand.
+        site: what will be edited.
+        hold: whether patterns are held.
+        among: lanes to choose from, the fastest first.
+
+    Returns:
+        The lane, or whole runs where none is right or hooks of the user's own stand on the model; and why.
+    """
+    if hooks := foreign_hooks(model):
+        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+        return Chosen("model", refused(model, "lanes", why, failed=False))
+    reasons = []
+    with kept_as_it_was(model):
+        for lane in among:
+            if lane is Decoder and not supports(model):
+                why = "it is made for HookedTransformers of standard decoder blocks"
+                reasons.append(refused(model, lane.name, why, failed=False))
+                continue
+            why = _why_not(model, lane, site, hold) or _why_not_here(model, lane, prompts)
+            if not why:
+                return Chosen(lane.name, "; ".join(reasons), lane)
+            reasons.append(refused(model, lane.name, why))
+    return Chosen("model", "; ".join(reasons))
+
+
+def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
+    """The lane chosen, or whole runs where its blocks cannot do as many prompts as this batch has twice over."""
+    if chosen.lane is not Blocks:
+        return chosen
+    why = _why_not_widened(model, prompts.tokens, prompts.lengths)
+    if not why:
+        return chosen
+    reasons = [chosen.reason, refused(model, Blocks.name, why)]
+    return Chosen("model", "; ".join(each for each in reasons if each))
+
+
+def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
+    """What was found for this key while the model was made of the same parts."""
+    known, key = _REASONS.setdefault(model, {}), (*key, made_of(model))
+    if key not in known:
+        known[key] = tried(find)
+    return known[key]
+
+
+def _why_not(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+    """Why the lane is not right for edits of this site; empty where it gives the logits of whole hooked runs."""
+    return _known(model, (lane, site, hold), lambda: _differs(model, lane, site, hold))
+
+
+def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
+    """Why the lane is not right on these prompts; empty where it gives the model's untouched run on the longest."""
     longest = int(prompts.lengths.argmax())
     tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     seen: list[Tensor] = []
     last = sizes(model).n_layers - 1
     stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}}, lengths=None)
-    for each in (lane, Blocks) if lane is Decoder else (lane,):
-        apart = (each(model, tokens, None).final - seen[0]).abs()
-        if bool((apart <= looseness(model) * (1 + seen[0].abs().max())).all()):
-            return each
-    return None
+    what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
+    return tried(lambda: _apart(what, seen[0], lane(model, tokens, None).final, looseness(model)))
 
 
-def widens(model: Model, tokens: Tensor, lengths: Tensor) -> bool:
-    """Whether a block can do as many prompts twice over: what it was given is widened by the shape it has."""
+def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
+    """Why a block cannot do as many prompts twice over: what it was given is widened by the shape it has."""
     tokens = tokens[:, :7]
     padded = bool((lengths < lengths.max()).any())
     lengths = torch.full((len(tokens),), tokens.shape[1])
     lengths[0] -= int(padded and tokens.shape[1] > 1)
-    known, key = _TRUSTED.setdefault(model, {}), ("widens", len(tokens), padded, made_of(model))
-    if key not in known:
-        try:
-            lane = Blocks(model, tokens, lengths)
-            twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
-            both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
-            known[key] = bool(((both - once).abs() <= looseness(model) * (1 + once.abs().max())).all())
-        except (IndexError, RuntimeError, TypeError, ValueError):
-            known[key] = False  # whole runs can
-    return known[key]
+
+    def find() -> str:
+        lane = Blocks(model, tokens, lengths)
+        twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
+        both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
+        what = f"layer 0 of {len(tokens)} prompts given twice over"
+        return _apart(what, once.expand_as(both), both, looseness(model))
+
+    return _known(model, ("widened", len(tokens), padded), find)
 
 
-def _agrees(model: Model, lane: type[Lane], site: str, hold: Hold) -> bool:
-    """Whether the lane gives the logits of whole hooked runs, on random edits of random tokens."""
+def _apart(what: str, whole: Tensor, mine: Tensor, loose: float) -> str:
+    """Empty where two ways agree to rounding; else what is apart, and by how much."""
+    if whole.shape != mine.shape:
+        return f"{what} has shape {list(mine.shape)}, wanted {list(whole.shape)}"
+    largest = float(whole.abs().max())
+    apart = float((whole - mine).abs().max())
+    if apart <= loose * (1 + largest):
+        return ""
+    return f"{what} differs by {apart:.2g} from whole runs, where the largest number is {largest:.2g}"
+
+
+def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+    """How the lane's logits differ from those of whole hooked runs, on random edits of random tokens."""
     size, generator = sizes(model), torch.Generator().manual_seed(0)
-    length, middle = min(7, size.n_ctx), size.n_layers // 2
+    length, last = min(7, size.n_ctx), size.n_layers - 1
+    middle = last // 2  # so that another layer follows, where there is one
     prompts = as_prompts(
         model, torch.randint(size.d_vocab, (2, length), generator=generator), lengths=[length] * 2
     )
     heads = (0,) if site in HEAD_SITES else None
     new = dict.fromkeys(range(size.n_layers), _random(site, length, size, generator))
     one = Cell({middle: heads})
-    groups = [
-        [one, one],
-        [Cell({size.n_layers - 1: heads})],
-        [Cell({middle: heads}, length // 2)],
-    ]  # two widen a batch
-
-    loose = looseness(model)
-    try:
-        for cells in groups:
-            whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))
-            if len(whole) != len(mine):
-                return False  # a cell moves something in one of them alone
-            pairs = zip(whole, mine, strict=True)
-            if any(bool(((a - b).abs() > loose * (1 + a.abs().max())).any()) for a, b in pairs):
-                return False
-        return True
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        return False  # the lane cannot do this model at all; a whole run can, or says why not
+    groups = {
+        f"in layer {middle}, two runs in a batch": [one, one],
+        f"in layer {last}": [Cell({last: heads})],
+        f"in layer {middle} at position {length // 2}": [Cell({middle: heads}, length // 2)],
+    }
+    for where, cells in groups.items():
+        whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))
+        if len(whole) != len(mine):
+            return f"an edit of {site} {where} changes logits in the lane or in whole runs alone"
+        for a, b in zip(whole, mine, strict=True):
+            if why := _apart(f"a logit with {site} edited {where}", a, b, looseness(model)):
+                return why
+    return ""
 
 
 def _logits(
@@ -111,16 +185,11 @@ def _logits(
     lane: type[Lane] | None,
 ) -> list[Tensor]:  # fmt: skip
     """Logits of the untouched run and of each cell's, which a lane runs together."""
-    kept: list[Tensor] = []
-
-    def keep(logits: Tensor, _: Prompts) -> Tensor:
-        kept.append(full_precision(logits))
-        return torch.zeros(len(logits))
-
-    job = Job(model, prompts, new, site, hold, reading(as_metric(keep), prompts), None, 0)
+    whole = as_metric(lambda logits, _: logits[:, 0, 0])
+    job = Job(model, prompts, new, site, hold, reading(whole, prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
-        run_batch(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
-    return kept
+        clean, _, found = found_by_cell(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
+        return [full_precision(each) for each in (clean, *(logits for _, logits in found))]
 
 
 def _random(site: str, length: int, size: Any, generator: torch.Generator) -> New:

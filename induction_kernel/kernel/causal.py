@@ -20,14 +20,14 @@ from torch import Tensor
 
 from ..errors import Refused
 from ..given import checked_seed
-from ..heads import Head, HeadLike, as_heads, random_heads
+from ..heads import Head, HeadLike, as_heads, random_sets
 from ..heads.naming import is_whole
 from ..interventions.edits import New
+from ..interventions.jobs import Job, found_by_cell
 from ..interventions.plan import Cell, within_memory
-from ..interventions.together import Lane, Together
-from ..model import Model, check_words, full_precision, kept_as_it_was, progress_bar, sizes
+from ..interventions.trust import Chosen, chosen_lane, on_batch
+from ..model import Model, check_words, full_precision, kept_as_it_was, progress_bar, sizes, stream
 from ..prompts import Demonstrations, Prompts
-from ..replay.blocks import at_positions
 from ..scorers.reading import check_sound
 from .matched import Removed, other_keys
 from .runs import (
@@ -36,9 +36,7 @@ from .runs import (
     compared,
     few_shot_prompts,
     label_keys,
-    label_logs,
     last_labels,
-    trusted_lane,
 )
 
 __all__ = ["label_knock_out"]
@@ -117,14 +115,14 @@ def label_knock_out(
         groups.append(OF_LAYER)
     shape = (len(ready), len(groups))
     logs, mass = np.full((*shape, len(found.labels)), np.nan), np.zeros(shape)
-    votes, way = np.zeros((len(ready), found.mask.shape[1])), trusted_lane(model, ready)
+    votes, way = np.zeros((len(ready), found.mask.shape[1])), chosen_lane(model, ready, "pattern")
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
-            lane = way(model, batch.tokens, None)
-            attention = _last_rows(lane, {head.layer for each in asked for head in each.heads})
+            way = on_batch(model, way, batch)
+            attention = _last_rows(model, batch, {head.layer for each in asked for head in each.heads})
             removed = _removals(model, batch, rows, asked, attention, chosen, groups)
-            logs[rows] = _logs(lane, batch, removed, most)
+            logs[rows] = _logs(model, batch, removed, way, most)
             mass[rows, 1:] = torch.stack([_mass(attention, each) for each in removed], 1).numpy()
             votes[rows] = _votes(attention, batch, chosen).numpy()
             bar.update(len(rows))
@@ -133,7 +131,7 @@ def label_knock_out(
         model, ready, logs, runs=names, groups=groups, to=LABELS, foretold=_foretold(votes, found, asked, len(groups)),
         seed=seed, attrs={
             "method": "label_knock_out", "which": str(which), "control": control, "draws": draws, "seed": seed,
-            "lane": way.name, "convention": "what is left of the last token's row is renormalised",
+            **way.attrs, "convention": "what is left of the last token's row is renormalised",
         },
     )  # fmt: skip
     of_runs = [()] + [each.heads for each in asked] + [chosen] * (len(groups) - 1 - len(asked))
@@ -182,10 +180,8 @@ def _labels_asked(
     if not torch.equal(taken, found.mask):
         generator = torch.Generator().manual_seed(seed)
         asked += [_Asked(PERMUTED, heads, _permuted(taken, found.mask, generator)) for _ in range(draws)]
-    for draw in range(draws):
-        others = random_heads(model, like=heads, seed=seed + draw, control=control)
-        asked.append(_Asked(OTHER_HEADS, tuple(others), taken))
-    return asked
+    others = random_sets(model, like=heads, n=draws, seed=seed, control=control) if draws else []
+    return asked + [_Asked(OTHER_HEADS, tuple(each), taken) for each in others]
 
 
 def _permuted(taken: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -208,17 +204,14 @@ def _numbered(groups: Sequence[str]) -> list[str]:
     ]
 
 
-def _last_rows(lane: Lane, layers: set[int]) -> dict[int, Tensor]:
+def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
     """Layer -> `[prompt, head, key]`, the last token's attention in the untouched run; prompts of one length."""
     rows: dict[int, Tensor] = {}
-    start = lane.final.shape[1] - 1 if lane.saves_positions else 0
-    for layer in sorted(layers):
 
-        def keep(pattern: Tensor, layer: int = layer) -> Tensor:
-            rows[layer] = full_precision(pattern[0, :, :, -1]).cpu().double()
-            return pattern
+    def keep(_: str, layer: int, pattern: Tensor) -> None:
+        rows[layer] = full_precision(pattern[:, :, -1]).cpu().double()
 
-        lane.step(layer, lane.resid_pre(layer)[None, :, start:], start, taps={"pattern": keep})
+    stream(model, prompts.tokens, keep, {"pattern": layers}, lengths=None)
     check_sound(
         {layer for layer, row in rows.items() if not bool(row.isfinite().all() and row.sum(-1).gt(0).all())}
     )
@@ -255,29 +248,17 @@ def _mass(attention: dict[int, Tensor], removed: Removed) -> Tensor:
     return torch.stack([(attention[layer] * taken).sum((1, 2)) for layer, taken in removed.items()]).sum(0)
 
 
-def _logs(lane: Lane, prompts: Prompts, removed: Sequence[Removed], most: int) -> np.ndarray:
-    """`[prompt, run, label]` of the untouched run and of one for each removal, from the last token on."""
-    n, length = prompts.tokens.shape
-    wanted, start = last_labels(prompts), length - 1 if lane.saves_positions else 0
-    clean = label_logs(lane, at_positions(lane.final[None], wanted.positions), prompts)[0]
-    cells = [_cell(each, length - 1) for each in removed]
-    logs = clean[:, None].repeat(1, 1 + len(cells), 1)
+def _logs(model: Model, prompts: Prompts, removed: Sequence[Removed], way: Chosen, most: int) -> np.ndarray:
+    """`[prompt, run, label]` of the untouched run and of one for each removal."""
     nothing = New(1.0, torch.zeros(()), torch.zeros(1, 1, 1, 1, dtype=torch.bool))
-    together = Together(
-        lane,
-        cells,
-        dict.fromkeys(range(lane.n_layers), nothing),
-        "pattern",
-        False,
-        wanted,
-        clean[:, None],
-        start,
-    )
-    moving = [index for index, cell in enumerate(cells) if cell.touched]
-    at_once = max(1, most // (n * length)) if lane.saves_positions else 1  # not every block can be widened
-    for begin in range(0, len(moving), at_once):
-        for index, found in together.run(moving[begin : begin + at_once]):
-            logs[:, 1 + index] = found[:, 0]
+    new = dict.fromkeys(range(sizes(model).n_layers), nothing)
+    job = Job(model, prompts, new, "pattern", None, last_labels(prompts), None, 0)
+    cells = [_cell(each, prompts.tokens.shape[1] - 1) for each in removed]
+    with progress_bar(0, progress=False) as bar:
+        clean, _, found = found_by_cell(job, cells, way.lane, most, bar)
+        logs = clean.repeat(1, 1 + len(cells), 1)
+        for index, of_cell in found:
+            logs[:, 1 + index] = of_cell[:, 0]
     return logs.double().numpy()
 
 

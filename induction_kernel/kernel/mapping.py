@@ -71,8 +71,8 @@ def demonstration_attention(
     places = _parts(ready)
     total = np.zeros((len(wanted), places.shape[1], points, size.n_heads))
     mass = np.zeros((len(wanted), places.shape[1], size.n_heads))
-    length, lane = ready.tokens.shape[1], way_to_read(model, ready, wanted)
-    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
+    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
     broken = set[int]()
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
@@ -86,7 +86,7 @@ def demonstration_attention(
                 mass[wanted.index(layer)] += inside.numpy()
                 bar.update()
 
-            read_entries(model, batch, _last_rows(batch), wanted, read, lane=lane)
+            read_entries(model, batch, _last_rows(batch), wanted, read, lane=way.name)
     check_sound(broken)
     n = (places[..., 1] > places[..., 0]).sum(0).numpy()
     names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
@@ -109,7 +109,7 @@ def demonstration_attention(
             "method": "demonstration_attention",
             "unit": "probability",
             "paper": "Han et al. 2025, section 5.1",
-            "lane": lane,
+            **way.attrs,
             **measured_on(model, ready),
         },
     )

@@ -9,7 +9,7 @@ away and gives their mass to no other key. Later layers see the change: their A 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,13 @@ from ..heads import Head, HeadLike, as_heads
 from ..heads.naming import is_whole
 from ..interventions.plan import within_memory
 from ..interventions.together import Lane
+from ..interventions.trust import chosen_lane
+from ..metrics import read_off
 from ..model import Model, check_words, kept_as_it_was, progress_bar, sizes, value_weights
 from ..prompts import Demonstrations, Prompts
 from ..prompts.batch import measured_on
-from ..replay.capture import Taps
+from ..replay.capture import Taps, tapped_run
+from ..scorers.labels import demonstrations_of
 from .runs import (
     UNTOUCHED,
     batches_of_one_length,
@@ -34,7 +37,7 @@ from .runs import (
     few_shot_prompts,
     label_keys,
     label_logs,
-    trusted_lane,
+    last_labels,
 )
 
 __all__ = ["fit_label_weights", "reweighted"]
@@ -86,17 +89,17 @@ def fit_label_weights(
     optimiser, losses = torch.optim.Adam([beta], lr=lr), []
     used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
     used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
-    batches, way = _drawn(len(ready), steps, batch_size, seed), trusted_lane(model, ready)
+    batches, way = _drawn(len(ready), steps, batch_size, seed), chosen_lane(model, ready, "pattern")
     with kept_as_it_was(model), progress_bar(steps, progress=progress, unit="step") as bar:
         for rows in batches:
-            loss, slope = _loss(model, way, ready[rows], beta)
+            loss, slope = _loss(model, way.lane, ready[rows], beta)
             beta.grad = slope * used
             optimiser.step()
             losses.append(loss)
             bar.update()
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
     attrs = {
-        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
+        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, **way.attrs,
         "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
         **measured_on(model, ready),
     }  # fmt: skip
@@ -143,18 +146,18 @@ def reweighted(
     ready, found = few_shot_prompts(model, prompts)
     check_words(model, "reweighted")
     weights = _checked_beta(model, found, beta)
-    logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), trusted_lane(model, ready)
+    logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), chosen_lane(model, ready, "pattern")
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
-            lane = way(model, batch.tokens, None)
-            for run, resid in enumerate((lane.final[None, :, -1:], _last_resid(lane, batch, weights))):
-                logs[rows, run] = label_logs(lane, resid, batch)[0].numpy()
+            lane = None if way.lane is None else way.lane(model, batch.tokens, None)
+            for run, of_run in enumerate((None, weights)):
+                logs[rows, run] = _logs(model, lane, batch, of_run).numpy()
             bar.update(len(rows))
     return compared(
         model, ready, logs, runs=[UNTOUCHED, "reweighted"], groups=[UNTOUCHED, "reweighted"], to=UNTOUCHED, seed=seed,
         attrs={
-            "method": "reweighted", "seed": seed,
+            "method": "reweighted", "seed": seed, **way.attrs,
             "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
         },
     )  # fmt: skip
@@ -218,34 +221,45 @@ def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
     return out
 
 
-def _loss(model: Model, way: type[Lane], prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
+def _loss(model: Model, way: type[Lane] | None, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
     """Mean loss of the right label among the labels, and its gradient; called without gradients."""
     total, slope = 0.0, torch.zeros_like(beta)
     for _, batch, _ in batches_of_one_length(model, prompts, None):
         found = batch.demonstrations
         assert found is not None  # `few_shot_prompts` looked
-        lane = way(model, batch.tokens, None)
+        lane = None if way is None else way(model, batch.tokens, None)
         with torch.enable_grad():
-            logs = label_logs(lane, _last_resid(lane, batch, beta), batch)[0].log_softmax(-1)
+            logs = _logs(model, lane, batch, beta).log_softmax(-1)
             loss = -logs.gather(1, found.target[:, None]).sum() / len(prompts)
             slope += torch.autograd.grad(loss, beta)[0]
         total += float(loss)
     return total, slope
 
 
-def _last_resid(lane: Lane, prompts: Prompts, beta: Tensor) -> Tensor:
-    """`[1, prompt, 1, d_model]`, the last token's final stream, with labels re-weighted; prompts of one length."""
-    found = prompts.demonstrations
-    assert found is not None  # `few_shot_prompts` looked
+def _logs(model: Model, lane: Lane | None, prompts: Prompts, beta: Tensor | None) -> Tensor:
+    """`[prompt, label]`: log-probabilities with labels re-weighted, or untouched; prompts of one length.
+
+    Autograd sees it where gradients are enabled.
+    """
+    factors = () if beta is None else _factors(prompts, beta)
+    taps = {layer: _taps(model, layer, factor) for layer, factor in enumerate(factors)}
+    if lane is None:
+        logits = tapped_run(model, prompts.tokens, taps, lengths=None, gradients=torch.is_grad_enabled())
+        return read_off(logits.cpu(), last_labels(prompts))[:, 0]
+    if not taps:
+        return label_logs(lane, lane.final[None, :, -1:], prompts)[0]
     start = prompts.tokens.shape[1] - 1 if lane.saves_positions else 0
     rows = lane.resid_pre(0)[None, :, start:].detach()
-    keys = label_keys(prompts).double()
     for layer in range(lane.n_layers):
-        factor = 1 + torch.einsum(
-            "pik,phi->phk", keys, (beta[layer].exp() - 1)[:, found.classes].transpose(0, 1)
-        )
-        rows = lane.step(layer, rows, start, taps=_taps(lane.model, layer, factor))
-    return rows[:, :, -1:]
+        rows = lane.step(layer, rows, start, taps=taps[layer])
+    return label_logs(lane, rows[:, :, -1:], prompts)[0]
+
+
+def _factors(prompts: Prompts, beta: Tensor) -> Iterator[Tensor]:
+    """By layer, `[prompt, head, key]`: what the last token's attention is multiplied by."""
+    keys, classes = label_keys(prompts).double(), demonstrations_of(prompts).classes
+    for of_layer in beta:
+        yield 1 + torch.einsum("pik,phi->phk", keys, (of_layer.exp() - 1)[:, classes].transpose(0, 1))
 
 
 def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
@@ -260,7 +274,7 @@ def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
 
     def on_z(z: Tensor) -> Tensor:
         bias = value_weights(model, layer)[1].to(z)
-        last = z[:, :, -1:] + gone.pop().transpose(2, 3)[..., None] * bias
+        last = z[:, :, -1:] + gone[0].transpose(2, 3)[..., None] * bias
         return torch.cat([z[:, :, :-1], last], 2)
 
     return {"pattern": on_pattern, "z": on_z}

@@ -18,12 +18,10 @@ from torch import Tensor
 from ..given import checked_seed
 from ..interventions.plan import tokens_at_once
 from ..interventions.together import Lane, found_in
-from ..interventions.trust import lane_of, right_here
 from ..metrics import Metric, Reading, reading
-from ..model import Model, kept_as_it_was
+from ..model import Model
 from ..prompts import Demonstrations, Prompts, as_prompts
 from ..prompts.batch import measured_on
-from ..replay.blocks import Blocks
 from ..scorers.labels import demonstrations_of
 from ..stats import mean_share_difference_interval, mean_share_interval, ratio
 
@@ -34,7 +32,6 @@ __all__ = [
     "label_keys",
     "label_logs",
     "last_labels",
-    "trusted_lane",
 ]
 
 UNTOUCHED = "untouched"
@@ -73,12 +70,6 @@ def label_keys(prompts: Prompts) -> Tensor:
     place = torch.arange(prompts.tokens.shape[1])
     inside = (place >= found.label_positions[..., None]) & (place < found.spans[..., 1:])
     return inside & found.mask[..., None]
-
-
-def trusted_lane(model: Model, prompts: Prompts) -> type[Lane]:
-    """The fastest way of doing layers again that is right on this model and the longest of these prompts."""
-    with kept_as_it_was(model):
-        return right_here(model, prompts, lane_of(model, "pattern", None)) or Blocks
 
 
 def label_logs(lane: Lane, rows: Tensor, prompts: Prompts) -> Tensor:

@@ -236,13 +236,15 @@ def forward(
     *,
     arguments: Mapping[str, Any] | None = None,
     return_type: str | None = "logits",
+    gradients: bool = False,
 ) -> Any:
     """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
 
-    In the model's dtype and on its device. Further `arguments`, and hooks, that hide padding are of `padding`.
+    In the model's dtype and on its device, without `gradients` unless asked for. Further `arguments`, and hooks, that
+    hide padding are of `padding`.
     """
     given = no_left_padding(model, tokens) if arguments is None else arguments
-    with kept_as_it_was(model), hooks_on(model, hooks):
+    with kept_as_it_was(model), torch.set_grad_enabled(gradients), hooks_on(model, hooks):
         return model(tokens.to(device_of(model)), return_type=return_type, **given)
 
 

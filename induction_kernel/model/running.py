@@ -33,7 +33,14 @@ __all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
 
 @one_thread_at_a_time
-def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, lengths: Tensor | None) -> Tensor:
+def run(
+    model: Model,
+    tokens: Tensor,
+    hooks: Sequence[Hook] = (),
+    *,
+    lengths: Tensor | None,
+    gradients: bool = False,
+) -> Tensor:
     """Logits `[prompt, position, vocab]` of one forward pass with `hooks` for its duration.
 
     In the model's dtype and on its device.
@@ -43,13 +50,14 @@ def run(model: Model, tokens: Tensor, hooks: Sequence[Hook] = (), *, lengths: Te
         tokens: `[prompt, position]`, padded on the right.
         hooks: what else stands on the model for the pass.
         lengths: `[prompt]`, beyond which is padding; None where there is none.
+        gradients: whether autograd sees the pass.
 
     Raises:
         NotDefined: logits of another shape.
     """
     self_check(model)
     arguments, masks = hidden_padding(model, tokens, lengths)
-    logits = forward(model, tokens, [*masks, *hooks], arguments=arguments)
+    logits = forward(model, tokens, [*masks, *hooks], arguments=arguments, gradients=gradients)
     if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
         raise NotDefined(
             f"wanted a model that gives logits [prompt, position, vocab], {describe(model)['model_class']} "

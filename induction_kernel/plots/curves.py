@@ -25,8 +25,8 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw what is lost when the k strongest heads are removed together, beside random heads.
 
     The share of the benefit that is lost where the metric has one and it is reliable, else the effect. The
-    strongest heads carry a 95% interval over prompts, the random heads the median over draws and the band
-    that 5% to 95% of the draws fall in. Values of k are spaced evenly. Hovering lists the heads.
+    strongest heads carry a 95% interval over prompts, the random heads the median over different sets and the band
+    that 5% to 95% of these fall in. Values of k are spaced evenly. Hovering lists the heads.
 
     Args:
         curve: what `ablation_curve` returns: `effect[prompt, k]`, `control_effect[prompt, k, draw]`, and
@@ -64,6 +64,9 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure.update_yaxes(tickformat=".0%" if shares else None)
     lines = map(escape, wrap(f"{what} without the strongest heads" + _measured(curve), 88))
     said = heading(curve, "<br>".join(lines)).replace(": ", ":<br>", 1) if title is None else title
+    if shares and title is None:
+        cautions = map(escape, wrap(str(curve.attrs.get("cautions", "")), 110))
+        said += "".join(f"<br><span style='font-size:12px'>{line}</span>" for line in cautions)
     above = 70 + 19 * said.count("<br>")
     finish(figure, said, 760, 360 + above)
     place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
@@ -153,7 +156,9 @@ def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: s
     for at, row in enumerate(values):
         if np.isfinite(row).any():
             low[at], middle[at], high[at] = np.quantile(row[np.isfinite(row)], [0.05, 0.5, 0.95])
-    said = [f" ({_said(a, form)} to {_said(b, form)})" for a, b in zip(low, high, strict=True)]
+    sets = [f"{n} set{'s' if n > 1 else ''}" for n in np.isfinite(values).sum(1)]
+    ends = [f" ({_said(a, form)} to {_said(b, form)})" for a, b in zip(low, high, strict=True)]
+    said = list(zip(ends, sets, strict=True))
     line = go.Scatter(
         x=ks,
         y=middle,
@@ -162,8 +167,8 @@ def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: s
         marker={"size": 5},
         name="random heads of the same layers",
         customdata=said,
-        hovertemplate=f"<b>%{{x}} random</b><br>median of {values.shape[1]} draws %{{y:{form}}}{unit}"
-        "%{customdata}<extra></extra>",
+        hovertemplate=f"<b>%{{x}} random</b><br>median of %{{customdata[1]}} %{{y:{form}}}{unit}"
+        "%{customdata[0]}<extra></extra>",
     )
     return [*_band(ks, low, high, PALE), line]
 

@@ -6,7 +6,7 @@ and `decoder`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def tapped_run(
     held: Mapping[int, Tensor] | None = None,
     *,
     lengths: Tensor | None,
+    gradients: bool = False,
 ) -> Tensor:
     """Logits `[prompt, position, vocab]` of one whole run of the model with these taps, layer by layer.
 
@@ -36,21 +37,21 @@ def tapped_run(
         taps: layer -> taps; activations come as `[1, prompt, ...]`.
         held: layer -> pattern `[prompt, head, query, key]` to hold.
         lengths: `[prompt]`, beyond which is padding; None where there is none.
+        gradients: whether autograd sees the run, and what the taps make of its patterns.
     """
     held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
 
-    def hooks() -> list[Hook]:
-        found = []
-        for layer in sorted({*taps, *held}):
-            of_layer = taps.get(layer, {})
-            found += hooks_at(layer, of_layer, 1, held.get(layer))
-        return found
+    def hooks(layers: Iterable[int]) -> list[Hook]:
+        return [each for layer in layers for each in hooks_at(layer, taps.get(layer, {}), 1, held.get(layer))]
 
-    for layer in sorted(layer for layer, of_layer in taps.items() if "pattern" in of_layer):
+    touched = sorted({*taps, *held})
+    for layer in (layer for layer in touched if "pattern" in taps.get(layer, {})):
         seen: list[Tensor] = []
-        run(model, tokens, [*hooks(), pattern_hook(layer, 1, seen)], lengths=lengths)
+        before = {site: tap for site, tap in taps[layer].items() if site in ("resid_pre", "q", "k")}
+        standing = [*hooks(each for each in touched if each < layer), *hooks_at(layer, before, 1)]
+        run(model, tokens, [*standing, pattern_hook(layer, 1, seen)], lengths=lengths, gradients=gradients)
         held[layer] = taps[layer]["pattern"](seen[0])
-    return run(model, tokens, hooks(), lengths=lengths)
+    return run(model, tokens, hooks(touched), lengths=lengths, gradients=gradients)
 
 
 def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:

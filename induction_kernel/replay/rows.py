@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..model import Model, all_modules, foreign_hooks, full_precision, kept_as_it_was, per_query_head, stream
 from .layers import Layers, looseness, supports
+from .way import refused, tried
 
-__all__ = ["Entries", "entry_values", "has_rows"]
+__all__ = ["Entries", "entry_values", "why_no_rows"]
 
 _AT_ONCE = 2**21  # numbers of patterns alive at a time
 _PIECE = 32  # tokens on which both ways are compared
@@ -40,7 +41,7 @@ def entry_values(
     Values are in float32 or better, on the CPU; the pass ends in the last of the layers.
 
     Args:
-        model: one that `has_rows`.
+        model: one of which `why_no_rows` says nothing.
         tokens: `[prompt, position]`; padding is not seen, the model is causal.
         entries: key <= query; any number, in any order.
         layers: at least one.
@@ -52,19 +53,30 @@ def entry_values(
         _Rows(model, tokens.shape[1]).run(first.pop(), entries, layers, read)
 
 
-def has_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> bool:
-    """Whether `entry_values` gives the model's own patterns: on the first tokens of one prompt, and by its parts.
+def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
+    """Why `entry_values` is not used on this model; empty where it gives the model's own patterns.
 
-    Compared is, for every head, the attention that lies elsewhere, summed over keys and averaged over queries.
+    They are compared on the first tokens of one prompt: for every head, the attention that lies elsewhere, summed over
+    keys and averaged over queries.
 
     Args:
         model: any.
         tokens: `[position]`, of a prompt at hand.
         layers: in which it must agree.
     """
-    if not supports(model) or foreign_hooks(model) or not _as_built(model):
-        return False
-    piece = tokens[None, :_PIECE]
+    if not supports(model):
+        why = "they are made for HookedTransformers of standard decoder blocks"
+    elif hooks := foreign_hooks(model):
+        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+    elif not _as_built(model):
+        why = "a part of the model is neither TransformerLens' nor PyTorch's own"
+    else:
+        why = tried(lambda: _differ(model, tokens[None, :_PIECE], layers))
+        return refused(model, "entries", why) if why else ""
+    return refused(model, "entries", why, failed=False)
+
+
+def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
     length = piece.shape[1]
     query, key = torch.ones(length, length).tril().nonzero(as_tuple=True)
     entries = Entries(torch.zeros_like(query), query, key)
@@ -78,12 +90,12 @@ def has_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> bool:
         of_heads = (values - dense.pop(layer)).abs().sum(0) / length
         apart[layer] = float(of_heads.max())  # rounding in 16 bits moves single entries by some hundredths
 
-    try:
-        stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
-        entry_values(model, piece, entries, layers, compare)
-    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError):
-        return False  # it cannot do this model at all; the model's own run can, or says why not
-    return all(difference <= 5 * looseness(model) for difference in apart.values())
+    stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
+    entry_values(model, piece, entries, layers, compare)
+    for layer, difference in apart.items():
+        if not difference <= 5 * looseness(model):
+            return f"attention in layer {layer} differs by {difference:.2g} from the model's own pattern"
+    return ""
 
 
 def _as_built(model: Model) -> bool:

@@ -68,8 +68,8 @@ def demonstration_weights(
     check_pooling(pooling)
     check_span(span, ready)
     weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
-    length, lane = ready.tokens.shape[1], way_to_read(model, ready, wanted)
-    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, lane, length))
+    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
     broken = set[int]()
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
@@ -85,7 +85,7 @@ def demonstration_weights(
                 )
                 bar.update()
 
-            read_entries(model, batch, entries_of(batch, pooling, span), wanted, read, lane=lane)
+            read_entries(model, batch, entries_of(batch, pooling, span), wanted, read, lane=way.name)
     check_sound(broken)
     return xr.Dataset(
         {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
@@ -100,7 +100,7 @@ def demonstration_weights(
             "pooling": pooling,
             "span": span,
             "unit": "probability",
-            "lane": lane,
+            **way.attrs,
             **measured_on(model, ready),
         },
     )

@@ -16,6 +16,7 @@ from ..errors import Refused
 from ..given import refused_arguments
 from ..model import Hook, Model, check_model, hook_name
 from ..prompts import Prompts, as_prompts, repeated_tokens
+from ..replay.way import Way
 from .reading import Entries, Reads
 from .streaming import Board, averaged, observed
 
@@ -101,8 +102,8 @@ class AttentionScorer:
 
         Returns:
             Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise where there is one,
-            `chance[prompt]`. Attribute `lane`: read off the model's "patterns", or, in long prompts, as "entries",
-            in memory that grows with the length.
+            `chance[prompt]`. Attributes `lane`, read off the model's "patterns" or, in long prompts, as "entries",
+            in memory that grows with the length, and `lane_reason`, why not as entries.
 
         Raises:
             Refused: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
@@ -217,7 +218,7 @@ class AttentionScorer:
                 raise RuntimeError(
                     "the hooks have not fired in every layer yet: run the model with them first"
                 )
-            return board.dataset().isel(scorer=0)
+            return board.dataset(Way("patterns")).isel(scorer=0)
 
         return [(hook_name("pattern", layer), hook_of(layer)) for layer in board.layers], result
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import Refused
 from ..model import Model, foreign_hooks, full_precision, sizes, stream
 from ..prompts import Prompts
-from ..replay.rows import Entries, entry_values, has_rows
+from ..replay.rows import Entries, entry_values, why_no_rows
+from ..replay.way import Way
 
 __all__ = [
     "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "entries_together",
@@ -38,10 +39,13 @@ class Reads:
     made: Mapping[str, Callable[[Tensor], Tensor]]
 
 
-def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> str:
-    """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns"."""
+def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> Way:
+    """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns", and why."""
     longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
-    return "entries" if len(longest) >= LONG and has_rows(model, longest, layers) else "patterns"
+    if len(longest) < LONG:
+        return Way("patterns", f"entries: prompts of {len(longest)} tokens, rows are faster from {LONG} on")
+    why = why_no_rows(model, longest, layers)
+    return Way("patterns" if why else "entries", why)
 
 
 def cost_of(model: Model, lane: str, length: int) -> int:
@@ -68,7 +72,7 @@ def read_entries(
         entries: of their patterns.
         layers: which; the pass ends after the last.
         read: `sound` says whether the last tokens attend at all: not where weights are not finite.
-        lane: as `way_to_read` found it.
+        lane: the name of what `way_to_read` found.
         tokens: what to run on instead of the prompts' own: their control.
     """
     tokens = prompts.tokens if tokens is None else tokens

@@ -30,6 +30,7 @@ from ..model import (
 )
 from ..prompts import Prompts, as_prompts
 from ..prompts.batch import measured_on
+from ..replay.way import Way
 from .reading import (
     Entries,
     Reads,
@@ -76,8 +77,8 @@ def observed(
 ) -> xr.Dataset:
     """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
     board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
-    lane = way_to_read(model, prompts, board.layers)
-    parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, lane, length))
+    way = way_to_read(model, prompts, board.layers)
+    parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
     runs = [("score", prompts.tokens)]
     if prompts.control is not None and any(scorer.matched for scorer in scorers):
         runs.append(("control", prompts.control))
@@ -90,9 +91,9 @@ def observed(
                     bar.update()
 
                 read_entries(
-                    model, prompts[rows], part.entries, board.layers, put, lane=lane, tokens=tokens[rows]
+                    model, prompts[rows], part.entries, board.layers, put, lane=way.name, tokens=tokens[rows]
                 )
-    return board.dataset(lane)
+    return board.dataset(way)
 
 
 class Part(NamedTuple):
@@ -150,7 +151,7 @@ class Board:
         shape = (len(self.scorers), len(self.prompts), len(self.layers), sizes(self.model).n_heads)
         return self.variables.setdefault(name, np.full(shape, np.nan))
 
-    def dataset(self, lane: str = "patterns") -> xr.Dataset:
+    def dataset(self, way: Way) -> xr.Dataset:
         """Everything read, labelled; dimension `scorer` first.
 
         Raises:
@@ -158,7 +159,7 @@ class Board:
         """
         check_sound(self.broken)
         out = labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
-        return out.assign_attrs(lane=lane)
+        return out.assign_attrs(way.attrs)
 
 
 def averaged(

@@ -16,6 +16,8 @@ from .means import DRAWS, LEVEL, SKEWED_FROM, Array, resampled_moments
 __all__ = ["Threshold", "threshold"]
 
 EXCHANGEABLE = "score and control are exchangeable, but for the margin (sign flips of prompts)"
+DOUBT = 0.1
+"""Share of the flips below which excesses count as skewed: larger than a test's level, since the doubt costs little."""
 NO_EXCESS = "the mean excess is at most the margin (max-t bootstrap: excesses are skewed)"
 
 
@@ -44,11 +46,14 @@ def threshold(
     The largest t over all cells is what luck gives the luckiest cell. Its critical value comes from flipping the signs
     of all values of a prompt together, which is exact where score and control are exchangeable, but gives false alarms
     of .2 to 1.0 where the mean is no excess and the values have a long tail below. So the skewness of all cells
-    together (its mean) is compared with what flips of the deviations from the means give: where it is below 19 in 20
-    of them, the critical value is that of a max-t bootstrap, which holds the level for skewed values too and is higher.
+    together, and that of the lowest tenth of them, is compared with what flips of the deviations from the means give:
+    where either is below nine in ten of them, the critical value is that of a max-t bootstrap, which holds the level
+    for skewed values too and is higher.
 
     With fewer than 6 values no flip is rare, and with fewer than 8 skewed ones no bootstrap is wide enough: then
-    nothing is tested. False alarms at level .05, 144 cells, skewness 0, -1, -2, -4: at most .06 (simulated).
+    nothing is tested. False alarms at level .05, 144 cells, skewness 0, -1, -2, -4, 8 to 32 values: at most .06 where
+    all cells are alike, .08 where a tenth of them are skewed (simulated; flips alone 1.0 and .7). A few skewed cells
+    among many may still raise more with 8 values.
 
     Args:
         values: `[n, cell]`: excesses of prompts.
@@ -117,17 +122,19 @@ def _in_parts(rows: Array, cells: int) -> Iterator[Array]:
 
 
 def _is_skewed(values: Array, rng: np.random.Generator) -> bool:
-    """Whether the mean skewness of all cells is below what 19 in 20 sign flips of the deviations give."""
+    """Whether cells lean further down than sign flips of the deviations let nine in ten do: all, or a tenth of them."""
     away = values - values.mean(0)
     square = (away**2).mean(0)
     away, square = away[:, square > 1e-24], square[square > 1e-24]
     if not square.size:
         return False
     flips = np.concatenate([np.ones((1, len(values))), rng.choice([-1.0, 1.0], size=(400, len(values)))])
-    found = []
+    every, lowest = [], []
     for some in _in_parts(flips, square.size):
         mean, cube = some @ away / len(values), some @ away**3 / len(values)
         variance = np.maximum(square - mean**2, 1e-3 * square)  # a flip that leaves no spread has no skewness
-        found.append(((cube - 3 * mean * square + 2 * mean**3) / variance**1.5).mean(1))
-    skewness = np.concatenate(found)
-    return bool(skewness[0] < np.quantile(skewness[1:], LEVEL))
+        skewness = np.sort((cube - 3 * mean * square + 2 * mean**3) / variance**1.5, axis=1)
+        every.append(skewness.mean(1))
+        lowest.append(skewness[:, : max(1, square.size // 10)].mean(1))
+    found = (np.concatenate(each) for each in (every, lowest))
+    return any(each[0] < np.quantile(each[1:], DOUBT) for each in found)
