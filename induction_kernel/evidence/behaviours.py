@@ -133,7 +133,7 @@ def generality(
         "heads": " ".join(map(str, chosen)), "translation": why or "in the languages given", "seed": seed,
         "unit": "probability; losses in nats", **copies.attrs, **describe(model),
     }  # fmt: skip
-    return judged("generality", CLAIM, _checks(details, seed), details, attrs=attrs)
+    return judged("generality", CLAIM, _checks(details, controls, seed), details, attrs=attrs)
 
 
 def _literal(model: Model, passages: Any, seed: int) -> Prompts:
@@ -252,14 +252,14 @@ def _copies(
     return out.assign_attrs(random_heads=options.get("control", "none"))
 
 
-def _checks(found: xr.Dataset, seed: int) -> list[Check]:
+def _checks(found: xr.Dataset, controls: int, seed: int) -> list[Check]:
     n = found.sizes["passage"]
     lost = _with_ends(found, "share_lost")
     checks = [
         Check("share of the second copy's gain lost without the heads", *lost, LOST, n=n, of="passages")
     ]
     if "random_share" in found:
-        spared = _random_share(found, seed)
+        spared = _random_share(found, controls, seed)
         checks.append(
             Check("the same without random heads", *spared, SPARED, above=False, n=n, of="passages")
         )
@@ -284,17 +284,18 @@ def _with_ends(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     return value, low, high
 
 
-def _random_share(found: xr.Dataset, seed: int) -> tuple[float, float, float]:
+def _random_share(found: xr.Dataset, controls: int, seed: int) -> tuple[float, float, float]:
     """The mean share that random heads take, with its interval.
 
     The distances to its ends add up in square: of the ratio over passages, with the mean of the draws, and of the mean
-    over draws.
+    over draws. Fewer draws than were asked for are all sets there are: their mean is no estimate.
     """
     gain = (found["first_loss"] - found["copy_loss"]).values
     effect = (found["copy_loss_random"] - found["copy_loss"]).transpose("passage", "draw").values
     share, *of_passages = ratio(effect.mean(1), gain, seed=seed)
     by_draw = ratio(effect, gain, seed=seed)[0]
-    of_draws = mean_interval(by_draw, seed=seed)
+    all_there_are = len(by_draw) < controls
+    of_draws = [by_draw.mean()] * 2 if all_there_are else mean_interval(by_draw, seed=seed)
     below, above = (
         np.hypot(a - share, b - by_draw.mean()) for a, b in zip(of_passages, of_draws, strict=True)
     )
