@@ -135,7 +135,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
     plant(monkeypatch, losing, "random_heads")
     with pytest.raises(ValueError, match="broadcast"):
         losing.other_heads(tiny, [ik.Head(1, 1)])
-    plant(monkeypatch, ablation, "random_heads")
+    plant(monkeypatch, ablation, "random_sets")
     with pytest.raises(ValueError, match="broadcast"):
         ik.ablation_curve(tiny, ik.repeated_tokens(tiny, prompts=2), ["L1H1", "L1H2"])
 

@@ -228,7 +228,7 @@ def test_long_tails_below_raise_no_false_alarm(skew, n):
     """Sign flips alone marked a head in .7 to 1.0 of such runs."""
     found, tested = alarms(skew, n, 40)
     assert found <= 0.06
-    assert tested == 1
+    assert tested > 0.9
 
 
 @pytest.mark.slow
@@ -260,6 +260,14 @@ def test_what_is_tested_is_said():
     assert "skewed" in tail.why
     assert "exchangeable" in threshold(rng.normal(size=(16, 144))).null
     assert "skewed" in threshold(skewed(rng, -2, (16, 144))).null
+    between = skewed(rng, -2, (12, 144))
+    between[:, 0] = 1.4 + 0.5 * between[:, 0]  # flips alone would pass it
+    between[:, 1] = 8 + 0.1 * between[:, 1]
+    judged = threshold(between)
+    assert judged.tested[:2].tolist() == [False, True]
+    assert between[:, 1].mean() > judged.at[1]
+    assert judged.tested.mean() > 0.9
+    assert "12 prompts are too few to tell" in judged.why
     values = rng.normal(size=(16, 4))
     values[0, 1] = np.nan
     missing = threshold(values)

@@ -52,7 +52,7 @@ def test_it_is_fluent_and_lost_where_the_words_are_shuffled(model):
 @pytest.mark.parametrize("name", ["induction", "prefix_matching"])
 def test_no_head_passes_the_threshold(scores, name):
     found = ik.summarise(scores.sel(scorer=name))
-    assert not found["passes"].any()
+    assert not (found["passes"] == 1).any()
     assert float(found["mean"].max()) < 0.05
 
 

@@ -288,15 +288,14 @@ def _random_share(found: xr.Dataset, controls: int, seed: int) -> tuple[float, f
     """The mean share that random heads take, with its interval.
 
     The distances to its ends add up in square: of the ratio over passages, with the mean of the draws, and of the mean
-    over draws; the latter is 0 where fewer sets than asked for are all there are.
+    over draws. Fewer draws than were asked for are all sets there are: their mean is no estimate.
     """
     gain = (found["first_loss"] - found["copy_loss"]).values
     effect = (found["copy_loss_random"] - found["copy_loss"]).transpose("passage", "draw").values
     share, *of_passages = ratio(effect.mean(1), gain, seed=seed)
-    if effect.shape[1] < controls:
-        return float(share), float(of_passages[0]), float(of_passages[1])
     by_draw = ratio(effect, gain, seed=seed)[0]
-    of_draws = mean_interval(by_draw, seed=seed)
+    all_there_are = len(by_draw) < controls
+    of_draws = [by_draw.mean()] * 2 if all_there_are else mean_interval(by_draw, seed=seed)
     below, above = (
         np.hypot(a - share, b - by_draw.mean()) for a, b in zip(of_passages, of_draws, strict=True)
     )

@@ -1,6 +1,6 @@
-"""Which heads? Naming them, summarising their scores over prompts, choosing the strongest and fair controls, comparing.
+"""Heads by name; summaries of what was measured of them, over prompts; the strongest and random others; comparisons.
 
-Everything here reads the labelled results of the scorers (or nothing at all); no model is run.
+Everything here reads labelled results (or nothing at all); no model is run.
 """
 
 from .choosing import head_table as head_table

@@ -88,7 +88,8 @@ def summarise(
         | `size` | of effects: the mean over prompts of their absolute value |
 
         Coordinates `null`, what is tested and how (`stats.threshold`), and `untested`, why heads are not tested: below
-        6 prompts (7 for effects), below 8 where excesses are skewed, or where there is no credible null (the mass that
+        6 prompts (7 for effects), below 8 where excesses are skewed, where a skewed head lies between the thresholds
+        of sign flips and of the bootstrap (more prompts would tell), or where there is no credible null (the mass that
         label attention puts on labels: a random head may well prefer some tokens). Weight-based scores have one value a
         head and no interval (NaN), and their threshold is the largest of all heads and random draws, in units of the
         spread of each head's own draws. Attributes of the result, with `margin`, `level`, `confidence`, `draws` and
@@ -196,7 +197,7 @@ def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshol
     nulls = sorted({BOTH_WAYS[each.null == NO_EXCESS] for each in (up, down) if each.null})
     why = sorted({each.why for each in (up, down) if each.why})
     at, tested = np.where(above, up.at, down.at), np.where(above, up.tested, down.tested)
-    return Threshold(at, tested, "; ".join(nulls), "; ".join(why))
+    return Threshold(at, tested, "; ".join(nulls), "" if tested.all() else "; ".join(why))
 
 
 def _weights(found: Measured, *, margin: float, n: int) -> xr.Dataset:

@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from .maps import MIDDLE, NEGATIVE, POSITIVE, escape, finish, heading, tick, words
-from .pairs import composition_map
 from .panels import Panel, domains, panels
+from .senders import composition_map
 
 TOP = 56  # pixels above all panels
 

@@ -37,6 +37,9 @@ KINDS = {"k": "keys", "q": "queries", "v": "values"}
 def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: bool = True) -> xr.Dataset:
     """How much of what each head writes is read by each later head: 0 if nothing, 1 at most.
 
+    `head_map` draws it, senders by receivers; `summarise` and `top_heads` take each sender's largest score, or, of
+    `.sel(receiver="L1H0")`, that with one receiver.
+
     Chance is exact: over random rotations of the residual stream between the two heads the mean of the squared score
     is 1 / d, where d is d_model (less 1 where a LayerNorm takes the mean away).
 
