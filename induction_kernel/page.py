@@ -127,9 +127,7 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     shown = wanted or passing[:SHOWN] or ranked[:3]
     order = [*shown, *(head for head in ranked if head not in shown)]
     removed = removed_from(model, held, order, len(shown), seed, progress)
-    untested = "" if bool(choice["tested"].any()) else str(choice["untested"].values)
-    total = choice["mean"].size
-    yield verdict(removed.joint, shown, passing, total, untested=untested, given=bool(wanted)) + EXPLAINED
+    yield _verdict(removed.joint, shown, passing, choice, given=bool(wanted)) + EXPLAINED
     yield _model(model)
     yield _maps(scores, weights)
     yield _table_of_heads(removed, summary, weights, _direct(model, held, progress), len(held))
@@ -141,6 +139,14 @@ def _sections(model: Model, wanted: list[Head], prompts: int, seed: int, progres
     yield _few_shot(model, seed, progress)
     few, some = removed.every.sizes["prompt"], removed.some
     yield making(describe(model), prompts=prompts, few=few, some=some, seed=seed, shown=SHOWN)
+
+
+def _verdict(
+    joint: xr.Dataset, shown: list[Head], passing: list[Head], choice: xr.Dataset, *, given: bool
+) -> str:
+    tested = choice["tested"].values
+    untested, why = int((~tested).sum()), str(choice["untested"].values)
+    return verdict(joint, shown, passing, tested.size, untested=untested, why=why, given=given)
 
 
 def _weights(model: Model, progress: bool) -> list[xr.Dataset]:

@@ -63,19 +63,20 @@ def verdict(
     passing: Sequence[Head],
     total: int,
     *,
-    untested: str,
+    untested: int,
+    why: str,
     given: bool,
 ) -> str:
     """How many heads there are, and what is lost without those shown; heads asked for are `given`.
 
-    `untested` is why no head is tested, "" where heads are.
+    `untested` is how many of the `total` heads are not tested, and `why`.
     """
     found = (
         f'<p class="lead"><b>{len(passing)} of {total} heads</b> attend to what followed earlier copies of '
         f"the current token clearly more than on control prompts; the strongest is {passing[0]}.</p>"
         if passing
-        else '<p class="note">Whether any head attends to what followed earlier copies was not tested: '
-        f"{escape(untested)}. The strongest heads are shown below all the same.</p>"
+        else f'<p class="note">No head passes the threshold, but {untested} of {total} could not be tested: '
+        f"{escape(why)}. The strongest ones are shown below all the same.</p>"
         if untested
         else f'<p class="note">None of {total} heads passes the threshold: on repeated random tokens this '
         "model shows no induction head. The strongest ones are shown below all the same.</p>"
@@ -108,9 +109,11 @@ def cautioned(lost: xr.Dataset) -> str:
 
 def less_than_one(joint: xr.Dataset, single: Mapping[Head, xr.Dataset]) -> str:
     """Says where heads cost less together than one of them alone."""
+    if len(single) < 2:
+        return ""
     alone = {head: float(each["share"]) for head, each in single.items()}
     most = max(alone, key=lambda head: alone[head])
-    if len(alone) < 2 or not float(joint["share"]) < alone[most]:
+    if not float(joint["share"]) < alone[most]:
         return ""
     return (
         f'<p class="note">Together they cost less ({percent(float(joint["share"]))}) than {most} alone '
