@@ -331,7 +331,9 @@ def _table(results: dict[str, Any], top: int) -> str:
     parts = []
     for method, scores in results.items():
         text = head_table(scores, top).to_string(float_format=lambda value: f"{value:.3f}", index_names=False)
-        parts.append(f"{method}: {scores.attrs['title']}\n{text}")
+        why = str(summarise(scores)["untested"].item())
+        note = f"\nuntested: {why}" if why and "untested" in text else ""
+        parts.append(f"{method}: {scores.attrs['title']}\n{text}{note}")
     return "\n\n".join(parts)
 
 

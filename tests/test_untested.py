@@ -7,8 +7,10 @@ import xarray as xr
 import zoo
 
 import induction_kernel as ik
+from induction_kernel.evidence import behaviours
 from induction_kernel.fewshot_page import _count
 from induction_kernel.plots.figures import score_plot
+from induction_kernel.printing import TEXTS
 
 FEW = "5 prompts are too few for level 0.05: wanted 6 or more"
 
@@ -103,3 +105,22 @@ def test_no_share_comes_with_its_reason(untrained, tiny):
     some = ik.ablate(tiny, ik.repeated_tokens(tiny, prompts=8), "L1H7", progress=False)
     assert np.isfinite(some["share"])
     assert "No share" not in some.attrs["cautions"]
+
+
+def test_a_printed_table_says_why_heads_are_untested(scores):
+    few = TEXTS["table"]({"induction": scores[{"prompt": slice(5)}]}, 3)
+    assert few.splitlines()[-1] == f"untested: {FEW}"
+    assert "untested" not in TEXTS["table"]({"induction": scores}, 3)
+
+
+@pytest.mark.parametrize(("missing", "verdict"), [(0, "not defined on this model"), (1, "inconclusive")])
+def test_without_a_passing_head_generality_is_open_where_one_was_not_tested(
+    tiny, scores, monkeypatch, missing, verdict
+):
+    none = scores.assign(score=scores["control"]).copy(deep=True)
+    none["score"][:missing, 1, 7] = np.nan
+    monkeypatch.setattr(behaviours, "prefix_matching", lambda *_, **__: none)
+    found = ik.generality(tiny, progress=False)
+    assert found.attrs["verdict"] == verdict
+    assert ("1 of 16 heads could not be tested" in found.attrs["reason"]) == bool(missing)
+    assert ("there is no induction head" in found.attrs["reason"]) == (not missing)
