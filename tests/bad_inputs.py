@@ -625,6 +625,7 @@ ROWS = [
     ("held_out", "a layer's sum", lambda tmp: ik.held_out(ik.sum_heads(votes()), [0, 1]), ValueError, "over layer and head"),
     ("held_out", "two poolings", lambda tmp: ik.held_out(votes().expand_dims(pooling=["max", "sum"]), [0, 1]), ValueError, "with .sel"),
     ("held_out", "too few prompts", lambda tmp: ik.held_out(votes(), [0, 1]), ValueError, "at least 2 prompts to choose on"),
+    ("held_out", "prompts as predictions", lambda tmp: ik.held_out(votes(), repeats()), TypeError, "in_context(model, prompts) has"),
     ("held_out", "one split", lambda tmp: ik.held_out(votes(), [0, 1], splits=1), ValueError, "splits >= 2"),
     ("held_out", "nothing to score on", lambda tmp: ik.held_out(votes(), [0, 1], share=1), ValueError, "share and confidence between 0 and 1"),
     ("held_out", "a name taken", lambda tmp: ik.held_out(votes(), [0, 1], others={"constant": votes()}), ValueError, "row of its own"),

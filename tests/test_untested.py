@@ -124,3 +124,9 @@ def test_without_a_passing_head_generality_is_open_where_one_was_not_tested(
     assert found.attrs["verdict"] == verdict
     assert ("1 of 16 heads could not be tested" in found.attrs["reason"]) == bool(missing)
     assert ("there is no induction head" in found.attrs["reason"]) == (not missing)
+
+
+def test_a_comparison_does_not_say_what_only_the_first_result_is(scores):
+    """Neither the scorer, nor what was tested of it, nor who reads most of a head."""
+    for first in (ik.summarise(scores), scores):
+        assert set(ik.compare(first, scores).coords) == {"layer", "head", "name"}

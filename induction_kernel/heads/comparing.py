@@ -75,7 +75,7 @@ def compare(
             "spearman": float(correlation(a.ravel(), b.ravel(), "spearman")),
             "overlap": len(strongest[0] & strongest[1]) / max(1, min(k, a.size)),
         },
-        coords={key: sides[0][key] for key in (*dims, "name")},
+        coords={key: sides[0][key].variable for key in (*dims, "name")},
         attrs={
             "method": "compare", "first": _named(first), "second": _named(second), "k": k, "confidence": confidence,
             "draws": draws, "seed": checked_seed(seed), **_in_common(first, second),

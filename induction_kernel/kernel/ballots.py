@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 TIE = 1e-9  # votes this close, as a share of the prompt's whole weight, are equal: sums in another order differ by less
+PREDICTIONS = "wanted the model's predictions as classes [prompt], whole numbers, or what in_context returned"
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,9 +117,7 @@ def _labels(
             words = tuple(str(word) for word in given["label"].values)
     largest = int(max(classes.max(), target.max()))
     if words is None:
-        numbers = np.asarray(
-            [] if isinstance(predictions, xr.Dataset) or predictions is None else predictions
-        )
+        numbers = _numbers([] if isinstance(predictions, xr.Dataset) or predictions is None else predictions)
         if numbers.dtype.kind in "iu" and numbers.size:
             largest = max(largest, int(numbers.max()))
         words = tuple(str(y) for y in range(max(largest + 1, 2)))
@@ -133,18 +132,22 @@ def as_predictions(predictions: Any, ballots: Ballots) -> np.ndarray:
     Raises:
         TypeError: no whole numbers. Refused: another number of them than of prompts, or a class there is not.
     """
-    given = predictions["prediction"].values if _has_prediction(predictions) else np.asarray(predictions)
+    given = predictions["prediction"].values if _has_prediction(predictions) else _numbers(predictions)
     n, most = len(ballots.target), len(ballots.labels) - 1
     if given.dtype.kind not in "iu":
-        raise TypeError(
-            "wanted the model's predictions as classes [prompt], whole numbers, or what in_context returned, "
-            f"got {type(predictions).__name__}"
-        )
+        raise TypeError(f"{PREDICTIONS}, got {type(predictions).__name__}")
     if given.shape != (n,):
         raise Refused(f"wanted one prediction for each of {n} prompts, got shape {list(given.shape)}")
     if given.min() < 0 or given.max() > most:
         raise Refused(f"wanted predictions from 0 to {most}, got {given.min()} to {given.max()}")
     return given.astype(np.int64)
+
+
+def _numbers(predictions: Any) -> np.ndarray:
+    """Predictions as an array; TypeError for prompts, which numpy would take for nested lists."""
+    if isinstance(predictions, Prompts):
+        raise TypeError(f"{PREDICTIONS}, got prompts: in_context(model, prompts) has the model's predictions")
+    return np.asarray(predictions)
 
 
 def _has_prediction(predictions: Any) -> bool:
