@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from .files import checked_target, write_whole
-from .heads import Head, as_heads
+from .heads import Head, as_heads, summarise
 from .kernel.quoting import quoted_votes
 from .kernel.splits import CONTROLS
 from .kernel.studying import FewShotStudy, label_peak
@@ -135,16 +135,24 @@ heads, the head's weights with the labels permuted, always the answer that the m
 
 
 def _heads(study: FewShotStudy) -> str:
-    passing, total = int(study.heads["passes"].sum()), study.heads["passes"].size
     lines = line_plot({"one head": study.heads, "sum over heads": study.sums}, "agreement")
     return f"""<h2>Every head at a glance</h2>
-<p>How often each head's vote agrees with the model. A white dot marks the {passing} of {total} heads beyond the
-threshold: more than luck gives the luckiest of all heads when labels are permuted among the demonstrations (5% level).
-A head that looks at the last label passes too, where the model tends to repeat it: see the controls above. These
-numbers are of all queries; the best of them is lucky too.</p>
+<p>How often each head's vote agrees with the model. A white dot marks heads beyond the threshold,
+{_count(study.heads)}: more than luck gives the luckiest of all heads when labels are permuted among the demonstrations
+(5% level). A head that looks at the last label passes too, where the model tends to repeat it: see the controls above.
+These numbers are of all queries; the best of them is lucky too.</p>
 {figure_fragment(head_map(study.heads))}
 <h3>By depth</h3>
 <p>The best head of each layer, and the vote of all its heads' weights added up.</p>{figure_fragment(lines)}"""
+
+
+def _count(result: xr.Dataset) -> str:
+    """How many heads pass, of those that are tested."""
+    summary = summarise(result)
+    total, tested = summary["tested"].size, int(summary["tested"].sum())
+    passing = int((summary["passes"] == 1).sum())
+    rest = f"; {total - tested} could not be tested: {summary['untested'].item()}" if tested < total else ""
+    return f"{passing} of {tested} heads{rest}"
 
 
 def _looking(study: FewShotStudy) -> str:
@@ -164,14 +172,13 @@ and the query, each resampled to equal length. In layer {layer}, {percent(start)
 def _alignment(study: FewShotStudy) -> str:
     if study.alignment is None:
         return ""
-    passing, total = int(study.alignment["passes"].sum()), study.alignment["passes"].size
     most = study.alignment["mean"].fillna(-1).argmax(("layer", "head"))
     one = study.alignment.isel(most)
     return f"""<h2>Do heads weigh by similarity?</h2>
 <p>Two texts are similar, in the model's own eyes, if it expects the same to follow them. Alignment is the correlation
 between this similarity to the query and a head's weights, over the demonstrations of one prompt, averaged over prompts
 (so that prompts of other lengths cannot feign it; longer demonstrations in a prompt can, as their maxima are
-larger). {passing} of {total} heads are beyond the threshold. In the head where it is largest, {one["name"].item()}, it
+larger). Beyond the threshold: {_count(study.alignment)}. In the head where it is largest, {one["name"].item()}, it
 is {interval(one, "mean", "low", "high")}. Pooled over all pairs of query and demonstration, as in the paper, the same
 head's correlation is {interval(one, "pooled", "pooled_low", "pooled_high")}; prompts of other lengths and the places of
 demonstrations can feign that.</p>

@@ -149,8 +149,6 @@ def ablated(
         found = joint.drop_vars("baseline").expand_dims(k=[len(order)]).assign(baseline=joint["baseline"])
         found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
         note = "\nno random controls: a layer of these heads has too few others"
-    if not np.isfinite(found["share"].values).any():
-        note += "\nno share: the repetition brings this model no reliable benefit that could be lost"
     note += f"\nnote: {found.attrs['cautions']}" if found.attrs.get("cautions") else ""
     said = _said(found, f"{found.attrs['edit']} at z, heads together")
     return found, f"{said}\n{_printed(_steps(found))}{note}"
@@ -333,7 +331,9 @@ def _table(results: dict[str, Any], top: int) -> str:
     parts = []
     for method, scores in results.items():
         text = head_table(scores, top).to_string(float_format=lambda value: f"{value:.3f}", index_names=False)
-        parts.append(f"{method}: {scores.attrs['title']}\n{text}")
+        why = str(summarise(scores)["untested"].item())
+        note = f"\nuntested: {why}" if why and "untested" in text else ""
+        parts.append(f"{method}: {scores.attrs['title']}\n{text}{note}")
     return "\n\n".join(parts)
 
 

@@ -54,7 +54,8 @@ eigenvalues near 1 are not particular to induction heads: many heads of other ki
 </ul>"""
 LOOKING = """<h2>Looking and copying</h2>
 <p>Each point is a head: to the right, it looks where an induction head looks; upwards, its weights copy what
-it looks at. Diamonds pass the threshold for prefix matching; dashed lines are chance.</p>"""
+it looks at. Diamonds pass the threshold for prefix matching, hollow circles could not be tested; dashed lines are
+chance.</p>"""
 
 
 def verdict(

@@ -135,7 +135,7 @@ def test_ablate_with_heads_removes_them_together_beside_random_ones():
     _, header, *rows, note = result.stdout.strip().splitlines()
     assert [row.split()[0] for row in rows] == ["1", "2"]
     assert note == f"note: {curve.attrs['cautions']}"
-    assert "above the 6." in note  # of guessing uniformly
+    assert f"above the {np.log(model.cfg.d_vocab):.2f} of guessing uniformly" in note
     named = dict(zip(header.split(), rows[1].split(maxsplit=len(header.split()) - 1), strict=True))
     for key, wanted in {
         "share": curve["share"][1],

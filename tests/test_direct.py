@@ -174,7 +174,7 @@ def test_on_paper(by_hand):
     assert float(np.abs(others).max()) < 1e-6  # nobody else writes to the output
     summary = ik.summarise(found)
     assert int(summary["passes"].sum()) == 1
-    assert bool(summary["passes"].sel(layer=1, head=0))
+    assert float(summary["passes"].sel(layer=1, head=0)) == 1
     assert [str(head) for head in ik.top_heads(found, 1)] == ["L1H0"]
     assert ik.head_table(found, 1).index.tolist() == ["L1H0"]
     assert head_map(found).data

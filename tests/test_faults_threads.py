@@ -345,6 +345,7 @@ def test_the_table_of_verbs_has_them_all():
     """All public functions of a model but those that make prompts or draw heads, and pages, which call the others."""
     makers = {
         "as_prompts", "repeated_tokens", "few_shot", "word_episodes", "pairs", "with_answers", "random_heads",
+        "random_sets",
     }  # fmt: skip
     public = {name: getattr(ik, name) for name in ik.__all__ if callable(getattr(ik, name))}
     first = {name: next(iter(inspect.signature(of).parameters), "") for name, of in public.items()}

@@ -159,7 +159,9 @@ def test_the_scores_are_as_defined(found):
     assert 0 < right < len(target)
     assert float(found["accuracy"]) == float(found["correct"].mean()) == right / len(target)
     low, high = binomtest(right, len(target)).proportion_ci(method="wilson")
-    assert (float(found["accuracy_low"]), float(found["accuracy_high"])) == (low, high)
+    assert (float(found["accuracy_low"]), float(found["accuracy_high"])) == pytest.approx(
+        (low, high), abs=1e-12
+    )
     assert float(found["brier"]) == pytest.approx(brier, abs=1e-12)
     assert float(found["calibration_error"]) == pytest.approx(sum(map(abs, gaps.values())), abs=1e-12)
     np.testing.assert_array_equal(found["confusion"], confusion)

@@ -108,7 +108,7 @@ def test_where_the_answer_is_always_one_label_the_head_that_writes_labels_carrie
     found = ik.function_vectors(tiny, noisy_words(tiny, prompts=60, one_answer=True, noise=0.1))
     summary = ik.summarise(found)
     assert [str(head) for head in ik.top_heads(found, 1)] == ["L1H7"]
-    assert bool(summary["passes"].sel(layer=1, head=7))
+    assert float(summary["passes"].sel(layer=1, head=7)) == 1
     assert float(summary["excess"].sel(layer=1, head=7)) > 0.2
     assert float(abs(found["control"]).mean()) < float(abs(found["score"].sel(layer=1, head=7)).mean()) / 4
     found.to_netcdf(tmp_path / "found.nc")

@@ -38,7 +38,7 @@ from ..training.merging import with_names
 from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
 from .translated import TRANSLATIONS, Translation, check_translations, translation_attention, unreadable
-from .verdicts import Check, judged, not_defined
+from .verdicts import Check, inconclusive, judged, not_defined
 
 __all__ = ["generality"]
 
@@ -95,7 +95,8 @@ def generality(
         what the second copy gains, with `share_lost_low` and `share_lost_high`, `random_share[draw]`. The attribute
         `random_heads` says where random heads are from: "same layer", "any layer" where layers have too few
         others, "none" (and no check of them) where the model has.
-        Not defined where no head passes, or the pattern task cannot be written in the tokenizer's words.
+        Not defined where no head passes, or the pattern task cannot be written in the tokenizer's words; inconclusive,
+        without checks, where none passes and some could not be tested.
 
     Raises:
         TypeError: passages, a pattern or translations of another type.
@@ -113,10 +114,8 @@ def generality(
     if isinstance(lines, str):
         return not_defined("generality", CLAIM, lines)
     chosen = _chosen(model, heads, k, seed, progress)
-    if not chosen:
-        return not_defined(
-            "generality", CLAIM, "no head's prefix matching passes: there is no induction head"
-        )
+    if isinstance(chosen, xr.Dataset):
+        return chosen
     labels = label_attention(model, lines, progress=progress)
     scores = {
         "copying": copying(model, progress=progress),
@@ -168,9 +167,20 @@ def _repeats(model: Model, seed: int) -> Prompts:
     return repeated_tokens(model, repeats=4, prompts=16, seed=seed)
 
 
-def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list[Head]:
+def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list[Head] | xr.Dataset:
+    """The heads asked about; where none passes, the argument without checks."""
     if heads is None:
-        return top_heads(prefix_matching(model, _repeats(model, seed), progress=progress), k, passing=True)
+        summary = summarise(prefix_matching(model, _repeats(model, seed), progress=progress))
+        tested = summary["tested"]
+        if found := top_heads(summary, k, passing=True) if tested.any() else []:
+            return found
+        said = "no head's prefix matching passes"
+        if tested.all():
+            return not_defined("generality", CLAIM, f"{said}: there is no induction head")
+        why = (
+            f"{int((~tested).sum())} of {tested.size} heads could not be tested: {summary['untested'].item()}"
+        )
+        return inconclusive("generality", CLAIM, f"{said}, but {why}")
     size = sizes(model)
     if found := as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads):
         return found

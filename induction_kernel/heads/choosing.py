@@ -135,7 +135,8 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
 
     Returns:
         As in `summarise`: rank, mean, low, high, control (else chance), excess, threshold where there is one, and
-        passes: "yes", "no" or "untested".
+        passes: "yes", "no" or "untested" (`summarise` says why: `untested`). Of composition with all later heads also
+        receiver, the one that reads most.
 
     Raises:
         TypeError: not a Dataset of heads.
@@ -144,7 +145,7 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
     _check_count(k)
     summary = summarise(one_result(scores))
     null = "control" if "control" in summary else "chance"
-    columns = ["rank", "mean", "low", "high", null, "excess", "threshold", "passes"]
+    columns = ["rank", "receiver", "mean", "low", "high", null, "excess", "threshold", "passes"]
     frame = summary.reset_coords("name").to_dataframe().set_index("name").filter(items=columns)
     frame = frame.dropna(subset=["mean"])
     frame["passes"] = np.select([frame["passes"] == 1, frame["passes"] == 0], ["yes", "no"], "untested")

@@ -187,7 +187,8 @@ def _prompts(
         nothing = np.full_like(passed.at, np.nan)
         passed = Threshold(nothing, np.zeros_like(passed.tested), "", found.untested)
     values |= {"threshold": passed.at, "tested": passed.tested}
-    return _labelled(found.values, values, null=passed.null, untested=passed.why)
+    why = passed.why.replace("cell", "head")  # what `stats` calls a cell is a head here
+    return _labelled(found.values, values, null=passed.null, untested=why)
 
 
 def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshold:
@@ -195,7 +196,7 @@ def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshol
     up, down = (threshold(side * effects, level=level / 2, **options) for side in (1, -1))
     above = ~(moments(effects)[1] < 0)
     nulls = sorted({BOTH_WAYS[each.null == NO_EXCESS] for each in (up, down) if each.null})
-    why = sorted({each.why for each in (up, down) if each.why})
+    why = sorted({f"{each.why} (each way is tested at half the level)" for each in (up, down) if each.why})
     at, tested = np.where(above, up.at, down.at), np.where(above, up.tested, down.tested)
     return Threshold(at, tested, "; ".join(nulls), "" if tested.all() else "; ".join(why))
 

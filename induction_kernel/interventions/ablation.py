@@ -30,6 +30,8 @@ from .plan import Cell
 
 __all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
 
+NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
+
 
 def ablate(
     model: Model,
@@ -66,8 +68,9 @@ def ablate(
         copy), `share`, with `share_low` and `share_high` (95%, `stats.ratio` over prompts): the share of the
         benefit that is lost, a ratio of means, 0 if nothing changes and 1 if the benefit is gone. Above 1
         means destroyed, not a size; NaN where the model has no reliable benefit to lose. Beside it `without[prompt]`,
-        that value without the ability, and the attribute `cautions`: a sentence where it is above the loss of guessing
-        uniformly, since the benefit is then partly that of no longer being wrong; else "".
+        that value without the ability, and the attribute `cautions`: why `share` is NaN, if it is; a sentence where the
+        value without the ability is above the loss of guessing uniformly, since the benefit is then partly that of no
+        longer being wrong; else "".
 
     Raises:
         TypeError: an edit of another type.
@@ -76,22 +79,13 @@ def ablate(
     Source: Olsson et al. 2022, argument 3.
     """
     chosen, seed = _checked_heads(model, heads), checked_seed(seed)
-    found, attrs = _joint(
-        model,
-        prompts,
-        [chosen],
-        edit=edit,
-        metric=metric,
-        hold=hold,
-        max_tokens=max_tokens,
+    found, shares, attrs = _joint(
+        model, prompts, [chosen], edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
         progress=progress,
-    )
+    )  # fmt: skip
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
-    shares = {
-        key: float(share[0])
-        for key, share in shares_lost(found.values, baseline, found.without, seed).items()
-    }
+    shares = {key: float(share[0]) for key, share in shares.items()}
     if found.without is not None:
         variables["without"] = found.without
     return xr.Dataset(
@@ -153,9 +147,10 @@ def ablation_curve(
     seed, ranked = checked_seed(seed), _ranked(model, scores)
     counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
     groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
-    found, attrs = _joint(
-        model, prompts, groups, edit=edit, metric=metric, hold=hold, max_tokens=max_tokens, progress=progress
-    )
+    found, shares, attrs = _joint(
+        model, prompts, groups, edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
+        progress=progress,
+    )  # fmt: skip
     n, baseline = len(counts), found.baseline
     value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
@@ -167,7 +162,7 @@ def ablation_curve(
         "n_controls": ("k", [len(sets) for sets in drawn]),
     }
     attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
-    if shares := shares_lost(found.values, baseline, found.without, seed):
+    if shares:
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
         variables["without"] = ("prompt", found.without)
@@ -260,9 +255,9 @@ def _checked_heads(model: Model, heads: Any) -> list[Head]:
 
 def _joint(
     model: Model, prompts: Any, groups: Sequence[Sequence[Head]], *, edit: Edit | None, metric: MetricLike,
-    hold: Hold, max_tokens: int | None, progress: bool,
-) -> tuple[Found, dict[str, Any]]:  # fmt: skip
-    """Each group of heads edited together in one run."""
+    hold: Hold, seed: int, max_tokens: int | None, progress: bool,
+) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    """Each group of heads edited together in one run: what was found, the shares lost, and the attributes."""
     edit, metric = Mean() if edit is None else edit, as_metric(metric)
     check_edit(edit, "z")
     ready = metric.ready(model, prompts)
@@ -277,9 +272,11 @@ def _joint(
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
         **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
+    shares = shares_lost(found.values, found.baseline, found.without, seed)
     if found.without is not None:
-        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit)
-    return found, attrs
+        known = bool(np.isfinite(shares["share"]).any())
+        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit) if known else NO_BENEFIT
+    return found, shares, attrs
 
 
 def caution(model: Model, without: float, unit: str) -> str:

@@ -64,7 +64,7 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure.update_yaxes(tickformat=".0%" if shares else None)
     lines = map(escape, wrap(f"{what} without the strongest heads" + _measured(curve), 88))
     said = heading(curve, "<br>".join(lines)).replace(": ", ":<br>", 1) if title is None else title
-    if shares and title is None:
+    if title is None:
         cautions = map(escape, wrap(str(curve.attrs.get("cautions", "")), 110))
         said += "".join(f"<br><span style='font-size:12px'>{line}</span>" for line in cautions)
     above = 70 + 19 * said.count("<br>")

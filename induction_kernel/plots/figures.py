@@ -118,7 +118,7 @@ def _points(across: xr.Dataset, upwards: xr.Dataset, axes: tuple[str, str]) -> g
     """One marker for each head of `[layer, head]` summaries, flattened layer by layer."""
     x, y = across["mean"].values.ravel(), upwards["mean"].values.ravel()
     names, passes, rank = (across[key].values.ravel() for key in ("name", "passes", "rank"))
-    passes = passes == 1
+    untested, passes = np.isnan(passes.astype(float)), passes == 1
     layers = np.repeat(across["layer"].values, across.sizes["head"])
     shown = {"thickness": 1, "width": 0, "color": "rgba(80, 80, 80, 0.35)"}
     return go.Scatter(
@@ -135,7 +135,7 @@ def _points(across: xr.Dataset, upwards: xr.Dataset, axes: tuple[str, str]) -> g
         error_y=_bars(upwards) | shown,
         marker={
             "size": np.where(passes, 10, 7),
-            "symbol": np.where(passes, "diamond", "circle"),
+            "symbol": np.select([passes, untested], ["diamond", "circle-open"], "circle"),
             "color": layers,
             "colorscale": "Cividis",
             "line": {"width": 0.5, "color": "white"},

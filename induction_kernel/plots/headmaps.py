@@ -22,7 +22,8 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw a number of every head, layers downwards and heads across; one panel for each scorer and model.
 
     A white dot marks the heads whose excess lies beyond the threshold of `summarise` (max statistic over all
-    heads). Hovering shows name, score with interval, matched control, chance and rank. Scores that start at
+    heads). Where no head could be tested, "not tested" stands above the panel; hovering over it says why. Hovering
+    over a head shows name, score with interval, matched control, chance and rank. Scores that start at
     zero run from 0 to 1 (or their maximum, if larger); signed ones are centred on their chance; effects, logits and
     products of weights run to the largest there is.
 
@@ -69,7 +70,15 @@ def _caption(part: Panel, parts: list[Panel]) -> str:
     names, models = ({getattr(each, key) for each in parts} for key in ("name", "model"))
     said = [words(part.name)] if len(names) > 1 else []
     said = [escape(part.model), *said] if len(models) > 1 else said
-    return f"<b>{': '.join(said)}</b>" if said else ""
+    bold = [f"<b>{': '.join(said)}</b>"] if said else []
+    return " ".join([*bold, *(["<i>not tested</i>"] if _why_untested(part) else [])])
+
+
+def _why_untested(part: Panel) -> str:
+    """Why no head of a panel is tested; "" where any is, and where nothing says so."""
+    if "tested" not in part.heads or bool(part.heads["tested"].any()):
+        return ""
+    return str(part.heads["untested"].item())
 
 
 def _title(scores: xr.Dataset, parts: list[Panel]) -> str:
@@ -121,6 +130,7 @@ def _panel(
     })  # fmt: skip
     figure.add_annotation(
         text=caption,
+        hovertext=escape(_why_untested(part)),
         x=across[0],
         y=upwards[1],
         xref="paper",

@@ -252,7 +252,9 @@ def observe(
     if isinstance(scorers, AttentionScorer) or not all(
         isinstance(scorer, AttentionScorer) for scorer in scorers
     ):
-        raise TypeError(f"wanted a list of attention scorers, got {scorers!r}")
+        raise TypeError(
+            f"wanted a list of attention scorers, such as [ik.induction, ik.previous_token], got {scorers!r}"
+        )
     names = [scorer.name for scorer in scorers]
     if not names or len(set(names)) < len(names):
         raise Refused(f"wanted at least one scorer, each name once, got {names}")
