@@ -7,6 +7,7 @@ from scipy import stats as scipy_stats
 from induction_kernel.errors import Refused
 from induction_kernel.stats import (
     correlation,
+    correlation_interval,
     difference_interval,
     mean_interval,
     mean_share_difference_interval,
@@ -192,6 +193,8 @@ def test_correlations_are_scipys():
         found = correlation(x, y, kind)
         np.testing.assert_allclose(found[:2], [of(a, b)[0] for a, b in zip(x[:2], y[:2], strict=True)])
         assert np.isnan(found[2])
+    low, high = correlation_interval(x[0], y[0], "spearman", seed=1)
+    assert low < correlation(x[0], y[0], "spearman") < high
     with pytest.raises(Refused, match='wanted kind "pearson" or "spearman", got \'kendall\''):
         correlation(x, y, "kendall")
 
@@ -274,3 +277,12 @@ def test_what_is_tested_is_said():
     assert missing.tested.tolist() == [True, False, True, True]
     assert np.isnan(missing.at[1])
     assert "some cells have no value" in missing.why
+
+
+def test_one_outlier_does_not_send_an_end_out_of_sight():
+    values = np.random.default_rng(0).normal(0.005, 0.003, 16)
+    values[3] = 3.0
+    low, high = mean_interval(values)
+    width = scipy_stats.t.ppf(0.975, 15) * scipy_stats.sem(values)
+    assert high == pytest.approx(values.mean() + 4 * width)
+    assert low >= values.mean() - 4 * width

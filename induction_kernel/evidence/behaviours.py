@@ -33,7 +33,7 @@ from ..prompts import Prompts, as_prompts, repeated_tokens
 from ..scorers.attention import prefix_matching
 from ..scorers.labels import label_attention
 from ..scorers.values import copying
-from ..stats import correlation, mean_interval, percentiles, ratio
+from ..stats import correlation, correlation_interval, mean_interval, ratio
 from ..training.merging import with_names
 from .losing import other_heads
 from .patterned import pattern_lines, repeated_passages
@@ -46,7 +46,6 @@ LOST, SPARED, MARGIN = 0.5, 0.25, 0.02
 OF_ATTENTION = 0.02
 """Half-width that n is stated for, of attention."""
 CLAIM = "The heads that copy literally are also those that match patterns and follow a translation."
-DRAWS = 2000
 
 
 def generality(
@@ -226,7 +225,6 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
     """Spearman of each behaviour with prefix matching over heads, and its bootstrap over heads."""
     by_head = excess.stack(cell=("layer", "head"))
     first = by_head.sel(behaviour="prefix_matching").values
-    rng = np.random.default_rng(seed)
     rows = []
     for other in by_head.transpose("behaviour", "cell").values:
         there = np.isfinite(first + other)
@@ -234,8 +232,7 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
             rows.append([np.nan] * 3)  # heads that do not differ
             continue
-        again = rng.integers(len(x), size=(DRAWS, len(x)))
-        ends = percentiles(correlation(x[again], y[again], "spearman"))
+        ends = correlation_interval(x, y, "spearman", seed=seed)
         rows.append([correlation(x, y, "spearman"), *ends])
     keys = ("correlation", "correlation_low", "correlation_high")
     return xr.Dataset({key: ("behaviour", row) for key, row in zip(keys, np.array(rows).T, strict=True)})

@@ -35,8 +35,7 @@ from ..scorers.composing import composition
 from ..scorers.matching import qk_trace
 from ..scorers.ov import ov_eigenvalues
 from ..scorers.values import copying
-from ..stats import correlation as correlated
-from ..stats import mean_interval, percentiles
+from ..stats import correlation, correlation_interval, mean_interval
 from ..training.merging import with_names
 from ..training.phases import EXCESS
 from .verdicts import STATED, Check, judged, not_defined
@@ -234,7 +233,6 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}
     ends = {kind: np.full((2, len(PAIRS)), np.nan) for kind in found}
     for pair, keys in enumerate(PAIRS.values()):
-        rng = np.random.default_rng(seed)
         for model in range(n_models):
             x, y = (scores[key].isel(model=model).values.ravel() for key in keys)
             there = np.isfinite(x) & np.isfinite(y)
@@ -242,10 +240,9 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
             if heads[model, pair] < FEWEST:
                 continue
             x, y = x[there], y[there]
-            again = rng.integers(len(x), size=(draws, len(x)))
             for kind, values in found.items():
-                values[model, pair] = correlated(x, y, kind)
-                ends[kind][:, pair] = percentiles(correlated(x[again], y[again], kind))
+                values[model, pair] = correlation(x, y, kind)
+                ends[kind][:, pair] = correlation_interval(x, y, kind, draws=draws, seed=seed)
     out: dict[str, Any] = {"heads": (("model", "pair"), heads)}
     for kind, values in found.items():
         several = np.isfinite(values).sum(0) > 1

@@ -10,6 +10,7 @@ Statistics other than means (times of turning points, areas under curves) take `
 """
 
 from .correlations import correlation as correlation
+from .correlations import correlation_interval as correlation_interval
 from .correlations import pooled_correlation as pooled_correlation
 from .means import check_confidence as check_confidence
 from .means import difference_interval as difference_interval

@@ -8,9 +8,9 @@ import numpy as np
 from scipy import stats as distributions
 
 from ..errors import Refused
-from .means import CONFIDENCE, Array
+from .means import CONFIDENCE, DRAWS, Array, percentiles, resampled
 
-__all__ = ["correlation", "pooled_correlation"]
+__all__ = ["correlation", "correlation_interval", "pooled_correlation"]
 
 ONE = 1 - 1e-15  # the largest correlation whose Fisher z is finite
 
@@ -25,6 +25,16 @@ def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+def correlation_interval(
+    x: Any, y: Any, kind: str = "pearson", *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Percentile interval (95%) of the correlation of `x` and `y` over their one axis, resampling the pairs."""
+    rows = np.stack(
+        [np.repeat(np.arange(len(x)), times) for times in resampled(len(x), draws, seed).astype(int)]
+    )
+    return percentiles(correlation(np.asarray(x)[rows], np.asarray(y)[rows], kind))
 
 
 def pooled_correlation(

@@ -19,6 +19,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 CONFIDENCE, DRAWS, LEVEL = 0.95, 2000, 0.05
 SKEWED_FROM = 8
 """Values below which a bootstrap of them says nothing about the tails."""
+FARTHEST = 4
+"""Student's half-widths beyond which no end is taken: one outlier in 16 values would send it a hundred times as far."""
 AT_ONCE = 512  # cells whose draws are held at once
 
 
@@ -38,9 +40,9 @@ def mean_interval(
 ) -> tuple[Array, Array]:
     """Both ends of an interval for the mean over the first axis.
 
-    Below 8 values Student's t interval; from 8 on the hull of it and the bootstrap-t interval. Coverage of nominal
-    .95, simulated with 8, 16 and 32 values: .95 to .98 for normal, t (3 degrees) and beta(.3, 3), .90 to .95 for
-    lognormal values; with 4, .94 for normal ones.
+    Below 8 values Student's t interval; from 8 on the hull of it and the bootstrap-t interval, no end farther out than
+    four times Student's. Coverage of nominal .95, simulated with 8, 16 and 32 values: .94 to .97 for normal, t (3
+    degrees) and beta(.3, 3), .91 to .94 for lognormal values; with 4, .95 and .96 for the first two.
 
     Args:
         values: `[n, ...]`, NaN for what is missing. Continuous: shares of 0 and 1 have `share_interval`.
@@ -71,9 +73,16 @@ def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tu
         return low, high
     below, above = _studentised(values, counts, confidence)
     enough, error = n >= SKEWED_FROM, expanded(error, n)
-    low = np.where(enough, np.fmin(low, mean - above * error), low)
-    high = np.where(enough, np.fmax(high, mean - below * error), high)
-    return low, high
+    ends = hull(mean, (low, high), (mean - above * error, mean - below * error))
+    return np.where(enough, ends[0], low), np.where(enough, ends[1], high)
+
+
+def hull(middle: Array, ends: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Array, Array]:
+    """The ends of the hull of an interval and another, but no farther out than `FARTHEST` times the first's own."""
+    low, high = np.fmin(ends[0], others[0]), np.fmax(ends[1], others[1])
+    with np.errstate(invalid="ignore"):
+        least, most = (middle + FARTHEST * (end - middle) for end in ends)
+    return np.fmax(low, least), np.fmin(high, most)
 
 
 def expanded(error: Array, n: Array) -> Array:
@@ -163,8 +172,8 @@ def difference_interval(
             t = (sides[1][0] - sides[0][0] - mean) / np.sqrt(sides[0][1] + sides[1][1])
         t = np.where(np.isfinite(t), t, np.nan)
         error = np.sqrt(expanded(error_a, n) ** 2 + expanded(error_b, m) ** 2)
-        low = np.fmin(low, mean - quantiles_of(t, (1 + confidence) / 2) * error)
-        high = np.fmax(high, mean - quantiles_of(t, (1 - confidence) / 2) * error)
+        first, last = (mean - quantiles_of(t, (1 + side * confidence) / 2) * error for side in (1, -1))
+        low, high = hull(mean, (low, high), (first, last))
     return low.reshape(shape), high.reshape(shape)
 
 

@@ -7,7 +7,18 @@ from typing import Any
 import numpy as np
 from scipy import stats as distributions
 
-from .means import AT_ONCE, CONFIDENCE, DRAWS, SKEWED_FROM, Array, expanded, moments, quantiles_of, resampled
+from .means import (
+    AT_ONCE,
+    CONFIDENCE,
+    DRAWS,
+    SKEWED_FROM,
+    Array,
+    expanded,
+    hull,
+    moments,
+    quantiles_of,
+    resampled,
+)
 
 __all__ = ["ratio"]
 
@@ -68,7 +79,8 @@ def _ratio(above: Array, below: Array, confidence: float, counts: Array | None) 
         return value, low, high
     first, last = _ratio_resampled(above, below, counts, confidence)
     enough = known & (n >= SKEWED_FROM)
-    return value, np.where(enough, np.fmin(low, first), low), np.where(enough, np.fmax(high, last), high)
+    ends = hull(value, (low, high), (first, last))
+    return value, np.where(enough, ends[0], low), np.where(enough, ends[1], high)
 
 
 def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
