@@ -46,6 +46,7 @@ def results_of(model):
         "observe, one of several": ik.observe(model, repeats, [ik.induction, ik.previous_token]).isel(scorer=1),
         "copying": ik.copying(model),
         "copying, BAN": ik.copying(model, method="BAN"),
+        "copying, BAN-source": ik.copying(model, method="BAN-source"),
         "ov_eigenvalues": ik.ov_eigenvalues(model),
         "qk_trace": ik.qk_trace(model, repeats),
         **{f"composition, by {by}": ik.composition(model, by=by) for by in "kqv"},
@@ -72,6 +73,7 @@ def results_of(model):
 
 NAMES = (
     *SCORERS, "scorer of one's own", "label_attention", "observe, one of several", "copying", "copying, BAN",
+    "copying, BAN-source",
     "ov_eigenvalues", "qk_trace", "composition, by k", "composition, by q", "composition, by v",
     "composition with one receiver", "direct_effect", "direct_effect, on answers", "sweep", "sweep of values",
     "sweep, metric of one's own", "sweep at one position", "knock_out", "patch", "attribution", "reconstruct",
@@ -146,6 +148,7 @@ def test_attributes(name, results, summaries):
         assert results[name].attrs["n_prompts"] == results[name].sizes["prompt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["result", "summary"])
 def test_round_trip(name, what, results, summaries, tmp_path):
     found = results[name] if what == "result" else summaries[name]
