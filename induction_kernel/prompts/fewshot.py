@@ -324,7 +324,7 @@ def word_episodes(
     return own_task(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
 
 
-def own_task(model: Model, demonstrations: Sequence, queries: Sequence, **form: Any) -> Prompts:
+def own_task(model: Model, demonstrations: Sequence[Any], queries: Sequence[Any], **form: Any) -> Prompts:
     """`few_shot` of words that this package chose: a model that cannot read them is one without the task.
 
     Raises:
