@@ -574,8 +574,8 @@ def test_nothing_of_hostile_names_runs_on_the_page_of_the_arguments(browser, tmp
         texts = [each.replace("{port}", str(port)) for each in HOSTILE]
         name = "".join(texts[:2])
         model = build(HAND, hand_weights(), name=name)
-        prompts = ik.repeated_tokens(model, bos=0, period=31, prompts=8).tokens
-        found = ik.six_arguments(model, prompts=prompts, n=8, early=(5, 25), late=(35, 55), progress=False)
+        prompts = ik.repeated_tokens(model, bos=0, period=31, prompts=16).tokens
+        found = ik.six_arguments(model, prompts=prompts, n=16, early=(5, 25), late=(35, 55), progress=False)
         said = dict.fromkeys(("model", "left_out", "translation", "reason"), name)
         results = {key: each.assign_attrs(said) for key, each in found.results.items()}
         page = ik.write_evidence(replace(found, results=results), tmp_path / "evidence.html")
