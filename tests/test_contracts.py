@@ -13,6 +13,8 @@ from induction_kernel.errors import Refused
 from induction_kernel.plots.figures import score_plot
 from induction_kernel.plots.offline import figure_fragment
 
+pytestmark = pytest.mark.slow
+
 CONTRACT = (
     "mean", "low", "high", "chance", "excess", "excess_low", "excess_high", "threshold", "tested", "passes", "rank",
     "n",

@@ -20,6 +20,8 @@ from induction_kernel.kernel import studying
 from induction_kernel.loading import sources
 from induction_kernel.training import checkpoints, families, trainer
 
+pytestmark = pytest.mark.slow
+
 WHY = "planted: it has no meaning here"
 SLOW = pytest.mark.slow
 FAMILIES = family(one=[None] * 2, one_smeared=[1100, 1200], two=[1400, 1500])

@@ -25,6 +25,8 @@ from induction_kernel.replay.blocks import Blocks
 from induction_kernel.replay.decoder import Decoder
 from induction_kernel.scorers import reading
 
+pytestmark = pytest.mark.slow
+
 ATTENTION, GPT2, BRIDGE = (
     ("attention-only", FASTEST["attention-only"]),
     ("GPT-2", FASTEST["GPT-2"]),
