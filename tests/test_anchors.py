@@ -8,8 +8,7 @@ import torch
 import xarray as xr
 from shots import noisy_words, random_shots
 from sklearn.metrics import roc_auc_score
-from test_users_model import hooked_only
-from zoo import PAIRS, model_of
+from zoo import PAIRS, hooked_only, model_of
 
 import induction_kernel as ik
 

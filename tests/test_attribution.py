@@ -7,89 +7,19 @@ import numpy as np
 import pytest
 import torch
 from hand_model import ARCHITECTURE, hand_weights
-from test_sweep import (
-    FASTEST,
-    HEAD_SITES,
-    SITES,
-    answer,
-    edit_for,
-    halved,
-    legal,
-    state_of,
-    tokens_for,
-    weighed,
-)
-from zoo import BASE, PAIRS, SHAPES, fresh_of, model_of, random_weights
+from labelled_prompts import prompts_for
+from model_state import state_of
+from slopes import BY_BOTH, BY_HEAD, BY_POSITION, FLOAT32_INSIDE, check_slope, estimated, exact
+from whole_runs import HEAD_SITES, SITES, answer, edit_for, halved, legal, tokens_for, weighed
+from zoo import BASE, FASTEST, PAIRS, SHAPES, fresh_of, model_of, random_weights
 
 import induction_kernel as ik
 from induction_kernel import metrics
 from induction_kernel.interventions import gradients
 from induction_kernel.interventions.attributing import attribution
-from induction_kernel.interventions.edits import Add, FromRun, KnockOut, Mean, New, Resample, Scale, Zero
+from induction_kernel.interventions.edits import FromRun, KnockOut, Mean, Resample, Scale, Zero
 from induction_kernel.loading import build
 from induction_kernel.loading.building import has_hooked_transformer
-
-BY_HEAD, BY_POSITION, BY_BOTH = ("layer", "head"), ("layer", "position"), ("layer", "head", "position")
-# These Bridges take the norm or the softmax, or turn by the position, in float32: small steps drown in its rounding.
-FLOAT32_INSIDE = {("Llama", "native")} | {
-    (name, "bridge")
-    for name in (
-        "Llama", "MQA", "GPT-J", "GPT-Neo", "OPT", "BLOOM", "Mistral", "Qwen2", "Gemma", "Gemma 2", "Phi",
-    )
-}  # fmt: skip
-
-
-class Toward:
-    """Some of the way to another pattern: `KnockOut` and the like take large steps only."""
-
-    def __init__(self, step):
-        self.step = step
-
-    def new(self, model, prompts, site, layers):
-        length = prompts.tokens.shape[1]
-        rows = torch.rand(
-            length, length, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-        ).tril()
-        rows = rows / rows.sum(-1, keepdim=True)
-        return dict.fromkeys(layers, New(1 - self.step, self.step * rows))
-
-
-def small_edit(model, site, length, step):
-    if site == "pattern":
-        return Toward(step)
-    shape = (length, 1, model.cfg.d_head) if site in HEAD_SITES else (length, model.cfg.d_model)
-    return Add(step * torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
-
-
-def exact(model, prompts, edit, site, by, metric):
-    """The effect, `[prompt, *by]`, by whole runs."""
-    if isinstance(edit, Toward):
-        found = ik.sweep(model, prompts, edit=edit, site=site, by=by, metric=metric, progress=False)
-        return found["effect"].values
-    value, baseline = naive.sweep(model, prompts, edit=edit, site=site, by=by, metric_function=metric)
-    return value - baseline.reshape(-1, *[1] * len(by))
-
-
-def estimated(model, prompts, edit, site, by, metric, **options):
-    found = attribution(model, prompts, edit=edit, site=site, by=by, metric=metric, progress=False, **options)
-    return found["estimate"].values
-
-
-def check_slope(name, kind, site, by, model=None, **options):
-    model = model or model_of(name, kind)
-    prompts = tokens_for(model, [4, 6, 3])
-    step, close = (3e-3, 5e-3) if (name, kind) in FLOAT32_INSIDE else (1e-4, 1e-6)
-
-    def slope(function, **options):
-        up, down = (
-            function(model, prompts, small_edit(model, site, 6, sign * step), site, by, weighed, **options)
-            for sign in (1, -1)
-        )
-        return (up - down) / (2 * step)
-
-    twin, found = slope(exact), slope(estimated, **options)
-    np.testing.assert_allclose(found, twin, rtol=close, atol=close)
-    assert np.nanmax(abs(found)) > 1e-2
 
 
 def bys_of(site):
@@ -307,7 +237,6 @@ def test_max_tokens_changes_nothing(site, by, edit):
 @pytest.mark.parametrize("most", [None, 12])
 def test_metrics(metric, most):
     """Each has the gradient that it has on whole logits."""
-    from test_laws import prompts_for
 
     model = model_of("GPT-2", FASTEST["GPT-2"])
     prompts = prompts_for(model, prompts=3, period=(3, 5))

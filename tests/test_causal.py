@@ -7,110 +7,30 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from shots import noisy_words, random_shots, with_rows
-from test_users_model import as_seen
+from fewshot_by_hooks import (
+    HEADS,
+    check_gradient_of_reweighting,
+    check_label_knock_out,
+    check_reweighting,
+    labels_of,
+    rows_of,
+)
+from model_state import as_seen
+from shots import noisy_words, random_shots
 from zoo import PAIRS, fresh_of, model_of
 
 import induction_kernel as ik
 from induction_kernel.heads import as_heads
-from induction_kernel.kernel import reweighting
 from induction_kernel.kernel.causal import _permuted
 from induction_kernel.kernel.matched import _closest, _nearest_first
-from induction_kernel.model import value_weights
 
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
-HEADS = ["L0H1", "L1H0", "L1H3"]
-
-
-def labels_of(prompts, p, classes):
-    """Positions of the labels of these classes in prompt p."""
-    found = prompts.demonstrations
-    return [
-        position
-        for i in range(found.mask.shape[1])
-        if found.mask[p, i] and int(found.classes[p, i]) in classes
-        for position in range(int(found.label_positions[p, i]), int(found.spans[p, i, 1]))
-    ]
-
-
-def knocked_out(model, prompts, p, keys_of):
-    """`[label]`: log-probabilities where heads, Head -> keys, cannot attend; the rest of the row renormalised."""
-
-    def change(layer):
-        def new(row, v, z):
-            row, out = row.clone(), z.clone()
-            for head, keys in keys_of.items():
-                if head.layer == layer and keys:
-                    row[head.head, keys] = 0
-                    row[head.head] /= row[head.head].sum()
-                    out[head.head] = row[head.head] @ v[:, head.head]
-            return out
-
-        return new
-
-    tokens = prompts.tokens[p : p + 1, : int(prompts.lengths[p])]
-    logits = with_rows(model, tokens, {head.layer: change(head.layer) for head in keys_of})
-    return logits.log_softmax(-1)[prompts.demonstrations.label_ids].numpy()
-
-
-def rows_of(model, prompts, p):
-    """Layer -> `[head, key]`: what the last token of prompt p attends to."""
-    with torch.no_grad():
-        _, cache = model.run_with_cache(prompts.tokens[p : p + 1, : int(prompts.lengths[p])])
-    return [cache["pattern", layer][0, :, -1].clone() for layer in range(model.cfg.n_layers)]
-
-
-def other_keys(row, keys, every_label, wanted):
-    """Keys nearest to a label first, while they do not exceed the mass; and the one that brings it closest."""
-    order = sorted(
-        (key for key in range(1, len(row) - 1) if key not in every_label),
-        key=lambda key: (min(abs(key - label) for label in every_label), key),
-    )
-    taken = []
-    for key in order:
-        if sum(float(row[k]) for k in [*taken, key]) <= wanted:
-            taken.append(key)
-    missing = wanted - sum(float(row[k]) for k in taken)
-    rest = [key for key in order if key not in taken]
-    if rest:
-        best = min(rest, key=lambda key: abs(missing - float(row[key])))
-        if abs(missing - float(row[best])) < abs(missing):
-            taken.append(best)
-    return taken
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 @pytest.mark.parametrize("which", ["all", "b c", 2])
 def test_the_same_as_plain_hooks(name, kind, which):
-    model, prompts = model_of(name, kind), random_shots()
-    found = ik.label_knock_out(model, prompts, HEADS, which=which, draws=1, control="any layer")
-    heads = as_heads(HEADS)
-    classes = {"all": (0, 1, 2), "b c": (1,), 2: (2,)}[which]
-    others_drawn = as_heads(str(found.sel(run="random heads")["heads"].item()).split())
-    assert not set(others_drawn) & set(heads)
-    for p in range(len(prompts)):
-        rows, labels, every = (
-            rows_of(model, prompts, p), labels_of(prompts, p, classes), labels_of(prompts, p, (0, 1, 2)),
-        )  # fmt: skip
-        others = {}
-        for head in heads:
-            row = rows[head.layer][head.head]
-            others[head] = other_keys(row, labels, every, float(row[labels].sum()))
-        runs = {
-            "untouched": {},
-            "labels": dict.fromkeys(heads, labels),
-            "random heads": dict.fromkeys(others_drawn, labels),
-            "other keys": others,
-        }
-        for run, keys_of in runs.items():
-            got = found.sel(prompt=p, run=run)
-            expected = knocked_out(model, prompts, p, keys_of)
-            loose = 1e-10 if kind == "hooked" else 1e-6
-            np.testing.assert_allclose(got["log_probability"], expected, atol=loose, err_msg=run)
-            mass = sum(float(rows[head.layer][head.head, keys].sum()) for head, keys in keys_of.items())
-            assert float(got["mass"]) == pytest.approx(mass, abs=loose)
-            assert int(got["prediction"]) == expected.argmax()
-            assert float(got["correct"]) == (expected.argmax() == int(prompts.demonstrations.target[p]))
+    check_label_knock_out(name, kind, which)
 
 
 def test_the_vote_of_the_labels_still_seen_is_what_is_foretold():
@@ -197,30 +117,7 @@ def test_intervals_differences_and_the_round_trip(tmp_path):
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_reweighting_is_what_plain_hooks_give(name, kind):
-    model, prompts = model_of(name, kind), random_shots()
-    beta = np.random.default_rng(0).normal(size=(2, 4, 3))
-    beta[1, 2, 1] = -np.inf
-    found = ik.reweighted(model, prompts, beta)
-    for p in range(len(prompts)):
-
-        def change(layer, p=p):
-            def new(row, v, z):
-                out, bias = z.clone(), value_weights(model, layer)[1]
-                for head in range(4):
-                    for y in range(3):
-                        for key in labels_of(prompts, p, (y,)):
-                            out[head] += (
-                                np.expm1(beta[layer, head, y]) * row[head, key] * (v[key, head] - bias[head])
-                            )
-                return out
-
-            return new
-
-        tokens = prompts.tokens[p : p + 1, : int(prompts.lengths[p])]
-        logits = with_rows(model, tokens, {layer: change(layer) for layer in (0, 1)})
-        expected = logits.log_softmax(-1)[prompts.demonstrations.label_ids]
-        got = found.sel(prompt=p, run="reweighted")
-        np.testing.assert_allclose(got["log_probability"], expected, atol=1e-10 if kind == "hooked" else 1e-6)
+    check_reweighting(name, kind)
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
@@ -244,31 +141,7 @@ def test_a_beta_that_falls_without_end_is_a_knock_out_that_moves_no_mass():
 
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_the_gradient_is_that_of_the_loss(name, kind):
-    """By finite differences of the exact evaluation, also through layer 1's attention on what layer 0 wrote."""
-    model, prompts = model_of(name, kind), random_shots()
-    generator = np.random.default_rng(1)
-    beta = 0.3 * generator.normal(size=(2, 4, 3))
-    with reweighting.kept_as_it_was(model):
-        loss, slope = reweighting._loss(
-            model,
-            reweighting.chosen_lane(model, prompts, "pattern").lane,
-            prompts,
-            torch.from_numpy(beta).requires_grad_(True),
-        )
-
-    def exact(beta):
-        logs = ik.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values
-        logs = torch.from_numpy(logs).log_softmax(-1)
-        return -float(logs[torch.arange(len(prompts)), prompts.demonstrations.target].mean())
-
-    assert loss == pytest.approx(exact(beta), abs=1e-7)
-    for _ in range(4):
-        way = generator.normal(size=beta.shape)
-        step = 1e-4 if kind == "hooked" else 3e-3  # a Bridge's patterns are of float32
-        found = (exact(beta + step * way) - exact(beta - step * way)) / (2 * step)
-        assert float((slope.numpy() * way).sum()) == pytest.approx(
-            found, abs=1e-5 if kind == "hooked" else 1e-3
-        )
+    check_gradient_of_reweighting(name, kind)
 
 
 def test_fitting_lowers_the_loss_where_it_was_fitted_and_is_the_seed_s():

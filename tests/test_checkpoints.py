@@ -9,8 +9,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 import weakref
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,6 +20,7 @@ import pytest
 import torch
 import xarray as xr
 from folders import ARCHITECTURE, random_weights, write_tokenizer
+from processes import in_python
 from safetensors.torch import save
 from xarray.testing import assert_identical
 
@@ -271,11 +270,8 @@ def test_measures_that_differ_have_other_fingerprints(one, other):
 @pytest.mark.slow
 def test_a_fingerprint_is_the_same_in_another_process():
     code = "from test_checkpoints import *; print(fingerprint(MEASURES, {'a', 'b'}, ik.induction))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
-        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(ik.__file__).parent.parent)},
-    )  # fmt: skip
-    assert done.stdout.strip() == fingerprint(MEASURES, {"a", "b"}, ik.induction)
+    done = in_python(code, PYTHONHASHSEED="7")
+    assert done.stdout.strip() == fingerprint(MEASURES, {"a", "b"}, ik.induction), done.stderr
 
 
 # Checkpoints that cannot be used

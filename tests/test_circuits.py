@@ -5,15 +5,11 @@ import numpy as np
 import pytest
 import torch
 from hand_model import ARCHITECTURE, hand_weights
-from zoo import fresh, tiny
+from zoo import fresh, hooked_only, tiny
 
 import induction_kernel as ik
 from induction_kernel.loading import build
-from induction_kernel.loading.building import has_hooked_transformer
 
-hooked_only = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
-)
 KINDS = ("k", "q", "v")
 
 

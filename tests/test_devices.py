@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 import xarray as xr
+from labelled_prompts import prompts_for
 from pretend import cards, place_of, place_parameters, put
-from test_laws import prompts_for
 from zoo import fresh_of, hugging_face_config, model_of, randomise
 
 import induction_kernel as ik

@@ -8,12 +8,12 @@ import pytest
 import torch
 import xarray as xr
 from hand_model import ARCHITECTURE, GAIN, VOCAB, hand_weights
-from test_laws import ARCHITECTURES, same_snapshot, snapshot
-from zoo import BASE, SHAPES, fresh, random_weights, tiny
+from logit_lens import cached, read_off
+from model_state import same_snapshot, snapshot
+from zoo import ARCHITECTURES, BASE, SHAPES, fresh, hooked_only, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel.loading import build
-from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.model import value_weights
 from induction_kernel.plots.figures import head_map
 from induction_kernel.prompts import concat
@@ -21,9 +21,6 @@ from induction_kernel.scorers.direct import direct_effect
 
 both = pytest.mark.parametrize("bridge", [False, True], ids=["default", "bridge"])
 every = pytest.mark.parametrize("name", ARCHITECTURES)
-hooked_only = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
-)
 READINGS = ("next token", "answers")
 
 
@@ -32,25 +29,6 @@ def prompts_for(model, **options):
     prompts = ik.repeated_tokens(model, bos=0, **({"prompts": 4, "period": (5, 9)} | options))
     answers = torch.randint(50, (len(prompts), 2), generator=torch.Generator().manual_seed(1))
     return replace(prompts, answers=answers)
-
-
-def cached(model, tokens):
-    with torch.no_grad():
-        _, cache = model.run_with_cache(tokens)
-    return cache
-
-
-def read_off(model, cache, vector, p, i):
-    """Logits `[vocab]` of a vector `[d_model]` in the stream, less their mean, through the norm of this position."""
-    kind = model.cfg.normalization_type
-    if kind in ("LN", "LNPre"):
-        vector = vector - vector.mean()
-    if kind is not None:
-        vector = vector / cache["ln_final.hook_scale"][p, i]
-    if kind in ("LN", "RMS"):
-        vector = vector * getattr(model.ln_final, "w", None)
-    logits = vector @ model.W_U
-    return logits - logits.mean()
 
 
 def read_at(prompts, p, on):

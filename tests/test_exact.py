@@ -4,8 +4,8 @@ import naive
 import numpy as np
 import pytest
 import torch
-from test_laws import ARCHITECTURES, prompts_for
-from zoo import SHAPES, folded, fresh, tiny
+from labelled_prompts import prompts_for
+from zoo import ARCHITECTURES, SHAPES, folded, fresh, tiny
 
 import induction_kernel as ik
 from induction_kernel.loading.building import has_hooked_transformer

@@ -7,12 +7,9 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,6 +21,7 @@ from folders import write_hugging_face
 from hand_model import ARCHITECTURE as HAND
 from hand_model import hand_weights
 from hostile import HOSTILE, check_nothing_ran, listening
+from processes import in_python
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -195,15 +193,6 @@ def test_too_little_memory_names_the_option_that_helps():
     done = in_python(MEMORY)
     assert done.stdout.count("give a smaller max_tokens") == 2, done.stderr
     assert done.stdout.endswith("\n0\n")  # no hook is left
-
-
-def in_python(code, *arguments):
-    """`code` in a process of its own, with the modules of the tests."""
-    paths = [str(Path(__file__).parent), str(Path(ik.__file__).parent.parent)]
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )  # fmt: skip
 
 
 # what an interrupted call leaves, and what is broken in a folder

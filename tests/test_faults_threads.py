@@ -5,9 +5,7 @@ import copy
 import functools
 import gc
 import inspect
-import os
 import pickle
-import subprocess
 import sys
 import threading
 import warnings
@@ -15,13 +13,13 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from pretend import cards, place_parameters
+from processes import in_python
 from shots import random_shots
 from verbs import VERBS, episodes, repeats, shots
 from written import TOKENS, last_logit, written
@@ -474,18 +472,13 @@ def test_what_measures_hold_pickles_and_has_a_fingerprint_of_its_own():
 def test_fingerprints_are_the_same_in_every_process(tmp_path):
     """Another seed of Python's hashes, and a tokenizer that has just padded for someone."""
     code = """
-import sys
-sys.path.insert(0, sys.argv[1])
 from test_faults_threads import embedded_on, fingerprint, has_hooked_transformer, holdings
 model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
 model.tokenizer(["fox", "fox wolf"], padding=True, truncation=True, max_length=2)
 print({name: fingerprint(held) for name, held in holdings().items()})
 """
-    here = Path(__file__).parent
-    environment = os.environ | {"PYTHONHASHSEED": "7", "PYTHONPATH": str(here.parent)}
-    there = subprocess.run(
-        [sys.executable, "-c", code, str(here)], capture_output=True, text=True, env=environment, check=True
-    )
+    there = in_python(code, PYTHONHASHSEED="7")
+    assert not there.returncode, there.stderr
     assert ast.literal_eval(there.stdout.splitlines()[-1]) == {
         name: fingerprint(held) for name, held in holdings().items()
     }

@@ -4,14 +4,10 @@ import numpy as np
 import pytest
 import torch
 from written import TOKENS, last_logit, written
-from zoo import folded, fresh, model_of, tiny
+from zoo import folded, fresh, hooked_only, model_of, tiny
 
 import induction_kernel as ik
 from induction_kernel.loading.building import has_hooked_transformer
-
-hooked_only = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
-)
 
 
 def with_edit(model, site, layer, edit):

@@ -194,3 +194,12 @@ def test_shapes_are_checked_in_this_run():
     flat = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(TypeCheckError):
         masks.previous_key(flat, flat)
+
+
+def test_no_test_module_is_imported_by_another():
+    """What several need stands in tests/support."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.startswith(("test_", "tests"))], path.name

@@ -5,17 +5,20 @@ from weakref import WeakKeyDictionary
 
 import naive
 import numpy as np
+import paths_by_hooks
 import pytest
-import test_attribution
-import test_causal
-import test_paths
-import test_sweep
-import test_vectors
 import torch
 import xarray as xr
+from fewshot_by_hooks import (
+    check_function_vectors,
+    check_gradient_of_reweighting,
+    check_label_knock_out,
+    check_reweighting,
+)
 from shots import random_shots
-from test_sweep import FASTEST, NARROW, answer, edit_for, tokens_for, weighed
-from zoo import PAIRS, fresh_of, model_of
+from slopes import BY_HEAD, check_slope
+from whole_runs import CLOSE, NARROW, answer, compared, edit_for, tokens_for, weighed
+from zoo import FASTEST, PAIRS, fresh_of, hooked_only, model_of
 
 import induction_kernel as ik
 from induction_kernel.interventions import trust
@@ -42,9 +45,6 @@ def models(*quick):
     return pytest.mark.parametrize(("name", "kind"), marked)
 
 
-hooked_only = pytest.mark.skipif(
-    FASTEST["GPT-2"] != "hooked", reason="HookedTransformer is not in TransformerLens 4"
-)
 HEADS = ["L0H1", "L1H0", "L1H3"]
 SITES = {"q": BRIDGE, "k": GPT2, "v": ATTENTION, "mlp_out": BRIDGE, "resid_post": GPT2}
 ROWS = {"q": GPT2, "k": BRIDGE, "pattern": GPT2}
@@ -141,9 +141,9 @@ def test_sweeps_are_the_naive_loop(planted, name, kind, hold):
         asked += [("KnockOut", "pattern", ("layer", "head")), ("Scale", "q", ())]
     for edit, site, by in asked:
         made, drawn = edit_for(edit, model, prompts, site)
-        found = test_sweep.compared(
+        found = compared(
             model, prompts, edit=made, site=site, by=by, hold=hold, metric=NARROW, drawn=drawn,
-            close=test_sweep.CLOSE,
+            close=CLOSE,
         )  # fmt: skip
         assert found.attrs["lane"] == "model"
 
@@ -183,7 +183,7 @@ def test_knock_out_and_patch_are_the_naive_loop(planted, name, kind):
 @sites(SITES)
 def test_path_patching_is_what_plain_hooks_give(planted, name, kind, site):
     receivers = {1: None if site in ("mlp_out", "resid_post") else [0, 1] if site == "q" else [0]}
-    found = test_paths.compared(name, kind, site, receivers, close=None if kind == "hooked" else 1e-5)
+    found = paths_by_hooks.compared(name, kind, site, receivers, close=None if kind == "hooked" else 1e-5)
     assert found.attrs["lane"] == "model"
 
 
@@ -216,27 +216,27 @@ def test_attribution_by_rows_is_what_blocks_give_and_is_verified_by_whole_runs(
 
 @pytest.mark.parametrize("site", ["q", "k"])
 def test_attribution_by_whole_runs_is_the_slope(planted, site):
-    test_attribution.check_slope("GPT-2", FASTEST["GPT-2"], site, test_attribution.BY_HEAD)
+    check_slope("GPT-2", FASTEST["GPT-2"], site, BY_HEAD)
 
 
 @models(BRIDGE)
 def test_label_knock_out_is_what_plain_hooks_give(planted, name, kind):
-    test_causal.test_the_same_as_plain_hooks(name, kind, "b c")
+    check_label_knock_out(name, kind, "b c")
 
 
 @models(GPT2)
 def test_reweighting_is_what_plain_hooks_give(planted, name, kind):
-    test_causal.test_reweighting_is_what_plain_hooks_give(name, kind)
+    check_reweighting(name, kind)
 
 
 @models(ATTENTION)
 def test_the_gradient_of_reweighting_is_that_of_the_loss(planted, name, kind):
-    test_causal.test_the_gradient_is_that_of_the_loss(name, kind)
+    check_gradient_of_reweighting(name, kind)
 
 
 @models(ATTENTION)
 def test_function_vectors_are_what_plain_hooks_give(planted, name, kind):
-    test_vectors.test_the_same_as_plain_hooks(name, kind)
+    check_function_vectors(name, kind)
 
 
 @models(BRIDGE)
@@ -278,9 +278,9 @@ def test_a_lane_that_is_wrong_is_named_with_its_numbers_and_the_next_is_taken(fo
     monkeypatch.setattr(Decoder, "step", lambda *given, **options: 1.01 * right(*given, **options))
     model = model_of("GPT-2", "hooked")
     prompts = tokens_for(model, [4, 6, 3])
-    found = test_sweep.compared(
+    found = compared(
         model, prompts, edit=ik.Scale(0.5), site="q", by=("layer", "head"), hold=None, metric=NARROW,
-        close=test_sweep.CLOSE,
+        close=CLOSE,
     )  # fmt: skip
     assert found.attrs["lane"] == "blocks"
     assert found.attrs["lane_reason"].startswith("decoder: a logit with q edited in layer 0")
@@ -300,9 +300,9 @@ def test_a_lane_that_is_wrong_on_longer_prompts_alone_is_not_used(forgotten, mon
     model = model_of("GPT-2", "hooked")
     short, long = tokens_for(model, [4, 6, 3]), tokens_for(model, [4, 9, 3])
     assert ik.sweep(model, short, edit=Zero(), metric=weighed).attrs["lane"] == "decoder"
-    found = test_sweep.compared(
+    found = compared(
         model, long, edit=Zero(), site="z", by=("layer", "head"), hold=None, metric=NARROW,
-        close=test_sweep.CLOSE,
+        close=CLOSE,
     )  # fmt: skip
     assert found.attrs["lane"] == "model"
     for each in ("decoder", "blocks"):

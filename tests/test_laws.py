@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from labelled_prompts import labelled, prompts_for
+from model_state import Broken, same_snapshot, snapshot
 from naive import all_patterns
-from zoo import BASE, folded, fresh, tiny
+from zoo import ARCHITECTURES, BASE, folded, fresh, tiny
 
 import induction_kernel as ik
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens
 from induction_kernel.scorers.reading import Reads
 
-ARCHITECTURES = ("attention-only", "GPT-2", "Llama")
 SCORERS = {
     "induction": ik.induction,
     "prefix_matching": ik.prefix_matching,
@@ -38,35 +39,9 @@ OF_THE_WEIGHTS = {
 }  # what they do depends on where the value bias is
 
 
-def labelled(prompts):
-    """Repeated prompts with demonstrations added: token 2 k + 1 of each first copy is the label of token 2 k."""
-    from dataclasses import replace
-
-    from induction_kernel.prompts import Demonstrations
-
-    n = len(prompts)
-    spans = torch.tensor([[[1, 3], [3, 5]]]).repeat(n, 1, 1)
-    return replace(
-        prompts,
-        demonstrations=Demonstrations(
-            spans=spans,
-            label_positions=spans[..., 1] - 1,
-            classes=torch.tensor([[0, 1]]).repeat(n, 1),
-            mask=torch.ones(n, 2, dtype=torch.bool),
-            label_ids=torch.tensor([3, 4]),
-            target=torch.zeros(n).long(),
-            labels=("a", "b"),
-        ),
-    )
-
-
 @pytest.fixture(params=ARCHITECTURES)
 def model(request):
     return tiny(request.param)
-
-
-def prompts_for(model, **options):
-    return labelled(ik.repeated_tokens(model, bos=0, **({"prompts": 4, "period": (5, 9)} | options)))
 
 
 @pytest.fixture
@@ -235,31 +210,6 @@ def test_the_mean_of_one_prompt_over_itself_changes_nothing(model):
         model, prompt, "L0H1", edit=ik.Mean(prompt), metric=lambda logits, given: logits[:, -1, 0]
     )
     assert float(same["effect"][0]) == pytest.approx(0, abs=1e-12)
-
-
-class Broken(Exception):
-    pass
-
-
-def snapshot(model):
-    state = {key: value.clone() for key, value in model.state_dict().items()}
-    hooks = sum(len(module._forward_hooks) for module in model.modules())
-    points = sum(len(getattr(module, "fwd_hooks", [])) for module in model.modules())
-    return (
-        state,
-        hooks,
-        points,
-        [module.training for module in model.modules()],
-        torch.get_rng_state(),
-        torch.is_grad_enabled(),
-    )
-
-
-def same_snapshot(a, b):
-    assert all(torch.equal(a[0][key], b[0][key]) for key in a[0])
-    assert a[1:4] == b[1:4]
-    assert torch.equal(a[4], b[4])
-    assert a[5] == b[5]
 
 
 @pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, None], ids=str)

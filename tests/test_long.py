@@ -1,15 +1,13 @@
 """Long prompts are read row by row: the same scores as from whole patterns, in memory that grows with the length."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import zoo
-from test_laws import Broken, same_snapshot, snapshot
+from model_state import Broken, same_snapshot, snapshot
+from processes import in_python
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import induction_kernel as ik
@@ -461,11 +459,7 @@ print((kilobytes("VmHWM") - before) / 1024)
 )
 def test_8192_tokens_of_three_layers_need_less_than_700_megabytes():
     """With a control run; and at 2,048 tokens the scores are those of whole patterns."""
-    root = Path(__file__).resolve().parent
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PEAK],
-        capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": f"{root.parent}:{root}"},
-    )  # fmt: skip
+    done = in_python(PEAK)
     assert not done.returncode, done.stderr[-2000:]
     apart, megabytes = map(float, done.stdout.split()[-2:])
     assert apart < 1e-5

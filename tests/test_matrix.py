@@ -1,6 +1,6 @@
 """Is every measurement right on every family of models? Each equals its slow twin (float64), or says why it is refused.
 
-`python tests/test_matrix.py` prints the matrix for the TransformerLens that is installed, from the cells tested here.
+`PYTHONPATH=tests/support python tests/test_matrix.py` prints the matrix for the installed TransformerLens.
 All models are tiny and random; the windows of GPT-Neo, Mistral and Gemma 2 are shorter than the prompts.
 """
 
@@ -12,13 +12,12 @@ from dataclasses import replace
 
 import naive
 import numpy as np
+import paths_by_hooks
 import pytest
-import test_attribution
-import test_paths
 import torch
-from test_laws import labelled
-from test_sweep import answer, tokens_for, weighed
-from test_sweep import compared as swept
+from labelled_prompts import labelled
+from slopes import check_slope
+from whole_runs import answer, compared, tokens_for, weighed
 from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
 
 import induction_kernel as ik
@@ -220,7 +219,7 @@ def sweeps(name, kind):
         ("mlp_out", Zero(), ("layer",), None),
     ]
     for site, edit, by, hold in asked[: 4 if name == "attention-only" else 5]:
-        found = swept(model, prompts, edit=edit, site=site, by=by, hold=hold, metric=weighed, close=1e-10)
+        found = compared(model, prompts, edit=edit, site=site, by=by, hold=hold, metric=weighed, close=1e-10)
         assert found.attrs["lane"] in ("decoder", "blocks")
         assert float(abs(found["effect"]).max()) > 1e-3
 
@@ -242,7 +241,7 @@ def patching(name, kind):
 
 def path_patching(name, kind):
     for site, heads in (("q", [1, 2]), ("v", [0])) + ((("mlp_out", []),) if name != "attention-only" else ()):
-        test_paths.compared(name, kind, site, {1: heads})
+        paths_by_hooks.compared(name, kind, site, {1: heads})
 
 
 def knocked_out(name, kind):
@@ -261,7 +260,7 @@ def knocked_out(name, kind):
 def gradients(name, kind):
     """The slope of the sweep."""
     for site in ("z", "q"):
-        test_attribution.check_slope(name, kind, site, ("layer", "head"))
+        check_slope(name, kind, site, ("layer", "head"))
 
 
 def losses(name, kind):
@@ -383,7 +382,7 @@ def test_norms_behind_attention_do_not_count_before_it():
         close(value_weights(model, layer)[1].expand_as(seen[0]), seen[0])
     for site in ("z", "resid_pre"):
         by = ("layer", "head" if site == "z" else "position")
-        swept(model, prompts, edit=Zero(), site=site, by=by, hold=None, metric=weighed, close=1e-10)
+        compared(model, prompts, edit=Zero(), site=site, by=by, hold=None, metric=weighed, close=1e-10)
     for each in (ik.copying, direct_effect, lambda model, _: ik.ov_eigenvalues(model)):
         with pytest.raises(ValueError, match="no norm before its unembedding"):
             each(model, repeated)

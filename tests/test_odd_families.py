@@ -5,8 +5,8 @@ import pytest
 import torch
 import transformers
 from naive import sweep as naive_sweep
-from test_sweep import tokens_for, weighed
 from transformer_lens.model_bridge.sources import build_bridge_from_module
+from whole_runs import tokens_for, weighed
 from zoo import fresh_of, randomise
 
 import induction_kernel as ik

@@ -10,7 +10,7 @@ import naive
 import numpy as np
 import pytest
 import torch
-from test_laws import prompts_for
+from labelled_prompts import prompts_for
 from zoo import PAIRS, fresh_of, model_of
 
 import induction_kernel as ik

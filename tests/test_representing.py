@@ -15,7 +15,7 @@ from kernel_model import (
     kernel_prompts,
     vectors_of,
 )
-from test_laws import labelled
+from labelled_prompts import labelled
 
 import induction_kernel as ik
 from induction_kernel.kernel import nexttoken

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from test_reconstruction import random_case, slow_hit, slow_vote, weights_of
+from vote_cases import random_case, slow_hit, slow_vote, weights_of
 
 import induction_kernel as ik
 from induction_kernel.stats import split_interval

@@ -1,7 +1,6 @@
 """The sweep equals one whole hooked run a cell, everywhere it may be asked; and leaves the model as it was."""
 
 import itertools
-import random
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -10,7 +9,22 @@ import naive
 import numpy as np
 import pytest
 import torch
-from zoo import PAIRS, PARALLEL, fresh_of, hooked_with, model_of
+from labelled_prompts import prompts_for
+from model_state import state_of
+from whole_runs import (
+    BYS,
+    CLOSE,
+    EDITS,
+    NARROW,
+    SITES,
+    compared,
+    edit_for,
+    halved,
+    legal,
+    tokens_for,
+    weighed,
+)
+from zoo import FASTEST, PAIRS, fresh_of, hooked_only, hooked_with, model_of
 
 import induction_kernel as ik
 from induction_kernel import metrics
@@ -20,17 +34,9 @@ from induction_kernel.interventions.edits import (
     KnockOut,
     Mean,
     Resample,
-    Scale,
     Zero,
-    ZeroValues,
 )
-from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.metrics import Metric
 
-EDITS = ("Zero", "Scale", "Add", "Mean", "Resample", "FromRun", "KnockOut", "ZeroValues")
-HEAD_SITES = ("z", "q", "k", "v", "pattern")
-SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
-BYS = ((), ("layer",), ("layer", "head"), ("layer", "position"), ("layer", "head", "position"))
 SENSELESS_BYS = (
     ("head",),
     ("position",),
@@ -39,24 +45,6 @@ SENSELESS_BYS = (
     ("layer", "layer"),
     ("key",),
 )
-FASTEST = dict(reversed(PAIRS))  # the first kind of each architecture: hooked where TransformerLens has it
-
-
-def legal(name, edit, site, by, hold):
-    """The table of what may be asked of a model of this architecture."""
-    if (site == "mlp_out" and name == "attention-only") or (
-        site == "resid_mid" and name in ("attention-only", *PARALLEL)
-    ):
-        return False
-    if (edit == "KnockOut") != (site == "pattern") and not (
-        site == "pattern" and edit in ("Mean", "Resample", "FromRun")
-    ):
-        return False
-    if edit == "ZeroValues" and site not in ("z", "v"):
-        return False
-    if by not in BYS or ("head" in by and site not in HEAD_SITES):
-        return False
-    return hold is None or (hold == "patterns" and site not in ("q", "k", "pattern"))
 
 
 def cells_of(name):
@@ -99,114 +87,7 @@ def named(rows):
     )
 
 
-# Absolute, on values of order 1 in float64; also where a Bridge's norms and rotations compute in float32, since both
-# sides round the same numbers.
-CLOSE = 1e-10
 LENGTHS = {"equal": [5, 5, 5], "unequal": [4, 6, 3]}
-
-
-def tokens_for(model, lengths, *, seed=0, **fields):
-    drawn = torch.randint(
-        model.cfg.d_vocab, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(seed)
-    )
-    if len(set(lengths)) > 1:
-        drawn[:, 0] = 0  # they begin alike
-    return replace(ik.as_prompts(model, drawn, lengths=torch.tensor(lengths)), **fields)
-
-
-def edit_for(name, model, prompts, site):
-    """An edit of this kind that suits the prompts, and which reference prompts a Resample draws."""
-    n, length = prompts.tokens.shape
-    equal = len(set(prompts.lengths.tolist())) == 1
-    generator = torch.Generator().manual_seed(3)
-    if name == "Zero":
-        return Zero(), None
-    if name == "ZeroValues":
-        return ZeroValues(), None
-    if name == "Scale":
-        return Scale(-0.7), None
-    if name == "Add":
-        width = model.cfg.d_head if site in HEAD_SITES else model.cfg.d_model
-        shape = (width,) if equal else (n, length, *([1] if site in HEAD_SITES else []), width)
-        dtype = next(model.parameters()).dtype
-        return Add(torch.randn(shape, generator=generator, dtype=dtype)), None
-    if name == "Mean":
-        return Mean(None if equal else tokens_for(model, [6, 2, 5, 6], seed=4)), None
-    if name == "Resample":
-        if equal:
-            edit = Resample(seed=2)
-            return edit, edit.drawn(n, None)
-        edit = Resample(tokens_for(model, [6, 7], seed=4), seed=2)
-        return edit, edit.drawn(n, 2)
-    if name == "FromRun":
-        other = tokens_for(model, prompts.lengths.tolist(), seed=5)
-        if not equal:
-            other.tokens[:, :3] = prompts.tokens[:, :3]  # and so does the other run, until they part
-            other.tokens[1, 2] += 1
-        return FromRun(other), None
-    mask = torch.rand((length, length) if equal else (n, 4, length, length), generator=generator) < 0.5
-    return KnockOut(mask & ~torch.eye(length, dtype=torch.bool)), None
-
-
-def weighed(logits, prompts):
-    """`[prompt]`: reads every real position."""
-    logs = logits.log_softmax(-1)
-    place = torch.arange(logs.shape[1])
-    real = place < prompts.lengths[:, None]
-    return (torch.where(real, logs[..., 7] + 0.1 * place * logs[..., 9], 0)).sum(1) / prompts.lengths
-
-
-def answer(logits, prompts):
-    """`[prompt]`: reads the last real position."""
-    rows = torch.arange(len(prompts))
-    logs = logits.log_softmax(-1)[rows, prompts.lengths - 1]
-    return logs[rows, prompts.tokens[:, 0]] - 0.5 * logs[rows, 8]
-
-
-def answer_read(found, prompts):
-    return found[:, 0, 0] - 0.5 * found[:, 0, 1]
-
-
-NARROW = Metric(
-    "answer",
-    "nats",
-    answer_read,
-    reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
-    targets=lambda prompts: torch.stack([prompts.tokens[:, 0], torch.full((len(prompts),), 8)], 1),
-)
-
-
-def compared(model, prompts, *, edit, site, by, hold, metric, drawn=None, close, **chosen):
-    found = ik.sweep(
-        model, prompts, edit=edit, site=site, by=by, hold=hold, metric=metric, progress=False, **chosen
-    )
-    value, baseline = naive.sweep(
-        model,
-        prompts,
-        edit=edit,
-        site=site,
-        by=by,
-        hold=hold,
-        metric_function=answer if metric is NARROW else metric,
-        drawn=drawn,
-        heads=chosen.get("heads"),
-        layers=chosen.get("layers"),
-        positions=chosen.get("positions"),
-    )
-    assert found["value"].dims == ("prompt", *by)
-    every = {
-        "layer": chosen.get("layers", range(2)),
-        "position": chosen.get("positions", range(prompts.tokens.shape[1])),
-    }
-    found = found.reindex(
-        {dim: list(every[dim]) for dim in by if dim in every}
-    )  # layers without heads are left out
-    np.testing.assert_allclose(found["baseline"].values, baseline, rtol=0, atol=close)
-    np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=close, err_msg=str(by))
-    np.testing.assert_allclose(
-        found["effect"].values, (found["value"] - found["baseline"]).values, rtol=0, atol=1e-12
-    )
-    return found
 
 
 def check(name, kind, edit, site, hold, bys, turn):
@@ -476,7 +357,6 @@ METRICS = {
 @pytest.mark.parametrize("max_tokens", [None, 12])
 def test_metrics(metric, max_tokens):
     """A metric that says what it reads gives what it gives on whole logits."""
-    from test_laws import prompts_for
 
     model = model_of("GPT-2", FASTEST["GPT-2"])
     prompts = prompts_for(model, prompts=3, period=(3, 5))
@@ -610,9 +490,6 @@ PATCHING = [
     ("attn_head_pattern_all_pos", "pattern", BYS[2], (0, 1)),
     ("attn_head_pattern_by_pos", "pattern", BYS[4], (0, 1, 2)),
 ]
-hooked_only = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="TransformerLens patches HookedTransformers, which 4 has not"
-)
 
 
 def patched_by_transformer_lens(name, model, clean, corrupted):
@@ -692,10 +569,6 @@ def test_other_hooked_transformers(what):
         compared(model, prompts, edit=edit, site=site, by=by, hold=None, metric=metric, close=close)
 
 
-def halved(activation, hook):
-    return activation * 0.5
-
-
 def shifted(activation, hook):
     return activation + 0.3
 
@@ -737,36 +610,6 @@ def test_a_hook_of_the_user_stays_in_force(name, kind, how):
         after = model(prompts.tokens)
         model.reset_hooks()
         assert float((model(prompts.tokens) - after).abs().max()) > 1e-3
-
-
-def state_of(model):
-    """Everything a sweep must leave as it was."""
-    # A Bridge's own list leaves out what it has no part for, such as the dropout of GPT-2's embeddings.
-    modules = dict(getattr(model, "original_model", model).named_modules()) | dict(model.named_modules())
-    numpy_state = np.random.get_state()[1]
-    return {
-        "hooks": {
-            key: tuple(
-                len(getattr(module, kind, ()))
-                for kind in (
-                    "fwd_hooks", "bwd_hooks", "_forward_hooks", "_forward_pre_hooks", "_backward_hooks",
-                    "_backward_pre_hooks",
-                )
-            )
-            for key, module in modules.items()
-        },
-        "training": {key: module.training for key, module in modules.items()},
-        "own methods": {
-            key: id(module.__dict__["forward"]) for key, module in modules.items() if "forward" in module.__dict__
-        },
-        "parameters": {
-            key: (value.requires_grad, value.grad is None, value.detach().numpy().tobytes())
-            for key, value in (*model.named_parameters(), *model.named_buffers())
-        },
-        "configuration": str(model.cfg),
-        "random": (torch.get_rng_state().numpy().tobytes(), random.getstate(), numpy_state.tobytes()),
-        "gradients": torch.is_grad_enabled(),
-    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] == "GPT-2"])

@@ -6,17 +6,15 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from test_laws import labelled
+from labelled_prompts import labelled
+from model_state import as_seen
 from transformer_lens.hook_points import HookPoint
-from zoo import fresh_of
+from zoo import fresh_of, hooked_only
 
 import induction_kernel as ik
 from induction_kernel.loading.building import has_hooked_transformer
 from induction_kernel.model import foreign_hooks, selfcheck
 
-hooked_only = pytest.mark.skipif(
-    not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
-)
 KINDS = [("GPT-2", "hooked"), ("Llama", "hooked")] if has_hooked_transformer() else []
 KINDS += [("GPT-2", "bridge"), ("Llama", "native")]
 
@@ -44,24 +42,6 @@ def calls(model):
 def untouched(name, kind):
     """The numbers of the same model as it is made."""
     return {key: found.values for key, found in calls(fresh_of(name, kind))}
-
-
-def as_seen(model):
-    """Everything of the user's that a call might change."""
-    modules = list(model.modules())
-    return (
-        [module.training for module in modules],
-        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules],
-        [module._compiled_call_impl for module in modules],
-        [
-            (parameter.data_ptr(), parameter._version, parameter.requires_grad)
-            for parameter in model.parameters()
-        ],
-        [parameter.grad is None for parameter in model.parameters()],
-        str(model.cfg),
-        torch.is_grad_enabled(),
-        torch.get_rng_state().tolist(),
-    )
 
 
 def in_training(model):

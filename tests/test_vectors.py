@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from fewshot_by_hooks import check_function_vectors
 from shots import noisy_words, random_shots
 from zoo import PAIRS, model_of
 
@@ -15,45 +16,9 @@ from induction_kernel.kernel.vectors import _shuffled
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
 
 
-def last_z(model, prompts):
-    """`[prompt][layer] -> [head, d_head]` of the last token."""
-    out = []
-    for p in range(len(prompts)):
-        with torch.no_grad():
-            _, cache = model.run_with_cache(prompts.tokens[p : p + 1, : int(prompts.lengths[p])])
-        out.append([cache["z", layer][0, -1].clone() for layer in (0, 1)])
-    return out
-
-
-def probability(model, prompts, p, layer=0, head=0, new=None):
-    """Of the right answer, with a head's output at the last token replaced."""
-
-    def write(z, hook):
-        z = z.clone()
-        z[0, -1, head] = new
-        return z
-
-    tokens, found = prompts.tokens[p : p + 1, : int(prompts.lengths[p])], prompts.demonstrations
-    hooks = [] if new is None else [(f"blocks.{layer}.attn.hook_z", write)]
-    with torch.no_grad(), model.hooks(fwd_hooks=hooks):
-        logits = model(tokens, return_type="logits")[0, -1].double()
-    return float(logits.softmax(-1)[found.label_ids[found.target[p]]])
-
-
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_the_same_as_plain_hooks(name, kind):
-    model, task, into = model_of(name, kind), random_shots(n=3, seed=1), random_shots(n=3)
-    found = ik.function_vectors(model, task, into)
-    for key, prompts in (("score", task), ("control", into)):
-        z = last_z(model, prompts)
-        for p in range(len(into)):
-            plain = probability(model, into, p)
-            assert float(found["baseline"][p]) == pytest.approx(plain, abs=1e-6)
-            for layer, head in np.ndindex(2, 4):
-                mean = sum(each[layer][head] for each in z) / len(z)
-                expected = probability(model, into, p, layer, head, mean) - plain
-                got = float(found[key].sel(prompt=p, layer=layer, head=head))
-                assert got == pytest.approx(expected, abs=1e-10 if kind == "hooked" else 1e-6)
+    check_function_vectors(name, kind)
 
 
 def test_some_heads_and_layers_alone():

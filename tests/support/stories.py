@@ -3,7 +3,7 @@
 Its `llama2.data` holds `model.bin` and `tokenizer.bin`, where `llama2.js` says. `model.bin` (llama2.c, Karpathy 2023)
 is seven int32 and float32 weights; its rotary embeddings turn adjacent pairs of dimensions, Hugging Face's the two
 halves, so queries and keys are put in that order. It fetches nothing: see the Makefile, which runs
-`python tests/stories.py <folder of llama2.data and llama2.js> <folder to write>`.
+`python tests/support/stories.py <folder of llama2.data and llama2.js> <folder to write>`.
 """
 
 import json

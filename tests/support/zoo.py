@@ -3,6 +3,7 @@
 import copy
 import functools
 
+import pytest
 import torch
 
 from induction_kernel.loading import build
@@ -17,6 +18,7 @@ SHAPES = {
         "positional_embedding_type": "rotary",
     },
 }  # fmt: skip
+ARCHITECTURES = tuple(SHAPES)
 BASE = {"n_layers": 2, "d_model": 16, "n_heads": 4, "d_head": 4, "n_ctx": 40, "d_vocab": 50}
 
 
@@ -150,6 +152,10 @@ KINDS = {name: ["hooked", "bridge"] for name in GRID} | {
 PAIRS = [
     (name, kind) for name in GRID for kind in KINDS[name] if kind != "hooked" or has_hooked_transformer()
 ]
+FASTEST = dict(reversed(PAIRS))  # the first kind of each architecture: hooked where TransformerLens has it
+hooked_only = pytest.mark.skipif(
+    not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
+)
 
 
 @functools.cache

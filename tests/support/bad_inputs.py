@@ -13,8 +13,8 @@ import xarray as xr
 from encoders import bidirectional, classifier
 from folders import write_hugging_face
 from formula_curves import curves_of
+from labelled_prompts import labelled
 from made_curves import curves, family, window
-from test_laws import labelled as with_demonstrations
 from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
@@ -404,7 +404,7 @@ ROWS = [
     ("label_attention", "no demonstrations", lambda tmp: ik.label_attention(model(), repeats()), ValueError, "few_shot"),
     ("demonstration_weights", "unknown pooling", lambda tmp: ik.demonstration_weights(worded(), shots(), pooling="min"), ValueError, "label"),
     ("demonstration_weights", "unknown span", lambda tmp: ik.demonstration_weights(worded(), shots(), span="template"), ValueError, "got 'template'"),
-    ("demonstration_weights", "words that nobody said", lambda tmp: ik.demonstration_weights(model(), with_demonstrations(repeats()), span="words"), ValueError, "where x lies"),
+    ("demonstration_weights", "words that nobody said", lambda tmp: ik.demonstration_weights(model(), labelled(repeats()), span="words"), ValueError, "where x lies"),
     ("copying", "unknown method", lambda tmp: ik.copying(model(), repeats(), method="WAN"), ValueError, "OLS"),
     ("ov_eigenvalues", "no MLP", lambda tmp: ik.ov_eigenvalues(model(), embedding="effective"), ValueError, "block 0"),
     ("ov_eigenvalues", "unknown embedding", lambda tmp: ik.ov_eigenvalues(model(), embedding="raw"), ValueError, "tokens"),
@@ -615,9 +615,9 @@ ROWS = [
     ("sum_heads", "writes of another model", lambda tmp: ik.sum_heads(votes(), ik.label_writing(worded(), word_episodes(worded(), prompts=2))), ValueError, "of the same model"),
     ("sum_heads", "writes as numbers", lambda tmp: ik.sum_heads(votes(), [[1.0, 1.0]]), TypeError, "label_writing(model, prompts), got list"),
     ("label_writing", "no demonstrations", lambda tmp: ik.label_writing(model(), repeats()), ValueError, "prompts with demonstrations"),
-    ("label_writing", "NaN weights", lambda tmp: ik.label_writing(with_nan("v"), with_demonstrations(repeats())), ValueError, "not finite"),
+    ("label_writing", "NaN weights", lambda tmp: ik.label_writing(with_nan("v"), labelled(repeats())), ValueError, "not finite"),
     ("label_writing", "not a model", lambda tmp: ik.label_writing("gpt2"), TypeError, "got str"),
-    ("label_writing", "no prompts at a time", lambda tmp: ik.label_writing(model(), with_demonstrations(repeats()), batch_size=0), ValueError, "batch_size >= 1"),
+    ("label_writing", "no prompts at a time", lambda tmp: ik.label_writing(model(), labelled(repeats()), batch_size=0), ValueError, "batch_size >= 1"),
     ("control_weights", "not a Dataset", lambda tmp: ik.control_weights(votes()["weight"]), TypeError, "got DataArray"),
     ("permuted_run", "predictions instead of a run", lambda tmp: ik.permuted_run(votes(), [0, 1], [1, 0]), TypeError, "Dataset of in_context, got list"),
     ("permuted_run", "weights instead of a run", lambda tmp: ik.permuted_run(votes(), [0, 1], votes()), ValueError, "`prediction` and `label_class`"),
