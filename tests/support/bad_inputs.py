@@ -1,8 +1,9 @@
 """What users get wrong, and what they are told: (verb, what it is, call, exception, part of the message).
 
-Every public verb has a row; `test_bad_inputs.py` runs them all without shape checks, since users run without them.
+Every public verb has a row; `test_bad_inputs.py` runs each in a process without shape checks, as users run them.
 """
 
+import traceback
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -919,6 +920,18 @@ ROWS = [
     ("over_checkpoints", "a measure without a fingerprint", lambda tmp: (lambda held: ik.over_checkpoints("tiny", {"loss": lambda model: held}, path=tmp / "s"))(model()), TypeError, "no fingerprint can be made of a"),
     ("over_checkpoints", "an unknown option of load", lambda tmp: ik.over_checkpoints("tiny", {"loss": ik.repeat_loss}, n_ctx=5), TypeError, "load() of an embedded model takes"),
 ]  # fmt: skip
+
+
+def fault_of(number, folder):
+    """What is wrong with the answer to a row, "" where it is as wanted."""
+    _, _, call, error, message = ROWS[number]
+    try:
+        call(folder)
+    except error as raised:
+        return "" if message in str(raised) else f"{str(raised)!r} does not say {message!r}"
+    except Exception:
+        return f"wanted {error.__name__}, got\n{traceback.format_exc()}"
+    return "nothing was raised"
 
 
 def half_written(tmp):
