@@ -16,7 +16,7 @@ import numpy as np
 
 import induction_kernel as ik
 from induction_kernel.stats import mean_interval, ratio, resampled, share_interval, threshold
-from induction_kernel.stats.thresholds import _largest_flipped, _squared_errors
+from induction_kernel.stats._thresholds import _largest_flipped, _squared_errors
 
 NS = (4, 8, 16, 32)
 RUNS, HEADS, FEWER = 2000, 144, 400

@@ -20,7 +20,7 @@ from xarray.testing import assert_identical
 
 import induction_kernel as ik
 from induction_kernel.loading import checkpoint_steps
-from induction_kernel.training.curves import Curves
+from induction_kernel.training._curves import Curves
 
 MEASURES = {"curve": Curves()}  # all of `training_curves`
 
@@ -29,7 +29,7 @@ def main(folders: list[str], checkpoints: int | None) -> None:
     with tempfile.TemporaryDirectory() as place:
         runs = {Path(folder).name: folder for folder in folders} or copies(Path(place))
         steps = checkpoint_steps(next(iter(runs.values())))[-checkpoints:] if checkpoints else None
-        sweep = partial(ik.over_checkpoints, runs, MEASURES, checkpoints=steps, progress=False)
+        sweep = partial(ik.training.over_checkpoints, runs, MEASURES, checkpoints=steps, progress=False)
         with (
             # By default Dask has workers hand memory back at every chance, which costs torch much of its speed.
             dask.config.set({"distributed.nanny.pre-spawn-environ": {"OMP_NUM_THREADS": 1}}),
@@ -59,7 +59,7 @@ def copies(place: Path) -> dict[str, str]:
 def warm() -> None:
     """One thread, and whatever takes long at its first use."""
     torch.set_num_threads(1)
-    ik.over_checkpoints("tiny", MEASURES, checkpoints=[0], progress=False)
+    ik.training.over_checkpoints("tiny", MEASURES, checkpoints=[0], progress=False)
 
 
 if __name__ == "__main__":

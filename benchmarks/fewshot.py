@@ -1,6 +1,6 @@
 """How long, and with how much memory, are few-shot predictions and all heads' weights read? Against `run_with_cache`.
 
-SmolLM2-135M on SST-2 with 8 demonstrations: `in_context(..., pooling="max")`, which unembeds last tokens alone and
+SmolLM2-135M on SST-2 with 8 demonstrations: `predict(..., pooling="max")`, which unembeds last tokens alone and
 keeps one layer's patterns at a time, against a loop of plain `run_with_cache` over the same prompts, each in a process
 of its own. Printed are times a prompt with their ratio, and peak memory beyond the model's own; then the largest
 difference in weights and in log-probabilities.
@@ -18,21 +18,21 @@ import time
 from pathlib import Path
 
 MODEL = Path(__file__).resolve().parent.parent / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-WAYS = {"in_context": 12, "run_with_cache": 6}  # prompts each
+WAYS = {"predict": 12, "run_with_cache": 6}  # prompts each
 
 
 def main(folder: str, queries: int) -> None:
     found = {way: measured(folder, way, n, threads=1) for way, n in WAYS.items()}
     print(
-        f"SmolLM2-135M, SST-2, 8 demonstrations, one thread, {found['in_context']['tokens']} tokens on average"
+        f"SmolLM2-135M, SST-2, 8 demonstrations, one thread, {found['predict']['tokens']} tokens on average"
     )
     print(f"{'way':18}{'prompts':>8}{'s a prompt':>12}{'extra memory, MB':>18}")
     for way, one in found.items():
         print(f"{way:18}{WAYS[way]:8}{one['seconds'] / WAYS[way]:12.2f}{one['extra']:18.0f}")
-    ours, plain = found["in_context"], found["run_with_cache"]
+    ours, plain = found["predict"], found["run_with_cache"]
     each = {way: found[way]["processor"] / n for way, n in WAYS.items()}
     print(
-        f"run_with_cache / in_context: {each['run_with_cache'] / each['in_context']:.2f} of processor time a prompt, "
+        f"run_with_cache / predict: {each['run_with_cache'] / each['predict']:.2f} of processor time a prompt, "
     )
     print(f"{plain['extra'] / ours['extra']:.1f} of extra memory; largest difference in ", end="")
     gaps = (
@@ -40,7 +40,7 @@ def main(folder: str, queries: int) -> None:
     )
     print("weights {:.0e}, in log-probabilities {:.0e}".format(*gaps))
     if queries:
-        one = measured(folder, "in_context", queries, threads=2)
+        one = measured(folder, "predict", queries, threads=2)
         print(
             f"{queries} queries, two threads: {one['seconds'] / 60:.1f} minutes "
             f"({one['processor'] / 60:.1f} of processor time), peak memory {one['peak'] / 1024:.2f} GB with the model, "
@@ -68,10 +68,14 @@ def one_way(folder: str, way: str, queries: int) -> None:
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     model = ik.load(MODEL, n_ctx=1024)
-    asked, _ = ik.classification(Path(folder) / "sst2.validation.tsv").split(max(queries, max(WAYS.values())))
-    episodes = ik.draw_episodes(ik.classification(Path(folder) / "sst2.train2000.tsv"), asked)[:queries]
+    asked, _ = ik.data.load_classification(Path(folder) / "sst2.validation.tsv").split(
+        max(queries, max(WAYS.values()))
+    )
+    episodes = ik.data.draw_episodes(ik.data.load_classification(Path(folder) / "sst2.train2000.tsv"), asked)[
+        :queries
+    ]
     prompts = episodes.prompts(model)
-    read = {"in_context": by_in_context, "run_with_cache": by_run_with_cache}[way]
+    read = {"predict": by_in_context, "run_with_cache": by_run_with_cache}[way]
     read(model, prompts[prompts.lengths.argmin()[None]])  # what is imported, checked and allocated once
     process, peak, stop = psutil.Process(), [0], threading.Event()
 
@@ -97,7 +101,7 @@ def one_way(folder: str, way: str, queries: int) -> None:
 def by_in_context(model, prompts):
     import induction_kernel as ik
 
-    found = ik.in_context(model, prompts, pooling="max")
+    found = ik.fewshot.predict(model, prompts, pooling="max")
     return found["weight"].values, found["log_probability"].values
 
 

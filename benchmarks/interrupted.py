@@ -31,10 +31,10 @@ import xarray as xr
 import induction_kernel as ik
 from induction_kernel.cli import app
 from induction_kernel.model import Model
-from induction_kernel.plots.votes import VoteView
+from induction_kernel.plots._vote_view import VoteView
 from induction_kernel.prompts import word_episodes
-from induction_kernel.training import trainer
-from induction_kernel.training.recipe import Recipe
+from induction_kernel.training import _trainer as trainer
+from induction_kernel.training._recipe import Recipe
 
 RECIPE = Recipe(name="short", layers=1, heads=2, d_head=4, d_model=16, steps=120, batch_size=4)
 RECIPE = replace(RECIPE, checkpoints=tuple(range(0, 120, 20)))
@@ -43,7 +43,7 @@ RANDOM_NAMES = re.compile(
 )
 MODEL = ik.load("tiny")
 SHOTS = word_episodes(MODEL, prompts=24, shots=4, classes=2, seed=0)
-STUDY = ik.few_shot_study(MODEL, queries=16, splits=4, progress=False)
+STUDY = ik.fewshot.few_shot_study(MODEL, queries=16, splits=4, progress=False)
 
 
 def command(*arguments: str) -> Callable[[Path], object]:
@@ -67,18 +67,18 @@ VERBS: dict[str, Callable[[Path], object]] = {
     "ablate, .html": command("ablate", "--prompts", "2", "--out", "PLACE/a.html"),
     "ablate, .nc": command("ablate", "--prompts", "2", "--out", "PLACE/a.nc"),
     "fewshot, .nc": command("fewshot", "--queries", "8", "--out", "PLACE/a.nc"),
-    "in_context": lambda place: ik.in_context(
+    "predict": lambda place: ik.fewshot.predict(
         MODEL, SHOTS, pooling="max", path=place / "a", batch_size=2, progress=False
     ),
-    "over_checkpoints": lambda place: ik.over_checkpoints(
+    "over_checkpoints": lambda place: ik.training.over_checkpoints(
         "tiny", {"n": norm}, path=place / "a", progress=False
     ),
-    "training_curves": lambda place: ik.training_curves(
+    "training_curves": lambda place: ik.training.training_curves(
         "tiny", checkpoints=[0, 1600, 3200], n=16, path=place / "a", progress=False
     ),
     "train": lambda place: trainer.fit(RECIPE, folder=place / "a", progress=False),
     "write_report": lambda place: ik.write_report(MODEL, place / "a.html", prompts=12, progress=False),
-    "train_families": lambda place: ik.train_families(
+    "train_families": lambda place: ik.training.train_families(
         place / "a", families={"a": RECIPE}, seeds=[0], workers=1, progress=False
     ),
 }

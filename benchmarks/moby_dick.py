@@ -137,7 +137,7 @@ def draw(losses: xr.Dataset, path: Path) -> None:
     """The loss of every ten positions, one line a run."""
     smooth = losses[["loss"]].drop_vars("draw").coarsen(position=10, boundary="trim").mean()
     results = {run: smooth.sel(run=run, drop=True) for run in losses["run"].values}
-    ik.line_plot(results, "loss", over="position", title="Loss by position").write_html(path)
+    ik.plots.line_plot(results, "loss", over="position", title="Loss by position").write_html(path)
 
 
 def arguments() -> argparse.Namespace:

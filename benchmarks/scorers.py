@@ -160,7 +160,7 @@ class Ways:
 
     @staticmethod
     def induction_by_patterns(model, tokens):
-        from induction_kernel.scorers import reading
+        from induction_kernel.scorers import _pattern_entries as reading
 
         reading.LONG = 10**9
         return Ways.induction(model, tokens)

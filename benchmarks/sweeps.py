@@ -212,7 +212,7 @@ def ways(case: Case, model: Any, clean: Any, corrupted: Any) -> tuple[Any, Any, 
     by = {"residual": POSITIONS, "head output by position": BOTH}.get(case.what, HEADS)
     counts = {"layer": size.n_layers, "head": size.n_heads, "position": case.length}
     cells = [tuple(cell) for cell in pd.MultiIndex.from_product([range(counts[name]) for name in by])]
-    into = ik.with_answers(model, corrupted, answers.tolist())
+    into = ik.prompts.with_answers(model, corrupted, answers.tolist())
     last_logits = Metric(
         "last logits", "logits", lambda found, _: found[rows, 0, answers[:, 0]] - found[rows, 0, answers[:, 1]],
         reads=ik.logit_difference.reads,

@@ -17,9 +17,9 @@ import torch
 
 import induction_kernel as ik
 from induction_kernel.loading import read_recipe
-from induction_kernel.training.recipe import Recipe, log_spaced
-from induction_kernel.training.texts import read_corpus
-from induction_kernel.training.trainer import fit
+from induction_kernel.training._recipe import Recipe, log_spaced
+from induction_kernel.training._texts import read_corpus
+from induction_kernel.training._trainer import fit
 
 BANDS = (16, 48), (223, 255)
 
@@ -74,12 +74,12 @@ def main() -> None:
         )
     held_back = torch.from_numpy(read_corpus(texts, recipe).held_back_rows(256, 128))
     early, late = BANDS
-    curves = ik.training_curves(
+    curves = ik.training.training_curves(
         run, prompts=held_back, n=32, early=early, late=late, path=given.folder / "measured"
     )
-    found = ik.phase_window(curves)
+    found = ik.training.phase_window(curves)
     print(found.to_pandas() if not found.dims else found)
-    ik.phase_plot(curves, found).write_html(given.folder / "curves.html")
+    ik.plots.phase_plot(curves, found).write_html(given.folder / "curves.html")
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def ablate(
         from . import printing
 
         write = printing.writer(out)
-        from .interventions.edits import Mean, Zero
+        from .interventions._edits import Mean, Zero
 
         loaded = _loaded(model, device, dtype)
         options: dict[str, Any] = {
@@ -408,8 +408,8 @@ def train(
     """
 
     def run() -> None:
-        from .training.recipe import Recipe, log_spaced
-        from .training.trainer import fit
+        from .training._recipe import Recipe, log_spaced
+        from .training._trainer import fit
 
         sizes = {"layers": layers, "heads": heads, "d_head": d_head, "d_model": d_model, "mlp": mlp}
         sizes |= {"context": context, "batch_size": batch_size, "steps": steps}
@@ -493,7 +493,7 @@ def _sentence_instead_of_traceback(run: Any) -> None:
 
 
 def _loaded(model: str, device: str | None, dtype: str | None) -> Any:
-    from .loading import load
+    from .loading._sources import load
 
     kwargs: dict[str, Any] = {} if device is None else {"device": device}
     if dtype is not None:
@@ -507,12 +507,12 @@ def _loaded(model: str, device: str | None, dtype: str | None) -> Any:
 
 
 def _effects_drawn(found: Any) -> Any:
-    from .plots.effects import effect_map
+    from .plots._effect_map import effect_map
 
     return effect_map(found)
 
 
 def _curve_drawn(found: Any) -> Any:
-    from .plots.curves import curve_plot
+    from .plots._ablation_curves import curve_plot
 
     return curve_plot(found)

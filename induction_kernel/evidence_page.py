@@ -16,9 +16,8 @@ import numpy as np
 import xarray as xr
 
 from .errors import Refused
-from .evidence.circuits import PAIRS
-from .evidence.gathering import SixArguments, six_arguments
-from .evidence.saying import (
+from .evidence._mechanism import PAIRS
+from .evidence._saying import (
     LIMITS,
     PAPER,
     STRENGTH,
@@ -30,17 +29,18 @@ from .evidence.saying import (
     title_of,
     window_rows,
 )
-from .evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
+from .evidence._six import SixArguments, six_arguments
+from .evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
 from .files import checked_target, write_whole
-from .heads import summarise
-from .plots.components import component_plot, slope_plot
-from .plots.dynamics import phase_plot
-from .plots.effects import effect_map
-from .plots.figures import head_map, score_plot
-from .plots.judgements import evidence_plot
-from .plots.lines import line_plot
-from .plots.offline import figure_fragment, page, plotly_script
-from .training.components import loss_components, loss_slope
+from .heads._summary import summarise
+from .plots._effect_map import effect_map
+from .plots._evidence import evidence_plot
+from .plots._lines import line_plot
+from .plots._loss_components import component_plot, slope_plot
+from .plots._offline import figure_fragment, page, plotly_script
+from .plots._phases import phase_plot
+from .plots._scores import head_map, score_plot
+from .training._loss_components import loss_components, loss_slope
 from .wording import percent, table
 
 __all__ = ["write_evidence"]
@@ -297,7 +297,7 @@ n that a stated half-width would take is n times the square of half-width over s
 </ul>
 <pre>import induction_kernel as ik
 
-found = ik.six_arguments(source, seed={found.seed})  # and a text, prompts=..., where it reads another language
+found = ik.evidence.six_arguments(source, seed={found.seed})  # and a text, prompts=..., where it reads another language
 ik.write_evidence(found, "evidence.html")</pre>"""
 
 

@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from .fewshot._study import FewShotStudy, label_peak
 from .files import checked_target, write_whole
-from .heads import Head, as_heads, summarise
-from .kernel.quoting import quoted_votes
-from .kernel.splits import CONTROLS
-from .kernel.studying import FewShotStudy, label_peak
-from .plots.demonstrations import demonstration_map
-from .plots.figures import head_map
-from .plots.lines import line_plot
-from .plots.offline import figure_fragment, page, plotly_script
-from .plots.tables import interval_plot
-from .plots.votes import vote_view
-from .prompts import Prompts
+from .heads._names import Head, as_heads
+from .heads._summary import summarise
+from .kernel._held_out import CONTROLS
+from .kernel._vote_text import quoted_votes
+from .plots._demonstrations import demonstration_map
+from .plots._intervals import interval_plot
+from .plots._lines import line_plot
+from .plots._offline import figure_fragment, page, plotly_script
+from .plots._scores import head_map
+from .plots._vote_view import vote_view
+from .prompts._prompts import Prompts
 from .wording import interval, number, percent, table
 
 __all__ = ["outcome", "table_of", "voted", "write_fewshot_page"]
@@ -79,7 +80,7 @@ def write_fewshot_page(study: FewShotStudy, path: str | os.PathLike[str] = "fews
 def outcome(answers: xr.Dataset, scores: xr.Dataset) -> str:
     """How well the model does the task, and how far one head's vote explains what it says.
 
-    Of what `in_context` and `held_out` returned.
+    Of what `predict` and `held_out` returned.
     """
     best, (control, most) = scores.sel(row=BEST), _strongest_control(scores)
     n, low = answers.sizes["prompt"], float(answers["accuracy_low"])
@@ -208,7 +209,7 @@ demonstrations (Westfall and Young 1993).</li>
 </ul>
 <pre>import induction_kernel as ik
 
-study = ik.few_shot_study(model, data)
+study = ik.fewshot.few_shot_study(model, data)
 ik.write_fewshot_page(study, "fewshot.html")</pre>"""
 
 

@@ -17,22 +17,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from ._given import refused_arguments
 from .errors import Refused
-from .given import refused_arguments
-from .heads.naming import is_whole
-from .model import (
-    Hook,
-    Model,
-    batches,
-    check_next_token,
-    check_words,
-    full_precision,
-    n_outputs,
-    run,
-    sizes,
-)
-from .prompts import Prompts, as_prompts, repeated_tokens, word_episodes
-from .prompts.batch import measured_on
+from .heads._names import is_whole
+from .model._anatomy import Hook, Model, full_precision, sizes
+from .model._outputs import check_next_token, check_words, n_outputs
+from .model._runs import batches, run
+from .prompts._conversion import as_prompts
+from .prompts._few_shot import word_episodes
+from .prompts._prompts import Prompts, measured_on
+from .prompts._repeated import repeated_tokens
 
 __all__ = [
     "Metric",
@@ -314,7 +308,7 @@ def _labels(prompts: Prompts) -> Tensor:
     found = prompts.demonstrations
     if found is None or bool((found.target < 0).any()):
         raise Refused(
-            "label_accuracy needs few-shot prompts whose queries carry labels: few_shot(model, ..., [(x, y), ...])"
+            "label_accuracy needs few-shot prompts whose queries carry labels: few_shot_prompts(model, .., [(x, y)])"
         )
     return found.label_ids.expand(len(prompts), -1)
 

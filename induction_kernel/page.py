@@ -18,29 +18,33 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from .errors import NotDefined, Refused
+from .fewshot._predictions import predict
 from .fewshot_page import outcome, table_of, voted
 from .files import checked_target, write_whole
-from .heads import Head, HeadLike, as_heads, summarise, top_heads
-from .heads.naming import is_whole
-from .interventions.ablation import caution
-from .kernel.evaluating import in_context
-from .kernel.reconstruction import reconstruct
-from .kernel.splits import held_out
+from .heads._choice import top_heads
+from .heads._names import Head, HeadLike, as_heads, is_whole
+from .heads._summary import summarise
+from .interventions._ablation import caution
+from .kernel._held_out import held_out
+from .kernel._reconstruction import vote
 from .metrics import loss_by_position, repeat_loss
-from .model import Model, check_model, check_next_token, describe, sizes
-from .plots.curves import curve_plot
-from .plots.effects import effect_map
-from .plots.figures import head_map, loss_plot, score_plot
-from .plots.offline import circuitsvis_script, figure_fragment, page, plotly_script
-from .plots.views import attention_view
-from .prompts import Prompts, repeated_tokens, word_episodes
+from .model._anatomy import Model, check_model, describe, sizes
+from .model._outputs import check_next_token
+from .plots._ablation_curves import curve_plot
+from .plots._attention_view import attention_view
+from .plots._effect_map import effect_map
+from .plots._offline import circuitsvis_script, figure_fragment, page, plotly_script
+from .plots._scores import head_map, loss_plot, score_plot
+from .prompts._few_shot import word_episodes
+from .prompts._prompts import Prompts
+from .prompts._repeated import repeated_tokens
 from .removing import DRAWS, Removed, removed_from
-from .scorers.attention import duplicate_token, induction, prefix_matching, previous_token
-from .scorers.direct import direct_effect
-from .scorers.masked import observe
-from .scorers.ov import ov_eigenvalues
-from .scorers.streaming import patterns
-from .scorers.values import copying
+from .scorers._attention import duplicate_token, induction, prefix_matching, previous_token
+from .scorers._attention_scorer import observe
+from .scorers._copying import copying
+from .scorers._direct_effect import direct_effect
+from .scorers._ov import ov_eigenvalues
+from .scorers._streaming import patterns
 from .wording import (
     EXPLAINED,
     LOOKING,
@@ -274,7 +278,7 @@ def _few_shot(model: Model, seed: int, progress: bool) -> str:
     head = "<h2>In-context learning as kernel regression</h2>"
     try:
         prompts = word_episodes(model, prompts=EPISODES, seed=seed, **harder)
-        answers = in_context(model, prompts, pooling="max", progress=progress)
+        answers = predict(model, prompts, pooling="max", progress=progress)
         scores = held_out(answers, answers, seed=seed)
     except NotDefined as reason:
         return f'{head}<p class="note">Left out: {escape(str(reason))}.</p>'
@@ -288,7 +292,7 @@ demonstration (Han et al. 2025).</p>{outcome(answers, scores)}{table_of(scores)}
 other {scores.attrs["n_score"]} it shows, in {scores.attrs["splits"]} random splits, with 95% intervals; the rows from
 "majority label" on are controls. Below, how often each head's vote agrees with the model on all prompts; a white dot
 marks those beyond what luck gives the luckiest head.</p>
-{figure_fragment(head_map(reconstruct(answers, prompts, answers, seed=seed)))}
+{figure_fragment(head_map(vote(answers, prompts, answers, seed=seed)))}
 {voted(answers, prompts, answers, scores, 3)}"""
 
 

@@ -14,28 +14,31 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .data._labelled import load_classification
 from .errors import Refused
-from .evidence.gathering import six_arguments
-from .evidence.saying import said_of, title_of, window_rows
+from .evidence._saying import said_of, title_of, window_rows
+from .evidence._six import six_arguments
 from .evidence_page import write_evidence
+from .fewshot._study import FewShotStudy, few_shot_study, label_peak
 from .fewshot_page import write_fewshot_page
 from .files import checked_target, csv_of, netcdf_of, write_whole
-from .heads import as_heads, head_table, summarise
-from .interventions.ablation import ablate, ablation_curve
-from .interventions.edits import Edit
-from .interventions.engine import sweep
-from .interventions.jobs import Hold
-from .interventions.patching import patch
-from .kernel.data import classification
-from .kernel.splits import reconstruction_table
-from .kernel.studying import FewShotStudy, few_shot_study, label_peak
-from .model import Model, sizes
-from .prompts import pairs, repeated_tokens
+from .heads._choice import head_table
+from .heads._names import as_heads
+from .heads._summary import summarise
+from .interventions._ablation import ablate, ablation_curve
+from .interventions._batch import Hold
+from .interventions._edits import Edit
+from .interventions._engine import sweep
+from .interventions._patching import patch
+from .kernel._held_out import reconstruction_table
+from .model._anatomy import Model, sizes
+from .prompts._pairs import pairs
+from .prompts._repeated import repeated_tokens
 from .removing import comparable
-from .stats import mean_interval
+from .stats._means import mean_interval
 from .text_files import lines_of, text_of
-from .training.families import train_families
-from .training.phases import phase_window
+from .training._families import train_families
+from .training._phases import phase_window
 
 __all__ = [
     "TEXTS",
@@ -197,10 +200,10 @@ def studied(
         read["labels"] = [word.strip() for word in read["labels"].split(",")]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", UserWarning)
-        asked = None if data is None else classification(data, **read)
+        asked = None if data is None else load_classification(data, **read)
         if demonstrations is not None and Path(demonstrations).is_file():
             read.pop("split", None)  # of DATA alone
-        pool = None if demonstrations is None else classification(demonstrations, **read)
+        pool = None if demonstrations is None else load_classification(demonstrations, **read)
         study = few_shot_study(model, asked, pool=pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
     right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))

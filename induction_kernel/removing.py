@@ -13,12 +13,12 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .heads import Head
-from .interventions.ablation import ablate, ablation_curve, shares_lost
-from .interventions.engine import sweep
+from .heads._names import Head
+from .interventions._ablation import ablate, ablation_curve, shares_lost
+from .interventions._engine import sweep
 from .metrics import repeat_loss
-from .model import Model, sizes
-from .prompts import Prompts
+from .model._anatomy import Model, sizes
+from .prompts._prompts import Prompts
 
 __all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
 

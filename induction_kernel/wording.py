@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .heads import Head
+from .heads._names import Head
 
 __all__ = [
     "EXPLAINED",
@@ -197,9 +197,9 @@ choice, held = scores.isel(prompt=slice(0, None, 2)), prompts[1::2]
 held = held[held.lengths.argsort(stable=True)]  # the shortest first
 ik.head_map(scores)
 ik.effect_map(ik.sweep(model, held[:{few}]))  # every head alone
-ik.curve_plot(ik.ablation_curve(model, held[:{some}], choice, seed={seed}))  # the strongest together
+ik.plots.curve_plot(ik.ablation_curve(model, held[:{some}], choice, seed={seed}))  # the strongest together
 ik.summarise(ik.direct_effect(model, held))
-ik.loss_plot(ik.loss_by_position(model, held))
+ik.plots.loss_plot(ik.loss_by_position(model, held))
 heads = ik.top_heads(choice, {shown}, passing=True)
 ik.attention_view(ik.patterns(model, held, heads))</pre>
 <p class="small">{escape(versions)}.</p>"""

@@ -53,7 +53,10 @@ def saliencies(model, prompts, p, over="labels"):
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_the_means_are_those_of_autograd_over_each_group_of_entries(name, kind, over):
     model, prompts = model_of(name, kind), random_shots()
-    found, demonstrations = ik.label_flow(model, prompts, over=over, batch_size=3), prompts.demonstrations
+    found, demonstrations = (
+        ik.fewshot.label_flow(model, prompts, over=over, batch_size=3),
+        prompts.demonstrations,
+    )
     for p in range(len(prompts)):
         by_layer, loss = saliencies(model, prompts, p, over)
         last = int(prompts.lengths[p]) - 1
@@ -113,19 +116,19 @@ def test_the_loss_is_over_the_label_words_unless_asked():
         target=0 * found.target,
     )
     one_label = replace(prompts, demonstrations=alone)
-    assert (ik.label_flow(model, one_label)["saliency"] == 0).all()
-    vocabulary = ik.label_flow(model, one_label, over="vocabulary")["saliency"]
+    assert (ik.fewshot.label_flow(model, one_label)["saliency"] == 0).all()
+    vocabulary = ik.fewshot.label_flow(model, one_label, over="vocabulary")["saliency"]
     assert (vocabulary.sel(flow="labels to last token") > 0).all()
-    default = ik.label_flow(model, prompts)
+    default = ik.fewshot.label_flow(model, prompts)
     assert default.attrs["over"] == "labels"
-    assert (default["loss"] < ik.label_flow(model, prompts, over="vocabulary")["loss"]).all()
+    assert (default["loss"] < ik.fewshot.label_flow(model, prompts, over="vocabulary")["loss"]).all()
     with pytest.raises(ValueError, match='"labels" or "vocabulary"'):
-        ik.label_flow(model, prompts, over="words")
+        ik.fewshot.label_flow(model, prompts, over="words")
 
 
 def test_batches_make_no_difference():
     model, prompts = model_of(*KINDS[0]), random_shots(n=5)
-    one, all_ = (ik.label_flow(model, prompts, batch_size=size) for size in (1, 5))
+    one, all_ = (ik.fewshot.label_flow(model, prompts, batch_size=size) for size in (1, 5))
     np.testing.assert_allclose(one["saliency"], all_["saliency"], rtol=1e-9)
 
 
@@ -137,7 +140,7 @@ def words():
 
 def test_in_the_embedded_model_labels_gather_words_first_and_are_read_later(words):
     model, prompts = words
-    found = ik.label_flow(model, prompts)["saliency"]
+    found = ik.fewshot.label_flow(model, prompts)["saliency"]
     to_labels, to_last, other = (found.sel(flow=flow) for flow in found["flow"].values)
     early, late = found["layer"].values
     assert float(to_labels.sel(layer=early).mean()) > 5 * float(other.sel(layer=early).mean())
@@ -148,13 +151,13 @@ def test_in_the_embedded_model_labels_gather_words_first_and_are_read_later(word
 
 def test_the_last_token_of_the_embedded_model_attends_to_the_label_it_predicts(words, tmp_path):
     model, prompts = words
-    weights = ik.demonstration_weights(model, prompts, pooling="label")
-    predicted = ik.label_knock_out(model, prompts, "L1H7", draws=0)["prediction"].sel(run="untouched")
-    found = ik.label_auc(weights, predicted.values)
+    weights = ik.scorers.demonstration_weights(model, prompts, pooling="label")
+    predicted = ik.fewshot.label_knock_out(model, prompts, "L1H7", draws=0)["prediction"].sel(run="untouched")
+    found = ik.fewshot.label_auc(weights, predicted.values)
     assert float(found["auc_low"].sel(layer=1)) > 0.9
     assert float(found["auc_high"].sel(layer=0)) < 0.6
     shuffled = np.random.default_rng(0).permutation(predicted.values)
-    by_chance = ik.label_auc(weights, shuffled).sel(layer=1)
+    by_chance = ik.fewshot.label_auc(weights, shuffled).sel(layer=1)
     assert float(by_chance["auc_low"]) < 0.5 < float(by_chance["auc_high"])
     found.to_netcdf(tmp_path / "found.nc")
     xr.testing.assert_identical(xr.open_dataset(tmp_path / "found.nc").load(), found)
@@ -179,10 +182,10 @@ def made_up(n=40, classes=3, seed=0, **dims):
 def test_the_area_is_scikit_learn_s(dims, classes):
     weights, predicted = made_up(classes=classes, **dims)
     found, dataset = (
-        ik.label_auc(weights, predicted, draws=10),
+        ik.fewshot.label_auc(weights, predicted, draws=10),
         xr.Dataset({"prediction": ("prompt", predicted)}),
     )
-    xr.testing.assert_identical(found, ik.label_auc(weights, dataset, draws=10))
+    xr.testing.assert_identical(found, ik.fewshot.label_auc(weights, dataset, draws=10))
     weight, label_class = weights["weight"].values, weights["label_class"].values
     weight = weight.mean(2) if "head" in dims else weight
     for place in np.ndindex(*weight.shape[1:-1]):
@@ -196,5 +199,5 @@ def test_the_area_is_scikit_learn_s(dims, classes):
     assert found["auc"].dims == tuple(dim for dim in dims if dim != "head")
     assert (found["auc_low"] <= found["auc_high"]).all()
     assert (
-        ik.label_auc(weights, np.zeros(40, int), draws=10)["auc"].isnull().all()
+        ik.fewshot.label_auc(weights, np.zeros(40, int), draws=10)["auc"].isnull().all()
     )  # one class alone is predicted

@@ -8,8 +8,8 @@ import xarray as xr
 from made_curves import TOKENS, curves, family
 
 import induction_kernel as ik
-from induction_kernel.evidence.spreads import mean_check, window_check
-from induction_kernel.evidence.verdicts import (
+from induction_kernel.evidence._seed_intervals import mean_check, window_check
+from induction_kernel.evidence._verdicts import (
     CONTRADICTED,
     HOLDS,
     INCONCLUSIVE,
@@ -107,7 +107,7 @@ def test_one_run_has_a_window_where_nearly_all_resamplings_of_its_prompts_have_o
 
 @pytest.mark.parametrize("turns", [1400, FIVE])
 def test_curves_that_turn_together_co_occur(turns, tmp_path):
-    found = ik.co_occurrence(curves(turns, model="hand-made"))
+    found = ik.evidence.co_occurrence(curves(turns, model="hand-made"))
     assert verdict(found) == HOLDS, found.attrs["reason"]
     assert found.sizes["seed"] == (5 if isinstance(turns, list) else 1)
     assert found.attrs["model"] == "hand-made"
@@ -116,7 +116,7 @@ def test_curves_that_turn_together_co_occur(turns, tmp_path):
 
 
 def test_curves_that_never_turn_do_not():
-    found = ik.co_occurrence(curves([None] * 4))
+    found = ik.evidence.co_occurrence(curves([None] * 4))
     assert verdict(found) == CONTRADICTED
     assert those(found, CONTRADICTED) == ["share of seeds with a window"]
     formed = found.sel(check="share of the final ICL score formed in the window, mean over seeds")
@@ -124,14 +124,14 @@ def test_curves_that_never_turn_do_not():
 
 
 def test_three_perfect_seeds_leave_it_open():
-    found = ik.co_occurrence(curves(FIVE[:3]))
+    found = ik.evidence.co_occurrence(curves(FIVE[:3]))
     assert verdict(found) == INCONCLUSIVE
     assert failing(found)[0] == "share of seeds with a window"
     assert not those(found, CONTRADICTED)
 
 
 def test_one_run_without_a_window_contradicts():
-    found = ik.co_occurrence(curves(None))
+    found = ik.evidence.co_occurrence(curves(None))
     assert those(found, CONTRADICTED) == ["share of resamplings with a window"]
     assert (
         found["why"].sel(check="share of the final ICL score formed in the window").item()
@@ -140,7 +140,7 @@ def test_one_run_without_a_window_contradicts():
 
 
 def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
-    found = ik.co_occurrence(curves([1600] * 4, late={"repeat_loss": 0.65}))
+    found = ik.evidence.co_occurrence(curves([1600] * 4, late={"repeat_loss": 0.65}))
     assert verdict(found) == CONTRADICTED
     assert [name[:50] for name in those(found, CONTRADICTED)] == [
         "distance of the onsets of ICL score and repeat los"
@@ -151,7 +151,7 @@ def test_a_curve_that_turns_half_a_window_before_the_score_does_not_co_occur():
 
 def test_a_score_that_was_there_before_the_window_fails_by_its_share():
     made = curves(1400)
-    found = ik.co_occurrence(made.assign(icl_score=made["icl_score"] - 0.3))
+    found = ik.evidence.co_occurrence(made.assign(icl_score=made["icl_score"] - 0.3))
     assert (
         those(found, CONTRADICTED) == failing(found) == ["share of the final ICL score formed in the window"]
     )
@@ -160,16 +160,16 @@ def test_a_score_that_was_there_before_the_window_fails_by_its_share():
 
 def test_the_window_at_hand_is_the_one_that_is_used():
     made = curves(1400)
-    found = ik.phase_window(made)
-    given = ik.co_occurrence(made, window=found.assign(score_share_low=0.1))
+    found = ik.training.phase_window(made)
+    given = ik.evidence.co_occurrence(made, window=found.assign(score_share_low=0.1))
     assert (
         those(given, INCONCLUSIVE) == failing(given) == ["share of the final ICL score formed in the window"]
     )
-    assert ik.co_occurrence(made, window=found).identical(ik.co_occurrence(made))
+    assert ik.evidence.co_occurrence(made, window=found).identical(ik.evidence.co_occurrence(made))
 
 
 def test_too_few_checkpoints_are_inconclusive():
-    found = ik.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
+    found = ik.evidence.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
     assert verdict(found) == INCONCLUSIVE
     assert "got 1" in found.attrs["reason"]
 
@@ -182,14 +182,16 @@ PLAIN = {"one": (None,) * 5, "one smeared": FIVE, "two": FIVE, "two smeared": EA
 
 @cache
 def windows(layers, turns):
-    return ik.phase_window(curves(list(turns), layers=layers))
+    return ik.training.phase_window(curves(list(turns), layers=layers))
 
 
 def perturbing(**models):
     """The verdict on a family, whose windows are found once for all tests."""
     parts = [windows(1 if name.startswith("one") else 2, tuple(turns)) for name, turns in models.items()]
     found = xr.concat(parts, "model", combine_attrs="override").assign_coords(model=list(models))
-    return ik.co_perturbation(family(**{name: list(turns) for name, turns in models.items()}), window=found)
+    return ik.evidence.co_perturbation(
+        family(**{name: list(turns) for name, turns in models.items()}), window=found
+    )
 
 
 @pytest.fixture(scope="module")
@@ -240,20 +242,20 @@ def test_without_a_window_in_the_smeared_runs_there_is_no_ratio_of_starts():
 
 
 def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
-    found = ik.co_perturbation(single)
+    found = ik.evidence.co_perturbation(single)
     assert verdict(found) == HOLDS, found.attrs["reason"]
     assert "p_value" not in found
-    unsure = ik.phase_window(single)
+    unsure = ik.training.phase_window(single)
     unsure["start_low"] = unsure["start"] / 1.3
-    wrong = failing(ik.co_perturbation(single, window=unsure))
+    wrong = failing(ik.evidence.co_perturbation(single, window=unsure))
     assert wrong == ["two smeared: ln of its window's start over that of two"]
 
 
 def test_pairs_may_be_named_and_without_any_there_is_no_test(single):
     renamed = single.isel(model=[2, 3]).assign_coords(model=["a", "b"])
-    assert verdict(ik.co_perturbation(renamed)) == INCONCLUSIVE
-    assert verdict(ik.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
-    assert verdict(ik.co_perturbation(curves(1400))) == INCONCLUSIVE
+    assert verdict(ik.evidence.co_perturbation(renamed)) == INCONCLUSIVE
+    assert verdict(ik.evidence.co_perturbation(renamed, pairs={"a": "b"})) == HOLDS
+    assert verdict(ik.evidence.co_perturbation(curves(1400))) == INCONCLUSIVE
 
 
 # continuity
@@ -269,7 +271,7 @@ def argued(*checks, argument="mechanism"):
 
 
 def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weakest(tmp_path):
-    found = ik.continuity({"large": argued(SURE), "small": argued(SMALL)})
+    found = ik.evidence.continuity({"large": argued(SURE), "small": argued(SMALL)})
     assert verdict(found) == HOLDS
     row = found.sel(check="mechanism: a share")
     assert [float(row[key]) for key in ("value", "low", "high")] == [0.6, 0.55, 0.65]
@@ -293,53 +295,53 @@ def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weak
 )
 def test_one_model_at_which_a_check_does_not_hold_breaks_continuity(others, said, weakest):
     models = {"a": argued(SURE), "b": argued(SMALL), **dict(zip("cd", others, strict=False))}
-    found = ik.continuity(models)
+    found = ik.evidence.continuity(models)
     assert verdict(found) == said
     assert found["weakest"].sel(check="mechanism: a share").item() == weakest
 
 
 def test_models_on_which_an_argument_is_not_defined_are_left_out_and_counted():
     untested = not_defined("mechanism", "a claim", "rotary")
-    found = ik.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
+    found = ik.evidence.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
     assert verdict(found) == HOLDS
     assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_DEFINED, HOLDS]
     assert found["check_verdict_of"].values.tolist() == [[HOLDS, INCONCLUSIVE, HOLDS]]
-    assert verdict(ik.continuity({"a": argued(SURE), "b": untested})) == INCONCLUSIVE
+    assert verdict(ik.evidence.continuity({"a": argued(SURE), "b": untested})) == INCONCLUSIVE
 
 
 def test_several_arguments_are_compared_each_over_the_models_it_can_be_tested_on():
     both = [argued(SURE), argued(UNSURE, argument="generality")]
-    found = ik.continuity({"a": both, "b": both, "c": argued(SURE)})
+    found = ik.evidence.continuity({"a": both, "b": both, "c": argued(SURE)})
     assert found["check"].values.tolist() == ["mechanism: a share", "generality: a share"]
     assert failing(found) == ["generality: a share"]
 
 
 @pytest.mark.parametrize(("turns", "said"), [(1600, HOLDS), (None, CONTRADICTED)])
 def test_of_curves_of_several_models_co_occurrence_is_asked_at_each(turns, said):
-    found = ik.continuity(family(two_small=1400, two_large=turns))
+    found = ik.evidence.continuity(family(two_small=1400, two_large=turns))
     assert verdict(found) == said, found.attrs["reason"]
     assert found["verdict_of"].sel(model="two-small").item() == HOLDS
 
 
 def test_one_model_alone_is_no_test_of_continuity():
-    assert verdict(ik.continuity(curves(1400))) == INCONCLUSIVE
-    assert verdict(ik.continuity({"a": argued(SURE)})) == INCONCLUSIVE
-    assert verdict(ik.continuity({})) == INCONCLUSIVE
+    assert verdict(ik.evidence.continuity(curves(1400))) == INCONCLUSIVE
+    assert verdict(ik.evidence.continuity({"a": argued(SURE)})) == INCONCLUSIVE
+    assert verdict(ik.evidence.continuity({})) == INCONCLUSIVE
 
 
 # the figure of them all
 
 
 def test_verdicts_of_curves_can_be_drawn(perturbed):
-    results = [ik.co_occurrence(curves(None)), perturbed]
-    figure = ik.evidence_plot(results)
+    results = [ik.evidence.co_occurrence(curves(None)), perturbed]
+    figure = ik.plots.evidence_plot(results)
     assert len(figure.data) == sum(found.sizes["check"] for found in results)
 
 
 @pytest.mark.slow  # 24 checkpoints
 def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
     """That over three quarters of the score form in the window, as in the paper, is not sure."""
-    found = ik.co_occurrence(ik.training_curves("tiny", n=48, progress=False))
+    found = ik.evidence.co_occurrence(ik.training.training_curves("tiny", n=48, progress=False))
     assert failing(found) == ["share of the final ICL score formed in the window"]
     assert 1200 < float(found["start"][0]) / TOKENS < float(found["end"][0]) / TOKENS < 2000
     assert 0.5 < float(found["score_share"][0]) < 0.75
@@ -348,8 +350,8 @@ def test_the_embedded_model_turns_at_once_but_learns_some_of_its_score_before():
 def test_continuity_takes_verdicts_whose_windows_were_chosen_by_name():
     """`.sel(model=...)` leaves the label in the window, and so in the verdict."""
     models = family(two=[1400], two_smeared=[1100])
-    windows = ik.phase_window(models, draws=100)
+    windows = ik.training.phase_window(models, draws=100)
     labels = models["model"].values
-    each = {m: ik.co_occurrence(models.sel(model=m), window=windows.sel(model=m)) for m in labels}
+    each = {m: ik.evidence.co_occurrence(models.sel(model=m), window=windows.sel(model=m)) for m in labels}
     bare = {m: each[m].drop_vars("model") for m in labels}
-    xr.testing.assert_identical(ik.continuity(each), ik.continuity(bare))
+    xr.testing.assert_identical(ik.evidence.continuity(each), ik.evidence.continuity(bare))

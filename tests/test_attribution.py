@@ -15,11 +15,11 @@ from zoo import BASE, FASTEST, PAIRS, SHAPES, fresh_of, model_of, random_weights
 
 import induction_kernel as ik
 from induction_kernel import metrics
-from induction_kernel.interventions import gradients
-from induction_kernel.interventions.attributing import attribution
-from induction_kernel.interventions.edits import FromRun, KnockOut, Mean, Resample, Scale, Zero
+from induction_kernel.interventions import _gradients as gradients
+from induction_kernel.interventions._attribution import attribution
+from induction_kernel.interventions._edits import FromRun, KnockOut, Mean, Resample, Scale, Zero
 from induction_kernel.loading import build
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 
 
 def bys_of(site):
@@ -430,7 +430,7 @@ def test_more_that_is_refused():
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         attribution(model, prompts, edit=Zero(), metric=weighed)
     worded = ik.load("tiny")
-    episodes = ik.word_episodes(worded, prompts=2)
+    episodes = ik.prompts.word_episodes(worded, prompts=2)
     with pytest.raises(ValueError, match="label_accuracy cannot"):
         attribution(worded, episodes, edit=Zero(), metric=ik.label_accuracy)
 

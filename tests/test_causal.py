@@ -20,9 +20,9 @@ from shots import noisy_words, random_shots
 from zoo import PAIRS, fresh_of, model_of
 
 import induction_kernel as ik
+from induction_kernel.fewshot._label_knockout import _permuted
+from induction_kernel.fewshot._matched_keys import _closest, _nearest_first
 from induction_kernel.heads import as_heads
-from induction_kernel.kernel.causal import _permuted
-from induction_kernel.kernel.matched import _closest, _nearest_first
 
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
 
@@ -36,7 +36,7 @@ def test_the_same_as_plain_hooks(name, kind, which):
 def test_the_vote_of_the_labels_still_seen_is_what_is_foretold():
     model, prompts = model_of(*KINDS[0]), random_shots(n=6)
     found, demonstrations = (
-        ik.label_knock_out(model, prompts, HEADS, which=1, draws=0),
+        ik.fewshot.label_knock_out(model, prompts, HEADS, which=1, draws=0),
         prompts.demonstrations,
     )
     for p in range(len(prompts)):
@@ -53,7 +53,7 @@ def test_the_vote_of_the_labels_still_seen_is_what_is_foretold():
             assert int(got["foretold"]) == best
             assert float(got["as_foretold"]) == (int(got["prediction"]) == best)
     assert demonstrations is not None
-    nothing_left = ik.label_knock_out(model, prompts, HEADS, draws=0).sel(run="labels")
+    nothing_left = ik.fewshot.label_knock_out(model, prompts, HEADS, draws=0).sel(run="labels")
     assert (nothing_left["foretold"] == -1).all()
     assert nothing_left["as_foretold"].isnull().all()
 
@@ -80,18 +80,18 @@ def test_other_keys_come_as_close_to_the_mass_as_they_say():
 
 def test_other_keys_of_the_layer_make_up_for_what_the_heads_do_not_have():
     model, prompts = model_of(*KINDS[0]), random_shots(n=8)
-    mass = ik.label_knock_out(model, prompts, "L1H0", draws=0)["mass"]
+    mass = ik.fewshot.label_knock_out(model, prompts, "L1H0", draws=0)["mass"]
     own, layer = (
         abs(mass.sel(run=run) - mass.sel(run="labels")) for run in ("other keys", "other keys of the layer")
     )
     assert (layer <= own + 1e-12).all()
-    every = ik.label_knock_out(model, prompts, [f"L1H{i}" for i in range(4)], draws=0)
+    every = ik.fewshot.label_knock_out(model, prompts, [f"L1H{i}" for i in range(4)], draws=0)
     assert "other keys of the layer" not in every["run"].values
 
 
 def test_intervals_differences_and_the_round_trip(tmp_path):
     model, prompts = model_of(*KINDS[0]), random_shots(n=12)
-    found = ik.label_knock_out(model, prompts, HEADS[1:], which=0, draws=3)
+    found = ik.fewshot.label_knock_out(model, prompts, HEADS[1:], which=0, draws=3)
     assert found["run"].values.tolist()[:2] == ["untouched", "labels"]
     assert (found["of"] == "permuted labels").sum() == 3
     assert (found["of"] == "random heads").sum() == 1  # two heads of four have two others: one set
@@ -108,7 +108,7 @@ def test_intervals_differences_and_the_round_trip(tmp_path):
         assert share == pytest.approx(moved.mean()) if len(moved) else np.isnan(share)
     for key in ("accuracy", "agreed", "accuracy_difference"):
         assert ((found[f"{key}_low"] <= found[key]) & (found[key] <= found[f"{key}_high"])).all()
-    unknown = ik.label_knock_out(model, random_shots(known=False), HEADS, draws=0)
+    unknown = ik.fewshot.label_knock_out(model, random_shots(known=False), HEADS, draws=0)
     assert unknown["correct"].isnull().all()
     assert unknown["accuracy"].isnull().all()
     found.to_netcdf(tmp_path / "found.nc")
@@ -123,17 +123,21 @@ def test_reweighting_is_what_plain_hooks_give(name, kind):
 @pytest.mark.parametrize(("name", "kind"), KINDS)
 def test_beta_0_changes_nothing(name, kind):
     model, prompts = model_of(name, kind), random_shots()
-    found = ik.reweighted(model, prompts, np.zeros((2, 4, 3)))
+    found = ik.fewshot.reweighted(model, prompts, np.zeros((2, 4, 3)))
     moved = found["log_probability"].sel(run="reweighted") - found["log_probability"].sel(run="untouched")
     assert float(abs(moved).max()) < 1e-12
-    metric = ik.label_knock_out(model, prompts, HEADS, draws=0)["log_probability"].sel(run="untouched")
+    metric = ik.fewshot.label_knock_out(model, prompts, HEADS, draws=0)["log_probability"].sel(
+        run="untouched"
+    )
     np.testing.assert_allclose(found["log_probability"].sel(run="untouched"), metric, atol=1e-6)
 
 
 def test_a_beta_that_falls_without_end_is_a_knock_out_that_moves_no_mass():
     model, prompts = model_of(*KINDS[0]), random_shots()
     far, out = (
-        ik.reweighted(model, prompts, np.full((2, 4, 3), value))["log_probability"].sel(run="reweighted")
+        ik.fewshot.reweighted(model, prompts, np.full((2, 4, 3), value))["log_probability"].sel(
+            run="reweighted"
+        )
         for value in (-40.0, -np.inf)
     )
     np.testing.assert_allclose(far, out, atol=1e-12)
@@ -147,18 +151,18 @@ def test_the_gradient_is_that_of_the_loss(name, kind):
 def test_fitting_lowers_the_loss_where_it_was_fitted_and_is_the_seed_s():
     model, prompts = model_of(*KINDS[0]), random_shots(n=8)
     options = {"steps": 10, "batch_size": 4, "lr": 0.4}
-    found, again = (ik.fit_label_weights(model, prompts, seed=3, **options) for _ in range(2))
+    found, again = (ik.fewshot.fit_label_weights(model, prompts, seed=3, **options) for _ in range(2))
     xr.testing.assert_identical(found, again)
 
     def loss(beta):
         logs = torch.from_numpy(
-            ik.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values
+            ik.fewshot.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values
         )
         return -float(logs.log_softmax(-1)[torch.arange(8), prompts.demonstrations.target].mean())
 
     assert float(found["loss"][:2].mean()) == pytest.approx(loss(np.zeros((2, 4, 3))), abs=0.5)
     assert loss(found) < 0.8 * loss(np.zeros((2, 4, 3)))
-    some = ik.fit_label_weights(model, prompts, heads=["L0H1", "L1H2"], **options)["beta"]
+    some = ik.fewshot.fit_label_weights(model, prompts, heads=["L0H1", "L1H2"], **options)["beta"]
     assert {str(some["name"].values[i]) for i in zip(*np.nonzero(some.values.any(2)), strict=True)} == {
         "L0H1",
         "L1H2",
@@ -166,11 +170,11 @@ def test_fitting_lowers_the_loss_where_it_was_fitted_and_is_the_seed_s():
 
 
 def calls(model, prompts):
-    yield lambda: ik.label_knock_out(model, prompts, HEADS, draws=0, progress=False)
-    yield lambda: ik.fit_label_weights(model, prompts, steps=2, progress=False)
-    yield lambda: ik.reweighted(model, prompts, np.ones((2, 4, 3)), progress=False)
-    yield lambda: ik.label_flow(model, prompts, progress=False)
-    yield lambda: ik.function_vectors(model, prompts, prompts, progress=False)
+    yield lambda: ik.fewshot.label_knock_out(model, prompts, HEADS, draws=0, progress=False)
+    yield lambda: ik.fewshot.fit_label_weights(model, prompts, steps=2, progress=False)
+    yield lambda: ik.fewshot.reweighted(model, prompts, np.ones((2, 4, 3)), progress=False)
+    yield lambda: ik.fewshot.label_flow(model, prompts, progress=False)
+    yield lambda: ik.fewshot.function_vector_effect(model, prompts, prompts, progress=False)
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS[:3])
@@ -207,7 +211,7 @@ def test_without_labels_the_embedded_model_is_at_chance_and_without_as_much_of_o
 ):
     """Four classes, 30% noise. L1H1 and L1H7 have other heads in the layer with as much attention on other keys."""
     model, prompts = words
-    found = ik.label_knock_out(model, prompts, heads, draws=5 * (len(heads) <= 4))
+    found = ik.fewshot.label_knock_out(model, prompts, heads, draws=5 * (len(heads) <= 4))
     accuracy = found["accuracy"].to_series()
     assert accuracy["untouched"] > 0.88
     low, high = (float(found[f"accuracy_{end}"].sel(group="labels")) for end in ("low", "high"))
@@ -224,7 +228,7 @@ def test_without_labels_the_embedded_model_is_at_chance_and_without_as_much_of_o
 
 def test_labels_of_one_class_gone_the_vote_of_the_others_foretells_the_embedded_model(words):
     model, prompts = words
-    found = ik.label_knock_out(model, prompts, "L1H7", which=0, draws=5)
+    found = ik.fewshot.label_knock_out(model, prompts, "L1H7", which=0, draws=5)
     moves, low = (float(found[key].sel(group="labels")) for key in ("foretold_moves", "foretold_moves_low"))
     assert moves > 0.6
     assert low > 1 / 3  # of the three classes left, one by chance
@@ -240,7 +244,7 @@ def test_nor_does_it_need_the_mass_on_other_keys_to_fail(words):
     model, prompts = words
     beta = np.zeros((2, 8, 4))
     beta[1, [1, 5, 6, 7]] = -np.inf
-    found = ik.reweighted(model, prompts, beta)
+    found = ik.fewshot.reweighted(model, prompts, beta)
     assert float(found["accuracy"].sel(group="reweighted")) < 0.4
 
 
@@ -256,7 +260,7 @@ def sst2(model, shared, n):
     by_label = [[row for row in train if row[1] == label] for label in (0, 1)]
     shots = [draw.sample(draw.sample(by_label[0], 4) + draw.sample(by_label[1], 4), 8) for _ in asked]
     template, labels = "Review: {x}\nSentiment: {y}", ["negative", "positive"]
-    return ik.few_shot(model, shots, asked, template=template, labels=labels)
+    return ik.few_shot_prompts(model, shots, asked, template=template, labels=labels)
 
 
 @pytest.mark.real("smollm2", "shared")
@@ -265,7 +269,7 @@ def test_labels_of_smollm2(smollm2, shared):
     model = ik.load(smollm2, n_ctx=1024)
     prompts = sst2(model, shared, 24)
     chosen = ik.top_heads(ik.label_attention(model, prompts[:8]), 8)
-    found = ik.label_knock_out(model, prompts[8:], chosen, draws=2, control="any layer")
+    found = ik.fewshot.label_knock_out(model, prompts[8:], chosen, draws=2, control="any layer")
     mass = found["mass"].groupby(found["of"]).mean().mean("prompt").to_series()
     assert mass["labels"] > 3 * mass["random heads"]
     assert mass["other keys"] < mass["labels"]
@@ -275,7 +279,9 @@ def test_labels_of_smollm2(smollm2, shared):
 
 def test_a_share_of_all_is_not_without_doubt_and_a_difference_to_itself_is():
     model = ik.load("tiny")
-    found = ik.label_knock_out(model, ik.word_episodes(model, prompts=12), "L0H0", draws=1, progress=False)
+    found = ik.fewshot.label_knock_out(
+        model, ik.prompts.word_episodes(model, prompts=12), "L0H0", draws=1, progress=False
+    )
     assert found["agreed_low"].sel(group="untouched") == 1
     every = found["accuracy"] == 1
     assert bool(every.any())

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
-from induction_kernel.training.storing import fingerprint
+from induction_kernel.training._storing import fingerprint
 
 STEPS = (0, 10, 20, 40)
 
@@ -77,7 +77,7 @@ MEASURES = {
 
 @pytest.fixture(scope="module")
 def swept(run):
-    return ik.over_checkpoints(run, MEASURES)
+    return ik.training.over_checkpoints(run, MEASURES)
 
 
 def test_a_sweep_is_the_obvious_loop(run, swept):
@@ -114,7 +114,7 @@ def test_names_and_attributes_are_what_netcdf_and_figures_want(swept, tmp_path):
 
 def test_some_checkpoints_in_any_order(run, swept):
     assert_identical(
-        ik.over_checkpoints(run, MEASURES, checkpoints=[40, 10, 10]), swept.sel(checkpoint=[10, 40])
+        ik.training.over_checkpoints(run, MEASURES, checkpoints=[40, 10, 10]), swept.sel(checkpoint=[10, 40])
     )
 
 
@@ -122,7 +122,7 @@ def test_several_sources_are_a_dimension_and_what_one_lacks_is_nan(run, swept, t
     short = write_run(tmp_path / "short", architecture={**ARCHITECTURE, "n_layers": 1})
     recipe = json.loads((short / "recipe.json").read_text())
     (short / "recipe.json").write_text(json.dumps(recipe | {"checkpoints": recipe["checkpoints"][:2]}))
-    found = ik.over_checkpoints({"two layers": run, "one layer": short}, MEASURES)
+    found = ik.training.over_checkpoints({"two layers": run, "one layer": short}, MEASURES)
     assert list(found["prefix"].dims) == ["model", "checkpoint", "prompt", "layer", "head"]
     assert found["tokens"].dims == ("checkpoint",)
     xr.testing.assert_equal(found.sel(model="two layers", drop=True), swept)
@@ -135,7 +135,7 @@ def test_tokens_seen_have_a_dimension_where_sources_disagree(run, tmp_path):
     other = write_run(tmp_path / "other")
     text = (other / "recipe.json").read_text()
     (other / "recipe.json").write_text(text.replace('"tokens": 3840', '"tokens": 5'))
-    found = ik.over_checkpoints({"a": run, "b": other}, {"norm": norm})
+    found = ik.training.over_checkpoints({"a": run, "b": other}, {"norm": norm})
     assert found["tokens"].sel(checkpoint=10).values.tolist() == [3840.0, 5.0]
 
 
@@ -150,13 +150,18 @@ def test_one_model_is_in_memory_at_a_time(run):
     options = [{}, {"bridge": True}]
     for each in options:
         seen.clear()
-        assert ik.over_checkpoints(run, {"alive": alive}, **each)["alive"].values.tolist() == [1, 1, 1, 1]
+        assert ik.training.over_checkpoints(run, {"alive": alive}, **each)["alive"].values.tolist() == [
+            1,
+            1,
+            1,
+            1,
+        ]
 
 
 def test_random_state_and_threads_are_left_alone(run):
     before = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), torch.get_num_threads()
     with ThreadPoolExecutor(3) as pool:
-        ik.over_checkpoints(run, {"norm": norm}, executor=pool)
+        ik.training.over_checkpoints(run, {"norm": norm}, executor=pool)
     assert (
         torch.get_rng_state().tolist(),
         np.random.get_state()[1].tolist(),
@@ -191,11 +196,11 @@ def counting(counted):
 
 
 def test_a_kept_sweep_is_the_same_and_computes_nothing_twice(run, tmp_path, swept):
-    assert_identical(ik.over_checkpoints(run, MEASURES, path=tmp_path / "kept"), swept)
+    assert_identical(ik.training.over_checkpoints(run, MEASURES, path=tmp_path / "kept"), swept)
     counted = Counted()
-    first = ik.over_checkpoints(run, counting(counted), checkpoints=[0, 20], path=tmp_path / "count")
-    ik.over_checkpoints(run, counting(counted), path=tmp_path / "count")
-    again = ik.over_checkpoints(run, counting(counted), path=tmp_path / "count")
+    first = ik.training.over_checkpoints(run, counting(counted), checkpoints=[0, 20], path=tmp_path / "count")
+    ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "count")
+    again = ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "count")
     assert counted.steps == [0, 20, 10, 40]
     assert_identical(again.sel(checkpoint=[0, 20]), first)
 
@@ -203,20 +208,20 @@ def test_a_kept_sweep_is_the_same_and_computes_nothing_twice(run, tmp_path, swep
 def test_it_goes_on_where_an_exception_stopped_it(run, tmp_path, swept):
     counted = Counted(3)
     with pytest.raises(ZeroDivisionError, match="in the measure") as caught:
-        ik.over_checkpoints(run, counting(counted), path=tmp_path / "s")
+        ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "s")
     notes = caught.value.__notes__
     assert notes[0] == "This was measure 'repeat' of run at 20."
     assert notes[1].startswith("The sweep stopped after 2 of 4 checkpoints; what was done is kept in")
-    found = ik.over_checkpoints(run, counting(counted), path=tmp_path / "s")
+    found = ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "s")
     assert counted.steps == [0, 10, 20, 20, 40]
     xr.testing.assert_equal(found["repeat"], swept["repeat"].isel(prompt=slice(4)))
 
 
 def test_a_folder_that_moved_is_the_same_source(run, tmp_path):
     counted = Counted()
-    ik.over_checkpoints({"a": run}, counting(counted), path=tmp_path / "s")
+    ik.training.over_checkpoints({"a": run}, counting(counted), path=tmp_path / "s")
     shutil.copytree(run, tmp_path / "moved")
-    ik.over_checkpoints({"a": tmp_path / "moved"}, counting(counted), path=tmp_path / "s")
+    ik.training.over_checkpoints({"a": tmp_path / "moved"}, counting(counted), path=tmp_path / "s")
     assert len(counted.steps) == 4
 
 
@@ -225,19 +230,19 @@ def test_a_folder_that_moved_is_the_same_source(run, tmp_path):
     [("measures", "holds another sweep"), ("load", "holds another sweep"), ("source", "of another source")],
 )
 def test_the_folder_of_another_sweep_is_refused(run, tmp_path, changed, message):
-    ik.over_checkpoints({"a": run}, {"more": MEASURES["more"]}, path=tmp_path / "s")
+    ik.training.over_checkpoints({"a": run}, {"more": MEASURES["more"]}, path=tmp_path / "s")
     other = write_run(tmp_path / "other", recipe="another") if changed == "source" else run
     measures = {"more": functools.partial(prefix, prompts=6 if changed == "measures" else 5)}
     options = {"dtype": "float64"} if changed == "load" else {}
     with pytest.raises(ValueError, match=message):
-        ik.over_checkpoints({"a": other}, measures, path=tmp_path / "s", **options)
+        ik.training.over_checkpoints({"a": other}, measures, path=tmp_path / "s", **options)
 
 
 def test_a_damaged_result_is_named(run, tmp_path):
-    ik.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
+    ik.training.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
     (tmp_path / "s" / "run-00000010.nc").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"run-00000010\.nc' is damaged: delete it"):
-        ik.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
+        ik.training.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
 
 
 def scaled(model, by=1.0):
@@ -298,10 +303,10 @@ def test_a_checkpoint_that_cannot_be_used_is_named_and_the_others_are_kept(kind,
     with pytest.raises(
         ValueError, match=rf"1 of 4 .*run at 20: .*({reason}).* others are kept in .*skip_failed"
     ):
-        ik.over_checkpoints(run, counting(counted), path=tmp_path / "s")
+        ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "s")
     assert counted.steps == [0, 10, 40]
     with pytest.warns(UserWarning, match="1 of 4 checkpoints are left out: run at 20"):
-        found = ik.over_checkpoints(run, counting(counted), path=tmp_path / "s", skip_failed=True)
+        found = ik.training.over_checkpoints(run, counting(counted), path=tmp_path / "s", skip_failed=True)
     assert counted.steps == [0, 10, 40]
     assert found["checkpoint"].values.tolist() == [0, 10, 40]
     assert found.attrs["left_out"].startswith("run at 20")
@@ -310,14 +315,14 @@ def test_a_checkpoint_that_cannot_be_used_is_named_and_the_others_are_kept(kind,
 def test_without_a_folder_the_first_bad_checkpoint_ends_the_sweep(tmp_path):
     run, counted = write_run(tmp_path / "run", {10: None}), Counted()
     with pytest.raises(ValueError, match=r"run at 10: .*nothing is kept without path"):
-        ik.over_checkpoints(run, counting(counted))
+        ik.training.over_checkpoints(run, counting(counted))
     assert counted.steps == [0]
 
 
 def test_a_sweep_of_bad_checkpoints_alone_is_an_error_all_the_same(tmp_path):
     run = write_run(tmp_path / "run", {10: None})
     with pytest.raises(ValueError, match="1 of 1 checkpoints cannot be used"):
-        ik.over_checkpoints(run, {"norm": norm}, checkpoints=[10], skip_failed=True)
+        ik.training.over_checkpoints(run, {"norm": norm}, checkpoints=[10], skip_failed=True)
 
 
 def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch):
@@ -327,14 +332,14 @@ def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch
     def load(where, *, checkpoint):
         return ik.load(small if checkpoint == 10 else where, checkpoint=checkpoint)
 
-    monkeypatch.setattr("induction_kernel.training.checkpoints.load", load)
+    monkeypatch.setattr("induction_kernel.training._checkpoints.load", load)
     for _ in range(2):  # the second time its result must not be taken for a good one
         with pytest.raises(ValueError, match=r"run at 10: another architecture, .*, than 3 others"):
-            ik.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
+            ik.training.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")
     monkeypatch.undo()
     assert_identical(
-        ik.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s"),
-        ik.over_checkpoints(run, {"norm": norm}),
+        ik.training.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s"),
+        ik.training.over_checkpoints(run, {"norm": norm}),
     )
 
 
@@ -344,7 +349,9 @@ def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch
 @pytest.mark.parametrize("kept", [False, True])
 def test_threads_give_the_same(run, swept, tmp_path, kept):
     with ThreadPoolExecutor(2) as pool:
-        found = ik.over_checkpoints(run, MEASURES, executor=pool, path=tmp_path / "s" if kept else None)
+        found = ik.training.over_checkpoints(
+            run, MEASURES, executor=pool, path=tmp_path / "s" if kept else None
+        )
     assert_identical(found, swept)
 
 
@@ -366,16 +373,16 @@ class Sent(Executor):
 
 
 def test_tasks_can_be_sent_to_other_processes(run, swept):
-    assert_identical(ik.over_checkpoints(run, MEASURES, executor=Sent()), swept)
+    assert_identical(ik.training.over_checkpoints(run, MEASURES, executor=Sent()), swept)
 
 
 def test_a_pool_that_dies_says_what_is_kept(run, tmp_path, swept):
     with pytest.raises(RuntimeError, match=r"died .* of 4 checkpoints; what was done is kept in .*to go on"):
-        ik.over_checkpoints(run, MEASURES, executor=Sent(2), path=tmp_path / "s")
+        ik.training.over_checkpoints(run, MEASURES, executor=Sent(2), path=tmp_path / "s")
     assert len(list((tmp_path / "s").glob("*.nc"))) == 2
-    assert_identical(ik.over_checkpoints(run, MEASURES, path=tmp_path / "s"), swept)
+    assert_identical(ik.training.over_checkpoints(run, MEASURES, path=tmp_path / "s"), swept)
     with pytest.raises(RuntimeError, match=r"nothing is kept without path: .* and a path"):
-        ik.over_checkpoints(run, MEASURES, executor=Sent(2))
+        ik.training.over_checkpoints(run, MEASURES, executor=Sent(2))
 
 
 # The same with real processes
@@ -411,7 +418,7 @@ def test_a_sweep_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(fa
     options = {"path": tmp_path / "swept", "progress": False}
     for _ in range(10):
         call = {"args": (families, {"repeat": light}), "kwargs": options}
-        process = multiprocessing.get_context("fork").Process(target=ik.over_checkpoints, **call)
+        process = multiprocessing.get_context("fork").Process(target=ik.training.over_checkpoints, **call)
         process.start()
         more = kept[-1] + random.integers(0, 9)
         while len(list(results("[!.]*.nc"))) < more:
@@ -425,9 +432,9 @@ def test_a_sweep_killed_ten_times_ends_with_the_results_of_an_undisturbed_one(fa
     assert kept == sorted(kept)
     assert 0 < kept[-1] < 96, f"the kills came too early or too late to show anything: {kept}"
     before = {file: file.stat().st_mtime_ns for file in results("[!.]*.nc")}
-    found = ik.over_checkpoints(families, {"repeat": light}, path=tmp_path / "swept")
+    found = ik.training.over_checkpoints(families, {"repeat": light}, path=tmp_path / "swept")
     assert {file: file.stat().st_mtime_ns for file in before} == before, "something was computed twice"
-    assert_identical(found, ik.over_checkpoints(families, {"repeat": light}))
+    assert_identical(found, ik.training.over_checkpoints(families, {"repeat": light}))
 
 
 @pytest.mark.slow
@@ -438,11 +445,11 @@ def test_a_pool_of_processes_gives_the_same_and_goes_on_after_one_has_died(famil
         ProcessPoolExecutor(2, mp_context=spawned) as pool,
         pytest.raises(RuntimeError, match=r"died .* what was done is kept"),
     ):
-        ik.over_checkpoints(families, measures, path=tmp_path / "s", executor=pool)
+        ik.training.over_checkpoints(families, measures, path=tmp_path / "s", executor=pool)
     assert list((tmp_path / "s").glob("*.nc"))
     with ProcessPoolExecutor(2, mp_context=spawned) as pool:
-        found = ik.over_checkpoints(families, measures, path=tmp_path / "s", executor=pool)
-    assert_identical(found, ik.over_checkpoints(families, {"repeat": light}))
+        found = ik.training.over_checkpoints(families, measures, path=tmp_path / "s", executor=pool)
+    assert_identical(found, ik.training.over_checkpoints(families, {"repeat": light}))
 
 
 @pytest.mark.slow
@@ -457,8 +464,8 @@ def test_dask_gives_the_same_and_finishes_although_a_worker_is_killed(families, 
     ):
         processes = set(client.run(os.getpid).values())
         path = tmp_path / "s" if kept else None
-        found = ik.over_checkpoints(families, measures, path=path, executor=client.get_executor())
+        found = ik.training.over_checkpoints(families, measures, path=path, executor=client.get_executor())
         assert len(processes & set(client.run(os.getpid).values())) == 1, "one worker of two was to be killed"
     assert (tmp_path / "died").exists()
-    assert_identical(found, ik.over_checkpoints(families, {"repeat": light}))
+    assert_identical(found, ik.training.over_checkpoints(families, {"repeat": light}))
     assert not multiprocessing.active_children()

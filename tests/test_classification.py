@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import induction_kernel as ik
-from induction_kernel.kernel.known import KNOWN
+from induction_kernel.data._registry import KNOWN
 
 TEXTS = ["a fine film", 'he said "no', "dull , long"]
 
@@ -45,50 +45,55 @@ def same(found, texts, classes, labels):
     ids=["GLUE", "TSV", "CSV", "JSONL", "JSONL with a mark", "TREC", "class first"],
 )  # fmt: skip
 def test_every_kind_of_file_gives_the_same(tmp_path, no_network, name, content):
-    same(ik.classification(written(tmp_path / name, content)), TEXTS, [1, 0, 0], ["0", "1"])
+    same(ik.data.load_classification(written(tmp_path / name, content)), TEXTS, [1, 0, 0], ["0", "1"])
 
 
 def test_columns_are_given_by_name_by_number_or_together(tmp_path):
     file = written(tmp_path / "a.csv", "3,Cats,They sleep\n1,Dogs,They bark\n3,Cows,They moo\n")
     same(
-        ik.classification(file, text=2, label=0),
+        ik.data.load_classification(file, text=2, label=0),
         ["They sleep", "They bark", "They moo"],
         [1, 0, 1],
         ["1", "3"],
     )
-    together = ik.classification(file, text="{1}: {2}", label=0)
+    together = ik.data.load_classification(file, text="{1}: {2}", label=0)
     assert together.texts[0] == "Cats: They sleep"
     named = written(
         tmp_path / "b.tsv", "premise\thypothesis\tgold\nit rains\tit is wet\tyes\nit rains\tit is dry\tno\n"
     )
-    found = ik.classification(named, text="{premise} / {hypothesis}", label="gold")
+    found = ik.data.load_classification(named, text="{premise} / {hypothesis}", label="gold")
     same(found, ["it rains / it is wet", "it rains / it is dry"], [1, 0], ["no", "yes"])
 
 
 def test_braces_in_a_text_are_not_columns(tmp_path):
     file = written(tmp_path / "a.tsv", "text\tlabel\nthe {label} is\t0\n{x} and {y}\t1\n")
-    assert list(ik.classification(file).texts) == ["the {label} is", "{x} and {y}"]
+    assert list(ik.data.load_classification(file).texts) == ["the {label} is", "{x} and {y}"]
 
 
 def test_label_words_come_in_the_order_of_classes_or_by_class(tmp_path):
     file = written(tmp_path / "a.tsv", "text\tlabel\nfox\t10\npear\t2\nwolf\t10\n")
-    same(ik.classification(file, labels=["few", "many"]), ["fox", "pear", "wolf"], [1, 0, 1], ["few", "many"])
-    by_class = ik.classification(file, labels={10: "many", "7": "some", 2: "few"})
+    same(
+        ik.data.load_classification(file, labels=["few", "many"]),
+        ["fox", "pear", "wolf"],
+        [1, 0, 1],
+        ["few", "many"],
+    )
+    by_class = ik.data.load_classification(file, labels={10: "many", "7": "some", 2: "few"})
     same(by_class, ["fox", "pear", "wolf"], [0, 2, 0], ["many", "some", "few"])
 
 
 def test_a_known_file_name_brings_words_and_template_but_what_is_given_wins(tmp_path):
     file = written(tmp_path / "sst2.some.tsv", "sentence\tlabel\ngood\t1\nbad\t0\n")
-    found = ik.classification(file)
+    found = ik.data.load_classification(file)
     same(found, ["good", "bad"], [1, 0], ["negative", "positive"])
     assert found.template == KNOWN["sst2"].template
-    given = ik.classification(file, labels=["minus", "plus"], template="{x} = {y}")
+    given = ik.data.load_classification(file, labels=["minus", "plus"], template="{x} = {y}")
     assert (given.labels, given.template) == (("minus", "plus"), "{x} = {y}")
 
 
 def test_news_titles_and_descriptions_are_joined_and_their_classes_count_from_one(tmp_path):
     rows = [f'"{y}","Title {y}","Text, ""{y}""."' for y in (3, 1, 4, 2)]
-    found = ik.classification(written(tmp_path / "ag_news.csv", "\n".join(rows)))
+    found = ik.data.load_classification(written(tmp_path / "ag_news.csv", "\n".join(rows)))
     assert found.texts[0] == 'Title 3. Text, "3".'
     assert found.classes.tolist() == [2, 0, 3, 1]
     assert found.labels == ("world", "sports", "business", "technology")
@@ -98,21 +103,21 @@ def test_some_classes_of_a_known_file_are_not_guessed(tmp_path):
     """1 to 3 may count from 0 or from 1: nobody knows which are missing."""
     file = written(tmp_path / "ag_news.csv", '"1","a","b"\n"2","c","d"\n"3","e","f"\n')
     with pytest.raises(ValueError, match="give label words by class"):
-        ik.classification(file)
+        ik.data.load_classification(file)
 
 
 def test_a_folder_and_a_pair_are_read_line_by_line(tmp_path):
     texts = written(tmp_path / "val_text.txt", "one\u2028line \nanother\n")
     classes = written(tmp_path / "val_labels.txt", "1\n0\n")
     for source in (tmp_path, (texts, classes), [str(texts), str(classes)]):
-        same(ik.classification(source), ["one\u2028line", "another"], [1, 0], ["0", "1"])
+        same(ik.data.load_classification(source), ["one\u2028line", "another"], [1, 0], ["0", "1"])
     with pytest.raises(ValueError, match=r"wanted test_text\.txt"):
-        ik.classification(tmp_path, split="test")
+        ik.data.load_classification(tmp_path, split="test")
 
 
 def test_other_encodings_are_read_when_they_are_said(tmp_path):
     file = written(tmp_path / "a.txt", "LOC:city sister\u00f0city\nNUM:date when\n", "latin-1")
-    assert ik.classification(file, encoding="latin-1").texts[0] == "sister\u00f0city"
+    assert ik.data.load_classification(file, encoding="latin-1").texts[0] == "sister\u00f0city"
 
 
 HUB = {
@@ -145,11 +150,11 @@ def hub(monkeypatch):
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_names_come_from_the_hub_with_words_of_their_own(hub, name):
-    found, known = ik.classification(name), KNOWN[name]
+    found, known = ik.data.load_classification(name), KNOWN[name]
     assert found.classes.tolist() == HUB[name][2]
     assert (found.labels, found.template, found.name) == (known.words, known.template, name)
     assert hub == [(known.hub, known.split, known.revision)]
-    assert len(ik.classification(name, split="train")) == len(found)
+    assert len(ik.data.load_classification(name, split="train")) == len(found)
     assert hub[1][1] == "train"
     if name == "mnli":
         assert found.texts == ("p\nHypothesis: h",)
@@ -160,7 +165,7 @@ def test_a_split_without_public_labels_is_refused(monkeypatch):
     table = table.cast_column("label", datasets.ClassLabel(names=["negative", "positive"]))
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
     with pytest.raises(ValueError, match="no public labels"):
-        ik.classification("sst2", split="test")
+        ik.data.load_classification("sst2", split="test")
 
 
 def test_any_other_data_set_of_the_hub_is_read_by_its_columns(monkeypatch, tmp_path):
@@ -170,7 +175,7 @@ def test_any_other_data_set_of_the_hub_is_read_by_its_columns(monkeypatch, tmp_p
     )
     table = datasets.load_from_disk(tmp_path / "d")
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
-    found = ik.classification("some/one", text="question", label="kind", split="test")
+    found = ik.data.load_classification("some/one", text="question", label="kind", split="test")
     same(found, ["who", "when"], [1, 0], ["date", "person"])
 
 
@@ -185,7 +190,7 @@ def test_a_name_without_the_package_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r"induction-kernel\[datasets\]"):
-        ik.classification("sst2")
+        ik.data.load_classification("sst2")
 
 
 def test_the_known_label_words_differ_in_their_first_letters():
@@ -196,7 +201,7 @@ def test_the_known_label_words_differ_in_their_first_letters():
 
 
 def texts_of(n=6):
-    return ik.LabelledTexts([f"text {i}" for i in range(n)], np.arange(n) % 3, ["a", "b", "c"], "some")
+    return ik.data.LabelledTexts([f"text {i}" for i in range(n)], np.arange(n) % 3, ["a", "b", "c"], "some")
 
 
 def test_texts_are_sliced_split_and_relabelled():
@@ -227,6 +232,6 @@ def test_texts_are_sliced_split_and_relabelled():
 )  # fmt: skip
 def test_the_papers_data_sets_are_read_whole(shared, names, counts, labels):
     paths = [shared / "data" / name for name in names]
-    found = ik.classification(paths[0] if len(paths) == 1 else tuple(paths))
+    found = ik.data.load_classification(paths[0] if len(paths) == 1 else tuple(paths))
     assert np.bincount(found.classes).tolist() == counts
     assert list(found.labels) == list(labels)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import induction_kernel as ik
 from induction_kernel.cli import app
-from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.prompts._few_shot import TOPICS
 
 CLEAN, CORRUPTED = "fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"
 ANSWERS = ("--answers", " dax, wug")
@@ -266,7 +266,7 @@ def test_fewshot_prints_the_held_out_table_and_writes_page_data_and_table(tmp_pa
     for name in ("a.html", "a.nc", "a.csv"):
         result = run("fewshot", "tiny", "--queries", 20, "--seed", 2, "--out", tmp_path / name)
         assert result.exit_code == 0, result.output
-    study = ik.few_shot_study(ik.load("tiny"), queries=20, seed=2, progress=False)
+    study = ik.fewshot.few_shot_study(ik.load("tiny"), queries=20, seed=2, progress=False)
     title, split, _, *rows = result.stdout.strip().splitlines()
     assert title.startswith(
         f"tiny on words with made-up labels: accuracy {float(study.answers['accuracy']):.3f} ("

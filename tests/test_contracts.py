@@ -10,8 +10,8 @@ from verbs import episodes
 
 import induction_kernel as ik
 from induction_kernel.errors import Refused
-from induction_kernel.plots.figures import score_plot
-from induction_kernel.plots.offline import figure_fragment
+from induction_kernel.plots._offline import figure_fragment
+from induction_kernel.plots._scores import score_plot
 
 pytestmark = pytest.mark.slow
 
@@ -36,11 +36,11 @@ def largest_logit(logits, prompts):
 def results_of(model):
     """Every producer's result, as it gives it."""
     repeats = ik.repeated_tokens(model, prompts=9, period=6)
-    shots = ik.word_episodes(model, prompts=9, shots=4)
+    shots = ik.prompts.word_episodes(model, prompts=9, shots=4)
     drawn = episodes()
     by_heads = {"site": "z", "by": ("layer", "head")}
-    weights = ik.demonstration_weights(model, shots)
-    answers = ik.in_context(model, shots)
+    weights = ik.scorers.demonstration_weights(model, shots)
+    answers = ik.fewshot.predict(model, shots)
     return {
         **{name: getattr(ik, name)(model, repeats) for name in SCORERS},
         "scorer of one's own": ik.AttentionScorer("mine", ik.duplicate_token.mask)(model, repeats),
@@ -62,14 +62,14 @@ def results_of(model):
         "knock_out": ik.knock_out(model, repeats, ik.induction.mask),
         "patch": ik.patch(model, source=repeats.tokens.flip(0), into=answered(repeats), **by_heads),
         "attribution": ik.attribution(model, repeats, edit=ik.FromRun(repeats.tokens.flip(0)), verify=1),
-        "reconstruct": ik.reconstruct(weights, shots, answers),
-        "reconstruct, the truth": ik.reconstruct(weights, shots),
-        "kernel_alignment": ik.kernel_alignment(
-            ik.demonstration_weights(model, drawn.prompts(model)), ik.next_token_similarity(model, drawn)
+        "vote": ik.kernel.vote(weights, shots, answers),
+        "vote, the truth": ik.kernel.vote(weights, shots),
+        "kernel_alignment": ik.kernel.kernel_alignment(
+            ik.scorers.demonstration_weights(model, drawn.prompts(model)), ik.kernel.next_token_similarity(model, drawn)
         ),
-        "label_writing": ik.label_writing(model, shots),
-        "function_vectors": ik.function_vectors(model, shots),
-        "function_vectors of some heads": ik.function_vectors(model, shots, heads=["L1H7", "L0H3"]),
+        "label_logits": ik.kernel.label_logits(model, shots),
+        "function_vector_effect": ik.fewshot.function_vector_effect(model, shots),
+        "function vectors of some heads": ik.fewshot.function_vector_effect(model, shots, heads=["L1H7", "L0H3"]),
     }  # fmt: skip
 
 
@@ -78,13 +78,13 @@ NAMES = (
     "copying, BAN-source",
     "ov_eigenvalues", "qk_trace", "composition, by k", "composition, by q", "composition, by v",
     "composition with one receiver", "direct_effect", "direct_effect, on answers", "sweep", "sweep of values",
-    "sweep, metric of one's own", "sweep at one position", "knock_out", "patch", "attribution", "reconstruct",
-    "reconstruct, the truth", "kernel_alignment", "label_writing", "function_vectors",
-    "function_vectors of some heads",
+    "sweep, metric of one's own", "sweep at one position", "knock_out", "patch", "attribution", "vote",
+    "vote, the truth", "kernel_alignment", "label_logits", "function_vector_effect",
+    "function vectors of some heads",
 )  # fmt: skip
 UNTESTED = {
     "label_attention", "composition, by k", "composition, by q", "composition, by v", "composition with one receiver",
-    "label_writing",
+    "label_logits",
 }  # fmt: skip
 EFFECTS = {name for name in NAMES if name.startswith(("sweep", "knock_out", "patch", "attribution"))}
 

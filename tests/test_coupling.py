@@ -5,8 +5,8 @@ import pytest
 from formula_curves import curves_of, together
 
 import induction_kernel as ik
-from induction_kernel.training.coupling import exchanged_p, shifted_p
-from induction_kernel.training.turning import slope_of
+from induction_kernel.training._onset_coupling import exchanged_p, shifted_p
+from induction_kernel.training._turns import slope_of
 
 LAST = 3.5  # ln(tokens) of the last of 24 checkpoints, the first at 0
 
@@ -77,7 +77,7 @@ def test_shifts_equal_the_obvious_slow_ones():
 
 
 def test_of_curves_by_formula_it_tells_how_much_later_one_turns():
-    found = ik.turn_together(curves_of(), "icl_score", "repeat_loss")
+    found = ik.training.onset_coupling(curves_of(), "icl_score", "repeat_loss")
     assert found["difference"] == pytest.approx(0.1, abs=0.011)
     assert found["difference_low"] <= found["difference"] <= found["difference_high"]
     assert found["statistic"] > 0.8
@@ -87,11 +87,11 @@ def test_of_curves_by_formula_it_tells_how_much_later_one_turns():
 def test_over_seeds_it_keeps_the_runs_and_adds_the_spread():
     runs = [curves_of(seed=seed) for seed in range(4)]
     family = together(runs, "seed", list(range(4)))
-    found = ik.turn_together(family, "previous_token", "icl_score")
+    found = ik.training.onset_coupling(family, "previous_token", "icl_score")
     assert found["p_value"].dims == ("seed",)
     assert found["seeds_p_value"].dims == ()
     assert found["seeds_p_value"] == 1  # seeds that turn at one time tell nothing
     assert found["difference_mean"] == pytest.approx(0.5, abs=0.011)
     assert found["difference_spread"] < 1e-9
-    three = ik.turn_together(family.isel(seed=slice(3)), "previous_token", "icl_score")
+    three = ik.training.onset_coupling(family.isel(seed=slice(3)), "previous_token", "icl_score")
     assert np.isnan(three["seeds_p_value"])

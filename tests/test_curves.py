@@ -10,8 +10,8 @@ import xarray as xr
 import induction_kernel as ik
 from induction_kernel.loading import read_recipe
 from induction_kernel.prompts import random_tokens
-from induction_kernel.training.curves import Curves
-from induction_kernel.training.language import stories
+from induction_kernel.training._curves import Curves
+from induction_kernel.training._language import stories
 
 STEPS = [0, 400, 1000, 1300, 1400, 1450, 1500, 1550, 1600, 1750, 3200]
 N, FEW = 64, 16
@@ -19,7 +19,7 @@ N, FEW = 64, 16
 
 @pytest.fixture(scope="module")
 def curves():
-    return ik.training_curves("tiny", n=N, checkpoints=STEPS, progress=False)
+    return ik.training.training_curves("tiny", n=N, checkpoints=STEPS, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +106,13 @@ def test_the_measure_can_be_sent_to_a_worker_and_changes_nothing_here(trained):
 def test_a_sweep_that_was_stopped_goes_on_with_prompts_of_the_users(trained, tmp_path):
     given = ik.as_prompts(trained, stories(np.random.default_rng(9), 4, 96))
     options = {"prompts": given, "early": (10, 30), "late": (75, 95), "n": 16, "progress": False}
-    part = ik.training_curves("tiny", checkpoints=[0], path=tmp_path / "sweep", **options)
-    both = ik.training_curves("tiny", checkpoints=[0, 3200], path=tmp_path / "sweep", **options)
+    part = ik.training.training_curves("tiny", checkpoints=[0], path=tmp_path / "sweep", **options)
+    both = ik.training.training_curves("tiny", checkpoints=[0, 3200], path=tmp_path / "sweep", **options)
     np.testing.assert_array_equal(both["icl_score"].sel(checkpoint=0), part["icl_score"][0])
 
 
 def test_the_embedded_model_has_a_window_in_which_heads_and_repeat_turn(curves):
-    window = ik.phase_window(curves)
+    window = ik.training.phase_window(curves)
     assert window["exists"]
     assert window["exists_share"] > 0.9
     assert 1250 * 3072 < window["start_low"] <= window["start"] <= window["start_high"] < 1550 * 3072
@@ -123,12 +123,12 @@ def test_the_embedded_model_has_a_window_in_which_heads_and_repeat_turn(curves):
 
 
 def test_in_it_the_previous_token_head_comes_first_and_the_other_curves_turn_together(curves):
-    window = ik.phase_window(curves)
+    window = ik.training.phase_window(curves)
     assert window["precedes"].sel(curve="previous_token", other="repeat_loss") > 0.95
     for name in ("prefix_matching", "repeat_loss"):
-        assert ik.turn_together(curves, "icl_score", name)["p_value"] < 0.05
+        assert ik.training.onset_coupling(curves, "icl_score", name)["p_value"] < 0.05
 
 
 def test_late_in_the_context_the_loss_falls_further_only_after_training(curves):
-    slope = ik.loss_slope(curves)["slope"].sel(position=slice(40, 80)).mean("position")
+    slope = ik.training.loss_slope(curves)["slope"].sel(position=slice(40, 80)).mean("position")
     assert slope.sel(checkpoint=3200) < -0.2 < -0.15 < slope.sel(checkpoint=1000)

@@ -14,10 +14,10 @@ from pretend import cards, place_of, place_parameters, put
 from zoo import fresh_of, hugging_face_config, model_of, randomise
 
 import induction_kernel as ik
-from induction_kernel.interventions.plan import tokens_at_once
-from induction_kernel.loading.building import has_hooked_transformer, quietly
+from induction_kernel.interventions._plan import tokens_at_once
+from induction_kernel.loading._build import has_hooked_transformer, quietly
 from induction_kernel.model import device_of
-from induction_kernel.scorers import reading
+from induction_kernel.scorers import _pattern_entries as reading
 
 # As HookedTransformer spreads a model: it brings the residual stream to each block, and to nothing else.
 SPREAD = {"embed": 0, "pos_embed": 0, "blocks.0": 0, "blocks.1": 1, "ln_final": 1, "unembed": 1}
@@ -177,7 +177,7 @@ CALLS = {
         model, prompts, [ik.induction, ik.prefix_matching, ik.previous_token, ik.duplicate_token]
     ),
     "label_attention": ik.label_attention,
-    "demonstration_weights": ik.demonstration_weights,
+    "demonstration_weights": ik.scorers.demonstration_weights,
     "patterns": lambda model, prompts: ik.patterns(model, prompts, ["L0H1", "L1H2"]),
     "copying": ik.copying,
     "copying BAN": lambda model, prompts: ik.copying(model, prompts, method="BAN"),

@@ -15,9 +15,9 @@ from zoo import ARCHITECTURES, BASE, SHAPES, fresh, hooked_only, random_weights,
 import induction_kernel as ik
 from induction_kernel.loading import build
 from induction_kernel.model import value_weights
-from induction_kernel.plots.figures import head_map
+from induction_kernel.plots._scores import head_map
 from induction_kernel.prompts import concat
-from induction_kernel.scorers.direct import direct_effect
+from induction_kernel.scorers._direct_effect import direct_effect
 
 both = pytest.mark.parametrize("bridge", [False, True], ids=["default", "bridge"])
 every = pytest.mark.parametrize("name", ARCHITECTURES)

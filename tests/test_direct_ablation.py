@@ -7,13 +7,13 @@ import xarray as xr
 from hand_model import ARCHITECTURE, hand_weights
 
 import induction_kernel as ik
-from induction_kernel.evidence.ablating import _controls as controls_of
-from induction_kernel.evidence.losing import MODES, Removal, chosen_heads
-from induction_kernel.evidence.verdicts import HOLDS, INCONCLUSIVE, NOT_DEFINED
+from induction_kernel.evidence._ablation_runs import MODES, Removal, chosen_heads
+from induction_kernel.evidence._direct_ablation import _controls as controls_of
+from induction_kernel.evidence._verdicts import HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.heads import Head
 from induction_kernel.loading import build
 from induction_kernel.metrics import token_losses
-from induction_kernel.training.curves import Curves
+from induction_kernel.training._curves import Curves
 
 BANDS = {"early": (5, 25), "late": (35, 55)}
 N = 16
@@ -29,7 +29,7 @@ def by_hand():
 def lost_by_hand(by_hand):
     """On texts that are a repeat: the late band lies in the second copy."""
     texts = ik.repeated_tokens(by_hand, bos=0, period=31, prompts=N).tokens
-    return ik.direct_ablation(by_hand, prompts=texts, n=N, progress=False, **BANDS)
+    return ik.evidence.direct_ablation(by_hand, prompts=texts, n=N, progress=False, **BANDS)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,9 @@ def trained():
 
 @pytest.fixture(scope="module")
 def along():
-    return ik.direct_ablation("tiny", n=N, checkpoints=STEPS, window=WINDOW, by_head=False, progress=False)
+    return ik.evidence.direct_ablation(
+        "tiny", n=N, checkpoints=STEPS, window=WINDOW, by_head=False, progress=False
+    )
 
 
 def test_by_hand_the_whole_score_is_the_induction_heads(lost_by_hand):
@@ -70,13 +72,15 @@ def test_texts_that_grow_harder_to_predict_are_inconclusive(by_hand):
     generator = torch.Generator().manual_seed(0)
     drawn = torch.stack([torch.randperm(64, generator=generator)[:41] for _ in range(N)])
     texts = torch.cat([drawn[:, :21], drawn], 1)
-    found = ik.direct_ablation(by_hand, prompts=texts, n=N, early=(21, 41), late=(41, 61), by_head=False)
+    found = ik.evidence.direct_ablation(
+        by_hand, prompts=texts, n=N, early=(21, 41), late=(41, 61), by_head=False
+    )
     assert found.attrs["verdict"] == INCONCLUSIVE
     assert "score is reliably below 0, got" in found.attrs["reason"]
 
 
 def test_a_model_without_induction_heads_is_not_defined():
-    found = ik.direct_ablation(ik.load("tiny", checkpoint=0), n=N, progress=False)
+    found = ik.evidence.direct_ablation(ik.load("tiny", checkpoint=0), n=N, progress=False)
     assert found.attrs["verdict"] == NOT_DEFINED
     assert "no head" in found.attrs["reason"]
 
@@ -200,7 +204,7 @@ def test_controls_come_from_other_layers_only_where_theirs_have_too_few(trained)
 
 def test_thresholds_are_those_asked_for(lost_by_hand, by_hand):
     texts = ik.repeated_tokens(by_hand, bos=0, period=31, prompts=N).tokens
-    strict = ik.direct_ablation(
+    strict = ik.evidence.direct_ablation(
         by_hand, prompts=texts, n=N, share=0.5, beyond=0.999999, by_head=False, **BANDS
     )
     assert strict["threshold"].values.tolist() == [0.5] * 3 + [0.999999] * 3
@@ -214,7 +218,7 @@ def test_the_model_and_random_numbers_are_as_before(by_hand):
     before = {key: value.clone() for key, value in by_hand.state_dict().items()}
     random = torch.get_rng_state()
     texts = ik.repeated_tokens(by_hand, bos=0, period=31, prompts=4).tokens
-    ik.direct_ablation(by_hand, prompts=texts, n=16, by_head=False, **BANDS)
+    ik.evidence.direct_ablation(by_hand, prompts=texts, n=16, by_head=False, **BANDS)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(before[key], value) for key, value in by_hand.state_dict().items())
 
@@ -228,7 +232,7 @@ def test_results_survive_netcdf(which, request, tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_training_of_the_embedded_model():
-    found = ik.direct_ablation("tiny", progress=False)
+    found = ik.evidence.direct_ablation("tiny", progress=False)
     assert found.attrs["verdict"] == HOLDS
     assert found.attrs["window_start"] < found.attrs["window_end"]
     share = found["phase_icl_share"].sel(mode="patterns")

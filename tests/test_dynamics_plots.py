@@ -6,8 +6,8 @@ import xarray as xr
 from made_curves import HEADS, LAYERS, STEPS, TOKENS, curves, family, window
 
 import induction_kernel as ik
-from induction_kernel.evidence.verdicts import Check, judged, not_defined
-from induction_kernel.plots.timeline import edges, layout, places, short
+from induction_kernel.evidence._verdicts import Check, judged, not_defined
+from induction_kernel.plots._training_axis import edges, layout, places, short
 
 NONE = float("nan")
 SEEN = STEPS * TOKENS
@@ -64,7 +64,7 @@ def test_numbers_of_tokens_are_short(tokens, said):
 
 
 def test_one_run_shows_the_mean_of_every_curve_with_its_interval(one):
-    figure = ik.phase_plot(one)
+    figure = ik.plots.phase_plot(one)
     for caption, name in (("in-context", "icl_score"), ("loss on", "repeat_loss"), (">loss,", "loss")):
         band, line = panel(figure, caption)
         np.testing.assert_allclose(line.y, one[name].astype(float).mean("prompt"))
@@ -75,7 +75,7 @@ def test_one_run_shows_the_mean_of_every_curve_with_its_interval(one):
 
 
 def test_prefix_matching_is_drawn_over_its_control_the_strongest_head_before_all_others(one):
-    *_, pale, line = panel(ik.phase_plot(one), "prefix matching")
+    *_, pale, line = panel(ik.plots.phase_plot(one), "prefix matching")
     exact = one.astype(float)  # before the difference: half of the digits cancel in float32
     excess = (exact["prefix_matching"] - exact["prefix_matching_control"]).mean("prompt")
     np.testing.assert_allclose(line.y, excess.max(["layer", "head"]))
@@ -86,7 +86,7 @@ def test_prefix_matching_is_drawn_over_its_control_the_strongest_head_before_all
 
 
 def test_the_window_of_one_run_is_a_bar_with_its_intervals_and_a_shade(one):
-    figure = ik.phase_plot(one, window(1100, 1800, spread=1.1))
+    figure = ik.plots.phase_plot(one, window(1100, 1800, spread=1.1))
     drawn = [np.array(trace.x) / TOKENS for trace in named(figure, "window")]
     np.testing.assert_allclose(drawn, [[1000, 1210], [1800 / 1.1, 1980], [1100, 1800]])
     (shade,) = figure.layout.shapes
@@ -94,14 +94,14 @@ def test_the_window_of_one_run_is_a_bar_with_its_intervals_and_a_shade(one):
 
 
 def test_without_a_window_none_is_drawn_and_the_figure_says_so(one):
-    figure = ik.phase_plot(one, window(NONE, NONE))
+    figure = ik.plots.phase_plot(one, window(NONE, NONE))
     assert not named(figure, "window")
     assert not figure.layout.shapes
     assert "no window" in figure.layout.annotations[0].text
 
 
 def test_several_runs_are_lines_of_one_colour_a_model(several):
-    figure = ik.phase_plot(several, windows_of_several())
+    figure = ik.plots.phase_plot(several, windows_of_several())
     lines = panel(figure, "in-context")
     means = several["icl_score"].astype(float).mean("prompt")
     np.testing.assert_allclose([line.y for line in lines], means.stack(run=("model", "seed")).T)
@@ -116,15 +116,15 @@ def test_several_runs_are_lines_of_one_colour_a_model(several):
 def test_runs_that_saw_other_tokens_at_a_step_stand_where_they_belong(several):
     tokens = xr.DataArray(np.stack([SEEN, SEEN * 2.0]), dims=("model", "checkpoint"))
     tokens[0, -1] = NONE  # a checkpoint that only the other model has
-    *_, double = panel(ik.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
+    *_, double = panel(ik.plots.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
     np.testing.assert_array_equal(double.x[1:], SEEN[1:] * 2)
-    one, *_ = panel(ik.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
+    one, *_ = panel(ik.plots.phase_plot(several.assign_coords(tokens=tokens)), "in-context")
     np.testing.assert_array_equal(one.x[1:-1], SEEN[1:-1])
     assert np.isnan(one.x[-1])
 
 
 def test_curves_that_are_missing_are_left_out(one):
-    figure = ik.phase_plot(one[["icl_score", "loss"]].assign(loss=one["loss"] * np.nan))
+    figure = ik.plots.phase_plot(one[["icl_score", "loss"]].assign(loss=one["loss"] * np.nan))
     assert [each.text for each in figure.layout.annotations] == [
         "<b>in-context-learning score, nats (lower is better)</b>"
     ]
@@ -142,7 +142,7 @@ def components(**coords):
 
 def test_a_path_of_components_has_the_points_of_the_window_in_a_rim():
     found, path = components()
-    (drawn,) = ik.component_plot(found, window(1100, 1800)).data
+    (drawn,) = ik.plots.component_plot(found, window(1100, 1800)).data
     np.testing.assert_array_equal([drawn.x, drawn.y], path.T)
     np.testing.assert_array_equal(np.array(drawn.marker.line.width) > 0, (STEPS >= 1100) & (STEPS <= 1800))
     opacity = [float(colour.rstrip(")").split(",")[-1]) for colour in drawn.marker.color]
@@ -157,7 +157,7 @@ def test_paths_of_several_runs_share_one_figure():
         .assign_coords(model=["a", "<b>"])
         .assign(explained=found["explained"])
     )
-    figure = ik.component_plot(both)
+    figure = ik.plots.component_plot(both)
     assert [trace.name for trace in figure.data] == ["a", "&lt;b&gt;"]
     assert "70%" in figure.layout.xaxis.title.text
 
@@ -165,7 +165,7 @@ def test_paths_of_several_runs_share_one_figure():
 def test_a_map_of_slopes_shows_every_checkpoint_and_position(one):
     by = np.gradient(one["position_loss"].values, np.log(one["position"].values + 1), axis=1)
     slope = one[["position_loss"]].rename(position_loss="slope").copy(data={"slope": by})
-    figure = ik.slope_plot(slope, window(1100, 1800))
+    figure = ik.plots.slope_plot(slope, window(1100, 1800))
     (heat,) = figure.data
     np.testing.assert_array_equal(heat.z, by.T)
     assert len(heat.x) == len(STEPS) + 1
@@ -185,7 +185,9 @@ CHECKS = [
 
 
 def test_every_check_is_a_dot_with_its_interval_on_an_axis_that_holds_its_threshold():
-    figure = ik.evidence_plot(judged("co_occurrence", "they turn together", CHECKS, attrs={"model": "a <b>"}))
+    figure = ik.plots.evidence_plot(
+        judged("co_occurrence", "they turn together", CHECKS, attrs={"model": "a <b>"})
+    )
     assert [trace.name for trace in figure.data] == [check.name for check in CHECKS]
     axes = [figure.layout[f"xaxis{index}"] for index in (1, 2, 3)]
     sides = [shape for shape in figure.layout.shapes if shape.type == "rect"]
@@ -206,7 +208,7 @@ def test_arguments_stand_under_one_another_with_verdict_claim_and_reason():
         judged("co_occurrence", "they turn together", CHECKS[:1]),
         not_defined("co_perturbation", "smeared keys move it", "one model alone"),
     ]
-    figure = ik.evidence_plot(results)
+    figure = ik.plots.evidence_plot(results)
     said = [each.text for each in figure.layout.annotations]
     for words in (
         "co-occurrence",

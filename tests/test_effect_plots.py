@@ -8,10 +8,10 @@ import pytest
 import xarray as xr
 
 from induction_kernel.heads import summarise
-from induction_kernel.plots.cells import intervals
-from induction_kernel.plots.curves import curve_plot, exact_plot
-from induction_kernel.plots.effects import effect_map
-from induction_kernel.plots.offline import figure_fragment
+from induction_kernel.plots._ablation_curves import attribution_check, curve_plot
+from induction_kernel.plots._effect_grid import intervals
+from induction_kernel.plots._effect_map import effect_map
+from induction_kernel.plots._offline import figure_fragment
 
 LAYERS, HEADS, POSITIONS, PROMPTS = 3, 4, 6, 8
 SIZES = {"layer": LAYERS, "head": HEADS, "position": POSITIONS}
@@ -379,7 +379,7 @@ def attribution(**attrs):
 
 
 def test_estimates_stand_against_exact_effects():
-    figure = exact_plot(attribution())
+    figure = attribution_check(attribution())
     equal, random, strongest = figure.data
     np.testing.assert_array_equal(strongest.x, [3, 1, -2])
     np.testing.assert_array_equal(strongest.y, [1.5, 1.1, -2])
@@ -393,11 +393,11 @@ def test_estimates_stand_against_exact_effects():
 
 
 def test_an_undefined_correlation_is_a_dash():
-    assert "correlation –" in exact_plot(attribution(correlation=np.nan)).layout.title.text
+    assert "correlation –" in attribution_check(attribution(correlation=np.nan)).layout.title.text
 
 
 def test_cells_without_groups_are_one_group():
-    assert [trace.name for trace in exact_plot(attribution().drop_vars("group")).data] == [
+    assert [trace.name for trace in attribution_check(attribution().drop_vars("group")).data] == [
         "equal",
         "verified cells",
     ]
@@ -414,4 +414,4 @@ def test_cells_without_groups_are_one_group():
 )
 def test_exact_plot_says_what_it_wanted(given, error, message):
     with pytest.raises(error, match=message):
-        exact_plot(given)
+        attribution_check(given)

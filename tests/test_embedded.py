@@ -8,7 +8,7 @@ import induction_kernel as ik
 from induction_kernel.heads import Head
 from induction_kernel.loading import build, checkpoint_steps, read_recipe
 from induction_kernel.prompts import word_episodes
-from induction_kernel.training import language
+from induction_kernel.training import _language as language
 
 SCORERS = (
     ik.induction, ik.prefix_matching, ik.previous_token, ik.duplicate_token, ik.label_attention, ik.copying,

@@ -12,7 +12,7 @@ FRUITS = "apple pear plum grape mango lemon peach cherry melon fig banana lime".
 
 
 def words(texts, classes, **options):
-    return ik.LabelledTexts(
+    return ik.data.LabelledTexts(
         texts, np.asarray(classes), **({"labels": ("dax", "wug"), "template": "{x} {y} ;"} | options)
     )
 
@@ -38,7 +38,7 @@ def repeated(data, n):
 
 @pytest.mark.parametrize("shots", [1, 5, 8, 18])
 def test_balanced_draws_show_every_class_as_often_as_any_other(pool, queries, shots):
-    found = ik.draw_episodes(pool, repeated(queries, 300), shots=shots)
+    found = ik.data.draw_episodes(pool, repeated(queries, 300), shots=shots)
     counts = np.stack([(found.classes == y).sum(1) for y in (0, 1)], 1)
     assert (counts.max(1) - counts.min(1) <= shots % 2).all()
     assert all(len(set(row)) == shots for row in found.shown.tolist())
@@ -50,12 +50,12 @@ def test_balanced_draws_show_every_class_as_often_as_any_other(pool, queries, sh
 
 def test_a_class_with_few_texts_gives_all_it_has(queries):
     uneven = words(ANIMALS[:2] + FRUITS[:9], [0] * 2 + [1] * 9)
-    found = ik.draw_episodes(uneven, queries, shots=8)
+    found = ik.data.draw_episodes(uneven, queries, shots=8)
     assert ((found.classes == 0).sum(1) == 2).all()
 
 
 def test_random_draws_take_any_text_alike(pool, queries):
-    found = ik.draw_episodes(pool, repeated(queries, 900), shots=6, sampling="random")
+    found = ik.data.draw_episodes(pool, repeated(queries, 900), shots=6, sampling="random")
     share = np.bincount(found.shown.ravel(), minlength=18) / 900
     np.testing.assert_allclose(share, 6 / 18, atol=0.07)
     assert len(np.unique((found.classes == 0).sum(1))) >= 5
@@ -63,7 +63,7 @@ def test_random_draws_take_any_text_alike(pool, queries):
 
 def test_seeds_decide_and_the_global_state_is_left_alone(pool, queries):
     before = np.random.get_state()[1].copy()
-    one, again, other = (ik.draw_episodes(pool, queries, seed=seed).shown for seed in (1, 1, 2))
+    one, again, other = (ik.data.draw_episodes(pool, queries, seed=seed).shown for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
     np.testing.assert_array_equal(np.random.get_state()[1], before)
@@ -76,7 +76,7 @@ def test_the_nearest_by_an_embedding_are_shown_last(pool, queries):
         turned = np.array([place[text] for text in texts]) / 12
         return np.stack([np.cos(turned), np.sin(turned)], 1)
 
-    found = ik.draw_episodes(pool, queries, shots=3, sampling="nearest", embed=angle)
+    found = ik.data.draw_episodes(pool, queries, shots=3, sampling="nearest", embed=angle)
     for query, shown in zip(queries.texts, found.shown, strict=True):
         away = [abs(place[pool.texts[i]] - place[query]) for i in range(len(pool))]
         np.testing.assert_array_equal([away[i] for i in shown[::-1]], sorted(away)[:3])
@@ -84,7 +84,7 @@ def test_the_nearest_by_an_embedding_are_shown_last(pool, queries):
 
 def test_by_default_similar_means_the_same_rare_words():
     pool = words(["the cat sat", "the dog ran", "the cow sat here", "the pig"], [0, 1, 0, 1])
-    found = ik.draw_episodes(pool, words(["a cow", "the pig ran"], [0, 1]), shots=2, sampling="nearest")
+    found = ik.data.draw_episodes(pool, words(["a cow", "the pig ran"], [0, 1]), shots=2, sampling="nearest")
     assert found.shown[0, 1] == 2
     assert set(found.shown[1]) == {1, 3}
 
@@ -93,17 +93,17 @@ def test_by_default_similar_means_the_same_rare_words():
 def test_a_text_is_never_shown_before_itself(pool, sampling):
     both = words([*pool.texts, "fox ", "kiwi"], [*pool.classes, 0, 1])
     with pytest.warns(UserWarning, match="19 of 20 queries are also among the demonstrations' texts"):
-        found = ik.draw_episodes(pool, both, shots=17, sampling=sampling)
+        found = ik.data.draw_episodes(pool, both, shots=17, sampling=sampling)
     for query, shown in zip(both.texts, found.shown, strict=True):
         assert query.strip() not in {pool.texts[i] for i in shown}
     with pytest.warns(UserWarning, match="19 of 20"), pytest.raises(ValueError, match="shots up to 17"):
-        ik.draw_episodes(pool, both, shots=18, sampling=sampling)
+        ik.data.draw_episodes(pool, both, shots=18, sampling=sampling)
 
 
 def test_different_texts_bring_no_warning(pool, queries):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ik.draw_episodes(pool, queries)
+        ik.data.draw_episodes(pool, queries)
 
 
 def pairs_of(found):
@@ -114,7 +114,7 @@ def pairs_of(found):
 
 
 def test_shuffling_moves_demonstrations_with_their_labels(pool, queries):
-    found = ik.draw_episodes(pool, queries)
+    found = ik.data.draw_episodes(pool, queries)
     moved = found.shuffled(seed=1)
     assert pairs_of(moved) == pairs_of(found)
     assert (moved.shown != found.shown).any(1).all()
@@ -122,7 +122,7 @@ def test_shuffling_moves_demonstrations_with_their_labels(pool, queries):
 
 
 def test_permuting_moves_labels_alone(pool, queries):
-    found = ik.draw_episodes(pool, queries)
+    found = ik.data.draw_episodes(pool, queries)
     moved = found.permuted(seed=1)
     np.testing.assert_array_equal(moved.shown, found.shown)
     np.testing.assert_array_equal(np.sort(moved.classes), np.sort(found.classes))
@@ -130,7 +130,7 @@ def test_permuting_moves_labels_alone(pool, queries):
 
 
 def test_some_of_the_prompts_are_a_slice_a_list_or_a_mask(pool, queries):
-    found = ik.draw_episodes(pool, queries)
+    found = ik.data.draw_episodes(pool, queries)
     for index in (slice(1, 3), [1, 2], np.array([False, True, True, False, False, False])):
         part = found[index]
         assert part.queries.texts == queries.texts[1:3]
@@ -140,7 +140,7 @@ def test_some_of_the_prompts_are_a_slice_a_list_or_a_mask(pool, queries):
 
 
 def test_prompts_read_as_the_template_says(model, pool, queries):
-    found = ik.draw_episodes(pool, queries, shots=4, separator=" ")
+    found = ik.data.draw_episodes(pool, queries, shots=4, separator=" ")
     prompts = found.prompts(model)
     for row, text in enumerate(prompts.text()):
         shown = [
@@ -161,10 +161,10 @@ def test_prompts_read_as_the_template_says(model, pool, queries):
 def test_prompts_beyond_the_context_say_how_many_would_fit(model, pool, queries):
     """The embedded model reads 128 tokens: one for BOS, 13 a demonstration, 12 for the query."""
     long = "{x} " + "red " * 10 + "{y} ;"
-    found = ik.draw_episodes(pool, queries, shots=12, template=long, separator=" ")
+    found = ik.data.draw_episodes(pool, queries, shots=12, template=long, separator=" ")
     size = model.cfg.n_ctx
     fit = (size - 1 - 11) // 13
     with pytest.raises(ValueError, match=rf"the context is {size}.*the last {fit} of every prompt would fit"):
         found.prompts(model)
-    fitting = ik.draw_episodes(pool, queries, shots=fit, template=long, separator=" ").prompts(model)
+    fitting = ik.data.draw_episodes(pool, queries, shots=fit, template=long, separator=" ").prompts(model)
     assert size - 13 < int(fitting.lengths.max()) <= size

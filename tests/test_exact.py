@@ -8,7 +8,7 @@ from labelled_prompts import prompts_for
 from zoo import ARCHITECTURES, SHAPES, folded, fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.model import unembedding, value_weights
 from induction_kernel.prompts import random_tokens
 
@@ -45,7 +45,7 @@ def test_attention_scores(name, bridge):
 def test_demonstration_weights(name, pooling):
     model = tiny(name)
     prompts = prompts_for(model, prompts=3)
-    found = ik.demonstration_weights(model, prompts, pooling=pooling)["weight"].values
+    found = ik.scorers.demonstration_weights(model, prompts, pooling=pooling)["weight"].values
     for layer, pattern in enumerate(naive.all_patterns(model, prompts.tokens)):
         for p, h, i in np.ndindex(3, 4, 2):
             assert found[p, layer, h, i] == pytest.approx(
@@ -186,7 +186,7 @@ def test_grouped_query_attention_is_multi_head_attention_with_equal_heads():
 
 def test_random_rotations_are_uniform():
     """Their mean is zero, entry by entry; plain QR has a mean trace of about -sqrt(d)."""
-    from induction_kernel.scorers.ov import rotations
+    from induction_kernel.scorers._ov import rotations
 
     normal = torch.randn(4000, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     drawn = rotations(normal)

@@ -6,17 +6,17 @@ import numpy as np
 import pytest
 
 import induction_kernel as ik
-from induction_kernel.training.families import FAMILIES, SEEDS
+from induction_kernel.training._families import FAMILIES, SEEDS
 
 
 @pytest.fixture(scope="module")
 def curves():
-    return ik.family_curves()
+    return ik.training.family_curves()
 
 
 @pytest.fixture(scope="module")
 def windows(curves):
-    return ik.phase_window(curves, draws=200)
+    return ik.training.phase_window(curves, draws=200)
 
 
 def test_the_shipped_curves_are_of_these_recipes(curves):
@@ -44,8 +44,8 @@ def test_smeared_keys_bring_the_window_forward_in_every_seed(windows):
 def test_a_family_s_run_is_the_shipped_one_up_to_rounding(curves, tmp_path):
     """Other processors round otherwise, and training amplifies it: the beginning agrees, and where it turns."""
     recipe = replace(FAMILIES["1-layer smeared"], checkpoints=(0, 25, 510))
-    ik.train(recipe, seed=0, folder=tmp_path / "run", progress=False)
-    found = ik.training_curves(tmp_path / "run", checkpoints=[0, 25, 510], progress=False)
+    ik.training.train(recipe, seed=0, folder=tmp_path / "run", progress=False)
+    found = ik.training.training_curves(tmp_path / "run", checkpoints=[0, 25, 510], progress=False)
     kept = curves.sel(model="1-layer smeared", seed=0, checkpoint=[0, 25, 510])
     np.testing.assert_allclose(found["loss"].mean("prompt")[:2], kept["loss"].mean("prompt")[:2], atol=2e-3)
     assert float(found["repeat_loss"].sel(checkpoint=510).mean()) < 2

@@ -65,7 +65,7 @@ def test_padding_moves_nothing_that_is_measured(embedded, side):
     """Scores, effects and patterns of padded tokens are those of each text alone, by the model's own passes."""
     tokens = embedded.to_tokens(TEXTS, padding_side=side)
     answers = [(" dax", " wug"), (" wug", " dax")]
-    asked = ik.with_answers(embedded, tokens, answers)
+    asked = ik.prompts.with_answers(embedded, tokens, answers)
     found = ik.logit_difference(embedded, asked)["value"]
     heads = ik.sweep(embedded, asked, edit=ik.Mean(tokens[:1]), metric=ik.logit_difference)
     heads = heads.sel(layer=1, head=7)
@@ -133,8 +133,8 @@ def test_bos_is_overridden_and_never_doubled(family):
     assert ik.as_prompts(model, f"{bos} fox dax").tokens[0].tolist() == [start, *plain]
     shots = [("fox", "dax"), ("pear", "wug")]
     options = {"labels": ["dax", "wug"], "separator": " "}
-    once = ik.few_shot(model, shots, ["plum"], template="{x} : {y} ;", **options)
-    twice = ik.few_shot(model, shots, ["plum"], template=f"{bos} {{x}} : {{y}} ;", **options)
+    once = ik.few_shot_prompts(model, shots, ["plum"], template="{x} : {y} ;", **options)
+    twice = ik.few_shot_prompts(model, shots, ["plum"], template=f"{bos} {{x}} : {{y}} ;", **options)
     assert once.tokens[0].tolist().count(start) == 1
     assert twice.tokens[0].tolist().count(start) == 3  # one a line, as the template says
     for prompts in (once, twice):
@@ -145,10 +145,10 @@ def test_bos_is_overridden_and_never_doubled(family):
 @pytest.mark.parametrize("bos", [True, False])
 def test_every_result_says_what_stood_in_front(embedded, bos):
     words = ik.repeated_tokens(embedded, period=5, prompts=2, bos=bos)
-    shots = ik.word_episodes(embedded, shots=4, prompts=4)
+    shots = ik.prompts.word_episodes(embedded, shots=4, prompts=4)
     topics = [("fox", "dax"), ("apple", "wug")]
     options = {"template": "{x} {y} ;", "labels": ["dax", "wug"], "separator": " ", "bos": bos}
-    few = ik.few_shot(embedded, topics, [("wolf", "dax"), ("plum", "wug")], **options)
+    few = ik.few_shot_prompts(embedded, topics, [("wolf", "dax"), ("plum", "wug")], **options)
     assert shots.bos
     results = [
         *(verb(embedded, words) for verb in (ik.induction, ik.loss, ik.loss_by_position, ik.copying)),
@@ -158,8 +158,11 @@ def test_every_result_says_what_stood_in_front(embedded, bos):
         ik.ablate(embedded, words, "L1H7"),
         ik.ablation_curve(embedded, words, ["L1H7"], ks=[1], controls=2),
         ik.attribution(embedded, words, edit=ik.Zero()),
-        *(verb(embedded, few) for verb in (ik.in_context, ik.demonstration_weights, ik.label_flow)),
-        ik.label_knock_out(embedded, few, "L1H7"),
+        *(
+            verb(embedded, few)
+            for verb in (ik.fewshot.predict, ik.scorers.demonstration_weights, ik.fewshot.label_flow)
+        ),
+        ik.fewshot.label_knock_out(embedded, few, "L1H7"),
     ]
     assert {result.attrs["bos"] for result in results} == {"<bos>" if bos else "none"}
     assert {result.attrs["n_prompts"] for result in results} == {2}
@@ -167,7 +170,7 @@ def test_every_result_says_what_stood_in_front(embedded, bos):
 
 def test_prompts_made_by_default_follow_the_model_too():
     model = worded_model("Llama", prepend_bos=False)
-    for prompts in (ik.repeated_tokens(model, period=3), ik.word_episodes(ik.load("tiny"))):
+    for prompts in (ik.repeated_tokens(model, period=3), ik.prompts.word_episodes(ik.load("tiny"))):
         assert prompts.bos is (prompts.tokenizer is not model.tokenizer)
     assert ik.induction(model).attrs["bos"] == "none"
     assert ik.repeated_tokens(model, period=3, bos=True).bos
@@ -248,7 +251,7 @@ def test_unknown_words_are_named_with_known_ones_near_them(embedded):
         lambda: ik.loss(embedded, "fox hello"),
         lambda: ik.induction(embedded, ["fox dax", "helo appel"]),
         lambda: ik.pairs(embedded, clean="fox hello", corrupted="fox dax"),
-        lambda: ik.with_answers(embedded, "fox", [("appel", "wug")]),
+        lambda: ik.prompts.with_answers(embedded, "fox", [("appel", "wug")]),
         lambda: ik.edited(embedded, ik.Mean("appel fox"), heads="L1H7").__enter__(),
     ):
         with pytest.raises(ValueError, match=r"does not know '(hello|helo|appel)'"):

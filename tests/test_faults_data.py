@@ -16,7 +16,7 @@ from zoo import tiny
 import induction_kernel as ik
 from induction_kernel.cli import app
 from induction_kernel.prompts import concat
-from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.prompts._few_shot import TOPICS
 
 REVIEWS = (
     'Title,Review Text,Stars?,"Text, {raw}"\n'
@@ -53,7 +53,7 @@ def test_columns_of_any_name_and_words_that_look_like_missing_values(tmp_path, t
         table.to_json(source, orient="records", lines=True)
     elif kind == "parquet":
         table.to_parquet(source)
-    found = ik.classification(source, text=text, label="Stars?")
+    found = ik.data.load_classification(source, text=text, label="Stars?")
     assert list(found.texts) == texts
     assert (found.classes.tolist(), found.labels) == (LIKED, ("0", "1"))
 
@@ -72,13 +72,13 @@ def test_columns_of_any_name_and_words_that_look_like_missing_values(tmp_path, t
 )
 def test_unknown_columns_are_named_with_the_nearest(tmp_path, text, label, message):
     with pytest.raises(ValueError, match=message):
-        ik.classification(file_in(tmp_path, "a.csv", REVIEWS), text=text, label=label)
+        ik.data.load_classification(file_in(tmp_path, "a.csv", REVIEWS), text=text, label=label)
 
 
 def test_a_column_that_occurs_twice_is_not_chosen_silently(tmp_path):
     file = file_in(tmp_path, "a.csv", "text,label,text\nfox,0,pear\nwolf,1,plum\n")
     with pytest.raises(ValueError, match="several columns 'text'"):
-        ik.classification(file)
+        ik.data.load_classification(file)
 
 
 STARS = [-2, -1, 0, 1, 2]
@@ -102,11 +102,11 @@ def test_whole_classes_are_numbers_however_they_are_written(tmp_path, kind):
     }
     source = made.get(kind, lambda: frame)()
     with pytest.warns(UserWarning, match="1 of 6 rows"):
-        plain = ik.classification(source, missing="drop")
+        plain = ik.data.load_classification(source, missing="drop")
     assert (plain.classes.tolist(), plain.labels) == ([0, 1, 2, 3, 4], ("-2", "-1", "0", "1", "2"))
     for labels in (WORDS, dict(zip([-2, "-1", 0.0, "1.0", np.int64(2)], WORDS, strict=True))):
         with pytest.warns(UserWarning, match="1 of 6 rows"):
-            found = ik.classification(source, labels=labels, missing="drop")
+            found = ik.data.load_classification(source, labels=labels, missing="drop")
         assert (found.classes.tolist(), found.labels) == ([0, 1, 2, 3, 4], tuple(WORDS))
 
 
@@ -127,7 +127,7 @@ def test_other_classes_keep_their_names_and_numbers_are_sorted_by_size(tmp_path,
     file = file_in(
         tmp_path, "a.csv", "\n".join(["text,label", *(f"t{i},{y}" for i, y in enumerate(written))])
     )
-    found = ik.classification(file)
+    found = ik.data.load_classification(file)
     assert found.labels == labels
     assert [found.labels[y] for y in found.classes] == written
 
@@ -135,15 +135,15 @@ def test_other_classes_keep_their_names_and_numbers_are_sorted_by_size(tmp_path,
 def test_an_ordered_categorical_has_its_own_order():
     kind = pd.CategoricalDtype(["low", "mid", "high"], ordered=True)
     frame = pd.DataFrame({"text": list("abc"), "label": pd.Series(["high", "low", "mid"], dtype=kind)})
-    found = ik.classification(frame, labels=["few", "some", "many"])
+    found = ik.data.load_classification(frame, labels=["few", "some", "many"])
     assert (found.classes.tolist(), found.labels) == ([2, 0, 1], ("few", "some", "many"))
 
 
 def test_classes_may_share_a_word_and_those_that_differ_in_capitals_must(tmp_path):
     file = file_in(tmp_path, "a.csv", "text,label\nfox,Good\npear,good\nfig,bad\n")
     with pytest.raises(ValueError, match="differ in capitals alone"):
-        ik.classification(file)
-    found = ik.classification(file, labels={"bad": "no", "Good": "yes", "good": "yes"})
+        ik.data.load_classification(file)
+    found = ik.data.load_classification(file, labels={"bad": "no", "Good": "yes", "good": "yes"})
     assert (found.classes.tolist(), found.labels) == ([1, 1, 0], ("no", "yes"))
 
 
@@ -166,17 +166,17 @@ def test_missing_values_are_no_texts_and_no_classes(tmp_path, kind):
         with pytest.raises(
             ValueError, match=r"wanted a text in every row of .*, got none in rows 1, 2 \(counted from 0\)"
         ):
-            ik.classification(source, missing=missing)
+            ik.data.load_classification(source, missing=missing)
     with pytest.warns(UserWarning, match=r"3 of 5 rows of .* are left out: rows 1, 2, 3"):
-        found = ik.classification(source, missing="drop")
+        found = ik.data.load_classification(source, missing="drop")
     assert (found.texts, found.classes.tolist(), found.labels) == (("fox", "fig"), [0, 1], ("0", "1"))
 
 
 def test_a_template_with_a_missing_part_is_missing(tmp_path):
     file = file_in(tmp_path, "a.csv", "Title,text,label\nA,fox,0\n,pear,1\nC,fig,1\n")
     with pytest.raises(ValueError, match="got none in row 1"):
-        ik.classification(file, text="{Title}: {text}", label="label")
-    assert len(ik.classification(file)) == 3  # the title is not asked for
+        ik.data.load_classification(file, text="{Title}: {text}", label="label")
+    assert len(ik.data.load_classification(file)) == 3  # the title is not asked for
 
 
 def test_known_data_sets_are_read_as_published(tmp_path, monkeypatch):
@@ -192,10 +192,10 @@ def test_known_data_sets_are_read_as_published(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
     for source in (folder, "tweet_eval/hate"):
         with pytest.warns(UserWarning, match=r"2 of 4 rows of .*hate .* are left out: rows 1, 3"):
-            found = ik.classification(source)
+            found = ik.data.load_classification(source)
         assert (found.texts, found.classes.tolist()) == (("so it is", "not so"), [0, 1])
         with pytest.raises(ValueError, match="got none in rows 1, 3"):
-            ik.classification(source, missing="refuse")
+            ik.data.load_classification(source, missing="refuse")
 
 
 TABLE = 'text,label\n"A fine, dull film",0\nCafé,1\nbad;,1\n'
@@ -226,7 +226,7 @@ CLASS_FIRST = "0 A fine, dull film\n1 Café\n1 bad;\n0\n1 well\n0 so , so\n"
          "JSON lines", "JSON list", "class first"],
 )  # fmt: skip
 def test_files_are_read_by_ending_content_and_mark(tmp_path, name, content):
-    found = ik.classification(file_in(tmp_path, name, content))
+    found = ik.data.load_classification(file_in(tmp_path, name, content))
     assert found.texts[:3] == ("A fine, dull film", "Café", "bad;")
     assert found.classes[:3].tolist() == [0, 1, 1]
 
@@ -235,11 +235,11 @@ def test_reviews_with_the_class_first_and_a_blank_one(tmp_path):
     """As customer reviews and MPQA are published: no ending that says what they are, a line without a text."""
     file = file_in(tmp_path, "custrev.all", CLASS_FIRST.encode("latin-1"))
     with pytest.raises(ValueError, match="is not utf-8: give encoding="):
-        ik.classification(file)
+        ik.data.load_classification(file)
     with pytest.raises(ValueError, match="got none in row 3"):
-        ik.classification(file, encoding="latin-1")
+        ik.data.load_classification(file, encoding="latin-1")
     with pytest.warns(UserWarning, match="1 of 6 rows"):
-        found = ik.classification(file, encoding="latin-1", missing="drop")
+        found = ik.data.load_classification(file, encoding="latin-1", missing="drop")
     assert found.texts[1:] == ("Café", "bad;", "well", "so , so")
     assert found.classes.tolist() == [0, 1, 1, 1, 0]
 
@@ -262,7 +262,7 @@ def test_reviews_with_the_class_first_and_a_blank_one(tmp_path):
 )
 def test_what_is_no_labelled_data_is_told_in_a_sentence(tmp_path, name, content, message):
     with pytest.raises(ValueError, match=message):
-        ik.classification(file_in(tmp_path, name, content))
+        ik.data.load_classification(file_in(tmp_path, name, content))
 
 
 def test_parquet_without_an_engine_says_what_to_install(tmp_path, monkeypatch):
@@ -271,7 +271,7 @@ def test_parquet_without_an_engine_says_what_to_install(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pd, "read_parquet", without)
     with pytest.raises(ImportError, match=r"induction-kernel\[datasets\]"):
-        ik.classification(file_in(tmp_path, "a.parquet", b"PAR1"))
+        ik.data.load_classification(file_in(tmp_path, "a.parquet", b"PAR1"))
 
 
 def test_fewshot_reads_what_its_advice_names(tmp_path):
@@ -322,7 +322,7 @@ ROWS = pd.DataFrame(PAIRS, columns=["text", "label"])
 def test_demonstrations_come_as_tables_have_them(given):
     model = ik.load("tiny")
     options = {"template": "{x} {y} ;", "labels": np.array(["dax", "wug"]), "separator": " "}
-    found = ik.few_shot(model, given, pd.Series(["wolf"]), **options)
+    found = ik.few_shot_prompts(model, given, pd.Series(["wolf"]), **options)
     assert (
         found.tokens.tolist()[0][1:]
         == model.tokenizer("fox dax ; apple wug ; wolf", add_special_tokens=False)["input_ids"]
@@ -344,19 +344,21 @@ def test_demonstrations_come_as_tables_have_them(given):
 )
 def test_what_few_shot_cannot_tell_apart_it_refuses(demonstrations, queries, labels, message):
     with pytest.raises(TypeError, match=message):
-        ik.few_shot(
+        ik.few_shot_prompts(
             ik.load("tiny"), demonstrations, queries, labels=labels, template="{x} {y} ;", separator=" "
         )
 
 
 def test_a_label_in_other_capitals_is_named():
     with pytest.raises(ValueError, match=r"got 'Dax': did you mean 'dax'\?"):
-        ik.few_shot(ik.load("tiny"), [("fox", "Dax")], ["wolf"], labels=["dax", "wug"], template="{x} {y} ;")
+        ik.few_shot_prompts(
+            ik.load("tiny"), [("fox", "Dax")], ["wolf"], labels=["dax", "wug"], template="{x} {y} ;"
+        )
 
 
 def test_texts_and_classes_come_as_pandas_has_them():
     frame = pd.DataFrame({"text": ["fox", "pear", "fox"], "label": [0.0, 1.0, 0.0]})
-    found = ik.LabelledTexts(frame["text"], frame["label"], np.array(["dax", "wug"]))
+    found = ik.data.LabelledTexts(frame["text"], frame["label"], np.array(["dax", "wug"]))
     assert (found.texts, found.classes.tolist(), found.labels) == (
         ("fox", "pear", "fox"),
         [0, 1, 0],
@@ -364,9 +366,9 @@ def test_texts_and_classes_come_as_pandas_has_them():
     )
     assert {type(each) for each in (*found.texts, *found.labels)} == {str}
     with pytest.raises(TypeError, match="whole numbers"):
-        ik.LabelledTexts(frame["text"], frame["label"] / 2, ("dax", "wug"))
+        ik.data.LabelledTexts(frame["text"], frame["label"] / 2, ("dax", "wug"))
     with pytest.raises(TypeError, match="got DataFrame"):
-        ik.LabelledTexts(frame, frame["label"], ("dax", "wug"))
+        ik.data.LabelledTexts(frame, frame["label"], ("dax", "wug"))
 
 
 @pytest.fixture(scope="module")
@@ -393,7 +395,7 @@ def digits_alone(tmp_path_factory):
 
 
 def digits_shot(model, template, labels):
-    return ik.few_shot(model, [("so", 0), ("no", 1)], ["to"], template=template, labels=labels)
+    return ik.few_shot_prompts(model, [("so", 0), ("no", 1)], ["to"], template=template, labels=labels)
 
 
 @pytest.mark.parametrize("template", ["a: {x} b: {y}", "a: {x} b:  {y}"])
@@ -452,7 +454,7 @@ SPAN_FORM = "plum {x} fig lime {y} ;"
 def pooled_over():
     """Prompts whose template has words, and by hand the keys of each demonstration and of its own words."""
     model = ik.load("tiny")
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, SPAN_SHOTS, [("goat tiger", "dax")], template=SPAN_FORM, labels=["dax", "wug"], separator=" "
     )
     text, inside, whole = "", [], []
@@ -493,8 +495,8 @@ def test_weights_pool_over_the_span_that_is_asked_for(pooled_over, pooling, span
         pooling, lambda each: each.sum(-1)
     )
     wanted = torch.stack([reduce(each) for each in picked], -1).numpy()
-    weights = ik.demonstration_weights(model, prompts, pooling=pooling, span=span)
-    asked = ik.in_context(model, prompts, pooling=pooling, span=span)
+    weights = ik.scorers.demonstration_weights(model, prompts, pooling=pooling, span=span)
+    asked = ik.fewshot.predict(model, prompts, pooling=pooling, span=span)
     for found in (weights, asked):
         np.testing.assert_allclose(found["weight"][0], wanted, atol=1e-6)
         assert found.attrs["span"] == span
@@ -502,13 +504,13 @@ def test_weights_pool_over_the_span_that_is_asked_for(pooled_over, pooling, span
     np.testing.assert_allclose(scored["score"][0], wanted.sum(-1), atol=1e-6)
     count = sum(1 if pooling in ("max", "mean") else each.shape[-1] for each in picked)
     assert float(scored["chance"][0]) == pytest.approx(count / rows.shape[-1])
-    assert ik.reconstruct(weights, prompts, asked, permutations=40).attrs["span"] == span
+    assert ik.kernel.vote(weights, prompts, asked, permutations=40).attrs["span"] == span
 
 
 @pytest.mark.parametrize("span", ["demonstration", "words"])
 def test_keys_of_heads_come_from_the_same_span(pooled_over, span):
     model, prompts, rows, chosen = pooled_over
-    found = ik.representations(model, prompts, "head", pooling="max", span=span)
+    found = ik.kernel.representations(model, prompts, "head", pooling="max", span=span)
     scores = (found["queries"] * found["demonstrations"]).sum("feature")[0]
     best = torch.stack([rows[..., keys].amax(-1) for keys in chosen[span]], -1)
     ratio = np.log(best.numpy()) - scores.values  # one number for all keys of a row
@@ -518,13 +520,15 @@ def test_keys_of_heads_come_from_the_same_span(pooled_over, span):
 def test_a_study_says_and_uses_its_span(pooled_over, tmp_path):
     model = pooled_over[0]
     words = [(word, y) for y, topic in enumerate(TOPICS[:2]) for word in topic]
-    data = ik.LabelledTexts(
+    data = ik.data.LabelledTexts(
         [word for word, _ in words], [y for _, y in words], ["dax", "wug"], template="plum {x} fig {y} ;"
     )
     ways = {"queries": 10, "shots": 4, "splits": 2, "progress": False}
-    found = {span: ik.few_shot_study(model, data, span=span, **ways) for span in ("demonstration", "words")}
+    found = {
+        span: ik.fewshot.few_shot_study(model, data, span=span, **ways) for span in ("demonstration", "words")
+    }
     for span, study in found.items():
-        alone = ik.in_context(model, study.prompts, pooling="max", span=span, progress=False)
+        alone = ik.fewshot.predict(model, study.prompts, pooling="max", span=span, progress=False)
         np.testing.assert_allclose(study.answers["weight"].sel(pooling="max"), alone["weight"], atol=1e-6)
         assert {
             each.attrs["span"] for each in (study.answers, study.heads, study.table, study.alignment)
@@ -539,23 +543,24 @@ def test_a_study_says_and_uses_its_span(pooled_over, tmp_path):
 def test_prompts_that_do_not_say_where_x_lies_have_no_words(pooled_over):
     model, prompts, *_ = pooled_over
     bare = replace(prompts, demonstrations=replace(prompts.demonstrations, inputs=None))
-    for verb in (ik.demonstration_weights, ik.label_attention):
+    for verb in (ik.scorers.demonstration_weights, ik.label_attention):
         with pytest.raises(ValueError, match="where x lies"):
             verb(model, bare, pooling="max", span="words")
     with pytest.raises(ValueError, match="where x lies"):
-        ik.in_context(model, bare, pooling="max", span="words")
+        ik.fewshot.predict(model, bare, pooling="max", span="words")
 
 
 def test_prompts_keep_where_x_lies_when_they_are_chosen_and_put_together(pooled_over):
     model, prompts, *_ = pooled_over
-    other = ik.few_shot(
+    other = ik.few_shot_prompts(
         model, SPAN_SHOTS[:2], ["goat"], template="{x} {y} ;", labels=["dax", "wug"], separator=" "
     )
     both = concat([prompts, other])[torch.tensor([1, 0])]
     wanted = [
-        ik.demonstration_weights(model, each, span="words")["weight"].values for each in (other, prompts)
+        ik.scorers.demonstration_weights(model, each, span="words")["weight"].values
+        for each in (other, prompts)
     ]
-    found = ik.demonstration_weights(model, both, span="words")["weight"].values
+    found = ik.scorers.demonstration_weights(model, both, span="words")["weight"].values
     np.testing.assert_allclose(found[:1, ..., :2], wanted[0], atol=1e-6)
     np.testing.assert_allclose(found[1:], wanted[1], atol=1e-6)
     assert np.isnan(found[0, ..., 2]).all()
@@ -588,11 +593,11 @@ def test_a_name_in_a_template_that_nothing_is_put_for_is_refused(template, name)
     """It would stand in every prompt as it is written."""
     frame = pd.DataFrame({"x": ["fox", "pear"], "y": [0, 1], "Title": ["a", "b"]})
     with pytest.raises(ValueError, match=re.escape(f"got {{{name}}} in")):
-        ik.classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
+        ik.data.load_classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
 
 
 def test_braces_around_other_things_may_stand_in_a_template():
     template = '{"input": "{x}", "label": "{y}"} {} {7*7} ${-}'
     frame = pd.DataFrame({"x": ["fox", "pear"], "y": [0, 1]})
-    data = ik.classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
+    data = ik.data.load_classification(frame, text="x", label="y", labels=["dax", "wug"], template=template)
     assert data.template == template

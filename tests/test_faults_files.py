@@ -29,14 +29,14 @@ from typer.testing import CliRunner
 import induction_kernel as ik
 from induction_kernel import printing
 from induction_kernel.cli import app
+from induction_kernel.fewshot._study import FewShotStudy
 from induction_kernel.files import checked_target, csv_of, write_whole
-from induction_kernel.kernel.studying import FewShotStudy
 from induction_kernel.loading import build
-from induction_kernel.loading.embedded import TINY
-from induction_kernel.plots.votes import VoteView
+from induction_kernel.loading._embedded import TINY
+from induction_kernel.plots._vote_view import VoteView
 from induction_kernel.prompts import word_episodes
-from induction_kernel.training import trainer
-from induction_kernel.training.recipe import Recipe
+from induction_kernel.training import _trainer as trainer
+from induction_kernel.training._recipe import Recipe
 
 
 def command(*arguments):
@@ -65,13 +65,17 @@ TO_FILES = {
     "evidence": lambda path: command("evidence", "--out", path),
 }
 TO_FOLDERS = {
-    "in_context": lambda path: ik.in_context(ik.load("tiny"), episodes(), path=path, progress=False),
-    "over_checkpoints": lambda path: ik.over_checkpoints("tiny", {"n": norm}, path=path, progress=False),
-    "training_curves": lambda path: ik.training_curves(
+    "predict": lambda path: ik.fewshot.predict(ik.load("tiny"), episodes(), path=path, progress=False),
+    "over_checkpoints": lambda path: ik.training.over_checkpoints(
+        "tiny", {"n": norm}, path=path, progress=False
+    ),
+    "training_curves": lambda path: ik.training.training_curves(
         "tiny", checkpoints=[0], n=16, path=path, progress=False
     ),
-    "train": lambda path: ik.train(SHORT, folder=path, progress=False),
-    "train_families": lambda path: ik.train_families(path, families={"a": SHORT}, seeds=[0], progress=False),
+    "train": lambda path: ik.training.train(SHORT, folder=path, progress=False),
+    "train_families": lambda path: ik.training.train_families(
+        path, families={"a": SHORT}, seeds=[0], progress=False
+    ),
     "train command": lambda path: command("train", "--steps", 1, "--out", path),
     "families command": lambda path: command("families", "--out", path),
 }
@@ -99,7 +103,7 @@ def test_a_file_that_cannot_be_written_is_refused_in_a_sentence(verb, kind, tmp_
 @pytest.mark.parametrize("verb", TO_FILES)
 def test_a_read_only_folder_is_refused_before_anything_is_computed(verb, tmp_path, monkeypatch):
     (tmp_path / "old.html").write_text("old")
-    monkeypatch.setattr("induction_kernel.model.running.forward", None)  # nothing may run
+    monkeypatch.setattr("induction_kernel.model._runs.forward", None)  # nothing may run
     read_only(monkeypatch)
     with pytest.raises(ValueError, match=r"cannot write.*Read-only file system"):
         TO_FILES[verb](tmp_path / "old.html")
@@ -120,7 +124,7 @@ import sys, numpy as np, xarray as xr
 from pathlib import Path
 from breaking import full_disk
 from induction_kernel import printing
-from induction_kernel.training.storing import write_result
+from induction_kernel.training._storing import write_result
 big = xr.Dataset({"a": ("x", np.random.default_rng(0).normal(size=10**5))})
 path = Path(sys.argv[1])
 with full_disk():
@@ -151,9 +155,9 @@ def test_a_full_disk_while_netcdf_is_written_is_a_sentence(tmp_path):
 POOLINGS = ("max", "sum", "mean", "label")  # several, so that a batch is large
 ON_A_FULL_DISK = {
     "a page": lambda path: VoteView("much", "x" * 2 * FULL).save(path / "old"),
-    "in_context": lambda path: ik.in_context(ik.load("tiny"), episodes(64), pooling=POOLINGS, path=path / "new"),
-    "over_checkpoints": lambda path: ik.over_checkpoints("tiny", {"w": weights_of}, path=path / "new"),
-    "train": lambda path: ik.train(replace(SHORT, d_model=128), folder=path / "new", progress=False),
+    "predict": lambda path: ik.fewshot.predict(ik.load("tiny"), episodes(64), pooling=POOLINGS, path=path / "new"),
+    "over_checkpoints": lambda path: ik.training.over_checkpoints("tiny", {"w": weights_of}, path=path / "new"),
+    "train": lambda path: ik.training.train(replace(SHORT, d_model=128), folder=path / "new", progress=False),
 }  # fmt: skip
 
 
@@ -204,12 +208,14 @@ def leftover(folder, name):
 
 @pytest.mark.parametrize("also", [[], ["evaluation.json"]])
 def test_a_folder_with_a_half_written_file_goes_on(also, tmp_path):
-    whole = ik.in_context(ik.load("tiny"), episodes(), path=tmp_path / "whole", batch_size=2, progress=False)
+    whole = ik.fewshot.predict(
+        ik.load("tiny"), episodes(), path=tmp_path / "whole", batch_size=2, progress=False
+    )
     folder = tmp_path / "broken"
     shutil.copytree(tmp_path / "whole", folder) if also else folder.mkdir()
     for name in ("evaluation.json", "prompt-000000.npz"):
         leftover(folder, name)
-    again = ik.in_context(ik.load("tiny"), episodes(), path=folder, batch_size=2, progress=False)
+    again = ik.fewshot.predict(ik.load("tiny"), episodes(), path=folder, batch_size=2, progress=False)
     xr.testing.assert_identical(again, whole)
     assert sorted(everything(folder)) == sorted(everything(tmp_path / "whole"))
 
@@ -245,13 +251,13 @@ BROKEN_BATCHES = {
 @pytest.mark.parametrize("kind", BROKEN_BATCHES)
 def test_a_broken_batch_is_named_with_the_remedy(kind, tmp_path):
     options = {"path": tmp_path / "kept", "batch_size": 3, "progress": False}
-    whole = ik.in_context(ik.load("tiny"), episodes(), **options)
+    whole = ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch = sorted((tmp_path / "kept").glob("prompt-*.npz"))[0]
     BROKEN_BATCHES[kind](batch)
     with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and its prompts are run anew"):
-        ik.in_context(ik.load("tiny"), episodes(), **options)
+        ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch.unlink()
-    xr.testing.assert_identical(ik.in_context(ik.load("tiny"), episodes(), **options), whole)
+    xr.testing.assert_identical(ik.fewshot.predict(ik.load("tiny"), episodes(), **options), whole)
 
 
 BROKEN_JSON = {
@@ -262,7 +268,7 @@ BROKEN_JSON = {
 
 @pytest.mark.parametrize("kind", BROKEN_JSON)
 @pytest.mark.parametrize(
-    ("verb", "name"), [("in_context", "evaluation.json"), ("over_checkpoints", "sweep.json"), ("train", "recipe.json")]
+    ("verb", "name"), [("predict", "evaluation.json"), ("over_checkpoints", "sweep.json"), ("train", "recipe.json")]
 )  # fmt: skip
 def test_a_broken_label_of_a_folder_is_a_sentence(verb, name, kind, tmp_path, monkeypatch):
     folder = tmp_path / "kept"
@@ -293,8 +299,8 @@ def recipe_with(folder, **changes):
     ],
 )  # fmt: skip
 def test_an_architecture_is_checked_before_anything_is_built(entry, value, tmp_path, monkeypatch):
-    monkeypatch.setattr("induction_kernel.loading.building._hooked", None)
-    monkeypatch.setattr("induction_kernel.loading.building._bridge", None)
+    monkeypatch.setattr("induction_kernel.loading._build._hooked", None)
+    monkeypatch.setattr("induction_kernel.loading._build._bridge", None)
     with pytest.raises(ValueError, match=f"{entry} must be|the weights miss|must have shape"):
         ik.load(recipe_with(tmp_path / "m", architecture={entry: value}))
 
@@ -304,7 +310,9 @@ def test_an_architecture_is_checked_before_anything_is_built(entry, value, tmp_p
 )  # fmt: skip
 def test_a_damaged_log_is_a_sentence(log, tmp_path):
     with pytest.raises(ValueError, match=r"recipe.json is damaged: wanted its checkpoints as a list"):
-        ik.over_checkpoints(recipe_with(tmp_path / "m", checkpoints=log), {"n": norm}, progress=False)
+        ik.training.over_checkpoints(
+            recipe_with(tmp_path / "m", checkpoints=log), {"n": norm}, progress=False
+        )
 
 
 @pytest.mark.parametrize("kind", ["cut", "binary", "deep"])
@@ -416,7 +424,7 @@ def test_a_name_that_is_no_path_is_a_sentence(name):
 def test_curves_of_another_kind_are_refused(tmp_path):
     xr.Dataset({"a": 1}).to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     with pytest.raises(ValueError, match="wanted curves that train_families wrote"):
-        ik.family_curves(tmp_path / "a.nc")
+        ik.training.family_curves(tmp_path / "a.nc")
 
 
 # two processes on one folder
@@ -528,7 +536,7 @@ def reader(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     (folder / "book.txt").write_text("the quick brown fox jumps over the lazy dog. " * 400)
     recipe = replace(SHORT, pieces=256, context=900, steps=1, batch_size=1)
-    return ik.train(recipe, text=folder / "book.txt", folder=folder / "run", progress=False)
+    return ik.training.train(recipe, text=folder / "book.txt", folder=folder / "run", progress=False)
 
 
 @pytest.mark.browser
@@ -537,7 +545,7 @@ def test_nothing_of_hostile_texts_runs_on_the_pages_of_heads_and_few_shots(reade
     with listening() as (port, asked):
         texts = [each.replace("{port}", str(port)) for each in HOSTILE]
         classes = np.arange(3 * len(texts)) % 2
-        data = ik.LabelledTexts(
+        data = ik.data.LabelledTexts(
             tuple(3 * texts),
             classes,
             tuple(texts[:2]),
@@ -547,7 +555,7 @@ def test_nothing_of_hostile_texts_runs_on_the_pages_of_heads_and_few_shots(reade
         reader.cfg.model_name = texts[1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # labels that begin alike are not what is asked here
-            study = ik.few_shot_study(reader, data, queries=8, shots=2, splits=4, progress=False)
+            study = ik.fewshot.few_shot_study(reader, data, queries=8, shots=2, splits=4, progress=False)
         for name, page in {
             "fewshot": ik.write_fewshot_page(study, tmp_path / texts[1].replace("/", "")),
             "report": ik.write_report(reader, tmp_path / "report.html", prompts=12, progress=False),
@@ -564,7 +572,9 @@ def test_nothing_of_hostile_names_runs_on_the_page_of_the_arguments(browser, tmp
         name = "".join(texts[:2])
         model = build(HAND, hand_weights(), name=name)
         prompts = ik.repeated_tokens(model, bos=0, period=31, prompts=16).tokens
-        found = ik.six_arguments(model, prompts=prompts, n=16, early=(5, 25), late=(35, 55), progress=False)
+        found = ik.evidence.six_arguments(
+            model, prompts=prompts, n=16, early=(5, 25), late=(35, 55), progress=False
+        )
         said = dict.fromkeys(("model", "left_out", "translation", "reason"), name)
         results = {key: each.assign_attrs(said) for key, each in found.results.items()}
         page = ik.write_evidence(replace(found, results=results), tmp_path / "evidence.html")

@@ -13,7 +13,7 @@ from naive import composition
 from zoo import around_hugging_face, fresh, hooked_with
 
 import induction_kernel as ik
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.metrics import as_metric
 from induction_kernel.prompts import Demonstrations
 
@@ -174,7 +174,7 @@ def test_direct_effects_of_answers_in_a_bidirectional_model(kind):
     model = bidirectional(kind)
     tokens, prompts = unequal(model)
     answers = [(3, 4), (5, 6), (7, 8)]
-    found = ik.direct_effect(model, ik.with_answers(model, prompts, answers))["score"].values
+    found = ik.direct_effect(model, ik.prompts.with_answers(model, prompts, answers))["score"].values
     moved = []
     for head in (0, 1):
         z_of, end_of = [], []
@@ -224,12 +224,12 @@ OWN_TOKENS = {
     "ov_eigenvalues": lambda model, tokens: ik.ov_eigenvalues(model),
     "label_accuracy": lambda model, tokens: ik.label_accuracy(model, few_shots()),
     "probability": lambda model, tokens: ik.probability(model, few_shots()),
-    "in_context": lambda model, tokens: ik.in_context(model, few_shots()),
-    "label_writing": lambda model, tokens: ik.label_writing(model, few_shots()),
-    "label_flow": lambda model, tokens: ik.label_flow(model, few_shots()),
-    "label_knock_out": lambda model, tokens: ik.label_knock_out(model, few_shots(), "L0H0"),
-    "fit_label_weights": lambda model, tokens: ik.fit_label_weights(model, few_shots()),
-    "function_vectors": lambda model, tokens: ik.function_vectors(model, few_shots()),
+    "predict": lambda model, tokens: ik.fewshot.predict(model, few_shots()),
+    "label_logits": lambda model, tokens: ik.kernel.label_logits(model, few_shots()),
+    "label_flow": lambda model, tokens: ik.fewshot.label_flow(model, few_shots()),
+    "label_knock_out": lambda model, tokens: ik.fewshot.label_knock_out(model, few_shots(), "L0H0"),
+    "fit_label_weights": lambda model, tokens: ik.fewshot.fit_label_weights(model, few_shots()),
+    "function_vector_effect": lambda model, tokens: ik.fewshot.function_vector_effect(model, few_shots()),
 }
 
 
@@ -257,7 +257,7 @@ def test_classes_are_answers(kind):
     """Metrics and direct effects of classes, against the model's own logits."""
     model = classifier(kind)
     tokens = torch.arange(14).view(2, 7)
-    prompts = ik.with_answers(model, tokens, [(4, 0), (1, 3)])
+    prompts = ik.prompts.with_answers(model, tokens, [(4, 0), (1, 3)])
     with torch.no_grad():
         last = model(tokens)[:, -1]
     difference = last[[0, 1], [4, 1]] - last[[0, 1], [0, 3]]
@@ -276,7 +276,7 @@ def test_a_class_that_is_none_is_refused(verb):
     tokens = torch.arange(7)[None]
     if verb == "with_answers":
         with pytest.raises(ValueError, match="wanted answers as numbers from 0 to 4"):
-            ik.with_answers(model, tokens, [("good", "bad")])
+            ik.prompts.with_answers(model, tokens, [("good", "bad")])
         return
     prompts = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[1, 30]]))
     if verb == "sweep":
@@ -336,7 +336,9 @@ def test_no_direct_path_leads_through_the_norms_of_bert(kind, verb):
     tokens = torch.arange(12).view(2, 6)
     call = {
         "path_patch": lambda: ik.path_patch(model, source=tokens.flip(1), into=tokens, metric=last_and_first),
-        "direct_effect": lambda: ik.direct_effect(model, ik.with_answers(model, tokens, [(1, 2), (3, 4)])),
+        "direct_effect": lambda: ik.direct_effect(
+            model, ik.prompts.with_answers(model, tokens, [(1, 2), (3, 4)])
+        ),
         "copying": lambda: ik.copying(model, tokens),
         "ov_eigenvalues": lambda: ik.ov_eigenvalues(model),
     }[verb]

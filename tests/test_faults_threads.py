@@ -26,10 +26,10 @@ from written import TOKENS, last_logit, written
 from zoo import fresh_of, tiny
 
 import induction_kernel as ik
-from induction_kernel.kernel import resuming
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.kernel import _resuming as resuming
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.model import all_modules
-from induction_kernel.training.storing import fingerprint
+from induction_kernel.training._storing import fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def without_demonstrations(model):
     """Few-shot prompts of which the second has none."""
     from dataclasses import replace
 
-    prompts = ik.word_episodes(model, shots=2, prompts=2)
+    prompts = ik.prompts.word_episodes(model, shots=2, prompts=2)
     shots = prompts.demonstrations
     return replace(prompts, demonstrations=replace(shots, mask=shots.mask & torch.tensor([[True], [False]])))
 
@@ -50,15 +50,15 @@ def without_demonstrations(model):
     "verb",
     [
         ik.label_attention,
-        ik.demonstration_weights,
-        ik.in_context,
-        ik.label_flow,
-        ik.demonstration_attention,
-        ik.label_writing,
-        lambda model, prompts: ik.label_knock_out(model, prompts, "L1H7"),
-        ik.probe,
-        ik.function_vectors,
-        ik.fit_label_weights,
+        ik.scorers.demonstration_weights,
+        ik.fewshot.predict,
+        ik.fewshot.label_flow,
+        ik.kernel.demonstration_attention,
+        ik.kernel.label_logits,
+        lambda model, prompts: ik.fewshot.label_knock_out(model, prompts, "L1H7"),
+        ik.kernel.probe,
+        ik.fewshot.function_vector_effect,
+        ik.fewshot.fit_label_weights,
     ],
 )
 def test_a_prompt_without_demonstrations_is_named(embedded, verb):
@@ -356,7 +356,7 @@ OTHER_BLOCKS = {
     "attribution of queries": lambda m, p: ik.attribution(m, p, edit=ik.Zero(), site="q"),
     "effective embedding": lambda m, p: ik.ov_eigenvalues(m, embedding="effective", draws=1),
     "fingerprint": lambda m, p: xr.DataArray([resuming.fingerprint(m, labelled_shots(), None)]),
-    "representations": lambda m, p: ik.representations(m, labelled_shots(), "head"),
+    "representations": lambda m, p: ik.kernel.representations(m, labelled_shots(), "head"),
 }
 
 
@@ -441,7 +441,7 @@ def holdings():
         "Episodes": episodes(),
         "LabelledTexts": episodes().pool,
         "Head": ik.Head(0, 1),
-        "Recipe": ik.Recipe(),
+        "Recipe": ik.training.Recipe(),
         "AttentionScorer": ik.AttentionScorer("mine", ik.induction.mask),
         "kl_to of logits": ik.kl_to(torch.ones(3, 5)),
         "Zero": ik.Zero(),
@@ -454,7 +454,7 @@ def holdings():
         "KnockOut": ik.KnockOut(torch.ones(2, 2).tril(-1).bool()),
         "a metric of prompts": functools.partial(ik.repeat_loss, prompts=prompts),
         "an ablation": functools.partial(ik.ablate, prompts=prompts, heads="L1H7", edit=ik.Mean(prompts)),
-        "few-shot answers": functools.partial(ik.in_context, data=episodes()),
+        "few-shot answers": functools.partial(ik.fewshot.predict, data=episodes()),
     }
 
 
@@ -500,7 +500,9 @@ def test_a_measure_that_holds_prompts_is_kept_in_a_folder(tmp_path):
     prompts = repeats(model)
     measures = {"repeat": functools.partial(ik.repeat_loss, prompts=prompts)}
     steps = [0, 800]
-    found = ik.over_checkpoints("tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False)
+    found = ik.training.over_checkpoints(
+        "tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False
+    )
     for step in steps:
         at_step = ik.load("tiny", checkpoint=step)
         with torch.no_grad():
@@ -509,5 +511,7 @@ def test_a_measure_that_holds_prompts_is_kept_in_a_folder(tmp_path):
         scored = prompts.scored[:, :-1]
         expected = (losses * scored).sum(1) / scored.sum(1)
         np.testing.assert_allclose(found["repeat"].sel(checkpoint=step), expected, rtol=1e-4)
-    again = ik.over_checkpoints("tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False)
+    again = ik.training.over_checkpoints(
+        "tiny", measures, checkpoints=steps, path=tmp_path / "kept", progress=False
+    )
     xr.testing.assert_identical(again, found)

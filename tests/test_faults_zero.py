@@ -7,7 +7,7 @@ from written import TOKENS, last_logit, written
 from zoo import folded, fresh, hooked_only, model_of, tiny
 
 import induction_kernel as ik
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 
 
 def with_edit(model, site, layer, edit):
@@ -109,7 +109,7 @@ def test_a_result_says_which_of_the_two_it_is():
 @pytest.mark.parametrize("mode", ["zero", "patterns"])
 def test_argument_3_removes_heads_whole(mode):
     """As Olsson et al. do; with patterns held nothing but the value of a head in the last layer could move anyway."""
-    from induction_kernel.evidence.losing import MODES
+    from induction_kernel.evidence._ablation_runs import MODES
 
     model = tiny("GPT-2")
     edit, hold = MODES[mode]

@@ -8,9 +8,9 @@ import torch
 import xarray as xr
 
 import induction_kernel as ik
+from induction_kernel.fewshot._study import label_peak
 from induction_kernel.fewshot_page import outcome, table_of
-from induction_kernel.kernel.studying import label_peak
-from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.prompts._few_shot import TOPICS
 
 QUERIES = 60
 
@@ -25,7 +25,7 @@ def without_scripts(html):
 
 @pytest.fixture(scope="module")
 def study():
-    return ik.few_shot_study(ik.load("tiny"), queries=QUERIES, splits=20, seed=1, progress=False)
+    return ik.fewshot.few_shot_study(ik.load("tiny"), queries=QUERIES, splits=20, seed=1, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +40,27 @@ def words():
     """Animals and fruits as a data set with names of its own."""
     animals, fruits = TOPICS[:2]
     classes = np.repeat([0, 1], [len(animals), len(fruits)])
-    return ik.LabelledTexts((*animals, *fruits), classes, ("dax", "wug"), name="kinds", template="{x} {y} ;")
+    return ik.data.LabelledTexts(
+        (*animals, *fruits), classes, ("dax", "wug"), name="kinds", template="{x} {y} ;"
+    )
 
 
 def test_a_study_is_what_its_verbs_measure(study):
     model = ik.load("tiny")
-    prompts = ik.word_episodes(model, prompts=QUERIES, classes=4, noise=0.3, seed=1)
+    prompts = ik.prompts.word_episodes(model, prompts=QUERIES, classes=4, noise=0.3, seed=1)
     assert torch.equal(study.prompts.tokens, prompts.tokens)
-    answers = ik.in_context(model, prompts, pooling="max", progress=False)
+    answers = ik.fewshot.predict(model, prompts, pooling="max", progress=False)
     np.testing.assert_allclose(study.answers["weight"].sel(pooling="max"), answers["weight"])
     xr.testing.assert_allclose(
-        study.heads["agreement"].drop_vars("pooling"), ik.reconstruct(answers, prompts, answers)["agreement"]
+        study.heads["agreement"].drop_vars("pooling"), ik.kernel.vote(answers, prompts, answers)["agreement"]
     )
-    writes = ik.label_writing(model, prompts, progress=False)
-    table = ik.held_out(answers, answers, writes=writes, splits=20, seed=1)
+    writes = ik.kernel.label_logits(model, prompts, progress=False)
+    table = ik.kernel.held_out(answers, answers, writes=writes, splits=20, seed=1)
     for method in ("model", "best head", "layer sum", "layer sum by writing", "majority label"):
         row = {"row": method}
         np.testing.assert_allclose(study.table["accuracy"].sel(row), table["accuracy"].sel(row))
         np.testing.assert_allclose(study.table["agreement"].sel(row), table["agreement"].sel(row))
-    along = ik.demonstration_attention(model, prompts, progress=False)
+    along = ik.kernel.demonstration_attention(model, prompts, progress=False)
     xr.testing.assert_allclose(study.along["attention"], along["attention"])
 
 
@@ -90,7 +92,7 @@ def test_all_numbers_go_into_a_file_and_come_back(study, tmp_path):
 
 
 def test_a_data_set_is_asked_with_the_rest_of_it_as_demonstrations():
-    study = ik.few_shot_study(ik.load("tiny"), words(), queries=10, shots=4, splits=5, progress=False)
+    study = ik.fewshot.few_shot_study(ik.load("tiny"), words(), queries=10, shots=4, splits=5, progress=False)
     text = study.prompts.text()[0]
     assert len(study.prompts) == 10
     assert len(re.findall("dax|wug", text)) == 4
@@ -99,7 +101,7 @@ def test_a_data_set_is_asked_with_the_rest_of_it_as_demonstrations():
     assert not shown & set(queries)
     assert {"TF-IDF kernel", "embedding kernel"} <= set(study.table["row"].values)
     pool = words()
-    both = ik.few_shot_study(
+    both = ik.fewshot.few_shot_study(
         ik.load("tiny"), pool[:8], pool=pool[8:], queries=100, shots=4, splits=5, progress=False
     )
     assert len(both.prompts) == 8
@@ -108,10 +110,10 @@ def test_a_data_set_is_asked_with_the_rest_of_it_as_demonstrations():
 def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     model = ik.load("tiny")
     shots = [[("fox", "dax"), ("fig", "wug"), ("bear", "dax")][: 2 + i % 2] for i in range(8)]
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, shots, [("lion", "dax"), ("plum", "wug")] * 4, template="{x} {y} ;", labels=["dax", "wug"], separator=" "
     )  # fmt: skip
-    study = ik.few_shot_study(model, prompts, splits=5, progress=False)
+    study = ik.fewshot.few_shot_study(model, prompts, splits=5, progress=False)
     assert study.alignment is None
     assert "alignment" not in study.datasets()
     assert "TF-IDF kernel" not in study.table["row"].values
@@ -156,7 +158,7 @@ def test_it_says_when_the_model_cannot_do_the_task():
     with torch.no_grad():
         for parameter in untrained.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.02)
-    study = ik.few_shot_study(untrained, queries=40, splits=10, progress=False)
+    study = ik.fewshot.few_shot_study(untrained, queries=40, splits=10, progress=False)
     said = outcome(study.answers, study.table)
     assert "not clearly better at this task than a constant answer" in said
     assert "not clearly more than without a chosen head" in said

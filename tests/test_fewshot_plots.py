@@ -12,7 +12,7 @@ import zoo
 from naive import all_patterns
 
 import induction_kernel as ik
-from induction_kernel.plots.offline import figure_fragment
+from induction_kernel.plots._offline import figure_fragment
 
 LAYERS, HEADS, PROMPTS = 3, 4, 40
 rng = np.random.default_rng(0)
@@ -43,10 +43,10 @@ def named(figure, name):
 def voted(predictions=True):
     """What every head of the embedded model votes on its own few-shot prompts."""
     model = ik.load("tiny")
-    prompts = ik.word_episodes(model, prompts=PROMPTS, noise=0.3)
-    weights = ik.demonstration_weights(model, prompts, progress=False)
+    prompts = ik.prompts.word_episodes(model, prompts=PROMPTS, noise=0.3)
+    weights = ik.scorers.demonstration_weights(model, prompts, progress=False)
     given = prompts.demonstrations.target.numpy() if predictions else None  # a model that is always right
-    return ik.reconstruct(weights, prompts, given)
+    return ik.kernel.vote(weights, prompts, given)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_head_map_shows_how_often_votes_agree_and_marks_those_beyond_the_thres
 def test_a_line_joins_the_best_head_of_each_layer_in_front_of_all_heads():
     votes = reconstruction("layer", "head")
     sums = reconstruction("layer")
-    figure = ik.line_plot({"one head": votes, "sum over heads": sums}, "agreement")
+    figure = ik.plots.line_plot({"one head": votes, "sum over heads": sums}, "agreement")
     mean = votes["agreement"].mean("prompt")
     line = named(figure, "one head")
     np.testing.assert_allclose(line.y, mean.max("head"))
@@ -92,13 +92,13 @@ def test_a_line_joins_the_best_head_of_each_layer_in_front_of_all_heads():
 def test_heads_are_called_as_the_result_calls_them():
     votes = reconstruction("layer", "head")
     names = [[f"L{layer}KV{head}" for head in range(HEADS)] for layer in range(LAYERS)]
-    line = ik.line_plot(votes.assign_coords(name=(("layer", "head"), names)), "agreement").data[-1]
+    line = ik.plots.line_plot(votes.assign_coords(name=(("layer", "head"), names)), "agreement").data[-1]
     assert line.customdata[LAYERS - 1].startswith(f"<br>best head: L{LAYERS - 1}KV{HEADS - 1}")
 
 
 def test_bands_are_bootstraps_over_prompts():
     votes = reconstruction("layer")
-    band, line = ik.line_plot(votes, "agreement").data
+    band, line = ik.plots.line_plot(votes, "agreement").data
     high, low = np.split(band.y, 2)
     assert (low[::-1] <= line.y).all()
     assert (line.y <= high).all()
@@ -117,7 +117,7 @@ def theory():
 
 def test_over_seeds_the_band_is_from_the_lowest_to_the_highest_and_every_kernel_has_its_line():
     results = theory()
-    figure = ik.line_plot(results, ["distance", "accuracy"], over="demonstrations")
+    figure = ik.plots.line_plot(results, ["distance", "accuracy"], over="demonstrations")
     bands = [trace for trace in figure.data if trace.name == "band"]
     assert len(bands) == 4
     high, low = np.split(bands[1].y, 2)
@@ -142,7 +142,7 @@ def test_the_intervals_of_the_result_come_first_and_chance_is_dotted():
         {"layer": [4, 5], "offset": [-1, 0]},
     )
     results["selectivity"] = results["accuracy"] - 0.25
-    figure = ik.line_plot(results, ["accuracy", "selectivity"])
+    figure = ik.plots.line_plot(results, ["accuracy", "selectivity"])
     lines = [trace.name for trace in figure.data if trace.mode == "lines+markers"]
     assert lines == ["offset -1", "offset 0"] * 2
     np.testing.assert_allclose(figure.data[0].y, [0.6, 0.8, 0.6, 0.4])
@@ -153,7 +153,7 @@ def test_the_intervals_of_the_result_come_first_and_chance_is_dotted():
 
 def test_words_on_the_axis_are_categories():
     results = xr.Dataset({"accuracy": ("shift", [0.1, 0.2])}, {"shift": ["none", "typos"]})
-    figure = ik.line_plot(results, "accuracy", over="shift")
+    figure = ik.plots.line_plot(results, "accuracy", over="shift")
     assert figure.layout.xaxis.type == "category"
     assert len(figure.data) == 1
     assert "NaN" not in figure_fragment(figure).partition("Plotly.newPlot")[2]
@@ -172,7 +172,7 @@ def test_words_on_the_axis_are_categories():
 )  # fmt: skip
 def test_line_plot_says_what_it_wanted(results, options, error, message):
     with pytest.raises(error, match=message):
-        ik.line_plot(results, **options)
+        ik.plots.line_plot(results, **options)
 
 
 # interval_plot
@@ -190,7 +190,7 @@ def held_out():
 
 
 def test_a_table_has_a_row_a_method_and_a_panel_a_variable():
-    figure = ik.interval_plot(held_out(), ["agreement", "accuracy"])
+    figure = ik.plots.interval_plot(held_out(), ["agreement", "accuracy"])
     left, right = figure.data
     np.testing.assert_allclose(left.x, [0.9, 0.7, 0.4])
     np.testing.assert_allclose(left.error_x.array, 0.05)
@@ -208,7 +208,7 @@ def test_a_second_dimension_gets_colours():
         {"effect": (("prompt", "condition", "what"), rng.normal(size=(PROMPTS, 2, 2)))},
         {"condition": ["baseline", "knock-out"], "what": ["labels", "others"]},
     )
-    labels, others = ik.interval_plot(results, "effect", over="condition").data
+    labels, others = ik.plots.interval_plot(results, "effect", over="condition").data
     assert (labels.name, others.name) == ("labels", "others")
     np.testing.assert_allclose(others.x, results["effect"].isel(what=1).mean("prompt"))
     assert labels.marker.color != others.marker.color
@@ -227,7 +227,7 @@ def test_a_second_dimension_gets_colours():
 )
 def test_interval_plot_says_what_it_wanted(results, options, error, message):
     with pytest.raises(error, match=message):
-        ik.interval_plot(results, **options)
+        ik.plots.interval_plot(results, **options)
 
 
 # demonstration_attention, and its map
@@ -267,7 +267,7 @@ def ragged_prompts(model):
         [("fox", "dax"), ("apple pear plum", "wug"), ("bear", "dax")],
         [("grape mango", "wug"), ("the red wolf", "dax")],
     ]
-    return ik.few_shot(
+    return ik.few_shot_prompts(
         model, shots, ["lion", "fig lime"], template="{x} {y} ;", labels=["dax", "wug"], separator=" "
     )
 
@@ -277,7 +277,9 @@ def ragged_prompts(model):
 def test_attention_along_demonstrations_is_that_of_the_slow_twin(points, batch_size):
     model = ik.load("tiny", dtype=torch.float64)
     prompts = ragged_prompts(model)
-    found = ik.demonstration_attention(model, prompts, points=points, batch_size=batch_size, progress=False)
+    found = ik.kernel.demonstration_attention(
+        model, prompts, points=points, batch_size=batch_size, progress=False
+    )
     expected, mass = naive_demonstration_attention(model, prompts, points)
     np.testing.assert_allclose(found["attention"], expected, atol=1e-12)
     np.testing.assert_allclose(found["mass"], mass, atol=1e-12)
@@ -288,9 +290,9 @@ def test_attention_along_demonstrations_is_that_of_the_slow_twin(points, batch_s
 
 def test_its_ends_are_the_first_token_and_the_label():
     model = ik.load("tiny", dtype=torch.float64)
-    prompts = ik.word_episodes(model, prompts=6)
-    found = ik.demonstration_attention(model, prompts, layers=[1], progress=False)
-    weights = ik.demonstration_weights(model, prompts, pooling="label", layers=[1], progress=False)
+    prompts = ik.prompts.word_episodes(model, prompts=6)
+    found = ik.kernel.demonstration_attention(model, prompts, layers=[1], progress=False)
+    weights = ik.scorers.demonstration_weights(model, prompts, pooling="label", layers=[1], progress=False)
     shown = found.isel(part=slice(1, -1))["attention"]
     np.testing.assert_allclose(shown.isel(point=-1), weights["weight"].mean("prompt"), atol=1e-12)
     assert found["layer"].values.tolist() == [1]
@@ -300,8 +302,8 @@ def test_its_ends_are_the_first_token_and_the_label():
 def test_the_start_is_bos_and_the_query_ends_in_the_last_token():
     """All of the prompt but separators is in some part, so nothing of the attention is missing where there are none."""
     model = ik.load("tiny", dtype=torch.float64)
-    prompts = ik.word_episodes(model, prompts=5)
-    found = ik.demonstration_attention(model, prompts, progress=False)
+    prompts = ik.prompts.word_episodes(model, prompts=5)
+    found = ik.kernel.demonstration_attention(model, prompts, progress=False)
     rows = [
         pattern[torch.arange(5), :, prompts.lengths - 1] for pattern in all_patterns(model, prompts.tokens)
     ]
@@ -320,7 +322,9 @@ def test_the_start_is_bos_and_the_query_ends_in_the_last_token():
     bare = prompts.tokens[:, 1:], prompts.lengths - 1, prompts.scored[:, 1:]
     given = prompts.demonstrations
     moved = replace(given, spans=given.spans - 1, label_positions=given.label_positions - 1, inputs=None)
-    without = ik.demonstration_attention(model, ik.Prompts(*bare, demonstrations=moved), progress=False)
+    without = ik.kernel.demonstration_attention(
+        model, ik.Prompts(*bare, demonstrations=moved), progress=False
+    )
     assert int(without["n"].sel(part="start")) == 0
     assert without["attention"].sel(part="start").isnull().all()
     assert (without["mass"].sel(part="start") == 0).all()
@@ -328,23 +332,25 @@ def test_the_start_is_bos_and_the_query_ends_in_the_last_token():
 
 def test_it_is_kept_in_a_file_and_leaves_the_model_as_it_was(tmp_path):
     model = ik.load("tiny")
-    found = ik.demonstration_attention(model, progress=False)
+    found = ik.kernel.demonstration_attention(model, progress=False)
     found.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "a.nc", engine="h5netcdf") as again:
         xr.testing.assert_identical(again.load(), found)
     assert not any(point.fwd_hooks for point in model.hook_dict.values())
     broken = zoo.fresh("attention-only", dtype=torch.float32)
     with pytest.raises(ValueError, match="few_shot"):
-        ik.demonstration_attention(broken, ik.repeated_tokens(broken, prompts=2, bos=False), progress=False)
+        ik.kernel.demonstration_attention(
+            broken, ik.repeated_tokens(broken, prompts=2, bos=False), progress=False
+        )
 
 
 @pytest.fixture(scope="module")
 def along():
-    return ik.demonstration_attention(ik.load("tiny"), points=5, progress=False)
+    return ik.kernel.demonstration_attention(ik.load("tiny"), points=5, progress=False)
 
 
 def test_a_demonstration_map_has_a_row_a_layer_and_blanks_between(along):
-    figure = ik.demonstration_map(along)
+    figure = ik.plots.demonstration_map(along)
     z = np.array(figure.data[0].z, float)
     assert z.shape == (2, 10 * 6 - 1)
     assert np.isnan(z[:, 5::6]).all()
@@ -359,7 +365,7 @@ def test_a_demonstration_map_has_a_row_a_layer_and_blanks_between(along):
 
 
 def test_a_demonstration_map_of_heads_has_a_row_a_head(along):
-    figure = ik.demonstration_map(along, heads=["L1H7", (0, 2)])
+    figure = ik.plots.demonstration_map(along, heads=["L1H7", (0, 2)])
     z = np.array(figure.data[0].z, float)
     np.testing.assert_allclose(z[0, :5], along["attention"][1, 7, 0])
     np.testing.assert_allclose(z[1, :5], along["attention"][0, 2, 0])
@@ -377,7 +383,7 @@ def test_a_demonstration_map_of_heads_has_a_row_a_head(along):
 )
 def test_demonstration_map_says_what_it_wanted(along, change, options, message):
     with pytest.raises(ValueError, match=message):
-        ik.demonstration_map(change(along), **options)
+        ik.plots.demonstration_map(change(along), **options)
 
 
 # quoted_votes
@@ -387,8 +393,8 @@ def test_demonstration_map_says_what_it_wanted(along, change, options, message):
 def test_votes_are_quoted_as_they_stand_in_the_prompt(predictions, tmp_path):
     model = ik.load("tiny")
     prompts = ragged_prompts(model)
-    weights = ik.demonstration_weights(model, prompts, progress=False).sel(layer=1, head=7)
-    found = ik.quoted_votes(weights, prompts, [1, 0] if predictions else None)
+    weights = ik.scorers.demonstration_weights(model, prompts, progress=False).sel(layer=1, head=7)
+    found = ik.kernel.quoted_votes(weights, prompts, [1, 0] if predictions else None)
     assert found["text"].values.tolist() == [
         ["fox", "apple pear plum", "bear"],
         ["grape mango", "the red wolf", ""],
@@ -407,7 +413,7 @@ def test_votes_are_quoted_as_they_stand_in_the_prompt(predictions, tmp_path):
     found.to_netcdf(tmp_path / "votes.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "votes.nc", engine="h5netcdf") as again:
         xr.testing.assert_equal(again.load(), found)
-    html = ik.vote_view(found).fragment()
+    html = ik.plots.vote_view(found).fragment()
     assert "apple pear plum" in html
     assert html.count('class="d"') == 5
 
@@ -422,9 +428,9 @@ def test_votes_are_quoted_as_they_stand_in_the_prompt(predictions, tmp_path):
 )
 def test_a_quoted_vote_says_whose_it_is(chosen, source):
     model = ik.load("tiny")
-    prompts = ik.word_episodes(model, prompts=2)
-    weights = ik.demonstration_weights(model, prompts, progress=False)
-    assert ik.quoted_votes(chosen(weights), prompts).attrs["source"] == source
+    prompts = ik.prompts.word_episodes(model, prompts=2)
+    weights = ik.scorers.demonstration_weights(model, prompts, progress=False)
+    assert ik.kernel.quoted_votes(chosen(weights), prompts).attrs["source"] == source
 
 
 # vote_view
@@ -457,7 +463,7 @@ def shares_in(html):
 
 
 def test_a_view_has_every_demonstration_with_its_share_and_shade():
-    html = ik.vote_view(votes(), prompts=0).fragment()
+    html = ik.plots.vote_view(votes(), prompts=0).fragment()
     assert shares_in(html) == [0.5, 0.17, 0.33]
     shades = [float(each) for each in re.findall(r"background: rgba\(.*?, ([\d.]+)\)", html)]
     assert shades[0] == max(shades)
@@ -470,14 +476,14 @@ def test_a_view_has_every_demonstration_with_its_share_and_shade():
 
 
 def test_what_is_not_known_or_not_there_is_left_out():
-    html = ik.vote_view(votes(), prompts=1).fragment()
+    html = ik.plots.vote_view(votes(), prompts=1).fragment()
     assert shares_in(html) == [0.33, 0.67]
     assert "— vote <b>&lt;wug&gt;</b></span>" in html
-    assert "model <b>" not in ik.vote_view(votes(model_prediction=False)).fragment()
+    assert "model <b>" not in ik.plots.vote_view(votes(model_prediction=False)).fragment()
 
 
 def test_text_cannot_become_markup():
-    html = ik.vote_view(votes()).fragment()
+    html = ik.plots.vote_view(votes()).fragment()
     assert "<script" not in html
     assert "&lt;/span&gt;&lt;script&gt;" in html
     assert "&amp;amp; fox" in html
@@ -486,7 +492,7 @@ def test_text_cannot_become_markup():
 
 
 def test_the_first_prompt_is_open_and_the_view_saves_itself(tmp_path):
-    view = ik.vote_view(votes())
+    view = ik.plots.vote_view(votes())
     html = view._repr_html_()
     assert html.count("<details") == 2
     assert html.index("<details open>") < html.index("<details>")
@@ -508,4 +514,4 @@ def test_the_first_prompt_is_open_and_the_view_saves_itself(tmp_path):
 )
 def test_vote_view_says_what_it_wanted(change, options, error, message):
     with pytest.raises(error, match=message):
-        ik.vote_view(change(votes()), **options)
+        ik.plots.vote_view(change(votes()), **options)

@@ -65,7 +65,7 @@ def test_tokens_made_in_inference_mode_can_be_attributed(model):
     found, right = (
         ik.attribution(
             model,
-            ik.with_answers(model, given, [(" dax", " wug")]),
+            ik.prompts.with_answers(model, given, [(" dax", " wug")]),
             edit=ik.Mean(TEXTS[0]),
             metric=ik.logit_difference,
         )
@@ -141,7 +141,7 @@ def test_answers(model, form):
     ids = [[model.to_single_token("dax"), model.to_single_token("wug")]]
     ids.append(ids[0][::-1])
     given = torch.tensor(ids) if form == "a tensor of ids" else answers_as()[form]
-    found = ik.logit_difference(model, ik.with_answers(model, TEXTS, given))["value"]
+    found = ik.logit_difference(model, ik.prompts.with_answers(model, TEXTS, given))["value"]
     with torch.no_grad():
         last = [model(model.to_tokens(text))[0, -1] for text in TEXTS]
     right = [float(row[a] - row[b]) for row, (a, b) in zip(last, ids, strict=True)]
@@ -162,7 +162,7 @@ def demonstrations_as():
 
 @pytest.mark.parametrize("form", demonstrations_as())
 def test_demonstrations(model, form):
-    found = ik.few_shot(model, demonstrations_as()[form], ["wolf"], **OPTIONS)
+    found = ik.few_shot_prompts(model, demonstrations_as()[form], ["wolf"], **OPTIONS)
     assert found.tokens.tolist() == model.to_tokens("fox dax ; apple wug ; wolf").tolist()
     assert found.demonstrations.classes.tolist() == [[0, 1]]
 
@@ -184,7 +184,7 @@ def test_demonstrations(model, form):
 def test_few_shot_prompts_that_cannot_be(model, changes, message):
     given = {"demonstrations": SHOTS, "queries": ["wolf"]} | OPTIONS | changes
     with pytest.raises(TypeError, match=message):
-        ik.few_shot(model, **given)
+        ik.few_shot_prompts(model, **given)
 
 
 # Heads -----------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_scores_in_another_order_are_compared_head_by_head(scores):
 @pytest.mark.parametrize(
     ("plot", "made"),
     [
-        (ik.loss_plot, lambda model, prompts: ik.loss_by_position(model, prompts)),
+        (ik.plots.loss_plot, lambda model, prompts: ik.loss_by_position(model, prompts)),
         (ik.attention_view, lambda model, prompts: ik.patterns(model, prompts, "L1H7")),
     ],
 )
@@ -325,11 +325,12 @@ def test_numbers_of_numpy_count_like_those_of_python(model):
         ik.repeated_tokens(model, **given).tokens, ik.repeated_tokens(model, **of_numpy).tokens
     )
     one, other = (
-        ik.word_episodes(model, prompts=kind(3), shots=kind(4), seed=kind(7)) for kind in (int, np.int32)
+        ik.prompts.word_episodes(model, prompts=kind(3), shots=kind(4), seed=kind(7))
+        for kind in (int, np.int32)
     )
     assert torch.equal(one.tokens, other.tokens)
     assert ik.load("tiny", checkpoint=np.int64(800)).cfg.n_layers == 2
-    assert ik.Recipe(steps=np.int64(10)) == ik.Recipe(steps=10)
+    assert ik.training.Recipe(steps=np.int64(10)) == ik.training.Recipe(steps=10)
     assert ik.Scale(np.float32(0.5)) == ik.Scale(0.5)
     one, other = (ik.loss(model, TEXTS, batch_size=kind(1))["value"] for kind in (int, np.int64))
     np.testing.assert_array_equal(one, other)
@@ -340,10 +341,10 @@ def test_numbers_of_numpy_count_like_those_of_python(model):
     "verb",
     [
         lambda model, scores, seed: ik.repeated_tokens(model, seed=seed),
-        lambda model, scores, seed: ik.word_episodes(model, seed=seed),
+        lambda model, scores, seed: ik.prompts.word_episodes(model, seed=seed),
         lambda model, scores, seed: ik.random_heads(model, like="L1H7", seed=seed),
         lambda model, scores, seed: ik.summarise(scores, seed=seed),
-        lambda model, scores, seed: ik.hidden_markov_tasks(seed=seed),
+        lambda model, scores, seed: ik.theory.hidden_markov_tasks(seed=seed),
         lambda model, scores, seed: ik.ov_eigenvalues(model, seed=seed),
     ],
     ids=[
@@ -365,8 +366,11 @@ def test_seeds(model, scores, verb, seed):
     [
         (lambda model, scores: ik.summarise(scores, draws=1e4), "whole draws >= 100"),
         (lambda model, scores: ik.summarise(scores, confidence="95%"), "confidence between 0 and 1"),
-        (lambda model, scores: ik.word_episodes(model, shots=8.0), "shots and prompts as whole numbers"),
-        (lambda model, scores: ik.word_episodes(model, noise="0.3"), "noise as a number"),
+        (
+            lambda model, scores: ik.prompts.word_episodes(model, shots=8.0),
+            "shots and prompts as whole numbers",
+        ),
+        (lambda model, scores: ik.prompts.word_episodes(model, noise="0.3"), "noise as a number"),
         (lambda model, scores: ik.Resample(seed=None).drawn(2, None), "seed as a whole number"),
         (
             lambda model, scores: ik.KnockOut(np.zeros((3, 3), dtype=bool)),
@@ -390,10 +394,10 @@ def test_numbers_that_are_none(model, scores, verb, message):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_the_default_dtype_of_torch_changes_no_draw(model, dtype):
-    right = ik.word_episodes(model, prompts=8, noise=0.5, seed=3).tokens
+    right = ik.prompts.word_episodes(model, prompts=8, noise=0.5, seed=3).tokens
     torch.set_default_dtype(dtype)
     try:
-        found = ik.word_episodes(model, prompts=8, noise=0.5, seed=3).tokens
+        found = ik.prompts.word_episodes(model, prompts=8, noise=0.5, seed=3).tokens
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(found, right)
@@ -450,7 +454,7 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(model, tmp_path):
 )
 def test_columns_and_endings(tmp_path, name, content, options, texts, classes):
     (tmp_path / name).write_text(content)
-    found = ik.classification(tmp_path / name, **options)
+    found = ik.data.load_classification(tmp_path / name, **options)
     assert list(found.texts) == texts
     assert found.classes.tolist() == classes
 
@@ -465,11 +469,11 @@ def test_columns_and_endings(tmp_path, name, content, options, texts, classes):
 def test_tables_that_leave_open_what_is_meant(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises((ValueError, TypeError), match=message):
-        ik.classification(tmp_path / name)
+        ik.data.load_classification(tmp_path / name)
 
 
 def test_no_texts_chosen():
-    data = ik.LabelledTexts(("fox", "apple"), np.array([0, 1]), ("dax", "wug"))
+    data = ik.data.LabelledTexts(("fox", "apple"), np.array([0, 1]), ("dax", "wug"))
     for none in ([], data.classes > 5):
         with pytest.raises(ValueError, match=r"at least one|not empty"):
             data[none]
@@ -482,7 +486,7 @@ def test_half_a_character(model):
     """What cut JSON and `errors="surrogateescape"` leave behind."""
     for verb in (
         lambda: ik.loss(model, "fox \ud83d dax"),
-        lambda: ik.few_shot(model, [("fox \ud83d", "dax"), ("apple", "wug")], ["wolf"], **OPTIONS),
+        lambda: ik.few_shot_prompts(model, [("fox \ud83d", "dax"), ("apple", "wug")], ["wolf"], **OPTIONS),
     ):
         with pytest.raises(ValueError, match="half a character"):
             verb()
@@ -533,7 +537,7 @@ def test_texts_with_odd_characters(byte_model, text):
     """The loss is the model's own; every demonstration's span and label decode to what was written."""
     assert ik.loss(byte_model, text)["value"].item() == pytest.approx(alone(byte_model, text), abs=1e-9)
     shots = [(text, "positive"), ("bad film", "negative"), (text, "negative")]
-    found = ik.few_shot(byte_model, shots, [text], labels=["positive", "negative"])
+    found = ik.few_shot_prompts(byte_model, shots, [text], labels=["positive", "negative"])
     ids, decode = found.tokens[0].tolist(), byte_model.tokenizer.decode
     for at, (x, label) in enumerate(shots):
         begin, end = found.demonstrations.spans[0, at].tolist()
@@ -575,7 +579,7 @@ def test_another_token_in_front_is_said_in_every_result(model):
     comma = model.tokenizer.convert_tokens_to_ids(",")
     for prompts in (
         ik.as_prompts(model, TEXTS, bos=comma),
-        ik.few_shot(model, SHOTS, ["wolf"], **OPTIONS, bos=comma),
+        ik.few_shot_prompts(model, SHOTS, ["wolf"], **OPTIONS, bos=comma),
         ik.repeated_tokens(model, period=5, prompts=2, bos=comma),
     ):
         assert prompts.tokens[:, 0].tolist() == [comma] * len(prompts)
@@ -585,17 +589,19 @@ def test_another_token_in_front_is_said_in_every_result(model):
 
 @pytest.mark.parametrize("verb", ["attribution", "qk_trace", "label_knock_out", "order_effect"])
 def test_a_seed_is_looked_at_before_anything_is_run(model, prompts, monkeypatch, verb):
-    labelled = ik.LabelledTexts(tuple("abcdefgh"), np.arange(8) % 2, ("dax", "wug"), template="{x} {y} ;")
+    labelled = ik.data.LabelledTexts(
+        tuple("abcdefgh"), np.arange(8) % 2, ("dax", "wug"), template="{x} {y} ;"
+    )
     calls = {
         "attribution": lambda: ik.attribution(
             model, prompts, edit=ik.Zero(), metric=ik.repeat_loss, seed="0"
         ),
         "qk_trace": lambda: ik.qk_trace(model, prompts, seed="0"),
-        "label_knock_out": lambda: ik.label_knock_out(
-            model, ik.word_episodes(model, prompts=4), "L1H7", draws=0, seed="0"
+        "label_knock_out": lambda: ik.fewshot.label_knock_out(
+            model, ik.prompts.word_episodes(model, prompts=4), "L1H7", draws=0, seed="0"
         ),
-        "order_effect": lambda: ik.order_effect(
-            model, ik.draw_episodes(labelled[:6], labelled[6:], shots=4), seed="0"
+        "order_effect": lambda: ik.fewshot.order_effect(
+            model, ik.data.draw_episodes(labelled[:6], labelled[6:], shots=4), seed="0"
         ),
     }
     passes = []

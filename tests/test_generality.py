@@ -12,17 +12,17 @@ from naive import all_patterns
 from zoo import fresh
 
 import induction_kernel as ik
-from induction_kernel.evidence.patterned import pattern_lines, repeated_passages
-from induction_kernel.evidence.translated import (
+from induction_kernel.evidence._pattern_task import pattern_lines, repeated_passages
+from induction_kernel.evidence._translation_task import (
     TRANSLATIONS,
     Translation,
     aligned_words,
     translation_attention,
     unreadable,
 )
-from induction_kernel.evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
+from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
 from induction_kernel.loading import build
-from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.prompts._few_shot import TOPICS
 
 ENDS = ("", "_low", "_high")
 
@@ -34,7 +34,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model):
-    return ik.generality(model, controls=4, progress=False)
+    return ik.evidence.generality(model, controls=4, progress=False)
 
 
 def words_known(*texts):
@@ -152,7 +152,7 @@ def test_a_planted_translator_is_found_and_heads_of_position_are_not():
     assert scores["score"].sel(layer=0).values == pytest.approx(
         scores["control"].sel(layer=0).values, abs=1e-6
     )
-    found = ik.generality(
+    found = ik.evidence.generality(
         model, "L1H0", pattern=shots_of(model), translations=SHORT, controls=2, progress=False
     )
     assert bool(found["chosen_passes"].sel(behaviour="translation", layer=1, head=0))
@@ -164,7 +164,7 @@ def test_a_planted_translator_is_found_and_heads_of_position_are_not():
 
 def shots_of(model):
     """Any prompts with labels, of the words that SHORT has."""
-    return ik.few_shot(
+    return ik.few_shot_prompts(
         model, [("one", "un"), ("two", "deux")] * 2, [("five", 0), ("four", 1)] * 4,
         template="{x} {y} :", labels=["un", "deux"], separator=" ",
     )  # fmt: skip
@@ -257,20 +257,20 @@ def test_correlations_over_heads_are_scipy_s(found):
 
 
 def test_a_model_that_is_not_trained_gives_no_ground():
-    found = ik.generality(ik.load("tiny", checkpoint=0), progress=False)
+    found = ik.evidence.generality(ik.load("tiny", checkpoint=0), progress=False)
     assert found.attrs["verdict"] == "not defined on this model"
     assert "no induction head" in found.attrs["reason"]
 
 
 def test_layers_without_other_heads_are_compared_with_other_layers(model):
-    found = ik.generality(model, [(1, head) for head in range(5)], controls=2, progress=False)
+    found = ik.evidence.generality(model, [(1, head) for head in range(5)], controls=2, progress=False)
     assert found.attrs["random_heads"] == "any layer"
     assert [name for name in found["check"].values if "random" in name]
 
 
 def test_a_model_without_other_heads_leaves_out_the_control(model):
     heads = [(layer, head) for layer in range(2) for head in range(5)]
-    found = ik.generality(model, heads, controls=2, progress=False)
+    found = ik.evidence.generality(model, heads, controls=2, progress=False)
     assert found.attrs["random_heads"] == "none"
     assert "random_share" not in found
     assert not [name for name in found["check"].values if "random" in name]
@@ -278,7 +278,7 @@ def test_a_model_without_other_heads_leaves_out_the_control(model):
 
 def test_a_tokenizer_without_the_words_of_the_lines_gives_no_ground():
     model = fresh("attention-only", tokenizer=words_known("one two three"))
-    found = ik.generality(model, "L0H0", progress=False)
+    found = ik.evidence.generality(model, "L0H0", progress=False)
     assert found.attrs["verdict"] == "not defined on this model"
     assert "this task cannot be written for the model" in found.attrs["reason"]
 
@@ -286,7 +286,7 @@ def test_a_tokenizer_without_the_words_of_the_lines_gives_no_ground():
 def test_the_model_and_the_random_state_are_left_as_they_were(model, found):
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state, hooks = torch.get_rng_state(), hooks_of(model)
-    again = ik.generality(model, controls=4, progress=False)
+    again = ik.evidence.generality(model, controls=4, progress=False)
     xr.testing.assert_identical(again, found)
     assert torch.equal(torch.get_rng_state(), state)
     assert hooks_of(model) == hooks

@@ -10,8 +10,8 @@ from hand_model import ARCHITECTURE, BEFORE, GAIN, LAG, VOCAB, hand_weights
 import induction_kernel as ik
 from induction_kernel import masks
 from induction_kernel.loading import build
-from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.prompts import few_shot, random_tokens
+from induction_kernel.loading._build import has_hooked_transformer
+from induction_kernel.prompts import few_shot_prompts, random_tokens
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_label_attention(model):
     tokenizer = words()
     ready = build(ARCHITECTURE, hand_weights(), tokenizer=tokenizer, name="by hand")
     shots = [("w10", "w1"), ("w11", "w2"), ("w12", "w1")]
-    prompts = few_shot(
+    prompts = few_shot_prompts(
         ready, shots, [("w10", "w1")], template="{x} {y} ;", labels=["w1", "w2"], separator=" "
     )
     assert prompts.tokens.tolist() == [[0, 10, 1, 60, 11, 2, 60, 12, 1, 60, 10]]
@@ -168,11 +168,15 @@ def test_label_attention(model):
     assert float(found["right"].sel(layer=0, head=2)[0]) == pytest.approx(2 / 11, abs=1e-6)
     assert float(found["chance"][0]) == pytest.approx(3 / 11)
     # the induction head looks behind the copy of w10: at the label of the first demonstration
-    weights = ik.demonstration_weights(ready, prompts, pooling="label")["weight"].sel(layer=1, head=0)[0]
+    weights = ik.scorers.demonstration_weights(ready, prompts, pooling="label")["weight"].sel(
+        layer=1, head=0
+    )[0]
     assert weights.values == pytest.approx([1, 0, 0], abs=1e-6)
     # the duplicate-token head: half on itself, half on the copy inside [x_1, y_1]
     for pooling, value in (("max", 1 / 2), ("sum", 1 / 2), ("mean", 1 / 4)):
-        weights = ik.demonstration_weights(ready, prompts, pooling=pooling)["weight"].sel(layer=1, head=2)[0]
+        weights = ik.scorers.demonstration_weights(ready, prompts, pooling=pooling)["weight"].sel(
+            layer=1, head=2
+        )[0]
         assert weights.values == pytest.approx([value, 0, 0], abs=1e-6)
 
 

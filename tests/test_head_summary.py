@@ -115,7 +115,7 @@ def test_a_reconstruction_is_summarised_with_its_own_threshold():
     rng = np.random.default_rng(0)
     weight = rng.random((40, 2, 3, 4))
     weight[np.arange(40), 1, 2, np.arange(40) % 2] += 5  # this head looks at the right label
-    votes = ik.reconstruct(voted(weight))
+    votes = ik.kernel.vote(voted(weight))
     assert ik.top_heads(votes, 1) == [(1, 2)]
     assert ik.top_heads(votes, None, passing=True) == [(1, 2)]
     found = ik.summarise(votes)
@@ -135,7 +135,7 @@ def test_a_vote_that_permuting_cannot_change_is_not_tested():
     one_class = voted(np.random.default_rng(0).random((12, 1, 2, 4))).assign_coords(
         label_class=(("prompt", "demonstration"), np.zeros((12, 4), int))
     )
-    found = ik.summarise(ik.reconstruct(one_class))
+    found = ik.summarise(ik.kernel.vote(one_class))
     assert not found["tested"].any()
     assert found["passes"].isnull().all()
     assert "permuting changes nothing" in found["untested"].item()
@@ -285,30 +285,32 @@ def test_key_value_heads_are_not_heads():
 
 
 def test_weights_of_demonstrations_say_what_to_do(embedded):
-    shots = ik.word_episodes(embedded, prompts=8, shots=4)
-    weights = ik.demonstration_weights(embedded, shots)
+    shots = ik.prompts.word_episodes(embedded, prompts=8, shots=4)
+    weights = ik.scorers.demonstration_weights(embedded, shots)
     for verb in (ik.summarise, ik.top_heads, ik.head_table, ik.head_map):
         with pytest.raises(
             Refused, match=r"weights of demonstrations are not one number a head: label_attention"
         ):
             verb(weights)
     assert ik.top_heads(ik.label_attention(embedded, shots, pooling="max"))
-    assert ik.top_heads(ik.reconstruct(weights, shots))
+    assert ik.top_heads(ik.kernel.vote(weights, shots))
 
 
 def test_alignments_of_several_kernels_say_what_to_do(embedded):
     drawn = episodes(4)
-    weights = ik.demonstration_weights(embedded, drawn.prompts(embedded))
-    similarity = ik.next_token_similarity(embedded, drawn).drop_attrs()
+    weights = ik.scorers.demonstration_weights(embedded, drawn.prompts(embedded))
+    similarity = ik.kernel.next_token_similarity(embedded, drawn).drop_attrs()
     several = similarity.expand_dims(kernel=["one", "two"]).transpose(
         "prompt", ..., "kernel", "demonstration"
     )
-    found = ik.kernel_alignment(weights, several)
+    found = ik.kernel.kernel_alignment(weights, several)
     with pytest.raises(
         Refused, match=r"got several, over kernel: choose one, e\.g\. with \.sel\(kernel='one'\)"
     ):
         ik.top_heads(found)
-    assert ik.top_heads(found.sel(kernel="one")) == ik.top_heads(ik.kernel_alignment(weights, similarity))
+    assert ik.top_heads(found.sel(kernel="one")) == ik.top_heads(
+        ik.kernel.kernel_alignment(weights, similarity)
+    )
 
 
 def test_heads_by_a_variable_of_the_result(embedded):
@@ -321,7 +323,7 @@ def test_heads_by_a_variable_of_the_result(embedded):
     assert len(ik.top_heads(copies, None, by="undefined", min_score=0)) == 16
     with pytest.raises(Refused, match=r"got 'exces'; by=\"excess\"\?"):
         ik.top_heads(copies, by="exces")
-    found = ik.label_attention(embedded, ik.word_episodes(embedded, prompts=8))
+    found = ik.label_attention(embedded, ik.prompts.word_episodes(embedded, prompts=8))
     right = found["right"].mean("prompt").values
     assert ik.top_heads(found, 1, by="right") == [tuple(np.argwhere(right == right.max())[0])]
     assert ik.summarise(found, variable="right")["tested"].any()

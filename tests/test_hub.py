@@ -18,9 +18,10 @@ from folders import ARCHITECTURE, TOKENS, logits, random_weights, write_hugging_
 from huggingface_hub import errors
 
 from induction_kernel.errors import Refused
-from induction_kernel.loading import build, hub, load, training_history
-from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.training.checkpoints import over_checkpoints
+from induction_kernel.loading import _hub as hub
+from induction_kernel.loading import build, load, training_history
+from induction_kernel.loading._build import has_hooked_transformer
+from induction_kernel.training._checkpoints import over_checkpoints
 
 HOOKED = has_hooked_transformer()
 EARLY = "NeelNanda/Attn_Only_2L512W_C4_Code"

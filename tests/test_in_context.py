@@ -1,4 +1,4 @@
-"""in_context: one pass gives what separate runs give, a stopped run goes on, and the scores are as defined."""
+"""predict: one pass gives what separate runs give, a stopped run goes on, and the scores are as defined."""
 
 from dataclasses import replace
 
@@ -10,8 +10,8 @@ from scipy.stats import binomtest
 from zoo import SHAPES, fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.kernel import evaluating
-from induction_kernel.kernel.evaluating import calibration_error
+from induction_kernel.fewshot import _predictions as evaluating
+from induction_kernel.fewshot._predictions import calibration_error
 from induction_kernel.model import foreign_hooks, stream
 from induction_kernel.prompts import concat
 
@@ -27,13 +27,15 @@ def model():
 @pytest.fixture(scope="module")
 def prompts(model):
     """Of different lengths and numbers of demonstrations, not sorted by either."""
-    parts = [ik.word_episodes(model, shots=shots, prompts=4, noise=0.4, seed=shots) for shots in (8, 3, 12)]
+    parts = [
+        ik.prompts.word_episodes(model, shots=shots, prompts=4, noise=0.4, seed=shots) for shots in (8, 3, 12)
+    ]
     return concat(parts)
 
 
 @pytest.fixture(scope="module")
 def found(model, prompts):
-    return ik.in_context(model, prompts, pooling=POOLINGS)
+    return ik.fewshot.predict(model, prompts, pooling=POOLINGS)
 
 
 def slow_log_probabilities(model, prompts):
@@ -48,18 +50,18 @@ def slow_log_probabilities(model, prompts):
 
 def test_one_pass_gives_the_logits_of_plain_runs(model, prompts, found):
     np.testing.assert_allclose(found["log_probability"], slow_log_probabilities(model, prompts), atol=1e-12)
-    alone = ik.in_context(model, prompts)
+    alone = ik.fewshot.predict(model, prompts)
     np.testing.assert_array_equal(alone["log_probability"], found["log_probability"])
     assert "weight" not in alone
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_and_the_weights_of_demonstration_weights(model, prompts, found, pooling):
-    separate = ik.demonstration_weights(model, prompts, pooling=pooling)
+    separate = ik.scorers.demonstration_weights(model, prompts, pooling=pooling)
     np.testing.assert_allclose(found["weight"].sel(pooling=pooling), separate["weight"], atol=1e-12)
     for key in ("label_class", "target"):
         np.testing.assert_array_equal(found[key], separate[key])
-    alone = ik.in_context(model, prompts, pooling=pooling)
+    alone = ik.fewshot.predict(model, prompts, pooling=pooling)
     assert alone["weight"].dims == ("prompt", "layer", "head", "demonstration")
     np.testing.assert_array_equal(alone["weight"], found["weight"].sel(pooling=pooling))
 
@@ -114,7 +116,7 @@ def test_hooks_of_the_users_own_see_every_position_of_the_unembedding():
 @pytest.mark.parametrize("batch_size", [1, 5, None])
 def test_batches_and_the_order_of_prompts_change_nothing(model, prompts, found, batch_size):
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(0))
-    moved = ik.in_context(model, prompts[order], pooling=POOLINGS, batch_size=batch_size)
+    moved = ik.fewshot.predict(model, prompts[order], pooling=POOLINGS, batch_size=batch_size)
     for key in ("log_probability", "weight", "prediction", "label_class", "target"):
         np.testing.assert_allclose(moved[key], found[key].isel(prompt=order.numpy()), atol=1e-12)
 
@@ -122,13 +124,13 @@ def test_batches_and_the_order_of_prompts_change_nothing(model, prompts, found, 
 def test_texts_episodes_and_prompts_are_evaluated_alike(model):
     animals, fruits = "fox wolf bear horse sheep goat".split(), "apple pear plum grape mango lemon".split()
     options = {"labels": ("dax", "wug"), "template": "{x} {y} ;"}
-    pool = ik.LabelledTexts(animals[:4] + fruits[:4], np.repeat([0, 1], 4), **options)
-    queries = ik.LabelledTexts(animals[4:] + fruits[4:], np.repeat([0, 1], 2), **options)
-    episodes = ik.draw_episodes(pool, queries, shots=6, seed=3)
+    pool = ik.data.LabelledTexts(animals[:4] + fruits[:4], np.repeat([0, 1], 4), **options)
+    queries = ik.data.LabelledTexts(animals[4:] + fruits[4:], np.repeat([0, 1], 2), **options)
+    episodes = ik.data.draw_episodes(pool, queries, shots=6, seed=3)
     results = [
-        ik.in_context(model, queries, pool=pool, shots=6, seed=3),
-        ik.in_context(model, episodes),
-        ik.in_context(model, episodes.prompts(model)),
+        ik.fewshot.predict(model, queries, pool=pool, shots=6, seed=3),
+        ik.fewshot.predict(model, episodes),
+        ik.fewshot.predict(model, episodes.prompts(model)),
     ]
     for each in results:
         np.testing.assert_array_equal(each["log_probability"], results[0]["log_probability"])
@@ -177,12 +179,14 @@ def test_calibration_error_by_hand():
 def test_queries_without_a_class_are_predicted_but_not_scored(model):
     shots = [("fox", "dax"), ("pear", "wug"), ("wolf", "dax"), ("plum", "wug")]
     options = {"template": "{x} {y} ;", "labels": ["dax", "wug"], "separator": " "}
-    unknown = ik.in_context(model, ik.few_shot(model, shots, ["bear", "lime"], **options))
+    unknown = ik.fewshot.predict(model, ik.few_shot_prompts(model, shots, ["bear", "lime"], **options))
     assert np.isnan(unknown["correct"]).all()
     assert np.isnan(unknown["accuracy"])
     assert int(unknown["confusion"].sum()) == 0
     assert (unknown["target"] == -1).all()
-    known = ik.in_context(model, ik.few_shot(model, shots, [("bear", 0), ("lime", 1)], **options))
+    known = ik.fewshot.predict(
+        model, ik.few_shot_prompts(model, shots, [("bear", 0), ("lime", 1)], **options)
+    )
     np.testing.assert_array_equal(unknown["prediction"], known["prediction"])
 
 
@@ -208,13 +212,13 @@ def counted(monkeypatch):
 def test_a_run_that_was_stopped_goes_on_and_computes_nothing_twice(model, prompts, found, tmp_path, counted):
     counted.limit = 2
     with pytest.raises(KeyboardInterrupt):
-        ik.in_context(model, prompts, pooling=POOLINGS, path=tmp_path / "run", batch_size=3)
+        ik.fewshot.predict(model, prompts, pooling=POOLINGS, path=tmp_path / "run", batch_size=3)
     assert counted == [3, 3]
     counted.limit = None
-    again = ik.in_context(model, prompts, pooling=POOLINGS, path=tmp_path / "run", batch_size=4)
+    again = ik.fewshot.predict(model, prompts, pooling=POOLINGS, path=tmp_path / "run", batch_size=4)
     assert counted == [3, 3, 4, 2]
     xr.testing.assert_allclose(again, found, rtol=0, atol=1e-12)
-    last = ik.in_context(model, prompts, pooling=POOLINGS, path=tmp_path / "run")
+    last = ik.fewshot.predict(model, prompts, pooling=POOLINGS, path=tmp_path / "run")
     assert len(counted) == 4
     xr.testing.assert_identical(last, again)
 
@@ -225,13 +229,13 @@ def test_a_batch_that_was_not_finished_leaves_nothing(model, prompts, tmp_path, 
 
     monkeypatch.setattr(np, "savez", break_off)
     with pytest.raises(OSError, match="no space"):
-        ik.in_context(model, prompts, path=tmp_path / "run")
+        ik.fewshot.predict(model, prompts, path=tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["evaluation.json"]
 
 
 def test_a_folder_of_another_evaluation_is_refused(model, prompts, tmp_path):
     path = tmp_path / "run"
-    ik.in_context(model, prompts, path=path, pooling="max")
+    ik.fewshot.predict(model, prompts, path=path, pooling="max")
     other = ik.load("tiny", dtype=torch.float64)
     with torch.no_grad():
         other.blocks[1].attn.W_Q[0, 0, 0] += 1
@@ -239,16 +243,16 @@ def test_a_folder_of_another_evaluation_is_refused(model, prompts, tmp_path):
     moved = prompts.tokens.clone()
     moved[7, 2] += 1
     for changed in (
-        lambda: ik.in_context(model, prompts, path=path, pooling="sum"),
-        lambda: ik.in_context(model, prompts, path=path),
-        lambda: ik.in_context(model, prompts[1:], path=path, pooling="max"),
-        lambda: ik.in_context(other, prompts, path=path, pooling="max"),
-        lambda: ik.in_context(single, prompts, path=path, pooling="max"),
-        lambda: ik.in_context(model, replace(prompts, tokens=moved), path=path, pooling="max"),
+        lambda: ik.fewshot.predict(model, prompts, path=path, pooling="sum"),
+        lambda: ik.fewshot.predict(model, prompts, path=path),
+        lambda: ik.fewshot.predict(model, prompts[1:], path=path, pooling="max"),
+        lambda: ik.fewshot.predict(other, prompts, path=path, pooling="max"),
+        lambda: ik.fewshot.predict(single, prompts, path=path, pooling="max"),
+        lambda: ik.fewshot.predict(model, replace(prompts, tokens=moved), path=path, pooling="max"),
     ):
         with pytest.raises(ValueError, match="holds another evaluation"):
             changed()
-    ik.in_context(ik.load("tiny", dtype=torch.float64), prompts, path=path, pooling="max")
+    ik.fewshot.predict(ik.load("tiny", dtype=torch.float64), prompts, path=path, pooling="max")
 
 
 def test_only_one_layer_s_patterns_are_alive(model, prompts, monkeypatch):
@@ -267,7 +271,7 @@ def test_only_one_layer_s_patterns_are_alive(model, prompts, monkeypatch):
         return plain(pattern, entries)
 
     monkeypatch.setattr(evaluating, "taken", taken)
-    ik.in_context(model, prompts, pooling="max", batch_size=3)
+    ik.fewshot.predict(model, prompts, pooling="max", batch_size=3)
     assert most == [1]
 
 
@@ -275,7 +279,7 @@ def test_the_model_is_given_back_as_it_was(model, prompts):
     model.train(True)
     state = torch.random.get_rng_state()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    ik.in_context(model, prompts, pooling="max")
+    ik.fewshot.predict(model, prompts, pooling="max")
     assert model.training
     model.train(False)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -288,19 +292,19 @@ def test_broken_weights_are_refused(prompts):
     with torch.no_grad():
         broken.W_U[...] = torch.nan
     with pytest.raises(ValueError, match="logits are not finite"):
-        ik.in_context(broken, prompts)
+        ik.fewshot.predict(broken, prompts)
 
 
 @pytest.mark.real("smollm2", "shared")
 def test_smollm2_reads_sentiment_from_demonstrations(smollm2, shared, tmp_path):
     model = ik.load(smollm2, n_ctx=1024)
-    queries = ik.classification(shared / "data" / "sst2.validation.tsv").split(24, seed=1)[0]
-    pool = ik.classification(shared / "data" / "sst2.train2000.tsv")
-    episodes = ik.draw_episodes(pool, queries, shots=8)
-    found = ik.in_context(model, episodes, pooling="max", path=tmp_path / "run")
+    queries = ik.data.load_classification(shared / "data" / "sst2.validation.tsv").split(24, seed=1)[0]
+    pool = ik.data.load_classification(shared / "data" / "sst2.train2000.tsv")
+    episodes = ik.data.draw_episodes(pool, queries, shots=8)
+    found = ik.fewshot.predict(model, episodes, pooling="max", path=tmp_path / "run")
     few = episodes[:3].prompts(model)
     np.testing.assert_allclose(found["log_probability"][:3], slow_log_probabilities(model, few), atol=2e-4)
-    separate = ik.demonstration_weights(model, few)
+    separate = ik.scorers.demonstration_weights(model, few)
     np.testing.assert_allclose(found["weight"][:3], separate["weight"], atol=1e-5)
     total = np.exp(found["log_probability"].values).sum(1)
     assert (total > 0.5).all()  # it answers with one of the two words

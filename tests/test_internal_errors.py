@@ -13,12 +13,20 @@ import induction_kernel as ik
 from induction_kernel import evidence_page, fewshot_page, page, printing
 from induction_kernel.cli import app
 from induction_kernel.errors import NotDefined, Refused
-from induction_kernel.evidence import across, behaviours, circuits, cooccurring, gathering, losing, smearing
-from induction_kernel.evidence.verdicts import NOT_DEFINED, not_defined
-from induction_kernel.interventions import ablation
-from induction_kernel.kernel import studying
-from induction_kernel.loading import sources
-from induction_kernel.training import checkpoints, families, trainer
+from induction_kernel.evidence import _ablation_runs as losing
+from induction_kernel.evidence import _co_occurrence as cooccurring
+from induction_kernel.evidence import _co_perturbation as smearing
+from induction_kernel.evidence import _continuity as across
+from induction_kernel.evidence import _generality as behaviours
+from induction_kernel.evidence import _mechanism as circuits
+from induction_kernel.evidence import _six as gathering
+from induction_kernel.evidence._verdicts import NOT_DEFINED, not_defined
+from induction_kernel.fewshot import _study as studying
+from induction_kernel.interventions import _ablation as ablation
+from induction_kernel.loading import _sources as sources
+from induction_kernel.training import _checkpoints as checkpoints
+from induction_kernel.training import _families as families
+from induction_kernel.training import _trainer as trainer
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +59,7 @@ def is_the_bug(error):
 
 
 def arguments_of(model):
-    return ik.six_arguments(model, families=FAMILIES, progress=False)
+    return ik.evidence.six_arguments(model, families=FAMILIES, progress=False)
 
 
 def places(quick, slow):
@@ -91,7 +99,7 @@ ON_THE_WAY = places(
     [(gathering, "training_history"), (gathering, "load")],
     [
         *((gathering, name) for name in ("phase_window", "direct_ablation")),
-        *((losing, "prefix_matching"), (cooccurring, "turn_together")),
+        *((losing, "prefix_matching"), (cooccurring, "onset_coupling")),
         *((smearing, "windows_of"), (across, "judged")),
     ],
 )
@@ -122,14 +130,16 @@ def test_what_is_not_defined_is_a_verdict(module, name, tiny, alone, monkeypatch
 @SLOW
 def test_weights_that_say_nothing_are_left_out(tiny, monkeypatch):
     plant(monkeypatch, circuits, "qk_trace", undefined)
-    assert WHY in ik.mechanism(tiny, progress=False).attrs["left_out"]
+    assert WHY in ik.evidence.mechanism(tiny, progress=False).attrs["left_out"]
 
 
 @pytest.mark.parametrize(("module", "name"), ON_THE_WAY, ids=named)
 def test_a_bug_on_the_way_to_the_verdicts_is_an_error(module, name, monkeypatch):
     plant(monkeypatch, module, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.six_arguments("tiny", families=FAMILIES, checkpoints=[800, 1500, 1700, 3200], n=16, progress=False)
+        ik.evidence.six_arguments(
+            "tiny", families=FAMILIES, checkpoints=[800, 1500, 1700, 3200], n=16, progress=False
+        )
     assert is_the_bug(caught.value)
 
 
@@ -151,7 +161,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
         ["observe", "copying", "ov_eigenvalues"],
         [
             *("removed_from", "direct_effect", "repeat_loss", "patterns", "attention_view"),
-            *("word_episodes", "in_context", "held_out", "reconstruct", "voted", "head_map"),
+            *("word_episodes", "predict", "held_out", "vote", "voted", "head_map"),
         ],
     ),
 )
@@ -164,7 +174,7 @@ def test_a_bug_is_no_note_on_the_page_of_heads(name, tiny, tmp_path, monkeypatch
 
 
 def test_what_is_not_defined_is_a_note_on_the_page_of_heads(tiny, tmp_path, monkeypatch):
-    for name in ("direct_effect", "in_context"):
+    for name in ("direct_effect", "predict"):
         plant(monkeypatch, page, name, undefined)
     written = ik.write_report(tiny, tmp_path / "a.html", prompts=12, progress=False).read_text(
         encoding="utf-8"
@@ -176,18 +186,18 @@ def test_what_is_not_defined_is_a_note_on_the_page_of_heads(tiny, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "name", ["in_context", "label_writing", "kernel_regression", "kernel_alignment", "held_out"]
+    "name", ["predict", "label_logits", "kernel_regression", "kernel_alignment", "held_out"]
 )
 def test_a_bug_in_a_few_shot_study_is_an_error(name, tiny, monkeypatch):
     plant(monkeypatch, studying, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.few_shot_study(tiny, queries=8, splits=2, progress=False)
+        ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)
     assert is_the_bug(caught.value)
 
 
 def test_a_model_whose_heads_write_nothing_readable_has_a_study_without_it(tiny, monkeypatch):
-    plant(monkeypatch, studying, "label_writing", undefined)
-    study = ik.few_shot_study(tiny, queries=8, splits=2, progress=False)
+    plant(monkeypatch, studying, "label_logits", undefined)
+    study = ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)
     assert "layer sum by writing" not in study.table["row"].values
 
 
@@ -195,7 +205,7 @@ def test_a_model_whose_heads_write_nothing_readable_has_a_study_without_it(tiny,
     "name", ["vote_view", "quoted_votes", "head_map", "demonstration_map", "interval_plot"]
 )
 def test_a_bug_in_drawing_the_few_shot_page_is_an_error(name, tiny, tmp_path, monkeypatch):
-    study = ik.few_shot_study(tiny, queries=8, splits=2, progress=False)
+    study = ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)
     plant(monkeypatch, fewshot_page, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
         ik.write_fewshot_page(study, tmp_path / "a.html")
@@ -216,7 +226,9 @@ def test_a_bug_in_drawing_the_page_of_evidence_is_an_error(name, tmp_path, monke
 
 def test_a_bug_in_a_measure_is_an_error_that_says_where(monkeypatch):
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.over_checkpoints("tiny", {"mine": planted}, checkpoints=[0], skip_failed=True, progress=False)
+        ik.training.over_checkpoints(
+            "tiny", {"mine": planted}, checkpoints=[0], skip_failed=True, progress=False
+        )
     assert is_the_bug(caught.value)
     assert "This was measure 'mine' of tiny at 0." in caught.value.__notes__
 
@@ -224,7 +236,7 @@ def test_a_bug_in_a_measure_is_an_error_that_says_where(monkeypatch):
 def test_a_bug_in_a_loader_is_no_damaged_checkpoint(monkeypatch):
     plant(monkeypatch, checkpoints, "load")
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.over_checkpoints(
+        ik.training.over_checkpoints(
             "tiny", {"loss": ik.metrics.loss}, checkpoints=[0, 100], skip_failed=True, progress=False
         )
     assert is_the_bug(caught.value)
@@ -244,7 +256,7 @@ COMMANDS = [
     (["ablate", "--prompts", "4"], printing, "sweep"),
     (["ablate", "--prompts", "4", "--heads", "L1H1"], printing, "ablation_curve"),
     (["patch", "fox dax", "apple dax", "--answers", " dax, wug"], printing, "patch"),
-    (["fewshot", "--queries", "8"], studying, "label_writing"),
+    (["fewshot", "--queries", "8"], studying, "label_logits"),
     (["train", "--out", "run", "--steps", "2"], trainer, "initial_weights"),
     (["evidence", "--out", "a.html"], printing, "six_arguments"),
     (["families", "--out", "runs", "--seeds", "1"], printing, "phase_window"),
@@ -260,8 +272,8 @@ def test_a_command_says_what_is_refused_and_fails_on_bugs(
     plant(monkeypatch, printing, "train_families", lambda *of, **options: xr.Dataset())
     if arguments[0] == "report" and error is undefined:
         name = "observe"  # copying would be left out
-    if name == "label_writing" and error is undefined:
-        name = "in_context"
+    if name == "label_logits" and error is undefined:
+        name = "predict"
     plant(monkeypatch, module, name, error)
     result = run(*arguments)
     if error is undefined:
@@ -295,5 +307,5 @@ def test_a_model_beyond_the_memory_is_a_sentence(monkeypatch):
 def test_shipped_curves_that_a_bug_cannot_read_are_not_called_damaged(monkeypatch):
     plant(monkeypatch, families, "read_netcdf")
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.family_curves()
+        ik.training.family_curves()
     assert is_the_bug(caught.value)

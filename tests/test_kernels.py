@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from induction_kernel.kernel.kernels import KERNELS, kernel_scores, kernel_shares
-from induction_kernel.kernel.regression import GRID, explicit_similarity, kernel_regression
+from induction_kernel.kernel._kernels import KERNELS, kernel_scores, kernel_shares
+from induction_kernel.kernel._regression import GRID, explicit_similarity, kernel_regression
 
 P, N, D, C = 12, 7, 5, 3
 

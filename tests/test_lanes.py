@@ -21,12 +21,13 @@ from whole_runs import CLOSE, NARROW, answer, compared, edit_for, tokens_for, we
 from zoo import FASTEST, PAIRS, fresh_of, hooked_only, model_of
 
 import induction_kernel as ik
-from induction_kernel.interventions import trust
-from induction_kernel.interventions.edits import FromRun, KnockOut, Zero
-from induction_kernel.replay import rows, way
-from induction_kernel.replay.blocks import Blocks
-from induction_kernel.replay.decoder import Decoder
-from induction_kernel.scorers import reading
+from induction_kernel.interventions import _lanes as trust
+from induction_kernel.interventions._edits import FromRun, KnockOut, Zero
+from induction_kernel.replay import _attention_rows as rows
+from induction_kernel.replay import _lane_record as way
+from induction_kernel.replay._blocks import Blocks
+from induction_kernel.replay._decoder import Decoder
+from induction_kernel.scorers import _pattern_entries as reading
 
 pytestmark = pytest.mark.slow
 
@@ -98,10 +99,10 @@ VERBS = {
     "path_patch": lambda model, prompts: ik.path_patch(
         model, source=other(model, prompts), into=prompts, receivers=["L1H0"], site="q", metric=weighed
     ),
-    "function_vectors": lambda model, _: ik.function_vectors(model, random_shots(n=2), random_shots(n=2)),
-    "label_knock_out": lambda model, _: ik.label_knock_out(model, random_shots(n=2), HEADS, draws=0),
-    "reweighted": lambda model, _: ik.reweighted(model, random_shots(n=2), np.ones((2, 4, 3))),
-    "fit_label_weights": lambda model, _: ik.fit_label_weights(model, random_shots(n=2), steps=1),
+    "function_vector_effect": lambda model, _: ik.fewshot.function_vector_effect(model, random_shots(n=2), random_shots(n=2)),
+    "label_knock_out": lambda model, _: ik.fewshot.label_knock_out(model, random_shots(n=2), HEADS, draws=0),
+    "reweighted": lambda model, _: ik.fewshot.reweighted(model, random_shots(n=2), np.ones((2, 4, 3))),
+    "fit_label_weights": lambda model, _: ik.fewshot.fit_label_weights(model, random_shots(n=2), steps=1),
 }  # fmt: skip
 
 
@@ -245,10 +246,10 @@ def test_what_takes_no_lane_is_as_it_was(forgotten, request, name, kind):
     model, shots = model_of(name, kind), random_shots(n=3)
 
     def numbers():
-        yield "flow", ik.label_flow(model, shots)
+        yield "flow", ik.fewshot.label_flow(model, shots)
         yield "direct", ik.direct_effect(model, ik.repeated_tokens(model, bos=0, prompts=2, period=6))
-        yield "weights", ik.demonstration_weights(model, shots)
-        yield "fit", ik.fit_label_weights(model, shots, steps=3, batch_size=2)
+        yield "weights", ik.scorers.demonstration_weights(model, shots)
+        yield "fit", ik.fewshot.fit_label_weights(model, shots, steps=3, batch_size=2)
 
     before = dict(numbers())
     request.getfixturevalue("planted")

@@ -10,9 +10,9 @@ from naive import all_patterns
 from zoo import ARCHITECTURES, BASE, folded, fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens
-from induction_kernel.scorers.reading import Reads
+from induction_kernel.scorers._pattern_entries import Reads
 
 SCORERS = {
     "induction": ik.induction,
@@ -148,10 +148,10 @@ def test_patterns_are_those_of_the_cache(model, prompts):
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_edits_leave_what_is_earlier(model, prompts, edit):
     """Editing a head of layer 1 moves nothing in layer 0, and other heads' z in layer 1 stay."""
-    from induction_kernel.interventions.plan import Cell
-    from induction_kernel.interventions.together import tap
+    from induction_kernel.interventions._plan import Cell
+    from induction_kernel.interventions._widened_batch import tap
     from induction_kernel.model import run
-    from induction_kernel.replay.capture import hooks_at
+    from induction_kernel.replay._capture import hooks_at
 
     new = edit.new(model, prompts, "z", {1})
     seen = {}

@@ -22,7 +22,7 @@ from folders import (
 from safetensors.torch import save_file
 
 from induction_kernel.loading import build, checkpoint_steps, load, read_recipe
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 
 
 def naive_logits(weights, tokens):
@@ -104,7 +104,7 @@ def test_build_computes_what_the_weights_say(bridge):
     ],
 )
 def test_hooked_transformer_and_bridge_agree(changes):
-    from induction_kernel.loading.parameters import _shapes, checked_architecture
+    from induction_kernel.loading._parameters import _shapes, checked_architecture
 
     architecture = {**ARCHITECTURE, **changes}
     generator = torch.Generator().manual_seed(2)
@@ -285,6 +285,6 @@ def test_a_folder_here_comes_before_the_same_name_on_the_hub(tmp_path, monkeypat
     (tmp_path / "distilgpt2").mkdir()  # no model
     monkeypatch.chdir(tmp_path)
     assert load("gpt2").cfg.d_model == 24
-    from induction_kernel.loading import sources
+    from induction_kernel.loading import _sources as sources
 
     assert sources.as_path("distilgpt2") is None

@@ -7,8 +7,11 @@ import torch
 from folders import BRIDGES, TOKENS, WORDS, halve, logits, write_hugging_face
 from safetensors.torch import save_file
 
-from induction_kernel.loading import converting, families, load, local
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading import _conversion as converting
+from induction_kernel.loading import _families as families
+from induction_kernel.loading import _local as local
+from induction_kernel.loading import load
+from induction_kernel.loading._build import has_hooked_transformer
 
 hooked = pytest.mark.skipif(
     not has_hooked_transformer(), reason="TransformerLens 4 has no HookedTransformer to convert to"

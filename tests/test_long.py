@@ -12,11 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import induction_kernel as ik
 from induction_kernel import masks
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.prompts import Demonstrations
-from induction_kernel.replay import rows
-from induction_kernel.scorers import reading
-from induction_kernel.scorers.attention import induction
+from induction_kernel.replay import _attention_rows as rows
+from induction_kernel.scorers import _pattern_entries as reading
+from induction_kernel.scorers._attention import induction
 
 hooked = pytest.mark.skipif(
     not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
@@ -105,7 +105,7 @@ def test_scores_are_those_of_whole_patterns(model_of, prompts, name):
 def test_label_scores_are_those_of_whole_patterns(model_of, prompts, name, pooling):
     model = model_of(name)
     assert {"right", "right_control"} <= set(same(ik.label_attention, model, prompts, pooling=pooling))
-    weight = same(ik.demonstration_weights, model, prompts, pooling=pooling)["weight"]
+    weight = same(ik.scorers.demonstration_weights, model, prompts, pooling=pooling)["weight"]
     assert np.isnan(weight[-1, ..., 1]).all()
     assert float(weight[0].min()) > 0
 

@@ -21,11 +21,11 @@ from whole_runs import answer, compared, tokens_for, weighed
 from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
 
 import induction_kernel as ik
-from induction_kernel.interventions.attributing import attribution
-from induction_kernel.interventions.edits import FromRun, KnockOut, Mean, Scale, Zero
+from induction_kernel.interventions._attribution import attribution
+from induction_kernel.interventions._edits import FromRun, KnockOut, Mean, Scale, Zero
 from induction_kernel.model import foreign_hooks, token_embedding, unembedding, value_weights
 from induction_kernel.prompts import random_tokens
-from induction_kernel.scorers.direct import direct_effect
+from induction_kernel.scorers._direct_effect import direct_effect
 
 FAMILIES = ("attention-only", *HOOKED)
 RMS = ("Llama", "Mistral", "Qwen2", "Gemma", "Gemma 2")
@@ -104,7 +104,7 @@ def attention(name, kind):
 def labels(name, kind):
     model, prompts = model_of(name, kind), ready(name, kind)
     for pooling in ("label", "max"):
-        found = ik.demonstration_weights(model, prompts, pooling=pooling)["weight"].values
+        found = ik.scorers.demonstration_weights(model, prompts, pooling=pooling)["weight"].values
         for layer, pattern in enumerate(patterns_of(name, kind)):
             for p, h, i in np.ndindex(3, 4, 2):
                 close(found[p, layer, h, i], naive.weight_of(pattern, prompts, p, h, i, pooling))

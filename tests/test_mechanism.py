@@ -8,9 +8,9 @@ from scipy import stats
 from zoo import fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.evidence.circuits import PAIRS
-from induction_kernel.evidence.circuits import _scores as scores_of
-from induction_kernel.evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
+from induction_kernel.evidence._mechanism import PAIRS
+from induction_kernel.evidence._mechanism import _scores as scores_of
+from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.loading import build
 
 SMALL = {"draws": 200, "progress": False}
@@ -18,7 +18,7 @@ SMALL = {"draws": 200, "progress": False}
 
 @pytest.fixture(scope="module")
 def trained():
-    return ik.mechanism("tiny")
+    return ik.evidence.mechanism("tiny")
 
 
 @pytest.mark.parametrize("pair", ["eigenvalues and copying", "QK-trace and prefix matching"])
@@ -53,7 +53,7 @@ def test_the_scores_are_those_of_the_scorers(trained):
 
 def test_checks_have_the_threshold_asked_for(trained):
     assert trained["check"].values.tolist()[2:] == [f"Spearman, {pair}" for pair in PAIRS]
-    strict = ik.mechanism("tiny", correlation=0.9, spreads=99, **SMALL)
+    strict = ik.evidence.mechanism("tiny", correlation=0.9, spreads=99, **SMALL)
     assert strict.attrs["verdict"] == CONTRADICTED
     assert strict["threshold"].values.tolist() == [99, 99, 0.9, 0.9, 0.9]
     assert not (strict["verdict"] == HOLDS).any()
@@ -75,14 +75,14 @@ def test_induction_heads_stand_out_from_rotations_of_their_own_circuits(trained)
 
 
 def test_a_copy_trained_for_no_step_is_not_defined():
-    found = ik.mechanism(ik.load("tiny", checkpoint=0), **SMALL)
+    found = ik.evidence.mechanism(ik.load("tiny", checkpoint=0), **SMALL)
     assert found.attrs["verdict"] == NOT_DEFINED
     assert "no head" in found.attrs["reason"]
 
 
 def test_numbers_of_several_models_are_averaged_with_an_interval_over_models():
     models = {"first": ik.load("tiny", checkpoint=1700), "last": "tiny"}
-    found = ik.mechanism(models, **SMALL)
+    found = ik.evidence.mechanism(models, **SMALL)
     assert set(zip(found["n"].values, found["of"].values, strict=True)) == {(2, "models")}
     low, high = ik.stats.mean_interval(found["model_spearman"].values)
     np.testing.assert_allclose([found["spearman_low"], found["spearman_high"]], [low, high])
@@ -105,7 +105,7 @@ def test_weights_and_copying_go_together_without_training_too():
 
 
 def test_by_hand_the_induction_head_is_found_and_its_circuit_is_the_whole_of_it():
-    found = ik.mechanism(build(ARCHITECTURE, hand_weights(), name="by hand"), **SMALL)
+    found = ik.evidence.mechanism(build(ARCHITECTURE, hand_weights(), name="by hand"), **SMALL)
     assert found["name"].values[found["is_induction"].values[0]].tolist() == ["L1H0"]
     # all of 64 eigenvalues are one number: nothing turned at random comes near
     assert found["ov_eigenvalues"].isel(model=0).sel(layer=1, head=0).item() == pytest.approx(1)
@@ -136,7 +136,7 @@ def test_results_survive_netcdf(trained, tmp_path):
 
 @pytest.mark.real("smollm2")
 def test_eigenvalues_go_with_copying_in_smollm2(smollm2):
-    found = ik.mechanism(ik.load(str(smollm2), n_ctx=256), progress=False)
+    found = ik.evidence.mechanism(ik.load(str(smollm2), n_ctx=256), progress=False)
     assert found["spearman_low"].sel(pair="eigenvalues and copying") > 0.3
     assert found["heads"].sel(pair="eigenvalues and copying").item() == 270
     assert "rotary" in found.attrs["left_out"]

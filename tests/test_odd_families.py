@@ -10,8 +10,8 @@ from whole_runs import tokens_for, weighed
 from zoo import fresh_of, randomise
 
 import induction_kernel as ik
-from induction_kernel.interventions.edits import FromRun, KnockOut, ZeroValues
-from induction_kernel.loading.building import quietly
+from induction_kernel.interventions._edits import FromRun, KnockOut, ZeroValues
+from induction_kernel.loading._build import quietly
 from induction_kernel.model import unembedding
 
 SMALL = {"vocab_size": 50, "bos_token_id": None, "eos_token_id": None}

@@ -12,16 +12,16 @@ import zoo
 from hand_model import ARCHITECTURE, hand_weights
 
 from induction_kernel import page, removing
+from induction_kernel.fewshot._predictions import predict
 from induction_kernel.heads import Head, summarise, top_heads
-from induction_kernel.interventions.ablation import ablate, ablation_curve
-from induction_kernel.interventions.engine import sweep
-from induction_kernel.kernel import splits
-from induction_kernel.kernel.evaluating import in_context
+from induction_kernel.interventions._ablation import ablate, ablation_curve
+from induction_kernel.interventions._engine import sweep
+from induction_kernel.kernel import _held_out as splits
 from induction_kernel.loading import build, load
 from induction_kernel.page import SCORERS, write_report
 from induction_kernel.prompts import repeated_tokens, word_episodes
-from induction_kernel.scorers.attention import prefix_matching
-from induction_kernel.scorers.direct import direct_effect
+from induction_kernel.scorers._attention import prefix_matching
+from induction_kernel.scorers._direct_effect import direct_effect
 from induction_kernel.wording import compared, percent, table, verdict
 
 HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
@@ -202,7 +202,7 @@ def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
 def test_the_vote_of_a_head_is_that_of_the_verbs(report):
     model = load("tiny")
     prompts = word_episodes(model, prompts=page.EPISODES, classes=4, noise=0.3)
-    answers = in_context(model, prompts, pooling="max", progress=False)
+    answers = predict(model, prompts, pooling="max", progress=False)
     best = splits.held_out(answers, answers).sel(row="best head")
     html = without_scripts(text_of(report))
     assert f"<b>{percent(float(answers['accuracy']))}</b> of {len(prompts)} queries" in html

@@ -8,15 +8,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import norm
 
 import induction_kernel as ik
-from induction_kernel.training.turning import (
-    CURVES,
-    grid_of,
-    heads_of,
-    slope_of,
-    steepest,
-    trained,
-    values_of,
-)
+from induction_kernel.training._turns import CURVES, grid_of, heads_of, slope_of, steepest, trained, values_of
 
 SMOOTHING = 0.05
 # A ramp's slope is a box; smoothed, it is at a quarter of its height this far outside each end
@@ -30,7 +22,7 @@ def in_logs(tokens):
 
 @pytest.fixture(scope="module")
 def window():
-    return ik.phase_window(curves_of())
+    return ik.training.phase_window(curves_of())
 
 
 def test_the_window_is_the_ramp_of_the_score(window):
@@ -66,7 +58,7 @@ def test_prompts_that_differ_in_height_alone_leave_no_doubt_about_the_window(win
 def test_the_interval_is_that_of_the_mean_over_prompts():
     n, spread = 60, 0.3
     curves = curves_of(n=n, spread=spread)
-    found = ik.phase_window(curves, draws=4000)
+    found = ik.training.phase_window(curves, draws=4000)
     done = (B + WIDER - 1.6) / 0.7  # the part of the repeat's ramp that the window holds
     falls = done * (curves["repeat_loss"][0] - curves["repeat_loss"][-1]).values
     half = 1.96 * falls.std(ddof=1) / np.sqrt(n)
@@ -80,7 +72,7 @@ def test_the_interval_is_that_of_the_mean_over_prompts():
     ids=["a slow fall, as of one layer", "no head forms", "the repeat stays", "heads were there before"],
 )
 def test_a_steepest_descent_without_induction_heads_is_no_window(changes):
-    found = ik.phase_window(curves_of(**changes))
+    found = ik.training.phase_window(curves_of(**changes))
     assert not found["exists"]
     assert found["exists_share"] == 0
     numbers = ("start", "start_low", "end_high", "score_share", "fall", "peak_excess", "onset", "precedes")
@@ -88,7 +80,7 @@ def test_a_steepest_descent_without_induction_heads_is_no_window(changes):
 
 
 def test_a_fall_at_the_condition_is_a_window_in_some_draws_only():
-    share = float(ik.phase_window(curves_of(fall=1.1, spread=0.5))["exists_share"])
+    share = float(ik.training.phase_window(curves_of(fall=1.1, spread=0.5))["exists_share"])
     assert 0.05 < share < 0.95
 
 
@@ -98,11 +90,11 @@ def test_runs_keep_their_labels_and_a_layer_that_is_not_there_is_no_obstacle():
     longer = curves_of().isel(checkpoint=slice(0, 36))  # another length: NaN at the last checkpoints
     family = together([curves_of(), longer], "seed", [3, 4])
     both = together([family, together([shallow, shallow], "seed", [3, 4])], "model", ["two", "one"])
-    found = ik.phase_window(both)
+    found = ik.training.phase_window(both)
     assert found["start"].dims == ("model", "seed")
     assert found["onset"].dims == ("model", "seed", "curve")
     assert found["exists"].values.tolist() == [[True, True], [False, False]]
-    alone = ik.phase_window(longer)
+    alone = ik.training.phase_window(longer)
     np.testing.assert_allclose(found["onset"].sel(model="two", seed=4), alone["onset"])
 
 

@@ -7,15 +7,15 @@ import pytest
 import xarray as xr
 
 import induction_kernel as ik
-from induction_kernel.kernel import phenomena
-from induction_kernel.kernel.perturbing import WORD, misspelt, perturbed, rare_words
+from induction_kernel.fewshot import _phenomena as phenomena
+from induction_kernel.fewshot._corruptions import WORD, misspelt, perturbed, rare_words
 
 ANIMALS = "fox wolf bear horse sheep goat tiger lion rabbit mouse camel deer".split()
 FRUITS = "apple pear plum grape mango lemon peach cherry melon fig banana lime".split()
 
 
 def texts_of(rows, classes):
-    return ik.LabelledTexts(rows, np.asarray(classes), ("dax", "wug"), "words", "{x} {y} ;")
+    return ik.data.LabelledTexts(rows, np.asarray(classes), ("dax", "wug"), "words", "{x} {y} ;")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def queries():
 @pytest.fixture(scope="module")
 def episodes(pool, queries):
     with pytest.warns(UserWarning, match="2 of 16"):
-        return ik.draw_episodes(pool, queries, shots=5, separator=" ")
+        return ik.data.draw_episodes(pool, queries, shots=5, separator=" ")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def rule(monkeypatch):
     asked = []
 
     def put(predict):
-        def in_context(model, episodes, **_):
+        def predict(model, episodes, **_):
             asked.append(episodes)
             prediction, target = predict(episodes), episodes.queries.classes
             n = len(episodes)
@@ -62,7 +62,7 @@ def rule(monkeypatch):
                 },
             )  # fmt: skip
 
-        monkeypatch.setattr(phenomena, "in_context", in_context)
+        monkeypatch.setattr(phenomena, "predict", predict)
         monkeypatch.setattr(phenomena, "_usable", lambda *_: None)
         return asked
 
@@ -94,7 +94,7 @@ def checked(found, first):
 
 def test_a_vote_that_knows_no_order_never_changes(rule, episodes):
     asked = rule(majority)
-    found = checked(ik.order_effect(None, episodes, orders=4), "as drawn")
+    found = checked(ik.fewshot.order_effect(None, episodes, orders=4), "as drawn")
     assert float(found["change"]) == float(found["change_low"]) == float(found["accuracy_spread"]) == 0
     assert len(asked) == 4
     shown = [each.shown.tolist() for each in asked]
@@ -104,7 +104,7 @@ def test_a_vote_that_knows_no_order_never_changes(rule, episodes):
 
 def test_what_changes_with_the_order_is_counted_over_all_pairs(rule, episodes):
     asked = rule(last_label)
-    found = checked(ik.order_effect(None, episodes, orders=5, seed=3), "as drawn")
+    found = checked(ik.fewshot.order_effect(None, episodes, orders=5, seed=3), "as drawn")
     lasts = np.stack([each.classes[:, -1] for each in asked])
     pairs = [(a, b) for a in range(5) for b in range(a)]
     changed = [np.mean([lasts[a, i] != lasts[b, i] for a, b in pairs]) for i in range(len(episodes))]
@@ -124,7 +124,7 @@ def test_what_changes_with_the_order_is_counted_over_all_pairs(rule, episodes):
 def test_retrieval_shows_the_most_and_the_least_similar_texts(rule, pool, queries):
     asked = rule(last_label)
     with pytest.warns(UserWarning, match="also among") as caught:
-        found = checked(ik.retrieval_effect(None, pool, queries, shots=4), "random")
+        found = checked(ik.fewshot.retrieval_effect(None, pool, queries, shots=4), "random")
     assert len(caught) == 1
     similar = found["similarity"]
     assert (similar.sel(condition="nearest") >= similar.sel(condition="random")).all()
@@ -150,7 +150,7 @@ def test_the_most_similar_stands_last_in_every_condition(rule, pool, queries):
     asked = rule(last_label)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        ik.retrieval_effect(None, pool, queries, shots=4, embed=circle)
+        ik.fewshot.retrieval_effect(None, pool, queries, shots=4, embed=circle)
     for each in asked:
         for query, row in zip(circle(queries.texts), each.shown, strict=True):
             assert (np.diff(circle([pool.texts[i] for i in row]) @ query) > -1e-9).all()
@@ -160,13 +160,13 @@ def test_texts_alike_in_nothing_are_farthest_in_random_order(rule):
     """A tie must not always show the same texts."""
     pool = texts_of([f"{word} x{i}" for i, word in enumerate(ANIMALS * 5)], [0, 1] * 30)
     asked = rule(last_label)
-    ik.retrieval_effect(None, pool, texts_of(["kiwi"] * 40, [0, 1] * 20), shots=3)
+    ik.fewshot.retrieval_effect(None, pool, texts_of(["kiwi"] * 40, [0, 1] * 20), shots=3)
     assert len(set(asked[2].shown.ravel().tolist())) > 40
 
 
 def test_formats_change_words_and_nothing_else(rule, episodes):
     asked = rule(majority)
-    found = checked(ik.label_format_effect(None, episodes), "original")
+    found = checked(ik.fewshot.label_format_effect(None, episodes), "original")
     words = {
         key: each.pool.labels for key, each in zip(found["condition"].values.tolist(), asked, strict=True)
     }
@@ -182,9 +182,11 @@ def test_formats_change_words_and_nothing_else(rule, episodes):
 
 
 def test_formats_on_a_model_are_separate_evaluations(model, episodes):
-    found = checked(ik.label_format_effect(model, episodes, formats={"other": ["kiki", "blick"]}), "original")
+    found = checked(
+        ik.fewshot.label_format_effect(model, episodes, formats={"other": ["kiki", "blick"]}), "original"
+    )
     for key, each in (("original", episodes), ("other", episodes.relabelled(["kiki", "blick"]))):
-        alone = ik.in_context(model, each)
+        alone = ik.fewshot.predict(model, each)
         np.testing.assert_allclose(
             found["log_probability"].sel(condition=key), alone["log_probability"], atol=1e-6
         )
@@ -193,7 +195,7 @@ def test_formats_on_a_model_are_separate_evaluations(model, episodes):
 
 def test_shifted_queries_keep_their_demonstrations(model, pool, episodes, tmp_path):
     found = checked(
-        ik.input_shift_effect(model, episodes, shift="rare words", shares=(0.5, 1)), "as they are"
+        ik.fewshot.input_shift_effect(model, episodes, shift="rare words", shares=(0.5, 1)), "as they are"
     )
     assert found["share"].values.tolist() == [0, 0.5, 1]
     assert found["condition"].values.tolist() == ["as they are", "50%", "100%"]
@@ -206,7 +208,7 @@ def test_shifted_queries_keep_their_demonstrations(model, pool, episodes, tmp_pa
 
 def test_a_shift_of_the_users_own_reaches_its_share_of_the_words(rule, episodes):
     asked = rule(majority)
-    ik.input_shift_effect(None, episodes, shift=lambda word, rng: word.upper(), shares=[0.5])
+    ik.fewshot.input_shift_effect(None, episodes, shift=lambda word, rng: word.upper(), shares=[0.5])
     for before, after in zip(episodes.queries.texts, asked[1].queries.texts, strict=True):
         assert after.lower() == before
         assert [word.isupper() for word in after.split()].count(True) == 1
@@ -257,13 +259,13 @@ def test_rare_words_are_those_that_occur_least():
 @pytest.mark.real("smollm2", "shared")
 def test_smollm2_answers_in_other_words_and_orders(smollm2, shared):
     model = ik.load(smollm2, n_ctx=1024)
-    queries = ik.classification(shared / "data" / "sst2.validation.tsv").split(12, seed=1)[0]
-    pool = ik.classification(shared / "data" / "sst2.train2000.tsv")
-    episodes = ik.draw_episodes(pool, queries, shots=4)
-    found = checked(ik.order_effect(model, episodes, orders=3), "as drawn")
+    queries = ik.data.load_classification(shared / "data" / "sst2.validation.tsv").split(12, seed=1)[0]
+    pool = ik.data.load_classification(shared / "data" / "sst2.train2000.tsv")
+    episodes = ik.data.draw_episodes(pool, queries, shots=4)
+    found = checked(ik.fewshot.order_effect(model, episodes, orders=3), "as drawn")
     assert 0 < float(found["change"]) < 1
-    formats = checked(ik.label_format_effect(model, episodes), "original")
+    formats = checked(ik.fewshot.label_format_effect(model, episodes), "original")
     assert formats.sizes["condition"] == 5
-    shifted = checked(ik.input_shift_effect(model, episodes, shares=(1.0,)), "as they are")
+    shifted = checked(ik.fewshot.input_shift_effect(model, episodes, shares=(1.0,)), "as they are")
     moved = shifted["log_probability"].diff("condition")
     assert (np.abs(moved).max("label") > 1e-3).all()

@@ -9,9 +9,9 @@ import pytest
 import xarray as xr
 
 from induction_kernel.heads import summarise
-from induction_kernel.plots.figures import head_map, loss_plot, score_plot
-from induction_kernel.plots.offline import circuitsvis_script, figure_fragment, page, plotly_script
-from induction_kernel.plots.views import attention_view
+from induction_kernel.plots._attention_view import attention_view
+from induction_kernel.plots._offline import circuitsvis_script, figure_fragment, page, plotly_script
+from induction_kernel.plots._scores import head_map, loss_plot, score_plot
 
 SHAPES = [(12, 12), (30, 9), (2, 8), (1, 1)]
 

@@ -83,7 +83,7 @@ def test_half_precision_is_reduced_in_float32(name, kind, dtype):
     tokens, lengths, scored = prompts.tokens, prompts.lengths, prompts.scored
     patterns = [pattern.double() for pattern in naive.all_patterns(model, tokens)]
     found = ik.observe(model, prompts, [ik.induction, ik.prefix_matching, ik.duplicate_token])["score"]
-    summed = ik.demonstration_weights(model, prompts, pooling="sum")["weight"]
+    summed = ik.scorers.demonstration_weights(model, prompts, pooling="sum")["weight"]
     for layer, pattern in enumerate(patterns):
         twins = (
             naive.induction(pattern, tokens, lengths, scored),

@@ -13,11 +13,11 @@ from sklearn.linear_model import RidgeClassifier
 from zoo import fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.kernel.examples import examples, rows_of
-from induction_kernel.kernel.ridge import chance, cross_validated, folds_of
+from induction_kernel.kernel._probe_examples import examples, rows_of
+from induction_kernel.kernel._ridge import chance, cross_validated, folds_of
 from induction_kernel.loading import build
 from induction_kernel.prompts import Demonstrations, Prompts
-from induction_kernel.prompts.batch import pad
+from induction_kernel.prompts._prompts import pad
 
 OFFSETS = (-1, 0, 1)
 SEPARATOR, LABELS = 9, (7, 8)
@@ -63,7 +63,7 @@ def test_labels_planted_by_hand_are_found_where_they_are_and_nowhere_else(by_han
 
     Keys of L0H0 and L0H1 are the position, all other keys and values are zero.
     """
-    found = ik.probe(by_hand, episodes(n=60), targets=["label"], offsets=OFFSETS)
+    found = ik.kernel.probe(by_hand, episodes(n=60), targets=["label"], offsets=OFFSETS)
     certain = {("value", 0, 0, 0), ("value", 1, 0, 0), ("key", 1, 2, 0), ("key", 1, 0, 1)}
     for vector, layer, head, offset in np.ndindex(2, 2, 3, 3):
         at = (("key", "value")[vector], layer, head, OFFSETS[offset])
@@ -81,7 +81,7 @@ def test_labels_planted_by_hand_are_found_where_they_are_and_nowhere_else(by_han
 @pytest.mark.parametrize("seed", range(3))
 def test_before_the_label_an_untrained_model_is_at_chance(seed):
     model = fresh("Llama", seed=seed)
-    found = ik.probe(model, episodes(n=60, seed=seed), targets=["label"], offsets=(-1, 0), seed=seed)
+    found = ik.kernel.probe(model, episodes(n=60, seed=seed), targets=["label"], offsets=(-1, 0), seed=seed)
     before = found.sel(offset=-1)
     inside = (before["accuracy_low"] <= 0.5) & (before["accuracy_high"] >= 0.5)
     assert float(inside.mean()) > 0.6  # 8 cells of 95% intervals, which share their examples
@@ -93,7 +93,7 @@ def test_before_the_label_an_untrained_model_is_at_chance(seed):
 @pytest.mark.parametrize("target", ["label", "next token"])
 def test_probes_are_those_of_scikit_learn_on_a_cache(name, target):
     model, prompts = tiny(name), episodes(n=20)
-    found = ik.probe(model, prompts, targets=[target], offsets=OFFSETS, folds=4, min_count=3, seed=5)
+    found = ik.kernel.probe(model, prompts, targets=[target], offsets=OFFSETS, folds=4, min_count=3, seed=5)
     rows = rows_of(prompts, OFFSETS)
     known = examples(
         model, prompts, rows, target, folds=4, min_count=3, seed=5, batch_size=None, progress=False
@@ -182,16 +182,20 @@ def test_a_probe_that_only_knows_its_texts_again_has_no_selectivity(by_hand):
     classes = drawn % 2
     tokens[each, found.label_positions] = torch.tensor(LABELS)[classes]
     prompts = replace(prompts, tokens=tokens, demonstrations=replace(found, classes=classes))
-    probed = ik.probe(by_hand, prompts, targets=["label"], offsets=OFFSETS)
+    probed = ik.kernel.probe(by_hand, prompts, targets=["label"], offsets=OFFSETS)
     before = cell(probed, "value", 0, 0, -1)
     assert float(before["accuracy"]) == 1
     assert float(before["selectivity"]) == 0
     assert probed["dealt_to"].values.tolist() == ["text"]
     assert float(cell(probed, "value", 0, 0, 0)["selectivity_low"]) > 0.2  # the label itself
-    mixed = ik.probe(by_hand, episodes(), targets=["label"], offsets=(0,))
+    mixed = ik.kernel.probe(by_hand, episodes(), targets=["label"], offsets=(0,))
     assert mixed["dealt_to"].values.tolist() == ["text"]  # every text is another one
-    words = ik.probe(
-        ik.load("tiny"), ik.word_episodes(ik.load("tiny")), targets=["label"], offsets=(0,), layers=[0]
+    words = ik.kernel.probe(
+        ik.load("tiny"),
+        ik.prompts.word_episodes(ik.load("tiny")),
+        targets=["label"],
+        offsets=(0,),
+        layers=[0],
     )
     assert words["dealt_to"].values.tolist() == ["demonstration"]  # each prompt names the classes anew
 
@@ -200,14 +204,16 @@ def test_a_probe_that_only_knows_its_texts_again_has_no_selectivity(by_hand):
 def test_laws(name, tmp_path):
     model, prompts = tiny(name), episodes(n=12)
     tokens, hooks = prompts.tokens.clone(), [len(module._forward_hooks) for module in model.modules()]
-    found = ik.probe(model, prompts, min_count=2, offsets=OFFSETS, folds=3)
+    found = ik.kernel.probe(model, prompts, min_count=2, offsets=OFFSETS, folds=3)
     assert torch.equal(tokens, prompts.tokens)
     assert hooks == [len(module._forward_hooks) for module in model.modules()]
     assert found["score"].dims == ("prompt", "target", "vector", "layer", "head", "offset")
     xr.testing.assert_allclose(
-        found, ik.probe(model, prompts, min_count=2, offsets=OFFSETS, folds=3, batch_size=5)
+        found, ik.kernel.probe(model, prompts, min_count=2, offsets=OFFSETS, folds=3, batch_size=5)
     )
-    part = ik.probe(model, prompts, min_count=2, offsets=(1, -1, 0), folds=3, layers=[1], vectors=["value"])
+    part = ik.kernel.probe(
+        model, prompts, min_count=2, offsets=(1, -1, 0), folds=3, layers=[1], vectors=["value"]
+    )
     xr.testing.assert_allclose(
         part["score"], found["score"].sel(layer=[1], vector=["value"], offset=[1, -1, 0])
     )
@@ -224,21 +230,23 @@ def test_laws(name, tmp_path):
 
 
 def test_demonstrations_without_a_token_at_an_offset_are_left_out_at_all():
-    found = ik.probe(tiny("attention-only"), episodes(n=12), targets=["label"], offsets=(0, 3), folds=3)
+    found = ik.kernel.probe(
+        tiny("attention-only"), episodes(n=12), targets=["label"], offsets=(0, 3), folds=3
+    )
     assert int(found["examples"][0]) == 36  # the last of four ends two tokens before the prompt's last
     assert float(found["coverage"][0]) == 0.75
 
 
 def test_a_failing_run_leaves_nothing_behind():
     model, prompts = fresh("attention-only"), episodes(n=12)
-    ik.probe(model, prompts, targets=["label"], offsets=(0,), folds=3)
+    ik.kernel.probe(model, prompts, targets=["label"], offsets=(0,), folds=3)
     before = [(len(module._forward_hooks), module.training) for module in model.modules()]
     with torch.no_grad():
         next(value for key, value in model.named_parameters() if {"W_V", "v"} & set(key.split(".")))[...] = (
             np.nan
         )
     with pytest.raises(ValueError, match="layer 0 are not finite"):
-        ik.probe(model, prompts, targets=["label"], offsets=(0,), folds=3)
+        ik.kernel.probe(model, prompts, targets=["label"], offsets=(0,), folds=3)
     assert before == [(len(module._forward_hooks), module.training) for module in model.modules()]
 
 
@@ -250,11 +258,13 @@ def test_smollm2_knows_a_review_before_its_label_late_and_not_early(smollm2, sha
         rows = [(row["sentence"].strip(), int(row["label"])) for row in csv.DictReader(file, delimiter="\t")]
     drawn = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[: 9 * 60]]
     model = ik.load(smollm2, n_ctx=512)
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, [drawn[i : i + 8] for i in range(0, len(drawn), 9)], drawn[8::9],
         template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"],
     )  # fmt: skip
-    found = ik.probe(model, prompts, targets=["label"], vectors=["value"], layers=[0, 15], progress=False)
+    found = ik.kernel.probe(
+        model, prompts, targets=["label"], vectors=["value"], layers=[0, 15], progress=False
+    )
     one = found.isel(target=0, vector=0)
     assert bool((one["accuracy"].sel(offset=0) == 1).all())
     assert float(one["accuracy"].sel(offset=-1, layer=0).mean()) < float(one["chance"]) + 0.05

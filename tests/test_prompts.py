@@ -6,7 +6,7 @@ from zoo import tiny
 
 import induction_kernel as ik
 from induction_kernel.prompts import concat, random_tokens, word_episodes
-from induction_kernel.prompts.fewshot import TOPICS
+from induction_kernel.prompts._few_shot import TOPICS
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_ends_of_a_ranked_vocabulary_are_left_out():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from induction_kernel.prompts.repeats import allowed_tokens
+    from induction_kernel.prompts._repeated import allowed_tokens
 
     vocab = {chr(97 + i): i for i in range(26)} | {"<s>": 26}
     bpe = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab, [])), bos_token="<s>")
@@ -108,7 +108,7 @@ def test_slicing_and_concatenating(model):
 
 def test_few_shot_spans_and_labels(model):
     shots = [("fox bear", "dax"), ("apple", "wug"), ("lemon fig", 1)]
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, shots, ["wolf", ("pear", "wug")], template="{x} {y} ;", labels=["dax", "wug"], separator=" "
     )
     found, strings = prompts.demonstrations, prompts.strings(model)
@@ -128,7 +128,7 @@ def test_few_shot_spans_and_labels(model):
 
 def test_few_shot_with_demonstrations_of_its_own_for_each_query(model):
     own = [[("fox", 0), ("apple", 1)], [("apple", 1), ("fox", 0), ("pear", 1)]]
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, own, ["wolf", "fig"], template="{x} {y} ;", labels=["dax", "wug"], separator=" "
     )
     assert prompts.demonstrations.mask.tolist() == [[True, True, False], [True, True, True]]
@@ -155,7 +155,7 @@ def byte_level_model():
 
 def test_the_leading_blank_belongs_to_the_label():
     model = byte_level_model()
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, [("a good film", "positive"), ("bad", "negative")], ["a film"],
         template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"], separator="\n\n",
     )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import induction_kernel as ik
-from induction_kernel.evidence.patterned import pattern_lines, repeated_passages
+from induction_kernel.evidence._pattern_task import pattern_lines, repeated_passages
 from induction_kernel.heads import as_head
 
 STRONGEST = ["L18H6", "L17H3", "L17H4"]  # as Hugging Face's own attention weights say: .88, .77, .76
@@ -63,7 +63,7 @@ def test_the_loss_of_the_repeat_falls(model):
 
 @pytest.mark.real
 def test_few_shot_prompts_are_read_as_words(model):
-    prompts = ik.word_episodes(model, prompts=4)
+    prompts = ik.prompts.word_episodes(model, prompts=4)
     strings, found = prompts.strings(model), prompts.demonstrations
     for row, positions, classes in zip(
         strings, found.label_positions.tolist(), found.classes.tolist(), strict=True
@@ -125,7 +125,7 @@ def test_three_heads_read_the_labels_of_reviews(model, shared):
     )
     by_label = [[row for row in train if row[1] == label] for label in (0, 1)]
     shots = [draw.sample(draw.sample(by_label[0], 4) + draw.sample(by_label[1], 4), 8) for _ in asked]
-    prompts = ik.few_shot(
+    prompts = ik.few_shot_prompts(
         model, shots, asked, template="Review: {x}\nSentiment: {y}", labels=["negative", "positive"]
     )
     scores = ik.label_attention(model, prompts, progress=False)
@@ -137,18 +137,21 @@ def test_three_heads_read_the_labels_of_reviews(model, shared):
 def test_every_heads_weights_are_an_exponential_kernel_of_its_own_queries_and_keys(model, shared):
     """At bandwidth 1, in float32, with rotated queries and grouped keys; and kernels of texts are not those."""
     pool, asked = (
-        ik.classification(shared / "data" / f"sst2.{part}.tsv") for part in ("train2000", "validation")
+        ik.data.load_classification(shared / "data" / f"sst2.{part}.tsv")
+        for part in ("train2000", "validation")
     )
-    episodes = ik.draw_episodes(pool, asked[:6], shots=6)
-    weights = ik.demonstration_weights(model, episodes.prompts(model), layers=[0, 18, 29], progress=False)
-    own = ik.representations(model, episodes, "head", layers=[0, 18, 29], progress=False)
-    explicit = ik.kernel_regression(own, bandwidth=1.0)["weight"]
+    episodes = ik.data.draw_episodes(pool, asked[:6], shots=6)
+    weights = ik.scorers.demonstration_weights(
+        model, episodes.prompts(model), layers=[0, 18, 29], progress=False
+    )
+    own = ik.kernel.representations(model, episodes, "head", layers=[0, 18, 29], progress=False)
+    explicit = ik.kernel.kernel_regression(own, bandwidth=1.0)["weight"]
     given = weights["weight"] / weights["weight"].sum("demonstration")
     np.testing.assert_allclose(explicit, given, atol=1e-5)
-    np.testing.assert_allclose(ik.fitted_bandwidth(weights, own, draws=100)["bandwidth"], 1, atol=1e-4)
-    likeness = ik.next_token_similarity(model, episodes, progress=False)
+    np.testing.assert_allclose(ik.kernel.fitted_bandwidth(weights, own, draws=100)["bandwidth"], 1, atol=1e-4)
+    likeness = ik.kernel.next_token_similarity(model, episodes, progress=False)
     assert 0 < float(likeness["similarity"].min()) < float(likeness["similarity"].max()) < 1
-    assert float(ik.kernel_alignment(weights, likeness, draws=100)["mean"].max()) < 0.9
+    assert float(ik.kernel.kernel_alignment(weights, likeness, draws=100)["mean"].max()) < 0.9
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,7 @@ def measured(model):
     found["control"] = looks["control"]
     found["copying"] = ik.copying(model, repeats)["score"]
     found["ov_eigenvalues"] = ik.ov_eigenvalues(model, draws=1, progress=False)["score"]
-    found["label_attention"] = ik.label_attention(model, ik.word_episodes(model, prompts=2))["score"]
+    found["label_attention"] = ik.label_attention(model, ik.prompts.word_episodes(model, prompts=2))["score"]
     found["direct_effect"] = ik.direct_effect(model, repeats, progress=False)["score"]
     for heads, kind in ABLATED:
         edit = getattr(ik, kind)()

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import induction_kernel as ik
 from induction_kernel import printing
 from induction_kernel.cli import app
-from induction_kernel.evidence import gathering
-from induction_kernel.evidence.gathering import ARGUMENTS
-from induction_kernel.evidence.saying import LIMITS, PAPER, STRENGTH, counted, said_of, window_rows
-from induction_kernel.evidence.verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
+from induction_kernel.evidence import _six as gathering
+from induction_kernel.evidence._saying import LIMITS, PAPER, STRENGTH, counted, said_of, window_rows
+from induction_kernel.evidence._six import ARGUMENTS
+from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.evidence_page import _outcome
 from induction_kernel.loading import build
 
@@ -39,7 +39,7 @@ def run(*arguments):
 
 @pytest.fixture(scope="module")
 def found():
-    return ik.six_arguments("tiny", families=FAMILIES, checkpoints=STEPS, n=N, progress=False)
+    return ik.evidence.six_arguments("tiny", families=FAMILIES, checkpoints=STEPS, n=N, progress=False)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,9 @@ def by_hand(hand_model):
     """A model without checkpoints and of no family, on texts that are a repeat: the late band is in the second copy."""
     texts = ik.repeated_tokens(hand_model, bos=0, period=31, prompts=N).tokens
     before = state_of(hand_model)
-    found = ik.six_arguments(hand_model, prompts=texts, n=N, early=(5, 25), late=(35, 55), progress=False)
+    found = ik.evidence.six_arguments(
+        hand_model, prompts=texts, n=N, early=(5, 25), late=(35, 55), progress=False
+    )
     assert all(map(torch.equal, before, state_of(hand_model))), "the model is not as it was given"
     return found
 
@@ -86,10 +88,10 @@ def text_of(html):
 def test_every_argument_is_what_its_function_returns(found):
     assert tuple(found.results) == ARGUMENTS
     model = ik.load("tiny")
-    xr.testing.assert_identical(found.results["co_occurrence"], ik.co_occurrence(found.curves))
-    xr.testing.assert_identical(found.results["co_perturbation"], ik.co_perturbation(FAMILIES))
-    xr.testing.assert_identical(found.results["generality"], ik.generality(model, progress=False))
-    xr.testing.assert_identical(found.results["mechanism"], ik.mechanism(model, progress=False))
+    xr.testing.assert_identical(found.results["co_occurrence"], ik.evidence.co_occurrence(found.curves))
+    xr.testing.assert_identical(found.results["co_perturbation"], ik.evidence.co_perturbation(FAMILIES))
+    xr.testing.assert_identical(found.results["generality"], ik.evidence.generality(model, progress=False))
+    xr.testing.assert_identical(found.results["mechanism"], ik.evidence.mechanism(model, progress=False))
     assert not found.shipped
 
 
@@ -126,7 +128,7 @@ def test_a_model_at_hand_is_asked_what_needs_no_training(by_hand):
 
 
 def test_without_texts_what_needs_none_is_asked():
-    found = ik.six_arguments(zoo.tiny("attention-only"), progress=False)
+    found = ik.evidence.six_arguments(zoo.tiny("attention-only"), progress=False)
     said = {name: each.attrs["reason"] for name, each in found.results.items()}
     assert said["direct_ablation"] == gathering.NO_TEXTS
     assert said["mechanism"] == "no head's prefix matching exceeds its control by 0.3"
@@ -248,7 +250,7 @@ def test_families_prints_a_row_for_each_run(tmp_path, monkeypatch):
     result = run("families", "--out", tmp_path, "--seeds", 2, "--workers", 1)
     assert result.exit_code == 0, result.output
     assert asked == {"seeds": range(2), "workers": 1}
-    rows = window_rows(ik.phase_window(FAMILIES))
+    rows = window_rows(ik.training.phase_window(FAMILIES))
     assert len(rows) == 6
     assert result.output.count("no window") == 2
     for row in rows:

@@ -49,7 +49,7 @@ def test_scores_are_those_of_the_loops(criterion):
         {"writes": (("layer", "head"), [[1.0, -0.2, 0.1], [0.3, 2.0, 0.5]])},
         {"layer": [0, 1], "head": [0, 1, 2]},
     )
-    found = ik.held_out(weights, predicted, writes=writes, splits=3, share=0.4, seed=7)
+    found = ik.kernel.held_out(weights, predicted, writes=writes, splits=3, share=0.4, seed=7)
     truth, classes = weights["target"].values, weights["label_class"].values
     wanted = predicted if criterion == "agreement" else truth
     weight = weights["weight"].values
@@ -101,7 +101,7 @@ def test_accuracy_is_that_of_the_head_that_agrees_and_not_of_the_one_that_is_rig
     classes = np.tile([0, 1], (1000, 3))
     truth, predicted = rng.integers(0, 2, (2, 1000))
     votes = [np.where(classes == y[:, None], 0.5, 0.1) for y in (truth, predicted)]
-    found = ik.held_out(weights_of(np.stack(votes, 1)[:, None], classes, truth), predicted, splits=10)
+    found = ik.kernel.held_out(weights_of(np.stack(votes, 1)[:, None], classes, truth), predicted, splits=10)
     best = found.sel({"row": "best head"})
     assert set(best["choice"].values) == {"L0H1"}
     assert (found.attrs["n_choose"], found.attrs["n_score"]) == (700, 300)
@@ -114,8 +114,8 @@ def test_accuracy_is_that_of_the_head_that_agrees_and_not_of_the_one_that_is_rig
 
 def test_labels_permuted_in_the_vote_are_the_chance_of_reconstruct():
     weights, predicted = random_case(4, prompts=60, shape=(1, 1))
-    found = ik.held_out(weights, predicted, splits=40)["agreement"].sel({"row": "labels permuted"})
-    chance = ik.reconstruct(weights, predictions=predicted, permutations=2000)["chance"]
+    found = ik.kernel.held_out(weights, predicted, splits=40)["agreement"].sel({"row": "labels permuted"})
+    chance = ik.kernel.vote(weights, predictions=predicted, permutations=2000)["chance"]
     assert float(found) == pytest.approx(float(chance.squeeze()), abs=0.03)
 
 
@@ -151,8 +151,8 @@ def test_the_plain_variance_over_splits_would_be_far_too_small():
 
 def test_for_a_method_that_chooses_nothing_the_interval_is_that_of_the_mean():
     weights, predicted = random_case(5, prompts=400)
-    found = ik.held_out(weights, predicted, splits=400, share=0.3)
-    hits = ik.reconstruct(ik.control_weights(weights), predictions=predicted)["agreement"]
+    found = ik.kernel.held_out(weights, predicted, splits=400, share=0.3)
+    hits = ik.kernel.vote(ik.kernel.control_weights(weights), predictions=predicted)["agreement"]
     hits = hits.sel(control="last label").values
     p, n = hits.mean(), len(hits)
     low, high = (found[f"agreement_{end}"].sel({"row": "last label"}) for end in ("low", "high"))
@@ -164,7 +164,9 @@ def test_a_perfect_head_is_not_beyond_doubt_and_ties_are():
     classes = np.tile([0, 1], (40, 2))
     predicted = np.tile([0, 1], 20)
     weight = np.where(classes == predicted[:, None], 0.4, 0.1)[:, None, None]
-    found = ik.held_out(weights_of(weight, classes), predicted).sel({"row": ["best head", "majority label"]})
+    found = ik.kernel.held_out(weights_of(weight, classes), predicted).sel(
+        {"row": ["best head", "majority label"]}
+    )
     assert found["agreement"].values.tolist() == [1, 0.5]
     assert 0.85 < float(found["agreement_low"][0]) < 0.95
     assert found["agreement_low"].values[1] == found["agreement_high"].values[1] == 0.5
@@ -177,8 +179,8 @@ def test_heads_that_know_nothing_are_no_better_than_their_controls():
     classes = np.stack([rng.permutation([0, 0, 0, 1, 1, 1]) for _ in range(200)])
     weights = weights_of(rng.random((200, 6, 5, 6)), classes)
     predicted = rng.integers(0, 2, 200)
-    found = ik.held_out(weights, predicted)
-    best = ik.reconstruct(weights, predictions=predicted)["mean"].max()
+    found = ik.kernel.held_out(weights, predicted)
+    best = ik.kernel.vote(weights, predictions=predicted)["mean"].max()
     held = found.sel({"row": "best head"})
     assert float(best) > 0.55
     assert float(held["agreement_low"]) < 0.5 < float(held["agreement_high"])
@@ -199,10 +201,10 @@ def test_other_weights_have_rows_of_their_own():
     wide = weights_of(
         np.tile(votes, 2), np.tile(classes, 2), target
     )  # over more demonstrations than the prompt's
-    found = ik.held_out(weights, predicted, others={"kernel": kernels, "nearest": wide}, splits=5)
+    found = ik.kernel.held_out(weights, predicted, others={"kernel": kernels, "nearest": wide}, splits=5)
     assert found["row"].values.tolist()[3:5] == ["kernel", "nearest"]
     assert set(found["choice"].sel({"row": "kernel"}).values) == {"oracle"}
-    same = ik.reconstruct(kernels, predictions=predicted)["mean"].sel(kernel="oracle")
+    same = ik.kernel.vote(kernels, predictions=predicted)["mean"].sel(kernel="oracle")
     assert float(found["agreement"].sel({"row": "nearest"})) == pytest.approx(float(same), abs=0.1)
     assert (
         found["agreement_split"].sel({"row": "kernel"}) == found["agreement_split"].sel({"row": "nearest"})
@@ -211,8 +213,8 @@ def test_other_weights_have_rows_of_their_own():
 
 def test_table_and_file(tmp_path):
     weights, predicted = random_case(7, prompts=30)
-    found = ik.held_out(weights, predicted, splits=5)
-    table = ik.reconstruction_table(found)
+    found = ik.kernel.held_out(weights, predicted, splits=5)
+    table = ik.kernel.reconstruction_table(found)
     assert table.index.tolist() == ["model", "best head", "layer sum", *CONTROLS]
     assert table.loc["best head", "agreement"] == round(
         float(found["agreement"].sel({"row": "best head"})), 3
@@ -223,8 +225,10 @@ def test_table_and_file(tmp_path):
     found.to_netcdf(tmp_path / "found.nc")
     with xr.open_dataset(tmp_path / "found.nc") as again:
         xr.testing.assert_equal(again.load(), found)
-    xr.testing.assert_identical(found, ik.held_out(weights, predicted, splits=5))
-    assert not found["agreement"].equals(ik.held_out(weights, predicted, splits=5, seed=1)["agreement"])
+    xr.testing.assert_identical(found, ik.kernel.held_out(weights, predicted, splits=5))
+    assert not found["agreement"].equals(
+        ik.kernel.held_out(weights, predicted, splits=5, seed=1)["agreement"]
+    )
 
 
 # the embedded model
@@ -233,16 +237,16 @@ def test_table_and_file(tmp_path):
 def test_the_embedded_model_votes_with_its_demonstrations():
     """Four classes, 30% of the demonstrations' words from anywhere.
 
-    The plain sum of layer 1 is below .90: two of its heads rest on label words and write nothing, `label_writing` says.
+    The plain sum of layer 1 is below .90: two of its heads rest on label words and write nothing, `label_logits` says.
     """
     model = ik.load("tiny")
-    prompts = ik.word_episodes(model, prompts=400, noise=0.3, classes=4)
+    prompts = ik.prompts.word_episodes(model, prompts=400, noise=0.3, classes=4)
     labels = prompts.demonstrations.label_ids
     with torch.no_grad():
         logits = model(prompts.tokens, return_type="logits")[torch.arange(400), prompts.lengths - 1]
     predicted = logits[:, labels].argmax(-1).numpy()
-    weights, writes = ik.demonstration_weights(model, prompts), ik.label_writing(model, prompts)
-    found = ik.held_out(weights, predicted, writes=writes)
+    weights, writes = ik.scorers.demonstration_weights(model, prompts), ik.kernel.label_logits(model, prompts)
+    found = ik.kernel.held_out(weights, predicted, writes=writes)
     low, high = (found[f"agreement_{end}"].to_series() for end in ("low", "high"))
     assert low["best head"] > 0.85
     assert low["layer sum by writing"] > 0.9

@@ -28,14 +28,7 @@ from zoo import FASTEST, PAIRS, fresh_of, hooked_only, hooked_with, model_of
 
 import induction_kernel as ik
 from induction_kernel import metrics
-from induction_kernel.interventions.edits import (
-    Add,
-    FromRun,
-    KnockOut,
-    Mean,
-    Resample,
-    Zero,
-)
+from induction_kernel.interventions._edits import Add, FromRun, KnockOut, Mean, Resample, Zero
 
 SENSELESS_BYS = (
     ("head",),

@@ -7,8 +7,8 @@ import pytest
 import xarray as xr
 
 import induction_kernel as ik
-from induction_kernel.kernel.markov import HiddenMarkovTasks, posterior, without_demonstrations
-from induction_kernel.kernel.theory import Whitening, votes
+from induction_kernel.theory._bayesian_kernel import Whitening, votes
+from induction_kernel.theory._hidden_markov import HiddenMarkovTasks, posterior, without_demonstrations
 
 SMALL = {"tasks": 2, "states": 6, "observations": 4, "transition": 1.0, "emission": 1.0}
 
@@ -54,7 +54,7 @@ def exact_whitening(markov, inputs):
 
 
 def test_the_posterior_is_that_of_all_paths():
-    markov, rng = ik.hidden_markov_tasks(**SMALL, leak=0.3, overlap=0.5), np.random.default_rng(0)
+    markov, rng = ik.theory.hidden_markov_tasks(**SMALL, leak=0.3, overlap=0.5), np.random.default_rng(0)
     inputs, labels = markov.draw(np.array([[0, 0, 0], [1, 1, 1]]), 2, rng)
     found = posterior(markov, inputs[:, :2], labels[:, :2], inputs[:, 2])
     for p in range(2):
@@ -68,7 +68,7 @@ def test_the_posterior_is_that_of_all_paths():
 
 
 def test_features_are_products_of_steps_over_the_chance_of_the_input():
-    markov = ik.hidden_markov_tasks(**SMALL)
+    markov = ik.theory.hidden_markov_tasks(**SMALL)
     for x, found in zip(every(4, 2), markov.features(every(4, 2)), strict=True):
         chance = np.mean([sum(joint(markov, task, x, y) for y in range(4)) for task in range(2)])
         np.testing.assert_allclose(
@@ -77,7 +77,7 @@ def test_features_are_products_of_steps_over_the_chance_of_the_input():
 
 
 def test_draws_come_as_often_as_they_should():
-    markov, rng = ik.hidden_markov_tasks(**SMALL), np.random.default_rng(0)
+    markov, rng = ik.theory.hidden_markov_tasks(**SMALL), np.random.default_rng(0)
     inputs, labels = markov.draw(np.ones(40_000, dtype=int), 1, rng)
     counts = np.zeros((4, 4))
     np.add.at(counts, (inputs[:, 0], labels), 1 / 40_000)
@@ -91,7 +91,7 @@ def test_draws_come_as_often_as_they_should():
 @pytest.mark.parametrize("length", [1, 2])  # of longer inputs, S has eigenvalues that count as rounding
 def test_the_kernel_votes_of_the_whole_population_are_the_tasks_own_probabilities(leak, length):
     """`sum_i e(y_i) K(x, x_i)` tends to `P(x, y | theta) / P(x)`: the derivation in `theory`, on random models."""
-    markov = ik.hidden_markov_tasks(**SMALL, leak=leak)
+    markov = ik.theory.hidden_markov_tasks(**SMALL, leak=leak)
     whiten, features, inputs, chance = exact_whitening(markov, every(4, length))
     kernel = whiten(features) @ whiten(features).T
     for task in range(2):
@@ -181,7 +181,7 @@ def test_votes_are_shares_of_the_weights():
 
 
 def test_random_models_are_what_their_parameters_say():
-    markov = ik.hidden_markov_tasks(leak=0.25, overlap=1.0)
+    markov = ik.theory.hidden_markov_tasks(leak=0.25, overlap=1.0)
     for table in (markov.start, markov.transition, markov.emission):
         np.testing.assert_allclose(table.sum(1), 1)
         assert table.min() >= 0
@@ -189,7 +189,7 @@ def test_random_models_are_what_their_parameters_say():
     assert (markov.start > 0).sum() == 80
     assert 0.05 < 1 - markov.transition[own].sum() / 80 < 0.25  # 7 of 8 leaks lead to other tasks
     np.testing.assert_array_equal(markov.emission[:10], markov.emission[70:])
-    closed = ik.hidden_markov_tasks(overlap=0.0)
+    closed = ik.theory.hidden_markov_tasks(overlap=0.0)
     assert closed.transition[~own].sum() == 0
     assert not np.allclose(closed.emission[:10], closed.emission[70:])
 
@@ -206,7 +206,7 @@ def checked(found):
 
 
 def test_distance_falls_and_accuracy_rises_with_demonstrations(tmp_path):
-    found = ik.kernel_theory(
+    found = ik.theory.kernel_theory(
         tasks=4, states=20, observations=30, demonstrations=(1, 8, 64), prompts=100, seeds=3
     )
     checked(found)
@@ -218,7 +218,7 @@ def test_distance_falls_and_accuracy_rises_with_demonstrations(tmp_path):
     found.to_netcdf(tmp_path / "theory.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "theory.nc", engine="h5netcdf") as back:
         xr.testing.assert_equal(back.load(), found)
-    again = ik.kernel_theory(
+    again = ik.theory.kernel_theory(
         tasks=4, states=20, observations=30, demonstrations=(8, 64), prompts=100, seeds=1, seed=1
     )
     np.testing.assert_array_equal(again["distance"], found["distance"].sel(seed=[1], shots=[8, 64]))
@@ -227,7 +227,7 @@ def test_distance_falls_and_accuracy_rises_with_demonstrations(tmp_path):
 @pytest.mark.slow
 def test_models_of_table_3():
     """8 tasks, 80 states, 100 observations, five seeds. The paper: distance 1.32 to .09, accuracy .34 to .96."""
-    found = ik.kernel_theory(progress=False)
+    found = ik.theory.kernel_theory(progress=False)
     kernel, mean = checked(found), found.mean("seed")
     assert float(kernel["distance"][:, 0].mean()) > 5 * float(kernel["distance"][:, -1].mean())
     last = mean["distance"].isel(shots=-1)

@@ -15,14 +15,15 @@ from torch.testing import assert_close
 
 import induction_kernel as ik
 from induction_kernel.loading import build, checkpoint_steps, read_recipe
-from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.training import language, trainer
-from induction_kernel.training.curves import training_curves
-from induction_kernel.training.families import FAMILIES, family_curves, train_families
-from induction_kernel.training.network import forward, heads_in_use, initial_weights
-from induction_kernel.training.recipe import Recipe, log_spaced
-from induction_kernel.training.texts import read_corpus
-from induction_kernel.training.trainer import fit, train
+from induction_kernel.loading._build import has_hooked_transformer
+from induction_kernel.training import _language as language
+from induction_kernel.training import _trainer as trainer
+from induction_kernel.training._curves import training_curves
+from induction_kernel.training._families import FAMILIES, family_curves, train_families
+from induction_kernel.training._network import forward, heads_in_use, initial_weights
+from induction_kernel.training._recipe import Recipe, log_spaced
+from induction_kernel.training._texts import read_corpus
+from induction_kernel.training._trainer import fit, train
 
 SHORT = Recipe(
     name="short", heads=2, d_head=4, d_model=16, steps=3, batch_size=4, warmup=1, checkpoints=(0, 1)
@@ -291,7 +292,7 @@ import sys, torch
 torch.set_num_threads(1)
 from dataclasses import replace
 from induction_kernel.training import trainer
-from induction_kernel.training.recipe import Recipe
+from induction_kernel.training._recipe import Recipe
 trainer.SAVE_EVERY = 7
 recipe = Recipe(name="killed", heads=2, d_head=8, d_model=32, steps=400, batch_size=8)
 recipe = replace(recipe, checkpoints=tuple(range(0, 400, 20)))

@@ -14,12 +14,12 @@ from torch.testing import assert_close
 
 import induction_kernel
 from induction_kernel.loading import checkpoint_steps
-from induction_kernel.training import language
-from induction_kernel.training.language import TOPICS, VOCABULARY, Mix
-from induction_kernel.training.network import initial_weights
-from induction_kernel.training.noting import scores
-from induction_kernel.training.recipe import Recipe
-from induction_kernel.training.trainer import fit
+from induction_kernel.training import _language as language
+from induction_kernel.training._language import TOPICS, VOCABULARY, Mix
+from induction_kernel.training._logging import scores
+from induction_kernel.training._network import initial_weights
+from induction_kernel.training._recipe import Recipe
+from induction_kernel.training._trainer import fit
 
 TINY = Path(induction_kernel.__file__).parent / "assets" / "tiny"
 

@@ -7,9 +7,9 @@ import xarray as xr
 import zoo
 
 import induction_kernel as ik
-from induction_kernel.evidence import behaviours
+from induction_kernel.evidence import _generality as behaviours
 from induction_kernel.fewshot_page import _count
-from induction_kernel.plots.figures import score_plot
+from induction_kernel.plots._scores import score_plot
 from induction_kernel.printing import TEXTS
 
 FEW = "5 prompts are too few for level 0.05: wanted 6 or more"
@@ -63,7 +63,7 @@ def test_the_few_shot_page_counts_heads_among_those_tested():
             "target": ("prompt", [0] * 3),
         },
     )  # fmt: skip
-    found = ik.reconstruct(weights)  # every demonstration has one label: permuting changes nothing
+    found = ik.kernel.vote(weights)  # every demonstration has one label: permuting changes nothing
     assert _count(found).startswith("0 of 0 heads; 2 could not be tested: ")
 
 
@@ -101,7 +101,7 @@ def test_no_share_comes_with_its_reason(untrained, tiny):
     for found in (one, curve):
         assert np.isnan(found["share"]).all()
         assert found.attrs["cautions"] == why
-    assert why in ik.curve_plot(curve).layout.title.text
+    assert why in ik.plots.curve_plot(curve).layout.title.text
     some = ik.ablate(tiny, ik.repeated_tokens(tiny, prompts=8), "L1H7", progress=False)
     assert np.isfinite(some["share"])
     assert "No share" not in some.attrs["cautions"]
@@ -120,7 +120,7 @@ def test_without_a_passing_head_generality_is_open_where_one_was_not_tested(
     none = scores.assign(score=scores["control"]).copy(deep=True)
     none["score"][:missing, 1, 7] = np.nan
     monkeypatch.setattr(behaviours, "prefix_matching", lambda *_, **__: none)
-    found = ik.generality(tiny, progress=False)
+    found = ik.evidence.generality(tiny, progress=False)
     assert found.attrs["verdict"] == verdict
     assert ("1 of 16 heads could not be tested" in found.attrs["reason"]) == bool(missing)
     assert ("there is no induction head" in found.attrs["reason"]) == (not missing)

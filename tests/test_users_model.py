@@ -12,8 +12,9 @@ from transformer_lens.hook_points import HookPoint
 from zoo import fresh_of, hooked_only
 
 import induction_kernel as ik
-from induction_kernel.loading.building import has_hooked_transformer
-from induction_kernel.model import foreign_hooks, selfcheck
+from induction_kernel.loading._build import has_hooked_transformer
+from induction_kernel.model import _self_check as selfcheck
+from induction_kernel.model import foreign_hooks
 
 KINDS = [("GPT-2", "hooked"), ("Llama", "hooked")] if has_hooked_transformer() else []
 KINDS += [("GPT-2", "bridge"), ("Llama", "native")]
@@ -24,7 +25,7 @@ PROMPT = torch.tensor([[0, 5, 6, 7, 5, 6, 7]])
 def calls(model):
     """Every kind of measurement, as numbers."""
     prompts = ik.repeated_tokens(model, bos=0, prompts=3, period=6)
-    answered = ik.with_answers(model, prompts.tokens, [(1, 2)] * 3)
+    answered = ik.prompts.with_answers(model, prompts.tokens, [(1, 2)] * 3)
     yield "scores", ik.induction(model, prompts)["score"]
     yield "copying", ik.copying(model, prompts)["score"]
     yield "eigenvalues", ik.ov_eigenvalues(model, draws=1)["score"]
@@ -281,7 +282,7 @@ def test_attention_that_is_not_finite_is_an_error_wherever_it_is_read(damage):
     prompts = labelled(ik.repeated_tokens(model, bos=0, prompts=2, period=6))
     for call in (
         ik.induction,
-        ik.demonstration_weights,
+        ik.scorers.demonstration_weights,
         ik.direct_effect,
         lambda model, prompts: ik.copying(model, prompts, method="BAN"),
         lambda model, prompts: ik.patterns(model, prompts, "L1H2"),

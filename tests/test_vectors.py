@@ -11,7 +11,7 @@ from shots import noisy_words, random_shots
 from zoo import PAIRS, model_of
 
 import induction_kernel as ik
-from induction_kernel.kernel.vectors import _shuffled
+from induction_kernel.fewshot._function_vectors import _shuffled
 
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
 
@@ -23,12 +23,16 @@ def test_the_same_as_plain_hooks(name, kind):
 
 def test_some_heads_and_layers_alone():
     model, prompts = model_of(*KINDS[0]), random_shots(n=2)
-    every = ik.function_vectors(model, prompts, prompts)["score"]
-    some = ik.function_vectors(model, prompts, prompts, heads=(head for head in ["L0H1", "L1H2"]))["score"]
+    every = ik.fewshot.function_vector_effect(model, prompts, prompts)["score"]
+    some = ik.fewshot.function_vector_effect(
+        model, prompts, prompts, heads=(head for head in ["L0H1", "L1H2"])
+    )["score"]
     there = some.notnull().any("prompt")
     assert {str(name) for name in some["name"].values[there]} == {"L0H1", "L1H2"}
     np.testing.assert_allclose(some.where(there), every.where(there))
-    assert ik.function_vectors(model, prompts, prompts, layers=iter([1]))["layer"].values.tolist() == [1]
+    assert ik.fewshot.function_vector_effect(model, prompts, prompts, layers=iter([1]))[
+        "layer"
+    ].values.tolist() == [1]
 
 
 def test_shuffling_permutes_the_labels_of_each_prompt_and_nothing_else():
@@ -64,13 +68,13 @@ def tiny():
 
 def test_with_labels_drawn_anew_in_every_prompt_there_is_no_task_to_carry(tiny):
     """The control's mean does what the task's does, and no head passes."""
-    found = ik.function_vectors(tiny, noisy_words(tiny, prompts=60))
+    found = ik.fewshot.function_vector_effect(tiny, noisy_words(tiny, prompts=60))
     assert float(abs((found["score"] - found["control"]).mean("prompt")).max()) < 0.03
     assert not bool(ik.summarise(found)["passes"].any())
 
 
 def test_where_the_answer_is_always_one_label_the_head_that_writes_labels_carries_it(tiny, tmp_path):
-    found = ik.function_vectors(tiny, noisy_words(tiny, prompts=60, one_answer=True, noise=0.1))
+    found = ik.fewshot.function_vector_effect(tiny, noisy_words(tiny, prompts=60, one_answer=True, noise=0.1))
     summary = ik.summarise(found)
     assert [str(head) for head in ik.top_heads(found, 1)] == ["L1H7"]
     assert float(summary["passes"].sel(layer=1, head=7)) == 1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from induction_kernel.evidence.saying import check_rows, counted, said_of
-from induction_kernel.evidence.verdicts import (
+from induction_kernel.evidence._saying import check_rows, counted, said_of
+from induction_kernel.evidence._verdicts import (
     CONTRADICTED,
     HOLDS,
     INCONCLUSIVE,

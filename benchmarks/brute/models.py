@@ -197,7 +197,7 @@ def tokenizer(draw: random.Random, size: int) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from induction_kernel.loading.building import self_contained
+    from induction_kernel.loading._build import self_contained
 
     words = {word: i for i, word in enumerate([*SPECIAL, *WORDS][:size])}
     backend = Tokenizer(models.WordLevel(words, unk_token="<unk>"))

@@ -148,7 +148,7 @@ def shots(draw: random.Random, model: Any) -> Asked:
 
 
 def worded_shots(draw: random.Random, model: Any, counts: list[int], labels: list[str]) -> Asked:
-    """`few_shot` on words that are one token each; where everything lies is worked out here."""
+    """`few_shot_prompts` on words that are one token each; where everything lies is worked out here."""
     k, colon, mark = (
         len(labels),
         draw.random() < 0.5,
@@ -156,7 +156,7 @@ def worded_shots(draw: random.Random, model: Any, counts: list[int], labels: lis
     )
     shown = [[(draw.choice(WORDS), y % k) for y in draw.sample(range(count), count)] for count in counts]
     asked = [(draw.choice(WORDS), draw.randrange(k)) for _ in counts]
-    given = ik.few_shot(
+    given = ik.few_shot_prompts(
         model, shown, asked, template="{x} : {y}" if colon else "{x} {y}", labels=labels,
         separator=" ; " if mark else " ",
     )  # fmt: skip
@@ -229,7 +229,7 @@ def of_prompts(given: Any, form: str) -> Asked:
 def answered(draw: random.Random, model: Any, asked: Asked) -> Asked:
     """With a right and a wrong answer for each prompt."""
     answers = [tuple(draw.sample(range(len(SPECIAL), len(SPECIAL) + len(WORDS)), 2)) for _ in asked.rows]
-    return replace(asked, given=ik.with_answers(model, asked.given, answers), answers=answers)
+    return replace(asked, given=ik.prompts.with_answers(model, asked.given, answers), answers=answers)
 
 
 def another(draw: random.Random, model: Any, asked: Asked, *, longer: int = 0, n: int | None = None) -> Asked:

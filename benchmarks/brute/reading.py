@@ -130,7 +130,9 @@ def label_attention(draw: random.Random, model: Any) -> Case:
     pooling, layers = draw.choice(["label", "max", "sum", "mean"]), all_or(options["layers"], model)
     if draw.random() < 0.5:
         span = draw.choice(["demonstration", "words"] if asked.said == "few_shot" else ["demonstration"])
-        call = partial(ik.demonstration_weights, model, asked.given, pooling=pooling, span=span, **options)
+        call = partial(
+            ik.scorers.demonstration_weights, model, asked.given, pooling=pooling, span=span, **options
+        )
         said = f"demonstration_weights {pooling} {span} on {asked.said} {options}"
         return Case(
             said,

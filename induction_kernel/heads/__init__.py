@@ -1,15 +1,8 @@
-"""Heads by name; summaries of what was measured of them, over prompts; the strongest and random others; comparisons.
+"""Heads by name; one summary for everything measured of heads; the strongest heads, random ones, and comparisons.
 
-Everything here reads labelled results (or nothing at all); no model is run.
+Only labelled results are read; no model is run.
 """
 
-from .choosing import head_table as head_table
-from .choosing import random_heads as random_heads
-from .choosing import random_sets as random_sets
-from .choosing import top_heads as top_heads
-from .comparing import compare as compare
-from .naming import Head as Head
-from .naming import HeadLike as HeadLike
-from .naming import as_head as as_head
-from .naming import as_heads as as_heads
-from .summary import summarise as summarise
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

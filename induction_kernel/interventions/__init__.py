@@ -1,4 +1,8 @@
-"""What happens to the model's predictions when a head's output is replaced?
+"""Activations replaced, and what the model's predictions do then: ablation, patching, paths, attribution.
 
-`edits` says what stands in its place, `ablation` removes heads together in one run.
+An edit says what stands in an activation's place; `sweep` makes it at every layer, head or position in turn.
 """
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

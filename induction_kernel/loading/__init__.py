@@ -1,13 +1,8 @@
-"""Where does the model come from? The embedded one, a folder, a GGUF file, or a name on the hub.
+"""Models from the package itself, a local folder, a GGUF file or the Hugging Face hub.
 
-`load` decides which (`sources`) and gives a TransformerLens object; `build` makes one of plain tensors.
+`load` takes a name or a path and returns TransformerLens' own model; `build` makes one of plain tensors.
 """
 
-from .building import build as build
-from .embedded import checkpoint_steps as checkpoint_steps
-from .embedded import read_recipe as read_recipe
-from .histories import History as History
-from .histories import training_history as training_history
-from .sources import load as load
+from .._lazy import attach
 
-__all__ = ["History", "build", "checkpoint_steps", "load", "read_recipe", "training_history"]
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

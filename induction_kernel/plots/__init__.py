@@ -1,5 +1,8 @@
-"""Show me: heat maps, curves and scatter plots (`figures`), attention patterns (`views`).
+"""Figures of labelled results, as plotly objects, and attention patterns of chosen heads.
 
-Figures are plotly objects, views are circuitsvis pages in one object. Both read labelled Datasets only: no
-model is run here, and nothing here contacts the network.
+No model is run here, and nothing contacts the network.
 """
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

@@ -1,18 +1,10 @@
-"""What goes in: tokens, their lengths, which positions count, and where demonstrations lie.
+"""Prompts: right-padded tokens, their lengths, the positions that count, and where demonstrations lie.
 
-`batch` has the noun itself, `reading` makes it of whatever users have, `repeats` random tokens repeated with their
-matched control, `fewshot` labelled demonstrations in a template, `pairing` clean and corrupted prompts. Nothing here
-runs a model; only its tokenizer and sizes are read.
+`Prompts` is the noun; `as_prompts` makes it of whatever users have; `repeated_tokens` gives random tokens
+repeated, with their matched control; `few_shot_prompts` labelled demonstrations in a template; `pairs` clean and
+corrupted prompts. No model is run: only its tokenizer and sizes are read.
 """
 
-from .batch import Demonstrations as Demonstrations
-from .batch import Prompts as Prompts
-from .batch import concat as concat
-from .fewshot import few_shot as few_shot
-from .fewshot import word_episodes as word_episodes
-from .pairing import Pairs as Pairs
-from .pairing import pairs as pairs
-from .pairing import with_answers as with_answers
-from .reading import as_prompts as as_prompts
-from .repeats import random_tokens as random_tokens
-from .repeats import repeated_tokens as repeated_tokens
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

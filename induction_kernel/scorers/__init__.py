@@ -1,5 +1,9 @@
-"""What does each head look at, and what does it write? Scores of every head, with control and chance.
+"""What each head looks at and what it writes: scores of every head, with chance and matched control.
 
-`streaming` scores in one pass what `reading` gives of a pattern's entries; `masked` is the scorer itself, `attention`
-has the package's own, `labels` those of demonstrations, `values` copying in context, `ov` copying by weights.
+`AttentionScorer` is a mask over the attention pattern; `induction`, `prefix_matching`, `previous_token` and
+`duplicate_token` are the package's own; `observe` takes several in one pass.
 """
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

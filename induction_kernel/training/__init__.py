@@ -1,6 +1,9 @@
-"""When do heads form, and how is it watched? Small models, their training, and measures at every checkpoint.
+"""Small models trained and watched: recipes, checkpoints, training curves, and their phase change.
 
-`trainer` trains by a `recipe`, on the synthetic language (`language`) or on texts (`texts`); `families` are the runs
-whose curves come with the package. `checkpoints` measures anything at every checkpoint of any run; `curves` are the
-standard measures, and `phases`, `coupling` and `components` say where and whether they turn.
+`train` follows a `Recipe`; `over_checkpoints` measures anything at every checkpoint of any run; `training_curves` are
+the standard measures, and `phase_window` and `onset_coupling` say when they turn.
 """
+
+from .._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(__name__, __file__)

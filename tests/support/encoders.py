@@ -5,7 +5,7 @@ import warnings
 import torch
 from zoo import BASE, SHAPES, SIZES, hooked_with, randomise
 
-from induction_kernel.loading.building import has_hooked_transformer, quietly
+from induction_kernel.loading._build import has_hooked_transformer, quietly
 
 BIDIRECTIONAL = ["native", "BERT"] + (["hooked", "encoder"] if has_hooked_transformer() else [])
 CLASSIFIERS = ["native", *(["hooked"] if has_hooked_transformer() else [])]

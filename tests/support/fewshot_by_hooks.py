@@ -7,8 +7,8 @@ from shots import random_shots, with_rows
 from zoo import model_of
 
 import induction_kernel as ik
+from induction_kernel.fewshot import _reweighting as reweighting
 from induction_kernel.heads import as_heads
-from induction_kernel.kernel import reweighting
 from induction_kernel.model import value_weights
 
 HEADS = ["L0H1", "L1H0", "L1H3"]
@@ -73,7 +73,7 @@ def other_keys(row, keys, every_label, wanted):
 
 def check_label_knock_out(name, kind, which):
     model, prompts = model_of(name, kind), random_shots()
-    found = ik.label_knock_out(model, prompts, HEADS, which=which, draws=1, control="any layer")
+    found = ik.fewshot.label_knock_out(model, prompts, HEADS, which=which, draws=1, control="any layer")
     heads = as_heads(HEADS)
     classes = {"all": (0, 1, 2), "b c": (1,), 2: (2,)}[which]
     others_drawn = as_heads(str(found.sel(run="random heads")["heads"].item()).split())
@@ -107,7 +107,7 @@ def check_reweighting(name, kind):
     model, prompts = model_of(name, kind), random_shots()
     beta = np.random.default_rng(0).normal(size=(2, 4, 3))
     beta[1, 2, 1] = -np.inf
-    found = ik.reweighted(model, prompts, beta)
+    found = ik.fewshot.reweighted(model, prompts, beta)
     for p in range(len(prompts)):
 
         def change(layer, p=p):
@@ -144,7 +144,7 @@ def check_gradient_of_reweighting(name, kind):
         )
 
     def exact(beta):
-        logs = ik.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values
+        logs = ik.fewshot.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values
         logs = torch.from_numpy(logs).log_softmax(-1)
         return -float(logs[torch.arange(len(prompts)), prompts.demonstrations.target].mean())
 
@@ -185,7 +185,7 @@ def probability(model, prompts, p, layer=0, head=0, new=None):
 
 def check_function_vectors(name, kind):
     model, task, into = model_of(name, kind), random_shots(n=3, seed=1), random_shots(n=3)
-    found = ik.function_vectors(model, task, into)
+    found = ik.fewshot.function_vector_effect(model, task, into)
     for key, prompts in (("score", task), ("control", into)):
         z = last_z(model, prompts)
         for p in range(len(into)):

@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from induction_kernel.loading.building import has_hooked_transformer
+from induction_kernel.loading._build import has_hooked_transformer
 
 WORDS = ["<bos>", "<unk>", "<pad>", *(f"word{index}" for index in range(29))]
 ARCHITECTURE = {

@@ -15,7 +15,7 @@ import torch
 
 from induction_kernel.loading import build
 from induction_kernel.prompts import Demonstrations, Prompts
-from induction_kernel.prompts.batch import pad
+from induction_kernel.prompts._prompts import pad
 
 WORDS, LABELS, FEATURES, CONTEXT, BIG, GAIN = 40, 3, 5, 16, 1e4, 6.0
 WORD_BANDWIDTH, LABEL_BANDWIDTH = 0.7, 1.9

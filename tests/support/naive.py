@@ -119,7 +119,7 @@ def logits_with_z(model, tokens, layer, head, value):
 def measured(model, *, centred):
     """W_E, and by layer W_V, b_V, W_O, and W_U: what becomes of unit vectors put into a run, no parameter looked at.
 
-    They are as `induction_kernel.model.weights` has them, norms folded in. `centred`: whether the norms of this model
+    They are as `induction_kernel.model._weights` has them, norms folded in. `centred`: whether the norms of this model
     take the mean away, as LayerNorm does, so that none counts. Vectors are long: a norm's
     epsilon is nothing.
     """

@@ -5,7 +5,7 @@ import torch
 from whole_runs import NARROW, answer, tokens_for, weighed
 from zoo import PARALLEL, model_of
 
-from induction_kernel.interventions.paths import path_patch
+from induction_kernel.interventions._paths import path_patch
 
 # Bridges around Llama, and Bridges on TransformerLens' own layers, take the norm in float32: where two orders of
 # adding differ in the last bit of float64, its input may be rounded to the next float32.

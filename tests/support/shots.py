@@ -5,8 +5,8 @@ import torch
 
 import induction_kernel as ik
 from induction_kernel.prompts import Demonstrations, Prompts
-from induction_kernel.prompts.batch import pad
-from induction_kernel.training import language
+from induction_kernel.prompts._prompts import pad
+from induction_kernel.training import _language as language
 
 LABELS = ("a", "b c", "d")
 TOKENS = ([3], [4, 5], [6])  # of each label: one of them has two
@@ -56,7 +56,9 @@ def noisy_words(model, *, prompts=200, shots=12, classes=4, noise=0.3, seed=0, o
         demonstrations.append(
             [(words[y].pop() if rng.random() >= noise else str(rng.choice(every)), y) for y in order]
         )
-    return ik.few_shot(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
+    return ik.few_shot_prompts(
+        model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" "
+    )
 
 
 def with_rows(model, tokens, change):

@@ -13,7 +13,7 @@ def repeats(model):
 
 
 def shots(model):
-    return ik.word_episodes(model, prompts=4, shots=4)
+    return ik.prompts.word_episodes(model, prompts=4, shots=4)
 
 
 def answered(model):
@@ -26,9 +26,9 @@ def other_run(model):
 
 def episodes(shown=2):
     texts = {"classes": [0, 0, 0, 1, 1, 1], "labels": ("dax", "wug"), "template": "{x} {y} ;"}
-    pool = ik.LabelledTexts(tuple("fox wolf bear apple pear plum".split()), **texts)
-    queries = ik.LabelledTexts(tuple("lion goat tiger fig lime mango".split()), **texts)
-    return ik.draw_episodes(pool, queries, shots=shown, separator=" ")
+    pool = ik.data.LabelledTexts(tuple("fox wolf bear apple pear plum".split()), **texts)
+    queries = ik.data.LabelledTexts(tuple("lion goat tiger fig lime mango".split()), **texts)
+    return ik.data.draw_episodes(pool, queries, shots=shown, separator=" ")
 
 
 def earlier(model):
@@ -71,7 +71,7 @@ VERBS = {
     "duplicate_token": scored(ik.duplicate_token),
     "AttentionScorer": lambda model: ik.AttentionScorer("mine", ik.induction.mask)(model, repeats(model)),
     "label_attention": lambda model: ik.label_attention(model, shots(model)),
-    "demonstration_weights": lambda model: ik.demonstration_weights(model, shots(model)),
+    "demonstration_weights": lambda model: ik.scorers.demonstration_weights(model, shots(model)),
     "copying": scored(ik.copying),
     "copying, BAN": scored(ik.copying, method="BAN"),
     "copying, BAN-source": scored(ik.copying, method="BAN-source"),
@@ -107,30 +107,38 @@ VERBS = {
     "sweep, values resampled": swept(site="v", edit=ik.Resample()),
     "sweep, of the stream": swept(site="resid_pre", by=("layer",), edit=ik.Zero()),
     "sweep, value biases left": swept(edit=ik.ZeroValues()),
-    "in_context": lambda model: ik.in_context(model, shots(model)),
-    "label_writing": lambda model: ik.label_writing(model, shots(model)),
-    "representations": lambda model: ik.representations(model, episodes(), "residual"),
-    "representations, of heads": lambda model: ik.representations(model, shots(model), "head"),
-    "representations, embedding": lambda model: ik.representations(model, episodes(), "embedding"),
-    "next_token_similarity": lambda model: ik.next_token_similarity(model, episodes()),
-    "demonstration_attention": lambda model: ik.demonstration_attention(model, shots(model)),
-    "probe": lambda model: ik.probe(model, ik.word_episodes(model, prompts=32), min_count=2, folds=2),
-    "label_knock_out": lambda model: ik.label_knock_out(model, shots(model), "L1H7", draws=2),
-    "fit_label_weights": lambda model: ik.fit_label_weights(model, shots(model), steps=2),
-    "reweighted": lambda model: ik.reweighted(model, shots(model), torch.full((2, 8, 2), 0.5).numpy()),
-    "label_flow": lambda model: ik.label_flow(model, shots(model)),
-    "function_vectors": lambda model: ik.function_vectors(model, shots(model), heads=["L1H7", "L0H3"]),
-    "retrieval_effect": lambda model: ik.retrieval_effect(
+    "predict": lambda model: ik.fewshot.predict(model, shots(model)),
+    "label_logits": lambda model: ik.kernel.label_logits(model, shots(model)),
+    "representations": lambda model: ik.kernel.representations(model, episodes(), "residual"),
+    "representations, of heads": lambda model: ik.kernel.representations(model, shots(model), "head"),
+    "representations, embedding": lambda model: ik.kernel.representations(model, episodes(), "embedding"),
+    "next_token_similarity": lambda model: ik.kernel.next_token_similarity(model, episodes()),
+    "demonstration_attention": lambda model: ik.kernel.demonstration_attention(model, shots(model)),
+    "probe": lambda model: ik.kernel.probe(
+        model, ik.prompts.word_episodes(model, prompts=32), min_count=2, folds=2
+    ),
+    "label_knock_out": lambda model: ik.fewshot.label_knock_out(model, shots(model), "L1H7", draws=2),
+    "fit_label_weights": lambda model: ik.fewshot.fit_label_weights(model, shots(model), steps=2),
+    "reweighted": lambda model: ik.fewshot.reweighted(
+        model, shots(model), torch.full((2, 8, 2), 0.5).numpy()
+    ),
+    "label_flow": lambda model: ik.fewshot.label_flow(model, shots(model)),
+    "function_vector_effect": lambda model: ik.fewshot.function_vector_effect(
+        model, shots(model), heads=["L1H7", "L0H3"]
+    ),
+    "retrieval_effect": lambda model: ik.fewshot.retrieval_effect(
         model, episodes().pool, episodes().queries, shots=2, separator=" "
     ),
-    "label_format_effect": lambda model: ik.label_format_effect(
+    "label_format_effect": lambda model: ik.fewshot.label_format_effect(
         model, episodes(), formats={"plain": ["dax", "wug"], "others": ["fep", "kiki"]}
     ),
-    "input_shift_effect": lambda model: ik.input_shift_effect(model, episodes(), shift="rare words"),
-    "order_effect": lambda model: ik.order_effect(model, episodes(4), orders=2),
-    "few_shot_study": lambda model: ik.few_shot_study(model, queries=8, splits=2, progress=False).answers,
-    "mechanism": lambda model: ik.mechanism(model, draws=100),
-    "direct_ablation": lambda model: ik.direct_ablation(model, n=16, by_head=False),
-    "generality": lambda model: ik.generality(model, ["L1H7", "L1H1"]),
+    "input_shift_effect": lambda model: ik.fewshot.input_shift_effect(model, episodes(), shift="rare words"),
+    "order_effect": lambda model: ik.fewshot.order_effect(model, episodes(4), orders=2),
+    "few_shot_study": lambda model: (
+        ik.fewshot.few_shot_study(model, queries=8, splits=2, progress=False).answers
+    ),
+    "mechanism": lambda model: ik.evidence.mechanism(model, draws=100),
+    "direct_ablation": lambda model: ik.evidence.direct_ablation(model, n=16, by_head=False),
+    "generality": lambda model: ik.evidence.generality(model, ["L1H7", "L1H1"]),
 }
 """Name, and after a comma what is particular -> `call(model)`, a Dataset."""

@@ -8,7 +8,7 @@ import torch
 from zoo import PARALLEL
 
 import induction_kernel as ik
-from induction_kernel.interventions.edits import (
+from induction_kernel.interventions._edits import (
     Add,
     FromRun,
     KnockOut,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from induction_kernel.loading import build
-from induction_kernel.loading.building import has_hooked_transformer, quietly
+from induction_kernel.loading._build import has_hooked_transformer, quietly
 
 SHAPES = {
     "attention-only": {"attn_only": True, "normalization_type": "LN"},
@@ -51,7 +51,7 @@ def folded(model):
 
 
 def random_weights(architecture, seed=0):
-    from induction_kernel.loading.parameters import _shapes, checked_architecture
+    from induction_kernel.loading._parameters import _shapes, checked_architecture
 
     generator = torch.Generator().manual_seed(seed)
     weights = {}

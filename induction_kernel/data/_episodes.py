@@ -1,0 +1,250 @@
+"""Which demonstrations stand before which query? Drawn at random, as many of each class, or the most similar ones.
+
+Han et al. 2025, section 5 (prompts of demonstrations and a query) and section 4.2 (similar demonstrations help). What
+is drawn is kept as text: tokens come with the model, by `few_shot_prompts`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._names import is_whole
+from ..model._anatomy import Model
+from ..prompts._few_shot import Template, few_shot_prompts
+from ..prompts._prompts import Prompts
+from ._labelled import LabelledTexts
+
+__all__ = ["Episodes", "by_likeness", "draw_episodes", "own_texts", "similarities", "tfidf"]
+
+Embed = Callable[[Sequence[str]], Any]
+SAMPLING = ("balanced", "random", "nearest")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Episodes:
+    """Queries, and the labelled demonstrations that stand before each.
+
+    Attributes:
+        queries: one a prompt.
+        pool: where demonstrations come from.
+        shown: int64 `[prompt, demonstration]`, index into the pool, in the order of the prompt.
+        classes: int64 `[prompt, demonstration]`, the class whose word is written: the pool's own unless permuted.
+        template: of an example, as in `few_shot_prompts`.
+        separator: between demonstrations, and before the query.
+
+    Raises:
+        Refused: shapes that do not fit, indices out of range, different labels, a template without `{x}` and `{y}`.
+    """
+
+    queries: LabelledTexts
+    pool: LabelledTexts
+    shown: np.ndarray
+    classes: np.ndarray
+    template: str
+    separator: str = "\n"
+
+    def __post_init__(self) -> None:
+        Template.parse(self.template, self.separator)
+        if self.queries.labels != self.pool.labels:
+            raise Refused(
+                f"wanted queries and demonstrations with the same labels, got {list(self.queries.labels)} and "
+                f"{list(self.pool.labels)}"
+            )
+        if self.shown.ndim != 2 or len(self.shown) != len(self.queries) or self.shown.size == 0:
+            raise Refused(f"wanted shown [{len(self.queries)}, demonstration], got {list(self.shown.shape)}")
+        if self.classes.shape != self.shown.shape:
+            raise Refused(f"wanted classes {list(self.shown.shape)}, got {list(self.classes.shape)}")
+        for what, index, n in (("shown", self.shown, self.pool), ("classes", self.classes, self.pool.labels)):
+            if index.min() < 0 or index.max() >= len(n):
+                raise Refused(f"wanted {what} from 0 to {len(n) - 1}, got {index.min()} to {index.max()}")
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Episodes:
+        """Some of the prompts: a slice, indices or a bool mask."""
+        at = index if isinstance(index, slice) else np.asarray(index)
+        return replace(self, queries=self.queries[index], shown=self.shown[at], classes=self.classes[at])
+
+    def __repr__(self) -> str:
+        name = self.queries.name or "unnamed"
+        shots = self.shown.shape[1]
+        return f"Episodes({name}: {len(self)} queries, {shots} demonstrations each out of {len(self.pool)})"
+
+    def prompts(self, model: Model) -> Prompts:
+        """As prompts for this model.
+
+        Raises:
+            Refused: as `few_shot_prompts`: labels that share their first token, a prompt beyond the context.
+            NotDefined: no tokenizer.
+        """
+        texts = self.pool.texts
+        shots = [
+            [(texts[i], int(y)) for i, y in zip(shown, classes, strict=True)]
+            for shown, classes in zip(self.shown, self.classes, strict=True)
+        ]
+        asked = [(x, int(y)) for x, y in zip(self.queries.texts, self.queries.classes, strict=True)]
+        return few_shot_prompts(
+            model, shots, asked, template=self.template, labels=self.pool.labels, separator=self.separator
+        )
+
+    def shuffled(self, seed: int = 0) -> Episodes:
+        """The same demonstrations of every prompt, with their labels, in another order."""
+        order = np.random.default_rng(checked_seed(seed)).permuted(_ranks(self.shown), axis=1)
+        return replace(
+            self,
+            shown=np.take_along_axis(self.shown, order, 1),
+            classes=np.take_along_axis(self.classes, order, 1),
+        )
+
+    def permuted(self, seed: int = 0) -> Episodes:
+        """The labels of every prompt's demonstrations, permuted among them."""
+        return replace(self, classes=np.random.default_rng(checked_seed(seed)).permuted(self.classes, axis=1))
+
+    def relabelled(self, labels: Sequence[str]) -> Episodes:
+        """The same with other label words, in the order of the classes."""
+        return replace(self, queries=self.queries.relabelled(labels), pool=self.pool.relabelled(labels))
+
+
+def draw_episodes(
+    pool: LabelledTexts,
+    queries: LabelledTexts,
+    *,
+    shots: int = 8,
+    sampling: str = "balanced",
+    embed: Embed | None = None,
+    template: str | None = None,
+    separator: str = "\n",
+    seed: int = 0,
+) -> Episodes:
+    """Demonstrations for every query, never the query's own text.
+
+    Args:
+        pool: where demonstrations come from.
+        queries: what is asked.
+        shots: demonstrations a prompt.
+        sampling: "balanced": as equally many of each class as there are texts for, which classes get one more drawn at
+            random, in random order; "random": any; "nearest": those most similar to the query, the most similar last,
+            whatever their classes (ties at random).
+        embed: for "nearest", `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
+        template: None for the pool's.
+        separator: between demonstrations, and before the query.
+        seed: of the draw; a local generator.
+
+    Raises:
+        TypeError: not `LabelledTexts`. Refused: different labels, a pool of one class, more shots than texts, an
+            unknown sampling, an embedding that is not finite or not `[text, d]`.
+
+    Warns:
+        UserWarning: texts of queries that occur among the demonstrations; they are left out of their own prompt.
+    """
+    _check(pool, queries, shots, sampling, embed)
+    own = own_texts(queries, pool)
+    if shared := int(own.any(1).sum()):
+        warnings.warn(
+            f"{shared} of {len(queries)} queries are also among the demonstrations' texts: they are not shown before "
+            "themselves",
+            UserWarning,
+            stacklevel=2,
+        )
+    rng = np.random.default_rng(checked_seed(seed))
+    n_other = len(pool) - own.sum(1)
+    if shots > n_other.min():
+        raise Refused(
+            f"wanted shots up to {n_other.min()}, the texts in the pool but the query's, got {shots}"
+        )
+    if sampling == "nearest":
+        likeness = np.where(own, -np.inf, similarities(queries.texts, pool.texts, embed))
+        shown = by_likeness(likeness, rng)[:, -shots:]
+    else:
+        drawn = [_drawn(pool.classes, ~mine, shots, sampling, rng) for mine in own]
+        shown = np.stack(drawn).astype(np.int64)
+    return Episodes(
+        queries, pool, shown, pool.classes[shown], pool.template if template is None else template, separator
+    )
+
+
+def own_texts(queries: LabelledTexts, pool: LabelledTexts) -> np.ndarray:
+    """bool `[query, text]`: where the pool has the query's own text."""
+    number = {text: i for i, text in enumerate(dict.fromkeys(text.strip() for text in pool.texts))}
+    of_pool = np.array([number[text.strip()] for text in pool.texts])
+    of_query = np.array([number.get(text.strip(), -1) for text in queries.texts])
+    return of_query[:, None] == of_pool
+
+
+def similarities(queries: Sequence[str], texts: Sequence[str], embed: Embed | None = None) -> np.ndarray:
+    """Cosine of every query and text, `[query, text]`, by an embedding (None: TF-IDF fitted on the texts)."""
+    embed = tfidf(texts) if embed is None else embed
+    of_query, of_text = _unit(embed(list(queries)), len(queries)), _unit(embed(list(texts)), len(texts))
+    product = of_query @ of_text.T
+    return np.asarray(product.todense() if hasattr(product, "todense") else product, dtype=np.float64)
+
+
+def by_likeness(likeness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Texts of every query `[query, text]` from the least to the most similar; ties in random order."""
+    return np.lexsort((rng.random(likeness.shape), likeness), axis=1)
+
+
+def tfidf(texts: Sequence[str]) -> Embed:
+    """An embedding by word counts, weighted by how rare the words are in these texts; sparse rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(texts).transform  # one-letter words count
+
+
+def _unit(rows: Any, n: int) -> Any:
+    from sklearn.preprocessing import normalize
+    from sklearn.utils.validation import check_array
+
+    rows = check_array(rows, accept_sparse=True, dtype="float64")
+    if rows.shape[0] != n:
+        raise Refused(f"wanted an embedding of {n} texts [{n}, d], got {list(rows.shape)}")
+    return normalize(rows)
+
+
+def _drawn(classes: np.ndarray, free: np.ndarray, shots: int, sampling: str, rng: Any) -> np.ndarray:
+    """Indices of one prompt's demonstrations, in random order."""
+    order = rng.permutation(np.flatnonzero(free))
+    if sampling == "random":
+        return order[:shots]
+    # the first of every class, then the second of every class, ...: as equally many of each as there are
+    first = rng.permutation(classes.max() + 1)  # which classes come first in a round
+    rank = np.empty(len(order), dtype=np.int64)
+    for y in np.unique(classes[order]):
+        here = classes[order] == y
+        rank[here] = np.arange(here.sum())
+    chosen = order[np.lexsort((first[classes[order]], rank))[:shots]]
+    return rng.permutation(chosen)
+
+
+def _ranks(shown: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(np.arange(shown.shape[1]), shown.shape)
+
+
+def _check(pool: Any, queries: Any, shots: Any, sampling: Any, embed: Any) -> None:
+    for what, given in (("pool", pool), ("queries", queries)):
+        if not isinstance(given, LabelledTexts):
+            raise TypeError(
+                f"wanted {what} as LabelledTexts, of load_classification(...), got {type(given).__name__}"
+            )
+    if pool.labels != queries.labels:
+        raise Refused(
+            f"wanted queries and demonstrations with the same labels, got {list(queries.labels)} and "
+            f"{list(pool.labels)}"
+        )
+    if len(np.unique(pool.classes)) < 2:
+        only = pool.labels[pool.classes[0]]
+        raise Refused(f"wanted demonstrations of at least two classes, got {only!r} alone in the pool")
+    if sampling not in SAMPLING:
+        raise Refused(f"wanted sampling in {list(SAMPLING)}, got {sampling!r}")
+    if embed is not None and sampling != "nearest":
+        raise Refused(f'embed= is for sampling="nearest", got sampling={sampling!r}')
+    if not is_whole(shots) or shots < 1:
+        raise Refused(f"wanted shots >= 1, got {shots!r}")

@@ -1,0 +1,212 @@
+"""What rows of text and class does a source hold? Files, folders and DataFrames here, data sets by name on the hub.
+
+Classes stay as they are written, but for whole numbers, of which 1, 1.0 and "1" are the same: naming them is for
+`_labelled`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ..errors import Refused
+from ..text_files import decoded, lines_of
+from ._classes import as_class
+from ._contents import ENDINGS, PARQUET, content, kind_of, unpacked
+from ._registry import KNOWN, Known
+from ._tables import columns_of, delimited, json_lines, json_list, parquet
+
+__all__ = ["Rows", "Source", "called", "find_known", "read_rows"]
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame
+
+
+class Rows(NamedTuple):
+    """What a source holds.
+
+    Attributes:
+        texts: the inputs; None where one is missing.
+        values: the class of each, as it is written; None where it is missing.
+        order: all classes in order, where the source says so.
+    """
+
+    texts: list[str | None]
+    values: list[str | None]
+    order: list[str] | None = None
+
+
+def read_rows(
+    source: Source, text: Any, label: Any, split: str | None, encoding: str, known: Known | None
+) -> Rows:
+    """Texts and classes of a source; arguments as in `load_classification`."""
+    one = not isinstance(source, str | os.PathLike) or Path(source).is_file()
+    if split is not None and one:
+        raise Refused(
+            f"split= is for a folder or a data set's name, got {called(source)}: pass the file of it"
+        )
+    if isinstance(source, pd.DataFrame):
+        rows = Rows(*columns_of(source, text, label, called(source), known))
+    elif not isinstance(source, str | os.PathLike):
+        rows = _pair(_without_columns(source, text, label), encoding)
+    elif Path(source).is_dir():
+        rows = _folder(Path(_without_columns(source, text, label)), split or "val", encoding)
+    elif Path(source).is_file():
+        rows = _file(Path(source), text, label, encoding, known)
+    elif str(source) in KNOWN or _is_repository(source):
+        rows = _hub(str(source), text, label, split, known)
+    else:
+        raise Refused(
+            f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
+            f"got {str(source)!r}"
+        )
+    stripped = [text and text.strip() for text in rows.texts]  # GLUE's end in a blank
+    return rows._replace(texts=stripped)
+
+
+def called(source: Source) -> str:
+    """What a source is called: a name, or that of its file."""
+    if isinstance(source, pd.DataFrame):
+        return "DataFrame"
+    if isinstance(source, str | os.PathLike):
+        return Path(source).name if Path(source).exists() else str(source)
+    if not isinstance(source, Sequence) or not all(isinstance(each, str | os.PathLike) for each in source):
+        how = ": pass its .to_pandas()" if hasattr(source, "to_pandas") else ""
+        raise TypeError(
+            f"wanted a file, a folder, a pair of files, a DataFrame or a name, got {type(source).__name__}{how}"
+        )
+    return Path(source[0]).name if source else "no files"
+
+
+def find_known(source: Source) -> Known | None:
+    """The known data set of this name, or that a file's or folder's name begins with."""
+    if isinstance(source, str) and source in KNOWN and not Path(source).exists():
+        return KNOWN[source]
+    name = called(source)
+    short = {key.split("/")[-1]: known for key, known in KNOWN.items()}
+    return next((known for key, known in short.items() if re.match(rf"(tweet_)?{key}\b", name.lower())), None)
+
+
+def _is_repository(source: Any) -> bool:
+    return (
+        isinstance(source, str)
+        and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
+        and not source.lower().removesuffix(".gz").endswith(ENDINGS)
+    )
+
+
+def _pair(source: Any, encoding: str) -> Rows:
+    if len(source) != 2:
+        raise Refused(f"wanted a pair of files, texts and classes, got {len(source)}")
+    texts, values = (lines_of(content(Path(path), encoding)) for path in source)
+    if len(texts) != len(values):
+        raise Refused(
+            f"wanted as many classes as texts, got {len(values)} lines in {Path(source[1]).name} and {len(texts)} in "
+            f"{Path(source[0]).name}"
+        )
+    return Rows([_there(text) for text in texts], [_there(as_class(value)) for value in values])
+
+
+def _there(text: str) -> str | None:
+    return text if text.strip() else None
+
+
+def _without_columns(source: Any, text: Any, label: Any) -> Any:
+    """The source, if nobody asks for columns of it."""
+    if text is not None or label is not None:
+        raise Refused(
+            f"text= and label= are columns of a table: {called(source)} is read line by line, texts and classes from "
+            "a file each"
+        )
+    return source
+
+
+def _folder(folder: Path, split: str, encoding: str) -> Rows:
+    pair = [folder / f"{split}_{kind}.txt" for kind in ("text", "labels")]
+    if not all(path.is_file() for path in pair):
+        there = sorted(path.name for path in folder.iterdir())[:10]
+        raise Refused(
+            f"wanted {pair[0].name} and {pair[1].name} in {folder.name}, got {there}: give split=, or a file"
+        )
+    return _pair(pair, encoding)
+
+
+def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None) -> Rows:
+    raw, ending = unpacked(path)
+    if raw.startswith(PARQUET):
+        return Rows(*columns_of(parquet(raw, path.name), text, label, path.name, known))
+    written = decoded(raw, path.name, encoding)
+    kind = kind_of(ending, written, columns=text is not None or label is not None)
+    if kind == "lines":
+        return _lines_with_class(written, path.name)
+    if kind == "jsonl":
+        table = json_lines(written, path.name)
+    elif kind == "json":
+        table = json_list(written, path.name)
+    elif kind is not None:
+        table = delimited(written, text, label, path.name, known, tabs=kind == "tsv")
+    elif ending == ".txt":
+        raise Refused(
+            f"wanted lines 'CLASS:fine text' or 'CLASS text' in {path.name}, or a table and its columns text= and "
+            f"label=, got {lines_of(written)[0][:40]!r}"
+        )
+    else:
+        raise Refused(
+            f"wanted a file that ends in {', '.join(ENDINGS)}, or one whose content says which of these it is, "
+            f"got {path.name}"
+        )
+    return Rows(*columns_of(table, text, label, path.name, known))
+
+
+def _lines_with_class(written: str, name: str) -> Rows:
+    lines = [line for line in lines_of(written) if line.strip()]
+    parts = [line.partition(" ") for line in lines]
+    values, texts = (
+        [found.partition(":")[0].strip() for found, _, _ in parts],
+        [_there(text) for *_, text in parts],
+    )
+    classes = {value for value, text in zip(values, texts, strict=True) if text is not None}
+    for i, (line, value) in enumerate(zip(lines, values, strict=True)):
+        if value not in classes:
+            raise Refused(
+                f"wanted lines 'CLASS:fine text' or 'CLASS text' in {name}, got {line[:40]!r} in line {i + 1}; "
+                "texts and classes in two files are given as a pair (texts, classes)"
+            )
+    return Rows(texts, [_there(as_class(value)) for value in values])
+
+
+def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | None) -> Rows:
+    """A data set from the hub, by the package `datasets`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise ImportError(
+            "data sets by name need the package `datasets`: install induction-kernel[datasets], or give a file"
+        ) from error
+    split = split or (known.split if known else None)
+    if split is None:
+        raise Refused(f"wanted split= for {name!r}, which is no file here and not in {list(KNOWN)}")
+    where, revision = (known.hub, known.revision) if known else ((name,), None)
+    try:
+        table = datasets.load_dataset(*where, split=split, revision=revision)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"the data set {name!r} is not here and the hub cannot be reached: give a file instead ({error})"
+        ) from error
+    except FileNotFoundError as error:
+        raise Refused(f"the hub has no data set {name!r}, or not for you: {error}") from error
+    assert isinstance(table, datasets.Dataset)  # one split was asked for
+    frame = table.to_pandas()
+    assert isinstance(frame, pd.DataFrame)  # it was not asked for in parts
+    texts, values, order = columns_of(frame, text, label, name, known)
+    column = str(label) if label is not None else known.label if known else "label"
+    names = getattr(table.features.get(column), "names", None)
+    if names is None:
+        return Rows(texts, values, order)
+    if "-1" in values:
+        raise Refused(f"the split {split!r} of {name!r} has no public labels: choose another one")
+    return Rows(texts, [None if value is None else names[int(value)] for value in values], list(names))

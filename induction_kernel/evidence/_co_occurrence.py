@@ -1,0 +1,122 @@
+"""Do induction heads form when in-context learning does? Argument 1 of Olsson et al. 2022: co-occurrence.
+
+The in-context-learning (ICL) score, the prefix-matching score and the loss on a repeat turn in one window of training.
+The thresholds:
+
+    runs with a window      over half of the seeds (95% Wilson interval), or 97.5% of the resamplings of one run
+    formed in the window    over 75% of the final ICL score (Olsson et al.: over 75% of the score forms in it)
+    onsets                  |ln(onset) - ln(start)| / (ln(end) - ln(start)) below 0.5: less than half a window apart
+    turning together        p below 0.05 (`onset_coupling`): with four or more seeds that of pairing them anew,
+                            for fewer the largest p of shifting one curve of a run in time
+
+That two things come at once is no proof that one makes the other. Where the path of the losses in their principal
+components turns (Olsson et al.'s fourth sign) is told but not judged: on a logarithmic grid its sharpest turn may be
+the end of the first descent, long before the window. It finds no window itself (`phase_window` does).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from ..errors import Refused
+from ..training._loss_components import loss_components
+from ..training._onset_coupling import onset_coupling
+from ..training._turns import FEWEST, check_curves
+from ._seed_intervals import mean_check, runs_of, window_check, windows_of
+from ._verdicts import Check, inconclusive, judged
+
+__all__ = ["co_occurrence"]
+
+CLAIM = "in-context-learning score, prefix matching and the loss on a repeat turn in one window of training"
+FORMED, APART, CHANCE = 0.75, 0.5, 0.05
+OTHERS = {"prefix_matching": "prefix matching", "repeat_loss": "repeat loss"}
+
+
+def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr.Dataset:
+    """Whether the curves of one model turn in one window, in one run or over seeds.
+
+    All thresholds stand at the top of this file. Numbers over seeds are means with a 95% interval over the seeds that
+    have a window, those of one run have the interval over its prompts. p-values have none. Where no run has a window
+    the claim is contradicted by that; the numbers of a window are NaN and inconclusive.
+
+    Args:
+        curves: what `training_curves` returns for one model, maybe over `seed`.
+        window: what `phase_window` found in these curves, if it is at hand.
+
+    Returns:
+        Dataset of verdict (see `verdicts.judged`), with everything that
+        `phase_window` returns over `seed`, and `difference[with, seed]`, `statistic[with, seed]`, `p_value[with, seed]`
+        of `onset_coupling`, `turn[seed]` (tokens at which the path of the losses turns most). A single run is seed 0.
+        Inconclusive with fewer than 4 checkpoints after step 0.
+
+    Raises:
+        TypeError: if `curves` is no Dataset.
+        Refused: if it has several models, lacks a curve, or the windows are those of other runs.
+
+    Source: Olsson et al. 2022, argument 1.
+    """
+    check_curves(curves, "icl_score", "prefix_matching", "repeat_loss", "sampled_loss")
+    if "model" in curves.dims:
+        raise Refused(
+            f"wanted the curves of one model, got {[str(each) for each in curves['model'].values]}: choose with "
+            ".sel(model=...), or ask continuity for all of them"
+        )
+    kept = int((curves["tokens"] > 0).sum())
+    if kept < FEWEST:
+        reason = f"wanted at least {FEWEST} checkpoints of training after step 0, got {kept}"
+        return inconclusive("co_occurrence", CLAIM, reason)
+    found = runs_of(windows_of(curves, window))
+    width = np.log(found["end"].values / found["start"].values)
+    share, low, high = (found[f"score_share{end}"].values for end in ("", "_low", "_high"))
+    n = curves["icl_score"].sizes.get("prompt", 0)
+    checks = [
+        window_check(found, prompts=n),
+        mean_check(
+            "share of the final ICL score formed in the window", share, low, high, threshold=FORMED, prompts=n
+        ),
+    ]
+    pairs = [runs_of(onset_coupling(curves, "icl_score", other)) for other in OTHERS]
+    for pair, name in zip(pairs, OTHERS.values(), strict=True):
+        distance = (each / width for each in _distance(pair))
+        said = f"distance of the onsets of ICL score and {name}, windows"
+        checks.append(mean_check(said, *distance, threshold=APART, above=False, prompts=n))
+    for pair, name in zip(pairs, OTHERS.values(), strict=True):
+        checks.append(_together(f"p-value of ICL score and {name} turning together", pair))
+    kept = xr.concat([pair[["difference", "statistic", "p_value"]] for pair in pairs], "with")
+    details = found.merge(kept.assign_coords({"with": list(OTHERS)}), combine_attrs="override")
+    details = details.assign(turn=("seed", _turns(runs_of(loss_components(curves)))))
+    attrs = {"model": str(curves.attrs["model"])} if "model" in curves.attrs else {}
+    return judged("co_occurrence", CLAIM, checks, details, attrs=attrs)
+
+
+def _distance(pair: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How far apart two curves turn, whichever is first, and the ends of the interval, by seed, in ln(tokens)."""
+    value, low, high = (pair[f"difference{end}"].values for end in ("", "_low", "_high"))
+    nearest = np.where((low < 0) & (high > 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    return np.abs(value), nearest, np.maximum(np.abs(low), np.abs(high))
+
+
+def _together(name: str, pair: xr.Dataset) -> Check:
+    """By pairings of seeds, where they are enough for that, else by shifts, the largest of all runs.
+
+    A p-value has no interval of its own.
+    """
+    paired = float(pair["seeds_p_value"]) if "seeds_p_value" in pair else np.nan
+    p = paired if np.isfinite(paired) else float(pair["p_value"].max())
+    name = f"{name}, {'seeds paired anew' if np.isfinite(paired) else 'shifted'}"
+    n = pair.sizes["seed"]
+    return Check(name, p, np.nan, np.nan, CHANCE, above=False, n=n, of="seeds" if n > 1 else "run", is_p=True)
+
+
+def _turns(components: xr.Dataset) -> np.ndarray:
+    """Tokens at the checkpoint farthest from the straight line between the ends of the path, for each seed."""
+    found = []
+    for seed in range(components.sizes["seed"]):
+        run = components.isel(seed=seed)
+        run = run.isel(checkpoint=np.flatnonzero(run["component"].notnull().all("pc")))
+        away = run["component"].transpose("checkpoint", "pc").values
+        away = away - away[0]
+        distance = np.abs(away[:, 0] * away[-1, 1] - away[:, 1] * away[-1, 0])
+        found.append(float(run["tokens"].values[distance.argmax()]))
+    return np.array(found)

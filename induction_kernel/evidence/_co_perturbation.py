@@ -1,0 +1,132 @@
+"""Do induction heads move when what they need is made easier? Argument 2 of Olsson et al. 2022: co-perturbation.
+
+A smeared key mixes each key with the one before it, so that a head can find what followed a token without a
+previous-token head in a layer below. If induction heads make the phase change, then with smeared keys
+
+    one layer:         a window, where the plain model has none
+    two and more:      an earlier window: mean over seeds of ln(start with smeared keys / start without) below 0
+
+Runs are paired by their seed. It trains nothing and finds no window itself (`phase_window` does).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import xarray as xr
+from scipy import stats
+
+from ..errors import Refused
+from ..training._turns import check_curves
+from ._seed_intervals import mean_check, runs_of, share_check, window_check, windows_of
+from ._verdicts import Check, inconclusive, judged
+
+__all__ = ["co_perturbation", "layers_of"]
+
+CLAIM = "smeared keys give one-layer models the phase change, and move it to fewer tokens in deeper ones"
+SMEARED = re.compile(r"[\s,_-]*smeared([\s_-]*keys)?", re.IGNORECASE)
+
+
+def co_perturbation(
+    curves: xr.Dataset, *, pairs: Mapping[str, str] | None = None, window: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Whether smeared keys move the window of the phase change as induction heads would have it.
+
+    For a pair of one-layer models two checks: over half of the seeds of the plain model have no window, over half of
+    those of the smeared one have one (95% Wilson interval). For deeper ones: ln of the ratio of the starts of their
+    windows, paired by seed, is below 0 (95% interval over seeds; a single run of each has the interval that their own
+    intervals span); and the smeared model is first in over half of the seeds, where no window counts as never (a single
+    run: it has a window at all).
+
+    Args:
+        curves: what `training_curves` returns, over `model`, maybe over `seed`.
+        pairs: label of the plain model -> label of the one with smeared keys. By default every "... smeared" with the
+            label that is left without the word.
+        window: what `phase_window` found in these curves, if it is at hand.
+
+    Returns:
+        Dataset of verdict, with `log_ratio[pair, seed]` (NaN where one of the two has no window), `start[pair, keys,
+        seed]` in tokens, `layers[pair]`, and for two or more seeds `p_value[pair]` (one-sided Wilcoxon signed rank of
+        the log ratios; at least 1/32 with five seeds). Inconclusive without a pair.
+
+    Raises:
+        TypeError: if `curves` or `window` is no Dataset.
+        Refused: if a label is not among the models, the windows are those of other runs, or a curve is missing.
+
+    Source: Olsson et al. 2022, argument 2.
+    """
+    check_curves(curves, "icl_score", "prefix_matching")
+    known = [str(label) for label in curves["model"].values] if "model" in curves.dims else []
+    pairs = _pairs(known) if pairs is None else dict(pairs)
+    absent = sorted({*pairs, *pairs.values()} - set(known))
+    if absent:
+        raise Refused(
+            f"wanted labels among the models {known}, got {absent}: name the models as the curves do"
+        )
+    if not pairs:
+        return inconclusive(
+            "co_perturbation",
+            CLAIM,
+            "wanted curves of a model with smeared keys beside one without, got no pair",
+        )
+    window = windows_of(curves, window)
+    checks, parts = [], []
+    for plain, smeared in pairs.items():
+        layers = layers_of(curves.sel(model=plain))
+        both = [runs_of(window.sel(model=label, drop=True)) for label in (plain, smeared)]
+        n = curves["icl_score"].sizes.get("prompt", 0)
+        checks += (_appears if layers == 1 else _moves)(plain, smeared, both[0], both[1], n)
+        parts.append(_details(*both).assign(layers=layers))
+    details = xr.concat(parts, "pair").assign_coords(pair=[" / ".join(pair[::-1]) for pair in pairs.items()])
+    return judged("co_perturbation", CLAIM, checks, details)
+
+
+def _pairs(labels: list[str]) -> dict[str, str]:
+    """Every label with "smeared" in it, and the one that is left without the word."""
+    bare = {label: SMEARED.sub("", label).strip() for label in labels if SMEARED.search(label)}
+    return {plain: label for label, plain in bare.items() if plain in labels}
+
+
+def layers_of(curves: xr.Dataset) -> int:
+    """How many layers have a finite score."""
+    over = [dim for dim in curves["prefix_matching"].dims if dim != "layer"]
+    return int(curves["prefix_matching"].notnull().any(over).sum())
+
+
+def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n: int) -> list[Check]:
+    """The checks of one layer: no window without smeared keys, and one with them."""
+    without = window_check(control, has=False, of=f"{plain}: ", prompts=n)
+    return [without, window_check(changed, of=f"{smeared}: ", prompts=n)]
+
+
+def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n: int) -> list[Check]:
+    """The checks of deeper models: earlier by the mean of the logarithms, and in most seeds; one run has a window."""
+    ratio, low, high = (
+        np.log(changed[f"start{a}"].values / control[f"start{b}"].values)
+        for a, b in (("", ""), ("_low", "_high"), ("_high", "_low"))
+    )
+    name = f"{smeared}: ln of its window's start over that of {plain}"
+    checks = [mean_check(name, ratio, low, high, threshold=0.0, above=False, prompts=n)]
+    seeds = control.sizes["seed"]
+    if seeds == 1:
+        return [*checks, window_check(changed, of=f"{smeared}: ", prompts=n)]
+    first = int((_never(changed) < _never(control)).sum())
+    name = f"{smeared}: share of seeds in which its window starts before that of {plain}"
+    return [*checks, share_check(name, first, seeds)]
+
+
+def _never(window: xr.Dataset) -> np.ndarray:
+    """Starts in tokens; infinite where there is no window."""
+    start = window["start"].values.astype(float)
+    return np.where(np.isfinite(start), start, np.inf)
+
+
+def _details(control: xr.Dataset, changed: xr.Dataset) -> xr.Dataset:
+    start = xr.concat([control["start"], changed["start"]], "keys").assign_coords(keys=["plain", "smeared"])
+    ratio = np.log(changed["start"].values / control["start"].values)
+    found = xr.Dataset({"start": start, "log_ratio": ("seed", ratio)})
+    known = ratio[np.isfinite(ratio)]
+    p = np.asarray(stats.wilcoxon(known, alternative="less"))[1] if known.any() else np.nan
+    return found.assign(p_value=float(p)) if control.sizes["seed"] > 1 else found

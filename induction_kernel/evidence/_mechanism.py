@@ -1,0 +1,260 @@
+"""Mechanistic plausibility: whether the weights of induction heads look for and copy as they are said to. Argument 5.
+
+Olsson et al. 2022: an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
+al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks:
+
+- of the induction heads (excess of prefix matching above EXCESS = 0.3) the mean of OV eigenvalues, and of QK-traces,
+  lies above random rotations of the same circuits by more than SPREADS = 2 standard deviations of these;
+- scores of weights, which know no prompt, rank all heads as scores of behaviour do: Spearman's correlation above
+  CORRELATION = 0, of OV eigenvalues with the OLS copying score, of QK-traces with prefix matching (excess over the
+  control), of K-composition with earlier heads (a mean weighted with their previous-token scores) with induction
+  (excess). The first pair goes together in untrained models too, for eigenvalues are what copying is made of: alone
+  it shows only that the two measure one thing.
+
+Of several models the numbers of each are averaged (the QK-trace has no unit that two models share), with the interval
+of a mean over models: heads of one model are not independent. Of one model the interval is over its heads (of
+correlations the percentiles of a bootstrap), and says how far other heads like them would be, not other models.
+Neither is proof that the circuit is used: see `_direct_ablation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._given import checked_seed
+from ..errors import NotDefined, Refused
+from ..loading._sources import load
+from ..model._anatomy import Model
+from ..scorers._attention import induction, prefix_matching, previous_token_on_text
+from ..scorers._composition import composition
+from ..scorers._copying import copying
+from ..scorers._ov import ov_eigenvalues
+from ..scorers._qk_trace import qk_trace
+from ..stats._correlations import correlation, correlation_interval
+from ..stats._means import mean_interval
+from ..training._merged import with_names
+from ..training._phases import EXCESS
+from ._verdicts import STATED, Check, judged, not_defined
+
+__all__ = ["mechanism"]
+
+
+CORRELATION = 0.0
+SPREADS = 2.0
+OF_SPREADS = 0.5
+"""Half-width that n is stated for, in standard deviations."""
+DRAWS = 50
+"""Random rotations of every circuit."""
+FEWEST = 6
+"""Heads that a correlation takes."""
+PAIRS = {
+    "eigenvalues and copying": ("ov_eigenvalues", "copying"),
+    "QK-trace and prefix matching": ("qk_trace", "prefix_matching"),
+    "K-composition and induction": ("k_composition", "induction"),
+}
+"""Name -> the score of weights and the score of behaviour."""
+CLAIM = "by their weights induction heads look for what previous-token heads wrote, and copy"
+
+
+def mechanism(
+    models: Any,
+    *,
+    prompts: Any = None,
+    correlation: float = CORRELATION,
+    spreads: float = SPREADS,
+    draws: int = 2000,
+    seed: int = 0,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Whether induction heads copy and match prefixes by their weights, and weights rank all heads as behaviour does.
+
+    Args:
+        models: a model, a name or folder to load, or a mapping of labels to any of these (seeds, sizes), of which one
+            at a time is loaded.
+        prompts: what the previous-token scores are measured on, as in `qk_trace`; the same for all models.
+        correlation: threshold of Spearman's correlation.
+        spreads: threshold of the induction heads' mean distance from random rotations, in standard deviations.
+        draws: of the bootstrap over heads.
+        seed: of the rotations and the bootstrap.
+        progress: bars on what takes longer than two seconds.
+
+    Returns:
+        The verdict (see `verdicts`; not defined without an induction head), and its grounds. Over (model, layer,
+        head), NaN where undefined: `ov_eigenvalues` and `qk_trace`, and `ov_eigenvalues_spreads` and
+        `qk_trace_spreads`, how many standard deviations they are above random rotations; `k_composition` (weighted
+        mean, in [0, 1]); `copying`, `prefix_matching`, `induction`, `previous_token`; `is_induction`. `pearson` and
+        `spearman[pair]` with `_low` and `_high` (95%); `model_pearson` and `model_spearman[model, pair]`,
+        `heads[model, pair]` (how many). Attributes: `left_out`, which pairs some model leaves
+        undefined, and why; `previous_token`, what those scores are measured on.
+
+    Raises:
+        TypeError: something else than models or sources. Refused: none; a threshold outside [-1, 1].
+
+    Source: Olsson et al. 2022, argument 5; Elhage et al. 2021.
+    """
+    if not -1 <= correlation < 1 or draws < 100:
+        raise Refused(f"wanted correlation in [-1, 1) and draws >= 100, got {correlation} and {draws}")
+    given = _by_label(models)
+    parts, reasons, measured_on = [], {}, set[str]()
+    for label, each in given.items():
+        part, left_out = _scores(_loaded(each), prompts, seed, progress)
+        parts.append(part)
+        measured_on.add(part.attrs["previous_token"])
+        reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
+    scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
+    scores = with_names(scores.assign_coords(model=list(given)))
+    found = scores.merge(_correlations(scores, draws, checked_seed(seed)))
+    said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
+    if not bool(found["is_induction"].any()):
+        return not_defined("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
+    checks = _of_induction_heads(found, spreads, seed)
+    for pair in PAIRS:
+        heads = found["heads"].sel(pair=pair).values
+        if (heads >= FEWEST).any():
+            value, low, high = (
+                float(found[f"spearman{end}"].sel(pair=pair)) for end in ("", "_low", "_high")
+            )
+            counted = _counted(heads[heads >= FEWEST], STATED)
+            checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
+    attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
+    attrs["previous_token"] = ", ".join(sorted(measured_on))
+    return judged("mechanism", CLAIM, checks, found, attrs=attrs)
+
+
+def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
+    """Their mean distance from random rotations: over models where there are several, else over heads."""
+    checks = []
+    for key, words in (("ov_eigenvalues", "OV eigenvalues"), ("qk_trace", "QK-trace")):
+        values = found[f"{key}_spreads"].where(found["is_induction"]).stack(cell=("layer", "head"))
+        of_models = [row[np.isfinite(row)] for row in values.transpose("model", "cell").values]
+        of_models = [row for row in of_models if len(row)]
+        if not of_models:
+            continue
+        means = np.array([row.mean() for row in of_models]) if len(of_models) > 1 else of_models[0]
+        low, high = (float(end) for end in mean_interval(means, seed=seed))
+        name = f"{words} of induction heads, standard deviations above random rotations"
+        counted = _counted([len(row) for row in of_models], OF_SPREADS)
+        checks.append(Check(name, float(means.mean()), low, high, spreads, **counted))
+    return checks
+
+
+def _counted(heads: Any, stated: float) -> dict[str, Any]:
+    """What an interval is over, of so many heads in each model, and what would narrow it."""
+    if len(heads) > 1:
+        return {"n": len(heads), "of": "models", "stated": stated}
+    n = int(heads[0])
+    why = f"an interval over {n} heads of one model" if n > 1 else "one head alone has no interval"
+    return {"n": n, "of": "heads", "stated": np.nan, "why": f"{why}; give several models (seeds)"}
+
+
+def _by_label(models: Any) -> dict[str, Any]:
+    given = dict(models) if isinstance(models, Mapping) else {_label(models): models}
+    if not given:
+        raise Refused("wanted at least one model, got an empty mapping")
+    return {str(label): each for label, each in given.items()}
+
+
+def _label(model: Any) -> str:
+    if isinstance(model, str | Path):
+        return str(model)
+    return str(getattr(getattr(model, "cfg", None), "model_name", None) or "model")
+
+
+def _loaded(model: Any) -> Model:
+    return load(model) if isinstance(model, str | Path) else model
+
+
+def _scores(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
+    """Every score of one model over (layer, head), and why pairs are left out."""
+    quiet: dict[str, Any] = {"progress": progress}
+    previous = previous_token_on_text(model, prompts, **quiet)
+    found = {
+        "previous_token": _mean(previous),
+        "copying": _mean(copying(model, **quiet)),
+        "prefix_matching": _excess(prefix_matching(model, **quiet)),
+        "induction": _excess(induction(model, **quiet)),
+    }
+    weights: dict[str, Callable[[], dict[str, xr.DataArray]]] = {
+        "ov_eigenvalues": lambda: _beside_null(
+            "ov_eigenvalues", ov_eigenvalues(model, draws=DRAWS, seed=seed, **quiet)
+        ),
+        "qk_trace": lambda: _beside_null(
+            "qk_trace", qk_trace(model, prompts, draws=DRAWS, seed=seed, **quiet)
+        ),
+        "k_composition": lambda: {
+            "k_composition": _with_previous_token_heads(model, found["previous_token"], progress)
+        },
+    }
+    left_out = {}
+    for pair, (key, _) in PAIRS.items():
+        nothing = xr.full_like(found["copying"], np.nan)
+        found |= {key: nothing} if key == "k_composition" else {key: nothing, f"{key}_spreads": nothing}
+        try:
+            found |= weights[key]()
+        except NotDefined as reason:  # what these weights do not say, in the scorer's own words
+            left_out[pair] = str(reason)
+    found["is_induction"] = found["prefix_matching"] > EXCESS
+    scores = xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()})
+    return scores.assign_attrs(previous_token=previous.attrs["previous_token"]), left_out
+
+
+def _beside_null(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The score, and its distance from its null in standard deviations of the null."""
+    distance = (scores["score"] - scores["chance"]) / scores["null"].std("draw")
+    return {key: scores["score"], f"{key}_spreads": distance}
+
+
+def _mean(scores: xr.Dataset) -> xr.DataArray:
+    return scores["score"].mean("prompt").astype(np.float64)
+
+
+def _excess(scores: xr.Dataset) -> xr.DataArray:
+    return (scores["score"] - scores["control"]).mean("prompt").astype(np.float64)
+
+
+def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: bool) -> xr.DataArray:
+    """K-composition of each head with all earlier ones, a mean weighted with their previous-token scores."""
+    found = composition(model, progress=progress)
+    score = found["score"]
+    total = (score * previous).sum(("layer", "head")) / previous.where(score.notnull()).sum(("layer", "head"))
+    values = total.values.reshape(-1, found.sizes["head"])  # receivers come layer by layer
+    coords = {"layer": np.unique(found["receiver_layer"].values), "head": found["head"].values}
+    return xr.DataArray(values, coords, ("layer", "head"))
+
+
+def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
+    """Both correlations of every pair: of each model, and their mean over models with its interval."""
+    n_models, shape = scores.sizes["model"], (scores.sizes["model"], len(PAIRS))
+    heads = np.zeros(shape, dtype=np.int64)
+    found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}
+    ends = {kind: np.full((2, len(PAIRS)), np.nan) for kind in found}
+    for pair, keys in enumerate(PAIRS.values()):
+        for model in range(n_models):
+            x, y = (scores[key].isel(model=model).values.ravel() for key in keys)
+            there = np.isfinite(x) & np.isfinite(y)
+            heads[model, pair] = there.sum()
+            if heads[model, pair] < FEWEST:
+                continue
+            x, y = x[there], y[there]
+            for kind, values in found.items():
+                values[model, pair] = correlation(x, y, kind)
+                ends[kind][:, pair] = correlation_interval(x, y, kind, draws=draws, seed=seed)
+    out: dict[str, Any] = {"heads": (("model", "pair"), heads)}
+    for kind, values in found.items():
+        several = np.isfinite(values).sum(0) > 1
+        low, high = np.where(several, mean_interval(values, seed=seed), ends[kind])
+        mean = np.array(
+            [row[np.isfinite(row)].mean() if np.isfinite(row).any() else np.nan for row in values.T]
+        )
+        out |= {
+            kind: ("pair", mean),
+            f"{kind}_low": ("pair", low),
+            f"{kind}_high": ("pair", high),
+            f"model_{kind}": (("model", "pair"), values),
+        }
+    return xr.Dataset(out, {"pair": list(PAIRS)})

@@ -1,0 +1,131 @@
+"""What do induction heads do beyond random tokens? Passages said twice, and lines of four categories with labels.
+
+The tasks of Olsson et al. 2022, argument 4, as prompts. Literal copying: `[BOS, passage, passage]`, beside the same
+lengths in which another passage follows. Abstract pattern matching: lines such as `fox arm: dax`, in which the label
+says of which of two kinds each of the two words is (theirs: a month or a colour, an animal or a fruit). It measures
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._names import is_whole
+from ..model._anatomy import Model, sizes
+from ..prompts._few_shot import TOPICS, own_task, single_token_words
+from ..prompts._prompts import Prompts, real_positions
+from ..prompts._text import encode, knows, start_token
+
+__all__ = ["pattern_lines", "repeated_passages"]
+
+CATEGORIES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""What the two words of a line are: an animal or a fruit, a part of the body or a vehicle."""
+
+
+def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: int = 100) -> Prompts:
+    """`[BOS, passage, passage]`; the second copy is scored.
+
+    Args:
+        model: gives the tokenizer and the context.
+        texts: one text, out of which passages are cut at even distances; or a list of passages, used whole up to
+            `length`.
+        prompts: passages cut out of one text.
+        length: tokens of a passage at most; half the context where that is less, and the shortest passage of a
+            list.
+
+    Returns:
+        Prompts with `control`, in which the second copy is another of the passages.
+
+    Raises:
+        TypeError: neither a text nor a list of texts.
+        Refused: fewer than two passages, a text too short for them, passages below 4 tokens. NotDefined: no
+            tokenizer.
+    """
+    single = isinstance(texts, str)
+    if not single and not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
+        raise TypeError(f"wanted passages as one text or a list of texts, got {type(texts).__name__}")
+    if not all(map(is_whole, (prompts, length))) or prompts < 2 or length < 4:
+        raise Refused(f"wanted prompts >= 2 and length >= 4, got {prompts!r} and {length!r}")
+    start = start_token(model, None)
+    rows = [torch.tensor(encode(model, text)) for text in ([texts] if single else texts)]
+    most = min(length, (sizes(model).n_ctx - len(start)) // 2)
+    rows = _cut(rows[0], prompts, most) if single else [row[: min(most, *map(len, rows))] for row in rows]
+    if len(rows) < 2 or len(rows[0]) < 4:
+        got = f"{len(rows)} of {len(rows[0]) if rows else 0} tokens"
+        raise Refused(
+            f"wanted at least two passages of 4 tokens or more, got {got}: pass longer texts, or more"
+        )
+    passage = torch.stack(rows)
+    first = start.expand(len(rows), -1)
+    tokens = torch.cat([first, passage, passage], 1)
+    control = torch.cat([first, passage, passage.roll(1, 0)], 1)
+    lengths = torch.full((len(rows),), tokens.shape[1])
+    second = torch.arange(tokens.shape[1]) >= len(start) + passage.shape[1]
+    scored = real_positions(tokens, lengths) & second
+    return Prompts(tokens, lengths, scored, control=control, bos=len(start) == 1, tokenizer=model.tokenizer)
+
+
+def _cut(ids: torch.Tensor, count: int, length: int) -> list[torch.Tensor]:
+    """Passages at even distances that do not overlap."""
+    if len(ids) < count * length:
+        raise Refused(
+            f"{count} passages of {length} tokens need a text of {count * length}, got {len(ids)}: pass a longer one"
+        )
+    step = len(ids) // count
+    return [ids[i * step : i * step + length] for i in range(count)]
+
+
+def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int = 0) -> Prompts:
+    """Lines of two words and the label of their category, then the two words of the query.
+
+    The first word is an animal or a fruit, the second a part of the body or a vehicle: four categories, each with a
+    label drawn anew for every prompt, and in as many lines. No word comes twice in a prompt, so that nothing but
+    its kind says which lines are like the query. Where the tokenizer knows a colon, a line is `fox arm: dax`; else
+    `fox arm dax ;`.
+
+    Args:
+        model: gives the tokenizer and the context.
+        lines: in a prompt, a multiple of four from 4 to 20.
+        prompts: how many.
+        seed: of the draw; a local generator.
+
+    Returns:
+        Prompts with `demonstrations`.
+
+    Raises:
+        Refused: an option out of its range. NotDefined: no tokenizer, or one that does not know the words; a context
+            too short for the lines.
+
+    Source: Olsson et al. 2022, argument 4 (abstract pattern matching).
+    """
+    if not is_whole(lines) or lines % 4 or not 4 <= lines <= 20 or not is_whole(prompts) or prompts < 1:
+        raise Refused(
+            f"wanted lines as a multiple of 4 from 4 to 20 and prompts >= 1, got {lines!r} and {prompts!r}"
+        )
+    labels = single_token_words(model, 4)
+    generator = torch.Generator().manual_seed(checked_seed(seed))
+
+    def shuffled(items: Sequence) -> list:
+        return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
+
+    demonstrations, queries = [], []
+    for _ in range(prompts):
+        words = [shuffled(topic) for topic in TOPICS]
+        classes = shuffled(range(4))  # which label stands for which category
+        asked, *kinds = [
+            CATEGORIES[i] for i in [*shuffled(range(4))[:1], *shuffled(list(range(4)) * (lines // 4))]
+        ]
+        shots = [(_line(words, kind), classes[CATEGORIES.index(kind)]) for kind in [asked, *kinds]]
+        queries.append(shots[0])
+        demonstrations.append(shots[1:])
+    template, separator = ("{x}: {y}", "\n") if knows(model, ":") else ("{x} {y} ;", " ")
+    return own_task(model, demonstrations, queries, template=template, labels=labels, separator=separator)
+
+
+def _line(words: list[list[str]], kind: tuple[int, int]) -> str:
+    return f"{words[kind[0]].pop()} {words[2 + kind[1]].pop()}"

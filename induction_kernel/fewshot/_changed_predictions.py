@@ -1,0 +1,187 @@
+"""How do predictions move when the model is changed? Runs beside the untouched one, over the same few-shot prompts.
+
+Per prompt: the log-probabilities of the labels at the last token, the likeliest label, whether it is the right one and
+whether it is the untouched run's. By group of runs (the draws of one control together): means with 95%
+intervals over prompts, and differences paired by prompt. What is changed in a run say `_label_knockout` and
+`_reweighting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .._given import checked_seed
+from ..interventions._plan import tokens_at_once
+from ..interventions._widened_batch import Lane, found_in
+from ..metrics import Metric, Reading, reading
+from ..model._anatomy import Model
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..scorers._labels import demonstrations_of
+from ..stats._ratios import ratio
+from ..stats._shares import mean_share_difference_interval, mean_share_interval
+
+__all__ = [
+    "batches_of_one_length",
+    "compared",
+    "few_shot_prompts",
+    "label_keys",
+    "label_logs",
+    "last_labels",
+]
+
+UNTOUCHED = "untouched"
+
+
+def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstrations]:
+    """The prompts, checked against the model, and their demonstrations.
+
+    Raises:
+        TypeError: not prompts. Refused: prompts without demonstrations.
+    """
+    ready = as_prompts(model, prompts)
+    return ready, demonstrations_of(ready)
+
+
+def batches_of_one_length(
+    model: Model, prompts: Prompts, max_tokens: int | None
+) -> Iterator[tuple[Tensor, Prompts, int]]:
+    """Prompts of one length each, without padding: their indices, themselves, and how many tokens fit a batch.
+
+    So the last token of all is at one position, and nothing before it need run again.
+    """
+    for length in sorted({*prompts.lengths.tolist()}):
+        most = tokens_at_once(model, length, max_tokens)
+        for rows in (prompts.lengths == length).nonzero()[:, 0].split(max(1, most // length)):
+            part = prompts[rows]
+            yield rows, Prompts(
+                part.tokens[:, :length], part.lengths, part.scored[:, :length], part.demonstrations, bos=part.bos,
+                tokenizer=part.tokenizer,
+            ), most  # fmt: skip
+
+
+def label_keys(prompts: Prompts) -> Tensor:
+    """bool `[prompt, demonstration, position]`: all tokens of each demonstration's label."""
+    found = demonstrations_of(prompts)
+    place = torch.arange(prompts.tokens.shape[1])
+    inside = (place >= found.label_positions[..., None]) & (place < found.spans[..., 1:])
+    return inside & found.mask[..., None]
+
+
+def label_logs(lane: Lane, rows: Tensor, prompts: Prompts) -> Tensor:
+    """`[cell, prompt, label]`: log-probabilities in nats, of the last token's stream `[cell, prompt, 1, d_model]`."""
+    return torch.stack(list(found_in(lane, rows, last_labels(prompts))))[:, :, 0]
+
+
+def last_labels(prompts: Prompts) -> Reading:
+    """What is read of these prompts: every label's first token at the last token."""
+    metric = Metric(
+        "labels",
+        "nats",
+        lambda found, _: found[:, 0].amax(-1),
+        reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
+        targets=lambda prompts: demonstrations_of(prompts).label_ids.expand(len(prompts), -1),
+    )
+    return reading(metric, prompts)
+
+
+def compared(
+    model: Model,
+    prompts: Prompts,
+    logs: np.ndarray,
+    *,
+    runs: Sequence[str],
+    groups: Sequence[str],
+    to: str,
+    foretold: np.ndarray | None = None,
+    seed: int = 0,
+    attrs: dict[str, str | int | float] | None = None,
+) -> xr.Dataset:
+    """The predictions of every run, and each group's means.
+
+    Args:
+        model: for the attributes.
+        prompts: few-shot.
+        logs: `[prompt, run, label]`, log-probabilities in nats; the first run is the untouched one.
+        runs: their names.
+        groups: the group of each run.
+        to: the group that the others are compared with.
+        foretold: `[prompt, run]`, the class that is predicted to be predicted; -1 for none.
+        seed: of the bootstrap.
+        attrs: what else the result says.
+    """
+    found = demonstrations_of(prompts)
+    prediction, target = logs.argmax(-1), found.target.numpy()[:, None]
+    per_run = {
+        "correct": np.where(target < 0, np.nan, prediction == target),
+        "agreement": (prediction == prediction[:, :1]).astype(float),
+    }
+    if foretold is not None:
+        per_run["as_foretold"] = np.where(foretold < 0, np.nan, prediction == foretold)
+    of_group = [np.array([group == each for group in groups]) for each in dict.fromkeys(groups)]
+    names = list(dict.fromkeys(groups))
+    shares = _group_shares(per_run, of_group, names.index(to), seed)
+    variables: dict[str, Any] = {
+        "log_probability": (("prompt", "run", "label"), logs),
+        "prediction": (("prompt", "run"), prediction),
+    }
+    variables |= {key: (("prompt", "run"), value) for key, value in per_run.items()}
+    if foretold is not None:
+        variables["foretold"] = (("prompt", "run"), foretold)
+    coords = {
+        "prompt": np.arange(len(prompts)), "run": list(runs), "of": ("run", list(groups)), "group": names,
+        "label": list(found.labels), "target": ("prompt", found.target.numpy()),
+    }  # fmt: skip
+    kept = {
+        "unit": "nats",
+        "compared_with": to,
+        **(attrs or {}),
+        **measured_on(model, prompts),
+    }
+    return xr.Dataset(variables | {key: ("group", value) for key, value in shares.items()}, coords, kept)
+
+
+def _group_shares(
+    per_run: dict[str, np.ndarray], of_group: list[np.ndarray], to: int, seed: int
+) -> dict[str, np.ndarray]:
+    """By group: means over its runs, moves that were foretold, and what the group to compare with lost more."""
+    titles = {"correct": "accuracy", "agreement": "agreed", "as_foretold": "foretold_share"}
+    out: dict[str, np.ndarray] = {}
+
+    def put(name: str, values: list[np.ndarray], *, differ: bool = False) -> None:
+        found = np.array([_share(value, checked_seed(seed), differ=differ) for value in values])
+        out.update({name + end: found[:, i] for i, end in enumerate(("", "_low", "_high"))})
+
+    for key, values in per_run.items():
+        put(titles[key], [values[:, runs] for runs in of_group])
+    out["agreed_low"][0] = out["agreed_high"][0]  # the untouched run agrees with itself
+    for key in ("correct", "agreement"):
+        mean = [per_run[key][:, runs].mean(1, keepdims=True) for runs in of_group]
+        name = f"{titles[key]}_difference"
+        put(name, [each - mean[to] for each in mean], differ=True)
+        out[f"{name}_low"][to] = out[f"{name}_high"][to] = 0.0  # a group does not differ from itself
+    if "as_foretold" in per_run:
+        moved = np.where(per_run["agreement"] == 0, per_run["as_foretold"], np.nan)
+        put("foretold_moves", [moved[:, runs] for runs in of_group])
+    return out
+
+
+def _share(values: np.ndarray, seed: int, *, differ: bool) -> tuple[float, float, float]:
+    """Mean of what is not NaN in `[prompt, run]`, with its 95% interval over prompts."""
+    there = np.isfinite(values)
+    above, below = np.where(there, values, 0).sum(1), there.sum(1)
+    if not below.any():
+        return np.nan, np.nan, np.nan
+    mean, asked = float(above.sum() / below.sum()), below > 0
+    if len(set(below[asked])) == 1 or mean in (0.0, 1.0):
+        interval = mean_share_difference_interval if differ else mean_share_interval
+        low, high = interval(above[asked] / below[asked], seed=seed)
+    else:  # prompts that count for more
+        _, low, high = ratio(above, below, seed=seed)
+    return mean, float(low), float(high)

@@ -1,0 +1,159 @@
+"""Which heads carry the task? Function-vector scores: a head's mean output, put where demonstrations say nothing.
+
+Each head's z at the last token is averaged over few-shot prompts of the task, and put in its place at the last token
+of prompts whose labels are shuffled; the score is the change of the probability of the right answer (Todd et al. 2024,
+section 2.3, there averaged over tasks). It does not add the vectors up or apply them elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._names import HeadLike, as_heads
+from ..interventions._edits import New
+from ..interventions._engine import sweep
+from ..metrics import probability
+from ..model._anatomy import Model, full_precision, sizes
+from ..model._runs import progress_bar, stream
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Demonstrations, Prompts
+from ..scorers._labels import demonstrations_of
+from ._changed_predictions import batches_of_one_length, few_shot_prompts, label_keys
+
+__all__ = ["function_vector_effect"]
+
+
+def function_vector_effect(
+    model: Model,
+    prompts: Any,
+    shuffled: Any = None,
+    *,
+    heads: HeadLike | Iterable[HeadLike] | None = None,
+    layers: Iterable[int] | None = None,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """How much each head's mean output over a task's prompts raises the right answer where labels are shuffled.
+
+    Args:
+        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        prompts: few-shot prompts of the task, which the mean is over.
+        shuffled: prompts whose right labels are known and whose demonstrations do not say them; None for `prompts`
+            with the labels of each shuffled among its demonstrations (where every label is one token).
+        heads: only these; None for all.
+        layers: only these; None for all.
+        seed: of the shuffle.
+        max_tokens: tokens in one batch; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset as of a scorer, so that `summarise`, `top_heads` and `head_map` take it: `score[prompt, layer, head]` =
+        `value` - `baseline[prompt]`, probabilities of the right answer on `shuffled` with and without the mean output
+        in the head's place, in [-1, 1]; `control`, likewise with the mean over `shuffled` itself, which knows
+        nothing of the task; `chance`, 0. NaN at heads left out.
+
+    Raises:
+        TypeError: not prompts. Refused: prompts without demonstrations; shuffled prompts without right labels;
+            labels of several tokens to shuffle; heads the model does not have.
+
+    Source: Todd et al. 2024, section 2.3 (average indirect effect).
+    """
+    ready, found = few_shot_prompts(model, prompts)
+    size = sizes(model)
+    chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    into = _shuffled(ready, found, seed) if shuffled is None else as_prompts(model, shuffled)
+    demonstrations_of(into)
+    options: dict[str, Any] = {
+        "site": "z", "by": ("layer", "head", "position"), "metric": probability, "progress": False,
+        "heads": chosen, "layers": None if layers is None else list(layers),
+    }  # fmt: skip
+    means = {key: _last_means(model, each, max_tokens) for key, each in (("value", ready), ("control", into))}
+    parts: dict[str, list[xr.Dataset]] = {key: [] for key in means}
+    order: list[Tensor] = []
+    with progress_bar(len(into), progress=progress, unit="prompt") as bar:
+        for rows, batch, most in batches_of_one_length(model, into, max_tokens):
+            order.append(rows)
+            last = batch.tokens.shape[1] - 1
+            for key, mean in means.items():
+                swept = sweep(model, batch, edit=_Given(mean), positions=[last], max_tokens=most, **options)
+                parts[key].append(swept.isel(position=0, drop=True).drop_vars("token"))
+            bar.update(len(rows))
+    place = torch.cat(order).argsort().numpy()
+    value, control = (_in_order(each, place) for each in parts.values())
+    return _dataset(value, control, len(ready), seed, own=shuffled is None)
+
+
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """An edit: these vectors in the place of z, layer -> `[head, d_head]`."""
+
+    vectors: dict[int, Tensor]
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Scale 0."""
+        return {layer: New(0.0, self.vectors[layer][None, None]) for layer in layers}
+
+
+def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[int, Tensor]:
+    """Layer -> `[head, d_head]`, the mean of z at the last tokens."""
+    layers = set(range(sizes(model).n_layers))
+    total: dict[int, Tensor] = {}
+
+    def read(_: str, layer: int, z: Tensor) -> None:
+        of_batch = full_precision(z.detach()[:, -1]).sum(0) / len(prompts)
+        total[layer] = total[layer] + of_batch if layer in total else of_batch
+
+    for _, batch, _ in batches_of_one_length(model, prompts, max_tokens):
+        stream(model, batch.tokens, read, {"z": layers}, lengths=None)
+    return total
+
+
+def _shuffled(prompts: Prompts, found: Demonstrations, seed: int) -> Prompts:
+    """Each prompt's labels in random order among its demonstrations."""
+    if bool((label_keys(prompts).sum(2) > 1).any()):
+        raise Refused(
+            "wanted labels of one token each to shuffle in place, got longer ones: pass shuffled=, prompts made with "
+            "their labels permuted"
+        )
+    drawn = torch.rand(
+        found.mask.shape, generator=torch.Generator().manual_seed(checked_seed(seed)), dtype=torch.float32
+    )
+    order = drawn.masked_fill(~found.mask, 2.0).argsort(1)  # absent ones, which come last, stay there
+    order = torch.where(found.mask, order, torch.arange(found.mask.shape[1]))
+    tokens, row = prompts.tokens.clone(), torch.arange(len(prompts))[:, None]
+    moved = prompts.tokens[row, found.label_positions[row, order]]
+    prompt, slot = found.mask.nonzero(as_tuple=True)
+    tokens[prompt, found.label_positions[prompt, slot]] = moved[prompt, slot]
+    return replace(
+        prompts, tokens=tokens, demonstrations=replace(found, classes=found.classes[row, order]), control=None
+    )
+
+
+def _in_order(parts: list[xr.Dataset], place: np.ndarray) -> xr.Dataset:
+    """The prompts' results below one another, in the order of the prompts."""
+    together = xr.concat(
+        parts, dim="prompt", data_vars="minimal", coords="minimal", compat="override", join="override"
+    )
+    return together.isel(prompt=place).assign_coords(prompt=np.arange(len(place)))
+
+
+def _dataset(value: xr.Dataset, control: xr.Dataset, n: int, seed: int, *, own: bool) -> xr.Dataset:
+    attrs = value.attrs | {
+        "method": "function_vector_effect", "title": "function-vector score", "paper": "Todd et al. 2024, section 2.3",
+        "edit": "mean z over the task's prompts, at the last token", "n_task_prompts": n, "seed": seed,
+        "shuffled": "labels among each prompt's demonstrations" if own else "given",
+    }  # fmt: skip
+    out = value.rename(effect="score").assign(
+        control=control["effect"], chance=xr.zeros_like(value["effect"])
+    )
+    return out.assign_attrs(attrs | {"by": "layer head"})

@@ -1,0 +1,291 @@
+"""Do the labels that a head attends to decide the prediction? Their attention knocked out, and the predictions moved.
+
+If attention is the kernel of a regression over demonstrations (Han et al. 2025, section 5), a head that no longer sees
+the labels of some of them votes with the others. Only the last token's row changes: the labels' entries are taken out
+and the rest is renormalised (Geva et al. 2023), so their mass moves to other keys. Controls: the same mass of other
+keys knocked out, as many labels whatever their class, the same labels in other heads. The paper has no such test. To
+take the labels' values away without moving mass to other keys, see `_reweighting`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._choice import random_sets
+from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..interventions._batch import Job, found_by_cell
+from ..interventions._edits import New
+from ..interventions._lanes import Chosen, chosen_lane, on_batch
+from ..interventions._plan import Cell, within_memory
+from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
+from ..model._outputs import check_words
+from ..model._runs import progress_bar, stream
+from ..prompts._prompts import Demonstrations, Prompts
+from ..scorers._pattern_entries import check_sound
+from ._changed_predictions import (
+    UNTOUCHED,
+    batches_of_one_length,
+    compared,
+    few_shot_prompts,
+    label_keys,
+    last_labels,
+)
+from ._matched_keys import Removed, other_keys
+
+__all__ = ["label_knock_out"]
+
+LABELS, PERMUTED, OTHER_KEYS, OF_LAYER, OTHER_HEADS = (
+    "labels", "permuted labels", "other keys", "other keys of the layer", "random heads",
+)  # fmt: skip
+
+
+def label_knock_out(
+    model: Model,
+    prompts: Any,
+    heads: HeadLike | Iterable[HeadLike],
+    *,
+    which: str | int = "all",
+    draws: int = 20,
+    control: str = "same layer",
+    seed: int = 0,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Predictions with the last token's attention from these heads to labels of demonstrations knocked out.
+
+    Groups of runs, each beside the untouched model:
+
+    | group | what the last token may not attend to |
+    |---|---|
+    | `labels` | the labels (all their tokens), in these heads together |
+    | `permuted labels` | as many labels drawn at random, whatever their class; not with `which="all"`; `draws` runs |
+    | `other keys` | in each of these heads other keys that together have as much of its attention |
+    | `other keys of the layer` | and, where a head has less on them, such keys of other heads of its layer |
+    | `random heads` | the same labels, in as many other heads; `draws` runs |
+
+    Other keys are those nearest to the labels that do not exceed the mass, and one more where that comes closer; never
+    a label, the first token or the last. `mass` says how close they come: a head that has nearly all its attention on
+    labels has no other mass to lose. The rest of a row is renormalised in every run. Choose the heads on other prompts
+    than these.
+
+    Args:
+        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        prompts: few-shot prompts.
+        heads: one or several, as Head, (layer, head) or "L5H1".
+        which: "all" labels, or those of one class, by its word or index.
+        draws: runs of each random control; 0 for none.
+        control: of the random heads, "same layer", or "any layer" where layers have too few others.
+        seed: of the draws and of the bootstrap.
+        max_tokens: tokens in one batch; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset with, by `[prompt, run]`: `log_probability[prompt, run, label]` (nats, of each label's first token over
+        the whole vocabulary), `prediction` (class), `correct` (NaN where the right label is not known), `agreement`
+        with the untouched prediction, `mass` (attention of the untouched run that is taken out, summed over heads),
+        `foretold`, the class with most of these heads' attention on the labels they still see (-1 where they see none
+        or the classes tie), and `as_foretold`, whether it is predicted. By `[group]`, each with `_low` and `_high`
+        (95%, over prompts): `accuracy`, `agreed`, `foretold_share`, `foretold_moves` (of the predictions
+        that the run moved, how many are as foretold; with two classes a move has but one place to go),
+        `accuracy_difference` and `agreed_difference` (to the group `labels`, paired by prompt). Coordinates `of[run]`
+        (the group), `heads[run]` (names).
+
+    Raises:
+        TypeError: not prompts, heads or a class. Refused: prompts without demonstrations, a class they do not have,
+            no heads or some the model does not have, a head that sees nothing but what is knocked out.
+        NotDefined: too few other heads to draw; a model whose outputs are not its tokens.
+
+    Source: after Han et al. 2025, section 5, and Geva et al. 2023; the controls are this package's own.
+    """
+    ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "label_knock_out")
+    chosen = _checked_heads(model, heads)
+    taken = _taken(found, which)
+    seed = checked_seed(seed)
+    asked = _labels_asked(model, chosen, taken, found, draws, control, seed)
+    groups = [UNTOUCHED, *(each.group for each in asked), OTHER_KEYS]
+    if _has_others(model, chosen):
+        groups.append(OF_LAYER)
+    shape = (len(ready), len(groups))
+    logs, mass = np.full((*shape, len(found.labels)), np.nan), np.zeros(shape)
+    votes, way = np.zeros((len(ready), found.mask.shape[1])), chosen_lane(model, ready, "pattern")
+    bar = progress_bar(len(ready), progress=progress, unit="prompt")
+    with within_memory(max_tokens), kept_as_it_was(model), bar:
+        for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
+            way = on_batch(model, way, batch)
+            attention = _last_rows(model, batch, {head.layer for each in asked for head in each.heads})
+            removed = _removals(model, batch, rows, asked, attention, chosen, groups)
+            logs[rows] = _logs(model, batch, removed, way, most)
+            mass[rows, 1:] = torch.stack([_mass(attention, each) for each in removed], 1).numpy()
+            votes[rows] = _votes(attention, batch, chosen).numpy()
+            bar.update(len(rows))
+    names = _numbered(groups)
+    out = compared(
+        model, ready, logs, runs=names, groups=groups, to=LABELS, foretold=_foretold(votes, found, asked, len(groups)),
+        seed=seed, attrs={
+            "method": "label_knock_out", "which": str(which), "control": control, "draws": draws, "seed": seed,
+            **way.attrs, "convention": "what is left of the last token's row is renormalised",
+        },
+    )  # fmt: skip
+    of_runs = [()] + [each.heads for each in asked] + [chosen] * (len(groups) - 1 - len(asked))
+    named = [" ".join(map(str, each)) for each in of_runs]
+    return out.assign(mass=(("prompt", "run"), mass)).assign_coords(heads=("run", named))
+
+
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A run: labels that heads may not attend to, `taken [prompt, demonstration]`."""
+
+    group: str
+    heads: tuple[Head, ...]
+    taken: Tensor
+
+
+def _checked_heads(model: Model, heads: Any) -> tuple[Head, ...]:
+    size = sizes(model)
+    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    if not chosen:
+        raise Refused("wanted at least one head, got none")
+    return tuple(chosen)
+
+
+def _taken(found: Demonstrations, which: Any) -> Tensor:
+    """bool `[prompt, demonstration]`: whose labels are knocked out."""
+    if isinstance(which, str) and which == "all" and "all" not in found.labels:
+        return found.mask
+    if isinstance(which, str) and which in found.labels:
+        which = found.labels.index(which)
+    if isinstance(which, bool) or not (is_whole(which) or isinstance(which, str)):
+        raise TypeError(f'wanted which="all", a label or its index, got {which!r}')
+    if isinstance(which, str) or not 0 <= which < len(found.labels):
+        raise Refused(
+            f'wanted which="all", one of the labels {list(found.labels)} or its index, got {which!r}'
+        )
+    return found.mask & (found.classes == which)
+
+
+def _labels_asked(
+    model: Model, heads: tuple[Head, ...], taken: Tensor, found: Demonstrations, draws: int, control: str, seed: int
+) -> list[_Asked]:  # fmt: skip
+    if not is_whole(draws) or draws < 0:
+        raise Refused(f"wanted draws of the random controls, 0 for none, got {draws!r}")
+    asked = [_Asked(LABELS, heads, taken)]
+    if not torch.equal(taken, found.mask):
+        generator = torch.Generator().manual_seed(seed)
+        asked += [_Asked(PERMUTED, heads, _permuted(taken, found.mask, generator)) for _ in range(draws)]
+    others = random_sets(model, like=heads, n=draws, seed=seed, control=control) if draws else []
+    return asked + [_Asked(OTHER_HEADS, tuple(each), taken) for each in others]
+
+
+def _permuted(taken: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    """As many demonstrations of each prompt, drawn among those it has."""
+    drawn = torch.rand(mask.shape, generator=generator, dtype=torch.float32).masked_fill(~mask, 2.0)
+    rank = drawn.argsort(1).argsort(1)
+    return rank < taken.sum(1, keepdim=True)
+
+
+def _has_others(model: Model, heads: Sequence[Head]) -> bool:
+    """Whether a layer of these has other heads."""
+    return len(heads) < sizes(model).n_heads * len({head.layer for head in heads})
+
+
+def _numbered(groups: Sequence[str]) -> list[str]:
+    """A name for every run: the group's own, with the draw's number where it has several."""
+    return [
+        f"{name} {groups[:i].count(name)}" if groups.count(name) > 1 else name
+        for i, name in enumerate(groups)
+    ]
+
+
+def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
+    """Layer -> `[prompt, head, key]`, the last token's attention in the untouched run; prompts of one length."""
+    rows: dict[int, Tensor] = {}
+
+    def keep(_: str, layer: int, pattern: Tensor) -> None:
+        rows[layer] = full_precision(pattern[:, :, -1]).cpu().double()
+
+    stream(model, prompts.tokens, keep, {"pattern": layers}, lengths=None)
+    check_sound(
+        {layer for layer, row in rows.items() if not bool(row.isfinite().all() and row.sum(-1).gt(0).all())}
+    )
+    return rows
+
+
+def _removals(
+    model: Model, prompts: Prompts, rows: Tensor, asked: Sequence[_Asked], attention: dict[int, Tensor],
+    chosen: Sequence[Head], groups: Sequence[str],
+) -> list[Removed]:  # fmt: skip
+    """What each run but the untouched one removes."""
+    keys = label_keys(prompts)
+    out = []
+    for each in asked:
+        of_labels = (keys & each.taken[rows][..., None]).any(1)
+        out.append(_at_heads(each.heads, of_labels, sizes(model).n_heads))
+    every_label = keys.any(1)
+    out.append(other_keys(out[0], attention, every_label, chosen, of_layer=False))
+    if OF_LAYER in groups:
+        out.append(other_keys(out[0], attention, every_label, chosen, of_layer=True))
+    return out
+
+
+def _at_heads(heads: Sequence[Head], keys: Tensor, n_heads: int) -> Removed:
+    """The same keys `[prompt, key]` of each of these heads."""
+    removed = {head.layer: torch.zeros(len(keys), n_heads, keys.shape[1], dtype=torch.bool) for head in heads}
+    for layer, head in heads:
+        removed[layer][:, head] = keys
+    return removed
+
+
+def _mass(attention: dict[int, Tensor], removed: Removed) -> Tensor:
+    """`[prompt]`: the attention taken out, summed over heads."""
+    return torch.stack([(attention[layer] * taken).sum((1, 2)) for layer, taken in removed.items()]).sum(0)
+
+
+def _logs(model: Model, prompts: Prompts, removed: Sequence[Removed], way: Chosen, most: int) -> np.ndarray:
+    """`[prompt, run, label]` of the untouched run and of one for each removal."""
+    nothing = New(1.0, torch.zeros(()), torch.zeros(1, 1, 1, 1, dtype=torch.bool))
+    new = dict.fromkeys(range(sizes(model).n_layers), nothing)
+    job = Job(model, prompts, new, "pattern", None, last_labels(prompts), None, 0)
+    cells = [_cell(each, prompts.tokens.shape[1] - 1) for each in removed]
+    with progress_bar(0, progress=False) as bar:
+        clean, _, found = found_by_cell(job, cells, way.lane, most, bar)
+        logs = clean.repeat(1, 1 + len(cells), 1)
+        for index, of_cell in found:
+            logs[:, 1 + index] = of_cell[:, 0]
+    return logs.double().numpy()
+
+
+def _cell(removed: Removed, last: int) -> Cell:
+    """What the engine runs; nothing is touched where nothing is removed."""
+    heads = {layer: tuple(taken.any(2).any(0).nonzero()[:, 0].tolist()) for layer, taken in removed.items()}
+    new = {layer: New(1.0, torch.zeros(()), taken[:, :, None]) for layer, taken in removed.items()}
+    return Cell({layer: of_layer for layer, of_layer in heads.items() if of_layer}, last, new)
+
+
+def _votes(attention: dict[int, Tensor], prompts: Prompts, heads: Sequence[Head]) -> Tensor:
+    """`[prompt, demonstration]`: these heads' attention to each label, summed."""
+    row = torch.stack([attention[layer][:, head] for layer, head in heads]).sum(0)
+    return (label_keys(prompts) * row[:, None]).sum(2)
+
+
+def _foretold(votes: np.ndarray, found: Demonstrations, asked: Sequence[_Asked], n_runs: int) -> np.ndarray:
+    """`[prompt, run]`: the class for which the labels still seen have most votes; -1 where none has."""
+    classes, heads = found.classes.numpy(), asked[0].heads
+    unseen = [each.taken.numpy() if each.heads == heads else np.zeros_like(votes, bool) for each in asked]
+    nothing = np.zeros_like(votes, bool)
+    out = np.full((len(votes), n_runs), -1)
+    for run, taken in enumerate([nothing, *unseen, *[nothing] * (n_runs - 1 - len(asked))]):
+        seen = np.where(taken | ~found.mask.numpy(), 0.0, votes)
+        totals = np.stack([(seen * (classes == y)).sum(1) for y in range(len(found.labels))], 1)
+        best = totals == totals.max(1, keepdims=True)
+        out[:, run] = np.where((best.sum(1) == 1) & (totals.max(1) > 0), totals.argmax(1), -1)
+    return out

@@ -1,0 +1,305 @@
+"""Does in-context learning behave as kernel regression says? Similar demonstrations, formats, shifts, and order.
+
+Han et al. 2025, section 4.2: a kernel vote gains from demonstrations similar to the query, follows the label words
+that are written, and loses where inputs leave the demonstrations' distribution; the order of the demonstrations cannot
+matter to it, so what order changes is beyond it. Each function evaluates the same queries under several conditions and
+compares them query by query. It looks at no heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._given import checked_seed
+from ..data._episodes import Embed, Episodes, by_likeness, draw_episodes, own_texts, similarities
+from ..data._labelled import LabelledTexts
+from ..errors import Refused
+from ..heads._names import is_whole
+from ..model._anatomy import Model
+from ..stats._shares import mean_share_difference_interval, mean_share_interval, share_interval
+from ._corruptions import Perturb, misspelt, perturbed, rare_words
+from ._predictions import predict
+
+__all__ = ["input_shift_effect", "label_format_effect", "order_effect", "retrieval_effect"]
+
+PAPER = "Han et al. 2025, section 4.2"
+
+
+def retrieval_effect(
+    model: Model,
+    pool: LabelledTexts,
+    queries: LabelledTexts,
+    *,
+    shots: int = 8,
+    embed: Embed | None = None,
+    template: str | None = None,
+    separator: str = "\n",
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Accuracy with the demonstrations most similar to each query, with random ones, and with the least similar.
+
+    In every condition the most similar demonstration stands last. Classes are as they come: `own_class` says how many
+    of the demonstrations have the query's, which similarity brings too.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        pool: where demonstrations come from.
+        queries: what is asked.
+        shots: demonstrations a prompt.
+        embed: `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
+        template: None for the pool's.
+        separator: between demonstrations.
+        seed: of the random ones, of ties, and of the bootstrap.
+        batch_size: prompts a forward pass.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset over `condition` ("random", the one compared with, "nearest", "farthest") and `prompt`, as all functions
+        here: `correct[condition, prompt]`, `prediction[condition, prompt]`,
+        `log_probability[condition, prompt, label]` (nats); by condition `accuracy`, `difference` (its accuracy minus
+        the first condition's) and `agreement` (share of queries with the first condition's prediction), each with
+        `_low` and `_high` (95%: Wilson; of the difference, Bonett & Price 2012). Here also
+        `similarity[condition, prompt]` (mean cosine of the demonstrations) and `own_class[condition, prompt]` (share).
+
+    Raises:
+        TypeError, Refused: as `draw_episodes`.
+
+    Source: Han et al. 2025, section 4.2.
+    """
+    options: dict[str, Any] = {"shots": shots, "template": template, "separator": separator, "seed": seed}
+    drawn = draw_episodes(pool, queries, sampling="random", **options)
+    likeness, own = similarities(queries.texts, pool.texts, embed), own_texts(queries, pool)
+    rng = np.random.default_rng(checked_seed(seed))
+    order = by_likeness(np.take_along_axis(likeness, drawn.shown, 1), rng)
+    chosen = {
+        "random": np.take_along_axis(drawn.shown, order, 1),
+        "nearest": by_likeness(np.where(own, -np.inf, likeness), rng)[:, -shots:],
+        "farthest": by_likeness(np.where(own, np.inf, likeness), rng)[:, :shots],
+    }
+    episodes = {
+        key: replace(drawn, shown=shown, classes=pool.classes[shown]) for key, shown in chosen.items()
+    }
+    out = _compared(model, episodes, "retrieval_effect", seed, batch_size, progress=progress)
+    similar = [np.take_along_axis(likeness, shown, 1).mean(1) for shown in chosen.values()]
+    same = [(each.classes == queries.classes[:, None]).mean(1) for each in episodes.values()]
+    dims = ("condition", "prompt")
+    return out.assign(similarity=(dims, np.stack(similar)), own_class=(dims, np.stack(same)))
+
+
+def label_format_effect(
+    model: Model,
+    episodes: Episodes,
+    *,
+    formats: Mapping[str, Sequence[str]] | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Accuracy, and agreement with the original predictions, under other label words.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        episodes: of `draw_episodes`.
+        formats: name -> label words, one a class. None for upper case, capital, letters (A, B, ...) and swapped (every
+            class gets the next one's word).
+        seed: of the bootstrap.
+        batch_size: prompts a forward pass.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset as of `retrieval_effect`; conditions "original" and the formats. Predictions are classes: where words
+        are swapped, following the demonstrations is correct. Coordinate `words[condition, label]`.
+
+    Raises:
+        TypeError: not episodes. Refused: words that this tokenizer cannot tell apart, or too few.
+
+    Source: Han et al. 2025, section 4.2.
+    """
+    _check(episodes)
+    labels = episodes.pool.labels
+    if formats is None:
+        formats = {
+            "upper case": [label.upper() for label in labels],
+            "capital": [label.capitalize() for label in labels],
+            "letters": [chr(ord("A") + i) for i in range(len(labels))],
+            "swapped": [*labels[1:], labels[0]],
+        }
+    words = {"original": list(labels)} | {key: list(each) for key, each in formats.items()}
+    relabelled = {key: episodes.relabelled(each) for key, each in words.items()}
+    for key, each in relabelled.items():
+        _usable(model, key, each)
+    out = _compared(model, relabelled, "label_format_effect", seed, batch_size, progress=progress)
+    return out.assign_coords(words=(("condition", "label"), np.array(list(words.values()))))
+
+
+def input_shift_effect(
+    model: Model,
+    episodes: Episodes,
+    *,
+    shift: str | Perturb = "typos",
+    shares: Sequence[float] = (0.25, 0.5, 1.0),
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Accuracy where a share of the words of every query is misspelt, or replaced by rare ones.
+
+    The demonstrations stay as they are. A larger share keeps the words that a smaller one perturbs.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        episodes: of `draw_episodes`.
+        shift: "typos" (one error a word), "rare words" (of the pool's rarest, whatever they mean), or a function
+            `(word, numpy generator) -> word`.
+        shares: of the words, above 0 and up to 1.
+        seed: of the perturbation and of the bootstrap.
+        batch_size: prompts a forward pass.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset as of `retrieval_effect`; conditions "as they are" and the shares ("25%"), with the coordinate
+        `share[condition]`.
+
+    Raises:
+        TypeError: not episodes. Refused: an unknown shift, shares out of their range.
+
+    Source: Han et al. 2025, section 4.2 (their words were rare but kept the meaning).
+    """
+    _check(episodes)
+    if len(shares) == 0 or not all(0 < share <= 1 for share in shares) or len({*shares}) < len(shares):
+        raise Refused(f"wanted shares above 0 and up to 1, each once, got {list(shares)}")
+    known: dict[str, Callable[[], Perturb]] = {
+        "typos": lambda: misspelt, "rare words": lambda: rare_words(episodes.pool.texts)
+    }  # fmt: skip
+    if not callable(shift) and shift not in known:
+        raise Refused(f"wanted shift in {list(known)} or a function of word and generator, got {shift!r}")
+    perturb = shift if callable(shift) else known[shift]()
+
+    def shifted(share: float) -> Episodes:
+        texts = [
+            perturbed(text, perturb, share, np.random.default_rng((checked_seed(seed), i)))
+            for i, text in enumerate(episodes.queries.texts)
+        ]
+        return replace(episodes, queries=replace(episodes.queries, texts=tuple(texts)))
+
+    conditions = {"as they are": episodes} | {f"{share:.0%}": shifted(share) for share in shares}
+    out = _compared(model, conditions, "input_shift_effect", seed, batch_size, progress=progress)
+    return out.assign_coords(share=("condition", [0.0, *shares]))
+
+
+def order_effect(
+    model: Model,
+    episodes: Episodes,
+    *,
+    orders: int = 8,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """How often the prediction changes when the same demonstrations stand in another order.
+
+    To a vote with kernel weights that depend on the texts alone, order is nothing: every change is beyond it.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        episodes: of `draw_episodes`, with at least two demonstrations.
+        orders: how many, the one drawn among them.
+        seed: of the orders and of the bootstrap.
+        batch_size: prompts a forward pass.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset as of `retrieval_effect`; conditions "as drawn", "order 1", ...; and `changed[prompt]`, the share of
+        pairs of orders whose predictions differ (0 to 1), its mean `change` with `change_low` and `change_high`, and
+        the mean (`accuracy_mean`) and standard deviation (`accuracy_spread`) of the accuracy over orders.
+
+    Raises:
+        TypeError: not episodes. Refused: fewer than two orders, or one demonstration.
+
+    Source: Han et al. 2025, section 4.2; Lu et al. 2022 (order sensitivity).
+    """
+    _check(episodes)
+    if not is_whole(orders) or orders < 2:
+        raise Refused(f"wanted orders >= 2, got {orders!r}")
+    if episodes.shown.shape[1] < 2:
+        raise Refused("wanted at least two demonstrations a prompt: one has one order")
+    seed, conditions = checked_seed(seed), {"as drawn": episodes}
+    conditions |= {f"order {i}": episodes.shuffled(seed=seed + i) for i in range(1, orders)}
+    out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
+    predictions = out["prediction"].values
+    changed = np.mean([predictions[a] != predictions[b] for a, b in combinations(range(orders), 2)], axis=0)
+    low, high = mean_share_interval(changed, seed=seed)
+    return out.assign(
+        changed=("prompt", changed),
+        change=changed.mean(),
+        change_low=low,
+        change_high=high,
+        accuracy_mean=out["accuracy"].mean(),
+        accuracy_spread=out["accuracy"].std(ddof=1),
+    )
+
+
+def _compared(
+    model: Model,
+    conditions: Mapping[str, Episodes],
+    method: str,
+    seed: int,
+    batch_size: int | None,
+    *,
+    progress: bool,
+) -> xr.Dataset:
+    """The same queries under every condition, each compared with the first, query by query."""
+    seed = checked_seed(seed)
+    runs = [predict(model, each, batch_size=batch_size, progress=progress) for each in conditions.values()]
+    first = runs[0]
+    correct = np.stack([run["correct"].values for run in runs])
+    prediction = np.stack([run["prediction"].values for run in runs])
+    same = (prediction == prediction[0]).astype(np.float64)
+    each = {"accuracy": correct, "difference": correct - correct[0], "agreement": same}
+    values: dict[str, Any] = {
+        "correct": (("condition", "prompt"), correct),
+        "prediction": (("condition", "prompt"), prediction),
+        "log_probability": (
+            ("condition", "prompt", "label"), np.stack([run["log_probability"].values for run in runs])
+        ),
+    }  # fmt: skip
+    for key, of_prompt in each.items():
+        if key == "difference":
+            low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
+            low[0] = high[0] = 0.0  # the first condition does not differ from itself
+        else:
+            low, high = share_interval(of_prompt.sum(1), of_prompt.shape[1])
+        for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):
+            values[name] = ("condition", value)
+    coords = {"condition": list(conditions)} | {
+        key: first[key] for key in ("prompt", "label", "target", "text")
+    }
+    attrs = {
+        key: first.attrs[key] for key in first.attrs if key not in ("interval", "calibration", "pooling")
+    }
+    return xr.Dataset(
+        values,
+        coords,
+        attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences Bonett & Price, 95%"},
+    )
+
+
+def _check(episodes: Any) -> None:
+    if not isinstance(episodes, Episodes):
+        raise TypeError(f"wanted Episodes of draw_episodes(...), got {type(episodes).__name__}")
+
+
+def _usable(model: Model, name: str, episodes: Episodes) -> None:
+    """Raise Refused, with the format's name, where these label words cannot be told apart."""
+    try:
+        episodes.prompts(model)
+    except Refused as error:
+        raise Refused(f"format {name!r} with labels {list(episodes.pool.labels)}: {error}") from error

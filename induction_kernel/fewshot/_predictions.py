@@ -1,0 +1,258 @@
+"""How well does the model classify in context, and how sure is it? Predictions, calibration, and weights in one pass.
+
+The model's label log-probabilities at the last token (Han et al. 2025, section 5), batched by length; with `pooling`
+also the weight that every head gives each demonstration, read in the same pass. What the weights explain says
+`_reconstruction`. It draws no conclusion from labels of several tokens beyond their first.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.special import softmax
+from torch import Tensor
+
+from ..data._episodes import Episodes, draw_episodes
+from ..data._labelled import LabelledTexts
+from ..errors import Refused
+from ..heads._names import Head
+from ..kernel._resuming import Store, fingerprint
+from ..model._anatomy import Model, full_precision, sizes
+from ..model._outputs import check_words
+from ..model._runs import batches, progress_bar, stream
+from ..model._self_check import foreign_hooks
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts, measured_on
+from ..scorers._labels import POOLINGS, check_span, demonstrations_of, entries_of, pooled
+from ..scorers._pattern_entries import attends, check_sound, cost_of, entries_together, taken
+from ..stats._shares import share_interval
+
+__all__ = ["predict"]
+
+BINS = 10
+
+
+def predict(
+    model: Model,
+    data: LabelledTexts | Episodes | Prompts,
+    *,
+    pool: LabelledTexts | None = None,
+    shots: int = 8,
+    template: str | None = None,
+    sampling: str = "balanced",
+    seed: int = 0,
+    pooling: str | Sequence[str] | None = None,
+    span: str = "demonstration",
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """What the model predicts for every query after its demonstrations.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        data: queries (with `pool`), or `Episodes`, or prompts with demonstrations, of `few_shot_prompts`.
+        pool: where demonstrations come from.
+        shots: demonstrations a prompt. This and the next three go with queries and a pool: see `draw_episodes`.
+        template: of an example; None for the pool's.
+        sampling: of demonstrations.
+        seed: of the draw.
+        pooling: "max", "sum", "mean" or "label", or several, to read heads' weights too: see `demonstration_weights`.
+        span: what is pooled over, "demonstration" or "words": see there.
+        path: a folder where finished batches are kept: a run that was stopped goes on from there.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset with `log_probability[prompt, label]` (nats, of each label's first token over the whole vocabulary),
+        `prediction[prompt]` (the class of the largest), `correct[prompt]` (0 or 1, NaN where the query's class is not
+        known); `accuracy` with `accuracy_low` and `accuracy_high` (Wilson, 95%); of the probabilities of the labels
+        among themselves, `calibration_error` (expected calibration error, 10 bins of equal width of the predicted
+        label's probability; 0 to 1) and `brier` (0 to 2); `confusion[label, predicted]`, counts. With `pooling` also
+        `weight[prompt, layer, head, demonstration]` (a dimension `pooling` before it where several were asked for).
+        Coordinates `label_class[prompt, demonstration]` (-1 where absent), `target[prompt]` (-1 unknown),
+        `text[prompt]` and label words.
+
+    Raises:
+        TypeError: data of another type. Refused: queries without a pool, what `draw_episodes` and
+            `few_shot_prompts` refuse, an unknown pooling or span, a folder that holds another evaluation,
+        numbers that are not finite. NotDefined: a model whose outputs are not its tokens, or that has no tokenizer.
+
+    Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
+    """
+    check_words(model, "predict")
+    prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
+    poolings = _poolings(pooling)
+    check_span(span, prompts)
+    labels = demonstrations_of(prompts)
+    size, n = sizes(model), len(prompts)
+    kept = {
+        "log_probability": np.full((n, len(labels.labels)), np.nan),
+        "weight": np.full((n, len(poolings), size.n_layers, size.n_heads, labels.mask.shape[1]), np.nan),
+    }
+    store = None if path is None else Store(path, fingerprint(model, prompts, (poolings, span)))
+    done = np.zeros(n, dtype=bool) if store is None else store.read_into(kept)
+    order = np.flatnonzero(~done)[np.argsort(prompts.lengths.numpy()[~done], kind="stable")]
+    parts = _parts(model, prompts.lengths.numpy()[order], batch_size)
+    with progress_bar(len(order), progress=progress, unit="prompt") as bar:
+        for rows in parts:
+            at = order[rows]
+            new = _evaluated(model, prompts[torch.as_tensor(at)], poolings, span)
+            for key, values in new.items():
+                kept[key][at] = values
+            if store is not None:
+                store.write(at, new)
+            bar.update(len(at))
+    found = _dataset(model, prompts, texts, kept, poolings, several=not isinstance(pooling, str))
+    return found.assign_attrs(span=span) if poolings else found
+
+
+def _prompts(
+    model: Model, data: Any, pool: Any, shots: int, template: str | None, sampling: str, seed: int
+) -> tuple[Prompts, list[str]]:
+    """The prompts, and the text of each query."""
+    if isinstance(data, LabelledTexts):
+        if pool is None:
+            raise Refused(
+                "queries need demonstrations: give pool=, of load_classification(...) too, or Episodes"
+            )
+        data = draw_episodes(pool, data, shots=shots, sampling=sampling, template=template, seed=seed)
+    elif pool is not None or template is not None:
+        raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
+    if isinstance(data, Episodes):
+        return data.prompts(model), list(data.queries.texts)
+    if not isinstance(data, Prompts):
+        raise TypeError(
+            f"wanted LabelledTexts of load_classification(...), Episodes or Prompts, got {type(data).__name__}"
+        )
+    ready = as_prompts(model, data)
+    ends = demonstrations_of(ready).spans[..., 1].max(1).values.tolist()
+    ids = [
+        row[end:length]
+        for row, end, length in zip(ready.tokens.tolist(), ends, ready.lengths.tolist(), strict=True)
+    ]
+    decode = getattr(getattr(model, "tokenizer", None), "decode", None)
+    return ready, [" ".join(map(str, row)) if decode is None else decode(row).strip() for row in ids]
+
+
+def _poolings(pooling: Any) -> tuple[str, ...]:
+    poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling or ())
+    if not set(poolings) <= set(POOLINGS) or len(set(poolings)) < len(poolings):
+        raise Refused(f"wanted pooling in {list(POOLINGS)}, each once, got {pooling!r}")
+    return poolings
+
+
+def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[slice]:
+    """Batches of prompts in order of their length; the longest says how many go together."""
+    longest = int(lengths[-1]) if len(lengths) else 1
+    return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
+
+
+def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: str) -> dict[str, np.ndarray]:
+    """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
+    width, size = int(batch.lengths.max()), sizes(model)
+    batch = replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
+    found = demonstrations_of(batch)
+    weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
+    each = [entries_of(batch, pooling, span) for pooling in poolings]
+    broken, edited = set[int](), bool(foreign_hooks(model))
+
+    def read(_: str, layer: int, pattern: Tensor) -> None:
+        values = taken(pattern, entries_together(each)).split([len(entries.key) for entries in each])
+        for i, (pooling, of_one) in enumerate(zip(poolings, values, strict=True)):
+            weight[:, i, layer] = pooled(of_one, batch, pooling, span).transpose(1, 2).numpy()
+        if not attends(pattern, batch.lengths, edited=edited):
+            broken.add(layer)
+
+    sites = {"pattern": set(range(size.n_layers))} if poolings else {}
+    logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
+    assert logits is not None
+    check_sound(broken)
+    logs = full_precision(logits).log_softmax(-1)[:, found.label_ids.to(logits.device)].cpu().double().numpy()
+    if not np.isfinite(logs).all():
+        raise Refused(
+            "the model's logits are not finite: look for NaN or infinite weights, or overflow in float16"
+        )
+    return {"log_probability": logs, "weight": weight}
+
+
+def _dataset(
+    model: Model,
+    prompts: Prompts,
+    texts: list[str],
+    kept: dict[str, np.ndarray],
+    poolings: tuple[str, ...],
+    *,
+    several: bool,
+) -> xr.Dataset:
+    found, logs = demonstrations_of(prompts), kept["log_probability"]
+    target, labels = found.target.numpy(), list(found.labels)
+    values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | _scores(logs, target)
+    coords: dict[str, Any] = {
+        "prompt": np.arange(len(prompts)),
+        "label": labels,
+        "predicted": labels,
+        "target": ("prompt", target),
+        "label_class": (("prompt", "demonstration"), torch.where(found.mask, found.classes, -1).numpy()),
+        "text": ("prompt", np.array(texts)),
+    }
+    attrs = {
+        "method": "predict", "unit": "nats", "paper": "Han et al. 2025, section 5",
+        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **measured_on(model, prompts),
+    }  # fmt: skip
+    if poolings:
+        weight, dims = kept["weight"].swapaxes(0, 1), ("pooling", "prompt", "layer", "head", "demonstration")
+        values["weight"] = (dims, weight) if several else (dims[1:], weight[0])
+        n_layers, n_heads = weight.shape[2:4]
+        names = [[str(Head(layer, head)) for head in range(n_heads)] for layer in range(n_layers)]
+        coords |= {
+            "layer": np.arange(n_layers),
+            "head": np.arange(n_heads),
+            "name": (("layer", "head"), names),
+        }
+        coords |= {"pooling": list(poolings)} if several else {}
+        attrs["pooling"] = ", ".join(poolings)
+    return xr.Dataset(values, coords, attrs)
+
+
+def _scores(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
+    """Predictions and all that is said of them, over the prompts whose class is known."""
+    prediction, known = logs.argmax(1), target >= 0
+    correct = np.where(known, prediction == target, np.nan)
+    n_labels = logs.shape[1]
+    confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
+    np.add.at(confusion, (target[known], prediction[known]), 1)
+    values = {
+        "prediction": ("prompt", prediction),
+        "correct": ("prompt", correct),
+        "confusion": (("label", "predicted"), confusion),
+    }
+    scalars = dict.fromkeys(
+        ("accuracy", "accuracy_low", "accuracy_high", "calibration_error", "brier"), np.nan
+    )
+    if known.any():
+        right, n = int(correct[known].sum()), int(known.sum())
+        low, high = share_interval(right, n)
+        share = softmax(logs[known], axis=1)
+        scalars = {
+            "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,
+            "calibration_error": calibration_error(share.max(1), correct[known]),
+            "brier": ((share - np.eye(n_labels)[target[known]]) ** 2).sum(1).mean(),
+        }  # fmt: skip
+    return values | {key: ((), value) for key, value in scalars.items()}
+
+
+def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
+    """|accuracy - mean confidence| in each of 10 equal bins (low, high] of confidence, weighted by how many lie there.
+
+    Source: Guo et al. 2017, equations 1 to 3.
+    """
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    gap = np.bincount(bins, correct - confidence, minlength=BINS)
+    return float(np.abs(gap).sum() / len(confidence))

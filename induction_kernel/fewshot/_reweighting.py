@@ -1,0 +1,283 @@
+"""Can the kernel be improved? The last token's attention to labels, times exp(beta): anchor re-weighting.
+
+A(q, p_i) becomes exp(beta) A(q, p_i) with one beta for each layer, head and class of label (Wang et al. 2023, section
+4.1; there each class has one demonstration, here its demonstrations share the beta). Nothing is renormalised: of the
+head's output, z_new = z + sum_i (exp(beta) - 1) A(q, p_i) (v_i - b), where b is the head's share of the value bias,
+so that raw and processed weights are the same model. beta = 0 changes nothing; beta = -inf takes the labels' values
+away and gives their mass to no other key. Later layers see the change: their A is the changed run's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..interventions._lanes import chosen_lane
+from ..interventions._plan import within_memory
+from ..interventions._widened_batch import Lane
+from ..metrics import read_off
+from ..model._anatomy import Model, kept_as_it_was, sizes
+from ..model._outputs import check_words
+from ..model._runs import progress_bar
+from ..model._weights import value_weights
+from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..replay._capture import Taps, tapped_run
+from ..scorers._labels import demonstrations_of
+from ._changed_predictions import (
+    UNTOUCHED,
+    batches_of_one_length,
+    compared,
+    few_shot_prompts,
+    label_keys,
+    label_logs,
+    last_labels,
+)
+
+__all__ = ["fit_label_weights", "reweighted"]
+
+
+def fit_label_weights(
+    model: Model,
+    prompts: Any,
+    *,
+    heads: HeadLike | Iterable[HeadLike] | None = None,
+    steps: int = 50,
+    lr: float = 0.05,
+    batch_size: int = 16,
+    seed: int = 0,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The beta of every head and class that make the right labels likeliest, by gradient; the model's weights stay.
+
+    The loss is that of the right label among the labels (their first tokens), in nats: what decides accuracy. Adam
+    from beta = 0, on batches of prompts drawn without replacement until all have been used. Evaluate with `reweighted`
+    on other prompts than these.
+
+    Args:
+        model: any TransformerLens model; given back as it was, without gradients.
+        prompts: few-shot prompts whose right labels are known: the training split.
+        heads: only these are re-weighted; None for all.
+        steps: of the optimiser.
+        lr: its learning rate.
+        batch_size: prompts a step.
+        seed: of the draw.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset with `beta[layer, head, label]` (0 at heads left out) and `loss[step]`, of each step's batch before it.
+
+    Raises:
+        Refused: prompts without demonstrations or right labels, options out of their range, no heads, gradients
+            that torch.inference_mode() forbids. NotDefined: a model whose outputs are not its tokens.
+
+    Source: Wang et al. 2023, section 4.1.
+    """
+    ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "fit_label_weights")
+    _check_options(found, steps=steps, lr=lr, batch_size=batch_size)
+    size, chosen = sizes(model), _chosen(model, heads)
+    beta = torch.zeros(
+        size.n_layers, size.n_heads, len(found.labels), dtype=torch.float64, requires_grad=True
+    )
+    optimiser, losses = torch.optim.Adam([beta], lr=lr), []
+    used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
+    used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
+    batches, way = _drawn(len(ready), steps, batch_size, seed), chosen_lane(model, ready, "pattern")
+    with kept_as_it_was(model), progress_bar(steps, progress=progress, unit="step") as bar:
+        for rows in batches:
+            loss, slope = _loss(model, way.lane, ready[rows], beta)
+            beta.grad = slope * used
+            optimiser.step()
+            losses.append(loss)
+            bar.update()
+    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
+    attrs = {
+        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, **way.attrs,
+        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        **measured_on(model, ready),
+    }  # fmt: skip
+    return xr.Dataset(
+        {"beta": (("layer", "head", "label"), beta.detach().numpy()), "loss": ("step", np.array(losses))},
+        {
+            "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads), "label": list(found.labels),
+            "step": np.arange(steps), "name": (("layer", "head"), np.array(names)),
+        },
+        attrs,
+    )  # fmt: skip
+
+
+def reweighted(
+    model: Model,
+    prompts: Any,
+    beta: xr.Dataset | np.ndarray,
+    *,
+    seed: int = 0,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Predictions with the last token's attention to labels times exp(beta), beside the untouched model's.
+
+    Args:
+        model: any TransformerLens model; given back as it was.
+        prompts: few-shot prompts, other than beta was fitted on.
+        beta: what `fit_label_weights` returned, or numbers `[layer, head, class]`: 0 changes nothing, -inf takes the
+            labels away.
+        seed: of the bootstrap.
+        max_tokens: tokens in one batch; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        As `label_knock_out`, with the runs and groups `untouched` and `reweighted`, and without mass and what is
+        foretold; differences are to `untouched`.
+
+    Raises:
+        TypeError: not such numbers. Refused: another shape, labels in another order, NaN or +inf; prompts without
+            demonstrations. NotDefined: a model whose outputs are not its tokens.
+
+    Source: Wang et al. 2023, section 4.1.
+    """
+    ready, found = few_shot_prompts(model, prompts)
+    check_words(model, "reweighted")
+    weights = _checked_beta(model, found, beta)
+    logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), chosen_lane(model, ready, "pattern")
+    bar = progress_bar(len(ready), progress=progress, unit="prompt")
+    with within_memory(max_tokens), kept_as_it_was(model), bar:
+        for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
+            lane = None if way.lane is None else way.lane(model, batch.tokens, None)
+            for run, of_run in enumerate((None, weights)):
+                logs[rows, run] = _logs(model, lane, batch, of_run).numpy()
+            bar.update(len(rows))
+    return compared(
+        model, ready, logs, runs=[UNTOUCHED, "reweighted"], groups=[UNTOUCHED, "reweighted"], to=UNTOUCHED, seed=seed,
+        attrs={
+            "method": "reweighted", "seed": seed, **way.attrs,
+            "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        },
+    )  # fmt: skip
+
+
+def _check_options(found: Demonstrations, *, steps: int, lr: float, batch_size: int) -> None:
+    if bool((found.target < 0).any()):
+        raise Refused(
+            "wanted prompts whose right labels are known: give queries as (x, y) to few_shot_prompts"
+        )
+    if not (is_whole(steps) and steps > 0 and is_whole(batch_size) and batch_size > 0 and lr > 0):
+        raise Refused(
+            f"wanted steps, batch_size and lr above 0, got steps={steps!r}, batch_size={batch_size!r}, lr={lr!r}"
+        )
+    if torch.is_inference_mode_enabled():
+        raise Refused("fitting needs gradients, which torch.inference_mode() forbids: use torch.no_grad()")
+
+
+def _chosen(model: Model, heads: Any) -> list[Head]:
+    size = sizes(model)
+    if heads is None:
+        return [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
+    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    if not chosen:
+        raise Refused("wanted at least one head to re-weight, got none")
+    return chosen
+
+
+def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
+    size = sizes(model)
+    shape = (size.n_layers, size.n_heads, len(found.labels))
+    if isinstance(beta, xr.Dataset):
+        if "beta" not in beta or set(beta["beta"].dims) != {"layer", "head", "label"}:
+            raise TypeError(f"wanted what fit_label_weights returned, got variables {list(beta.data_vars)}")
+        given = beta["beta"].transpose("layer", "head", "label")
+        if list(given["label"].values) != list(found.labels):
+            raise Refused(
+                f"wanted beta of the prompts' labels {list(found.labels)}, got {given['label'].values.tolist()}"
+            )
+        beta = given.values
+    if not isinstance(beta, np.ndarray) or not np.issubdtype(beta.dtype, np.floating):
+        raise TypeError(
+            "wanted beta as numbers [layer, head, class], or what fit_label_weights returned, got "
+            f"{type(beta).__name__}"
+        )
+    if beta.shape != shape or bool(np.isnan(beta).any()) or bool((beta == np.inf).any()):
+        raise Refused(f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}")
+    return torch.from_numpy(beta).double()
+
+
+def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
+    """Which prompts each step is on."""
+    generator, left, out = (
+        torch.Generator().manual_seed(checked_seed(seed)),
+        torch.empty(0, dtype=torch.long),
+        [],
+    )
+    for _ in range(steps):
+        if not len(left):
+            left = torch.randperm(n, generator=generator)
+        out.append(left[:batch_size])
+        left = left[batch_size:]
+    return out
+
+
+def _loss(model: Model, way: type[Lane] | None, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
+    """Mean loss of the right label among the labels, and its gradient; called without gradients."""
+    total, slope = 0.0, torch.zeros_like(beta)
+    for _, batch, _ in batches_of_one_length(model, prompts, None):
+        found = batch.demonstrations
+        assert found is not None  # `few_shot_prompts` looked
+        lane = None if way is None else way(model, batch.tokens, None)
+        with torch.enable_grad():
+            logs = _logs(model, lane, batch, beta).log_softmax(-1)
+            loss = -logs.gather(1, found.target[:, None]).sum() / len(prompts)
+            slope += torch.autograd.grad(loss, beta)[0]
+        total += float(loss)
+    return total, slope
+
+
+def _logs(model: Model, lane: Lane | None, prompts: Prompts, beta: Tensor | None) -> Tensor:
+    """`[prompt, label]`: log-probabilities with labels re-weighted, or untouched; prompts of one length.
+
+    Autograd sees it where gradients are enabled.
+    """
+    factors = () if beta is None else _factors(prompts, beta)
+    taps = {layer: _taps(model, layer, factor) for layer, factor in enumerate(factors)}
+    if lane is None:
+        logits = tapped_run(model, prompts.tokens, taps, lengths=None, gradients=torch.is_grad_enabled())
+        return read_off(logits.cpu(), last_labels(prompts))[:, 0]
+    if not taps:
+        return label_logs(lane, lane.final[None, :, -1:], prompts)[0]
+    start = prompts.tokens.shape[1] - 1 if lane.saves_positions else 0
+    rows = lane.resid_pre(0)[None, :, start:].detach()
+    for layer in range(lane.n_layers):
+        rows = lane.step(layer, rows, start, taps=taps[layer])
+    return label_logs(lane, rows[:, :, -1:], prompts)[0]
+
+
+def _factors(prompts: Prompts, beta: Tensor) -> Iterator[Tensor]:
+    """By layer, `[prompt, head, key]`: what the last token's attention is multiplied by."""
+    keys, classes = label_keys(prompts).double(), demonstrations_of(prompts).classes
+    for of_layer in beta:
+        yield 1 + torch.einsum("pik,phi->phk", keys, (of_layer.exp() - 1)[:, classes].transpose(0, 1))
+
+
+def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
+    """The last row times `factor [prompt, head, key]`; the mass that is gone (or come) is the value bias's."""
+    gone: list[Tensor] = []
+
+    def on_pattern(pattern: Tensor) -> Tensor:
+        last = pattern[:, :, :, -1:]
+        new = last * factor[None, :, :, None].to(last.dtype).to(last.device)  # float64 is not on every device
+        gone.append((last - new).sum(-1))
+        return torch.cat([pattern[:, :, :, :-1], new], 3)
+
+    def on_z(z: Tensor) -> Tensor:
+        bias = value_weights(model, layer)[1].to(z)
+        last = z[:, :, -1:] + gone[0].transpose(2, 3)[..., None] * bias
+        return torch.cat([z[:, :, :-1], last], 2)
+
+    return {"pattern": on_pattern, "z": on_z}

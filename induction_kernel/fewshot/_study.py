@@ -1,0 +1,196 @@
+"""How far are this model's few-shot predictions a kernel-weighted vote over the demonstrations, on this data?
+
+The measurements of Han et al. 2025, section 5, on one set of prompts: what the model predicts, the vote of every head
+and of every layer's sum, the held-out table with its controls (5.5), where the last token looks (5.1), and how heads
+align with the similarity of next-token distributions (5.3). Each has a verb of its own; this puts them together. It
+draws nothing (`write_fewshot_page` does) and removes nothing (`label_knock_out` does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..data._episodes import Episodes, draw_episodes
+from ..data._labelled import LabelledTexts
+from ..errors import NotDefined, Refused
+from ..heads._names import Head, is_whole
+from ..kernel._alignment import kernel_alignment
+from ..kernel._demonstrations import demonstration_attention
+from ..kernel._held_out import held_out
+from ..kernel._label_logits import label_logits
+from ..kernel._next_token import next_token_similarity
+from ..kernel._reconstruction import sum_heads, vote
+from ..kernel._regression import kernel_regression
+from ..kernel._representations import representations
+from ..kernel._vote_text import texts_of
+from ..model._anatomy import Model
+from ..prompts._few_shot import word_episodes
+from ..prompts._prompts import Prompts
+from ..scorers._labels import demonstrations_of
+from ._predictions import predict
+
+__all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
+
+FEWEST = 8  # queries
+MAPPED = 64  # prompts that the attention over the prompt, and what heads write, is averaged over
+TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FewShotStudy:
+    """What `few_shot_study` found.
+
+    Attributes:
+        prompts: what the model read.
+        answers: of `predict`: predictions, accuracy, and weights by maximum (the paper's) and by label token.
+        heads: of `vote`, for every head.
+        sums: of `vote`, for every layer's sum.
+        table: of `held_out`: heads chosen on 70% of the prompts and scored on the others, and controls.
+        alignment: of `kernel_alignment`, with the similarity of next-token distributions; None where prompts were
+            given that have unequal numbers of demonstrations, or queries without a class.
+        along: of `demonstration_attention`.
+    """
+
+    prompts: Prompts
+    answers: xr.Dataset
+    heads: xr.Dataset
+    sums: xr.Dataset
+    table: xr.Dataset
+    alignment: xr.Dataset | None
+    along: xr.Dataset
+
+    def datasets(self) -> dict[str, xr.Dataset]:
+        """By their names, all Datasets there are: for files, `xarray.DataTree.from_dict(study.datasets())`."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: each for name, each in named.items() if isinstance(each, xr.Dataset)}
+
+    def __repr__(self) -> str:
+        best = self.table.sel({"row": "best head"})
+        return (
+            f"FewShotStudy({self.answers.attrs['model']}, {len(self.prompts)} prompts: accuracy "
+            f"{float(self.answers['accuracy']):.2f}, held-out agreement of one head {float(best['agreement']):.2f})"
+        )
+
+
+def few_shot_study(
+    model: Model,
+    data: LabelledTexts | Episodes | Prompts | None = None,
+    *,
+    pool: LabelledTexts | None = None,
+    queries: int = 200,
+    shots: int = 8,
+    template: str | None = None,
+    span: str = "demonstration",
+    splits: int = 50,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> FewShotStudy:
+    """Everything about a model's few-shot predictions on one labelled data set.
+
+    Args:
+        model: any TransformerLens model with a tokenizer.
+        data: queries; or `Episodes`, or few-shot prompts, as they are; None for
+            `word_episodes(model, classes=4, noise=0.3)`.
+        pool: where demonstrations come from; None for the texts of `data` that are no queries.
+        queries: how many of the data's texts (or episodes of words) are asked, drawn at random.
+        shots: demonstrations a prompt, as equally many of each class as can be.
+        template: of an example; None for the data's.
+        span: what weights are pooled over, with the template's words ("demonstration") or without ("words"): see
+            `demonstration_weights`.
+        splits: of the prompts into 70% to choose heads on and 30% to score them on, as in the paper.
+        seed: of everything that is drawn.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: bars where it takes longer than two seconds.
+
+    Returns:
+        A `FewShotStudy` of Datasets. The table has kernel regression by TF-IDF and by the model's token embeddings too
+        (exponential kernel, bandwidth by leave-one-out), unless `alignment` is None.
+
+    Raises:
+        TypeError: data of another type.
+        Refused: fewer than 8 queries, too few texts for queries and demonstrations, what `draw_episodes`,
+            `few_shot_prompts` and `held_out` refuse.
+
+    Source: Han et al. 2025, sections 5.1 to 5.3 and 5.5.
+    """
+    if not is_whole(queries) or queries < FEWEST:
+        raise Refused(
+            f"wanted at least {FEWEST} queries: some choose heads, the others score them; got {queries!r}"
+        )
+    if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
+        raise Refused("pool= and template= go with LabelledTexts: words, episodes and prompts have their own")
+    episodes = _episodes(model, data, pool, queries, shots, template, seed)
+    prompts = episodes.prompts(model) if isinstance(episodes, Episodes) else episodes
+    if isinstance(episodes, Prompts):
+        episodes = _as_episodes(episodes)
+    ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    answers = predict(model, prompts, pooling=("max", "label"), span=span, **ways)
+    weights = answers.sel(pooling="max")
+    others, writes, alignment = {}, _writing(model, prompts, ways), None
+    if episodes is not None:
+        for name, what in TEXTS.items():
+            others[name] = kernel_regression(representations(model, episodes, what, **ways))
+        alignment = kernel_alignment(weights, next_token_similarity(model, episodes, **ways), seed=seed)
+    return FewShotStudy(
+        prompts,
+        answers,
+        heads=vote(weights, prompts, answers, seed=seed),
+        sums=vote(sum_heads(weights), prompts, answers, seed=seed),
+        table=held_out(weights, answers, others=others, writes=writes, splits=splits, seed=seed),
+        alignment=alignment,
+        along=demonstration_attention(model, prompts[:MAPPED], **ways),
+    )
+
+
+def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
+    """Where label attention is largest: the layer and the mean of its heads, the head and its own.
+
+    Of what `predict(..., pooling=("label", ...))` returned; the last token's attention to the first tokens of all
+    labels, mean over prompts.
+    """
+    mass = (
+        answers["weight"].sel(pooling="label").sum("demonstration").mean("prompt").transpose("layer", "head")
+    )
+    of_layer = mass.mean("head").values
+    layer, (at, head) = int(of_layer.argmax()), np.unravel_index(int(mass.values.argmax()), mass.shape)
+    named = Head(int(mass["layer"].values[at]), int(mass["head"].values[head]))
+    return int(mass["layer"].values[layer]), float(of_layer[layer]), named, float(mass.values[at, head])
+
+
+def _episodes(
+    model: Model, data: Any, pool: Any, queries: int, shots: int, template: str | None, seed: int
+) -> Episodes | Prompts:
+    """Queries with their demonstrations."""
+    if data is None:
+        return word_episodes(model, prompts=queries, shots=shots, classes=4, noise=0.3, seed=seed)
+    if not isinstance(data, LabelledTexts):
+        return data
+    if len(data) > queries or pool is None:
+        data, rest = data.split(queries, seed=seed)
+        pool = rest if pool is None else pool
+    return draw_episodes(pool, data, shots=shots, template=template, seed=seed)
+
+
+def _as_episodes(prompts: Prompts) -> Episodes | None:
+    """The texts of prompts that are made already; none where classes are unknown or prompts have unequal many."""
+    found = demonstrations_of(prompts)
+    if not bool(found.mask.all()) or bool((found.target < 0).any()):
+        return None
+    texts, queries = texts_of(prompts)
+    classes = found.classes.numpy()
+    asked = LabelledTexts(tuple(queries.tolist()), found.target.numpy(), found.labels)
+    pool = LabelledTexts(tuple(texts.ravel().tolist()), classes.ravel(), found.labels)
+    return Episodes(asked, pool, np.arange(texts.size).reshape(texts.shape), classes, pool.template)
+
+
+def _writing(model: Model, prompts: Prompts, ways: dict[str, Any]) -> xr.Dataset | None:
+    """What heads write of labels; none in a model whose attention does not write to the stream as it is."""
+    try:
+        return label_logits(model, prompts[:MAPPED], **ways)
+    except NotDefined:
+        return None

@@ -1,0 +1,10 @@
+from ._choice import head_table as head_table
+from ._choice import random_heads as random_heads
+from ._choice import random_sets as random_sets
+from ._choice import top_heads as top_heads
+from ._comparison import compare as compare
+from ._names import Head as Head
+from ._names import HeadLike as HeadLike
+from ._names import as_head as as_head
+from ._names import as_heads as as_heads
+from ._summary import summarise as summarise

@@ -1,0 +1,257 @@
+"""The head summary: mean, interval, threshold and rank of every head, in one form whatever was measured.
+
+Intervals are those of `stats.mean_interval` over prompts, the threshold is that of `stats.threshold`: the t-value that
+luck gives the luckiest of all heads, so that 144 heads raise a false alarm at the stated level together, not each. It
+runs no model: it reads labelled results. What a result measured of each head, says `_results`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._given import checked_seed
+from ..errors import Refused
+from ..stats._means import check_confidence, mean_interval, moments
+from ..stats._thresholds import NO_EXCESS, Threshold, threshold
+from ._averages import averages, flattened, placed, ranks
+from ._names import names_of
+from ._results import SEVERAL, Measured, check_result, is_judged, is_summary, measured, over_heads, per_prompt
+
+__all__ = ["means_of", "summarise"]
+
+MARGIN = 0.02
+SCALED = ("probability", "share", "4 x share", "ratio", "nats", "logits", "Pearson")
+"""How the units begin in which `MARGIN` is little."""
+PERMUTED = {
+    "vote": "which demonstration has which label does not matter (labels permuted within prompts)",
+    "kernel_alignment": "which demonstration is how similar does not matter (similarities permuted within prompts)",
+}
+BOTH_WAYS = (
+    "effects are as likely up as down, but for the margin (sign flips of prompts, half the level each way)",
+    "the mean effect is within the margin (max-t bootstrap, half the level each way: effects are skewed)",
+)
+
+
+def summarise(
+    result: xr.Dataset,
+    *,
+    variable: str | None = None,
+    confidence: float = 0.95,
+    draws: int = 2000,
+    level: float = 0.05,
+    margin: float | None = None,
+    seed: int = 0,
+) -> xr.Dataset:
+    """Mean, interval and significance of whatever was measured of every head.
+
+    | result of | what is summarised | chance | tested |
+    |---|---|---|---|
+    | a scorer, `observe`, `copying`, `direct_effect`, `function_vector_effect` | `score` | as it says | prompts |
+    | `ov_eigenvalues`, `qk_trace` | `score` | mean of random draws | by the draws |
+    | `composition` | the largest `score` over `receiver`; `.sel(receiver="L1H0")` for one | as it says | no |
+    | `sweep`, `knock_out`, `patch` by (layer, head) | `effect`, signed | 0 | over prompts, both ways |
+    | `attribution` by (layer, head) | `estimate`, signed | 0 | over prompts, both ways |
+    | `vote`, `kernel_alignment` | their `mean` | permuted labels; 0 | by their own permutations |
+    | `label_logits` | `writes` | 0 | no |
+
+    Args:
+        result: of one of these verbs, as it is; or a summary, which is returned unchanged. Along `scorer` and `model`
+            (results joined with `xr.concat(..., "model", join="outer")`, also of models of other shapes) each is
+            summarised by itself.
+        variable: another variable with a control of its own (`right` of `label_attention`); None for the above.
+        confidence: of the intervals.
+        draws: of the bootstrap and of the sign flips.
+        level: chance that any head at all is marked where none exceeds the margin.
+        margin: excess that is of no consequence, in the unit of the result; a head is marked when it reliably exceeds
+            it. None for 0.02 in probabilities, shares, ratios, nats and logits, and for 0 in any other unit (products
+            of weights, a metric of one's own), where no size is small by itself.
+        seed: of all resamplings.
+
+    Returns:
+        Dataset over (layer, head), with `scorer` and `model` where there are several:
+
+        | variable | meaning |
+        |---|---|
+        | `mean`, `low`, `high` | mean over the prompts that have a value, and its interval |
+        | `control` | the mean of the matched control, where there is one |
+        | `chance` | what a head gets that does nothing of the kind |
+        | `excess`, `excess_low`, `excess_high` | over the control where there is one, else over chance; its interval |
+        | `threshold` | the excess that the head has to pass (the size of it, for effects); it differs by head |
+        | `tested` | whether passing or not says anything (bool) |
+        | `passes` | 1 or 0, NaN where not tested: compare with 1, since Python takes NaN for true |
+        | `rank` | 1 is the largest excess; heads without a value come last |
+        | `n` | prompts that have a value; 0 for weights |
+        | `size` | of effects: the mean over prompts of their absolute value |
+
+        Coordinates `null`, what is tested and how (`stats.threshold`), and `untested`, why heads are not tested: below
+        6 prompts (7 for effects), below 8 where excesses are skewed, where a skewed head lies between the thresholds
+        of sign flips and of the bootstrap (more prompts would tell), or where there is no credible null (the mass that
+        label attention puts on labels: a random head may well prefer some tokens). Weight-based scores have one value a
+        head and no interval (NaN), and their threshold is the largest of all heads and random draws, in units of the
+        spread of each head's own draws. Attributes of the result, with `margin`, `level`, `confidence`, `draws` and
+        `resampling_seed`.
+
+    Raises:
+        TypeError: not a Dataset that says something of heads.
+        Refused: not one number a head (a sweep by position); no prompts; an option out of its range, or of a result
+            that brings its own threshold.
+
+    Source: Westfall & Young 1993, Resampling-Based Multiple Testing.
+    """
+    check_result(result)
+    check_confidence(confidence, draws)
+    if not (0 < level < 1 and (margin is None or margin >= 0)):
+        raise Refused(f"wanted level between 0 and 1 and margin >= 0, got level={level}, margin={margin}")
+    options: dict[str, Any] = {
+        "variable": variable, "confidence": confidence, "draws": draws, "level": level, "margin": margin, "seed": seed,
+    }  # fmt: skip
+    if is_summary(result):
+        _check_untouched(options, "a summary", "summarise(scores, ...)")
+        return result
+    for dim in SEVERAL:
+        if dim in result.dims:
+            each = [summarise(result.isel({dim: at}), **options) for at in range(result.sizes[dim])]
+            return _joined(each, dim).assign_attrs(result.attrs)
+    if is_judged(result):
+        _check_untouched(
+            options, "a result with its own threshold", "kernel.vote(...) or kernel_alignment(...)"
+        )
+        return _said_of(_judged(result), result)
+    found, unit = measured(result, variable), str(result.attrs.get("unit", SCALED[0]))
+    margin = (MARGIN if unit.startswith(SCALED) else 0.0) if margin is None else float(margin)
+    chosen = {"margin": margin, "level": level, "confidence": confidence, "draws": draws}
+    n, seed = int(result.attrs.get("n_prompts", 0)), checked_seed(seed)
+    if "prompt" in found.values.dims:
+        out = _prompts(found, seed=seed, n=n, **chosen)
+    else:
+        out = _weights(found, margin=margin, n=n)
+    return _said_of(out, result).assign_attrs(chosen | {"resampling_seed": seed})
+
+
+def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
+    """With the result's attributes, and its scorer and model."""
+    kept = {key: result[key].variable for key in SEVERAL if key in result.coords}
+    scorer = {} if "scorer" in kept else {"scorer": str(result.attrs.get("method", "score"))}
+    return summary.assign_coords(kept | scorer).assign_attrs(result.attrs)
+
+
+def means_of(result: xr.Dataset) -> xr.Dataset:
+    """The part of `summarise` that needs no resampling: mean, chance, control, excess, rank, n, size.
+
+    Of a summary, and of a result with its own threshold, all of it.
+    """
+    check_result(result)
+    if is_summary(result) or is_judged(result):
+        return summarise(result)
+    found = measured(result)
+    values = averages(found, int(result.attrs.get("n_prompts", 0)))
+    return placed(found.values, values | {"rank": ranks(values["excess"])})
+
+
+def _check_untouched(options: dict[str, Any], what: str, where: str) -> None:
+    untouched = {
+        "variable": None, "confidence": 0.95, "draws": 2000, "level": 0.05, "margin": None, "seed": 0
+    }  # fmt: skip
+    if options != untouched:
+        raise Refused(f"wanted scores, got {what}: give the options where it is made, {where}")
+
+
+def _joined(each: list[xr.Dataset], dim: str) -> xr.Dataset:
+    """Summaries side by side; layers and heads that only some have are NaN, and not tested, in the others."""
+    said = ["null", "untested"] + [key for key in ("receiver",) if key in each[0].coords]
+    every = [one.assign_coords({key: one[key].astype(object) for key in said}) for one in each]
+    out = xr.concat(every, dim=dim, coords=said, compat="override", join="outer")
+    tested = out["tested"].fillna(False).astype(bool)  # where one model has no such head
+    layers, heads = out["layer"].values.tolist(), out["head"].values.tolist()
+    out = out.assign(tested=tested).assign_coords(name=(("layer", "head"), names_of(layers, heads)))
+    return out.assign_coords({key: out[key].fillna("").astype(str) for key in said})
+
+
+def _prompts(
+    found: Measured, *, confidence: float, draws: int, level: float, margin: float, seed: int, n: int
+) -> xr.Dataset:
+    """Summary over prompts."""
+    values = averages(found, n)
+    flat, chance, control = flattened(found)
+    excess = flat - (chance if control is None else control)
+    options: dict[str, Any] = {"confidence": confidence, "draws": draws, "seed": seed}
+    values["low"], values["high"] = mean_interval(flat, **options)
+    values["excess_low"], values["excess_high"] = mean_interval(excess, **options)
+    options = {"margin": margin, "level": level, "draws": draws, "seed": seed}
+    passed = _both_ways(excess, **options) if found.both_ways else threshold(excess, **options)
+    if found.untested:
+        nothing = np.full_like(passed.at, np.nan)
+        passed = Threshold(nothing, np.zeros_like(passed.tested), "", found.untested)
+    values |= {"threshold": passed.at, "tested": passed.tested}
+    why = passed.why.replace("cell", "head")  # what `stats` calls a cell is a head here
+    return _labelled(found.values, values, null=passed.null, untested=why)
+
+
+def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshold:
+    """The size that an effect has to pass on its own side of 0, each side at half the level."""
+    up, down = (threshold(side * effects, level=level / 2, **options) for side in (1, -1))
+    above = ~(moments(effects)[1] < 0)
+    nulls = sorted({BOTH_WAYS[each.null == NO_EXCESS] for each in (up, down) if each.null})
+    why = sorted({f"{each.why} (each way is tested at half the level)" for each in (up, down) if each.why})
+    at, tested = np.where(above, up.at, down.at), np.where(above, up.tested, down.tested)
+    return Threshold(at, tested, "; ".join(nulls), "" if tested.all() else "; ".join(why))
+
+
+def _weights(found: Measured, *, margin: float, n: int) -> xr.Dataset:
+    """Summary of one value a head: the null from random draws, where there are any."""
+    values = averages(found, n)
+    excess = values["excess"]
+    nothing = np.full(excess.shape, np.nan)
+    values |= {"low": nothing, "high": nothing, "excess_low": nothing, "excess_high": nothing}
+    if found.null is None:
+        values |= {"threshold": nothing, "tested": np.zeros(excess.shape, dtype=bool)}
+        return _labelled(found.values, values, null="", untested=found.untested)
+    null = found.null.transpose("draw", "layer", "head").values.astype(np.float64)
+    spread = null.std(0)  # the null of each head is as wide as its circuit is one-sided
+    with np.errstate(invalid="ignore", divide="ignore"):
+        passed = margin + np.nanmax((null - values["chance"]) / spread) * spread
+    values |= {"threshold": passed, "tested": np.isfinite(passed + excess)}
+    why = "" if values["tested"].all() else "some heads have no score, or no random draws"
+    return _labelled(found.values, values, null="no larger than of random draws of any head", untested=why)
+
+
+def _judged(result: xr.Dataset) -> xr.Dataset:
+    """Summary of means that bring a threshold: it is kept, as an excess over chance."""
+    mean = over_heads(result["mean"], result)
+    keys = ("low", "high", "threshold", "passes", *(key for key in ("chance", "n") if key in result))
+    given = {key: _like(result[key], mean) for key in keys}
+    chance = given.pop("chance", np.zeros(mean.shape))
+    at, passes = given.pop("threshold") - chance, given.pop("passes")
+    excess = mean.values - chance
+    each = per_prompt(result)
+    counted = np.zeros(mean.shape) if each is None else np.isfinite(each).sum(0).reshape(mean.shape)
+    values = given | {
+        "mean": mean.values, "chance": chance, "excess": excess, "threshold": at,
+        "excess_low": given["low"] - chance, "excess_high": given["high"] - chance,
+        "tested": np.isfinite(excess) & (at > 1e-12), "n": given.get("n", counted).astype(int),
+    }  # fmt: skip
+    why = "" if values["tested"].all() else "some heads have no value, or permuting changes nothing"
+    null = PERMUTED.get(str(result.attrs.get("method")), "permuted") if values["tested"].any() else ""
+    return _labelled(mean, values, null=null, untested=why, passes=passes)
+
+
+def _like(values: xr.DataArray, mean: xr.DataArray) -> np.ndarray:
+    """Values `[layer, head]` in float64."""
+    sizes = {dim: mean.sizes[dim] for dim in ("layer", "head")}
+    return values.variable.set_dims(sizes).values.astype(np.float64)
+
+
+def _labelled(
+    like: xr.DataArray, values: dict[str, np.ndarray], *, null: str, untested: str, passes: np.ndarray | None = None
+) -> xr.Dataset:  # fmt: skip
+    shape = like.shape[-2:]
+    values = {key: value.reshape(shape) for key, value in values.items()}
+    size = values["excess"] if "size" not in values else np.abs(values["excess"])
+    with np.errstate(invalid="ignore"):
+        beyond = size > values["threshold"] if passes is None else passes
+    values["passes"] = np.where(values["tested"], beyond, np.nan).astype(np.float64)
+    values["rank"] = ranks(values["excess"])
+    return placed(like, values).assign_coords(null=null, untested=untested)

@@ -1,0 +1,200 @@
+"""What does each edit change? A sweep: many runs at once, each done again only from where it differs.
+
+Exact: the same numbers as one whole run a cell. The untouched run is computed once; layers before an edit, and
+positions before it where the lane can, are not run again; cells share one widened batch and join it as their layer
+comes; only what the metric reads is unembedded; a cell that changes nothing is not run. What is edited says
+`_edits`; which cells there are, `_plan`; what is run for a batch, `_batch`; which lane runs it, `_lanes`; how a
+layer is done again, `replay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..heads._names import Head
+from ..metrics import Metric, MetricLike, as_metric, repeat_loss
+from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
+from ..model._runs import progress_bar
+from ..prompts._prompts import Prompts, measured_on
+from ..replay._lane_record import Way
+from ._batch import Hold, check_new, job_of, run_batch
+from ._edits import CONVENTION, Edit, FromRun, Mean, Resample
+from ._lanes import chosen_lane, on_batch
+from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
+
+__all__ = ["Found", "labelled", "run_cells", "sweep"]
+
+
+def sweep(
+    model: Model,
+    prompts: Any,
+    *,
+    edit: Edit | None = None,
+    site: str = "z",
+    by: Sequence[str] = ("layer", "head"),
+    metric: MetricLike = repeat_loss,
+    hold: Hold = None,
+    heads: Any = None,
+    layers: Iterable[int] | None = None,
+    positions: Iterable[int] | None = None,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The metric with each part of the model edited in turn: as one whole run a cell, in a fraction of the time.
+
+    The same numbers, to rounding in the model's dtype.
+
+    | site | shape | by head | edits | `hold="patterns"` |
+    |---|---|---|---|---|
+    | `z` | `[prompt, position, head, d_head]` | yes | all but KnockOut | yes |
+    | `v` | the same, of key/value heads | yes | all but KnockOut | yes |
+    | `q`, `k` | the same before rotation, `k` of key/value heads | yes | all but KnockOut, ZeroValues | no |
+    | `pattern` | `[prompt, head, query, key]` | yes | KnockOut, Mean, Resample, FromRun | no |
+    | `attn_out`, `mlp_out` | `[prompt, position, d_model]` | no | all but KnockOut, ZeroValues | yes |
+    | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut, ZeroValues | yes |
+
+    `by` is `()`, `("layer",)` or `("layer", "position")`, and by head `("layer", "head")` or
+    `("layer", "head", "position")`. What is not in `by` is edited together. The position of a pattern is its
+    query's. Under grouped-query attention a head of `k` or `v` is a key/value head: its edit reaches all query
+    heads that share it.
+
+    Args:
+        model: any TransformerLens model; given back as it was. Hooks that stand on it act (each cell is then one
+            whole run, at the usual speed).
+        prompts: anything `as_prompts` takes; None for the metric's own.
+        edit: what stands in its place; None for `Mean()`, the mean on the matched control.
+        site: what is edited.
+        by: what the result is by.
+        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`, which gets one batch
+            of the prompts after another, in order: take what belongs to a prompt from `prompts`.
+        hold: "patterns" to hold every pattern at the untouched run's (Olsson et al.'s pattern-preserving ablation).
+        heads: only these are edited, as Head, (layer, head) or "L5H1"; None for all.
+        layers: only these are edited; None for all.
+        positions: only these are swept; None for all.
+        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset with `value[prompt, *by]`, `baseline[prompt]` of the untouched model and `effect` = value - baseline,
+        in the metric's unit. NaN where a prompt has no such position, and at heads left out. Coordinates `layer`,
+        `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attributes `lane`, how it was computed,
+        and `lane_reason`, why by no faster lane.
+
+    Raises:
+        TypeError: an edit or a metric of another type.
+        Refused: what does not go together (see the table), what the model does not have, prompts that lack
+            what the metric reads, a metric that is not one finite number a prompt.
+        MemoryError: a batch that does not fit: give a smaller `max_tokens`.
+
+    Source: Olsson et al. 2022, argument 3; Heimersheim & Nanda 2024; Zhang & Nanda 2023.
+    """
+    check_model(model)
+    edit, metric = Mean() if edit is None else edit, as_metric(metric)
+    ready = metric.ready(model, prompts)
+    length = ready.tokens.shape[1]
+    plan = planned(
+        model, site=site, by=by, length=length, edit=edit, hold=hold, heads=heads, layers=layers, positions=positions
+    )  # fmt: skip
+    found = run_cells(
+        model, ready, plan.cells, edit=edit, site=site, metric=metric, hold=hold, max_tokens=max_tokens,
+        progress=progress,
+    )  # fmt: skip
+    return labelled(model, ready, plan, found, edit=edit, site=site, metric=metric, hold=hold)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What `run_cells` measured: `values [cell, prompt]`, `baseline [prompt]`, `without` likewise or None, and how."""
+
+    values: np.ndarray
+    baseline: np.ndarray
+    without: np.ndarray | None
+    way: Way
+
+
+def run_cells(
+    model: Model,
+    prompts: Prompts,
+    cells: Sequence[Cell],
+    *,
+    edit: Edit,
+    site: str,
+    metric: Metric,
+    hold: Hold = None,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> Found:
+    """The metric of every cell on every prompt, beside the untouched model's."""
+    length = prompts.tokens.shape[1]
+    most = tokens_at_once(model, length, max_tokens)
+    at_once = max(1, most // length)
+    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+    layers = {layer for cell in cells for layer in cell.touched}
+    bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
+    with within_memory(most), kept_as_it_was(model), bar:
+        new = None if isinstance(edit, FromRun | Resample) else edit.new(model, prompts, site, layers)
+        if new is not None:
+            check_new(new, layers)
+        if isinstance(edit, Resample):
+            edit = edit.run(model, prompts)
+        chosen = chosen_lane(model, prompts, site, hold)
+        for begin in range(0, len(prompts), at_once):
+            rows = slice(begin, min(begin + at_once, len(prompts)))
+            job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
+            chosen = on_batch(model, chosen, job.prompts)
+            parts.append(run_batch(job, cells, chosen.lane, most, bar))
+    values, baseline, without = zip(*parts, strict=True)
+    return Found(
+        np.concatenate(values, 1), np.concatenate(baseline),
+        None if without[0] is None else np.concatenate([each for each in without if each is not None]),
+        chosen,
+    )  # fmt: skip
+
+
+def labelled(
+    model: Model,
+    prompts: Prompts,
+    plan: Plan,
+    found: Found,
+    *,
+    edit: Edit,
+    site: str,
+    metric: Metric,
+    hold: Hold,
+) -> xr.Dataset:
+    """The cells in their places, beside the untouched model's value."""
+    n, shape = len(prompts), tuple(len(plan.coords[name]) for name in plan.by)
+    value = np.full((n, *shape), np.nan)
+    for place, values in zip(plan.places, found.values, strict=True):
+        value[(slice(None), *place)] = values
+    if "position" in plan.by:  # the last dimension, where there is one
+        beyond = np.array(plan.coords["position"]) >= prompts.lengths.numpy()[:, None]
+        value[np.broadcast_to(beyond.reshape(n, *[1] * (len(shape) - 1), -1), value.shape)] = np.nan
+    baseline = found.baseline.reshape(n, *[1] * len(shape))
+    dims = ("prompt", *plan.by)
+    coords: dict[str, Any] = {"prompt": np.arange(n), **plan.coords}
+    size = sizes(model)
+    of_their_own = site not in ("k", "v") or size.n_key_value_heads == size.n_heads
+    if "head" in plan.by and of_their_own:
+        names = [[str(Head(layer, head)) for head in plan.coords["head"]] for layer in plan.coords["layer"]]
+        coords["name"] = (("layer", "head"), np.array(names))
+    if "position" in plan.by:
+        strings = [row + [""] * prompts.tokens.shape[1] for row in prompts.strings(model)]
+        chosen = [[row[position] for position in plan.coords["position"]] for row in strings]
+        coords["token"] = (("prompt", "position"), np.array(chosen))
+    attrs = {
+        "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
+        "metric": metric.name, "unit": metric.unit, **found.way.attrs,
+        "convention": CONVENTION, **measured_on(model, prompts),
+    }  # fmt: skip
+    variables = {
+        "value": (dims, value),
+        "baseline": ("prompt", found.baseline),
+        "effect": (dims, value - baseline),
+    }
+    return xr.Dataset(variables, coords, attrs)

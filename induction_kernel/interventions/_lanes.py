@@ -1,0 +1,194 @@
+"""Checks that decide which lane runs a sweep on a model: a lane is used only after it has agreed with whole runs.
+
+On random edits of random tokens it must give the logits of whole hooked runs, and on the longest of the prompts at hand
+the model's own untouched run. What was found, a reason where it fails, is remembered for as long as the model is made
+of the same parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ..metrics import as_metric, reading
+from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
+from ..model._runs import progress_bar, stream
+from ..model._self_check import foreign_hooks, made_of
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts
+from ..replay._blocks import Blocks
+from ..replay._decoder import Decoder
+from ..replay._lane_record import Way, refused, tried
+from ..replay._layers import looseness, supports
+from ._batch import Hold, Job, found_by_cell
+from ._edits import HEAD_SITES, New
+from ._plan import Cell
+from ._widened_batch import Lane
+
+__all__ = ["Chosen", "chosen_lane", "on_batch"]
+
+_REASONS: WeakKeyDictionary[Any, dict[tuple[Any, ...], str]] = (
+    WeakKeyDictionary()
+)  # empty where a check passed
+
+
+@dataclass(frozen=True)
+class Chosen(Way):
+    """The lane that runs something.
+
+    Attributes:
+        lane: its class; None for whole runs.
+    """
+
+    lane: type[Lane] | None = None
+
+
+def chosen_lane(
+    model: Model,
+    prompts: Prompts,
+    site: str,
+    hold: Hold = None,
+    *,
+    among: Sequence[type[Lane]] = (Decoder, Blocks),
+) -> Chosen:
+    """The fastest way of doing layers again that is right on this model and the longest of these prompts.
+
+    Args:
+        model: as it is.
+        prompts: at hand.
+        site: what will be edited.
+        hold: whether patterns are held.
+        among: lanes to choose from, the fastest first.
+
+    Returns:
+        The lane, or whole runs where none is right or hooks of the user's own stand on the model; and why.
+    """
+    if hooks := foreign_hooks(model):
+        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+        return Chosen("model", refused(model, "lanes", why, failed=False))
+    reasons = []
+    with kept_as_it_was(model):
+        for lane in among:
+            if lane is Decoder and not supports(model):
+                why = "it is made for HookedTransformers of standard decoder blocks"
+                reasons.append(refused(model, lane.name, why, failed=False))
+                continue
+            why = _why_not(model, lane, site, hold) or _why_not_here(model, lane, prompts)
+            if not why:
+                return Chosen(lane.name, "; ".join(reasons), lane)
+            reasons.append(refused(model, lane.name, why))
+    return Chosen("model", "; ".join(reasons))
+
+
+def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
+    """The lane chosen, or whole runs where its blocks cannot do as many prompts as this batch has twice over."""
+    if chosen.lane is not Blocks:
+        return chosen
+    why = _why_not_widened(model, prompts.tokens, prompts.lengths)
+    if not why:
+        return chosen
+    reasons = [chosen.reason, refused(model, Blocks.name, why)]
+    return Chosen("model", "; ".join(each for each in reasons if each))
+
+
+def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
+    """What was found for this key while the model was made of the same parts."""
+    known, key = _REASONS.setdefault(model, {}), (*key, made_of(model))
+    if key not in known:
+        known[key] = tried(find)
+    return known[key]
+
+
+def _why_not(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+    """Why the lane is not right for edits of this site; empty where it gives the logits of whole hooked runs."""
+    return _known(model, (lane, site, hold), lambda: _differs(model, lane, site, hold))
+
+
+def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
+    """Why the lane is not right on these prompts; empty where it gives the model's untouched run on the longest."""
+    longest = int(prompts.lengths.argmax())
+    tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
+    seen: list[Tensor] = []
+    last = sizes(model).n_layers - 1
+    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}}, lengths=None)
+    what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
+    return tried(lambda: _apart(what, seen[0], lane(model, tokens, None).final, looseness(model)))
+
+
+def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
+    """Why a block cannot do as many prompts twice over: what it was given is widened by the shape it has."""
+    tokens = tokens[:, :7]
+    padded = bool((lengths < lengths.max()).any())
+    lengths = torch.full((len(tokens),), tokens.shape[1])
+    lengths[0] -= int(padded and tokens.shape[1] > 1)
+
+    def find() -> str:
+        lane = Blocks(model, tokens, lengths)
+        twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
+        both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
+        what = f"layer 0 of {len(tokens)} prompts given twice over"
+        return _apart(what, once.expand_as(both), both, looseness(model))
+
+    return _known(model, ("widened", len(tokens), padded), find)
+
+
+def _apart(what: str, whole: Tensor, mine: Tensor, loose: float) -> str:
+    """Empty where two ways agree to rounding; else what is apart, and by how much."""
+    if whole.shape != mine.shape:
+        return f"{what} has shape {list(mine.shape)}, wanted {list(whole.shape)}"
+    largest = float(whole.abs().max())
+    apart = float((whole - mine).abs().max())
+    if apart <= loose * (1 + largest):
+        return ""
+    return f"{what} differs by {apart:.2g} from whole runs, where the largest number is {largest:.2g}"
+
+
+def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+    """How the lane's logits differ from those of whole hooked runs, on random edits of random tokens."""
+    size, generator = sizes(model), torch.Generator().manual_seed(0)
+    length, last = min(7, size.n_ctx), size.n_layers - 1
+    middle = last // 2  # so that another layer follows, where there is one
+    prompts = as_prompts(
+        model, torch.randint(size.d_vocab, (2, length), generator=generator), lengths=[length] * 2
+    )
+    heads = (0,) if site in HEAD_SITES else None
+    new = dict.fromkeys(range(size.n_layers), _random(site, length, size, generator))
+    one = Cell({middle: heads})
+    groups = {
+        f"in layer {middle}, two runs in a batch": [one, one],
+        f"in layer {last}": [Cell({last: heads})],
+        f"in layer {middle} at position {length // 2}": [Cell({middle: heads}, length // 2)],
+    }
+    for where, cells in groups.items():
+        whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))
+        if len(whole) != len(mine):
+            return f"an edit of {site} {where} changes logits in the lane or in whole runs alone"
+        for a, b in zip(whole, mine, strict=True):
+            if why := _apart(f"a logit with {site} edited {where}", a, b, looseness(model)):
+                return why
+    return ""
+
+
+def _logits(
+    model: Model, prompts: Prompts, cells: list[Cell], new: dict[int, New], site: str, hold: Hold,
+    lane: type[Lane] | None,
+) -> list[Tensor]:  # fmt: skip
+    """Logits of the untouched run and of each cell's, which a lane runs together."""
+    whole = as_metric(lambda logits, _: logits[:, 0, 0])
+    job = Job(model, prompts, new, site, hold, reading(whole, prompts), None, 0)
+    with progress_bar(0, progress=False) as bar:
+        clean, _, found = found_by_cell(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
+        return [full_precision(each) for each in (clean, *(logits for _, logits in found))]
+
+
+def _random(site: str, length: int, size: Any, generator: torch.Generator) -> New:
+    if site == "pattern":
+        row = torch.ones(length, length).tril()
+        return New(0.0, row / row.sum(-1, keepdim=True))
+    shape = (length, 1, size.d_head) if site in HEAD_SITES else (length, size.d_model)
+    return New(0.5, torch.randn(shape, generator=generator, dtype=torch.float32))

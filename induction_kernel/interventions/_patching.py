@@ -1,0 +1,123 @@
+"""Where does the difference between two runs come in? Activation patching, by layer, head and position.
+
+Source into corrupted tests what suffices (denoising); swap the two for what is necessary (noising). How it is
+computed says `_engine`; only the direct path of a head, `_paths`; an estimate from gradients, `_attribution`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..metrics import (
+    Metric,
+    MetricLike,
+    as_metric,
+    logit_difference,
+    one_a_prompt,
+    part_of,
+    read_off,
+    reading,
+)
+from ..model._anatomy import Model, sizes
+from ..model._outputs import n_outputs
+from ..model._runs import batches, run
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts
+from ._batch import Hold
+from ._edits import FromRun, fitted
+from ._engine import sweep
+
+__all__ = ["against_source", "patch"]
+
+_SMALL = 1e-3  # of the two runs' sizes together: below it their difference is no denominator
+
+
+def patch(
+    model: Model,
+    *,
+    source: Any,
+    into: Any,
+    site: str = "resid_pre",
+    by: Sequence[str] = ("layer", "position"),
+    metric: MetricLike = logit_difference,
+    hold: Hold = None,
+    heads: Any = None,
+    layers: Iterable[int] | None = None,
+    positions: Iterable[int] | None = None,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The run on `into` with each activation taken from the run on `source`: exactly, one after another.
+
+    With `pair = pairs(model, clean=..., corrupted=..., answers=...)`, denoising is
+    `patch(model, source=pair.clean, into=pair.corrupted)`, noising has the two swapped.
+
+    Args:
+        model: any TransformerLens model; given back as it was.
+        source: the prompts to take from, anything `as_prompts` takes.
+        into: as many prompts of the same lengths, whose run is changed.
+        site: what is taken; as in `sweep`.
+        by: what the result is by; as in `sweep`.
+        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
+        hold: as in `sweep`.
+        heads: only these; None for all.
+        layers: only these; None for all.
+        positions: only these; None for all.
+        max_tokens: tokens in one batch; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        As `sweep` (`value[prompt, *by]`, `baseline[prompt]` on `into`, `effect`), with `source_value[prompt]`, the
+        metric on `source`, and `normalised[*by]` = mean effect / mean (source_value - baseline): 0 where nothing
+        changes, 1 where the patch does all that `source` does. NaN, with a warning, where the two runs hardly
+        differ.
+
+    Raises:
+        TypeError, Refused: as `sweep`; unequal numbers or lengths of prompts.
+
+    Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
+    """
+    metric = as_metric(metric)
+    ready = metric.ready(model, into)
+    found = sweep(
+        model, ready, edit=FromRun(as_prompts(model, source)), site=site, by=by, metric=metric, hold=hold,
+        heads=heads, layers=layers, positions=positions, max_tokens=max_tokens, progress=progress,
+    )  # fmt: skip
+    return against_source(model, found.assign_attrs(method="patch"), ready, as_prompts(model, source), metric)
+
+
+def against_source(
+    model: Model, found: xr.Dataset, into: Prompts, source: Prompts, metric: Metric
+) -> xr.Dataset:
+    """A result with `source_value[prompt]` and `normalised`, a ratio of means over the prompts that have the cell.
+
+    The logits of `source` are read as those of `into` are: the same positions, the same targets. So taking
+    everything from `source` gives 1.
+    """
+    value = xr.DataArray(_source_value(model, into, source, metric), dims="prompt")
+    gap = value - found["baseline"]
+    least = _SMALL * float((abs(value) + abs(found["baseline"])).mean())
+    if abs(float(gap.mean())) < least:
+        warnings.warn(
+            f"the runs on source and into hardly differ in {metric.name} (mean difference {float(gap.mean()):.3g}): "
+            "normalised effects are NaN",
+            stacklevel=3,
+        )
+    below = gap.where(found["effect"].notnull()).mean("prompt")
+    normalised = found["effect"].mean("prompt") / below.where(abs(below) >= least)
+    return found.assign(source_value=value, normalised=normalised)
+
+
+def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
+    length, values = into.tokens.shape[1], []
+    for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
+        wanted = reading(part_of(metric, rows), into[rows], n_outputs(model))
+        logits = run(model, fitted(source.tokens[rows], length), lengths=source.lengths[rows]).cpu()
+        values.append(one_a_prompt(wanted, read_off(logits, wanted)))
+    return torch.cat(values).double().numpy()

@@ -1,0 +1,295 @@
+"""Which head talks to which, and through what? Path patching: a sender's output, seen by the receivers alone.
+
+What a sender wrote in another run is put into the input of the receivers; everything between is held at the
+untouched run, so that no other path counts. Then the receivers' new queries, keys, values or MLP output go into an
+otherwise ordinary run. Every path of a sender together is `sweep` with FromRun.
+
+Source: Wang et al. 2022, section 3.1; Goldowsky-Dill et al. 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ..errors import NotDefined, Refused
+from ..heads._names import Head, HeadLike, as_heads
+from ..metrics import Metric, MetricLike, as_metric, logit_difference, part_of
+from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
+from ..model._runs import batches, stream
+from ..model._weights import check_writing
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts, measured_on
+from ..replay._capture import hooks_at
+from ..replay._lane_record import Way
+from ._edits import FromRun, New, Scale
+from ._engine import run_cells
+from ._lanes import chosen_lane, on_batch
+from ._patching import against_source
+from ._plan import Cell, planned, tokens_at_once
+from ._widened_batch import Lane
+
+__all__ = ["path_patch"]
+
+Touched = Mapping[int, tuple[int, ...] | None]
+
+_SITES = ("q", "k", "v", "mlp_out", "resid_post")
+
+
+def path_patch(
+    model: Model,
+    *,
+    source: Any,
+    into: Any,
+    receivers: Any = None,
+    site: str = "resid_post",
+    senders: HeadLike | Iterable[HeadLike] | None = None,
+    metric: MetricLike = logit_difference,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The metric on `into` where the receivers alone see what each head wrote on `source`.
+
+    | site | receivers | senders |
+    |---|---|---|
+    | `q`, `k`, `v` | heads (at k and v key/value heads) | heads of earlier layers |
+    | `mlp_out` | layers | heads of earlier layers, and of the same where the MLP reads what attention wrote |
+    | `resid_post` | None: the last layer's, what is unembedded (the direct effect on the logits) | all heads |
+
+    Several receivers change together, each through its own direct path; one that is not after the sender keeps its
+    value.
+
+    Args:
+        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        source: the prompts the senders' outputs come from, anything `as_prompts` takes.
+        into: as many prompts of the same lengths, whose run is changed.
+        receivers: who sees them.
+        site: what of the receivers changes.
+        senders: only these; None for all that come before a receiver.
+        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
+        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        Dataset with `value[prompt, layer, head]` by sender, `baseline[prompt]` on `into`, `effect` = value - baseline,
+        `source_value[prompt]`, the metric of the run on `source` (its logits, with the answers or next tokens of
+        `into`), and `normalised[layer, head]` = mean effect / mean (source_value - baseline): 0 where the path carries
+        nothing, 1 where it carries all. NaN at heads that are no senders; `normalised` also, with a warning, where the
+        two runs hardly differ.
+
+    Raises:
+        TypeError: receivers or senders that are none.
+        Refused: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts.
+        NotDefined: heads that do not add up to what attention writes (a norm behind attention).
+    """
+    check_model(model)
+    metric = replace(as_metric(metric), without=None)
+    ready, other = metric.ready(model, into), as_prompts(model, source)
+    _check_equal(ready, other)
+    touched = _receivers(model, site, receivers, ready)
+    check_writing(model, range(sizes(model).n_layers))
+    chosen = _senders(model, site, touched, senders)
+    found = _measured(model, ready, other, chosen, touched, site, metric, max_tokens, progress)
+    shown = _dataset(model, ready, chosen, touched, site, metric, found)
+    return against_source(model, shown, ready, other, metric)
+
+
+def _check_equal(into: Prompts, source: Prompts) -> None:
+    if len(into) != len(source):
+        raise Refused(f"wanted as many prompts in source as in into, got {len(source)} and {len(into)}")
+    for row, (a, b) in enumerate(zip(source.lengths.tolist(), into.lengths.tolist(), strict=True)):
+        if a != b:
+            raise Refused(
+                f"prompt {row} has {b} tokens, its source {a}: wanted equal lengths, see pairs(...)"
+            )
+
+
+def _receivers(model: Model, site: str, receivers: Any, prompts: Prompts) -> Touched:
+    """Layer -> heads (None for an MLP or the stream)."""
+    if site not in _SITES:
+        raise Refused(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
+    options: dict[str, Any]
+    if site == "resid_post":
+        if receivers is not None:
+            raise Refused(
+                "at resid_post the receiver is what is unembedded: leave out receivers=, or choose site 'q', 'k', 'v' "
+                f"(heads) or 'mlp_out' (layers), got {receivers!r}"
+            )
+        options = {"layers": [sizes(model).n_layers - 1]}
+    elif receivers is None or (not isinstance(receivers, int) and not len(list(receivers))):
+        what = "layers" if site == "mlp_out" else 'heads like "L5H1"'
+        raise Refused(f"wanted receivers at {site}, {what}, got none")
+    else:
+        options = {"layers" if site == "mlp_out" else "heads": receivers}
+    plan = planned(model, site=site, by=(), length=prompts.tokens.shape[1], edit=Scale(1.0), **options)
+    return plan.cells[0].touched
+
+
+def _is_before(model: Model, site: str, sender: int, receiver: int) -> bool:
+    serial = not getattr(model.cfg, "parallel_attn_mlp", False)
+    return sender < receiver or (
+        sender == receiver and (site == "resid_post" or (site == "mlp_out" and serial))
+    )
+
+
+def _senders(model: Model, site: str, touched: Touched, senders: Any) -> dict[int, list[int]]:
+    """Layer -> heads, each before a receiver."""
+    size = sizes(model)
+    last = max(touched)
+    if senders is None:
+        heads = [
+            Head(layer, head)
+            for layer in range(size.n_layers)
+            for head in range(size.n_heads)
+            if _is_before(model, site, layer, last)
+        ]
+    else:
+        heads = as_heads(senders, n_layers=size.n_layers, n_heads=size.n_heads)
+    late = [str(head) for head in heads if not _is_before(model, site, head.layer, last)]
+    if late or not heads:
+        raise Refused(
+            f"wanted senders that come before a receiver (the last at {site} is in layer {last}), got "
+            f"{', '.join(late) or 'none'}"
+        )
+    layers = sorted({head.layer for head in heads})
+    return {layer: sorted({head.head for head in heads if head.layer == layer}) for layer in layers}
+
+
+def _measured(
+    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
+    metric: Metric, max_tokens: int | None, progress: bool,
+) -> tuple[np.ndarray, np.ndarray, Way]:  # fmt: skip
+    """`value [sender, prompt]`, `baseline [prompt]` and how it was computed."""
+    size, length = sizes(model), into.tokens.shape[1]
+    most = tokens_at_once(model, length, max_tokens)
+    width = size.d_model if site in ("mlp_out", "resid_post") else size.n_heads * size.d_head
+    kept = sum(len(heads) for heads in senders.values()) * width * len(touched)
+    at_once = min(most // length, batches(len(into), length, batch_size=None, cost=kept)[0].stop)
+    values, baselines, way = [], [], Way("model")
+    for rows in batches(len(into), length, batch_size=max(1, at_once), cost=1):
+        with kept_as_it_was(model):
+            cells = _cells(model, into[rows], source[rows], senders, touched, site, most)
+        found = run_cells(
+            model, into[rows], cells, edit=Scale(1.0), site=site, metric=part_of(metric, rows), max_tokens=most,
+            progress=progress,
+        )  # fmt: skip
+        values.append(found.values)
+        baselines.append(found.baseline)
+        way = found.way
+    return np.concatenate(values, 1), np.concatenate(baselines), way
+
+
+def _cells(
+    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str, most: int
+) -> list[Cell]:  # fmt: skip
+    """One cell a sender: what its receivers become."""
+    chosen = on_batch(model, chosen_lane(model, into, site), into)
+    lane = None if chosen.lane is None else chosen.lane(model, into.tokens, into.lengths)
+    written = _written(model, into, source, set(senders))
+    at_once = max(1, most // into.tokens.numel())
+    cells = []
+    for layer, heads in senders.items():
+        after = [receiver for receiver in touched if _is_before(model, site, layer, receiver)]
+        for more in written[layer][heads].split(at_once):
+            new = {receiver: _received(lane, model, into, receiver, more, site) for receiver in after}
+            for row in range(len(more)):
+                of_sender = {receiver: New(scale, value[row]) for receiver, (scale, value) in new.items()}
+                cells.append(Cell({receiver: touched[receiver] for receiver in after}, None, of_sender))
+    return cells
+
+
+def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> dict[int, Tensor]:
+    """Layer -> `[head, prompt, position, d_model]`, what each head writes more on `source`."""
+    z, attn_out = (
+        [FromRun(each).new(model, into, site, layers) for each in (source, into)]
+        for site in ("z", "attn_out")
+    )
+    out = {}
+    for layer in layers:
+        moved = z[0][layer].value - z[1][layer].value
+        w_o = model.blocks[layer].attn.W_O.detach().to(moved)
+        out[layer] = torch.einsum("pshd,hdm->hpsm", moved, w_o)
+        whole = attn_out[0][layer].value - attn_out[1][layer].value
+        loose = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
+        if bool(((out[layer].sum(0) - whole).abs() > loose * (1 + whole.abs().max())).any()):
+            raise NotDefined(
+                f"in layer {layer} the heads do not add up to what attention writes (a norm behind attention, or a "
+                "hook on it): there is no direct path to patch; use patch or sweep"
+            )
+    return out
+
+
+def _received(
+    lane: Lane | None, model: Model, into: Prompts, layer: int, more: Tensor, site: str
+) -> tuple[float, Tensor]:
+    """`scale, value [sender, prompt, position, ...]` of a layer's receivers, where `more` is added to their input."""
+    if site == "resid_post":
+        return 1.0, more
+    serial = site == "mlp_out" and not getattr(model.cfg, "parallel_attn_mlp", False)
+    read_at = "resid_mid" if serial else "resid_pre"
+    if lane is None:
+        rows = [_received_in_a_run(model, into, layer, read_at, each, site) for each in more]
+        return 0.0, torch.stack(rows)
+    kept: list[Tensor] = []
+
+    def keep(activation: Tensor) -> Tensor:
+        kept.append(activation)
+        return activation
+
+    def add(activation: Tensor) -> Tensor:
+        return activation + more.to(activation.device)
+
+    entering = lane.resid_pre(layer)[None].expand(len(more), -1, -1, -1)
+    taps = {site: keep, "resid_mid": add} if serial else {site: keep}
+    lane.step(layer, entering if serial else add(entering), 0, taps=taps)
+    return 0.0, kept[0]
+
+
+def _received_in_a_run(
+    model: Model, into: Prompts, layer: int, read_at: str, more: Tensor, site: str
+) -> Tensor:
+    """`[prompt, position, ...]` of a layer's receivers in a run of the model, for one sender."""
+    kept: list[Tensor] = []
+    hooks = hooks_at(layer, {read_at: lambda activation: activation + more.to(activation)}, 1)
+    stream(
+        model, into.tokens, lambda _, layer, activation: kept.append(activation.detach().clone()), {site: {layer}},
+        hooks, lengths=into.lengths,
+    )  # fmt: skip
+    return kept[0]
+
+
+def _dataset(
+    model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
+    metric: Metric, found: tuple[np.ndarray, np.ndarray, Way],
+) -> xr.Dataset:  # fmt: skip
+    values, baseline, way = found
+    size, n = sizes(model), len(into)
+    value = np.full((n, size.n_layers, size.n_heads), np.nan)
+    places = [(layer, head) for layer, heads in senders.items() for head in heads]
+    for (layer, head), of_sender in zip(places, values, strict=True):
+        value[:, layer, head] = of_sender
+    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
+    dims = ("prompt", "layer", "head")
+    variables = {
+        "value": (dims, value),
+        "baseline": ("prompt", baseline),
+        "effect": (dims, value - baseline[:, None, None]),
+    }
+    coords = {
+        "prompt": np.arange(n), "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads),
+        "name": (("layer", "head"), np.array(names)),
+    }  # fmt: skip
+    to = [
+        f"L{r}" if heads is None else str(Head(r, h)) for r, heads in touched.items() for h in heads or (0,)
+    ]
+    attrs = {
+        "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
+        **way.attrs, **measured_on(model, into),
+    }  # fmt: skip
+    return xr.Dataset(variables, coords, attrs)

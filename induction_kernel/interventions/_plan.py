@@ -1,0 +1,235 @@
+"""Which runs does a sweep consist of? Cells as plain data: where each one edits, and how many share a batch.
+
+It runs nothing: see `_engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from ..errors import OUT_OF_MEMORY, NotDefined, Refused
+from ..heads._names import as_heads, is_whole
+from ..model._anatomy import Model, sizes
+from ..model._runs import is_out_of_memory
+from ._edits import HEAD_SITES, Edit, New, check_edit
+
+__all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One run: what is edited together.
+
+    Attributes:
+        touched: layer -> heads edited there; None at a site that has no heads.
+        position: the one position edited; None for all.
+        new: layer -> the cell's own new value; None for the sweep's.
+    """
+
+    touched: Mapping[int, tuple[int, ...] | None]
+    position: int | None = None
+    new: Mapping[int, New] | None = None
+
+    @property
+    def first(self) -> int:
+        """The first layer touched."""
+        return min(self.touched)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cells of a sweep and their places in its result.
+
+    Attributes:
+        by: the result's dimensions after `prompt`.
+        coords: dimension -> its integers.
+        cells: the runs.
+        places: cell -> index into the result, one number a dimension.
+    """
+
+    by: tuple[str, ...]
+    coords: dict[str, list[int]]
+    cells: list[Cell] = field(repr=False)
+    places: list[tuple[int, ...]] = field(repr=False)
+
+
+def planned(
+    model: Model,
+    *,
+    site: str,
+    by: Sequence[str],
+    length: int,
+    edit: Edit,
+    hold: str | None = None,
+    heads: Any = None,
+    layers: Iterable[int] | None = None,
+    positions: Iterable[int] | None = None,
+) -> Plan:
+    """The cells of a sweep.
+
+    Raises:
+        TypeError: no edit, or heads, layers and positions that are none.
+        Refused: an edit, site, by and hold that do not go together; heads, layers or positions that are not there.
+        NotDefined: a site that the model does not have.
+    """
+    check_edit(edit, site)
+    by = _checked_by(by, site)
+    _check_hold(hold, site)
+    _check_site(model, site)
+    size = sizes(model)
+    all_layers = _integers("layers", layers, size.n_layers)
+    all_positions = _integers("positions", positions, length)
+    of_layer = _heads_of_layers(model, site, heads)
+    all_layers = [layer for layer in all_layers if layer in of_layer]
+    if not all_layers:
+        raise Refused("wanted heads in the layers asked for, got none: leave out layers= or heads=")
+    n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
+    coords = {"layer": all_layers, "head": list(range(n_heads)), "position": all_positions}
+    if positions is not None and "position" not in by:
+        raise Refused("positions= chooses among positions swept: put 'position' into by")
+    coords = {name: coords[name] for name in by}
+    if not by:
+        return Plan(by, coords, [Cell({layer: of_layer[layer] for layer in all_layers})], [()])
+    cells, places = [], []
+    for place in np.ndindex(*(len(coords[name]) for name in by)):
+        at = {name: coords[name][index] for name, index in zip(by, place, strict=True)}
+        touched = of_layer[at["layer"]]
+        if "head" in at:
+            if at["head"] not in (touched or ()):
+                continue
+            touched = (at["head"],)
+        cells.append(Cell({at["layer"]: touched}, at.get("position")))
+        places.append(place)
+    return Plan(by, coords, cells, places)
+
+
+def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
+    legal = [(), ("layer",), ("layer", "position")]
+    if site in HEAD_SITES:
+        legal += [("layer", "head"), ("layer", "head", "position")]
+    if not isinstance(by, Sequence) or isinstance(by, str) or tuple(by) not in legal:
+        raise Refused(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
+    return tuple(by)
+
+
+def _check_hold(hold: str | None, site: str) -> None:
+    if hold not in (None, "patterns"):
+        raise Refused(f"wanted hold=None or 'patterns', got {hold!r}")
+    if hold and site in ("q", "k", "pattern"):
+        raise Refused(
+            f"hold='patterns' keeps every pattern, an edit of {site} acts through patterns alone: use another site"
+        )
+
+
+def _check_site(model: Model, site: str) -> None:
+    cfg: Any = model.cfg
+    if site == "mlp_out" and getattr(cfg, "attn_only", False):
+        raise NotDefined("this model has attention alone: it has no mlp_out")
+    if site == "resid_mid" and (getattr(cfg, "attn_only", False) or getattr(cfg, "parallel_attn_mlp", False)):
+        raise NotDefined(
+            "attention and MLP of this model both read resid_pre (or there is no MLP): it has no resid_mid; use "
+            "attn_out or resid_post"
+        )
+
+
+def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int, ...] | None]:
+    size = sizes(model)
+    if site not in HEAD_SITES:
+        if heads is not None:
+            raise Refused(f"{site} has no heads: leave out heads=, or choose a site out of {HEAD_SITES}")
+        return dict.fromkeys(range(size.n_layers))
+    n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
+    if heads is None:
+        return dict.fromkeys(range(size.n_layers), tuple(range(n_heads)))
+    try:
+        chosen = as_heads(heads, n_layers=size.n_layers, n_heads=n_heads)
+    except Refused as error:
+        if n_heads == size.n_heads:
+            raise
+        group = size.n_heads // n_heads
+        raise Refused(
+            f"{error}; {site} belongs to the {n_heads} key/value heads, each shared by {group} query heads: query head "
+            f"h has key/value head h // {group}"
+        ) from None
+    if not chosen:
+        raise Refused("wanted at least one head to edit, got none")
+    layers = sorted({head.layer for head in chosen})
+    return {layer: tuple(sorted({h.head for h in chosen if h.layer == layer})) for layer in layers}
+
+
+def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
+    if given is None:
+        return list(range(n))
+    found = list(given) if isinstance(given, Iterable) else [given]
+    if not all(is_whole(each) for each in found) or not found or not all(0 <= each < n for each in found):
+        raise Refused(f"wanted {name} from 0 to {n - 1}, got {found}")
+    return sorted({int(each) for each in found})
+
+
+def passes(
+    cells: Sequence[int], plan: Sequence[Cell], *, starts: Sequence[int], cost: Sequence[int], most: int
+) -> list[list[int]]:
+    """Cells that share one widened batch: of one start, by layer, `cost` tokens each, at most `most` together."""
+    groups: list[list[int]] = []
+    for index in sorted(cells, key=lambda i: (starts[i], plan[i].first)):
+        last = groups[-1] if groups else []
+        same = bool(last) and starts[last[0]] == starts[index]
+        if same and sum(cost[i] for i in last) + cost[index] <= most:
+            last.append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
+    """How many tokens a widened batch may hold: `max_tokens`, or what fits a quarter of the free memory.
+
+    Raises:
+        Refused: fewer than one prompt has.
+    """
+    if max_tokens is not None:
+        if not is_whole(max_tokens) or max_tokens < length:
+            raise Refused(
+                f"wanted max_tokens of at least one prompt, {length} tokens, got {max_tokens!r}: raise it or shorten "
+                "the prompts"
+            )
+        return max_tokens
+    devices = {parameter.device for parameter in model.parameters()}  # a batch passes through each of them
+    free = min(_free(device) for device in devices)
+    on_gpu = all(device.type == "cuda" for device in devices)
+    size, cfg = sizes(model), model.cfg
+    hidden = (getattr(cfg, "d_mlp", None) or 0) * (3 if getattr(cfg, "gated_mlp", False) else 2)
+    width = 10 * size.d_model + hidden + 3 * size.n_heads * length
+    most = 2**17 if on_gpu else 2**14  # beyond it a batch is no faster
+    return max(length, min(most, free // 4 // (width * model.W_U.element_size())))
+
+
+@contextmanager
+def within_memory(tokens: int | None) -> Iterator[None]:
+    """Inside, batches of so many tokens are run (None: it is not known); where the memory ends, the remedy is said.
+
+    Raises:
+        MemoryError: in place of Python's own or torch's RuntimeError.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        size = "the batches" if tokens is None else f"batches of {tokens} tokens"
+        raise MemoryError(
+            f"{OUT_OF_MEMORY} {size}: give a smaller max_tokens (at least one prompt's), or fewer or shorter "
+            "prompts"
+        ) from error
+
+
+def _free(device: torch.device) -> int:
+    """Bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

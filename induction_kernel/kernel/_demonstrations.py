@@ -1,0 +1,153 @@
+"""The last token's attention over the whole few-shot prompt, averaged over prompts.
+
+Han et al. 2025, section 5.1: prompts differ in length, so each part of one is resampled to 30 points before prompts are
+averaged. Parts are the start (what stands before the first demonstration, such as BOS), each demonstration from its
+first token to the end of its label, and the query (all after the last label). Point p of a part of n tokens lies at
+p (n - 1) / (points - 1) of its tokens, between which attention is interpolated linearly. Points are values of the
+attention, not shares of it: how much of it a part has says its mass. Separators between demonstrations are in no part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import Refused
+from ..heads._names import Head, is_whole
+from ..model._anatomy import Model, sizes
+from ..model._runs import batches, progress_bar
+from ..prompts._prompts import Prompts, measured_on
+from ..scorers._labels import demonstrations_of, label_attention
+from ..scorers._pattern_entries import Entries, check_sound, cost_of, read_entries, way_to_read
+from ..scorers._streaming import chosen_layers
+
+__all__ = ["demonstration_attention"]
+
+
+def demonstration_attention(
+    model: Model,
+    prompts: Any = None,
+    *,
+    points: int = 30,
+    layers: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The last token's attention over the whole prompt, by parts resampled to equal length, for every head.
+
+    One pass a batch; what is kept of a prompt is added up at once.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: few-shot prompts; None for `word_episodes(model)`.
+        points: each part is resampled to, at least 2.
+        layers: only these.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset over `part` ("start", "1", "2", ... for the demonstrations, "query"): `attention[layer, head, part,
+        point]` (probability, in [0, 1]), the mean over the `n[part]` prompts that have the part (NaN where none has);
+        `mass[layer, head, part]`, the attention summed over the part's tokens, mean over all prompts (what is missing
+        to 1 is on separators). Coordinates `point`, 0 at a part's first token and 1 at its last, and
+        `name[layer, head]`.
+
+    Raises:
+        Refused: fewer than 2 points, prompts without demonstrations, attention that is not finite.
+
+    Source: Han et al. 2025, section 5.1.
+    """
+    if not is_whole(points) or points < 2:
+        raise Refused(f"wanted at least 2 points a part, got {points!r}")
+    ready = label_attention.ready(model, prompts)
+    wanted, size = chosen_layers(model, layers), sizes(model)
+    places = _parts(ready)
+    total = np.zeros((len(wanted), places.shape[1], points, size.n_heads))
+    mass = np.zeros((len(wanted), places.shape[1], size.n_heads))
+    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
+    broken = set[int]()
+    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+        for rows in parts:
+            batch = ready[rows]
+
+            def read(layer: int, values: Tensor, sound: bool, batch: Prompts = batch) -> None:
+                if not sound:
+                    broken.add(layer)
+                along, inside = resampled(values.double(), batch, points)
+                total[wanted.index(layer)] += along.numpy()
+                mass[wanted.index(layer)] += inside.numpy()
+                bar.update()
+
+            read_entries(model, batch, _last_rows(batch), wanted, read, lane=way.name)
+    check_sound(broken)
+    n = (places[..., 1] > places[..., 0]).sum(0).numpy()
+    names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
+    with np.errstate(invalid="ignore"):
+        mean = total.transpose(0, 3, 1, 2) / n[:, None]
+    return xr.Dataset(
+        {
+            "attention": (("layer", "head", "part", "point"), mean),
+            "mass": (("layer", "head", "part"), mass.transpose(0, 2, 1) / len(ready)),
+            "n": ("part", n),
+        },
+        coords={
+            "layer": wanted,
+            "head": np.arange(size.n_heads),
+            "part": ["start", *map(str, range(1, len(n) - 1)), "query"],
+            "point": np.linspace(0, 1, points),
+            "name": (("layer", "head"), names),
+        },
+        attrs={
+            "method": "demonstration_attention",
+            "unit": "probability",
+            "paper": "Han et al. 2025, section 5.1",
+            **way.attrs,
+            **measured_on(model, ready),
+        },
+    )
+
+
+def _parts(prompts: Prompts) -> Int[Tensor, "prompt part 2"]:
+    """Where the start, each demonstration and the query begin and end; nothing where a prompt has none."""
+    found = demonstrations_of(prompts)
+    spans = torch.where(found.mask[..., None], found.spans, 0)
+    first = found.spans[..., 0].masked_fill(~found.mask, prompts.tokens.shape[1]).amin(1)
+    start = torch.stack([torch.zeros_like(first), first], -1)
+    query = torch.stack([spans[..., 1].amax(1), prompts.lengths], -1)
+    return torch.cat([start[:, None], spans, query[:, None]], 1)
+
+
+def _last_rows(prompts: Prompts) -> Entries:
+    """The last token's attention to every token, prompt after prompt."""
+    real = torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
+    prompt, key = real.nonzero(as_tuple=True)
+    return Entries(prompt, (prompts.lengths - 1)[prompt], key)
+
+
+def resampled(
+    values: Float[Tensor, "entry head"], prompts: Prompts, points: int
+) -> tuple[Float[Tensor, "part point head"], Float[Tensor, "part head"]]:
+    """The values at `_last_rows` summed over prompts: resampled along each part, and all of each part."""
+    parts = _parts(prompts)
+    lengths = parts[..., 1] - parts[..., 0]
+    there = lengths > 0
+    slot, lengths = there.nonzero()[:, 1], lengths[there]
+    begin = ((prompts.lengths.cumsum(0) - prompts.lengths)[:, None] + parts[..., 0])[there]
+    place = torch.arange(points).double() / (points - 1) * (lengths[:, None] - 1)
+    lower = place.floor().long()
+    share = (place - lower)[..., None]
+    upper = torch.minimum(lower + 1, (lengths - 1)[:, None])
+    along = (1 - share) * values[begin[:, None] + lower] + share * values[begin[:, None] + upper]
+    up_to = torch.cat([values.new_zeros(1, values.shape[1]), values.cumsum(0)])
+    inside = up_to[begin + lengths] - up_to[begin]
+    return (
+        values.new_zeros(parts.shape[1], *along.shape[1:]).index_add_(0, slot, along),
+        values.new_zeros(parts.shape[1], values.shape[1]).index_add_(0, slot, inside),
+    )

@@ -1,0 +1,225 @@
+"""What does the model itself compare inside a few-shot prompt? Its stream, or a head's query and keys, at its labels.
+
+A head's kernel is exp<q, k> (Han et al. 2025, section 3), with the last token's query, divided by the head's scale, and
+the keys of demonstrations, both rotated where positions are. Whether <q, k> is the attention score is checked against
+the patterns in every pass: log a_j - <q, k_j> must be one number for all keys of a row. Position biases, soft caps and
+windows make it something else, and are refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import Refused
+from ..heads._names import Head
+from ..model._anatomy import Model, full_precision, hook_name, per_query_head, sizes
+from ..model._runs import batches, progress_bar, stream
+from ..prompts._prompts import Prompts
+from ..replay._layers import looseness
+from ..scorers._labels import demonstrations_of, tokens_of
+from ..scorers._streaming import chosen_layers
+
+__all__ = ["POOLINGS", "heads_inside", "stream_inside"]
+
+POOLINGS = ("max", "label")
+Take = Callable[[int, Mapping[str, Tensor], Prompts], tuple[Tensor, Tensor]]
+
+
+def stream_inside(
+    model: Model, prompts: Prompts, *, layers: Iterable[int] | None, batch_size: int | None, progress: bool
+) -> xr.Dataset:
+    """The residual stream that enters each layer, at the last token and at the labels."""
+
+    def take(_: int, seen: Mapping[str, Tensor], batch: Prompts) -> tuple[Tensor, Tensor]:
+        n, resid = torch.arange(len(batch)), seen["resid_pre"]
+        labels = demonstrations_of(batch).label_positions
+        return full_precision(resid[n, batch.lengths - 1].cpu()), full_precision(
+            resid[n[:, None], labels].cpu()
+        )
+
+    wanted = chosen_layers(model, layers)
+    q, k = _read(model, prompts, ("resid_pre",), take, wanted, batch_size, progress)
+    return xr.Dataset(
+        {
+            "queries": (("prompt", "layer", "feature"), q),
+            "demonstrations": (("prompt", "layer", "demonstration", "feature"), k),
+        },
+        coords={"layer": wanted},
+    )
+
+
+def heads_inside(
+    model: Model,
+    prompts: Prompts,
+    pooling: str,
+    span: str,
+    *,
+    layers: Iterable[int] | None,
+    batch_size: int | None,
+    progress: bool,
+) -> xr.Dataset:
+    """Every head's query at the last token and its keys in the demonstrations."""
+    wanted = chosen_layers(model, layers)
+    sites = _sites(model, prompts, wanted[0])
+
+    def take(layer: int, seen: Mapping[str, Tensor], batch: Prompts) -> tuple[Tensor, Tensor]:
+        last = torch.arange(len(batch)), batch.lengths - 1
+        q, k, pattern = (full_precision(seen[site].cpu()) for site in (*sites, "pattern"))
+        q, k, scores = _as_attended(model, layer, q, k, pattern.transpose(1, 2)[last], batch.lengths)
+        places = _places(scores, batch, pooling, span)
+        return q, k.transpose(1, 2).gather(2, places[..., None].expand(-1, -1, -1, k.shape[-1]))
+
+    q, k = _read(model, prompts, (*sites, "pattern"), take, wanted, batch_size, progress)
+    names = [[str(Head(layer, head)) for head in range(q.shape[2])] for layer in wanted]
+    dims = ("prompt", "layer", "head")
+    return xr.Dataset(
+        {"queries": ((*dims, "feature"), q), "demonstrations": ((*dims, "demonstration", "feature"), k)},
+        coords={"layer": wanted, "head": np.arange(q.shape[2]), "name": (("layer", "head"), names)},
+    )
+
+
+def _read(
+    model: Model,
+    prompts: Prompts,
+    sites: tuple[str, ...],
+    take: Take,
+    wanted: list[int],
+    batch_size: int | None,
+    progress: bool,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Queries `[prompt, layer, ..., feature]` and demonstrations, as `take` has them of a layer's activations."""
+    size, length = sizes(model), prompts.tokens.shape[1]
+    cost = max(8 * size.d_model, length * size.n_heads if "pattern" in sites else 0)
+    parts = batches(len(prompts), length, batch_size=batch_size, cost=cost)
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+        for rows in parts:
+            seen: dict[str, Tensor] = {}
+            taken: dict[int, tuple[Tensor, Tensor]] = {}
+
+            def read(
+                site: str,
+                layer: int,
+                values: Tensor,
+                batch: Prompts = prompts[rows],
+                seen: Any = seen,
+                taken: Any = taken,
+            ) -> None:
+                seen[site] = values.detach()
+                if len(seen) == len(sites):  # all of this layer
+                    q, k = take(layer, seen, batch)
+                    missing = ~demonstrations_of(batch).mask
+                    missing = missing.reshape(len(missing), *[1] * (k.ndim - 3), -1, 1)
+                    taken[layer] = q, k.masked_fill(missing, torch.nan)
+                    seen.clear()
+                    bar.update()
+
+            of_sites = {site: set(wanted) for site in sites}
+            stream(model, prompts.tokens[rows], read, of_sites, lengths=prompts.lengths[rows])
+            q, k = (torch.stack([taken[layer][i] for layer in wanted], 1).numpy() for i in (0, 1))
+            found.append((q, k))
+    return np.concatenate([q for q, _ in found]), np.concatenate([k for _, k in found])
+
+
+def _places(
+    scores: Float[Tensor, "prompt head key"], batch: Prompts, pooling: str, span: str
+) -> Int[Tensor, "prompt head demonstration"]:
+    """The position of each demonstration's key: its label, or the token with the largest score; 0 where missing."""
+    found = demonstrations_of(batch)
+    if pooling == "label":
+        return found.label_positions[:, None].expand(-1, scores.shape[1], -1)
+    inside = tokens_of(found, pooling, span, scores.shape[2])
+    return scores[:, :, None].masked_fill(~inside[:, None], -torch.inf).argmax(-1)
+
+
+def _sites(model: Model, prompts: Prompts, layer: int) -> tuple[str, str]:
+    """Where queries and keys are shown: after rotation, if the model shows that."""
+    if hook_name("rot_q", layer) in getattr(model, "hook_dict", {}):
+        with suppress(RuntimeError):  # there, and never fires, on some Bridges
+            piece = prompts.tokens[:1, : int(prompts.lengths[0])]
+            wanted = {"rot_q": {layer}, "rot_k": {layer}}
+            stream(model, piece, lambda site, layer, values: None, wanted, lengths=None)
+            return "rot_q", "rot_k"
+    return "q", "k"
+
+
+def _as_attended(
+    model: Model, layer: int, q: Tensor, k: Tensor, pattern: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries `[prompt, head, feature]` and keys `[prompt, position, head, feature]` whose products are the scores.
+
+    As they are shown or, where the rotated ones are not, rotated here; and the scores `[prompt, head, key]`.
+
+    Args:
+        model: as it is.
+        layer: of which.
+        q: `[prompt, position, head, feature]`.
+        k: likewise; its heads may be fewer.
+        pattern: `[prompt, head, key]`, the last token's.
+        lengths: `[prompt]`.
+    """
+    k, last = per_query_head(k, sizes(model).n_heads, 2), (torch.arange(len(q)), lengths - 1)
+    allowed = (torch.arange(k.shape[1]) < lengths[:, None])[:, None]
+    for turn in _turns(model, q.shape[1]):
+        of_query, keys = turn(q)[last], turn(k)
+        products = torch.einsum("phd,pkhd->phk", of_query, keys)
+        slope = _slope(products, pattern, allowed, looseness(model))
+        if slope is not None:
+            return of_query * slope, keys, products * slope
+    raise Refused(
+        f"attention in layer {layer} is not exp<q, k> of the queries and keys this model shows: position biases, soft "
+        "caps, windows shorter than the prompt, or rotated ones that are not shown: use another representation"
+    )
+
+
+def _slope(products: Tensor, pattern: Tensor, allowed: Tensor, loose: float) -> float | None:
+    """The factor that makes the products the scores, one for all heads; None where there is none."""
+    seen = allowed & (pattern > 0)
+    logs = torch.where(seen, pattern, 1).log().double()
+    x, y = (_less_mean(each.double(), seen) for each in (products, logs))
+    square = float((x * x).sum())
+    slope = float((x * y).sum()) / square if square > 0 else 1.0
+    offset = (logs - slope * products).masked_fill(~seen, 0).sum(-1, keepdim=True) / seen.sum(
+        -1, keepdim=True
+    )
+    expected = slope * products.double() + offset
+    size = 1 + expected.abs().masked_fill(~seen, 0).max()
+    right = bool(((logs - expected).abs() <= loose * size)[seen].all())
+    lost = 0.9 * math.log(torch.finfo(pattern.dtype).tiny)  # below, a weight may have become 0
+    return slope if right and bool((expected < lost)[allowed & ~seen].all()) else None
+
+
+def _less_mean(values: Tensor, seen: Tensor) -> Tensor:
+    kept = values.masked_fill(~seen, 0)
+    return (kept - kept.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True)).masked_fill(~seen, 0)
+
+
+def _turns(model: Model, length: int) -> list[Callable[[Tensor], Tensor]]:
+    """As shown, and where positions are rotary in either layout of the pairs that are rotated."""
+    cfg: Any = model.cfg
+    if getattr(cfg, "positional_embedding_type", None) != "rotary":
+        return [lambda each: each]
+    given: Any = getattr(cfg, "rope_parameters", None) or {}
+    dim = getattr(cfg, "rotary_dim", None) or int(
+        sizes(model).d_head * given.get("partial_rotary_factor", 1.0)
+    )
+    base = given.get("rope_theta", getattr(cfg, "rotary_base", 10000))
+    angle = torch.arange(length).double()[:, None] * base ** (-torch.arange(0, dim, 2).double() / dim)
+    cos, sin = angle.cos()[:, None], angle.sin()[:, None]  # [position, 1, pair]
+
+    def turned(each: Tensor, adjacent: bool) -> Tensor:
+        pairs = each[..., :dim]
+        a, b = (pairs[..., ::2], pairs[..., 1::2]) if adjacent else pairs.chunk(2, -1)
+        c, s = cos.to(each), sin.to(each)
+        return torch.cat([a * c - b * s, a * s + b * c, each[..., dim:]], -1)
+
+    return [lambda each: each, lambda each: turned(each, True), lambda each: turned(each, False)]

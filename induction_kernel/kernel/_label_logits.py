@@ -1,0 +1,118 @@
+"""Which heads write the label they read? A head can rest on label tokens and add nothing to the logits.
+
+At a label's position a head's value is v_j; attended fully, it puts (v_j - b_V) W_O into the last token's residual
+stream. Through the unembedding and the final norm with its scale as in the run (direct logit attribution, Elhage et
+al. 2021) that adds to the logit of the label y_j, over the mean of all labels,
+
+    writes = mean over demonstrations j of (v_j - b_V) W_O (u_{y_j} - mean_y u_y) / scale.
+
+It does not look at attention (see `demonstration_weights`), nor at effects by way of later layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from ..errors import Refused
+from ..heads._names import Head
+from ..model._anatomy import Model, full_precision, per_query_head, sizes
+from ..model._outputs import check_words
+from ..model._runs import batches, progress_bar, stream
+from ..model._weights import check_weights, check_writing, unembedding, value_weights
+from ..prompts._prompts import Prompts, measured_on
+from ..scorers._direct_effect import along, norm_scale
+from ..scorers._labels import demonstrations_of, label_attention
+
+__all__ = ["label_logits"]
+
+
+def label_logits(
+    model: Model, prompts: Any = None, *, batch_size: int | None = None, progress: bool = True
+) -> xr.Dataset:
+    """How much a head that attends to a demonstration's label raises the logit of that label.
+
+    For `sum_heads(weights, writes)`: a layer's heads summed by what they write, not by where they look alone.
+    The model's predictions are not used.
+
+    Args:
+        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        prompts: few-shot prompts; None for `word_episodes(model)`.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset with `writes[layer, head]` in logits, the mean over a prompt's demonstrations and then over prompts:
+        above zero where the head copies labels, 0 where it writes nothing that tells labels apart, below zero where
+        it suppresses them.
+
+    Raises:
+        TypeError: not a model. Refused: prompts without demonstrations, a model that is not finite. NotDefined: one
+            that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose
+            outputs are not its tokens.
+
+    Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
+    """
+    ready = label_attention.ready(model, prompts)
+    demonstrations_of(ready)
+    size, layers = sizes(model), list(range(sizes(model).n_layers))
+    check_words(model, "label_logits")
+    check_writing(model, layers)
+    check_weights(model, layers)
+    directions = _label_directions(model, ready)
+    writes = np.zeros((len(layers), size.n_heads))
+    parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=8 * size.d_model)
+    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
+        for rows in parts:
+            writes += _written(model, ready[rows], directions, bar) / len(ready)
+    if not np.isfinite(writes).all():
+        raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
+    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in layers]
+    return xr.Dataset(
+        {"writes": (("layer", "head"), writes)},
+        {"layer": layers, "head": np.arange(size.n_heads), "name": (("layer", "head"), names)},
+        {
+            "method": "label_logits",
+            "unit": "logits",
+            "norm": "final norm with its scale as in the run",
+            **measured_on(model, ready),
+        },
+    )
+
+
+def _label_directions(model: Model, prompts: Prompts) -> Tensor:
+    """`[label, d_model]`: along which the residual stream raises a label's logit over the mean of all labels."""
+    columns = unembedding(model).T
+    found = columns[demonstrations_of(prompts).label_ids.to(columns.device)]
+    return found - found.mean(0)
+
+
+def _written(model: Model, prompts: Prompts, directions: Tensor, bar: Any) -> np.ndarray:
+    """`[layer, head]`, summed over these prompts, from one pass."""
+    found, n_layers = demonstrations_of(prompts), sizes(model).n_layers
+    prompt, slot = found.mask.nonzero(as_tuple=True)
+    position = found.label_positions[prompt, slot]
+    direction = directions[found.classes[prompt, slot].to(directions.device)]
+    share = 1.0 / found.mask.sum(1).double()
+    parts: dict[int, Tensor] = {}
+    scale: list[Tensor] = []
+
+    def read(site: str, layer: int, activation: Tensor) -> None:
+        if site == "v":
+            _, b_v, w_o = value_weights(model, layer)
+            values = per_query_head(activation.detach()[prompt, position], sizes(model).n_heads, 1)
+            moved = full_precision(values)
+            parts[layer] = along(moved - b_v.to(moved), full_precision(w_o), direction).cpu().double()
+            bar.update()
+        else:
+            last = activation.detach()[torch.arange(len(prompts)), prompts.lengths - 1]
+            scale.append(norm_scale(model, full_precision(last)).cpu().double())
+
+    sites = {"v": set(range(n_layers)), "resid_post": {n_layers - 1}}
+    stream(model, prompts.tokens, read, sites, lengths=prompts.lengths)
+    weight = (share / scale[0])[prompt, None]
+    return torch.stack([(parts[layer] * weight).sum(0) for layer in range(n_layers)]).numpy()

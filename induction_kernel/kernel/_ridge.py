@@ -1,0 +1,63 @@
+"""What can be read off many sets of vectors by ridge regression, cross-validated? All fits of a fold at once.
+
+A ridge classifier regresses +1 (of this class) and -1 (of another) on the vectors, one column a class:
+w = (X^T X + penalty I)^-1 X^T y, X and y centred on the training rows, the largest column wins: what scikit-learn's
+`RidgeClassifier(alpha=penalty)` computes, one set of vectors and one set of labels at a time. Here X^T X is factored
+once for all labels, and sets of vectors go through together. It knows no model: see `_probes`.
+"""
+
+import numpy as np
+
+__all__ = ["chance", "cross_validated", "folds_of"]
+
+
+def cross_validated(
+    vectors: np.ndarray, labels: list[np.ndarray], folds: np.ndarray, penalty: float
+) -> list[np.ndarray]:
+    """Each row's class, as predicted from the other folds.
+
+    Args:
+        vectors: `[cell, row, d]`, float64.
+        labels: several classifications of the rows: each `[row]`, integers from 0.
+        folds: `[row]`, the fold that each row is held out in.
+        penalty: of the squared weights, above 0; the constant is free.
+
+    Returns:
+        For each of the labels `[cell, row]`. A class that no training row has is never predicted.
+    """
+    out = [np.zeros(vectors.shape[:2], dtype=np.int64) for _ in labels]
+    for fold in np.unique(folds):
+        test = folds == fold
+        marks = [np.where(_one_hot(each)[~test], 1.0, -1.0) for each in labels]
+        decisions = _decisions(vectors[:, ~test], np.concatenate(marks, 1), vectors[:, test], penalty)
+        ends = np.cumsum([mark.shape[1] for mark in marks])[:-1]
+        for found, mark, decision in zip(out, marks, np.split(decisions, ends, axis=2), strict=True):
+            seen = (mark > 0).any(0)
+            found[:, test] = np.where(seen, decision, -np.inf).argmax(2)
+    return out
+
+
+def chance(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Whether each row `[row]` has the class that is most frequent in the other folds."""
+    counts = _one_hot(labels)
+    most = {fold: counts[folds != fold].sum(0).argmax() for fold in np.unique(folds)}
+    return labels == np.array([most[fold] for fold in folds])
+
+
+def folds_of(groups: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """The fold of every row `[row]`: groups are dealt out at random, none is parted."""
+    names, group = np.unique(groups, return_inverse=True)
+    return (rng.permutation(len(names)) % folds)[group]
+
+
+def _one_hot(labels: np.ndarray) -> np.ndarray:
+    return np.eye(int(labels.max()) + 1, dtype=bool)[labels]
+
+
+def _decisions(train: np.ndarray, marks: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
+    """`[cell, test row, column]` of training rows `[cell, row, d]` and their marks `[row, column]`."""
+    middle = train.mean(1, keepdims=True)
+    train = train - middle
+    gram = train.transpose(0, 2, 1) @ train + penalty * np.eye(train.shape[2])
+    weights = np.linalg.solve(gram, train.transpose(0, 2, 1) @ (marks - marks.mean(0)))
+    return (test - middle) @ weights + marks.mean(0)

@@ -1,0 +1,86 @@
+"""What does the vote on a prompt look like, in words?
+
+Puts the texts of demonstrations and query beside the weights that one head (or a sum of heads, or an explicit kernel)
+gives them, with the vote they make and the model's own prediction. It measures nothing anew (`vote` votes) and
+draws nothing (`vote_view` does).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import Refused
+from ..heads._names import Head
+from ..prompts._prompts import Prompts, decoded
+from ..scorers._labels import demonstrations_of
+from ._reconstruction import vote
+from ._votes import as_ballots, as_predictions
+
+__all__ = ["quoted_votes", "texts_of"]
+
+
+def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None) -> xr.Dataset:
+    """The vote on each prompt, with the words that are voted on.
+
+    Args:
+        weights: `weight[prompt, demonstration]` of one source: choose it from what `demonstration_weights`,
+            `predict`, `sum_heads` or `kernel_regression` returned by `.sel(layer=..., head=...)`.
+        prompts: the few-shot prompts that they were read on.
+        predictions: the model's predicted classes, int `[prompt]`, or what `predict` returned.
+
+    Returns:
+        Dataset with `weight[prompt, demonstration]`, `vote[prompt, label]` (shares) and `prediction[prompt]` of the
+        vote (class, -1 where tied), `model_prediction[prompt]` where given; coordinates `text[prompt, demonstration]`
+        (up to the label; "" where a prompt has fewer), `query[prompt]`, `label` (words), `label_class`, `target`.
+
+    Raises:
+        TypeError: no Dataset, no `Prompts`, predictions that are no whole numbers.
+        Refused: weights of several sources or of other prompts, prompts without demonstrations.
+
+    Source: Han et al. 2025, section 5.2.
+    """
+    if not isinstance(prompts, Prompts):
+        raise TypeError(f"wanted the Prompts that the weights were read on, got {type(prompts).__name__}")
+    ballots = as_ballots(weights, prompts, predictions)
+    if ballots.dims:
+        raise Refused(
+            f"wanted the weights of one source, got them over {', '.join(map(str, ballots.dims))}: choose by .sel"
+        )
+    voted = vote(weights, prompts, predictions)[["vote", "prediction"]]
+    texts, queries = texts_of(prompts)
+    out = voted.assign(weight=weights["weight"])
+    if predictions is not None:
+        out = out.assign(model_prediction=("prompt", as_predictions(predictions, ballots)))
+    out = out.assign_coords(text=(("prompt", "demonstration"), texts), query=("prompt", queries))
+    return out.assign_attrs(weights.attrs | {"method": "quoted_votes", "source": _source(weights)})
+
+
+def texts_of(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+    """Text `[prompt, demonstration]` up to the label, and the query `[prompt]`, without what separates them."""
+    found = demonstrations_of(prompts)
+    texts, queries = np.full(found.mask.shape, "", object), []
+    for row, ids in enumerate(prompts.tokens.tolist()):
+        end = between = 0
+        for slot in found.mask[row].nonzero()[:, 0].tolist():
+            before, (begin, end) = end, found.spans[row, slot].tolist()
+            between = begin - before if before else 0
+            texts[row, slot] = decoded(
+                prompts.tokenizer, ids[begin : int(found.label_positions[row, slot])]
+            ).strip()
+        queries.append(decoded(prompts.tokenizer, ids[end + between : int(prompts.lengths[row])]).strip())
+    return texts.astype(str), np.array(queries)
+
+
+def _source(weights: xr.Dataset) -> str:
+    """What the weights are of, by the coordinates that were chosen."""
+    known = {
+        key: weights[key].item() for key in ("layer", "head", "kernel", "control") if key in weights.coords
+    }
+    if {"layer", "head"} <= known.keys():
+        return str(Head(int(known.pop("layer")), int(known.pop("head"))))
+    if "layer" in known:
+        return f"the heads of layer {known['layer']} together"
+    return ", ".join(map(str, known.values())) or "these weights"

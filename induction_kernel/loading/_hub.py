@@ -1,0 +1,208 @@
+"""How is a name on the Hugging Face hub loaded? By TransformerLens itself, with errors that say what to do.
+
+`HookedTransformer.from_pretrained` for the names TransformerLens 3.x converts, and for every other
+repository, and under 4.x, `TransformerBridge.boot_transformers` (`boot_tl_legacy` for TransformerLens' own
+early models); all keywords pass through. It looks at no local files; what went wrong is said in `_failures`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from ..errors import NotDefined, Refused
+from ._build import has_hooked_transformer, quietly
+from ._conversion import PROCESSING
+from ._failures import explained, hub_spelling, official_names, unknown_name
+
+__all__ = ["hub_checkpoints", "load_from_hub"]
+
+# TransformerLens' own: their weights are not in Hugging Face's format.
+_EARLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
+# Listed by TransformerLens, but no decoders, so that HookedTransformer is not their class.
+_OTHER_KINDS = ("google-bert/", "google-t5/", "facebook/hubert", "facebook/wav2vec2")
+# Tokens in a training batch: Biderman et al. 2023, section 2.1; 512 rows of 1024 tokens (Mistral's GPT-2).
+_TOKENS_A_STEP = {"EleutherAI/pythia": 2**21, "stanford-crfm/": 2**19}
+
+
+def load_from_hub(
+    name: str,
+    *,
+    checkpoint: int | None = None,
+    checkpoint_index: int | None = None,
+    bridge: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """The model with this name on the hub, as TransformerLens loads it.
+
+    Args:
+        name: a name or alias TransformerLens knows, or any repository "owner/name", in any case.
+        checkpoint: a training step (TransformerLens' `checkpoint_value`), for models that have them.
+        checkpoint_index: or its place among them, from the end if negative.
+        bridge: a TransformerBridge also where TransformerLens has HookedTransformer.
+        kwargs: TransformerLens' own.
+
+    Raises:
+        Refused: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
+            revision that is not there; a repository that runs code of its own, without `trust_remote_code=True`.
+        TypeError: keywords that this model's door in TransformerLens does not take.
+        ConnectionError: the hub cannot be reached.
+        PermissionError: a repository with a licence to accept first, or a private one.
+    """
+    official = official_names().get(name.lower())
+    if official is None and "/" not in name:
+        raise Refused(unknown_name(name))
+    full = official or hub_spelling(name)
+    boot = _door(full, official is not None, bridge)
+    _refuse_unknown(boot, kwargs)
+    if any(each.kind is each.VAR_KEYWORD for each in inspect.signature(boot).parameters.values()):
+        kwargs = {"trust_remote_code": False, **kwargs}  # without it, transformers would ask
+    try:
+        with (
+            quietly(),
+            _running_no_code(bool(kwargs.get("trust_remote_code"))),
+            torch.random.fork_rng(devices=[]),
+        ):
+            chosen = _checkpoint(full, official is not None, checkpoint, checkpoint_index)
+            model = boot(full, **chosen, **kwargs).eval()
+    except Exception as error:
+        better = explained(error, name, listed=official is not None)
+        if better is None:
+            raise
+        raise better from error
+    if chosen:  # the Bridge of 3.x does not say it, nor does a revision
+        model.cfg.checkpoint_value = chosen.get("checkpoint_value", checkpoint)
+    return model
+
+
+def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
+    """The name as the hub spells it, and its training checkpoints: label -> tokens seen, NaN where nobody says.
+
+    The labels are TransformerLens': training steps, or tokens seen (some of TransformerLens' early models).
+
+    Raises:
+        NotDefined: a name without checkpoints that TransformerLens knows.
+        ConnectionError: their list is on the hub (the early models'), which cannot be reached.
+    """
+    official = official_names().get(name.lower())
+    full = official or hub_spelling(name)
+    pythia = full.startswith("EleutherAI/pythia")  # one that is not listed has the same steps
+    if official is None and not pythia:
+        raise NotDefined(
+            f'TransformerLens knows no training checkpoints of "{name}": wanted "tiny", a folder that '
+            "`induction-kernel train` wrote, or a name such as EleutherAI/pythia-70m"
+        )
+    try:
+        with quietly():
+            labels, kind = _labels("EleutherAI/pythia-70m" if official is None else full)
+    except Exception as error:
+        better = explained(error, name, listed=official is not None)
+        if better is None:
+            raise
+        raise better from error
+    batch = next((n for start, n in _TOKENS_A_STEP.items() if full.startswith(start)), float("nan"))
+    return full, {label: float(label) * (1 if kind == "token" else batch) for label in labels}
+
+
+def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
+    """What of TransformerLens loads the model of this name."""
+    hooked = has_hooked_transformer() and not bridge and not name.startswith(_OTHER_KINDS)
+    if hooked and listed:
+        from transformer_lens import HookedTransformer
+
+        return HookedTransformer.from_pretrained
+    from transformer_lens.model_bridge import TransformerBridge
+
+    if not name.startswith(_EARLY):
+        return TransformerBridge.boot_transformers
+    legacy = getattr(TransformerBridge, "boot_tl_legacy", None)
+    if legacy is None and listed:
+        raise Refused(
+            f'"{name}" is one of TransformerLens\' own early models, which TransformerLens 3.x makes '
+            "HookedTransformers only: leave bridge out, or use TransformerLens 4.x"
+        )
+    return legacy or TransformerBridge.boot_transformers
+
+
+def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+    known = inspect.signature(boot).parameters
+    passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    if passes_on and "device_map" in kwargs:
+        raise Refused(
+            "device_map is for a TransformerBridge: give bridge=True, or n_devices=, by which TransformerLens "
+            "spreads a HookedTransformer"
+        )
+    unknown = [] if passes_on else sorted(set(kwargs) - set(known))
+    if set(unknown) & set(PROCESSING):
+        raise TypeError(
+            f"{', '.join(unknown)}: only a HookedTransformer is processed on loading, and this model becomes a "
+            "TransformerBridge; call its enable_compatibility_mode() instead"
+        )
+    if unknown:
+        taken = ", ".join(name for name in known if not name.startswith(("checkpoint", "model_name")))
+        raise TypeError(f"load() of this model takes no {', '.join(unknown)}; TransformerLens takes {taken}")
+
+
+@contextlib.contextmanager
+def _running_no_code(trusted: bool) -> Iterator[None]:
+    """Inside, TransformerLens runs Python code of no repository either, but where the user said so.
+
+    It does of its own accord with the names in this list.
+    """
+    if trusted or not has_hooked_transformer():
+        yield
+        return
+    from transformer_lens import loading_from_pretrained as theirs
+
+    names = theirs.NEED_REMOTE_CODE_MODELS
+    theirs.NEED_REMOTE_CODE_MODELS = ()
+    try:
+        yield
+    finally:
+        theirs.NEED_REMOTE_CODE_MODELS = names
+
+
+def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) -> dict[str, Any]:
+    """The keyword by which TransformerLens, or the hub, finds this checkpoint; none for the trained model."""
+    if step is None and index is None:
+        return {}
+    if not listed:
+        if index is None and name.startswith("EleutherAI/pythia"):  # a repetition: same steps, same revisions
+            return {"revision": f"step{step}"}
+        raise Refused(
+            f'TransformerLens knows no training checkpoints of "{name}"; where the repository keeps them as '
+            'revisions, give revision="..."'
+        )
+    steps = _steps(name)
+    if index is not None:
+        if not -len(steps) <= index < len(steps):
+            raise Refused(f'checkpoint_index must be from 0 to {len(steps) - 1} for "{name}", got {index}')
+        return {"checkpoint_value": steps[index]}
+    if step not in steps:
+        near = sorted(sorted(steps, key=lambda other: abs(other - (step or 0)))[:4])
+        raise Refused(
+            f'"{name}" has no checkpoint of step {step}: there are {len(steps)} from {steps[0]} to {steps[-1]}, '
+            f"near it {', '.join(map(str, near))}"
+        )
+    return {"checkpoint_value": step}
+
+
+def _steps(name: str) -> list[int]:
+    return _labels(name)[0]
+
+
+def _labels(name: str) -> tuple[list[int], str]:
+    """TransformerLens' labels of this model's checkpoints, ascending, and what they are: "step" or "token"."""
+    where = "loading_from_pretrained" if has_hooked_transformer() else "tools.model_registry.checkpoints"
+    try:
+        labels, kind = import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)
+        return sorted(labels), kind
+    except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
+        raise NotDefined(
+            f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'
+        ) from error

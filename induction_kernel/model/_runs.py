@@ -1,0 +1,200 @@
+"""How is a model run? One pass with hooks, or one that ends as soon as the last activation wanted has been read.
+
+Prompts go through in batches that fit the memory; nothing attends to their padding (`_padding`). What a hook point is
+called says `_anatomy`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..errors import NotDefined, Refused
+from ..heads._names import is_whole
+from ._anatomy import (
+    Hook,
+    Model,
+    describe,
+    forward,
+    hook_name,
+    in_this_thread,
+    is_bridge,
+    one_thread_at_a_time,
+)
+from ._padding import hidden_padding
+from ._self_check import foreign_hooks, self_check
+
+__all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
+
+
+@one_thread_at_a_time
+def run(
+    model: Model,
+    tokens: Tensor,
+    hooks: Sequence[Hook] = (),
+    *,
+    lengths: Tensor | None,
+    gradients: bool = False,
+) -> Tensor:
+    """Logits `[prompt, position, vocab]` of one forward pass with `hooks` for its duration.
+
+    In the model's dtype and on its device.
+
+    Args:
+        model: as it is.
+        tokens: `[prompt, position]`, padded on the right.
+        hooks: what else stands on the model for the pass.
+        lengths: `[prompt]`, beyond which is padding; None where there is none.
+        gradients: whether autograd sees the pass.
+
+    Raises:
+        NotDefined: logits of another shape.
+    """
+    self_check(model)
+    arguments, masks = hidden_padding(model, tokens, lengths)
+    logits = forward(model, tokens, [*masks, *hooks], arguments=arguments, gradients=gradients)
+    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+        raise NotDefined(
+            f"wanted a model that gives logits [prompt, position, vocab], {describe(model)['model_class']} "
+            f"{describe(model)['model']} gives {list(logits.shape)} for tokens {list(tokens.shape)}: use one with a "
+            "head at every position"
+        )
+    return logits
+
+
+class _Enough(Exception):
+    """Raised by the last hook needed, to end a pass whose remaining layers nobody reads."""
+
+
+@one_thread_at_a_time
+def stream(
+    model: Model,
+    tokens: Tensor,
+    read: Callable[[str, int, Tensor], None],
+    sites: dict[str, set[int]],
+    hooks: Sequence[Hook] = (),
+    *,
+    lengths: Tensor | None,
+    at: Tensor | None = None,
+) -> Tensor | None:
+    """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
+
+    Args:
+        model: as it is.
+        tokens: `[prompt, position]`, padded on the right.
+        read: called in the order of the pass.
+        sites: site ("pattern", "v", "z", ...) -> layers.
+        hooks: what else stands on the model for the pass.
+        lengths: `[prompt]`, beyond which is padding; None where there is none.
+        at: `[prompt]`, one position each whose logits are wanted too: the pass then goes to its end.
+
+    Returns:
+        Logits `[prompt, vocab]` at these positions; None where none are wanted.
+
+    Raises:
+        RuntimeError: a hook never fired.
+    """
+    self_check(model)
+    wanted = [(site, layer) for site, layers in sites.items() for layer in layers]
+    missing = set(wanted)
+    last = max((layer for _, layer in wanted), default=-1)
+
+    def hook(activation: Tensor, hook: Any, *, site: str, layer: int) -> None:
+        read(site, layer, activation)
+        missing.discard((site, layer))
+        if at is None and layer == last and not missing:
+            raise _Enough
+
+    arguments, masks = hidden_padding(model, tokens, lengths)
+    reading: list[Hook] = []
+    for site, layer in wanted:
+        bound = _bound(hook, site=site, layer=layer)
+        through = site == "resid_mid" and is_bridge(model)
+        reading += _after_attention(layer, bound) if through else [(hook_name(site, layer), bound)]
+    standing = [*masks, *hooks, *reading]
+    logits = None
+    with suppress(_Enough):
+        if at is None:
+            forward(model, tokens, standing, arguments=arguments, return_type=None)
+        else:
+            with _unembedding_only(model, at):
+                logits = forward(model, tokens, standing, arguments=arguments)
+    if missing:
+        site, layer = min(missing)
+        raise RuntimeError(
+            f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
+            "the architecture is not supported: see the README's recipe for a new one"
+        )
+    if at is None or logits is None:
+        return None
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, at.to(logits.device) if logits.shape[1] == tokens.shape[1] else 0]
+
+
+@contextmanager
+def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
+    """Only positions `at [prompt]` reach the unembedding; all do where hooks of the user's own may count positions."""
+    unembed = getattr(model, "unembed", None)
+    if not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
+        yield
+        return
+
+    def fewer(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = torch.arange(len(at), device=args[0].device)
+        return (args[0][rows, at.to(args[0].device)][:, None], *args[1:])
+
+    handle = unembed.register_forward_pre_hook(in_this_thread(fewer))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _after_attention(layer: int, read: Callable[[Tensor, Any], None]) -> list[Hook]:
+    """Hooks on the stream after attention: a Bridge's resid_mid is what a norm reads (OPT-350m: a later one)."""
+    before: list[Tensor] = []
+
+    def keep(stream: Tensor, hook: Any) -> None:
+        before.append(stream)
+
+    def add(attn_out: Tensor, hook: Any) -> None:
+        read(before.pop().to(attn_out.device) + attn_out, hook)
+
+    return [(hook_name("resid_pre", layer), keep), (hook_name("attn_out", layer), add)]
+
+
+def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:
+    # A closure instead of functools.partial: the Bridge looks at a hook's signature and name.
+    def hook(activation: Tensor, hook: Any) -> None:
+        function(activation, hook, **bound)
+
+    return hook
+
+
+def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -> list[slice]:
+    """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers a position.
+
+    Raises:
+        Refused: a batch size below 1.
+    """
+    if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+        raise Refused(f"wanted batch_size >= 1, got {batch_size!r}")
+    size = int(batch_size or 0) or max(1, 2**24 // max(1, length * cost))
+    return [slice(start, min(start + size, n_prompts)) for start in range(0, n_prompts, size)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or torch on a CPU (Linux, Windows) or another device, found no memory."""
+    said = ("allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, MemoryError) or any(each in str(error) for each in said)
+
+
+def progress_bar(total: int, *, progress: bool, unit: str = "layer") -> tqdm[Any]:
+    """A bar that shows where the work takes longer than two seconds; `TQDM_DISABLE` silences it too."""
+    options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "leave": False}
+    return tqdm(**options) if progress else tqdm(**options, disable=True)

@@ -1,0 +1,222 @@
+"""Can what a model shows be trusted, and is it still the same model? One check at first use, and its parts.
+
+A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
+the pattern shows or changes something beside the computation. So before anything is read off a model, one short run
+must show, in every layer, that z is pattern times v and that an edit of z moves the logits. The same run shows whether
+attention is causal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from ..errors import NotDefined, Refused
+from ._anatomy import (
+    Hook,
+    Model,
+    all_modules,
+    check_model,
+    describe,
+    forward,
+    full_precision,
+    hook_name,
+    one_thread_at_a_time,
+    per_query_head,
+    sizes,
+)
+
+__all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
+
+_CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, and whether it is causal
+_LENGTH = 6
+_SHOWN = ("pattern", "v", "z")
+
+
+@one_thread_at_a_time
+def self_check(model: Model) -> bool | None:
+    """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
+
+    While hooks of the user's own stand on the model it does not look: they may do anything, and they act.
+
+    Returns:
+        Whether attention is causal, as that run showed; None where nothing could be seen (such hooks, NaN weights).
+
+    Raises:
+        TypeError: not a TransformerLens model, or one of its modules is compiled.
+        NotDefined: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
+    """
+    check_model(model)
+    parts = made_of(model)
+    known, causal = _CHECKED.get(model, (None, True))
+    if known == parts:
+        return causal
+    if foreign_hooks(model):
+        return None
+    shown, logits = _seen(model)
+    if not _finite(shown):
+        return None  # NaN weights: what is measured says so
+    for layer in range(sizes(model).n_layers):
+        _check_attention(model, layer, shown)
+        _check_acts(model, layer, shown, logits)
+    causal = _looks_back(model, shown, logits)
+    _CHECKED[model] = parts, causal
+    return causal
+
+
+def is_causal(model: Model) -> bool:
+    """Whether no position attends to, or depends on, later ones: as a run shows it, a configuration may be wrong.
+
+    What the model says of itself is believed where nothing could be seen yet: NaN weights, or hooks of the user's own.
+    """
+    causal = self_check(model)
+    if causal is not None:
+        return causal
+    of_modules = all(getattr(module, "is_causal", True) is not False for module in all_modules(model))
+    return of_modules and getattr(model.cfg, "attention_dir", "causal") == "causal"
+
+
+def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> bool:
+    """Whether each position attends to itself and earlier ones, and another last token moves no logit before it."""
+    patterns = (pattern for (site, _), pattern in shown.items() if site == "pattern")
+    before, after = logits[0, :-1], logits[-1, :-1]
+    moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN is none
+    return not bool(moved.any()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
+
+
+def _finite(shown: dict[tuple[str, int], Tensor]) -> bool:
+    return all(bool(each.isfinite().all()) for each in shown.values())
+
+
+def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
+    """One pass over copies of a prompt: one untouched, one a layer with z edited there, one with another last token.
+
+    (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
+    """
+    size, generator = sizes(model), torch.Generator().manual_seed(0)
+    spread = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64)
+    tokens = spread.long().repeat(size.n_layers + 2, 1)
+    tokens[-1, -1] = (tokens[0, -1] + 1) % size.d_vocab
+    shown: dict[tuple[str, int], Tensor] = {}
+
+    def hook_of(site: str, layer: int) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> Tensor | None:
+            shown[site, layer] = activation.detach()[:1].clone()
+            if site != "z":
+                return None
+            edited = activation.clone()
+            noise = torch.randn(edited[layer + 1].shape, generator=generator, dtype=torch.float32).to(edited)
+            edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
+            shown["edit", layer] = (edited - activation)[layer + 1 :][:1].detach()
+            return edited
+
+        return hook_name(site, layer), hook
+
+    hooks = [hook_of(site, layer) for layer in range(size.n_layers) for site in (*_SHOWN, "resid_pre")]
+    try:
+        logits = forward(model, tokens, hooks)
+    except (AssertionError, AttributeError, KeyError, ValueError) as error:
+        raise Refused(f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}") from error
+    return {key: full_precision(value) for key, value in shown.items()}, full_precision(logits)
+
+
+def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
+    for site in _SHOWN:
+        if (site, layer) not in shown:
+            raise NotDefined(
+                f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: "
+                "either there is none (a state-space or convolution layer), or the model was loaded without "
+                'attn_implementation="eager" (ik.load does that), or a HookedTransformer is needed'
+            )
+    pattern, v, z = (shown[site, layer] for site in _SHOWN)
+    try:
+        expected = torch.einsum(
+            "phqk,pkhd->pqhd", pattern, per_query_head(v, pattern.shape[1], 2).to(pattern)
+        )
+        apart = float((expected.to(z) - z).abs().max() / expected.abs().max().clamp_min(1e-30))
+    except RuntimeError:  # shapes that do not go together
+        apart = float("inf")
+    if not apart <= loose(model):
+        raise NotDefined(
+            f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
+            f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
+            "would be right; use a HookedTransformer, or another version of TransformerLens"
+        )
+
+
+def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> None:
+    block: Any = model.blocks[layer]
+    edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
+    written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
+    moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
+    # Nothing is to be seen where the heads write next to nothing (W_O = 0), or the logits are the same whatever the
+    # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
+    seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
+    if seen and bool(moved <= loose(model) * varies):
+        raise NotDefined(
+            f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
+            "patched there: use a HookedTransformer, or another version of TransformerLens"
+        )
+
+
+def _named(model: Model) -> str:
+    said = describe(model)
+    return f'the {said["model_class"]} "{said["model"]}"'
+
+
+def loose(model: Model) -> float:
+    """Rounding, with room: a Bridge may compute its softmax in float32 whatever its weights are in."""
+    return 1e-4 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
+
+
+def made_of(model: Model) -> int:
+    """Changes with the model's parts, not with its weights: they are read anew at every call.
+
+    Raises:
+        TypeError: a module is compiled, which hides it from hooks.
+    """
+    modules = all_modules(model)
+    for module, name in modules.items():
+        if hasattr(module, "_orig_mod"):
+            raise TypeError(
+                f"{name or 'the model'} is compiled (torch.compile), and hooks set later are not seen in it: pass the "
+                "model with the module itself in its place, compiled._orig_mod, which has the same weights"
+            )
+    parts = tuple((type(module), "forward" in vars(module)) for module in modules)
+    return hash(
+        (parts, repr(vars(model.cfg)))
+    )  # str(cfg) sorts and wraps it, which takes as long as a small pass
+
+
+# A Bridge, and a Hugging Face model, wire hooks of their own; ours on modules stand for one pass alone.
+_NOT_THE_USERS = ("transformer_lens.", "transformers.", "induction_kernel.")
+
+
+@one_thread_at_a_time
+def foreign_hooks(model: Model) -> list[str]:
+    """Where hooks stand on the model that its own libraries did not put there for themselves."""
+    found = []
+    for module, name in all_modules(model).items():
+        hooks = [
+            hook
+            for key in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+            for hook in getattr(module, key, {}).values()
+        ]
+        if "HookPoint" in {base.__name__ for base in type(module).__mro__}:
+            of_users = len(hooks) > _wired(module)
+        else:
+            of_users = any(
+                not str(getattr(hook, "__module__", "")).startswith(_NOT_THE_USERS) for hook in hooks
+            )
+        if of_users:
+            found.append(name)
+    return found
+
+
+def _wired(point: Any) -> int:
+    """How many hooks of TransformerLens 4 itself stand here, to pass on what has no module of its own (OPT's MLP)."""
+    hooks = [getattr(handle, "user_hook", None) for handle in (*point.fwd_hooks, *point.bwd_hooks)]
+    return sum(getattr(hook, "__qualname__", "").startswith("_wire_symbolic_hooks.") for hook in hooks)

@@ -1,0 +1,224 @@
+"""What weights does a head have, as the residual stream meets them? W_V, W_O, embedding and unembedding, norms in them.
+
+So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
+outputs. It runs no model: see `_runs`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import NotDefined, Refused
+from ._anatomy import Model, full_precision, kept_as_it_was, per_query_head, sizes
+from ._self_check import foreign_hooks, self_check
+
+_NORMS_AFTER = ("Olmo2", "Olmo3", "OpenAIGPT", "Bert")
+
+__all__ = [
+    "check_weights",
+    "check_writing",
+    "query_key_weights",
+    "read_dimensions",
+    "token_embedding",
+    "unembedding",
+    "value_weights",
+]
+
+
+def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
+
+    Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
+    weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean where LayerNorms, which
+    read the stream, take it away. `b_V` is what every position adds to z whatever the prompt, so z - b_V, like W_V
+    and W_O, is the same for raw and processed weights.
+    """
+    n_heads = sizes(model).n_heads
+    block: Any = model.blocks[layer]
+    w_v, bias = per_query_head(block.attn.W_V.detach(), n_heads, 0), getattr(block.attn, "b_V", None)
+    b_v = w_v.new_zeros(n_heads, w_v.shape[2]) if bias is None else per_query_head(bias.detach(), n_heads, 0)
+    norm = None if _norms_after(model, block) else getattr(block, "ln1", None)
+    shift = _parameter(norm, "bias", "b")
+    if shift is not None:
+        exact = full_precision(w_v)
+        b_v = b_v + torch.einsum("m,hmd->hd", shift.to(exact), exact)
+    w_o = full_precision(block.attn.W_O.detach())
+    w_o = w_o * getattr(block, "residual_contribution_scale", 1.0)  # Granite's
+    if _centres(model, getattr(model, "ln_final", None)):
+        w_o = w_o - w_o.mean(-1, keepdim=True)
+    return fold_norm(model, norm, w_v), b_v, w_o
+
+
+def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
+    """`W_Q` and `W_K` `[head, d_model, d_head]` of one layer, per query head, with the norm before attention folded in.
+
+    Before any rotation, and without the scale of attention scores. The same products W_Q W_K^T for raw and
+    processed weights.
+
+    Raises:
+        NotDefined: a model that norms its queries and keys. Refused: weights that are not finite.
+    """
+    block: Any = model.blocks[layer]
+    if getattr(model.cfg, "use_qk_norm", False) or getattr(block.attn, "q_norm", None) is not None:
+        raise NotDefined(
+            "queries and keys are normed before they meet in this model, so that no weights say what a head looks "
+            "for: score attention instead, e.g. with prefix_matching"
+        )
+    norm, n_heads = getattr(block, "ln1", None), sizes(model).n_heads
+    w_q, w_k = (
+        fold_norm(model, norm, per_query_head(weights.detach(), n_heads, 0))
+        for weights in (block.attn.W_Q, block.attn.W_K)
+    )
+    if not (_finite(w_q) and _finite(w_k)):
+        raise Refused(f"weights of layer {layer} are not finite: look for NaN in the model")
+    return w_q, w_k
+
+
+def read_dimensions(model: Model, layer: int) -> int:
+    """How many dimensions of the residual stream a layer's attention reads: a LayerNorm takes the mean away."""
+    return sizes(model).d_model - int(_centres(model, getattr(model.blocks[layer], "ln1", None)))
+
+
+def token_embedding(model: Model) -> Tensor:
+    """`[vocab, d_model]`, what each token puts into the residual stream, positions apart.
+
+    W_E with what a model does to it on the way: Gemma's scale, BLOOM's norm.
+    """
+    module: Any = model
+    with kept_as_it_was(model):
+        embedded = module.embed(torch.arange(len(model.W_E), device=model.W_E.device)[None])[0]
+        norm = getattr(model, "embed_ln", None)  # a Bridge's; HookedTransformer's is a part of `embed`
+        return embedded if norm is None else norm(embedded[None])[0]
+
+
+def check_writing(model: Model, layers: Sequence[int]) -> None:
+    """NotDefined unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
+    for layer in layers:
+        block: Any = model.blocks[layer]
+        normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
+        if normed or _attention_out(block).startswith("ln") or _known_for_it(model):
+            raise NotDefined(
+                "what attention writes is normed before it is added to the residual stream in this model, so that "
+                "no head adds a part of its own: use ablate instead"
+            )
+    if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
+        raise NotDefined(
+            "this model has no norm before its unembedding, but norms inside its residual stream, through which "
+            "no head's part can be read directly: use ablate instead"
+        )
+    self_check(model)
+
+
+def check_weights(model: Model, layers: Sequence[int]) -> None:
+    """Raise Refused where the (un)embedding, or the value and output weights of these layers, are not finite."""
+    for layer in layers:
+        if not all(_finite(each) for each in value_weights(model, layer)):
+            raise Refused(f"weights of layer {layer} are not finite: look for NaN in the model")
+    if not (_finite(model.W_E) and _finite(model.W_U)):
+        raise Refused("weights of the (un)embedding are not finite: look for NaN in the model")
+
+
+def _finite(weights: Tensor) -> bool:
+    """Whether all are; NaN spreads to the extremes, and nothing as large as the weights is made."""
+    return all(bool(extreme.isfinite()) for extreme in weights.detach().aminmax())
+
+
+def unembedding(model: Model) -> Tensor:
+    """`W_U [d_model, vocab]` with the final norm folded in, centred over the vocabulary (softmax sees no mean).
+
+    In float32 or better; one copy.
+    """
+    w_u = fold_norm(model, getattr(model, "ln_final", None), model.W_U.detach())
+    w_u -= w_u.mean(-1, keepdim=True)
+    return w_u
+
+
+def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
+    """`weights [..., d_model, out]` after a norm as they read the stream before it, but for its scale.
+
+    In float32 or better; a copy.
+    """
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32), copy=True)
+    scale = _scale(model, norm)
+    _check_norm(model, norm, scale)
+    if scale is not None:
+        weights *= scale.to(weights)[:, None]
+    if _centres(model, norm):
+        weights -= weights.mean(-2, keepdim=True)
+    return weights
+
+
+def _parameter(norm: Any, *names: str) -> Tensor | None:
+    """The norm's live parameter; a Bridge's short names may be those it was made with."""
+    found = (getattr(norm, name, None) for name in names)
+    return next((each.detach() for each in found if isinstance(each, Tensor)), None)
+
+
+def _scale(model: Model, norm: Any) -> Tensor | None:
+    """What the norm multiplies with, `[d_model]`: Gemma's weight is an offset from 1, HookedTransformer's is not."""
+    scale = _parameter(norm, "weight", "w")
+    is_hooked = type(norm).__module__.startswith("transformer_lens.components")
+    if scale is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked:
+        return full_precision(scale) + 1
+    return scale
+
+
+def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
+    """NotDefined unless the norm does to a vector what its weights say: else nothing can be folded into others."""
+    without = getattr(model.cfg, "normalization_type", None) is None
+    if without or not isinstance(norm, torch.nn.Module) or foreign_hooks(model):
+        return
+    like = model.W_U if scale is None else scale
+    shift = _parameter(norm, "bias", "b")
+    generator = torch.Generator().manual_seed(0)
+    # Large, so that a norm's epsilon is nothing beside it.
+    drawn = torch.randn(sizes(model).d_model, generator=generator, dtype=torch.float32)
+    vector = (64 * (0.5 + drawn)).to(like.device, model.W_U.dtype)
+    with kept_as_it_was(model):
+        found = full_precision(norm(vector[None, None])[0, 0]).to(like.device)
+    expected = full_precision(vector)
+    expected = expected - expected.mean() if _centres(model, norm) else expected
+    expected = expected / expected.square().mean().sqrt()
+    expected = expected if scale is None else expected * scale.to(expected)
+    expected = expected if shift is None else expected + shift.to(expected)
+    loose = 1e-3 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
+    if not bool(((found - expected).abs() <= loose * (1 + expected.abs().max())).all()):
+        raise NotDefined(
+            f"a {type(norm).__name__} of this model does something else than its weights say, so that no weights can "
+            "be read through it: use ablate with Mean() instead, or another version of TransformerLens"
+        )
+
+
+def _known_for_it(model: Model) -> bool:
+    """Whether Hugging Face's name of the class, as a Bridge or a HookedTransformer states it, is of `_NORMS_AFTER`.
+
+    A HookedEncoder's blocks are BERT's.
+    """
+    if "HookedEncoder" in {base.__name__ for base in type(model).__mro__}:
+        return True
+    names = (getattr(model.cfg, key, None) for key in ("architecture", "original_architecture"))
+    return any(str(name).startswith(_NORMS_AFTER) for name in names)
+
+
+def _attention_out(block: Any) -> str:
+    """Where a Bridge's `hook_attn_out` is: at a norm, where one stands behind attention."""
+    return str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
+
+
+def _norms_after(model: Model, block: Any) -> bool:
+    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2, GPT-1, BERT)."""
+    return (
+        getattr(model.cfg, "do_layer_norm_before", True) is False
+        or _attention_out(block).startswith("ln1.")
+        or _known_for_it(model)
+    )
+
+
+def _centres(model: Model, norm: Any) -> bool:
+    """Whether the norm takes the mean of the stream away; without its module, whether the model's norms do."""
+    by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
+    return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)

@@ -1,0 +1,104 @@
+"""A map of the last token's attention over the few-shot prompt: the start, the demonstrations, the query.
+
+Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1). It runs no model, and shows
+no single prompt (`_vote_view` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import plotly.colors
+import plotly.graph_objects as go
+import xarray as xr
+
+from ..errors import Refused
+from ..heads._names import HeadLike, as_heads
+from ._style import PAGE_WIDTH, escape, finish, heading, need, tick
+
+ENDS = ("start", "query")
+# Cividis by the square root of the value: at t of the way to the largest value stands the colour of sqrt(t).
+BY_ROOT = [
+    [at**2, colour]
+    for at, colour in zip(np.linspace(0, 1, 10), plotly.colors.sequential.Cividis, strict=True)
+]
+
+
+def demonstration_map(
+    attention: xr.Dataset, *, heads: HeadLike | Iterable[HeadLike] | None = None, title: str | None = None
+) -> go.Figure:
+    """Draw the last token's attention over the prompt: a row a layer (mean of its heads), or a head.
+
+    The start, each demonstration and the query are as wide, whatever their numbers of tokens; colour goes with the
+    square root of the attention, as the start often has most of it.
+
+    Args:
+        attention: what `demonstration_attention` returns: `attention[layer, head, part, point]`.
+        heads: a row for each of these instead (`Head`, `(layer, head)`, "L5H1" or several).
+        title: replaces "model: last token's attention over the prompt"; plotly reads markup in it.
+
+    Returns:
+        A plotly figure with one heat map `z[row, place]`, in probability; between parts there is a blank (NaN)
+        column.
+
+    Raises:
+        TypeError: if `attention` is no Dataset.
+        Refused: if it holds no such attention, or not these heads.
+    """
+    need(attention, "attention", "demonstration_attention")
+    missing = {"layer", "head", "part", "point"} - set(attention["attention"].dims)
+    if missing:
+        raise Refused(
+            f"wanted attention by layer, head, part and point, got it without {sorted(missing)}: pass the "
+            "result of demonstration_attention unchanged"
+        )
+    values = attention["attention"].transpose("layer", "head", "part", "point")
+    rows, names = _rows(values, heads)
+    parts, points = [str(part) for part in values["part"].values], rows.shape[2]
+    blank = np.full((*rows.shape[:2], 1), np.nan)
+    z = np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1]
+    shown = [
+        f"{part if part in ENDS else f'demonstration {part}'}<br>{share:.0%} of the way"
+        for part in parts
+        for share in (*values["point"].values, 1)
+    ]
+    kind = "layer" if heads is None else "head"
+    across = min(PAGE_WIDTH - 170, max(360, 90 * len(parts)))
+    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
+    heat = go.Heatmap(
+        z=z,
+        zmin=0,
+        colorscale=BY_ROOT,
+        customdata=[[f"{name}, {place}" for place in shown[:-1]] for name in names],
+        hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
+        hoverongaps=False,
+        ygap=1,
+        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
+    )
+    figure = go.Figure(heat)
+    middle = [at * (points + 1) + (points - 1) / 2 for at in range(len(parts))]
+    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False)
+    words = "start, demonstrations (each from its first token to its label), query"
+    figure.update_xaxes(title={"text": words, "standoff": 8})
+    step = 1 if heads is not None else tick(len(rows))
+    labels = [name.removeprefix("layer ") for name in names]
+    figure.update_yaxes(tickvals=list(range(0, len(rows), step)), ticktext=labels[::step], showgrid=False)
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
+    what = "last token's attention over the prompt"
+    said = heading(attention, what) if title is None else title
+    finish(figure, said, across + 170, tall + 112)
+    return figure.update_layout(margin={"l": 74, "r": 96})
+
+
+def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> tuple[np.ndarray, list[str]]:
+    """Rows `[row, part, point]` and their names."""
+    if heads is None:
+        return values.mean("head").values, [f"layer {at}" for at in values["layer"].values]
+    chosen = as_heads(heads)
+    known = {(int(layer), int(head)) for layer in values["layer"].values for head in values["head"].values}
+    absent = [str(head) for head in chosen if (head.layer, head.head) not in known]
+    if absent or not chosen:
+        raise Refused(f"wanted heads that were measured, got {absent or 'none'}")
+    rows = [values.sel(layer=head.layer, head=head.head).values for head in chosen]
+    return np.stack(rows), [escape(str(head)) for head in chosen]

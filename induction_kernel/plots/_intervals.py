@@ -1,0 +1,117 @@
+"""How large is each of several measurements, and how sure is it? Dots with their intervals, a row a method.
+
+For tables along one dimension: the held-out table of reconstruction beside its controls, what knock-outs cost, the
+phenomena. It runs no model; what runs along an axis, `_lines` draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+from plotly.subplots import make_subplots
+
+from ..errors import Refused
+from ._effect_grid import number
+from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, unit
+from ._style import finish, heading, need, words
+
+ROW, PANEL = 26, 330  # pixels a row, and across a panel
+
+
+def interval_plot(
+    results: xr.Dataset,
+    show: str | Sequence[str],
+    *,
+    over: str = "row",
+    title: str | None = None,
+) -> go.Figure:
+    """Draw a dot with its interval for each index of one dimension, the first on top; a panel for each variable.
+
+    Intervals are the result's own (`<show>_low`, `<show>_high`) where it has them; else 95% intervals over
+    prompts; over seeds, draws, splits or folds from the lowest to the highest.
+
+    Args:
+        results: a Dataset with one value an index, such as the held-out table or what a knock-out costs.
+        show: the variable, or several. Its dimensions: `over`, and maybe `prompt`, one of `seed`, `draw`, `split`,
+            `fold`, and one more, whose indices get colours.
+        over: the dimension whose indices are the rows.
+        title: replaces "model: variables by dimension"; plotly reads markup in it.
+
+    Returns:
+        A plotly figure with dots and bars `x`, rows `y`, and the chance of scores, agreement or accuracy
+        dotted where the result has it.
+
+    Raises:
+        TypeError: if `results` is no Dataset.
+        Refused: if it lacks a variable, or the variable has other dimensions than those named above.
+    """
+    shown = [show] if isinstance(show, str) else list(show)
+    if not shown:
+        raise Refused("wanted at least one variable to show, got none")
+    for variable in shown:
+        _check(results, variable, over)
+    figure = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.05)
+    several = False
+    for panel, variable in enumerate(shown, 1):
+        traces = _dots(results, variable, over, panel)
+        several |= len(traces) > 1
+        figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
+        figure.update_xaxes(title_text=unit(results, variable), row=1, col=panel)
+        chance(figure, [results], variable, panel, "x")
+    names = indices(results, over)
+    figure.update_xaxes(
+        gridcolor="#eee", zerolinecolor="#aaa", nticks=6, rangemode="tozero", title_standoff=8
+    )
+    figure.update_yaxes(range=[len(names) - 0.4, -0.6], gridcolor="#eee", zeroline=False)
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
+    figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0, 0, 0, 0)")
+    said = heading(results, ", ".join(map(words, shown))) if title is None else title
+    left, above = 30 + 7 * max(map(len, names)), 84 if several else 56
+    finish(figure, said, left + 20 + PANEL * len(shown), above + ROW * len(names) + 60)
+    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
+    return figure.update_layout(showlegend=several, legend=place, margin={"t": above, "l": left})
+
+
+def _check(results: xr.Dataset, show: str, over: str) -> None:
+    need(results, show, "a measurement with this variable")
+    dims = results[show].dims
+    if over not in dims or len(_apart(results, show, over)) > 1:
+        raise Refused(
+            f"wanted {show!r} over {over!r}, with prompts or seeds and one more dimension at most; got it over "
+            f"({', '.join(map(str, dims))}): choose with .sel or .isel, or name another over=..."
+        )
+
+
+def _apart(results: xr.Dataset, show: str, over: str) -> list[str]:
+    return [str(dim) for dim in results[show].dims if dim not in (over, "prompt", *REPEATED)]
+
+
+def _dots(results: xr.Dataset, show: str, over: str, panel: int) -> list[go.Scatter]:
+    """The dots of a panel: a trace for each index of the dimension that gets colours, or one."""
+    dims, names, traces = _apart(results, show, over), indices(results, over), []
+    labels = indices(results, dims[0]) if dims else [""]
+    for index, label in enumerate(labels):
+        chosen = {dims[0]: index} if dims else {}
+        mean, low, high = (each.isel(chosen).values for each in band(results, show))
+        lower = (index - (len(labels) - 1) / 2) * min(0.25, 0.7 / len(labels))
+        said = [
+            name + (f"<br>{number(a)} to {number(b)}" if np.isfinite(a) else "")
+            for name, a, b in zip(names, low, high, strict=True)
+        ]
+        dots = go.Scatter(
+            x=mean,
+            y=np.arange(len(mean)) + lower,
+            mode="markers",
+            marker={"color": f"rgb({COLOURS[index % 6]})", "size": 8, "symbol": SYMBOLS[index % 6]},
+            error_x={"array": high - mean, "arrayminus": mean - low, "thickness": 1.5, "width": 0},
+            name=label,
+            legendgroup=label,
+            showlegend=panel == 1 and bool(dims),
+            customdata=said,
+            hovertemplate=f"<b>{label}</b> %{{x:.3g}}<br>%{{customdata}}<extra></extra>",
+        )
+        traces.append(dots)
+    return traces

@@ -1,0 +1,164 @@
+"""Which way did training go, and which tokens did it help? Two pictures of the losses of all checkpoints.
+
+`component_plot` draws the path of the per-token losses in their first two principal components, `slope_plot` the
+derivative of the loss by the logarithm of the token index (Olsson et al. 2022, argument 1). They run no model and
+compute neither: `loss_components` and `loss_slope` do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import plotly.graph_objects as go
+import xarray as xr
+
+from ..errors import Refused
+from ._style import MIDDLE, NEGATIVE, POSITIVE, finish, heading, need
+from ._training_axis import (
+    RUNS,
+    Run,
+    axis_of,
+    belonging,
+    edges,
+    layout,
+    legend,
+    places,
+    runs,
+    short,
+    tokens_of,
+)
+
+DIVERGING: list[list[float | str]] = [[0.0, f"rgb{NEGATIVE}"], [0.5, f"rgb{MIDDLE}"], [1.0, f"rgb{POSITIVE}"]]
+
+
+def component_plot(
+    components: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None
+) -> go.Figure:
+    """Draw the path of training through the first two principal components of the per-token losses.
+
+    A point for each checkpoint, darker as training goes on, the first and the last with their tokens; those inside
+    the window have a black rim. A turn of the path there is what Olsson et al. 2022 show. Where the first steps of
+    training dwarf all others, give `loss_components` curves without them: `curves.sel(checkpoint=slice(400, None))`.
+
+    Args:
+        components: what `loss_components` returns: `component[checkpoint, pc]`, maybe over `model` and `seed`, and
+            `explained[pc]`, the share of the variance.
+        window: what `phase_window` found in the same curves.
+        title: replaces "model: principal components of the losses"; plotly reads markup in it.
+
+    Returns:
+        A plotly figure with a line for each run, one colour a model; both axes have one scale.
+
+    Raises:
+        TypeError: if `components` or `window` is no Dataset.
+        Refused: if there are fewer than two components, or the windows are those of other runs.
+    """
+    need(components, "component", "loss_components")
+    if not {"checkpoint", "pc"} <= set(components["component"].dims) or components.sizes["pc"] < 2:
+        raise Refused(
+            "wanted component[checkpoint, pc] with two components at least, got it over "
+            f"{dict(components['component'].sizes)}: pass what loss_components returned"
+        )
+    if window is not None:
+        need(window, "exists", "phase_window")
+    found = runs(components, "component")
+    figure = go.Figure([_path(run, window, alone=len(found) == 1) for run in found])
+    figure.update_xaxes(title_text=f"component 1{_explained(components, 0)}")
+    figure.update_yaxes(title_text=f"component 2{_explained(components, 1)}")
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(gridcolor="#eee", zeroline=False, nticks=8, title_standoff=8)
+    figure.update_yaxes(scaleanchor="x", scaleratio=1)
+    said = heading(components, "principal components of the losses") if title is None else title
+    finish(figure, said, 720, 620)
+    return legend(figure, found)
+
+
+def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
+    tokens, (x, y) = tokens_of(run.data), run.data["component"].transpose("pc", "checkpoint").values[:2]
+    inside = np.zeros(len(tokens), bool)
+    if window is not None:
+        one = belonging(window, run)
+        inside = bool(one["exists"]) & (tokens >= float(one["start"])) & (tokens <= float(one["end"]))
+    shade = np.linspace(0.15, 1, len(tokens))
+    text = [""] * len(tokens)
+    if alone:
+        text[0], text[-1] = f"{short(tokens[0])} tokens", f"{short(tokens[-1])} tokens"
+    said = [
+        f"{short(at)} tokens{', in the window' if of else ''}" for at, of in zip(tokens, inside, strict=True)
+    ]
+    rim = {"width": np.where(inside, 2.0, 0.0), "color": "black"}
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines+markers+text" if alone else "lines+markers",
+        line={"color": f"rgba({run.colour}, 0.35)", "width": 1},
+        marker={"size": 9, "color": [f"rgba({run.colour}, {each:.2f})" for each in shade], "line": rim},
+        text=text,
+        textposition="top center",
+        cliponaxis=False,
+        name=run.model or run.name,
+        legendgroup=run.model or run.name,
+        showlegend=run.first,
+        customdata=said,
+        hovertemplate=f"<b>{run.name}</b> %{{customdata}}<extra></extra>",
+    )
+
+
+def _explained(components: xr.Dataset, index: int) -> str:
+    return (
+        f" ({float(components['explained'][index]):.0%} of the variance)" if "explained" in components else ""
+    )
+
+
+def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None) -> go.Figure:
+    """Draw how much each further token in the context helps, at each checkpoint.
+
+    The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where
+    later tokens are predicted better than earlier ones. Both axes are logarithmic. The colour scale is even on both
+    sides of zero and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
+    First tokens of a context may set the scale alone: choose others by `.sel(position=slice(9, None))`.
+
+    Args:
+        slope: what `loss_slope` returns for one run: `slope[checkpoint, position]` in nats.
+        window: what `phase_window` found in the same curves.
+        title: replaces "model: slope of the loss along the context"; plotly reads markup in it.
+
+    Returns:
+        A plotly figure with one heat map `z[position, checkpoint]` between the borders `x` (tokens) and `y`.
+
+    Raises:
+        TypeError: if `slope` or `window` is no Dataset.
+        Refused: if it holds several runs, or no slope over checkpoint and position.
+    """
+    need(slope, "slope", "loss_slope")
+    several = [dim for dim in RUNS if dim in slope["slope"].dims]
+    if set(slope["slope"].dims) != {"checkpoint", "position"}:
+        raise Refused(
+            f"wanted slope[checkpoint, position] of one run, got it over {list(slope['slope'].dims)}"
+            + (f": choose with .sel({several[0]}=...)" if several else ": pass what loss_slope returned")
+        )
+    (run,) = runs(slope, "slope")
+    name, known = axis_of(slope)
+    tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
+    most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
+    heat = go.Heatmap(z=z, x=edges(places(tokens, known)), y=edges(slope["position"].values + 1.0))
+    heat.update(
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        customdata=np.tile([short(at) for at in tokens], (len(z), 1)),
+    )
+    heat.update(hovertemplate="%{customdata} tokens seen, index %{y:.0f}<br>%{z:.3g} nats<extra></extra>")
+    heat.update(colorbar={"title": {"text": "nats", "side": "top"}, "thickness": 12, "outlinewidth": 0})
+    figure = go.Figure([heat])
+    if window is not None:
+        need(window, "exists", "phase_window")
+        one = belonging(window, run)
+        for end in [float(one[key]) for key in ("start", "end")] if bool(one["exists"]) else []:
+            figure.add_vline(
+                float(places(np.array(end), known)), line={"dash": "dash", "width": 1.5, "color": "black"}
+            )
+    figure.update_xaxes(layout(known), title_text=name, showgrid=False, zeroline=False)
+    figure.update_yaxes(title_text="token index", type="log", showgrid=False, zeroline=False)
+    figure.update_yaxes(tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000])
+    said = heading(slope, "slope of the loss along the context") if title is None else title
+    return finish(figure, said, 860, 440)

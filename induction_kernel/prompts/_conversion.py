@@ -1,0 +1,205 @@
+"""Whatever a user has, as `Prompts`: tokens, padded or not, a tokenizer's output, text.
+
+Prompts are right-padded inside; what comes in with padding at either end loses it, or is refused where it may be text
+(see `_padding`). It does not write templates: see `_few_shot`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import Refused
+from ..heads._names import is_whole
+from ..model._anatomy import Model, check_model, sizes
+from ._padding import Ends, by_mask, by_token, right_padded
+from ._prompts import Prompts, check_ids, pad, real_positions
+from ._text import encode_whole, start_token, starts_with_bos
+
+__all__ = ["Readable", "as_prompts"]
+
+Readable = Prompts | Tensor | np.ndarray | str | Sequence[Any] | Mapping[str, Any]
+WANTED = "wanted Prompts, tokens, a tokenizer's output, a string or a list of strings"
+
+
+def as_prompts(
+    model: Model, prompts: Readable, *, lengths: Any = None, bos: bool | int | None = None
+) -> Prompts:
+    """Whatever a user has, as `Prompts` checked against the model; the same text means the same in every form.
+
+    - `Prompts`: as they are.
+    - Token ids `[prompt, position]` or `[position]` (torch, numpy, lists): as they are, without runs of the tokenizer's
+      padding token at either end.
+    - A tokenizer's output: its `input_ids` where its `attention_mask` is 1.
+    - A string or strings (a list, an array, a pandas column): as `model.to_tokens` reads each alone, but text that
+      begins with the BOS token gets no second one.
+
+    Args:
+        model: gives the tokenizer, vocabulary and context.
+        prompts: as above.
+        lengths: `[prompt]`, of right-padded tokens: nothing is then looked for in them. Needed where the padding token
+            also ends (or begins) texts.
+        bos: of text: True to put the BOS token first, an id for another one, False for none; None for the model's own
+            rule, `model.cfg.default_prepend_bos`.
+
+    Returns:
+        Right-padded prompts, every position scored; `bos` says whether all of them begin with that token.
+
+    Raises:
+        TypeError: none of these forms, or tokens that are not integers. Refused: nothing in it, a prompt of padding
+            alone, padding that may be text, a word that the tokenizer does not know, an id outside the vocabulary, a
+            prompt beyond the context, text without a tokenizer.
+    """
+    check_model(model)
+    if isinstance(prompts, Prompts):
+        _refuse(lengths=lengths, bos=bos, what="Prompts")
+        return _fits(model, prompts)
+    given: Any = prompts
+    if isinstance(given, Mapping):
+        return _encoded(model, given, lengths, bos)
+    if isinstance(given, np.ndarray) and given.dtype.kind not in "OUS":
+        given = _from_numpy(given)
+    if isinstance(given, Tensor):
+        return _tokens(model, given, lengths, bos)
+    if isinstance(given, str):
+        given = [given]
+    listed = given.tolist() if getattr(given, "ndim", None) == 1 and hasattr(given, "tolist") else given
+    if isinstance(listed, Sequence) and not isinstance(listed, bytes):
+        return _listed(model, list(listed), lengths, bos)
+    hint = ": pass one of its columns" if hasattr(given, "columns") else ""
+    raise TypeError(f"{WANTED}, got {type(prompts).__name__}{hint}")
+
+
+def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None) -> Prompts:
+    """Of a list: texts, ids of one prompt, or ids of each."""
+    if not items:
+        raise Refused("wanted at least one prompt, got an empty list")
+    if all(isinstance(item, str) for item in items):
+        _refuse(lengths=lengths, what="text")
+        return _texts(model, items, bos)
+    if all(map(is_whole, items)):
+        items = [items]
+    rows = [_one_row(item) if isinstance(item, Tensor | np.ndarray) else item for item in items]
+    texts = any(isinstance(item, str) for item in items)
+    for i, row in enumerate(rows):
+        fits = isinstance(row, str) if texts else isinstance(row, list | tuple) and all(map(is_whole, row))
+        if not fits:
+            raise TypeError(f"{WANTED}, got a list whose item {i} is {_short(items[i])}")
+    if not all(rows):
+        raise Refused(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted one or more")
+    tokens, found = pad(rows)
+    if bool((found == found[0]).all()):
+        return _tokens(model, tokens, lengths, bos)
+    _refuse(lengths=lengths, bos=bos, what="a list of token ids of different lengths")
+    return _ready(model, tokens, found)
+
+
+def _one_row(ids: Tensor | np.ndarray) -> Any:
+    """The ids of one prompt, also of `[1, position]`, as `model.to_tokens` gives them of a text."""
+    return (ids[0] if ids.ndim == 2 and len(ids) == 1 else ids).tolist()
+
+
+def _texts(model: Model, texts: list[str], bos: bool | int | None) -> Prompts:
+    start = start_token(model, bos).tolist() if getattr(model, "tokenizer", None) is not None else []
+    rows = [encode_whole(model, text, start) for text in texts]
+    if not all(rows):
+        raise Refused(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
+    ready = _ready(model, *pad(rows))
+    return (
+        replace(ready, bos=True) if start else ready
+    )  # the token put first may be another than the tokenizer's
+
+
+def _encoded(model: Model, output: Mapping[str, Any], lengths: Any, bos: bool | int | None) -> Prompts:
+    """Of what a tokenizer returns."""
+    if "input_ids" not in output:
+        raise TypeError(f"wanted a tokenizer's output with input_ids, got one with {sorted(output)}")
+    if output.get("attention_mask") is None:
+        return as_prompts(model, output["input_ids"], lengths=lengths, bos=bos)
+    _refuse(lengths=lengths, bos=bos, what="a tokenizer's output with its attention mask")
+    tokens, mask = (_rectangle(output[key]) for key in ("input_ids", "attention_mask"))
+    check_ids(tokens, dims=(1, 2))
+    tokens, mask = torch.atleast_2d(tokens.detach().cpu().long()), torch.atleast_2d(mask.detach().cpu())
+    return _ready(model, *right_padded(tokens, by_mask(mask, tokens.shape)))
+
+
+def _rectangle(rows: Any) -> Tensor:
+    """A tensor of what may be rows of different lengths, filled with 0."""
+    if isinstance(rows, Tensor):
+        return rows
+    if isinstance(rows, np.ndarray):
+        return _from_numpy(rows)
+    if isinstance(rows, list | tuple) and not rows:
+        raise Refused("wanted at least one prompt, got a tokenizer's output of none")
+    if isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows):
+        width = max(map(len, rows))
+        rows = [[*row, *([0] * (width - len(row)))] for row in rows]
+    try:
+        return torch.as_tensor(rows)
+    except (TypeError, ValueError):
+        raise TypeError(f"wanted a tokenizer's output of whole numbers, got {_short(rows)}") from None
+
+
+def _from_numpy(array: np.ndarray) -> Tensor:
+    """A copy, since a tensor must not write into what may be read-only; int64 of any whole numbers."""
+    return torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array.copy())
+
+
+def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) -> Prompts:
+    check_ids(tokens, dims=(1, 2))
+    _refuse(bos=bos, what="token ids, which are taken as they are")
+    tokens = torch.atleast_2d(tokens.detach().cpu().long())
+    if lengths is None:
+        return _ready(model, *right_padded(tokens, by_token(tokens, getattr(model, "tokenizer", None))))
+    n, width = tokens.shape
+    try:
+        found = torch.as_tensor(lengths).detach().cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"wanted {n} whole lengths, one a prompt, got {lengths!r}") from None
+    if (
+        found.is_floating_point()
+        or found.shape != (n,)
+        or bool((found < 1).any())
+        or bool((found > width).any())
+    ):
+        raise Refused(f"wanted {n} whole lengths between 1 and {width}, one a prompt, got {found.tolist()}")
+    return _ready(model, *right_padded(tokens, Ends(torch.zeros(n, dtype=torch.long), found.long())))
+
+
+def _ready(model: Model, tokens: Tensor, lengths: Tensor) -> Prompts:
+    tokenizer, scored = getattr(model, "tokenizer", None), real_positions(tokens, lengths)
+    bos = starts_with_bos(model, tokens)
+    return _fits(model, Prompts(tokens, lengths, scored, bos=bos, tokenizer=tokenizer))
+
+
+def _refuse(*, what: str, lengths: Any = None, bos: bool | int | None = None) -> None:
+    """Refused for an option that would not act on what came."""
+    for name, value, of in (("lengths", lengths, "right-padded token tensors"), ("bos", bos, "text")):
+        if value is not None:
+            raise Refused(f"{name}= is for {of}, got {what}")
+
+
+def _short(item: Any) -> str:
+    shown = repr(item)
+    return shown if len(shown) <= 40 else f"{shown[:40]} ..."
+
+
+def _fits(model: Model, prompts: Prompts) -> Prompts:
+    """The prompts, if the model can read them; without padding beyond its context."""
+    size = sizes(model)
+    longest = int(prompts.lengths.max())
+    if longest > size.n_ctx:
+        row = int(prompts.lengths.argmax())
+        raise Refused(f"prompt {row} has {longest} tokens, the model's context is {size.n_ctx}: shorten it")
+    if prompts.tokens.shape[1] > size.n_ctx:
+        prompts = prompts.narrowed()
+    used = [prompts.tokens] + ([] if prompts.control is None else [prompts.control])
+    low, high = min(int(t.min()) for t in used), max(int(t.max()) for t in used)
+    if low < 0 or high >= size.d_vocab:
+        raise Refused(f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}")
+    return prompts

@@ -1,0 +1,268 @@
+"""What is a batch of prompts? `Prompts`: right-padded tokens, lengths, the positions that count, and more.
+
+What users have becomes one in `_conversion`. It holds nothing of a model but its tokenizer, to be read by people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._given import plain
+from ..errors import Refused
+from ..model._anatomy import Model, bos_of, describe
+
+__all__ = [
+    "Demonstrations",
+    "Prompts",
+    "check_ids",
+    "concat",
+    "decoded",
+    "measured_on",
+    "pad",
+    "real_positions",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
+
+    Attributes:
+        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
+            template's words before x and between x and y, without what follows y.
+        label_positions: `[prompt, demonstration]`, the first token of each label.
+        classes: `[prompt, demonstration]`, index into `labels`.
+        mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
+        label_ids: `[class]`, the first token of each label, as it stands in the prompt.
+        target: `[prompt]`, class of the query, -1 where not given.
+        labels: the label words.
+        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
+    """
+
+    spans: Tensor
+    label_positions: Tensor
+    classes: Tensor
+    mask: Tensor
+    label_ids: Tensor
+    target: Tensor
+    labels: tuple[str, ...]
+    inputs: Tensor | None = None
+
+    def __getitem__(self, index: slice | Tensor) -> Demonstrations:
+        per_prompt = ("spans", "label_positions", "classes", "mask", "target")
+        kept = {key: getattr(self, key)[index] for key in per_prompt}
+        return replace(self, **kept, inputs=None if self.inputs is None else self.inputs[index])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompts:
+    """Right-padded prompts.
+
+    Attributes:
+        tokens: `[prompt, position]` int64 ids; beyond `lengths` padding that causal attention never sees.
+        lengths: `[prompt]` int64.
+        scored: `[prompt, position]` bool, the queries that count (e.g. the second and later copies).
+        demonstrations: of few-shot prompts, else None.
+        control: `[prompt, position]` tokens of the matched control (later copies replaced by fresh tokens),
+            or None.
+        answers: `[prompt, 2]` ids of the right and the wrong answer, or None.
+        bos: whether position 0 of every prompt holds a beginning-of-sequence token.
+        tokenizer: what decodes the tokens for people, or None.
+
+    Raises:
+        Refused: shapes that do not fit, or no prompts at all.
+        TypeError: tokens that are not integers, lengths that are not int64, scored that is not bool.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    scored: Tensor
+    demonstrations: Demonstrations | None = None
+    control: Tensor | None = None
+    answers: Tensor | None = None
+    bos: bool = False
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        check_ids(self.tokens)
+        n, length = self.tokens.shape
+        for key, dtype in {"lengths": torch.int64, "scored": torch.bool}.items():
+            value = getattr(self, key)
+            if not isinstance(value, Tensor) or value.dtype != dtype:
+                got = getattr(value, "dtype", type(value).__name__)
+                raise TypeError(f"wanted {key} as a tensor of {dtype}, got {got}")
+        if self.lengths.shape != (n,) or self.scored.shape != (n, length):
+            raise Refused(
+                f"wanted lengths [{n}] and scored [{n}, {length}] for tokens [{n}, {length}], "
+                f"got {list(self.lengths.shape)} and {list(self.scored.shape)}"
+            )
+        if self.control is not None and self.control.shape != (n, length):
+            raise Refused(f"wanted control tokens [{n}, {length}], got {list(self.control.shape)}")
+        if bool((self.lengths < 1).any()) or bool((self.lengths > length).any()):
+            raise Refused(f"wanted lengths between 1 and {length}, got {self.lengths.tolist()}")
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Prompts:
+        """Some of the prompts, as `Prompts` (an int gives a batch of one)."""
+        index, kept = _indices(index, len(self)), {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            kept[field.name] = value[index] if isinstance(value, Tensor | Demonstrations) else value
+        return Prompts(**kept)
+
+    def __iter__(self) -> Iterator[Prompts]:
+        return (self[i] for i in range(len(self)))
+
+    def strings(self, model: Model | None = None) -> list[list[str]]:
+        """Every prompt's tokens as strings, without padding; ids as text where there is no tokenizer."""
+        tokenizer = self._tokenizer(model)
+        return [[decoded(tokenizer, [token]) for token in row] for row in self._rows()]
+
+    def text(self, model: Model | None = None) -> list[str]:
+        """Every prompt as text; ids where there is no tokenizer."""
+        tokenizer = self._tokenizer(model)
+        return [decoded(tokenizer, row) for row in self._rows()]
+
+    def _rows(self) -> list[list[int]]:
+        pairs = zip(self.tokens.tolist(), self.lengths.tolist(), strict=True)
+        return [row[:length] for row, length in pairs]
+
+    def _tokenizer(self, model: Model | None) -> Any:
+        return self.tokenizer if model is None else getattr(model, "tokenizer", None)
+
+    def narrowed(self) -> Prompts:
+        """The same without positions that are padding in every prompt."""
+        width = int(self.lengths.max())
+        control = None if self.control is None else self.control[:, :width]
+        return replace(self, tokens=self.tokens[:, :width], scored=self.scored[:, :width], control=control)
+
+    def with_bos(self) -> Tensor:
+        """`[prompt]` bool: which begin with a beginning-of-sequence token; all of them where `bos` says so."""
+        token = bos_of(self.tokenizer)
+        if self.bos or token is None:
+            return torch.full((len(self),), self.bos)
+        return self.tokens[:, 0] == token
+
+    def starts(self) -> Tensor:
+        """`[prompt]`: the first scored position (of repeated tokens: of the second copy); -1 where none counts."""
+        return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
+
+    def __repr__(self) -> str:
+        extras = [key for key in ("demonstrations", "control", "answers") if getattr(self, key) is not None]
+        first = self[0].text()[0]
+        shown = f"{first[:60]} ..." if len(first) > 60 else first
+        with_ = f", with {', '.join(extras)}" if extras else ""
+        return f"Prompts({len(self)} of {self.lengths.min()} to {self.lengths.max()} tokens{with_}; first: {shown})"
+
+
+def _indices(index: Any, n: int) -> Tensor:
+    """Which of n prompts an int, a slice, whole numbers or a mask of them mean, `[chosen]`."""
+    if isinstance(index, slice):
+        index = list(range(n)[index])
+    found = np.atleast_1d(np.asarray(plain(index)))
+    if found.dtype == bool and found.shape != (n,):
+        raise Refused(f"wanted a mask of {n} prompts, got one of shape {list(found.shape)}")
+    if not found.size or (found.dtype == bool and not found.any()):
+        raise Refused(f"wanted at least one of the {n} prompts, got none")
+    if found.ndim > 1 or found.dtype.kind not in "iub":
+        raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
+    chosen = found.nonzero()[0] if found.dtype == bool else found
+    return torch.tensor([range(n)[i] for i in chosen])  # out of range is an IndexError, as in a list
+
+
+def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:
+    """What a result says of the prompts, the model and the versions; `bos` is that token's text, or "none"."""
+    bos = prompts[0].strings(model)[0][0] if prompts.bos else "none"
+    return {"n_prompts": len(prompts), "bos": bos, **describe(model)}
+
+
+def concat(parts: Sequence[Prompts]) -> Prompts:
+    """Prompts below one another, padded to the longest; what not all parts have is dropped (None).
+
+    Raises:
+        Refused: no parts, or demonstrations with different labels.
+    """
+    if not parts:
+        raise Refused("wanted at least one Prompts, got none")
+    length = max(part.tokens.shape[1] for part in parts)
+
+    def stacked(key: str) -> Tensor | None:
+        values = [getattr(part, key) for part in parts]
+        if any(value is None for value in values):
+            return None
+        widths = [length if key in ("tokens", "scored", "control") else value.shape[1] for value in values]
+        return torch.cat([_widen(value, width) for value, width in zip(values, widths, strict=True)])
+
+    return Prompts(
+        tokens=stacked("tokens"),  # pyright: ignore[reportArgumentType]  # every part has these three
+        lengths=torch.cat([part.lengths for part in parts]),
+        scored=stacked("scored"),  # pyright: ignore[reportArgumentType]  # likewise
+        demonstrations=_concat_demonstrations([part.demonstrations for part in parts]),
+        control=stacked("control"),
+        answers=stacked("answers"),
+        bos=all(part.bos for part in parts),
+        tokenizer=parts[0].tokenizer,
+    )
+
+
+def _concat_demonstrations(parts: list[Demonstrations | None]) -> Demonstrations | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    if any(
+        part.labels != known[0].labels or not torch.equal(part.label_ids, known[0].label_ids)
+        for part in known
+    ):
+        raise Refused(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
+    width = max(part.mask.shape[1] for part in known)
+    keys = ["spans", "label_positions", "classes", "mask"]
+    keys += [] if any(part.inputs is None for part in known) else ["inputs"]
+    stacked: dict[str, Any] = {"inputs": None}
+    stacked |= {key: torch.cat([_widen(getattr(part, key), width) for part in known]) for key in keys}
+    return replace(known[0], target=torch.cat([part.target for part in known]), **stacked)
+
+
+def _widen(value: Tensor, width: int) -> Tensor:
+    """Zeros (False) appended along dimension 1."""
+    out = value.new_zeros(value.shape[0], width, *value.shape[2:])
+    out[:, : value.shape[1]] = value
+    return out
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Rows of ids as tokens `[prompt, position]`, padded by each row's last id, and lengths `[prompt]`."""
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
+    return torch.tensor([[*row, *([row[-1]] * (width - len(row)))] for row in rows]), lengths
+
+
+def real_positions(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """bool `[prompt, position]`: not padding."""
+    return torch.arange(tokens.shape[1]) < lengths[:, None]
+
+
+def decoded(tokenizer: Any, ids: list[int]) -> str:
+    """These ids as text; as numbers where there is no tokenizer."""
+    if tokenizer is None:
+        return " ".join(map(str, ids))
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
+    """Raise unless these are integer token ids, at least one."""
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"wanted tokens as a torch tensor, got {type(tokens).__name__}")
+    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
+        raise TypeError(f"wanted integer token ids, got {tokens.dtype}")
+    if tokens.ndim not in dims:
+        raise Refused(f"wanted tokens [prompt, position], got shape {list(tokens.shape)}")
+    if tokens.numel() == 0:
+        raise Refused(f"wanted at least one prompt of at least one token, got shape {list(tokens.shape)}")

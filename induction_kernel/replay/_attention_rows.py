@@ -1,0 +1,177 @@
+"""What do heads attend to in a long prompt? Entries of the patterns, a few rows at a time.
+
+Memory grows with the length, not with its square: z comes from PyTorch's `scaled_dot_product_attention`, and of a
+pattern only rows that are read are computed, some at once. One layer is alive at a time, and the last one read
+needs queries and keys alone. (PyTorch gives a row's log-sum-exp by `flex_attention` alone, which makes the whole
+pattern unless it is compiled.) What it does not know (`layers.supports`), and short prompts, are for the model's
+own patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..model._anatomy import Model, all_modules, full_precision, kept_as_it_was, per_query_head
+from ..model._runs import stream
+from ..model._self_check import foreign_hooks
+from ._lane_record import refused, tried
+from ._layers import Layers, looseness, supports
+
+__all__ = ["Entries", "entry_values", "why_no_rows"]
+
+_AT_ONCE = 2**21  # numbers of patterns alive at a time
+_PIECE = 32  # tokens on which both ways are compared
+
+
+class Entries(NamedTuple):
+    """Entries of patterns: `[entry]` each."""
+
+    prompt: Tensor
+    query: Tensor
+    key: Tensor
+
+
+def entry_values(
+    model: Model, tokens: Tensor, entries: Entries, layers: Sequence[int], read: Callable[[int, Tensor], None]
+) -> None:
+    """One pass that hands the attention at these entries to `read(layer, values [entry, head])`.
+
+    Values are in float32 or better, on the CPU; the pass ends in the last of the layers.
+
+    Args:
+        model: one of which `why_no_rows` says nothing.
+        tokens: `[prompt, position]`; padding is not seen, the model is causal.
+        entries: key <= query; any number, in any order.
+        layers: at least one.
+        read: called in the order of the layers.
+    """
+    first: list[Tensor] = []
+    stream(model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}}, lengths=None)
+    with kept_as_it_was(model):
+        _Rows(model, tokens.shape[1]).run(first.pop(), entries, layers, read)
+
+
+def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
+    """Why `entry_values` is not used on this model; empty where it gives the model's own patterns.
+
+    They are compared on the first tokens of one prompt: for every head, the attention that lies elsewhere, summed over
+    keys and averaged over queries.
+
+    Args:
+        model: any.
+        tokens: `[position]`, of a prompt at hand.
+        layers: in which it must agree.
+    """
+    if not supports(model):
+        why = "they are made for HookedTransformers of standard decoder blocks"
+    elif hooks := foreign_hooks(model):
+        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+    elif not _as_built(model):
+        why = "a part of the model is neither TransformerLens' nor PyTorch's own"
+    else:
+        why = tried(lambda: _differ(model, tokens[None, :_PIECE], layers))
+        return refused(model, "entries", why) if why else ""
+    return refused(model, "entries", why, failed=False)
+
+
+def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
+    length = piece.shape[1]
+    query, key = torch.ones(length, length).tril().nonzero(as_tuple=True)
+    entries = Entries(torch.zeros_like(query), query, key)
+    dense: dict[int, Tensor] = {}
+    apart: dict[int, float] = {}
+
+    def keep(_: str, layer: int, pattern: Tensor) -> None:
+        dense[layer] = full_precision(pattern[0, :, query.to(pattern.device), key.to(pattern.device)].T.cpu())
+
+    def compare(layer: int, values: Tensor) -> None:
+        of_heads = (values - dense.pop(layer)).abs().sum(0) / length
+        apart[layer] = float(of_heads.max())  # rounding in 16 bits moves single entries by some hundredths
+
+    stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
+    entry_values(model, piece, entries, layers, compare)
+    for layer, difference in apart.items():
+        if not difference <= 5 * looseness(model):
+            return f"attention in layer {layer} differs by {difference:.2g} from the model's own pattern"
+    return ""
+
+
+def _as_built(model: Model) -> bool:
+    """Whether every part is TransformerLens' or PyTorch's own: another may do as they do in a short prompt alone."""
+
+    def own(part: torch.nn.Module) -> bool:
+        replaced = any(callable(value) and hasattr(type(part), name) for name, value in vars(part).items())
+        return type(part).__module__.startswith(("transformer_lens.", "torch.nn.")) and not replaced
+
+    parts = all_modules(model)
+    return all(own(part) and getattr(part, "attn_type", "global") == "global" for part in parts)
+
+
+class _Block(NamedTuple):
+    """Rows of one prompt's pattern that are computed together, and which entries lie in them."""
+
+    prompt: int
+    rows: Tensor  # [row], the queries, ascending
+    entry: Tensor  # [entry here], index into all entries
+    row: Tensor  # [entry here], index into `rows`
+    key: Tensor  # [entry here]
+
+
+class _Rows(Layers):
+    """Layers that are forgotten as soon as their entries are read."""
+
+    def run(
+        self, resid: Tensor, entries: Entries, layers: Sequence[int], read: Callable[[int, Tensor], None]
+    ) -> None:
+        blocks = list(_blocks(entries, max(1, _AT_ONCE // (self.cfg.n_heads * self.length))))
+        for layer in range(max(layers) + 1):
+            block: Any = self.model.blocks[layer]
+            resid = resid.to(self._device(layer))
+            normed = self._norm(block.ln1, resid)
+            q, k = (self._projected(layer, key, normed) for key in "qk")
+            if self.cfg.positional_embedding_type == "rotary":
+                q, k = (block.attn.apply_rotary(each, 0) for each in (q, k))
+            if layer in layers:
+                read(layer, self._values(layer, q, k, blocks, len(entries.key)))
+            if layer == max(layers):
+                return
+            z = self._attend(layer, q, k, self._projected(layer, "v", normed), self._queries(layer))
+            del q, k, normed
+            resid = self._rest(layer, resid, self._written(layer, z), {})
+
+    def _values(self, layer: int, q: Tensor, k: Tensor, blocks: Sequence[_Block], n: int) -> Tensor:
+        """`[entry, head]`; entries of one row of a pattern are read together."""
+        q, k = (full_precision(each) for each in (q, per_query_head(k, self.cfg.n_heads, 2)))
+        q = q / float(self.model.blocks[layer].attn.attn_scale)
+        keys = k.permute(0, 2, 3, 1).contiguous()  # a third faster
+        values = torch.empty(n, self.cfg.n_heads, dtype=q.dtype)
+        for block in blocks:
+            rows = block.rows.to(q.device)
+            first, last = int(block.rows[0]), int(block.rows[-1])
+            scores = q[block.prompt, rows].transpose(0, 1) @ keys[block.prompt, :, :, : last + 1]
+            later = torch.arange(first + 1, last + 1, device=rows.device) > rows[:, None]
+            scores[..., first + 1 :].masked_fill_(later, -torch.inf)
+            pattern = scores.softmax(-1)  # [head, row, key]
+            values[block.entry] = pattern[:, block.row.to(q.device), block.key.to(q.device)].T.cpu()
+        return values
+
+
+def _blocks(entries: Entries, rows_at_once: int) -> Iterator[_Block]:
+    for prompt in entries.prompt.unique().tolist():
+        here = (entries.prompt == prompt).nonzero()[:, 0]
+        here = here[entries.query[here].argsort(stable=True)]
+        rows, row = entries.query[here].unique_consecutive(return_inverse=True)
+        for begin in range(0, len(rows), rows_at_once):
+            cut = torch.searchsorted(row, torch.tensor([begin, begin + rows_at_once]))
+            some = here[cut[0] : cut[1]]
+            yield _Block(
+                prompt,
+                rows[begin : begin + rows_at_once],
+                some,
+                row[cut[0] : cut[1]] - begin,
+                entries.key[some],
+            )

@@ -1,0 +1,287 @@
+"""How is one layer done again on part of its positions? The standard decoder block, from live parameters.
+
+Only positions at or after an edit run again, against the keys and values of the untouched run before them. What a
+layer computes, and of which models, says `_layers`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..model._anatomy import Model, full_precision, per_query_head
+from ..model._runs import stream
+from ._blocks import at_positions
+from ._capture import Taps, attended
+from ._layers import Layers, tapped
+
+__all__ = ["Decoder"]
+
+
+class Decoder(Layers):
+    """Layers of one batch of prompts, done again from the model's parameters.
+
+    Attributes:
+        name: "decoder".
+        saves_positions: True, `start` may be any position.
+        n_layers: of the model.
+        final: `[prompt, position, d_model]`, the residual stream after the last layer.
+    """
+
+    name = "decoder"
+    saves_positions = True
+
+    def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
+        first: list[Tensor] = []
+        stream(
+            model, tokens, lambda site, layer, resid: first.append(resid), {"resid_pre": {0}}, lengths=lengths
+        )
+        resid = first[0]
+        super().__init__(model, tokens.shape[1])
+        self.clean: list[dict[str, Tensor]] = []
+        for layer in range(self.cfg.n_layers):
+            resid = resid.to(self._device(layer))
+            kept = {"resid_pre": resid}
+            q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
+            kept["q"] = q
+            kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self._queries(layer))
+            attn_out = self._written(layer, kept["z"])
+            if self.serial:
+                kept["resid_mid"] = resid + attn_out
+                resid = kept["resid_mid"] + self._mlp(layer, kept["resid_mid"])
+            elif self.cfg.attn_only:
+                resid = resid + attn_out
+            else:
+                kept["mlp_out"] = self._mlp(layer, resid)
+                resid = resid + attn_out + kept["mlp_out"]
+            kept["resid_post"] = resid
+            self.clean.append(kept)
+        self.final: Tensor = resid
+
+    def resid_pre(self, layer: int) -> Tensor:
+        """`[prompt, position, d_model]`, the untouched stream before a layer."""
+        return self.clean[layer]["resid_pre"]
+
+    def untouched(self, layer: int, site: str) -> Tensor:
+        """The untouched activation at z or a site of the stream, `[prompt, position, ...]`."""
+        kept = self.clean[layer]
+        if site == "attn_out":
+            return self._written(layer, kept["z"])
+        return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
+
+    def adds_to_the_end(self, layer: int) -> bool:
+        """Whether what the heads of this layer write reaches the final norm as it is."""
+        known = ("LayerNorm", "LayerNormPre", "RMSNorm", "RMSNormPre", "NoneType")
+        norm = getattr(self.model, "ln_final", None)
+        exact = self.final.dtype in (torch.float32, torch.float64)
+        uncapped = not (getattr(self.cfg, "output_logits_soft_cap", -1.0) or 0.0) > 0
+        return (
+            layer == self.n_layers - 1
+            and not self.serial
+            and exact
+            and uncapped
+            and type(norm).__name__ in known
+        )
+
+    def pattern(self, layer: int) -> Tensor:
+        """`[prompt, head, query, key]`, the untouched pattern."""
+        kept = self.clean[layer]
+        return self._pattern(layer, kept["q"], kept["k"], self._queries(layer))
+
+    def step(
+        self,
+        layer: int,
+        rows: Tensor,
+        start: int,
+        *,
+        reads: Tensor | None = None,
+        taps: Taps | None = None,
+        held: Tensor | None = None,
+    ) -> Tensor:
+        """`rows [cell, prompt, position >= start, d_model]` after the layer.
+
+        Rows of one position differ from the untouched run there alone, at `start`.
+
+        Args:
+            layer: which.
+            rows: as they enter it.
+            start: the first position of the rows.
+            reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
+            taps: what to do with activations inside the layer.
+            held: the pattern to hold.
+        """
+        rows = rows.to(self.resid_pre(layer).device)
+        reads = None if reads is None else reads.to(rows.device)
+        cells, after = len(rows), self.length - start
+        if rows.shape[2] < after:
+            later = reads is None or bool((reads > start).all())
+            if not taps and held is None and later:
+                return self._step_from_one(layer, rows, start, reads)
+            rows = self._spread(layer, rows, start)
+        taps = taps or {}
+        queries = self._queries(layer, start) if reads is None else reads
+        entering = rows if reads is None else at_positions(rows, queries - start)
+        q, k, v = self._qkv(layer, rows, start, entering, queries, taps)
+        if start:
+            k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
+        if held is None and not {"pattern", "log_pattern"} & {*taps}:
+            z = self._attend(layer, q, k, v, queries)
+        else:
+            whole = queries.expand(rows.shape[1], -1)
+            if held is None:
+                pattern = self._pattern(layer, q, k, queries).unflatten(0, (cells, -1))
+            else:
+                prompt = torch.arange(len(whole), device=whole.device)[:, None]
+                pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
+            pattern = tapped(taps, "pattern", pattern)
+            if "log_pattern" in taps:  # what is knocked out leaves the rest whole, however little it was
+                scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
+                pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
+            v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
+            z = attended(pattern, v).flatten(0, 1)
+        z = tapped(taps, "z", z.unflatten(0, (cells, -1)))
+        attn_out = tapped(taps, "attn_out", self._written(layer, z))
+        return self._rest(layer, entering, attn_out, taps)
+
+    def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
+        """The stream after the layer where attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        kept = self.clean[layer]
+        if not self.serial:
+            return at_positions(kept["resid_post"][None], positions) + delta
+        mid = at_positions(kept["resid_mid"][None], positions) + delta
+        return mid + self._mlp(layer, mid)
+
+    def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
+        """What these heads write: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
+        return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
+
+    def logits(self, resid: Tensor) -> Tensor:
+        """`[..., vocab]` of the final residual stream `[..., d_model]`."""
+        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
+        return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
+
+    def log_sum_exp(self, resid: Tensor) -> Tensor:
+        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`; no logits are kept."""
+        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
+        unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
+        rows = []
+        for part in flat.split(_BLOCK[0]):
+            found = [
+                full_precision(self._capped(torch.addmm(bias, part, weights))).logsumexp(-1)
+                for weights, bias in zip(*unembed, strict=True)
+            ]
+            rows.append(torch.stack(found).logsumexp(0))
+        return torch.cat(rows).view(resid.shape[:-1])
+
+    def log_probabilities_of_heads(
+        self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
+    ) -> Tensor:
+        """`[head, row, target]` of `ids [row, target]`, where the last layer's heads each add `z [row, head, d_head]`.
+
+        Only d_head numbers of a row change before the norm, so its logits do not start from d_model ones; the norm's
+        scale is each head's own.
+        """
+        norm: Any = getattr(self.model, "ln_final", None)
+        centres = type(norm).__name__.startswith("LayerNorm")
+        end = self.model.W_U.device
+        weight, bias = (
+            None if each is None else each.to(end) for each in (getattr(norm, key, None) for key in "wb")
+        )
+        written = self.model.blocks[layer].attn.W_O[heads]
+
+        def inside(stream: Tensor) -> Tensor:
+            stream = stream - stream.mean(-1, keepdim=True) if centres else stream
+            return stream if weight is None else stream * weight
+
+        after = (resid + torch.einsum("rhd,hdm->hrm", z, written)).to(end)
+        resid, z, written = (each.to(end) for each in (resid, z, written))
+        scale = after.var(-1, unbiased=False) if centres else after.pow(2).mean(-1)
+        scale = torch.ones_like(scale) if norm is None else (scale + norm.eps).rsqrt()
+        resid, written, found = inside(resid), inside(written), []
+        for unembed, constant in zip(
+            self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1]), strict=True
+        ):
+            constant = constant if bias is None else constant + bias @ unembed
+            before, of_head = resid @ unembed, written @ unembed
+            logits = (torch.addmm(before, z[:, i], each) for i, each in enumerate(of_head))
+            scaled = (each * by[:, None] + constant for each, by in zip(logits, scale, strict=True))
+            found.append(torch.stack([each.logsumexp(-1) for each in scaled]))
+        targets = self.target_logits(after[:, :, None], ids[:, None])[:, :, 0]
+        return targets - torch.stack(found).logsumexp(0)[..., None]
+
+    def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
+        normed = self._normed_at_the_end(resid)
+        ids = ids.to(normed.device)
+        columns = self.model.W_U[:, ids.flatten()].view(-1, *ids.shape)
+        return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
+
+    def _normed_at_the_end(self, resid: Tensor) -> Tensor:
+        """The final stream behind the final norm, where the unembedding is; each may be on a device of its own."""
+        norm = getattr(self.model, "ln_final", None)
+        weight = getattr(norm, "w", None)
+        return self._norm(norm, resid if weight is None else resid.to(weight.device)).to(
+            self.model.W_U.device
+        )
+
+    def _capped(self, logits: Tensor) -> Tensor:
+        cap = getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0
+        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+
+    def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
+        """The layer where only position `start` entered it changed: one new key and value, clean queries after it."""
+        kept, cells, length = self.clean[layer], len(rows), self.length
+        q1, k1, v1 = (
+            per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
+            for each in self._qkv(layer, rows, start)
+        )  # [cell, prompt, 1, head, d_head]
+        queries = self._queries(layer, start + 1) if reads is None else reads
+        z = self._one_key_changed(layer, k1, v1, start, queries)
+        if reads is None:
+            own = self._attend(
+                layer, q1.flatten(0, 1), self._with_prefix(layer, "k", k1.flatten(0, 1), start),
+                self._with_prefix(layer, "v", v1.flatten(0, 1), start), self._queries(layer, start)[:, :1],
+            )  # fmt: skip
+            z = torch.cat([own.unflatten(0, (cells, -1)), z], 2)
+            entering = self._spread(layer, rows, start)
+        else:
+            entering = at_positions(kept["resid_pre"][None], queries).expand(cells, -1, -1, -1)
+        attn_out = self._written(layer, z)
+        if self.serial or self.cfg.attn_only:
+            return self._rest(layer, entering, attn_out, {})
+        if reads is not None:
+            return entering + attn_out + at_positions(kept["mlp_out"][None], queries)
+        mlp_out = kept["mlp_out"][None, :, start:length].expand(cells, -1, -1, -1)
+        mlp_out = torch.cat([self._mlp(layer, rows), mlp_out[:, :, 1:]], 2)
+        return entering + attn_out + mlp_out
+
+    def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
+        # softmax over the other keys once for all cells, then the changed key against their log-sum-exp
+        kept, heads = self.clean[layer], self.cfg.n_heads
+        scale = float(self.model.blocks[layer].attn.attn_scale)
+        q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
+        k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
+        scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
+        place = self._queries(layer)
+        seen = (place <= queries[..., None]) & (place != start)
+        scores = scores.masked_fill(~seen[:, None], -torch.inf)
+        others = scores.logsumexp(-1)
+        before = torch.einsum("phqk,pkhd->pqhd", (scores - others[..., None]).exp(), v)
+        new = torch.einsum("pqhd,cphd->cphq", q, k1[:, :, 0]) / scale
+        share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
+        return before + share * (v1 - before)
+
+    def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
+        """One changed position and the untouched ones after it."""
+        after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
+        return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
+
+    def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
+        """Keys or values `[row, position >= start, head, d_head]` behind those of the untouched run."""
+        before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
+        return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)
+
+
+_BLOCK = (512, 2048)  # rows and words unembedded at once: they stay in cache

@@ -1,0 +1,72 @@
+"""Which way a result was computed, and why no faster one: what a result says of it, and the log.
+
+Logger `induction_kernel.replay._lane_record`: a warning where a lane failed its check on this model, a note
+(INFO) where it is not made for it; each once a model and reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from ..model._anatomy import Model, describe
+from ..model._runs import is_out_of_memory
+
+__all__ = ["Way", "refused", "tried"]
+
+_LOG = logging.getLogger(__name__)
+_SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a result was computed.
+
+    Attributes:
+        name: of the lane; "model" (or "patterns") is whole runs of the model.
+        reason: why each faster lane was not used; empty where there is none.
+    """
+
+    name: str
+    reason: str = ""
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What a result says of it: `lane` and `lane_reason` ("none" where the fastest lane was used)."""
+        return {"lane": self.name, "lane_reason": self.reason or "none"}
+
+
+def tried(check: Callable[[], str]) -> str:
+    """What a check of a lane found, empty where it passed.
+
+    A lane that cannot do this model at all says so by the error that it raises: the model's own run can, or says why
+    not.
+    """
+    try:
+        return check()
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        said = str(error).strip().split("\n")[0]
+        return f"its check raised {type(error).__name__}: {said}"
+
+
+def refused(model: Model, lane: str, why: str, *, failed: bool = True) -> str:
+    """The reason why a lane is not used, logged once.
+
+    Args:
+        model: on which.
+        lane: its name.
+        why: the check that failed, or what the lane is not made for.
+        failed: whether a check failed.
+    """
+    reason = f"{lane}: {why}"
+    said = _SAID.setdefault(model, set())
+    if reason not in said:
+        said.add(reason)
+        level = logging.WARNING if failed else logging.INFO
+        _LOG.log(level, "%s is run without the lane %s", describe(model)["model"], reason)
+    return reason

@@ -1,0 +1,191 @@
+"""What does one layer of a standard decoder compute? The pre-norm block, from the model's live parameters.
+
+Attention and MLP in series or parallel, or attention alone; learned or rotary positions; LayerNorm or RMS; any MLP;
+multi-head, multi-query and grouped-query attention. No copy of the weights is kept. Which positions and which layers
+say `_decoder` and `_attention_rows`; what it does not know (`supports`) is for `_blocks`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..model._anatomy import Model, per_query_head
+from ._capture import Taps
+
+__all__ = ["Layers", "looseness", "supports", "tapped"]
+
+
+def supports(model: Model) -> bool:
+    """Whether this is a model whose blocks `Layers` computes; a self-check follows before it is trusted."""
+    cfg: Any = model.cfg
+    norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
+    absent = (
+        "use_local_attn", "use_attention_sinks", "use_qk_norm", "use_normalization_before_and_after",
+        "use_logn_attn", "use_dynamic_ntk_rope", "ungroup_grouped_query_attention",
+        "load_in_4bit", "num_experts", "clip_qkv",
+    )  # fmt: skip
+    return (
+        "HookedTransformer" in {base.__name__ for base in type(model).__mro__}
+        and cfg.normalization_type in norms
+        and cfg.positional_embedding_type in positions
+        and cfg.attention_dir == "causal"
+        and not any(getattr(cfg, key, None) for key in absent)
+        and not (getattr(cfg, "attn_scores_soft_cap", -1.0) or 0.0) > 0
+        and not str(cfg.original_architecture).startswith("Olmo")
+    )
+
+
+def looseness(model: Model) -> float:
+    """How far apart two ways of computing the same may be, relative to the largest number: rounding, with room."""
+    return {torch.float64: 1e-6, torch.float32: 1e-4}.get(model.W_U.dtype, 0.02)
+
+
+class Layers:
+    """The layers of one model on prompts of one length.
+
+    Attributes:
+        model: as it is.
+        cfg: its configuration.
+        n_layers: of the model.
+        serial: whether the MLP reads what attention wrote.
+        length: of the prompts.
+    """
+
+    def __init__(self, model: Model, length: int) -> None:
+        self.model: Any = model
+        self.cfg: Any = model.cfg
+        self.n_layers: int = model.cfg.n_layers
+        self.serial: bool = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
+        self.length: int = length
+
+    def _qkv(
+        self, layer: int, rows: Tensor, start: int, entering: Tensor | None = None, queries: Tensor | None = None,
+        taps: Taps | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries at `queries` alone."""
+        block: Any = self.model.blocks[layer]
+        taps = taps or {}
+        lead = rows.shape[:-2]
+        normed = self._norm(block.ln1, rows)
+        fewer = entering is not None and entering is not rows
+        asking = self._norm(block.ln1, entering) if fewer else normed  # pyright: ignore[reportArgumentType]  # is one
+        found = [
+            tapped(taps, key, self._projected(layer, key, source))
+            for key, source in (("q", asking), ("k", normed), ("v", normed))
+        ]
+        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
+        if self.cfg.positional_embedding_type == "rotary":
+            q = self._rotated(block.attn, q, start, queries if fewer else None)
+            k = block.attn.apply_rotary(k, start)
+        return q, k, v
+
+    def _projected(self, layer: int, key: str, normed: Tensor) -> Tensor:
+        """Queries, keys or values, `[..., position, head, d_head]`, of `normed [..., position, d_model]`."""
+        attention: Any = self.model.blocks[layer].attn
+        weights, bias = _weights(attention, f"W_{key.upper()}"), _weights(attention, f"b_{key.upper()}")
+        flat = normed.reshape(-1, normed.shape[-1])
+        out = torch.addmm(bias.flatten(), flat, weights.transpose(0, 1).flatten(1))
+        return out.view(*normed.shape[:-1], *weights.shape[::2])
+
+    def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
+        if queries is None:
+            return attention.apply_rotary(q, start)
+        turned = torch.empty_like(q)  # a position at a time: those read are few
+        of_row = queries.repeat(len(q) // len(queries), 1)
+        for position in queries.unique().tolist():
+            here = of_row == position
+            turned[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
+        return turned
+
+    def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
+        """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the positions asked from."""
+        scale = 1 / float(self.model.blocks[layer].attn.attn_scale)
+        q, k, v = (per_query_head(each, self.cfg.n_heads, 2).transpose(1, 2) for each in (q, k, v))
+        if q.shape[2] == k.shape[2]:
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale).transpose(1, 2)
+        seen = self._seen(queries, len(q), k.shape[2])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
+
+    def _device(self, layer: int) -> torch.device:
+        """Where the layer is; layers may be on several devices."""
+        return self.model.blocks[layer].attn.W_O.device
+
+    def _queries(self, layer: int, start: int = 0) -> Tensor:
+        """`[1, position]`: positions from `start` on, where the layer is."""
+        return torch.arange(start, self.length, device=self._device(layer))[None]
+
+    def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
+        seen = torch.arange(keys, device=queries.device) <= queries[..., None]
+        return seen[:, None] if len(seen) == 1 else seen.repeat(rows // len(seen), 1, 1)[:, None]
+
+    def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
+        """`[row, head, query, key]`."""
+        return self._scores(layer, q, k, queries).softmax(-1)
+
+    def _scores(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
+        k = per_query_head(k, self.cfg.n_heads, 2)
+        scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / float(self.model.blocks[layer].attn.attn_scale)
+        return scores.masked_fill(~self._seen(queries, len(q), k.shape[1]), -torch.inf)
+
+    def _written(self, layer: int, z: Tensor) -> Tensor:
+        attention: Any = self.model.blocks[layer].attn
+        flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
+        out = torch.addmm(attention.b_O, flat, attention.W_O.flatten(0, 1))
+        return out.view(*z.shape[:-2], -1)
+
+    def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
+        """The stream after the layer, of the one before it and what attention writes."""
+        if self.cfg.attn_only:
+            return entering + attn_out
+        if self.serial:
+            mid = tapped(taps, "resid_mid", entering + attn_out)
+            return mid + tapped(taps, "mlp_out", self._mlp(layer, mid))
+        return entering + attn_out + tapped(taps, "mlp_out", self._mlp(layer, entering))
+
+    def _mlp(self, layer: int, resid: Tensor) -> Tensor:
+        block: Any = self.model.blocks[layer]
+        normed, mlp = self._norm(block.ln2, resid).reshape(-1, resid.shape[-1]), block.mlp
+        plain = (
+            type(mlp).__name__ == "MLP"
+            and self.cfg.act_fn in _ACTIVATIONS
+            and not self.cfg.is_layer_norm_activation()
+        )
+        if not plain:
+            return mlp(normed[None])[0].view(resid.shape)
+        hidden = torch.addmm(mlp.b_in, normed, mlp.W_in)
+        return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
+
+    def _norm(self, norm: Any, resid: Tensor) -> Tensor:
+        if norm is None:  # a model without norms has no final one
+            return resid
+        kind, shape = type(norm).__name__, resid.shape[-1:]
+        exact = resid.dtype in (torch.float32, torch.float64)
+        if kind in ("LayerNorm", "LayerNormPre") and exact:
+            return F.layer_norm(
+                resid, shape, getattr(norm, "w", None), getattr(norm, "b", None), float(norm.eps)
+            )
+        if kind in ("RMSNorm", "RMSNormPre") and exact:
+            return F.rms_norm(resid, shape, getattr(norm, "w", None), float(norm.eps))
+        return norm(resid.flatten(0, -3)).view(resid.shape)
+
+
+_ACTIVATIONS = {
+    "relu": F.relu,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "gelu_new": lambda hidden: F.gelu(hidden, approximate="tanh"),
+}
+
+
+def tapped(taps: Taps, site: str, activation: Tensor) -> Tensor:
+    """The activation, or what the tap at this site puts in its place."""
+    return taps[site](activation) if site in taps else activation
+
+
+def _weights(attention: Any, name: str) -> Tensor:
+    """Weights of key/value heads as they are: grouped-query attention keeps them behind an underscore."""
+    return getattr(attention, f"_{name}" if hasattr(attention, f"_{name}") else name)

@@ -1,0 +1,14 @@
+from ._attention import duplicate_token as duplicate_token
+from ._attention import induction as induction
+from ._attention import prefix_matching as prefix_matching
+from ._attention import previous_token as previous_token
+from ._attention_scorer import AttentionScorer as AttentionScorer
+from ._attention_scorer import observe as observe
+from ._composition import composition as composition
+from ._copying import copying as copying
+from ._direct_effect import direct_effect as direct_effect
+from ._labels import demonstration_weights as demonstration_weights
+from ._labels import label_attention as label_attention
+from ._ov import ov_eigenvalues as ov_eigenvalues
+from ._qk_trace import qk_trace as qk_trace
+from ._streaming import patterns as patterns

@@ -1,0 +1,114 @@
+"""Which heads look where induction needs them to? The scorers that are a mask over the attention pattern.
+
+Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). A score of attention is
+no proof of effect: see `interventions.ablation`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from .. import masks
+from ..model._anatomy import Model
+from ..prompts._conversion import as_prompts
+from ..prompts._passages import english_passages
+from ..prompts._prompts import Prompts
+from ..prompts._repeated import random_tokens, repeated_tokens
+from ._attention_scorer import AttentionScorer
+
+__all__ = ["duplicate_token", "induction", "prefix_matching", "previous_token", "previous_token_on_text"]
+
+
+def _four_copies(model: Model) -> Prompts:
+    return repeated_tokens(model, repeats=4)
+
+
+def _random(model: Model) -> Prompts:
+    return random_tokens(model)
+
+
+induction: AttentionScorer = AttentionScorer(
+    "induction",
+    masks.after_latest_copy,
+    title="attention to the token after the latest earlier copy of this one",
+    paper="Nanda 2022, induction mosaic; Olsson et al. 2022",
+    compat={
+        "diagonal": AttentionScorer(
+            "induction (diagonal)",
+            masks.one_lag,
+            matched=False,
+            every_query=True,
+            title="mean of the diagonal at offset 1 - period, two entries too many",
+            paper="TransformerLens main demo",
+        )
+    },
+)
+"""Induction score: attention to the token after the latest earlier copy of the query token.
+
+Averaged over the queries of later copies. In [0, 1]; a perfect induction head scores 1. `compat="diagonal"` reads
+the usual diagonal of `[BOS, r, r]`, on which a perfect head gets about p / (p + 2) at period p: for comparison with
+published values only.
+"""
+
+prefix_matching: AttentionScorer = AttentionScorer(
+    "prefix_matching",
+    masks.after_all_copies,
+    prompts=_four_copies,
+    title="attention to the tokens after all earlier copies of this one",
+    paper="Olsson et al. 2022, prefix-matching score",
+)
+"""Prefix-matching score: attention to the tokens after *all* earlier copies of the query token.
+
+Summed over copies, averaged over queries.
+In [0, 1]; a perfect head scores 1 at any number of repeats (four by default). Olsson et al. 2022.
+"""
+
+previous_token: AttentionScorer = AttentionScorer(
+    "previous_token",
+    masks.previous_key,
+    prompts=_random,
+    matched=False,
+    skip_first=True,
+    title="attention to the previous token",
+    paper="Olsson et al. 2022, previous-token score",
+)
+"""Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
+
+In [0, 1]. The query right after BOS is left out. A score of position has no matched control: its null is
+chance.
+"""
+
+duplicate_token: AttentionScorer = AttentionScorer(
+    "duplicate_token",
+    masks.earlier_copies,
+    title="attention to earlier copies of this token",
+    paper="Wang et al. 2022, Interpretability in the Wild",
+)
+"""Duplicate-token score: attention to all earlier copies of the query token. In [0, 1]."""
+
+
+def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool = True) -> xr.Dataset:
+    """Previous-token scores for what composes with previous-token heads, on text as in Olsson et al. 2022.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: anything `as_prompts` takes; None for `english_passages`, or for random tokens where the model's
+            tokenizer does not read them.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        As of `previous_token`, with the attribute `previous_token`: "on the prompts given", "on English passages" or
+        "on random tokens".
+    """
+    text = english_passages(model) if prompts is None else as_prompts(model, prompts)
+    said = (
+        "the prompts given"
+        if prompts is not None
+        else "random tokens"
+        if text is None
+        else "English passages"
+    )
+    found = previous_token(model, text, progress=progress)
+    return found.assign_attrs(previous_token=f"on {said}")

@@ -1,0 +1,236 @@
+"""Copying scores from the values of a prompt: Olsson et al. 2022, Bansal et al. 2022 and a variant of the latter.
+
+The definitions differ in scale and chance and are never mixed. Norms are folded in, so raw and processed weights agree.
+A head that attends well need not copy well; neither shows an effect on the output. Copying by the weights alone is in
+`_ov`.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ..errors import Refused
+from ..model._anatomy import Model, full_precision, per_query_head, sizes
+from ..model._outputs import check_words
+from ..model._runs import batches, progress_bar, stream
+from ..model._self_check import foreign_hooks, is_causal
+from ..model._weights import check_weights, check_writing, unembedding, value_weights
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts
+from ..prompts._repeated import allowed_tokens, random_tokens
+from ..prompts._text import start_token
+from ._pattern_entries import attends, check_sound
+from ._streaming import chosen_layers, labelled
+
+__all__ = ["copying"]
+
+# By name, as `labelled` states it.
+PAPERS = {
+    "OLS": "Olsson et al. 2022, copying score",
+    "BAN": "Bansal et al. 2022, copying score",
+    "BAN-source": "after Bansal et al. 2022, copying score, with the value at the source",
+}
+
+
+def copying(
+    model: Model,
+    prompts: Any = None,
+    *,
+    method: str = "OLS",
+    centre: str = "vocabulary",
+    layers: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """How far a head raises the logit of the token it attends to, against the other tokens of the prompt.
+
+    Every method reads what a position's value writes directly to the logits, v W_O W_U.
+
+    - "OLS" (Olsson et al. 2022): the logits of source j, less their mean, rectified; the share of the token of j in
+      the sum over all tokens of the prompt and itself, 0 to 0.5 rescaled to -1 to 1; the mean over sources. On 25
+      random tokens without BOS. A source that raises nothing (0 / 0) is left out.
+    - "BAN" (Bansal et al. 2022, as in their released code): for query j, attending most to s, the logits of the value
+      *at j*; softmax over the vocabulary, restricted to the tokens at or before j (all of the prompt in a
+      bidirectional model), less their mean, rectified; the share of the token of s, 0 to 1; the mean over all
+      queries. 0 / 0 counts as 0, as it always is at the first query. On BOS and 25 random tokens.
+    - "BAN-source": the same with the value at the source s, which is what the head moves.
+
+    Args:
+        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        prompts: anything `as_prompts` takes; None for the definition's own.
+        method: "OLS", "BAN" or "BAN-source".
+        centre: what the mean of "OLS" is over: "vocabulary" or "sample" (the paper does not say).
+        layers: only these.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset with `score[prompt, layer, head]`; `chance[prompt]`, where all tokens are raised alike: 4 / (tokens +
+        1) - 1 for OLS (-.85 at 25 tokens), for the others the mean over queries of 1 / (different tokens at or before
+        the query), 0 for a query with one such token (.113 at 25 tokens); and `undefined[prompt, layer, head]`, the
+        number of sources or queries of 0 / 0. An OLS score is NaN where that is all.
+
+    Raises:
+        Refused: an unknown method or centre; a model that is not finite. NotDefined: one that norms what attention
+            writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
+    """
+    if method not in PAPERS or centre not in ("vocabulary", "sample"):
+        raise Refused(
+            f'wanted method {", ".join(map(repr, PAPERS))} and centre "vocabulary" or "sample", got {method!r} and '
+            f"{centre!r}"
+        )
+    if method != "OLS" and centre == "sample":
+        raise Refused(
+            'centre="sample" goes with method="OLS": the mean of the others is over attendable tokens'
+        )
+    ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
+    check_words(model, "copying")
+    check_writing(model, wanted)
+    check_weights(model, wanted)
+    w_u, causal = unembedding(model), is_causal(model)
+    values = {
+        key: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for key in ("score", "undefined")
+    }
+    parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=16 * size.d_model)
+    broken, edited = set[int](), bool(foreign_hooks(model))
+    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+        for rows in parts:
+            batch, pattern = ready[rows], {}
+
+            def read(
+                site: str,
+                layer: int,
+                activation: Tensor,
+                rows: slice = rows,
+                batch: Prompts = batch,
+                pattern: dict = pattern,
+            ) -> None:
+                if site == "v":
+                    pattern["logits"] = _contributions(model, layer, activation, batch, w_u)
+                elif site == "pattern":
+                    pattern["sources"] = activation.argmax(-1).cpu()
+                    if not attends(activation, batch.lengths, edited=edited):
+                        broken.add(layer)
+                if len(pattern) < (1 if method == "OLS" else 2):
+                    return
+                logits = pattern.pop("logits")
+                shares = (
+                    _olsson(logits, batch, centre)
+                    if method == "OLS"
+                    else _bansal(logits, pattern.pop("sources"), batch, causal, method == "BAN-source")
+                )
+                at = (0, rows, wanted.index(layer))
+                values["undefined"][at] = _undefined(shares, batch).numpy()
+                if method != "OLS":  # 0 / 0 counts as 0
+                    shares = shares.nan_to_num(0.0).masked_fill(~_real(batch)[:, None], torch.nan)
+                values["score"][at] = shares.nanmean(-1).double().numpy()
+                bar.update()
+
+            needed = {"v": set(wanted)} | ({} if method == "OLS" else {"pattern": set(wanted)})
+            stream(model, batch.tokens, read, needed, lengths=batch.lengths)
+    check_sound(broken)
+    out = labelled(
+        model, ready, wanted, values, _chance(ready, method, causal)[None], [_Copying(method)]
+    ).isel(scorer=0)
+    unit = "4 x share - 1, in [-1, 1]" if method == "OLS" else "share, in [0, 1]"
+    return out.assign_attrs(unit=unit, centre=centre if method == "OLS" else "attendable tokens")
+
+
+class _Copying:
+    """What `labelled` says of a copying score."""
+
+    def __init__(self, method: str) -> None:
+        self.name, self.paper = f"copying ({method})", PAPERS[method]
+        self.tested = True
+        where = " of the query's own value" if method == "BAN" else ""
+        self.title = f"share of the direct contribution{where} that raises the attended token"
+
+
+def _ready(model: Model, prompts: Any, method: str) -> Prompts:
+    if prompts is not None:
+        return as_prompts(model, prompts)
+    size = sizes(model)
+    bos = False if method == "OLS" else None
+    start = start_token(model, bos)
+    room = len(allowed_tokens(model, exclude=0.04, bos=start))
+    return random_tokens(model, length=min(25, size.n_ctx - len(start), room), prompts=16, bos=bos)
+
+
+def _contributions(model: Model, layer: int, values: Tensor, prompts: Prompts, w_u: Tensor) -> Tensor:
+    """Logits `[prompt, head, source, token]` that each source's value writes for each token of its prompt."""
+    n_heads = sizes(model).n_heads
+    _, b_v, w_o = value_weights(model, layer)
+    moved = full_precision(per_query_head(values, n_heads, 2)) - b_v.to(values.device)
+    columns = w_u.T[prompts.tokens.to(w_u.device)]
+    read_by = torch.einsum("hdm,bpm->bhdp", full_precision(w_o), columns.to(w_o.device))
+    return torch.einsum("bshd,bhdt->bhst", moved.to(read_by.device), read_by).cpu()
+
+
+def _real(prompts: Prompts) -> Tensor:
+    return torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
+
+
+def _olsson(
+    logits: Float[Tensor, "prompt head source token"], prompts: Prompts, centre: str
+) -> Float[Tensor, "prompt head source"]:
+    """`[prompt, head, source]`; NaN for padding and where nothing is raised. W_U is centred already."""
+    real = _real(prompts)[:, None, None, :]
+    if centre == "sample":
+        logits = logits - logits.masked_fill(~real, torch.nan).nanmean(-1, keepdim=True)
+    raised = logits.relu().masked_fill(~real, 0.0)
+    own = raised.diagonal(dim1=-2, dim2=-1)
+    share = own / (own + raised.sum(-1))
+    return (4 * share - 1).masked_fill(~_real(prompts)[:, None], torch.nan)
+
+
+def _bansal(
+    logits: Float[Tensor, "prompt head source token"],
+    sources: Int[Tensor, "prompt head query"],
+    prompts: Prompts,
+    causal: bool,
+    at_source: bool,
+) -> Float[Tensor, "prompt head query"]:
+    """`[prompt, head, query]`; NaN for padding and where nothing is raised.
+
+    The softmax's normaliser over the vocabulary cancels in the share, so only the prompt's own tokens are
+    needed.
+    """
+    n, length = prompts.tokens.shape
+    chosen = logits.gather(2, sources[..., None].expand(*sources.shape, length)) if at_source else logits
+    attendable = _attendable(prompts, causal)[:, None]
+    top = chosen.masked_fill(~attendable, -torch.inf).amax(-1, keepdim=True)
+    weight = (chosen - top).exp().masked_fill(~attendable, 0.0)
+    raised = (
+        (weight - weight.sum(-1, keepdim=True) / attendable.sum(-1, keepdim=True))
+        .relu()
+        .masked_fill(~attendable, 0.0)
+    )
+    token = prompts.tokens[torch.arange(n)[:, None, None], sources]
+    same = prompts.tokens[:, None, None, :] == token[..., None]
+    share = (raised * same).sum(-1) / raised.sum(-1)
+    return share.masked_fill(~_real(prompts)[:, None], torch.nan)
+
+
+def _attendable(prompts: Prompts, causal: bool) -> Bool[Tensor, "prompt query token"]:
+    """What each query may attend to, each token once."""
+    length = prompts.tokens.shape[1]
+    past = torch.ones(length, length, dtype=torch.bool).tril() if causal else _real(prompts)[:, None]
+    new = (prompts.tokens[:, :, None] == prompts.tokens[:, None, :]).tril(-1).sum(-1) == 0
+    return past & new[:, None, :]
+
+
+def _undefined(shares: Tensor, prompts: Prompts) -> Tensor:
+    return (shares.isnan() & _real(prompts)[:, None]).sum(-1).double()
+
+
+def _chance(prompts: Prompts, method: str, causal: bool) -> np.ndarray:
+    if method == "OLS":
+        return (4 / (prompts.lengths.double() + 1) - 1).numpy()
+    tokens = _attendable(prompts, causal).sum(-1).double()
+    of_query = torch.where(tokens > 1, 1 / tokens, 0.0) * _real(prompts)
+    return (of_query.sum(-1) / prompts.lengths).numpy()

@@ -1,0 +1,272 @@
+"""Which heads read the labels of the demonstrations? The weights a_i of attention as kernel regression.
+
+Han et al. 2025, section 5.2: the weight of demonstration i is pooled from the last token's attention over the
+tokens of [x_i, y_i]. The paper does not say whether the template's words around and between these belong to them, and
+a head's vote depends on it: `span` offers both. The vote these weights make, and its controls, are the kernel room's.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ..errors import Refused
+from ..model._anatomy import Model, sizes
+from ..model._runs import batches, progress_bar
+from ..prompts._few_shot import word_episodes
+from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ._attention_scorer import AttentionScorer
+from ._pattern_entries import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
+from ._streaming import averaged, chosen_layers
+
+__all__ = ["LabelAttention", "demonstration_weights", "label_attention"]
+
+POOLINGS = ("label", "max", "sum", "mean")
+SPANS = ("demonstration", "words")
+
+
+def demonstration_weights(
+    model: Model,
+    prompts: Any = None,
+    *,
+    pooling: str = "max",
+    span: str = "demonstration",
+    layers: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The weight that every head's last-token attention gives each demonstration.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: few-shot prompts; None for `word_episodes(model)`.
+        pooling: over the tokens of [x_i, y_i]: "max" (the paper's), "sum" or "mean"; or "label", the label's
+            first token alone.
+        span: what is pooled over: "demonstration", every token from the template's first word to the end of the label;
+            or "words", those of x_i and y_i alone, without the template's (a token that holds a letter of both counts).
+        layers: only these.
+        batch_size: prompts a forward pass; None to fit the memory.
+        progress: a bar where it takes longer than two seconds.
+
+    Returns:
+        Dataset with `weight[prompt, layer, head, demonstration]` (probability, in [0, 1]; NaN where a prompt
+        has fewer demonstrations), coordinates `label_class[prompt, demonstration]` (-1 there) and
+        `target[prompt]`.
+
+    Raises:
+        Refused: an unknown pooling or span, prompts without demonstrations or, for "words", that do not say where
+            their words are; attention that is not finite.
+
+    Source: Han et al. 2025, section 5.2.
+    """
+    ready = label_attention.ready(model, prompts)
+    found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
+    check_pooling(pooling)
+    check_span(span, ready)
+    weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
+    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
+    broken = set[int]()
+    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+        for rows in parts:
+            batch = ready[rows]
+
+            def read(
+                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: Prompts = batch
+            ) -> None:
+                if not sound:
+                    broken.add(layer)
+                weight[rows, wanted.index(layer)] = (
+                    pooled(values, batch, pooling, span).transpose(1, 2).numpy()
+                )
+                bar.update()
+
+            read_entries(model, batch, entries_of(batch, pooling, span), wanted, read, lane=way.name)
+    check_sound(broken)
+    return xr.Dataset(
+        {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
+        coords={
+            "layer": wanted,
+            "head": np.arange(size.n_heads),
+            "label_class": (("prompt", "demonstration"), torch.where(found.mask, found.classes, -1).numpy()),
+            "target": ("prompt", found.target.numpy()),
+        },
+        attrs={
+            "method": "demonstration_weights",
+            "pooling": pooling,
+            "span": span,
+            "unit": "probability",
+            **way.attrs,
+            **measured_on(model, ready),
+        },
+    )
+
+
+def demonstrations_of(prompts: Prompts) -> Demonstrations:
+    """The prompts' demonstrations; Refused where there are none."""
+    if prompts.demonstrations is None:
+        raise Refused(
+            "wanted prompts with demonstrations: make them with few_shot_prompts(model, ...) or word_episodes(model)"
+        )
+    if not bool((some := prompts.demonstrations.mask.any(1)).all()):
+        raise Refused(f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each")
+    return prompts.demonstrations
+
+
+def pooled(
+    values: Float[Tensor, "entry head"], prompts: Prompts, pooling: str, span: str = "demonstration"
+) -> Float[Tensor, "prompt demonstration head"]:
+    """Weights `[prompt, demonstration, head]` of the values at `entries_of`; NaN where there is no demonstration."""
+    found = demonstrations_of(prompts)
+    prompt, slot, _ = tokens_of(found, pooling, span, prompts.tokens.shape[1]).nonzero(as_tuple=True)
+    out = torch.full((*found.mask.shape, values.shape[1]), torch.nan, dtype=values.dtype)
+    out[found.mask] = 0.0
+    flat = out.view(-1, values.shape[1])
+    reduce = {"max": "amax", "mean": "mean"}.get(pooling, "sum")
+    index = (prompt * found.mask.shape[1] + slot)[:, None].expand_as(values)
+    flat.scatter_reduce_(0, index, values, reduce, include_self=False)
+    return out
+
+
+def entries_of(prompts: Prompts, pooling: str, span: str = "demonstration") -> Entries:
+    """The last token's attention to what is pooled."""
+    inside = tokens_of(demonstrations_of(prompts), pooling, span, prompts.tokens.shape[1])
+    prompt, _, key = inside.nonzero(as_tuple=True)
+    return Entries(prompt, (prompts.lengths - 1)[prompt], key)
+
+
+def tokens_of(
+    found: Demonstrations, pooling: str, span: str, length: int
+) -> Bool[Tensor, "prompt demonstration position"]:
+    """Which tokens of each demonstration are pooled."""
+    position = torch.arange(length)
+    begin, end = found.spans[..., :1], found.spans[..., 1:]
+    if pooling == "label":
+        inside = position == found.label_positions[..., None]
+    elif span == "words":
+        inputs = _inputs(found)
+        of_x = (position >= inputs[..., :1]) & (position < inputs[..., 1:])
+        inside = of_x | ((position >= found.label_positions[..., None]) & (position < end))
+    else:
+        inside = (position >= begin) & (position < end)
+    return inside & found.mask[..., None]
+
+
+def check_pooling(pooling: str) -> None:
+    """Refused for an unknown pooling."""
+    if pooling not in POOLINGS:
+        raise Refused(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
+
+
+def check_span(span: str, prompts: Prompts | None = None) -> None:
+    """Refused for an unknown span, or prompts that do not say where their words are."""
+    if span not in SPANS:
+        raise Refused(f"wanted span in {list(SPANS)}, got {span!r}")
+    if span == "words" and prompts is not None:
+        _inputs(demonstrations_of(prompts))
+
+
+def _inputs(found: Demonstrations) -> Tensor:
+    """Where the words of x lie; Refused where nobody said."""
+    if found.inputs is None:
+        raise Refused(
+            'span="words" wants prompts that say where x lies, as few_shot_prompts makes them: the `inputs` of '
+            "these prompts' demonstrations are None"
+        )
+    return found.inputs
+
+
+@dataclass(frozen=True, repr=False)
+class LabelAttention(AttentionScorer):
+    """Last-token attention to demonstrations, pooled; `right` has that to those of the query's own class."""
+
+    pooling: str = "label"
+    span: str = "demonstration"
+    tested: bool = False
+
+    def __call__(
+        self,
+        model: Model,
+        prompts: Any = None,
+        *,
+        pooling: str | None = None,
+        span: str | None = None,
+        **options: Any,
+    ) -> xr.Dataset:
+        """Score every head; `pooling` and `span` as in `demonstration_weights`, other options as every scorer."""
+        asked = replace(
+            self,
+            pooling=self.pooling if pooling is None else pooling,
+            span=self.span if span is None else span,
+        )
+        check_pooling(asked.pooling)
+        check_span(asked.span)
+        found = AttentionScorer.__call__(asked, model, prompts, **options)
+        return found.assign_attrs(pooling=asked.pooling, span=asked.span)
+
+    def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
+        """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
+        return entries_of(prompts, self.pooling, self.span)
+
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
+        """What is read of the patterns of these prompts, and the variables made of it."""
+        found = demonstrations_of(prompts)
+
+        def score(values: Tensor) -> Tensor:
+            return pooled(values, prompts, self.pooling, self.span).nansum(1).double()
+
+        same = found.mask & (found.classes == found.target[:, None])
+
+        unknown = (found.target < 0)[:, None]
+
+        def right(values: Tensor) -> Tensor:
+            weights = pooled(values, prompts, self.pooling, self.span).masked_fill(~same[..., None], 0.0)
+            return weights.nansum(1).double().masked_fill(unknown, torch.nan)
+
+        def permuted(values: Tensor) -> Tensor:
+            share = (same.double().sum(1) / found.mask.sum(1))[:, None]
+            return (score(values) * share).masked_fill(unknown, torch.nan)
+
+        made = {"score": score}
+        if not bool(unknown.all()):
+            made |= {"right": right, "right_control": permuted}
+        return Reads(self.entries(prompts), made)
+
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
+        """`[prompt]`: the score of uniform attention over the prompt."""
+        found = demonstrations_of(prompts)
+        prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
+            as_tuple=True
+        )
+        if self.pooling in ("max", "mean"):  # one entry's worth for each demonstration
+            prompt, _ = torch.stack([prompt, slot]).unique(dim=1)
+        return averaged(torch.ones(len(prompt), 1), prompt, 1.0 / prompts.lengths.double(), len(prompts))[
+            :, 0
+        ]
+
+
+def _no_mask(tokens: Tensor, lengths: Tensor) -> Tensor:
+    raise AssertionError("label attention reads entries, not a mask of tokens")
+
+
+label_attention: LabelAttention = LabelAttention(
+    "label_attention",
+    _no_mask,
+    prompts=word_episodes,
+    matched=False,
+    title="last-token attention to the labels of the demonstrations",
+    paper="Han et al. 2025, section 5.2; Wang et al. 2023",
+)
+"""Label attention: the last token's attention to the demonstrations' labels.
+
+In [0, 1]; chance is uniform attention. `pooling="max" | "sum" | "mean"` pools each demonstration's own tokens instead,
+`span="words"` those without the template's.
+`right` has the part on labels of the right class, and `right_control` what that is on average with the labels permuted
+over the demonstrations: `score` times the share of demonstrations of that class. The mass alone has no null (a random
+head may prefer some tokens), so heads are tested on `summarise(..., variable="right")`. Han et al. 2025, section 5.
+"""

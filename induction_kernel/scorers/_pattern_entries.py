@@ -1,0 +1,136 @@
+"""How are entries of attention patterns read? Off the model's own patterns or, in long prompts, row by row.
+
+The model's own patterns are had inside their hooks, one layer alive at a time: memory grows with the square of the
+length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 300 tokens on, where the
+model is a HookedTransformer of standard blocks. Which entries, and what is made of them, say `_attention_scorer`
+and `_labels`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..errors import Refused
+from ..model._anatomy import Model, full_precision, sizes
+from ..model._runs import stream
+from ..model._self_check import foreign_hooks
+from ..prompts._prompts import Prompts
+from ..replay._attention_rows import Entries, entry_values, why_no_rows
+from ..replay._lane_record import Way
+
+__all__ = [
+    "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "entries_together",
+    "read_entries", "taken", "way_to_read",
+]  # fmt: skip
+
+LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
+
+
+@dataclass(frozen=True, eq=False)
+class Reads:
+    """What is read of the patterns of some prompts.
+
+    Attributes:
+        entries: which entries.
+        made: by variable, `[prompt, head]` of their values `[entry, head]`.
+    """
+
+    entries: Entries
+    made: Mapping[str, Callable[[Tensor], Tensor]]
+
+
+def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> Way:
+    """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns", and why."""
+    longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
+    if len(longest) < LONG:
+        return Way("patterns", f"entries: prompts of {len(longest)} tokens, rows are faster from {LONG} on")
+    why = why_no_rows(model, longest, layers)
+    return Way("patterns" if why else "entries", why)
+
+
+def cost_of(model: Model, lane: str, length: int) -> int:
+    """Numbers a position that are alive at once: what `batches` asks for."""
+    size = sizes(model)
+    return max(length * size.n_heads if lane == "patterns" else 0, 8 * size.d_model)
+
+
+def read_entries(
+    model: Model,
+    prompts: Prompts,
+    entries: Entries,
+    layers: Sequence[int],
+    read: Callable[[int, Tensor, bool], None],
+    *,
+    lane: str,
+    tokens: Tensor | None = None,
+) -> None:
+    """One pass that hands `read(layer, values [entry, head], sound)` the attention at these entries, by layer.
+
+    Args:
+        model: as it is.
+        prompts: a batch.
+        entries: of their patterns.
+        layers: which; the pass ends after the last.
+        read: `sound` says whether the last tokens attend at all: not where weights are not finite.
+        lane: the name of what `way_to_read` found.
+        tokens: what to run on instead of the prompts' own: their control.
+    """
+    tokens = prompts.tokens if tokens is None else tokens
+    if lane == "patterns":
+        edited = bool(foreign_hooks(model))
+
+        def off(_: str, layer: int, pattern: Tensor) -> None:
+            read(layer, taken(pattern, entries), attends(pattern, prompts.lengths, edited=edited))
+
+        stream(model, tokens, off, {"pattern": set(layers)}, lengths=prompts.lengths)
+        return
+    n, last = len(prompts), prompts.lengths - 1
+    ends = Entries(torch.arange(n), last, last)
+
+    def given(layer: int, values: Tensor) -> None:
+        read(layer, values[:-n], bool(values.isfinite().all()))
+
+    entry_values(model, tokens, entries_together([entries, ends]), layers, given)
+
+
+def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
+    """`[entry, head]` of a pattern `[prompt, head, query, key]`, in float32 or better, on the CPU."""
+    prompt, query, key = entries
+    if pattern.ndim != 4 or pattern.shape[0] <= int(prompt.max()) or pattern.shape[2] <= int(query.max()):
+        raise Refused(
+            f"wanted patterns [prompt, head, query, key] of these prompts, got {list(pattern.shape)}"
+        )
+    at = [index.to(pattern.device) for index in (prompt, query, key)]
+    return full_precision(pattern.detach()[at[0], :, at[1], at[2]].cpu())
+
+
+def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
+    """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0.
+
+    Where hooks of the user's own may have `edited` it, 0 may be meant.
+    """
+    last = lengths.to(pattern.device) - 1
+    mass = pattern.detach()[torch.arange(len(last), device=last.device), :, last].sum(-1)
+    return bool((mass.isfinite() if edited else mass > 0).all())
+
+
+def check_sound(broken: set[int]) -> None:
+    """Raise Refused where there are layers whose attention is not sound."""
+    if broken:
+        raise Refused(
+            f"the attention patterns of layer {min(broken)} are not finite: "
+            "look for NaN or infinite weights (or overflow in float16) in the model"
+        )
+
+
+def entries_in(reads: Sequence[Reads]) -> tuple[Entries, list[int]]:
+    """The entries of several, and how many are of each."""
+    return entries_together([each.entries for each in reads]), [len(each.entries.key) for each in reads]
+
+
+def entries_together(several: Sequence[Entries]) -> Entries:
+    """The entries of all, one after the other."""
+    return Entries(*(torch.cat(indices) for indices in zip(*several, strict=True)))

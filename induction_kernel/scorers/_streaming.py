@@ -1,0 +1,284 @@
+"""How are many heads scored in one pass? What is read of a layer's patterns is reduced before the next comes.
+
+The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
+entries of a pattern count is the scorer's business (`_attention_scorer`, `_labels`); how they are read,
+`_pattern_entries`'s.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ..errors import Refused
+from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..model._anatomy import Model, full_precision, per_query_head, sizes
+from ..model._runs import batches, progress_bar, stream
+from ..model._self_check import foreign_hooks, is_causal
+from ..model._weights import value_weights
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts, measured_on
+from ..replay._lane_record import Way
+from ._pattern_entries import (
+    Entries,
+    Reads,
+    attends,
+    check_sound,
+    cost_of,
+    entries_in,
+    read_entries,
+    taken,
+    way_to_read,
+)
+
+__all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed", "patterns"]
+
+Index = Int[Tensor, " entry"]
+
+
+class Scorer(Protocol):
+    """What is streamed: entries of patterns and what is made of them, with the chance."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def paper(self) -> str: ...
+    @property
+    def matched(self) -> bool: ...
+    @property
+    def tested(self) -> bool: ...
+
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads: ...
+    def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor: ...
+
+
+def observed(
+    model: Model,
+    prompts: Prompts,
+    scorers: Sequence[Scorer],
+    *,
+    layers: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
+    board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
+    way = way_to_read(model, prompts, board.layers)
+    parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
+    runs = [("score", prompts.tokens)]
+    if prompts.control is not None and any(scorer.matched for scorer in scorers):
+        runs.append(("control", prompts.control))
+    with progress_bar(len(parts) * len(runs) * len(board.layers), progress=progress) as bar:
+        for rows in parts:
+            for part, (_, tokens) in zip(board.parts(rows, [name for name, _ in runs]), runs, strict=True):
+
+                def put(layer: int, values: Tensor, sound: bool, part: Part = part) -> None:
+                    board.put(part, layer, values, sound=sound)
+                    bar.update()
+
+                read_entries(
+                    model, prompts[rows], part.entries, board.layers, put, lane=way.name, tokens=tokens[rows]
+                )
+    return board.dataset(way)
+
+
+class Part(NamedTuple):
+    """What one pass over some prompts reads, for which scorers."""
+
+    rows: slice
+    entries: Entries
+    counts: list[int]  # entries of each scorer
+    made: list[tuple[int, dict[str, Any]]]  # scorer -> variables, as in `Reads`
+
+
+class Board:
+    """The scores of one observation, filled in layer by layer."""
+
+    def __init__(
+        self, model: Model, prompts: Prompts, scorers: Sequence[Scorer], layers: Iterable[int] | None = None
+    ) -> None:
+        self.model: Model = model
+        self.prompts: Prompts = prompts
+        self.scorers: Sequence[Scorer] = scorers
+        self.layers: list[int] = chosen_layers(model, layers)
+        self.causal: bool = is_causal(model)
+        chances = [scorer.chance(prompts, causal=self.causal) for scorer in scorers]
+        self.chance: np.ndarray = torch.stack(chances).numpy()
+        self.variables: dict[str, np.ndarray] = {}
+        self.seen: set[int] = set()
+        self.broken: set[int] = set()
+
+    def parts(self, rows: slice, runs: Sequence[str]) -> list[Part]:
+        """What is read in a pass over these prompts ("score"), or over their matched control ("control")."""
+        reads = [scorer.reads(self.prompts[rows], causal=self.causal) for scorer in self.scorers]
+        parts = []
+        for run in runs:
+            at = [i for i, scorer in enumerate(self.scorers) if run == "score" or scorer.matched]
+            entries, counts = entries_in([reads[i] for i in at])
+            made = [(i, dict(reads[i].made) if run == "score" else {run: reads[i].made["score"]}) for i in at]
+            parts.append(Part(rows, entries, counts, made))
+        return parts
+
+    def read(self, part: Part, layer: int, pattern: Tensor) -> None:
+        """Reduce one layer's pattern of some prompts."""
+        sound = attends(pattern, self.prompts.lengths[part.rows])
+        self.put(part, layer, taken(pattern, part.entries), sound=sound)
+
+    def put(self, part: Part, layer: int, values: Tensor, *, sound: bool) -> None:
+        """Reduce one layer's values `[entry, head]` of some prompts."""
+        for (i, made), of_scorer in zip(part.made, values.split(part.counts), strict=True):
+            for name, make in made.items():
+                self._variable(name)[i, part.rows, self.layers.index(layer)] = make(of_scorer).numpy()
+        self.seen.add(layer)
+        if not sound:
+            self.broken.add(layer)
+
+    def _variable(self, name: str) -> np.ndarray:
+        shape = (len(self.scorers), len(self.prompts), len(self.layers), sizes(self.model).n_heads)
+        return self.variables.setdefault(name, np.full(shape, np.nan))
+
+    def dataset(self, way: Way) -> xr.Dataset:
+        """Everything read, labelled; dimension `scorer` first.
+
+        Raises:
+            Refused: attention that is not finite.
+        """
+        check_sound(self.broken)
+        out = labelled(self.model, self.prompts, self.layers, self.variables, self.chance, self.scorers)
+        return out.assign_attrs(way.attrs)
+
+
+def averaged(
+    values: Float[Tensor, "entry head"], prompt: Index, weight: Float[Tensor, " prompt"], n: int
+) -> Float[Tensor, "prompt head"]:
+    """`[entry, head]` summed by prompt and weighted: `[prompt, head]`, summed in float64."""
+    total = torch.zeros(n, values.shape[1], dtype=torch.float64)
+    return total.index_add_(0, prompt, values.double()) * weight[:, None]
+
+
+def labelled(
+    model: Model,
+    prompts: Prompts,
+    layers: list[int],
+    variables: dict[str, np.ndarray],
+    chance: np.ndarray,
+    scorers: Sequence[Any],
+) -> xr.Dataset:
+    """Score arrays `[scorer, prompt, layer, head]` and `chance [scorer, prompt]` as the house's Dataset."""
+    n_heads = sizes(model).n_heads
+    starts = (
+        prompts.starts().numpy() - int(prompts.bos)
+        if prompts.control is not None
+        else np.zeros(len(prompts), int)
+    )
+    names = np.array([[str(Head(layer, head)) for head in range(n_heads)] for layer in layers])
+    texts = [" ".join(text.split())[:80] for text in prompts.text(model)]
+    return xr.Dataset(
+        {name: (("scorer", "prompt", "layer", "head"), value) for name, value in variables.items()}
+        | {"chance": (("scorer", "prompt"), chance)},
+        coords={
+            "scorer": [scorer.name for scorer in scorers],
+            "tested": ("scorer", [scorer.tested for scorer in scorers]),
+            "prompt": np.arange(len(prompts)),
+            "layer": layers,
+            "head": np.arange(n_heads),
+            "name": (("layer", "head"), names),
+            "text": ("prompt", np.array(texts)),
+            "period": ("prompt", starts),
+        },
+        attrs={
+            "method": ", ".join(scorer.name for scorer in scorers),
+            "title": "; ".join(scorer.title or scorer.name for scorer in scorers),
+            "paper": "; ".join(dict.fromkeys(scorer.paper for scorer in scorers if scorer.paper)),
+            "unit": "probability",
+            **measured_on(model, prompts),
+        },
+    )
+
+
+def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
+    """The layers asked for, in order; all of them for None.
+
+    Raises:
+        Refused: none, or one that the model does not have.
+    """
+    n_layers = sizes(model).n_layers
+    if layers is not None and (
+        isinstance(layers, str)
+        or not isinstance(layers, Iterable)
+        or not all(map(is_whole, layers := list(layers)))
+    ):
+        raise TypeError(f"wanted layers as a list of whole numbers, got {layers!r}")
+    wanted = sorted(set(range(n_layers) if layers is None else layers))
+    if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
+        raise Refused(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
+    return wanted
+
+
+def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -> xr.Dataset:
+    """The raw attention patterns of chosen heads.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: anything `as_prompts` takes.
+        heads: which; at least one.
+
+    Returns:
+        Dataset over (prompt, choice, query, key): `pattern` (probability; 0 in padding), `value_norm[prompt,
+        choice, key]`, the norm of v W_O without the bias (and without the mean where LayerNorms read the
+        stream), with coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and
+        `length[prompt]`.
+
+    Raises:
+        Refused: no heads, or heads the model does not have; attention that is not finite.
+    """
+    size, ready = sizes(model), as_prompts(model, prompts)
+    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    if not chosen:
+        raise Refused("wanted at least one head, got none")
+    n, length = ready.tokens.shape
+    pattern = np.zeros((n, len(chosen), length, length), dtype=np.float32)
+    norms = np.zeros((n, len(chosen), length), dtype=np.float32)
+    broken, edited = set[int](), bool(foreign_hooks(model))
+
+    def read(site: str, layer: int, activation: Tensor) -> None:
+        at = [i for i, head in enumerate(chosen) if head.layer == layer]
+        index = [chosen[i].head for i in at]
+        if site == "pattern":
+            pattern[:, at] = activation[:, index].float().cpu().numpy()
+            if not attends(activation, ready.lengths, edited=edited):
+                broken.add(layer)
+            return
+        _, b_v, w_o = value_weights(model, layer)
+        values = full_precision(per_query_head(activation, size.n_heads, 2)[:, :, index])
+        written = torch.einsum("bphd,hdm->bhpm", values - b_v[index].to(values), w_o[index].to(values))
+        norms[:, at] = written.norm(dim=-1).cpu().numpy()
+
+    needed = {head.layer for head in chosen}
+    stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
+    check_sound(broken)
+    real = (torch.arange(length) < ready.lengths[:, None]).numpy()
+    strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
+    return xr.Dataset(
+        {
+            "pattern": (
+                ("prompt", "choice", "query", "key"),
+                pattern * (real[:, None, :, None] & real[:, None, None, :]),
+            ),
+            "value_norm": (("prompt", "choice", "key"), norms * real[:, None]),
+        },
+        coords={
+            "name": ("choice", [str(head) for head in chosen]),
+            "layer": ("choice", [head.layer for head in chosen]),
+            "head": ("choice", [head.head for head in chosen]),
+            "token": (("prompt", "query"), np.array(strings)),
+            "length": ("prompt", ready.lengths.numpy()),
+        },
+        attrs={"method": "patterns", "unit": "probability", **measured_on(model, ready)},
+    )

@@ -1,0 +1,16 @@
+from ._correlations import correlation as correlation
+from ._correlations import correlation_interval as correlation_interval
+from ._correlations import pooled_correlation as pooled_correlation
+from ._means import check_confidence as check_confidence
+from ._means import difference_interval as difference_interval
+from ._means import mean_interval as mean_interval
+from ._means import percentiles as percentiles
+from ._means import resampled as resampled
+from ._ratios import ratio as ratio
+from ._shares import mean_share_difference_interval as mean_share_difference_interval
+from ._shares import mean_share_interval as mean_share_interval
+from ._shares import share_interval as share_interval
+from ._shares import split_interval as split_interval
+from ._shares import split_margin as split_margin
+from ._thresholds import Threshold as Threshold
+from ._thresholds import threshold as threshold

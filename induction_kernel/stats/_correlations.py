@@ -1,0 +1,78 @@
+"""Correlations, on plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats as distributions
+
+from ..errors import Refused
+from ._means import CONFIDENCE, DRAWS, Array, percentiles, resampled
+
+__all__ = ["correlation", "correlation_interval", "pooled_correlation"]
+
+ONE = 1 - 1e-15  # the largest correlation whose Fisher z is finite
+
+
+def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
+    """Pearson's or Spearman's correlation over the last axis, in [-1, 1]; NaN where either does not vary."""
+    if kind not in ("pearson", "spearman"):
+        raise Refused(f'wanted kind "pearson" or "spearman", got {kind!r}')
+    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if kind == "spearman":
+        x, y = distributions.rankdata(x, axis=-1), distributions.rankdata(y, axis=-1)
+    x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
+
+
+def correlation_interval(
+    x: Any, y: Any, kind: str = "pearson", *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Percentile interval (95%) of the correlation of `x` and `y` over their one axis, resampling the pairs."""
+    rows = np.stack(
+        [np.repeat(np.arange(len(x)), times) for times in resampled(len(x), draws, seed).astype(int)]
+    )
+    return percentiles(correlation(np.asarray(x)[rows], np.asarray(y)[rows], kind))
+
+
+def pooled_correlation(
+    n: Array, x: Array, y: Array, xx: Array, yy: Array, xy: Array, *, confidence: float = CONFIDENCE
+) -> tuple[Array, Array, Array]:
+    """Pearson's correlation over all pairs of several units, and both ends of its interval, with units independent.
+
+    Student's interval of Fisher's z by the jackknife over units. Coverage of nominal .95, simulated with 4, 8, 16 and
+    32 units of 6 pairs that share a level: .93, .93, .94, .95; with 16, of pairs taken as independent, below .8.
+
+    Args:
+        n: `[unit, ...]`, how many pairs each unit has, 0 for none.
+        x: sums over each unit's pairs, of values not far from centred, for precision.
+        y: likewise.
+        xx: sums of squares.
+        yy: likewise.
+        xy: sums of products.
+        confidence: of the interval.
+
+    Returns:
+        `[...]` three times; NaN where either does not vary, ends also where there are fewer than three units.
+    """
+    parts = [np.asarray(each, dtype=np.float64) for each in (n, x, y, xx, yy, xy)]
+    whole = [each.sum(0) for each in parts]
+    r = _of_sums(*whole)
+    left = _of_sums(*(total - each for total, each in zip(whole, parts, strict=True)))
+    z = np.where(parts[0] > 0, np.arctanh(np.clip(left, -ONE, ONE)), np.nan)
+    units = np.isfinite(z).sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        away = z - np.nansum(z, 0) / units
+        error = np.sqrt((units - 1) / units * np.nansum(away**2, 0))
+        quantile = distributions.t.ppf((1 + confidence) / 2, units - 1)
+    half = np.where(units > 2, quantile * error, np.nan)
+    middle = np.arctanh(np.clip(r, -ONE, ONE))
+    return r, np.tanh(middle - half), np.tanh(middle + half)
+
+
+def _of_sums(n: Array, x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
+    spread = np.maximum(n * xx - x**2, 0) * np.maximum(n * yy - y**2, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(spread > 0, np.clip((n * xy - x * y) / np.sqrt(spread), -1, 1), np.nan)

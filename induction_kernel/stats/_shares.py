@@ -1,0 +1,130 @@
+"""Intervals of shares of cases that are right or wrong: Wilson's, of paired differences, over repeated random splits.
+
+Sources: Wilson 1927; Bonett & Price 2012; Nadeau & Bengio 2003.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats as distributions
+
+from ._means import CONFIDENCE, DRAWS, Array, mean_interval
+
+__all__ = [
+    "mean_share_difference_interval",
+    "mean_share_interval",
+    "share_interval",
+    "split_interval",
+    "split_margin",
+]
+
+
+def share_interval(right: Any, n: Any, *, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
+    """Wilson's interval of the share right / n of independent cases, each right or wrong; NaN where n is 0.
+
+    It is not of width 0 where all are right. `right` may be fractional, for a share of effective cases.
+    """
+    right, n = np.broadcast_arrays(np.asarray(right, dtype=np.float64), np.asarray(n, dtype=np.float64))
+    quantile = float(distributions.norm.ppf((1 + confidence) / 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _wilson(right / n, n, quantile)
+
+
+def _wilson(share: Array, n: Array, quantile: float) -> tuple[Array, Array]:
+    square = quantile**2 / n
+    centre = (share + square / 2) / (1 + square)
+    half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
+    return np.maximum(centre - half, 0.0), np.minimum(centre + half, 1.0)
+
+
+def mean_share_interval(
+    values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Interval of the mean over the first axis of shares in [0, 1]: of prompts that are right, or how far each is.
+
+    Wilson's in cells where every value is 0 or 1, else that of `mean_interval`, within [0, 1].
+
+    Args:
+        values: `[n, ...]`, NaN for what is missing.
+        confidence: of the interval.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    low, high = mean_interval(values, confidence=confidence, draws=draws, seed=seed)
+    n = np.isfinite(values).sum(0)
+    ends = share_interval(np.nansum(values, 0), n, confidence=confidence)
+    whole = (np.isnan(values) | np.isin(values, (0.0, 1.0))).all(0)
+    return np.where(whole, ends[0], np.clip(low, 0, 1)), np.where(whole, ends[1], np.clip(high, 0, 1))
+
+
+def mean_share_difference_interval(
+    values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
+) -> tuple[Array, Array]:
+    """Interval of the mean over the first axis of differences in [-1, 1] of paired shares (right before, right after).
+
+    In cells where every value is -1, 0 or 1, Wald's with one case added on each side, so that it is not of width 0
+    where nothing changed; else that of `mean_interval`, within [-1, 1].
+
+    Args:
+        values: `[n, ...]`, NaN for what is missing.
+        confidence: of the interval.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Source: Bonett & Price 2012.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    low, high = mean_interval(values, confidence=confidence, draws=draws, seed=seed)
+    gained, lost = ((side * values > 0).sum(0) + 1 for side in (1, -1))
+    cases = np.isfinite(values).sum(0)
+    mean = (gained - lost) / (cases + 2)
+    square = ((gained + lost) / (cases + 2) - mean**2) / (cases + 2)
+    half = np.where(
+        cases > 0, distributions.norm.ppf((1 + confidence) / 2) * np.sqrt(np.maximum(square, 0)), np.nan
+    )
+    whole = (np.isnan(values) | np.isin(values, (-1.0, 0.0, 1.0))).all(0)
+    ends = (np.where(whole, a, b) for a, b in ((mean - half, low), (mean + half, high)))
+    first, last = (np.clip(end, -1, 1) for end in ends)
+    return first, last
+
+
+def split_interval(
+    scores: Any, n_train: float, n_test: float, *, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of the mean of scores in [0, 1] over repeated random splits of the same prompts.
+
+    Wilson's, with the number of prompts that would give the corrected variance (as Korn & Graubard 1998 do for
+    surveys), so that a score of 1.0 is not without doubt.
+
+    Args:
+        scores: `[split]`, each the mean over the prompts of the test part.
+        n_train: prompts in the part where something was chosen.
+        n_test: prompts in the other.
+        confidence: of the interval.
+
+    Source: Nadeau & Bengio 2003.
+    """
+    mean = float(np.mean(scores))
+    margin, variance, quantile = split_margin(scores, n_train, n_test, confidence=confidence)
+    if np.isnan(mean) or (margin == 0 and 0 < mean < 1):
+        return (
+            mean,
+            mean,
+        )  # nothing is known, or every split scored the same without being perfect: only ties do
+    n = mean * (1 - mean) / variance if variance > 0 else n_train + n_test
+    low, high = _wilson(np.asarray(mean), np.asarray(n), quantile)
+    return float(low), float(high)
+
+
+def split_margin(
+    scores: Any, n_train: float, n_test: float, *, confidence: float = CONFIDENCE
+) -> tuple[float, float, float]:
+    """Half the width of Student's interval over splits, the corrected variance of the mean, and the quantile."""
+    scores = np.asarray(scores, dtype=np.float64)
+    splits = len(scores)
+    quantile = float(distributions.t.ppf((1 + confidence) / 2, splits - 1))
+    variance = float((1 / splits + n_test / n_train) * scores.var(ddof=1)) if n_train else np.nan
+    return quantile * float(np.sqrt(variance)), variance, quantile

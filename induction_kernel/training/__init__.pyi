@@ -1,0 +1,12 @@
+from ._checkpoints import over_checkpoints as over_checkpoints
+from ._curves import training_curves as training_curves
+from ._families import family_curves as family_curves
+from ._families import train_families as train_families
+from ._loss_components import before_and_after as before_and_after
+from ._loss_components import loss_components as loss_components
+from ._loss_components import loss_slope as loss_slope
+from ._onset_coupling import onset_coupling as onset_coupling
+from ._phases import phase_window as phase_window
+from ._recipe import Recipe as Recipe
+from ._recipe import log_spaced as log_spaced
+from ._trainer import train as train

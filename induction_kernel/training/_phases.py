@@ -1,0 +1,171 @@
+"""Is there a phase change in training, when, and what turns first? The window of Olsson et al. 2022, by a stated rule.
+
+Olsson et al. choose the window from the derivative of the in-context-learning score and give no exact rule. Here it is
+the region around the score's steepest descent in ln(tokens), as far as the slope exceeds a quarter of its largest
+value; it is a window only if inside it the largest prefix-matching excess crosses .3 and the loss of a repeat falls by
+at least 1 nat. A steepest descent always exists; without these conditions a model that only learns topics would have
+a window too. Intervals are percentile bootstraps over prompts: they tell how far other prompts would move the window,
+not how far other seeds would, nor what happens between two checkpoints. It compares no two curves: see
+`_onset_coupling`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .. import __version__
+from .._given import checked_seed
+from ..errors import Refused
+from ..heads._names import is_whole
+from ..stats._means import percentiles
+from ._turns import (
+    CURVES,
+    DIRECTION,
+    Numbers,
+    at_tokens,
+    check_curves,
+    grid_of,
+    heads_of,
+    largest_excess,
+    over_runs,
+    resampled_means,
+    slope_of,
+    steepest,
+    trained,
+    values_of,
+)
+
+__all__ = ["EXCESS", "FALL", "SMOOTHING", "check_turning", "onsets", "phase_window"]
+
+EXCESS, FALL = 0.3, 1.0
+"""What the largest prefix-matching excess has to cross in a window, and by how many nats the repeat has to fall."""
+SMOOTHING = 0.05
+RULE = (
+    "the region around the steepest descent of the ICL score in ln(tokens) where the slope exceeds a quarter of its "
+    "largest value, if the largest prefix-matching excess crosses .3 and the repeat loss falls by at least 1 nat in it"
+)
+ONSET = (
+    "where the region around the steepest change in ln(tokens) begins, with the slope above a quarter of its largest "
+    "value; of heads, the mean of those with at least half of the strongest one's score at the end of training, chosen "
+    "on other prompts"
+)
+
+
+def phase_window(
+    curves: xr.Dataset, *, smoothing: float = SMOOTHING, draws: int = 500, seed: int = 0
+) -> xr.Dataset:
+    """The window of the phase change, and the onset of every curve, of every run.
+
+    Args:
+        curves: what `training_curves` returned; leading dimensions `model` and `seed` are kept.
+        smoothing: standard deviation of the Gaussian that smooths slopes, in ln(tokens): .05 is 5% of the tokens.
+        draws: of the bootstrap over prompts, at least 100.
+        seed: of the bootstrap.
+
+    Returns:
+        Dataset with `exists`; `start`, `end` in tokens, `score_share` (the part of the final in-context-learning
+        score that forms in the window), `fall` (of the repeat loss in it, nats), `peak_excess` (largest prefix-matching
+        excess at its end), each with `_low` and `_high` (95%) and NaN where there is no window; `exists_share`, the
+        share of draws that have one. `onset[curve]` in tokens with `_low` and `_high`, and `resolution`,
+        the tokens between the two checkpoints it lies between, which no number of prompts makes finer; and
+        `precedes[curve, other]`: the share of draws in which `curve` turns before `other`, ties counting half; all
+        NaN where there is no window. `heads[curve]` names the heads whose mean a curve is, if any.
+
+    Raises:
+        TypeError: curves that are no Dataset. Refused: variables or tokens missing, fewer than 4 checkpoints after
+            step 0, options out of range.
+
+    Source: Olsson et al. 2022, argument 1; the exact rule is ours and stands in the attribute `rule`.
+    """
+    check_curves(curves, *CURVES, "prefix_matching_control")
+    check_turning(smoothing, draws)
+
+    def told(run: xr.Dataset) -> xr.Dataset:
+        return _window(trained(run), smoothing, draws, np.random.default_rng(checked_seed(seed)))
+
+    attrs = {
+        "method": "phase_window", "paper": "Olsson et al. 2022, argument 1; the rule is ours", "rule": RULE,
+        "onset_rule": ONSET, "smoothing": smoothing, "draws": draws, "seed": seed, "confidence": 0.95,
+        "interval": "percentile bootstrap over prompts", "induction_kernel": __version__,
+    }  # fmt: skip
+    return over_runs(curves, told).assign_attrs(attrs)
+
+
+def check_turning(smoothing: Any, draws: Any) -> None:
+    """Refused unless these are a width in ln(tokens) and a number of draws."""
+    if not 0 < smoothing <= 1 or not is_whole(draws) or draws < 100:
+        raise Refused(
+            f"wanted smoothing in ln(tokens), above 0 and at most 1, and draws of at least 100; got {smoothing!r} and "
+            f"{draws!r}"
+        )
+
+
+def onsets(run: xr.Dataset, name: str, smoothing: float, draws: int, rng: np.random.Generator) -> Numbers:
+    """Where a curve of one run turns, in ln(tokens), `[1 + draws]`: of all prompts, then of each draw."""
+    tokens = run["tokens"].values
+    slopes = DIRECTION[name] * slope_of(
+        resampled_means(values_of(run, name), draws, rng), tokens, smoothing=smoothing
+    )
+    return grid_of(tokens)[steepest(slopes)[0]]
+
+
+def _window(run: xr.Dataset, smoothing: float, draws: int, rng: np.random.Generator) -> xr.Dataset:
+    tokens, grid = run["tokens"].values, grid_of(run["tokens"].values)
+    score, repeat, excess = (
+        resampled_means(values, draws, rng)
+        for values in (values_of(run, "icl_score"), values_of(run, "repeat_loss"), largest_excess(run))
+    )
+    start, end = (grid[edge] for edge in steepest(-slope_of(score, tokens, smoothing=smoothing)))
+
+    def change(means: Numbers) -> tuple[Numbers, Numbers]:
+        return at_tokens(means, tokens, start), at_tokens(means, tokens, end)
+
+    (score_0, score_1), (repeat_0, repeat_1), (excess_0, excess_1) = map(change, (score, repeat, excess))
+    exists = (excess_0 < EXCESS) & (excess_1 >= EXCESS) & (repeat_0 - repeat_1 >= FALL)
+    found = {
+        "start": np.exp(start), "end": np.exp(end), "score_share": (score_1 - score_0) / score[:, -1],
+        "fall": repeat_0 - repeat_1, "peak_excess": excess_1,
+    }  # fmt: skip
+    values: dict[str, Any] = {"exists": bool(exists[0]), "exists_share": exists[1:].mean()}
+    for name, drawn in found.items():
+        values |= _interval(name, drawn, exists)
+    turns = np.stack(
+        [start if name == "icl_score" else onsets(run, name, smoothing, draws, rng) for name in CURVES]
+    )
+    order = _order(turns).assign(resolution=("curve", _spacing(tokens, turns[:, 0])))
+    heads = xr.DataArray([" ".join(heads_of(run, name)) for name in CURVES], dims="curve")
+    return xr.Dataset(values).merge(order if exists[0] else order.where(False)).assign(heads=heads)
+
+
+def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:
+    """The value of all prompts, and the interval over the draws that have a window."""
+    kept = drawn[1:][exists[1:]]
+    if not exists[0] or not len(kept):
+        return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
+    low, high = percentiles(kept)
+    return {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
+def _order(turns: Numbers) -> xr.Dataset:
+    """Onsets of `[curve, draw]` with intervals, and how often one is before another."""
+    low, high = percentiles(turns[:, 1:].T)
+    later = turns[None, :, 1:] - turns[:, None, 1:]
+    earlier = ((later > 0) + 0.5 * (later == 0)).mean(2)
+    return xr.Dataset(
+        {
+            "onset": ("curve", np.exp(turns[:, 0])),
+            "onset_low": ("curve", np.exp(low)),
+            "onset_high": ("curve", np.exp(high)),
+            "precedes": (("curve", "other"), earlier),
+        },
+        {"curve": list(CURVES), "other": list(CURVES)},
+    )
+
+
+def _spacing(tokens: Any, turns: Numbers) -> Numbers:
+    """The tokens between the checkpoints on both sides of each place in ln(tokens)."""
+    after = np.clip(np.searchsorted(tokens, np.exp(turns)), 1, len(tokens) - 1)
+    return np.diff(tokens).astype(np.float64)[after - 1]
