@@ -20,6 +20,7 @@ import torch
 import xarray as xr
 from pretend import cards, place_parameters
 from processes import in_python
+from public import public_values, verbs
 from shots import random_shots
 from verbs import VERBS, episodes, repeats, shots
 from written import TOKENS, last_logit, written
@@ -342,10 +343,10 @@ def test_every_verb_runs_on_a_device_without_float64(verb, kind):
 def test_the_table_of_verbs_has_them_all():
     """All public functions of a model but those that make prompts or draw heads, and pages, which call the others."""
     makers = {
-        "as_prompts", "repeated_tokens", "few_shot", "word_episodes", "pairs", "with_answers", "random_heads",
+        "as_prompts", "repeated_tokens", "few_shot_prompts", "word_episodes", "pairs", "with_answers", "random_heads",
         "random_sets",
     }  # fmt: skip
-    public = {name: getattr(ik, name) for name in ik.__all__ if callable(getattr(ik, name))}
+    public = {path.rpartition(".")[2]: of for path, of in verbs().items()}
     first = {name: next(iter(inspect.signature(of).parameters), "") for name, of in public.items()}
     of_models = {name for name, given in first.items() if given in ("model", "models")} - makers
     assert of_models - {name.partition(",")[0] for name in VERBS} == {"write_report", "continuity"}
@@ -433,7 +434,7 @@ def holdings():
     """What measures and tasks of a pool may hold."""
     model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
     prompts = repeats(model)
-    public = {name: getattr(ik, name) for name in ik.__all__ if not isinstance(getattr(ik, name), type | str)}
+    public = {path: of for path, of in public_values().items() if not isinstance(of, type)}
     return public | {
         "Prompts": prompts,
         "few-shot Prompts": shots(model),

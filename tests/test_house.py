@@ -1,31 +1,35 @@
 """The house rules a machine can check: who imports whom, where things lie, what the public names promise."""
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
 import sys
-from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
+import house
 import pytest
+
+import induction_kernel as ik
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "induction_kernel"
-FILES = sorted(PACKAGE.rglob("*.py"))
+FILES = house.files(ROOT)
 
 # Imports go strictly down, also those inside functions; rooms on one line do not know each other.
 FLOORS = [
-    {"errors"},
+    {"errors", "_lazy"},
     {"stats"},
-    {"given"},
-    {"heads", "files", "text_files"},
+    {"_given", "files", "text_files"},
+    {"heads", "masks"},
     {"model"},
-    {"prompts", "masks", "loading"},
-    {"replay", "metrics"},
+    {"prompts", "loading", "plots"},
+    {"replay", "metrics", "data", "theory"},
     {"scorers", "interventions"},
-    {"kernel", "training", "plots"},
+    {"kernel", "training"},
+    {"fewshot"},
     {"evidence", "removing", "wording"},
     {"fewshot_page", "evidence_page"},
     {"page", "printing"},
@@ -34,26 +38,21 @@ FLOORS = [
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 FREE = {"__version__"}  # may be taken from the package itself by anyone
-
-
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+DRAWERS = {"plots", "fewshot_page", "evidence_page", "page", "cli", "printing"}
+NAMES = [
+    f"{room}.{name}" if room else name for room, names in house.public_names(ROOT).items() for name in names
+]
 
 
 def own_imports(path: Path) -> set[str]:
     """The rooms a file imports, wherever in the file; "" stands for the package itself."""
-    package = ["induction_kernel", *path.relative_to(PACKAGE).parts[:-1]]
-    targets = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            targets |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            names = {alias.name for alias in node.names} - FREE if module == "induction_kernel" else {""}
-            targets |= {f"{module}.{name}" for name in names}
-    split = [target.rstrip(".").split(".") for target in targets]
-    return {(parts[1] if len(parts) > 1 else "") for parts in split if parts[0] == "induction_kernel"}
+    rooms = set()
+    for module, name in house.imports(ROOT, path):
+        if module != house.NAME:
+            rooms.add(house.room_of(module))
+        elif name not in FREE:
+            rooms.add(name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "")
+    return rooms
 
 
 def top_level_imports(path: Path) -> set[str]:
@@ -64,30 +63,57 @@ def top_level_imports(path: Path) -> set[str]:
     return {name.split(".")[0] for name in plain | named}
 
 
-def lazy_names() -> dict[str, str]:
-    """Public name -> module, as the `__getattr__` of the package has them."""
-    import induction_kernel
+def value_of(name: str):
+    """A public name's value, from "room.name" or "name"."""
+    value = ik
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
 
-    return induction_kernel._HOME
+
+def stub_imports(path: Path) -> dict[str, str]:
+    """Name -> module (relative to the folder) of what an `__init__.pyi` lists."""
+    nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module or "" for node in nodes for alias in node.names}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_strictly_down(path):
-    room = room_of(path)
-    if room == "__init__":
+    room = house.room_of(house.module_of(ROOT, path))
+    if not room:
         return  # the table of contents names every room, and loads none
-    assert room in FLOOR, f"{room} is not on the floor plan: add it here and to the README's tree"
+    assert room in FLOOR, f"{room} is not on the floor plan: add it here and to docs/architecture.md"
     for other in own_imports(path) - {room} - ({""} if room == "cli" else set()):
         assert other, f"{path.name} imports the package itself: import from the module that has the name"
         assert FLOOR[other] < FLOOR[room], f"{path.name} ({room}) must not import {other}"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_import_files_never_a_rooms_table_of_contents(path):
+    """A room's `__init__` is for users: importing from it would load what its names need, or hide an arrow."""
+    for module, name in house.imports(ROOT, path):
+        folder = ROOT.joinpath(*module.split("."))
+        if module == house.NAME or not folder.is_dir() or name == "attach":
+            continue
+        assert (folder / f"{name}.py").exists(), f"{path.name} imports {name} from {module}/__init__"
+
+
 def test_drawing_knows_data_only():
     for path in FILES:
-        if room_of(path) == "plots":
-            assert own_imports(path) <= {"plots", "heads", "files", "given", "errors", "stats"}
-        elif room_of(path) not in {"fewshot_page", "evidence_page", "page", "cli", "__init__"}:
-            assert "plots" not in own_imports(path), f"{path.name}: only pages and cli draw"
+        room = house.room_of(house.module_of(ROOT, path))
+        if room == "plots":
+            assert own_imports(path) <= {"plots", "heads", "files", "_given", "errors", "stats", "_lazy"}
+        elif room not in DRAWERS and room:
+            assert "plots" not in own_imports(path), f"{path.name}: only pages and the command line draw"
+
+
+def test_there_are_no_import_circles():
+    assert house.circles(house.imported_modules(ROOT)) == []
+    assert house.circles(house.room_graph(ROOT)) == []
+
+
+def test_circles_are_found():
+    assert house.circles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [("b", "c")]
 
 
 def test_the_command_line_starts_at_once():
@@ -98,53 +124,88 @@ def test_folders():
     code = [path.relative_to(PACKAGE) for path in FILES]
     assert all(len(path.parts) <= 2 for path in code), "rooms have no rooms of their own"
     vague = {"core", "utils", "util", "common", "helpers", "misc"}
-    assert not vague & {part.removesuffix(".py") for path in code for part in path.parts}
+    assert not vague & {part.removesuffix(".py").strip("_") for path in code for part in path.parts}
+    rooms = {path.parts[0] for path in code if len(path.parts) == 2}
+    for room in rooms:
+        assert len([path for path in code if path.parts[0] == room]) <= 21, f"{room} has more than 20 files"
 
 
-def test_no_public_name_is_a_module():
-    """With a lazy `__getattr__` such a name would be the function at first and the module later."""
-    modules = {part.removesuffix(".py") for path in FILES for part in path.relative_to(PACKAGE).parts}
-    rooms = [path for path in FILES if path.name == "__init__.py" and path.parent != PACKAGE]
-    nodes = [node for path in rooms for node in ast.parse(path.read_text()).body]
-    opened = {alias.asname for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
-    assert not (set(lazy_names()) | opened) & modules
-
-
-def test_the_two_lists_of_public_names_are_one():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    blocks = [node for node in tree.body if isinstance(node, ast.If)]
-    typed = next(block for block in blocks if ast.unparse(block.test) == "TYPE_CHECKING")
-    assert all(isinstance(node, ast.ImportFrom) and len(node.names) == 1 for node in typed.body)
-    seen = {(node.module, node.names[0].name, node.names[0].asname) for node in typed.body}
-    assert seen == {(module, name, name) for name, module in lazy_names().items()}
+def test_files_behind_a_public_package_are_private():
+    """So no public name can be a module, and nobody wonders what may be imported."""
+    for path in FILES:
+        if path.parent != PACKAGE:
+            assert path.name.startswith("_"), (
+                f"{path.relative_to(ROOT)}: files in rooms start with an underscore"
+            )
 
 
 def test_import_is_instant():
     heavy = "{'torch', 'transformer_lens', 'numpy', 'plotly'}"
-    code = f"import sys, induction_kernel; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, induction_kernel as ik; dir(ik); ik.kernel; dir(ik.kernel); print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 
 
-def test_a_wrong_name_is_an_attribute_error():
-    import induction_kernel
+@pytest.mark.parametrize(
+    ("name", "unwanted"),
+    [
+        ("Head", {"torch", "plotly", "circuitsvis", "transformer_lens"}),
+        ("top_heads", {"plotly", "circuitsvis", "transformer_lens"}),
+        ("head_map", {"circuitsvis", "transformer_lens"}),
+        ("induction", {"plotly", "circuitsvis"}),
+    ],
+)
+def test_a_name_loads_what_it_needs(name, unwanted):
+    loaded, libraries = house.loaded_by(ROOT, name)
+    assert not unwanted & set(libraries), libraries
+    assert loaded < 60
 
-    with pytest.raises(AttributeError, match="'indution'"):
-        induction_kernel.indution  # noqa: B018  # the look-up itself is tested
-    assert set(induction_kernel.__all__) <= set(dir(induction_kernel))
+
+def test_namespaces_are_always_there():
+    code = "import induction_kernel as ik; print(ik.kernel.vote.__name__, ik.theory, ik.masks.previous_key.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("vote ")
 
 
-@pytest.mark.parametrize("name", sorted(lazy_names()))
+def test_a_mistyped_name_suggests_the_nearest():
+    with pytest.raises(AttributeError, match=r"'indution'.*did you mean .*'induction'"):
+        ik.indution  # noqa: B018  # the look-up itself is tested
+    with pytest.raises(AttributeError, match=r"'induction_kernel.kernel'.*'vot'.*'vote'"):
+        ik.kernel.vot  # noqa: B018
+    with pytest.raises(AttributeError, match=r"has no attribute 'zzzzzzzz'$"):
+        ik.zzzzzzzz  # noqa: B018
+
+
+def test_dir_shows_public_names_alone():
+    assert all(not name.startswith("_") for name in [*dir(ik), *dir(ik.kernel), *dir(ik.scorers)])
+    assert {"induction", "sweep", "kernel", "fewshot"} <= set(dir(ik))
+    assert len([name for name in dir(ik) if not inspect.ismodule(getattr(ik, name))]) <= 60
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_public_name_is_there_and_documented(name):
-    import induction_kernel
-
-    value = getattr(induction_kernel, name)
-    if isinstance(value, type) or inspect.isfunction(value):
+    value, leaf = value_of(name), name.split(".")[-1]
+    if (
+        isinstance(value, type)
+        or inspect.isfunction(value)
+        or not hasattr(value, "__module__")
+        or inspect.ismodule(value)
+    ):
         text = value.__doc__ or ""
     else:  # an object, such as a scorer: its docstring is the string after its assignment
-        text = docstring_of_variable(import_module(f"induction_kernel.{lazy_names()[name]}"), name)
+        text = docstring_of_variable(home_of(name), leaf) or value.__doc__ or ""
     assert len(text) > 20, f"{name} has no docstring"
-    assert not text.startswith(f"{name}("), f"{name} has only the docstring that dataclass makes up"
+    assert not text.startswith(f"{leaf}("), f"{name} has only the docstring that dataclass makes up"
+
+
+def home_of(name: str):
+    """The module that a public name is defined in."""
+    room, _, leaf = name.rpartition(".")
+    stub = PACKAGE / room / "__init__.pyi"
+    if not stub.exists():
+        return importlib.import_module(f"induction_kernel.{room}")
+    module = stub_imports(stub)[leaf]
+    return importlib.import_module(".".join(part for part in ("induction_kernel", room, module) if part))
 
 
 def docstring_of_variable(module, name: str) -> str:

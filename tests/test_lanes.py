@@ -99,7 +99,9 @@ VERBS = {
     "path_patch": lambda model, prompts: ik.path_patch(
         model, source=other(model, prompts), into=prompts, receivers=["L1H0"], site="q", metric=weighed
     ),
-    "function_vector_effect": lambda model, _: ik.fewshot.function_vector_effect(model, random_shots(n=2), random_shots(n=2)),
+    "function_vector_effect": lambda model, _: ik.fewshot.function_vector_effect(
+        model, random_shots(n=2), random_shots(n=2)
+    ),
     "label_knock_out": lambda model, _: ik.fewshot.label_knock_out(model, random_shots(n=2), HEADS, draws=0),
     "reweighted": lambda model, _: ik.fewshot.reweighted(model, random_shots(n=2), np.ones((2, 4, 3))),
     "fit_label_weights": lambda model, _: ik.fewshot.fit_label_weights(model, random_shots(n=2), steps=1),

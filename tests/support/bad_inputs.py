@@ -664,6 +664,8 @@ ROWS = [
     # figures and page
     ("head_map", "not scores", lambda tmp: ik.head_map({"a": 1}), TypeError, "dict"),
     ("plots.loss_plot", "not losses", lambda tmp: ik.plots.loss_plot(scores()), (TypeError, ValueError), "loss"),
+    ("plots.score_plot", "the scores of one head", lambda tmp: ik.plots.score_plot(scores(), scores().isel(head=[0])), ValueError, "the same heads"),
+    ("plots.score_plot", "a number", lambda tmp: ik.plots.score_plot(scores(), 1.0), TypeError, "Dataset"),
     # kernel: data, episodes, evaluation
     ("data.LabelledTexts", "no texts", lambda tmp: ik.data.LabelledTexts((), torch.zeros(0).long().numpy(), ("a", "b")), ValueError, "got none"),
     ("data.LabelledTexts", "an empty text", lambda tmp: ik.data.LabelledTexts(("fox", " "), [0, 1], ("a", "b")), ValueError, "an empty one at 1"),
