@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import pydoc
 import re
 import subprocess
 import sys
@@ -215,6 +216,13 @@ def docstring_of_variable(module, name: str) -> str:
         if any(getattr(target, "id", None) == name for target in targets) and isinstance(following, ast.Expr):
             return str(ast.literal_eval(following.value))
     return ""
+
+
+def test_help_on_a_scorer_shows_how_to_call_it():
+    shown = pydoc.render_doc(ik.induction, renderer=pydoc.plaintext)
+    assert "induction(model" in shown
+    assert "prompts: anything `as_prompts` takes" in shown
+    assert "score[prompt, layer, head]" in shown
 
 
 def test_files_say_what_they_are_for():

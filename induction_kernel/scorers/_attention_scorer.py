@@ -6,6 +6,7 @@ A mask function is all that a scorer of one's own needs. The package's own are i
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import Signature, cleandoc, signature
 from typing import Any
 
 import torch
@@ -75,9 +76,17 @@ class AttentionScorer:
             raise TypeError(
                 f"wanted a mask function of two arguments, tokens and lengths, got one of {taken}"
             )
-        source = f" ({self.paper})" if self.paper else ""
-        said = f"{self.name}: {self.title or 'attention to the entries of a mask'}{source}."
-        object.__setattr__(self, "__doc__", f"{said}\n\n{type(self).__doc__}")  # what `induction?` shows
+        object.__setattr__(self, "__doc__", self._help())
+
+    def _help(self) -> str:
+        """What `help(induction)` shows: how to call it, what is scored, then the arguments."""
+        _, *parameters = signature(type(self).__call__).parameters.values()
+        called = str(Signature([each.replace(annotation=Signature.empty) for each in parameters]))
+        said = (
+            f"{self.title or 'attention to the entries of a mask'}{f' ({self.paper})' if self.paper else ''}"
+        )
+        texts = (cleandoc(text or "") for text in (type(self).__call__.__doc__, type(self).__doc__))
+        return "\n\n".join([f"{self.name}{called}", f"Attention of every head: {said}.", *texts])
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}: {self.title or 'attention to the entries of a mask'})"
