@@ -9,6 +9,7 @@ from induction_kernel.heads import Head
 from induction_kernel.loading import build, checkpoint_steps, read_recipe
 from induction_kernel.prompts import word_episodes
 from induction_kernel.training import _language as language
+from induction_kernel.training import _vocabulary as vocabulary
 
 SCORERS = (
     ik.induction, ik.prefix_matching, ik.previous_token, ik.duplicate_token, ik.label_attention, ik.copying,
@@ -78,7 +79,7 @@ def own_task_accuracy(model, noise):
     """Episodes of the model's own language: four classes, ten label words, six demonstrations or more before each."""
     drawn = language.episodes(np.random.default_rng(5), 96, 96, classes=4, noise=noise)
     tokens = torch.from_numpy(drawn.tokens)
-    labels = torch.tensor([language.VOCABULARY.index(word) for word in language.LABELS])
+    labels = torch.tensor([vocabulary.VOCABULARY.index(word) for word in vocabulary.LABELS])
     is_label = torch.isin(tokens, labels)
     asked = (is_label & (is_label.cumsum(1) > 6))[:, 1:]
     with torch.no_grad():

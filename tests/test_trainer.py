@@ -18,6 +18,7 @@ from induction_kernel.loading import build, checkpoint_steps, read_recipe
 from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.training import _language as language
 from induction_kernel.training import _trainer as trainer
+from induction_kernel.training import _vocabulary as vocabulary
 from induction_kernel.training._curves import training_curves
 from induction_kernel.training._families import FAMILIES, family_curves, train_families
 from induction_kernel.training._network import forward, heads_in_use, initial_weights
@@ -329,7 +330,7 @@ def test_a_run_killed_at_ten_random_moments_ends_with_the_same_weights(tmp_path)
 @pytest.fixture(scope="module")
 def text(tmp_path_factory):
     """Some words of the language in random order, as a text file."""
-    words = np.random.default_rng(0).choice(language.VOCABULARY[6:], 12_000)
+    words = np.random.default_rng(0).choice(vocabulary.VOCABULARY[6:], 12_000)
     path = tmp_path_factory.mktemp("texts") / "words.txt"
     path.write_text(
         "\n".join(" ".join(words[i : i + 12]) for i in range(0, len(words), 12)), encoding="utf-8"

@@ -15,11 +15,13 @@ from torch.testing import assert_close
 import induction_kernel
 from induction_kernel.loading import checkpoint_steps
 from induction_kernel.training import _language as language
-from induction_kernel.training._language import TOPICS, VOCABULARY, Mix
+from induction_kernel.training import _vocabulary as vocabulary
+from induction_kernel.training._language import Mix
 from induction_kernel.training._logging import scores
 from induction_kernel.training._network import initial_weights
 from induction_kernel.training._recipe import Recipe
 from induction_kernel.training._trainer import fit
+from induction_kernel.training._vocabulary import TOPICS, VOCABULARY
 
 TINY = Path(induction_kernel.__file__).parent / "assets" / "tiny"
 
@@ -78,7 +80,7 @@ def test_a_person_has_one_last_name_and_a_thing_one_adjective_within_a_story(rng
     for row in map(words, language.stories(rng, 30, 96)):
         last = {}
         for first, second in pairwise(row):
-            if first in language.FIRST_NAMES:
+            if first in vocabulary.FIRST_NAMES:
                 assert last.setdefault(first, second) == second
     assert len(last) > 1
 
@@ -87,15 +89,15 @@ def test_a_verb_agrees_with_the_word_before_the_last_in_every_story(rng):
     verb = {}
     for row in map(words, language.stories(rng, 200, 96)):
         for subject, _, word in zip(row, row[1:], row[2:], strict=False):
-            if word in language.DEEDS + language.STATES:
+            if word in vocabulary.DEEDS + vocabulary.STATES:
                 assert verb.setdefault(subject, word) == word
-    assert set(verb) == set(language.FIRST_NAMES + language.ADJECTIVES)
+    assert set(verb) == set(vocabulary.FIRST_NAMES + vocabulary.ADJECTIVES)
 
 
 def test_labels_stand_where_the_classes_say_and_words_come_from_the_topic(rng):
     episodes = language.episodes(rng, 40, 80, noise=0.0)
     assert episodes.tokens.shape == episodes.classes.shape == (40, 80)
-    is_label = np.isin(episodes.tokens, [VOCABULARY.index(word) for word in language.LABELS])
+    is_label = np.isin(episodes.tokens, [VOCABULARY.index(word) for word in vocabulary.LABELS])
     assert (is_label == (episodes.classes >= 0)).all()
     names = tuple(TOPICS)
     for row in range(40):
@@ -112,10 +114,10 @@ def test_labels_stand_where_the_classes_say_and_words_come_from_the_topic(rng):
 
 def test_held_out_topics_are_in_no_training_episode(rng):
     tokens = language.episodes(rng, 300, 96, noise=0.0).tokens
-    held_out = {word for topic in language.HELD_OUT_TOPICS for word in TOPICS[topic]}
+    held_out = {word for topic in vocabulary.HELD_OUT_TOPICS for word in TOPICS[topic]}
     assert not held_out & {VOCABULARY[token] for token in np.unique(tokens)}
-    asked = language.episodes(rng, 5, 96, noise=0.0, classes=2, topics=language.HELD_OUT_TOPICS).tokens
-    assert {VOCABULARY[token] for token in np.unique(asked)} <= held_out | {"<bos>", ";", *language.LABELS}
+    asked = language.episodes(rng, 5, 96, noise=0.0, classes=2, topics=vocabulary.HELD_OUT_TOPICS).tokens
+    assert {VOCABULARY[token] for token in np.unique(asked)} <= held_out | {"<bos>", ";", *vocabulary.LABELS}
 
 
 def test_the_noise_share_is_the_one_asked_for(rng):
@@ -125,7 +127,7 @@ def test_the_noise_share_is_the_one_asked_for(rng):
     topic_words = [{VOCABULARY.index(word) for word in ws} for ws in TOPICS.values()]
     pairs = zip(episodes.tokens[row, position - 1], topic, strict=True)
     of_topic = np.mean([token in topic_words[number] for token, number in pairs])
-    assert of_topic == pytest.approx(0.7 + 0.3 * 12 / len(language._CONTENT), abs=0.01)
+    assert of_topic == pytest.approx(0.7 + 0.3 * 12 / len(vocabulary.CONTENT), abs=0.01)
 
 
 def test_repeats_repeat_with_their_period(rng):
@@ -135,14 +137,17 @@ def test_repeats_repeat_with_their_period(rng):
 
 def test_repeats_draw_labels_and_other_words_in_the_shares_asked_for(rng):
     rows = language.repeats(rng, 200, 60, labels=0.3, others=0.1, periods=(59, 59))[:, 1:]
-    kinds = [language.LABELS, (";", ".", ",", *language.FUNCTION_WORDS, *language.DEEDS, *language.STATES)]
+    kinds = [
+        vocabulary.LABELS,
+        (";", ".", ",", *vocabulary.FUNCTION_WORDS, *vocabulary.DEEDS, *vocabulary.STATES),
+    ]
     shares = [np.isin(rows, [VOCABULARY.index(word) for word in kind]).mean() for kind in kinds]
     assert shares == pytest.approx([0.3, 0.1], abs=0.02)
 
 
 def test_the_mix_decides_what_a_batch_holds(rng):
     no_episodes = language.batch(rng, 6, 60, mix=Mix(stories=1, episodes=0, repeats=0))
-    assert not np.isin(no_episodes, [VOCABULARY.index(word) for word in (";", *language.LABELS)]).any()
+    assert not np.isin(no_episodes, [VOCABULARY.index(word) for word in (";", *vocabulary.LABELS)]).any()
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,7 @@ def test_wrong_input_is_refused_with_a_reason(rng, call, message):
 
 
 def test_the_tokenizer_reads_words_as_words():
-    tokenizer = language.read_tokenizer()
+    tokenizer = vocabulary.read_tokenizer()
     ids = tokenizer("fox dax; Wolf, quib.")["input_ids"]
     assert words(ids) == ["fox", "dax", ";", "<unk>", ",", "quib", "."]
     assert tokenizer.decode(tokenizer("fox dax ; wolf")["input_ids"]) == "fox dax ; wolf"
@@ -205,7 +210,7 @@ def test_the_asset_was_made_by_this_language_and_this_recipe(recipe, tmp_path):
     assert recipe["recipe"] == json.loads(json.dumps(asdict(Recipe())))
     assert Recipe.read(recipe["recipe"]) == Recipe()
     assert recipe["architecture"] == Recipe().architecture
-    language.write_tokenizer(tmp_path)
+    vocabulary.write_tokenizer(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (TINY / name).read_bytes() == (tmp_path / name).read_bytes()
 

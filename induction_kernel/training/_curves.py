@@ -32,8 +32,9 @@ from ..scorers._attention import prefix_matching, previous_token
 from ..scorers._attention_scorer import observe
 from ..scorers._copying import copying
 from ._checkpoints import over_checkpoints
-from ._language import VOCABULARY, stories
 from ._recipe import EARLY, LATE
+from ._stories import stories
+from ._vocabulary import VOCABULARY
 
 __all__ = ["Curves", "reads_stories", "training_curves"]
 

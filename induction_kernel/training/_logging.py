@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._language import BOS, LABELS, VOCABULARY, episodes, ordinary_tokens, stories
+from ._language import episodes
 from ._network import Weights, forward, losses
 from ._recipe import Recipe
+from ._stories import stories
 from ._texts import Corpus
+from ._vocabulary import BOS, LABELS, VOCABULARY, ordinary_tokens
 
 __all__ = ["scores"]
 

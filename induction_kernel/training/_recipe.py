@@ -15,7 +15,8 @@ import numpy as np
 
 from ..errors import Refused
 from ..heads._names import is_whole
-from ._language import VOCABULARY, Mix
+from ._language import Mix
+from ._vocabulary import VOCABULARY
 
 __all__ = ["BYTES", "EARLY", "LATE", "Recipe", "log_spaced"]
 

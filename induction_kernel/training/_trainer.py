@@ -28,12 +28,13 @@ from ..files import checked_folder, only_one
 from ..loading._build import build
 from ..loading._sources import load
 from ..model._anatomy import Model
-from ._language import batch, read_tokenizer, write_tokenizer
+from ._language import batch
 from ._logging import scores
 from ._network import Weights, forward, heads_in_use, initial_weights, losses
 from ._recipe import Recipe
 from ._run_folder import State, begin, finish, write_checkpoint, write_state
 from ._texts import Corpus, read_corpus
+from ._vocabulary import read_tokenizer, write_tokenizer
 
 __all__ = ["Run", "fit", "train"]
 

@@ -6,7 +6,7 @@ import torch
 import induction_kernel as ik
 from induction_kernel.prompts import Demonstrations, Prompts
 from induction_kernel.prompts._prompts import pad
-from induction_kernel.training import _language as language
+from induction_kernel.training import _vocabulary as vocabulary
 
 LABELS = ("a", "b c", "d")
 TOKENS = ([3], [4, 5], [6])  # of each label: one of them has two
@@ -43,13 +43,13 @@ def noisy_words(model, *, prompts=200, shots=12, classes=4, noise=0.3, seed=0, o
     """The embedded model's few-shot task: words of topics, arbitrary labels, some words replaced by any other."""
     rng = np.random.default_rng(seed)
     labels, every = (
-        list(language.LABELS[:classes]),
-        [word for words in language.TOPICS.values() for word in words],
+        list(vocabulary.LABELS[:classes]),
+        [word for words in vocabulary.TOPICS.values() for word in words],
     )
     demonstrations, queries = [], []
     for _ in range(prompts):
-        topics = rng.choice(language.TRAINING_TOPICS, classes, replace=False)
-        words = [rng.permutation(language.TOPICS[topic]).tolist() for topic in topics]
+        topics = rng.choice(vocabulary.TRAINING_TOPICS, classes, replace=False)
+        words = [rng.permutation(vocabulary.TOPICS[topic]).tolist() for topic in topics]
         target = 0 if one_answer else int(rng.integers(classes))
         queries.append((words[target].pop(), target))
         order = rng.permutation(np.arange(shots) % classes).tolist()
