@@ -42,6 +42,11 @@ def room_of(path: Path) -> str:
 
 def own_imports(path: Path) -> set[str]:
     """The rooms a file imports, wherever in the file; "" stands for the package itself."""
+    return {(parts[1] if len(parts) > 1 else "") for parts in own_targets(path)}
+
+
+def own_targets(path: Path) -> list[list[str]]:
+    """What a file imports of this package, wherever in the file, as parts of dotted names."""
     package = ["induction_kernel", *path.relative_to(PACKAGE).parts[:-1]]
     targets = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -50,10 +55,10 @@ def own_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            names = {alias.name for alias in node.names} - FREE if module == "induction_kernel" else {""}
+            names = {alias.name for alias in node.names} - (FREE if module == "induction_kernel" else set())
             targets |= {f"{module}.{name}" for name in names}
     split = [target.rstrip(".").split(".") for target in targets]
-    return {(parts[1] if len(parts) > 1 else "") for parts in split if parts[0] == "induction_kernel"}
+    return [parts for parts in split if parts[0] == "induction_kernel"]
 
 
 def top_level_imports(path: Path) -> set[str]:
@@ -80,6 +85,35 @@ def test_imports_go_strictly_down(path):
     for other in own_imports(path) - {room} - ({""} if room == "cli" else set()):
         assert other, f"{path.name} imports the package itself: import from the module that has the name"
         assert FLOOR[other] < FLOOR[room], f"{path.name} ({room}) must not import {other}"
+
+
+# What runs edited layers, and how one is trusted; `interventions.engine` and `.plan` are the way in.
+LANES = {
+    "interventions": {
+        "jobs",
+        "trust",
+        "cells_together",
+        "widened_batch",
+        "additions",
+        "last_layer",
+        "readings",
+    },
+    "replay": {"lane", "blocks", "decoder", "capture"},
+}
+
+
+def test_only_interventions_drives_lanes():
+    for path in FILES:
+        if room_of(path) in LANES:
+            continue
+        for _, room, *module in (parts for parts in own_targets(path) if len(parts) > 2):
+            names = {part.removeprefix("_") for part in module[:1]}
+            assert not names & LANES.get(room, set()), f"{path.name} drives {room}.{module[0]}: use run_cells"
+
+
+def test_the_modules_of_lanes_are_there():
+    for room, names in LANES.items():
+        assert names <= {path.stem.removeprefix("_") for path in FILES if room_of(path) == room}
 
 
 def test_drawing_knows_data_only():
