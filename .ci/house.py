@@ -17,19 +17,13 @@ from pathlib import Path
 
 NAME = "induction_kernel"
 ROOT = Path(__file__).resolve().parent.parent
-# What runs layers again for an edit; whoever edits goes through `run_cells`.
-LANES = (
-    "_batch",
-    "_lanes",
-    "_widened_batch",
-    "_blocks",
-    "_decoder",
-    "jobs",
-    "trust",
-    "together",
-    "blocks",
-    "decoder",
-)
+# What runs edited layers, and how a lane is trusted; whoever edits goes through `run_cells`.
+LANES = {
+    "interventions": {
+        "_batch", "_lanes", "_cells_together", "_widened_batch", "_additions", "_last_layer", "_readings",
+    },
+    "replay": {"_lane", "_blocks", "_decoder", "_capture"},
+}  # fmt: skip
 
 
 def files(root: Path) -> list[Path]:
@@ -111,7 +105,7 @@ def lanes_from_outside(root: Path) -> list[str]:
             continue
         for module, name in imports(root, path):
             parts = module.split(".")
-            if len(parts) > 1 and parts[1] in ("interventions", "replay") and {parts[-1], name} & set(LANES):
+            if len(parts) > 1 and {*parts[2:], name} & LANES.get(parts[1], set()):
                 found.append(f"{path.relative_to(root)}: {module}")
     return found
 

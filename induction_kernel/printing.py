@@ -26,9 +26,9 @@ from .heads._choice import head_table
 from .heads._names import as_heads
 from .heads._summary import summarise
 from .interventions._ablation import ablate, ablation_curve
-from .interventions._batch import Hold
 from .interventions._edits import Edit
 from .interventions._engine import sweep
+from .interventions._intervention import Hold
 from .interventions._patching import patch
 from .kernel._held_out import reconstruction_table
 from .model._anatomy import Model, sizes

@@ -326,7 +326,7 @@ def test_resample_draws_what_a_sweep_draws():
     model = model_of("GPT-2", FASTEST["GPT-2"])
     prompts = tokens_for(model, [5, 5, 5])
     edit = Resample(seed=3)
-    as_run = estimated(model, prompts, edit.run(model, prompts), "z", BY_HEAD, weighed)
+    as_run = estimated(model, prompts, FromRun(edit.source(model, prompts)), "z", BY_HEAD, weighed)
     np.testing.assert_array_equal(estimated(model, prompts, edit, "z", BY_HEAD, weighed), as_run)
 
 

@@ -99,6 +99,15 @@ def test_files_import_files_never_a_rooms_table_of_contents(path):
         assert (folder / f"{name}.py").exists(), f"{path.name} imports {name} from {module}/__init__"
 
 
+def test_only_interventions_drives_lanes():
+    assert house.lanes_from_outside(ROOT) == []
+
+
+def test_the_modules_of_lanes_are_there():
+    for room, names in house.LANES.items():
+        assert names <= {path.stem for path in FILES if path.parent.name == room}
+
+
 def test_drawing_knows_data_only():
     for path in FILES:
         room = house.room_of(house.module_of(ROOT, path))

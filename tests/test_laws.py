@@ -148,12 +148,14 @@ def test_patterns_are_those_of_the_cache(model, prompts):
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
 def test_edits_leave_what_is_earlier(model, prompts, edit):
     """Editing a head of layer 1 moves nothing in layer 0, and other heads' z in layer 1 stay."""
+    from induction_kernel.interventions._changes import tap
+    from induction_kernel.interventions._intervention import Intervention
     from induction_kernel.interventions._plan import Cell
-    from induction_kernel.interventions._widened_batch import tap
+    from induction_kernel.interventions._sources import new_values
     from induction_kernel.model import run
     from induction_kernel.replay._capture import hooks_at
 
-    new = edit.new(model, prompts, "z", {1})
+    new, _ = new_values(model, prompts, Intervention(edit, "z"), {1}).of(slice(None))
     seen = {}
     hooks = hooks_at(1, {"z": tap([Cell({1: (2,)})], new, "z", 1, 0)}, 1)
     keep = [(f"blocks.{layer}.attn.hook_z", keeping(seen, layer)) for layer in (0, 1)]

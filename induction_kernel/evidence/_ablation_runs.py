@@ -8,7 +8,7 @@ only values move: their pattern-preserving ablation). It judges nothing: see `_d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +19,9 @@ from torch import Tensor
 from ..errors import NotDefined
 from ..heads._choice import random_heads
 from ..heads._names import Head
-from ..interventions._batch import Hold
 from ..interventions._edits import Edit, Mean, Zero
 from ..interventions._engine import Found, run_cells
+from ..interventions._intervention import Hold, Intervention
 from ..interventions._plan import Cell
 from ..metrics import Metric, loss, repeat_loss
 from ..model._anatomy import Model, sizes
@@ -149,10 +149,10 @@ def _without(
         for heads in groups
         if heads
     ]
-    found = run_cells(model, prompts, cells, edit=edit, site="z", metric=metric, hold=hold, progress=False)
+    found = run_cells(model, prompts, cells, Intervention(edit, "z", metric, hold), progress=False)
     values = np.tile(found.baseline, (len(groups), 1))
     values[[index for index, heads in enumerate(groups) if heads]] = found.values
-    return Found(values, found.baseline, found.without, found.way)
+    return replace(found, values=values)
 
 
 def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:

@@ -17,12 +17,15 @@ import xarray as xr
 from torch import Tensor
 
 from .._given import checked_seed
-from ..interventions._plan import tokens_at_once
-from ..interventions._widened_batch import Lane, found_in
-from ..metrics import Metric, Reading, reading
+from ..interventions._edits import Given
+from ..interventions._engine import run_cells
+from ..interventions._intervention import Intervention
+from ..interventions._plan import Cell, tokens_at_once
+from ..metrics import Metric
 from ..model._anatomy import Model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..replay._lane_record import Way
 from ..scorers._labels import demonstrations_of
 from ..stats._ratios import ratio
 from ..stats._shares import mean_share_difference_interval, mean_share_interval
@@ -32,8 +35,7 @@ __all__ = [
     "compared",
     "few_shot_prompts",
     "label_keys",
-    "label_logs",
-    "last_labels",
+    "label_runs",
 ]
 
 UNTOUCHED = "untouched"
@@ -74,21 +76,38 @@ def label_keys(prompts: Prompts) -> Tensor:
     return inside & found.mask[..., None]
 
 
-def label_logs(lane: Lane, rows: Tensor, prompts: Prompts) -> Tensor:
-    """`[cell, prompt, label]`: log-probabilities in nats, of the last token's stream `[cell, prompt, 1, d_model]`."""
-    return torch.stack(list(found_in(lane, rows, last_labels(prompts))))[:, :, 0]
+def label_runs(
+    model: Model, prompts: Prompts, cells: Sequence[Cell], *, max_tokens: int | None, gradients: bool = False
+) -> tuple[Tensor, Way]:
+    """`[prompt, run, label]`, log-probabilities in nats of the untouched run and of one a cell; and how it was done.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: of one length, that fit one batch.
+        cells: patterns edited, each cell with its own new values.
+        max_tokens: tokens in one batch.
+        gradients: whether autograd sees the cells' runs.
+    """
+    found = run_cells(
+        model, prompts, cells, Intervention(Given(), "pattern", LABELS), max_tokens=max_tokens, progress=False,
+        readings=True, gradients=gradients,
+    )  # fmt: skip
+    assert found.readings is not None  # they were asked for
+    return found.readings[:, :, 0].transpose(0, 1), found.way
 
 
-def last_labels(prompts: Prompts) -> Reading:
-    """What is read of these prompts: every label's first token at the last token."""
-    metric = Metric(
-        "labels",
-        "nats",
-        lambda found, _: found[:, 0].amax(-1),
-        reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
-        targets=lambda prompts: demonstrations_of(prompts).label_ids.expand(len(prompts), -1),
-    )
-    return reading(metric, prompts)
+def _label_ids(prompts: Prompts) -> Tensor:
+    return demonstrations_of(prompts).label_ids.expand(len(prompts), -1)
+
+
+LABELS: Metric = Metric(
+    "label_log_probability",
+    "nats",
+    lambda found, _: found[:, 0].amax(-1),
+    reads=lambda prompts: torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1,
+    targets=_label_ids,
+)
+"""Every label's first token at the last token; its value is the likeliest label's log-probability."""
 
 
 def compared(

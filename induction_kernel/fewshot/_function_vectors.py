@@ -8,7 +8,7 @@ section 2.3, there averaged over tasks). It does not add the vectors up or apply
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor
 from .._given import checked_seed
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
-from ..interventions._edits import New
+from ..interventions._activations import New
+from ..interventions._edits import Given
 from ..interventions._engine import sweep
 from ..metrics import probability
 from ..model._anatomy import Model, full_precision, sizes
@@ -85,7 +86,7 @@ def function_vector_effect(
             order.append(rows)
             last = batch.tokens.shape[1] - 1
             for key, mean in means.items():
-                swept = sweep(model, batch, edit=_Given(mean), positions=[last], max_tokens=most, **options)
+                swept = sweep(model, batch, edit=Given(mean), positions=[last], max_tokens=most, **options)
                 parts[key].append(swept.isel(position=0, drop=True).drop_vars("token"))
             bar.update(len(rows))
     place = torch.cat(order).argsort().numpy()
@@ -93,19 +94,8 @@ def function_vector_effect(
     return _dataset(value, control, len(ready), seed, own=shuffled is None)
 
 
-@dataclass(frozen=True, eq=False)
-class _Given:
-    """An edit: these vectors in the place of z, layer -> `[head, d_head]`."""
-
-    vectors: dict[int, Tensor]
-
-    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0."""
-        return {layer: New(0.0, self.vectors[layer][None, None]) for layer in layers}
-
-
-def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[int, Tensor]:
-    """Layer -> `[head, d_head]`, the mean of z at the last tokens."""
+def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[int, New]:
+    """Layer -> the mean of z at the last tokens, in the place of z."""
     layers = set(range(sizes(model).n_layers))
     total: dict[int, Tensor] = {}
 
@@ -115,7 +105,7 @@ def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[
 
     for _, batch, _ in batches_of_one_length(model, prompts, max_tokens):
         stream(model, batch.tokens, read, {"z": layers}, lengths=None)
-    return total
+    return {layer: New(0.0, mean[None, None]) for layer, mean in total.items()}
 
 
 def _shuffled(prompts: Prompts, found: Demonstrations, seed: int) -> Prompts:

@@ -22,14 +22,13 @@ from .._given import checked_seed
 from ..errors import Refused
 from ..heads._choice import random_sets
 from ..heads._names import Head, HeadLike, as_heads, is_whole
-from ..interventions._batch import Job, found_by_cell
-from ..interventions._edits import New
-from ..interventions._lanes import Chosen, chosen_lane, on_batch
+from ..interventions._activations import New
 from ..interventions._plan import Cell, within_memory
 from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar, stream
 from ..prompts._prompts import Demonstrations, Prompts
+from ..replay._lane_record import Way, of_slowest
 from ..scorers._pattern_entries import check_sound
 from ._changed_predictions import (
     UNTOUCHED,
@@ -37,7 +36,7 @@ from ._changed_predictions import (
     compared,
     few_shot_prompts,
     label_keys,
-    last_labels,
+    label_runs,
 )
 from ._matched_keys import Removed, other_keys
 
@@ -117,14 +116,15 @@ def label_knock_out(
         groups.append(OF_LAYER)
     shape = (len(ready), len(groups))
     logs, mass = np.full((*shape, len(found.labels)), np.nan), np.zeros(shape)
-    votes, way = np.zeros((len(ready), found.mask.shape[1])), chosen_lane(model, ready, "pattern")
+    votes, ways = np.zeros((len(ready), found.mask.shape[1])), list[Way]()
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
         for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
-            way = on_batch(model, way, batch)
             attention = _last_rows(model, batch, {head.layer for each in asked for head in each.heads})
             removed = _removals(model, batch, rows, asked, attention, chosen, groups)
-            logs[rows] = _logs(model, batch, removed, way, most)
+            cells = [_cell(each, batch.tokens.shape[1] - 1) for each in removed]
+            of_labels, way = label_runs(model, batch, cells, max_tokens=most)
+            logs[rows], ways = of_labels.double().numpy(), [*ways, way]
             mass[rows, 1:] = torch.stack([_mass(attention, each) for each in removed], 1).numpy()
             votes[rows] = _votes(attention, batch, chosen).numpy()
             bar.update(len(rows))
@@ -133,7 +133,7 @@ def label_knock_out(
         model, ready, logs, runs=names, groups=groups, to=LABELS, foretold=_foretold(votes, found, asked, len(groups)),
         seed=seed, attrs={
             "method": "label_knock_out", "which": str(which), "control": control, "draws": draws, "seed": seed,
-            **way.attrs, "convention": "what is left of the last token's row is renormalised",
+            **of_slowest(ways).attrs, "convention": "what is left of the last token's row is renormalised",
         },
     )  # fmt: skip
     of_runs = [()] + [each.heads for each in asked] + [chosen] * (len(groups) - 1 - len(asked))
@@ -248,20 +248,6 @@ def _at_heads(heads: Sequence[Head], keys: Tensor, n_heads: int) -> Removed:
 def _mass(attention: dict[int, Tensor], removed: Removed) -> Tensor:
     """`[prompt]`: the attention taken out, summed over heads."""
     return torch.stack([(attention[layer] * taken).sum((1, 2)) for layer, taken in removed.items()]).sum(0)
-
-
-def _logs(model: Model, prompts: Prompts, removed: Sequence[Removed], way: Chosen, most: int) -> np.ndarray:
-    """`[prompt, run, label]` of the untouched run and of one for each removal."""
-    nothing = New(1.0, torch.zeros(()), torch.zeros(1, 1, 1, 1, dtype=torch.bool))
-    new = dict.fromkeys(range(sizes(model).n_layers), nothing)
-    job = Job(model, prompts, new, "pattern", None, last_labels(prompts), None, 0)
-    cells = [_cell(each, prompts.tokens.shape[1] - 1) for each in removed]
-    with progress_bar(0, progress=False) as bar:
-        clean, _, found = found_by_cell(job, cells, way.lane, most, bar)
-        logs = clean.repeat(1, 1 + len(cells), 1)
-        for index, of_cell in found:
-            logs[:, 1 + index] = of_cell[:, 0]
-    return logs.double().numpy()
 
 
 def _cell(removed: Removed, last: int) -> Cell:

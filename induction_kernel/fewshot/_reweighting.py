@@ -20,16 +20,14 @@ from torch import Tensor
 from .._given import checked_seed
 from ..errors import Refused
 from ..heads._names import Head, HeadLike, as_heads, is_whole
-from ..interventions._lanes import chosen_lane
-from ..interventions._plan import within_memory
-from ..interventions._widened_batch import Lane
-from ..metrics import read_off
+from ..interventions._activations import New
+from ..interventions._plan import Cell, within_memory
 from ..model._anatomy import Model, kept_as_it_was, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar
 from ..model._weights import value_weights
 from ..prompts._prompts import Demonstrations, Prompts, measured_on
-from ..replay._capture import Taps, tapped_run
+from ..replay._lane_record import Way, of_slowest
 from ..scorers._labels import demonstrations_of
 from ._changed_predictions import (
     UNTOUCHED,
@@ -37,8 +35,7 @@ from ._changed_predictions import (
     compared,
     few_shot_prompts,
     label_keys,
-    label_logs,
-    last_labels,
+    label_runs,
 )
 
 __all__ = ["fit_label_weights", "reweighted"]
@@ -90,18 +87,19 @@ def fit_label_weights(
     optimiser, losses = torch.optim.Adam([beta], lr=lr), []
     used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
     used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
-    batches, way = _drawn(len(ready), steps, batch_size, seed), chosen_lane(model, ready, "pattern")
+    batches, ways = _drawn(len(ready), steps, batch_size, seed), list[Way]()
     with kept_as_it_was(model), progress_bar(steps, progress=progress, unit="step") as bar:
         for rows in batches:
-            loss, slope = _loss(model, way.lane, ready[rows], beta)
+            loss, slope, way = _loss(model, ready[rows], beta)
+            ways.append(way)
             beta.grad = slope * used
             optimiser.step()
             losses.append(loss)
             bar.update()
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
     attrs = {
-        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed, **way.attrs,
-        "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
+        **of_slowest(ways).attrs, "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
         **measured_on(model, ready),
     }  # fmt: skip
     return xr.Dataset(
@@ -147,18 +145,17 @@ def reweighted(
     ready, found = few_shot_prompts(model, prompts)
     check_words(model, "reweighted")
     weights = _checked_beta(model, found, beta)
-    logs, way = np.full((len(ready), 2, len(found.labels)), np.nan), chosen_lane(model, ready, "pattern")
+    logs, ways = np.full((len(ready), 2, len(found.labels)), np.nan), list[Way]()
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
-        for rows, batch, _ in batches_of_one_length(model, ready, max_tokens):
-            lane = None if way.lane is None else way.lane(model, batch.tokens, None)
-            for run, of_run in enumerate((None, weights)):
-                logs[rows, run] = _logs(model, lane, batch, of_run).numpy()
+        for rows, batch, most in batches_of_one_length(model, ready, max_tokens):
+            of_labels, way = label_runs(model, batch, [_cell(model, batch, weights)], max_tokens=most)
+            logs[rows], ways = of_labels.double().numpy(), [*ways, way]
             bar.update(len(rows))
     return compared(
         model, ready, logs, runs=[UNTOUCHED, "reweighted"], groups=[UNTOUCHED, "reweighted"], to=UNTOUCHED, seed=seed,
         attrs={
-            "method": "reweighted", "seed": seed, **way.attrs,
+            "method": "reweighted", "seed": seed, **of_slowest(ways).attrs,
             "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
         },
     )  # fmt: skip
@@ -224,38 +221,27 @@ def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
     return out
 
 
-def _loss(model: Model, way: type[Lane] | None, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor]:
-    """Mean loss of the right label among the labels, and its gradient; called without gradients."""
-    total, slope = 0.0, torch.zeros_like(beta)
-    for _, batch, _ in batches_of_one_length(model, prompts, None):
-        found = batch.demonstrations
-        assert found is not None  # `few_shot_prompts` looked
-        lane = None if way is None else way(model, batch.tokens, None)
+def _loss(model: Model, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor, Way]:
+    """Mean loss of the right label among the labels, its gradient, and how it was done; called without gradients."""
+    total, slope, ways = 0.0, torch.zeros_like(beta), list[Way]()
+    for _, batch, most in batches_of_one_length(model, prompts, None):
         with torch.enable_grad():
-            logs = _logs(model, lane, batch, beta).log_softmax(-1)
-            loss = -logs.gather(1, found.target[:, None]).sum() / len(prompts)
+            logs, way = label_runs(model, batch, [_cell(model, batch, beta)], max_tokens=most, gradients=True)
+            target = demonstrations_of(batch).target[:, None]
+            loss = -logs[:, 1].log_softmax(-1).gather(1, target).sum() / len(prompts)
             slope += torch.autograd.grad(loss, beta)[0]
-        total += float(loss)
-    return total, slope
+        total, ways = total + float(loss), [*ways, way]
+    return total, slope, of_slowest(ways)
 
 
-def _logs(model: Model, lane: Lane | None, prompts: Prompts, beta: Tensor | None) -> Tensor:
-    """`[prompt, label]`: log-probabilities with labels re-weighted, or untouched; prompts of one length.
-
-    Autograd sees it where gradients are enabled.
-    """
-    factors = () if beta is None else _factors(prompts, beta)
-    taps = {layer: _taps(model, layer, factor) for layer, factor in enumerate(factors)}
-    if lane is None:
-        logits = tapped_run(model, prompts.tokens, taps, lengths=None, gradients=torch.is_grad_enabled())
-        return read_off(logits.cpu(), last_labels(prompts))[:, 0]
-    if not taps:
-        return label_logs(lane, lane.final[None, :, -1:], prompts)[0]
-    start = prompts.tokens.shape[1] - 1 if lane.saves_positions else 0
-    rows = lane.resid_pre(0)[None, :, start:].detach()
-    for layer in range(lane.n_layers):
-        rows = lane.step(layer, rows, start, taps=taps[layer])
-    return label_logs(lane, rows[:, :, -1:], prompts)[0]
+def _cell(model: Model, prompts: Prompts, beta: Tensor) -> Cell:
+    """The last row of every head times its factors; the mass that is gone (or come) is the value bias's."""
+    size, last = sizes(model), prompts.tokens.shape[1] - 1
+    new = {
+        layer: New(factor[:, :, None], torch.zeros(()), instead=value_weights(model, layer)[1])
+        for layer, factor in enumerate(_factors(prompts, beta))
+    }
+    return Cell(dict.fromkeys(new, tuple(range(size.n_heads))), last, new)
 
 
 def _factors(prompts: Prompts, beta: Tensor) -> Iterator[Tensor]:
@@ -263,21 +249,3 @@ def _factors(prompts: Prompts, beta: Tensor) -> Iterator[Tensor]:
     keys, classes = label_keys(prompts).double(), demonstrations_of(prompts).classes
     for of_layer in beta:
         yield 1 + torch.einsum("pik,phi->phk", keys, (of_layer.exp() - 1)[:, classes].transpose(0, 1))
-
-
-def _taps(model: Model, layer: int, factor: Tensor) -> Taps:
-    """The last row times `factor [prompt, head, key]`; the mass that is gone (or come) is the value bias's."""
-    gone: list[Tensor] = []
-
-    def on_pattern(pattern: Tensor) -> Tensor:
-        last = pattern[:, :, :, -1:]
-        new = last * factor[None, :, :, None].to(last.dtype).to(last.device)  # float64 is not on every device
-        gone.append((last - new).sum(-1))
-        return torch.cat([pattern[:, :, :, :-1], new], 3)
-
-    def on_z(z: Tensor) -> Tensor:
-        bias = value_weights(model, layer)[1].to(z)
-        last = z[:, :, -1:] + gone[0].transpose(2, 3)[..., None] * bias
-        return torch.cat([z[:, :, :-1], last], 2)
-
-    return {"pattern": on_pattern, "z": on_z}

@@ -23,9 +23,10 @@ from ..model._anatomy import Model, check_model, sizes
 from ..model._outputs import n_outputs
 from ..prompts._prompts import measured_on
 from ..stats._ratios import ratio
-from ._batch import Hold
-from ._edits import CONVENTION, Edit, KnockOut, Mean, check_edit
+from ._activations import Edit
+from ._edits import KnockOut, Mean
 from ._engine import Found, run_cells, sweep
+from ._intervention import Hold, Intervention
 from ._plan import Cell
 
 __all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
@@ -79,10 +80,10 @@ def ablate(
     Source: Olsson et al. 2022, argument 3.
     """
     chosen, seed = _checked_heads(model, heads), checked_seed(seed)
+    intervention = _of_heads(edit, metric, hold)
     found, shares, attrs = _joint(
-        model, prompts, [chosen], edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
-        progress=progress,
-    )  # fmt: skip
+        model, prompts, [chosen], intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    )
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
     shares = {key: float(share[0]) for key, share in shares.items()}
@@ -147,10 +148,10 @@ def ablation_curve(
     seed, ranked = checked_seed(seed), _ranked(model, scores)
     counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
     groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
+    intervention = _of_heads(edit, metric, hold)
     found, shares, attrs = _joint(
-        model, prompts, groups, edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
-        progress=progress,
-    )  # fmt: skip
+        model, prompts, groups, intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    )
     n, baseline = len(counts), found.baseline
     value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
@@ -253,25 +254,29 @@ def _checked_heads(model: Model, heads: Any) -> list[Head]:
     return chosen
 
 
+def _of_heads(edit: Edit | None, metric: MetricLike, hold: Hold) -> Intervention:
+    return Intervention(Mean() if edit is None else edit, "z", as_metric(metric), hold)
+
+
 def _joint(
-    model: Model, prompts: Any, groups: Sequence[Sequence[Head]], *, edit: Edit | None, metric: MetricLike,
-    hold: Hold, seed: int, max_tokens: int | None, progress: bool,
-) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
+    model: Model,
+    prompts: Any,
+    groups: Sequence[Sequence[Head]],
+    intervention: Intervention,
+    *,
+    seed: int,
+    max_tokens: int | None,
+    progress: bool,
+) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:
     """Each group of heads edited together in one run: what was found, the shares lost, and the attributes."""
-    edit, metric = Mean() if edit is None else edit, as_metric(metric)
-    check_edit(edit, "z")
+    metric = intervention.metric
     ready = metric.ready(model, prompts)
     cells = [
         Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
         for heads in groups
     ]
-    found = run_cells(
-        model, ready, cells, edit=edit, site="z", metric=metric, hold=hold, max_tokens=max_tokens, progress=progress
-    )  # fmt: skip
-    attrs = {
-        "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
-        **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
-    }  # fmt: skip
+    found = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=progress)
+    attrs: dict[str, Any] = {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
     shares = shares_lost(found.values, found.baseline, found.without, seed)
     if found.without is not None:
         known = bool(np.isfinite(shares["share"]).any())

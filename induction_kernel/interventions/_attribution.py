@@ -17,18 +17,20 @@ import xarray as xr
 from .._given import checked_seed
 from ..errors import Refused
 from ..heads._names import is_whole
-from ..metrics import Metric, MetricLike, as_metric, repeat_loss
+from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model._anatomy import Model, check_model, sizes
 from ..model._runs import batches, progress_bar
 from ..prompts._prompts import Prompts
 from ..replay._blocks import Blocks
 from ..replay._lane_record import Way
+from ._activations import Edit
 from ._batch import job_of
-from ._edits import Edit, FromRun, Resample
 from ._engine import Found, labelled, run_cells
 from ._gradients import by_rows, first_order
+from ._intervention import Intervention
 from ._lanes import chosen_lane
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
+from ._sources import new_values
 
 __all__ = ["attribution"]
 
@@ -88,22 +90,18 @@ def attribution(
     Source: Nanda 2023 (attribution patching); Kramar et al. 2024 (AtP*: absolute value inside the mean; QK fix).
     """
     check_model(model)
-    metric = as_metric(metric)
-    ready = metric.ready(model, prompts)
-    plan = planned(
-        model, site=site, by=by, length=ready.tokens.shape[1], edit=edit, heads=heads, layers=layers
-    )
+    intervention = Intervention(edit, site, as_metric(metric))
+    ready = intervention.metric.ready(model, prompts)
+    plan = planned(model, intervention, by=by, length=ready.tokens.shape[1], heads=heads, layers=layers)
     _check_verify(verify)
     seed = checked_seed(seed)
-    found = _estimates(model, ready, plan, edit, site, metric, qk_fix, max_tokens, progress)
-    out = _dataset(model, ready, plan, found, edit=edit, site=site, metric=metric, qk_fix=qk_fix)
+    found = _estimates(model, ready, plan, intervention, qk_fix, max_tokens, progress)
+    out = _dataset(model, ready, plan, found, intervention, qk_fix=qk_fix)
     if not verify:
         return out
     chosen, groups = _chosen(plan, out["size"].values, verify, seed)
-    exact = run_cells(
-        model, ready, [plan.cells[i] for i in chosen], edit=edit, site=site, metric=metric, max_tokens=max_tokens,
-        progress=progress,
-    )  # fmt: skip
+    cells = [plan.cells[i] for i in chosen]
+    exact = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=progress)
     return _verified(out, plan, chosen, groups, exact).assign_attrs(seed=seed)
 
 
@@ -113,21 +111,26 @@ def _check_verify(verify: int) -> None:
 
 
 def _estimates(
-    model: Model, prompts: Prompts, plan: Plan, edit: Edit, site: str, metric: Metric, qk_fix: bool,
-    max_tokens: int | None, progress: bool,
-) -> Found:  # fmt: skip
+    model: Model,
+    prompts: Prompts,
+    plan: Plan,
+    intervention: Intervention,
+    qk_fix: bool,
+    max_tokens: int | None,
+    progress: bool,
+) -> Found:
     """`values [cell, prompt]` are the estimates."""
     layers = {layer for cell in plan.cells for layer in cell.touched}
-    metric = replace(metric, without=None)
+    site = intervention.site
+    intervention = replace(intervention, metric=replace(intervention.metric, without=None))
     parts: list[tuple[np.ndarray, np.ndarray]] = []
     together = _batches(model, prompts, max_tokens)
     bar = progress_bar(len(prompts), progress=progress, unit="prompt")
     with within_memory(together[0].stop * prompts.tokens.shape[1]), bar:
-        again = chosen_lane(model, prompts, site, among=(Blocks,)) if by_rows(site, qk_fix) else None
-        edit = edit.run(model, prompts) if isinstance(edit, Resample) else edit
-        new = None if isinstance(edit, FromRun) else edit.new(model, prompts, site, layers)
+        again = chosen_lane(model, prompts, intervention, among=(Blocks,)) if by_rows(site, qk_fix) else None
+        new = new_values(model, prompts, intervention, layers)
         for rows in together:
-            job = job_of(model, prompts, rows, edit, new, site, metric, None, layers)
+            job = job_of(new, rows)
             values, entries = first_order(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,
                 one_key="position" in plan.by, blocks=again is not None and again.lane is Blocks,
@@ -138,7 +141,7 @@ def _estimates(
             bar.update(len(job.prompts))
     estimates, baseline = zip(*parts, strict=True)
     way = Way("gradient", "" if again is None else again.reason)
-    return Found(np.concatenate(estimates, 1), np.concatenate(baseline), None, way)
+    return Found(np.concatenate(estimates, 1), np.concatenate(baseline), way=way)
 
 
 def _batches(model: Model, prompts: Prompts, max_tokens: int | None) -> list[slice]:
@@ -162,16 +165,14 @@ def _of_cell(entries: dict[int, np.ndarray], cell: Cell) -> np.ndarray:
 
 
 def _dataset(
-    model: Model, prompts: Prompts, plan: Plan, found: Found, *, edit: Edit, site: str, metric: Metric, qk_fix: bool
-) -> xr.Dataset:  # fmt: skip
-    placed = labelled(
-        model, prompts, plan, replace(found, baseline=np.zeros_like(found.baseline)), edit=edit, site=site,
-        metric=metric, hold=None,
-    )  # fmt: skip
+    model: Model, prompts: Prompts, plan: Plan, found: Found, intervention: Intervention, *, qk_fix: bool
+) -> xr.Dataset:
+    from_zero = replace(found, baseline=np.zeros_like(found.baseline))
+    placed = labelled(model, prompts, plan, from_zero, intervention)
     estimate = placed["value"]
     attrs = placed.attrs | {
         "method": "attribution",
-        "qk_fix": ("yes" if qk_fix else "no") if site in ("q", "k") else "none",
+        "qk_fix": ("yes" if qk_fix else "no") if intervention.site in ("q", "k") else "none",
     }
     variables = {
         "estimate": estimate,

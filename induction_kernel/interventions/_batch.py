@@ -8,29 +8,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import Refused
-from ..metrics import Metric, Reading, one_a_prompt, part_of, read_off, reading
+from ..metrics import Reading, one_a_prompt, part_of, read_off, reading
 from ..model._anatomy import Model, sizes
 from ..model._outputs import n_outputs
 from ..model._runs import stream
-from ..model._self_check import foreign_hooks, is_causal
-from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ..replay._blocks import at_positions
 from ..replay._capture import tapped_run
-from ._edits import HEAD_SITES, Edit, FromRun, New
+from ..replay._lane import Lane
+from ._activations import New
+from ._cells_together import run_together
+from ._changes import taps_at
+from ._intervention import Intervention
 from ._plan import Cell, passes
-from ._widened_batch import Lane, Together, found_in, tap
+from ._readings import found_in
+from ._sources import NewValues, only_later
+from ._widened_batch import WidenedBatch
 
-__all__ = ["Hold", "Job", "check_new", "found_by_cell", "job_of", "run_batch"]
+__all__ = ["Job", "Measured", "found_by_cell", "job_of", "run_batch"]
 
-Hold = Literal["patterns"] | None
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What was measured of cells.
+
+    Attributes:
+        values: `[cell, prompt]`, the metric.
+        baseline: `[prompt]`, that of the untouched run.
+        without: `[prompt]`, its value where the ability is absent; None where the metric has none.
+        readings: `[1 + cell, prompt, read, target]`, what the metric is computed from, of the untouched run first;
+            None where they were not asked for.
+    """
+
+    values: np.ndarray
+    baseline: np.ndarray
+    without: np.ndarray | None = None
+    readings: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,73 +58,38 @@ class Job:
 
     model: Model
     prompts: Prompts
+    intervention: Intervention
     new: dict[int, New]
-    site: str
-    hold: Hold
     wanted: Reading
     without: Reading | None
     start: int  # no cell changes anything before it
 
 
-def job_of(
-    model: Model, prompts: Prompts, rows: slice, edit: Edit, new: dict[int, New] | None, site: str, metric: Metric,
-    hold: Hold, layers: set[int],
-) -> Job:  # fmt: skip
-    """What is edited and read in these rows of the prompts; `new` is None for an edit from another run."""
-    batch, start = prompts[rows], 0
-    if new is None:
-        assert isinstance(edit, FromRun)
-        other = as_prompts(model, edit.other)
-        if len(other) != len(prompts):
-            raise Refused(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
-        of_batch = FromRun(other[rows]).new(model, batch, site, layers)
-        start = _first_difference(batch, other[rows]) if _only_later(model) else 0
-    else:
-        of_batch = {layer: _of_rows(each, rows, len(prompts), site) for layer, each in new.items()}
-    outputs = n_outputs(model)
+def job_of(values: NewValues, rows: slice) -> Job:
+    """What is edited and read in these rows of the prompts."""
+    model, intervention = values.model, values.intervention
+    batch, metric, outputs = values.prompts[rows], intervention.metric, n_outputs(model)
+    new, start = values.of(rows)
     wanted = reading(part_of(metric, rows), batch, outputs)
     without = None if metric.without is None else reading(part_of(metric.without, rows), batch, outputs)
-    return Job(model, batch, of_batch, site, hold, wanted, without, start)
-
-
-def check_new(new: Any, layers: set[int]) -> None:
-    """Raise TypeError where an edit's `new` gave something else than a `New` for each of these layers."""
-    if not isinstance(new, dict) or not all(isinstance(new.get(layer), New) for layer in layers):
-        raise TypeError(
-            f"wanted an edit whose `new` returns {{layer: New(scale, value)}} for layers {sorted(layers)}, got "
-            f"{repr(new)[:200]}"
-        )
-
-
-def _of_rows(new: New, rows: slice, n: int, site: str) -> New:
-    """A new value for some of n prompts; one without a dimension of prompts is of all."""
-    dims = 4 if site in HEAD_SITES else 3
-
-    def cut(value: Tensor) -> Tensor:
-        return value[rows] if value.ndim == dims and value.shape[0] == n > 1 else value
-
-    return New(new.scale, cut(new.value), None if new.removed is None else cut(new.removed))
-
-
-def _first_difference(prompts: Prompts, other: Prompts) -> int:
-    """The first position where any two real tokens differ; the length where none do."""
-    length = min(prompts.tokens.shape[1], other.tokens.shape[1])
-    real = torch.arange(length) < prompts.lengths[:, None]
-    differs = ((prompts.tokens[:, :length] != other.tokens[:, :length]) & real).any(0)
-    return int(differs.int().argmax()) if bool(differs.any()) else prompts.tokens.shape[1]
+    return Job(model, batch, intervention, new, wanted, without, start)
 
 
 def run_batch(
-    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """`values [cell, prompt]`, `baseline [prompt]`, and `without [prompt]` where the metric has one."""
+    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any, *, readings: bool = False,
+    gradients: bool = False,
+) -> Measured:  # fmt: skip
+    """What the metric of every cell is; and with `readings` what it is computed from, seen by autograd if asked."""
     clean, other, found = found_by_cell(job, cells, lane_class, most, bar)
     baseline = _numbers(job.wanted, clean)
     without = None if job.without is None or other is None else _numbers(job.without, other)
-    values = np.tile(baseline, (len(cells), 1))
-    for index, of_cell in found:
-        values[index] = _numbers(job.wanted, of_cell)
-    return values, baseline, without
+    values, read = np.tile(baseline, (len(cells), 1)), [clean] * (1 + len(cells))
+    with torch.set_grad_enabled(gradients):
+        for index, of_cell in found:
+            values[index] = _numbers(job.wanted, of_cell)
+            if readings:
+                read[1 + index] = of_cell
+        return Measured(values, baseline, without, torch.stack(read) if readings else None)
 
 
 def found_by_cell(
@@ -137,19 +121,17 @@ def found_by_cell(
 def _together(
     job: Job, cells: Sequence[Cell], lane: Lane, clean: Tensor, most: int, bar: Any
 ) -> Iterator[tuple[int, Tensor]]:
-    n, length = job.prompts.tokens.shape
+    (n, length), site = job.prompts.tokens.shape, job.intervention.site
     starts = [_start(cell, job, length) for cell in cells]
-    read_last = int(job.wanted.positions[job.wanted.there].max()) if _only_later(job.model) else length - 1
+    read_last = int(job.wanted.positions[job.wanted.there].max()) if only_later(job.model) else length - 1
     moving = [index for index, start in enumerate(starts) if start <= read_last]
     bar.update((len(cells) - len(moving)) * n)
     starts = starts if lane.saves_positions else [0] * len(cells)
     # a pattern is edited among all keys, those before the start too
-    costs = [n * (length if job.site == "pattern" else length - start) for start in starts]
+    costs = [n * (length if site == "pattern" else length - start) for start in starts]
     for group in passes(moving, cells, starts=starts, cost=costs, most=most):
-        together = Together(
-            lane, cells, job.new, job.site, job.hold is not None, job.wanted, clean, starts[group[0]]
-        )
-        yield from together.run(group)
+        batch = WidenedBatch(lane, cells, job.intervention, job.new, job.wanted, clean, starts[group[0]])
+        yield from run_together(batch, group)
         bar.update(len(group) * n)
 
 
@@ -174,13 +156,16 @@ def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int
     def keep(_: str, layer: int, pattern: Tensor) -> None:
         patterns[layer] = pattern
 
-    if job.hold:
+    site = job.intervention.site
+    if job.intervention.hold:
         stream(job.model, tokens, keep, {"pattern": set(range(n_layers))}, lengths=lengths)
     for index, cell in enumerate(cells):
         if _start(cell, job, tokens.shape[1]) < tokens.shape[1]:
-            taps = {layer: {job.site: tap([cell], job.new, job.site, layer, 0)} for layer in cell.touched}
+            taps = {layer: taps_at([cell], job.new, site, layer, 0) for layer in cell.touched}
             held = {layer: pattern for layer, pattern in patterns.items() if layer >= cell.first}
-            logits = tapped_run(job.model, tokens, taps, held, lengths=lengths).cpu()
+            logits = tapped_run(
+                job.model, tokens, taps, held, lengths=lengths, gradients=torch.is_grad_enabled()
+            ).cpu()
             yield index, read_off(logits, job.wanted)
         bar.update(len(tokens))
 
@@ -188,8 +173,3 @@ def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int
 def _untouched(lane: Lane, wanted: Reading) -> Tensor:
     """What is read of the untouched run."""
     return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))
-
-
-def _only_later(model: Model) -> bool:
-    """Whether an edit moves later positions alone, so that what comes before it need not run."""
-    return not foreign_hooks(model) and is_causal(model)  # hooks of the user's own may do anything

@@ -16,9 +16,11 @@ from ..errors import Refused
 from ..model._anatomy import Hook, Model, check_model, kept_as_it_was, lock_of
 from ..prompts._conversion import as_prompts
 from ..replay._capture import hooks_at
-from ._edits import HEAD_SITES, Add, Edit, Mean, New, Scale, Zero, ZeroValues
+from ._activations import HEAD_SITES, Edit, New
+from ._changes import tap
+from ._edits import Add, Mean, Scale, Zero, ZeroValues
+from ._intervention import Intervention
 from ._plan import planned
-from ._widened_batch import tap
 
 __all__ = ["edited"]
 
@@ -50,14 +52,15 @@ def edited(
     check_model(model)
     with lock_of(model):
         with kept_as_it_was(model):
-            hooks = _hooks(model, edit, heads, site, layers)
+            hooks = _hooks(model, Intervention(edit, site), heads, layers)
         with model.hooks(fwd_hooks=hooks):
             yield model
 
 
-def _hooks(model: Model, edit: Edit, heads: Any, site: str, layers: Iterable[int] | None) -> list[Hook]:
-    (cell,) = planned(model, site=site, by=(), length=1, edit=edit, heads=heads, layers=layers).cells
-    new = _of_any_prompt(model, edit, site, set(cell.touched))
+def _hooks(model: Model, intervention: Intervention, heads: Any, layers: Iterable[int] | None) -> list[Hook]:
+    (cell,) = planned(model, intervention, by=(), length=1, heads=heads, layers=layers).cells
+    site = intervention.site
+    new = _of_any_prompt(model, intervention.edit, site, set(cell.touched))
     return [
         hook
         for layer in sorted(cell.touched)

@@ -8,9 +8,10 @@ here: see `_engine`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,14 +24,13 @@ from ..model._self_check import is_causal
 from ..model._weights import value_weights
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
+from ._activations import Edit, New, fitted, shape_at
 
 __all__ = [
-    "CONVENTION",
-    "HEAD_SITES",
-    "SITES",
     "Add",
     "Edit",
     "FromRun",
+    "Given",
     "KnockOut",
     "Mean",
     "New",
@@ -38,55 +38,7 @@ __all__ = [
     "Scale",
     "Zero",
     "ZeroValues",
-    "check_edit",
-    "fitted",
 ]
-
-HEAD_SITES = ("z", "q", "k", "v", "pattern")
-SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
-CONVENTION = (
-    "Zero and Scale act on z and v as they stand, a value bias with them; ZeroValues leaves the value bias"
-)
-"""What every result of an edit says of it."""
-
-
-class New(NamedTuple):
-    """What becomes of an activation: `scale * old + value`.
-
-    `value` broadcasts to `[prompt, position, head, d_head]`, `[prompt, position, d_model]` or (pattern)
-    `[prompt, head, query, key]`; `removed`, of a knock-out, is bool and broadcasts to the last.
-    """
-
-    scale: float
-    value: Tensor
-    removed: Tensor | None = None
-
-
-class Edit(Protocol):
-    """Something that says what an activation becomes; a class with `new` is enough for an edit of your own."""
-
-    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """For each layer, the new value at `site`."""
-        ...
-
-
-def check_edit(edit: Any, site: str) -> None:
-    """Raise unless this is an edit, and one that can be made at this site."""
-    if isinstance(edit, type) or not callable(getattr(edit, "new", None)):
-        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {edit!r}")
-    if site not in SITES:
-        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
-    if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
-        raise Refused(
-            f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "
-            "Resample or FromRun, or site='z'"
-        )
-    if isinstance(edit, ZeroValues) and site not in ("z", "v"):
-        raise Refused(f"ZeroValues is of z and v, the value bias is in no other: use Zero() at site={site!r}")
-    if site == "pattern" and isinstance(edit, Mean) and edit.by_position is False:
-        raise Refused("a mean of patterns is by position: wanted Mean(by_position=True) or None, got False")
-    if site != "pattern" and isinstance(edit, KnockOut):
-        raise Refused(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
 
 
 @dataclass(frozen=True)
@@ -160,7 +112,7 @@ class Add:
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """Scale 1."""
-        shape = _shape(model, prompts, site)
+        shape = shape_at(model, prompts, site)
         try:
             fits = torch.broadcast_shapes(self.vector.shape, shape) == shape
         except RuntimeError:
@@ -230,12 +182,8 @@ class Resample:
     reference: Any = None
     seed: int = 0
 
-    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0; the drawn prompts' run."""
-        return self.run(model, prompts).new(model, prompts, site, layers)
-
-    def run(self, model: Model, prompts: Prompts) -> FromRun:
-        """The draw made: the run to take from."""
+    def source(self, model: Model, prompts: Prompts) -> Prompts:
+        """The prompts drawn, cut to the lengths of those that are edited."""
         tokens, lengths = _reference(model, prompts, self.reference)
         drawn = self.drawn(len(prompts), None if self.reference is None else len(tokens))
         tokens, lengths = tokens[drawn], lengths[drawn]
@@ -251,7 +199,13 @@ class Resample:
                 "a reference of prompts at least as long, or prompts of one length (repeated_tokens(model, period=...))"
             )
         width = prompts.tokens.shape[1]
-        return FromRun(Prompts(fitted(tokens, width), prompts.lengths, prompts.scored))
+        return Prompts(fitted(tokens, width), prompts.lengths, prompts.scored)
+
+    def new(
+        self, model: Model, prompts: Prompts, site: str, layers: set[int], taken: Mapping[int, Tensor]
+    ) -> dict[int, New]:
+        """Scale 0; what stood in the run on the prompts drawn."""
+        return _as_it_stood(layers, taken)
 
     def drawn(self, n: int, of: int | None) -> Tensor:
         """`[prompt]`: which of `of` reference prompts stands for each of n; of n others if None."""
@@ -274,24 +228,15 @@ class FromRun:
 
     other: Any
 
-    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0; the other run."""
-        other = as_prompts(model, self.other)
-        if len(other) != len(prompts):
-            raise Refused(f"wanted as many prompts to take from, got {len(other)} for {len(prompts)}")
-        for row, (a, b) in enumerate(zip(other.lengths.tolist(), prompts.lengths.tolist(), strict=True)):
-            if a != b:
-                raise Refused(
-                    f"prompt {row} has {b} tokens, the one to take from {a}: wanted equal lengths, see pairs(...)"
-                )
-        tokens = fitted(other.tokens, prompts.tokens.shape[1])
-        found: dict[int, New] = {}
+    def source(self, model: Model, prompts: Prompts) -> Prompts:
+        """The other prompts."""
+        return as_prompts(model, self.other)
 
-        def read(_: str, layer: int, activation: Tensor) -> None:
-            found[layer] = New(0.0, activation.detach().clone())
-
-        stream(model, tokens, read, {site: layers}, lengths=other.lengths)
-        return found
+    def new(
+        self, model: Model, prompts: Prompts, site: str, layers: set[int], taken: Mapping[int, Tensor]
+    ) -> dict[int, New]:
+        """Scale 0; what stood in the other run."""
+        return _as_it_stood(layers, taken)
 
 
 @dataclass(frozen=True, eq=False)
@@ -314,7 +259,7 @@ class KnockOut:
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """What is removed, checked to leave something to every query."""
-        shape = _shape(model, prompts, "pattern")
+        shape = shape_at(model, prompts, "pattern")
         try:
             removed = self.mask.expand(shape)
         except RuntimeError:
@@ -337,23 +282,27 @@ class KnockOut:
         return dict.fromkeys(layers, New(1.0, torch.zeros(()), self.mask.cpu() & real[:, None, :, None]))
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """New values that are known beforehand.
+
+    Attributes:
+        values: layer -> what becomes of the activation there.
+    """
+
+    values: Mapping[int, New] = field(default_factory=dict)
+
+    def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
+        """Those of these layers."""
+        return {layer: self.values[layer] for layer in layers}
+
+
+def _as_it_stood(layers: set[int], taken: Mapping[int, Tensor]) -> dict[int, New]:
+    return {layer: New(0.0, taken[layer]) for layer in layers}
+
+
 def _reference(model: Model, prompts: Prompts, reference: Any) -> tuple[Tensor, Tensor]:
     if reference is not None:
         ready = as_prompts(model, reference)
         return ready.tokens, ready.lengths
     return prompts.tokens if prompts.control is None else prompts.control, prompts.lengths
-
-
-def fitted(tokens: Tensor, width: int) -> Tensor:
-    """Right-padded tokens, padded less or more."""
-    last = tokens[:, -1:].expand(-1, max(0, width - tokens.shape[1]))
-    return torch.cat([tokens, last], 1)[:, :width]
-
-
-def _shape(model: Model, prompts: Prompts, site: str) -> torch.Size:
-    size, (n, length) = sizes(model), prompts.tokens.shape
-    if site == "pattern":
-        return torch.Size((n, size.n_heads, length, length))
-    if site in HEAD_SITES:
-        return torch.Size((n, length, size.n_key_value_heads if site in "kv" else size.n_heads, size.d_head))
-    return torch.Size((n, length, size.d_model))

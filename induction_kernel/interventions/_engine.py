@@ -14,20 +14,24 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from ..heads._names import Head
-from ..metrics import Metric, MetricLike, as_metric, repeat_loss
+from ..metrics import MetricLike, as_metric, repeat_loss
 from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
 from ..model._runs import progress_bar
 from ..prompts._prompts import Prompts, measured_on
 from ..replay._lane_record import Way
-from ._batch import Hold, check_new, job_of, run_batch
-from ._edits import CONVENTION, Edit, FromRun, Mean, Resample
+from ._activations import Edit
+from ._batch import Measured, job_of, run_batch
+from ._edits import Mean
+from ._intervention import Hold, Intervention
 from ._lanes import chosen_lane, on_batch
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
+from ._sources import new_values
 
-__all__ = ["Found", "labelled", "run_cells", "sweep"]
+__all__ = ["Found", "concatenated", "labelled", "run_cells", "sweep"]
 
 
 def sweep(
@@ -94,26 +98,22 @@ def sweep(
     Source: Olsson et al. 2022, argument 3; Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
     check_model(model)
-    edit, metric = Mean() if edit is None else edit, as_metric(metric)
-    ready = metric.ready(model, prompts)
+    intervention = Intervention(Mean() if edit is None else edit, site, as_metric(metric), hold)
+    ready = intervention.metric.ready(model, prompts)
     length = ready.tokens.shape[1]
-    plan = planned(
-        model, site=site, by=by, length=length, edit=edit, hold=hold, heads=heads, layers=layers, positions=positions
-    )  # fmt: skip
-    found = run_cells(
-        model, ready, plan.cells, edit=edit, site=site, metric=metric, hold=hold, max_tokens=max_tokens,
-        progress=progress,
-    )  # fmt: skip
-    return labelled(model, ready, plan, found, edit=edit, site=site, metric=metric, hold=hold)
+    plan = planned(model, intervention, by=by, length=length, heads=heads, layers=layers, positions=positions)
+    found = run_cells(model, ready, plan.cells, intervention, max_tokens=max_tokens, progress=progress)
+    return labelled(model, ready, plan, found, intervention)
 
 
-@dataclass(frozen=True, eq=False)
-class Found:
-    """What `run_cells` measured: `values [cell, prompt]`, `baseline [prompt]`, `without` likewise or None, and how."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Found(Measured):
+    """What `run_cells` measured.
 
-    values: np.ndarray
-    baseline: np.ndarray
-    without: np.ndarray | None
+    Attributes:
+        way: how.
+    """
+
     way: Way
 
 
@@ -121,51 +121,56 @@ def run_cells(
     model: Model,
     prompts: Prompts,
     cells: Sequence[Cell],
+    intervention: Intervention,
     *,
-    edit: Edit,
-    site: str,
-    metric: Metric,
-    hold: Hold = None,
     max_tokens: int | None = None,
     progress: bool = True,
+    readings: bool = False,
+    gradients: bool = False,
 ) -> Found:
-    """The metric of every cell on every prompt, beside the untouched model's."""
+    """The metric of every cell on every prompt, beside the untouched model's.
+
+    Args:
+        model: any TransformerLens model; given back as it was.
+        prompts: to run on.
+        cells: the runs; those with new values of their own need prompts that fit one batch.
+        intervention: what is edited in them, and what is measured.
+        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
+        progress: a bar on what takes longer than two seconds.
+        readings: whether to keep what the metric is computed from; for metrics that read as many positions of all
+            prompts.
+        gradients: whether autograd sees the cells' readings (the untouched run's it does not).
+    """
     length = prompts.tokens.shape[1]
     most = tokens_at_once(model, length, max_tokens)
     at_once = max(1, most // length)
-    parts: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
-    layers = {layer for cell in cells for layer in cell.touched}
+    parts: list[Measured] = []
+    layers = {layer for cell in cells if cell.new is None for layer in cell.touched}
     bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
     with within_memory(most), kept_as_it_was(model), bar:
-        new = None if isinstance(edit, FromRun | Resample) else edit.new(model, prompts, site, layers)
-        if new is not None:
-            check_new(new, layers)
-        if isinstance(edit, Resample):
-            edit = edit.run(model, prompts)
-        chosen = chosen_lane(model, prompts, site, hold)
+        new = new_values(model, prompts, intervention, layers)
+        chosen = chosen_lane(model, prompts, intervention)
         for begin in range(0, len(prompts), at_once):
             rows = slice(begin, min(begin + at_once, len(prompts)))
-            job = job_of(model, prompts, rows, edit, new, site, metric, hold, layers)
+            job = job_of(new, rows)
             chosen = on_batch(model, chosen, job.prompts)
-            parts.append(run_batch(job, cells, chosen.lane, most, bar))
-    values, baseline, without = zip(*parts, strict=True)
+            options = {"readings": readings, "gradients": gradients}
+            parts.append(run_batch(job, cells, chosen.lane, most, bar, **options))
+    return concatenated(parts, chosen)
+
+
+def concatenated(parts: Sequence[Measured], way: Way) -> Found:
+    """What was measured of all batches."""
+    without = [each.without for each in parts if each.without is not None]
+    readings = [each.readings for each in parts if each.readings is not None]
     return Found(
-        np.concatenate(values, 1), np.concatenate(baseline),
-        None if without[0] is None else np.concatenate([each for each in without if each is not None]),
-        chosen,
+        np.concatenate([each.values for each in parts], 1), np.concatenate([each.baseline for each in parts]),
+        np.concatenate(without) if without else None, torch.cat(readings, 1) if readings else None, way=way,
     )  # fmt: skip
 
 
 def labelled(
-    model: Model,
-    prompts: Prompts,
-    plan: Plan,
-    found: Found,
-    *,
-    edit: Edit,
-    site: str,
-    metric: Metric,
-    hold: Hold,
+    model: Model, prompts: Prompts, plan: Plan, found: Found, intervention: Intervention
 ) -> xr.Dataset:
     """The cells in their places, beside the untouched model's value."""
     n, shape = len(prompts), tuple(len(plan.coords[name]) for name in plan.by)
@@ -179,7 +184,7 @@ def labelled(
     dims = ("prompt", *plan.by)
     coords: dict[str, Any] = {"prompt": np.arange(n), **plan.coords}
     size = sizes(model)
-    of_their_own = site not in ("k", "v") or size.n_key_value_heads == size.n_heads
+    of_their_own = intervention.site not in ("k", "v") or size.n_key_value_heads == size.n_heads
     if "head" in plan.by and of_their_own:
         names = [[str(Head(layer, head)) for head in plan.coords["head"]] for layer in plan.coords["layer"]]
         coords["name"] = (("layer", "head"), np.array(names))
@@ -188,9 +193,8 @@ def labelled(
         chosen = [[row[position] for position in plan.coords["position"]] for row in strings]
         coords["token"] = (("prompt", "position"), np.array(chosen))
     attrs = {
-        "method": "sweep", "site": site, "edit": type(edit).__name__, "hold": hold or "none", "by": " ".join(plan.by),
-        "metric": metric.name, "unit": metric.unit, **found.way.attrs,
-        "convention": CONVENTION, **measured_on(model, prompts),
+        "method": "sweep", "site": intervention.site, "by": " ".join(plan.by), **intervention.attrs, **found.way.attrs,
+        **measured_on(model, prompts),
     }  # fmt: skip
     variables = {
         "value": (dims, value),

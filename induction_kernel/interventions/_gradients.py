@@ -34,9 +34,9 @@ from ..model._self_check import is_causal
 from ..prompts._prompts import Prompts
 from ..replay._blocks import Blocks
 from ..replay._capture import Taps, pattern_hook, tapped_hooks
-from ._edits import HEAD_SITES, New
+from ._activations import HEAD_SITES, New
+from ._changes import tap
 from ._plan import Cell
-from ._widened_batch import tap
 
 __all__ = ["by_rows", "first_order", "gradients_at"]
 
@@ -58,7 +58,7 @@ def first_order(
         model: any TransformerLens model; hooks that stand on it act.
         prompts: the batch.
         new: layer -> what becomes of `site` there.
-        site: one of `edits.SITES`.
+        site: one of `activations.SITES`.
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
         one_key: whether keys change one at a time (else all of a head's together); only with the fix.

@@ -23,12 +23,13 @@ from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ..replay._blocks import Blocks
 from ..replay._decoder import Decoder
+from ..replay._lane import Lane
 from ..replay._lane_record import Way, refused, tried
 from ..replay._layers import looseness, supports
-from ._batch import Hold, Job, found_by_cell
-from ._edits import HEAD_SITES, New
+from ._activations import HEAD_SITES, New
+from ._batch import Job, found_by_cell
+from ._intervention import Intervention
 from ._plan import Cell
-from ._widened_batch import Lane
 
 __all__ = ["Chosen", "chosen_lane", "on_batch"]
 
@@ -51,8 +52,7 @@ class Chosen(Way):
 def chosen_lane(
     model: Model,
     prompts: Prompts,
-    site: str,
-    hold: Hold = None,
+    intervention: Intervention,
     *,
     among: Sequence[type[Lane]] = (Decoder, Blocks),
 ) -> Chosen:
@@ -61,8 +61,7 @@ def chosen_lane(
     Args:
         model: as it is.
         prompts: at hand.
-        site: what will be edited.
-        hold: whether patterns are held.
+        intervention: what will be edited, and what is held.
         among: lanes to choose from, the fastest first.
 
     Returns:
@@ -78,7 +77,7 @@ def chosen_lane(
                 why = "it is made for HookedTransformers of standard decoder blocks"
                 reasons.append(refused(model, lane.name, why, failed=False))
                 continue
-            why = _why_not(model, lane, site, hold) or _why_not_here(model, lane, prompts)
+            why = _why_not(model, lane, intervention) or _why_not_here(model, lane, prompts)
             if not why:
                 return Chosen(lane.name, "; ".join(reasons), lane)
             reasons.append(refused(model, lane.name, why))
@@ -104,9 +103,10 @@ def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
     return known[key]
 
 
-def _why_not(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+def _why_not(model: Model, lane: type[Lane], intervention: Intervention) -> str:
     """Why the lane is not right for edits of this site; empty where it gives the logits of whole hooked runs."""
-    return _known(model, (lane, site, hold), lambda: _differs(model, lane, site, hold))
+    key = (lane, intervention.site, intervention.hold)
+    return _known(model, key, lambda: _differs(model, lane, intervention))
 
 
 def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
@@ -148,9 +148,9 @@ def _apart(what: str, whole: Tensor, mine: Tensor, loose: float) -> str:
     return f"{what} differs by {apart:.2g} from whole runs, where the largest number is {largest:.2g}"
 
 
-def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
+def _differs(model: Model, lane: type[Lane], intervention: Intervention) -> str:
     """How the lane's logits differ from those of whole hooked runs, on random edits of random tokens."""
-    size, generator = sizes(model), torch.Generator().manual_seed(0)
+    size, site, generator = sizes(model), intervention.site, torch.Generator().manual_seed(0)
     length, last = min(7, size.n_ctx), size.n_layers - 1
     middle = last // 2  # so that another layer follows, where there is one
     prompts = as_prompts(
@@ -165,7 +165,7 @@ def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
         f"in layer {middle} at position {length // 2}": [Cell({middle: heads}, length // 2)],
     }
     for where, cells in groups.items():
-        whole, mine = (_logits(model, prompts, cells, new, site, hold, of) for of in (None, lane))
+        whole, mine = (_logits(model, prompts, cells, new, intervention, of) for of in (None, lane))
         if len(whole) != len(mine):
             return f"an edit of {site} {where} changes logits in the lane or in whole runs alone"
         for a, b in zip(whole, mine, strict=True):
@@ -175,12 +175,16 @@ def _differs(model: Model, lane: type[Lane], site: str, hold: Hold) -> str:
 
 
 def _logits(
-    model: Model, prompts: Prompts, cells: list[Cell], new: dict[int, New], site: str, hold: Hold,
+    model: Model,
+    prompts: Prompts,
+    cells: list[Cell],
+    new: dict[int, New],
+    intervention: Intervention,
     lane: type[Lane] | None,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     """Logits of the untouched run and of each cell's, which a lane runs together."""
     whole = as_metric(lambda logits, _: logits[:, 0, 0])
-    job = Job(model, prompts, new, site, hold, reading(whole, prompts), None, 0)
+    job = Job(model, prompts, intervention, new, reading(whole, prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
         clean, _, found = found_by_cell(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
         return [full_precision(each) for each in (clean, *(logits for _, logits in found))]

@@ -29,9 +29,10 @@ from ..model._outputs import n_outputs
 from ..model._runs import batches, run
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._batch import Hold
-from ._edits import FromRun, fitted
+from ._activations import fitted
+from ._edits import FromRun
 from ._engine import sweep
+from ._intervention import Hold
 
 __all__ = ["against_source", "patch"]
 

@@ -20,20 +20,23 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..heads._names import Head, HeadLike, as_heads
-from ..metrics import Metric, MetricLike, as_metric, logit_difference, part_of
+from ..metrics import MetricLike, as_metric, logit_difference, part_of
 from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
 from ..model._runs import batches, stream
 from ..model._weights import check_writing
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts, measured_on
 from ..replay._capture import hooks_at
-from ..replay._lane_record import Way
-from ._edits import FromRun, New, Scale
-from ._engine import run_cells
+from ..replay._lane import Lane
+from ..replay._lane_record import of_slowest
+from ._activations import New
+from ._edits import Given
+from ._engine import Found, concatenated, run_cells
+from ._intervention import Intervention
 from ._lanes import chosen_lane, on_batch
 from ._patching import against_source
 from ._plan import Cell, planned, tokens_at_once
-from ._widened_batch import Lane
+from ._sources import taken_from
 
 __all__ = ["path_patch"]
 
@@ -92,11 +95,13 @@ def path_patch(
     metric = replace(as_metric(metric), without=None)
     ready, other = metric.ready(model, into), as_prompts(model, source)
     _check_equal(ready, other)
-    touched = _receivers(model, site, receivers, ready)
+    _check_receiving(site)
+    intervention = Intervention(Given(), site, metric)  # each cell has new values of its own
+    touched = _receivers(model, intervention, receivers, ready)
     check_writing(model, range(sizes(model).n_layers))
     chosen = _senders(model, site, touched, senders)
-    found = _measured(model, ready, other, chosen, touched, site, metric, max_tokens, progress)
-    shown = _dataset(model, ready, chosen, touched, site, metric, found)
+    found = _measured(model, ready, other, chosen, touched, intervention, max_tokens, progress)
+    shown = _dataset(model, ready, chosen, touched, intervention, found)
     return against_source(model, shown, ready, other, metric)
 
 
@@ -110,10 +115,14 @@ def _check_equal(into: Prompts, source: Prompts) -> None:
             )
 
 
-def _receivers(model: Model, site: str, receivers: Any, prompts: Prompts) -> Touched:
-    """Layer -> heads (None for an MLP or the stream)."""
+def _check_receiving(site: str) -> None:
     if site not in _SITES:
         raise Refused(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
+
+
+def _receivers(model: Model, intervention: Intervention, receivers: Any, prompts: Prompts) -> Touched:
+    """Layer -> heads (None for an MLP or the stream)."""
+    site = intervention.site
     options: dict[str, Any]
     if site == "resid_post":
         if receivers is not None:
@@ -127,7 +136,7 @@ def _receivers(model: Model, site: str, receivers: Any, prompts: Prompts) -> Tou
         raise Refused(f"wanted receivers at {site}, {what}, got none")
     else:
         options = {"layers" if site == "mlp_out" else "heads": receivers}
-    plan = planned(model, site=site, by=(), length=prompts.tokens.shape[1], edit=Scale(1.0), **options)
+    plan = planned(model, intervention, by=(), length=prompts.tokens.shape[1], **options)
     return plan.cells[0].touched
 
 
@@ -162,34 +171,32 @@ def _senders(model: Model, site: str, touched: Touched, senders: Any) -> dict[in
 
 
 def _measured(
-    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
-    metric: Metric, max_tokens: int | None, progress: bool,
-) -> tuple[np.ndarray, np.ndarray, Way]:  # fmt: skip
-    """`value [sender, prompt]`, `baseline [prompt]` and how it was computed."""
-    size, length = sizes(model), into.tokens.shape[1]
+    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched,
+    intervention: Intervention, max_tokens: int | None, progress: bool,
+) -> Found:  # fmt: skip
+    """The metric by sender, one cell each."""
+    size, length, site = sizes(model), into.tokens.shape[1], intervention.site
     most = tokens_at_once(model, length, max_tokens)
     width = size.d_model if site in ("mlp_out", "resid_post") else size.n_heads * size.d_head
     kept = sum(len(heads) for heads in senders.values()) * width * len(touched)
     at_once = min(most // length, batches(len(into), length, batch_size=None, cost=kept)[0].stop)
-    values, baselines, way = [], [], Way("model")
+    parts: list[Found] = []
     for rows in batches(len(into), length, batch_size=max(1, at_once), cost=1):
         with kept_as_it_was(model):
-            cells = _cells(model, into[rows], source[rows], senders, touched, site, most)
-        found = run_cells(
-            model, into[rows], cells, edit=Scale(1.0), site=site, metric=part_of(metric, rows), max_tokens=most,
-            progress=progress,
-        )  # fmt: skip
-        values.append(found.values)
-        baselines.append(found.baseline)
-        way = found.way
-    return np.concatenate(values, 1), np.concatenate(baselines), way
+            cells = _cells(model, into[rows], source[rows], senders, touched, intervention, most)
+        of_rows = replace(intervention, metric=part_of(intervention.metric, rows))
+        found = run_cells(model, into[rows], cells, of_rows, max_tokens=most, progress=progress)
+        parts.append(found)
+    return concatenated(parts, of_slowest(part.way for part in parts))
 
 
 def _cells(
-    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched, site: str, most: int
+    model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched,
+    intervention: Intervention, most: int,
 ) -> list[Cell]:  # fmt: skip
     """One cell a sender: what its receivers become."""
-    chosen = on_batch(model, chosen_lane(model, into, site), into)
+    site = intervention.site
+    chosen = on_batch(model, chosen_lane(model, into, intervention), into)
     lane = None if chosen.lane is None else chosen.lane(model, into.tokens, into.lengths)
     written = _written(model, into, source, set(senders))
     at_once = max(1, most // into.tokens.numel())
@@ -207,15 +214,15 @@ def _cells(
 def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> dict[int, Tensor]:
     """Layer -> `[head, prompt, position, d_model]`, what each head writes more on `source`."""
     z, attn_out = (
-        [FromRun(each).new(model, into, site, layers) for each in (source, into)]
+        [taken_from(model, each, into.tokens.shape[1], site, layers) for each in (source, into)]
         for site in ("z", "attn_out")
     )
     out = {}
     for layer in layers:
-        moved = z[0][layer].value - z[1][layer].value
+        moved = z[0][layer] - z[1][layer]
         w_o = model.blocks[layer].attn.W_O.detach().to(moved)
         out[layer] = torch.einsum("pshd,hdm->hpsm", moved, w_o)
-        whole = attn_out[0][layer].value - attn_out[1][layer].value
+        whole = attn_out[0][layer] - attn_out[1][layer]
         loose = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
         if bool(((out[layer].sum(0) - whole).abs() > loose * (1 + whole.abs().max())).any()):
             raise NotDefined(
@@ -265,14 +272,14 @@ def _received_in_a_run(
 
 
 def _dataset(
-    model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched, site: str,
-    metric: Metric, found: tuple[np.ndarray, np.ndarray, Way],
+    model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched,
+    intervention: Intervention, found: Found,
 ) -> xr.Dataset:  # fmt: skip
-    values, baseline, way = found
+    baseline, metric = found.baseline, intervention.metric
     size, n = sizes(model), len(into)
     value = np.full((n, size.n_layers, size.n_heads), np.nan)
     places = [(layer, head) for layer, heads in senders.items() for head in heads]
-    for (layer, head), of_sender in zip(places, values, strict=True):
+    for (layer, head), of_sender in zip(places, found.values, strict=True):
         value[:, layer, head] = of_sender
     names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
     dims = ("prompt", "layer", "head")
@@ -289,7 +296,7 @@ def _dataset(
         f"L{r}" if heads is None else str(Head(r, h)) for r, heads in touched.items() for h in heads or (0,)
     ]
     attrs = {
-        "method": "path_patch", "site": site, "receivers": " ".join(to), "metric": metric.name, "unit": metric.unit,
-        **way.attrs, **measured_on(model, into),
+        "method": "path_patch", "site": intervention.site, "receivers": " ".join(to),
+        "metric": metric.name, "unit": metric.unit, **found.way.attrs, **measured_on(model, into),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)

@@ -18,7 +18,8 @@ from ..errors import OUT_OF_MEMORY, NotDefined, Refused
 from ..heads._names import as_heads, is_whole
 from ..model._anatomy import Model, sizes
 from ..model._runs import is_out_of_memory
-from ._edits import HEAD_SITES, Edit, New, check_edit
+from ._activations import HEAD_SITES, New
+from ._intervention import Intervention
 
 __all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory"]
 
@@ -62,12 +63,10 @@ class Plan:
 
 def planned(
     model: Model,
+    intervention: Intervention,
     *,
-    site: str,
     by: Sequence[str],
     length: int,
-    edit: Edit,
-    hold: str | None = None,
     heads: Any = None,
     layers: Iterable[int] | None = None,
     positions: Iterable[int] | None = None,
@@ -75,13 +74,12 @@ def planned(
     """The cells of a sweep.
 
     Raises:
-        TypeError: no edit, or heads, layers and positions that are none.
-        Refused: an edit, site, by and hold that do not go together; heads, layers or positions that are not there.
+        TypeError: heads, layers and positions that are none.
+        Refused: a site and by that do not go together; heads, layers or positions that are not there.
         NotDefined: a site that the model does not have.
     """
-    check_edit(edit, site)
+    site = intervention.site
     by = _checked_by(by, site)
-    _check_hold(hold, site)
     _check_site(model, site)
     size = sizes(model)
     all_layers = _integers("layers", layers, size.n_layers)
@@ -117,15 +115,6 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
     if not isinstance(by, Sequence) or isinstance(by, str) or tuple(by) not in legal:
         raise Refused(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
     return tuple(by)
-
-
-def _check_hold(hold: str | None, site: str) -> None:
-    if hold not in (None, "patterns"):
-        raise Refused(f"wanted hold=None or 'patterns', got {hold!r}")
-    if hold and site in ("q", "k", "pattern"):
-        raise Refused(
-            f"hold='patterns' keeps every pattern, an edit of {site} acts through patterns alone: use another site"
-        )
 
 
 def _check_site(model: Model, site: str) -> None:

@@ -28,12 +28,14 @@ class Blocks:
     Attributes:
         name: "blocks".
         saves_positions: False, all positions run again.
+        taps_log_pattern: False.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
     """
 
     name = "blocks"
     saves_positions = False
+    taps_log_pattern = False
 
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
@@ -71,6 +73,9 @@ class Blocks:
     def resid_pre(self, layer: int) -> Tensor:
         """`[prompt, position, d_model]`, the untouched stream before a layer."""
         return self.entering[layer]
+
+    def additions(self, site: str) -> None:
+        """None: a layer has to be done again, whatever is edited in it."""
 
     def pattern(self, layer: int) -> Tensor:
         """`[prompt, head, query, key]`, the untouched pattern."""

@@ -26,12 +26,14 @@ class Decoder(Layers):
     Attributes:
         name: "decoder".
         saves_positions: True, `start` may be any position.
+        taps_log_pattern: True.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
     """
 
     name = "decoder"
     saves_positions = True
+    taps_log_pattern = True
 
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         first: list[Tensor] = []
@@ -63,6 +65,10 @@ class Decoder(Layers):
     def resid_pre(self, layer: int) -> Tensor:
         """`[prompt, position, d_model]`, the untouched stream before a layer."""
         return self.clean[layer]["resid_pre"]
+
+    def additions(self, site: str) -> Decoder | None:
+        """Itself at the sites behind attention, where what an edit changes is added to the stream; else None."""
+        return self if site in ("z", "attn_out", "resid_mid", "mlp_out", "resid_post") else None
 
     def untouched(self, layer: int, site: str) -> Tensor:
         """The untouched activation at z or a site of the stream, `[prompt, position, ...]`."""

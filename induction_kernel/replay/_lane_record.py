@@ -7,7 +7,7 @@ Logger `induction_kernel.replay._lane_record`: a warning where a lane failed its
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from ..model._anatomy import Model, describe
 from ..model._runs import is_out_of_memory
 
-__all__ = ["Way", "refused", "tried"]
+__all__ = ["Way", "of_slowest", "refused", "tried"]
 
 _LOG = logging.getLogger(__name__)
 _SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
@@ -37,6 +37,11 @@ class Way:
     def attrs(self) -> dict[str, str]:
         """What a result says of it: `lane` and `lane_reason` ("none" where the fastest lane was used)."""
         return {"lane": self.name, "lane_reason": self.reason or "none"}
+
+
+def of_slowest(ways: Iterable[Way]) -> Way:
+    """How the slowest of several parts was computed: the one for which most lanes were refused."""
+    return max(ways, key=lambda way: len(way.reason))
 
 
 def tried(check: Callable[[], str]) -> str:

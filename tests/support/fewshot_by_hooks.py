@@ -136,12 +136,7 @@ def check_gradient_of_reweighting(name, kind):
     generator = np.random.default_rng(1)
     beta = 0.3 * generator.normal(size=(2, 4, 3))
     with reweighting.kept_as_it_was(model):
-        loss, slope = reweighting._loss(
-            model,
-            reweighting.chosen_lane(model, prompts, "pattern").lane,
-            prompts,
-            torch.from_numpy(beta).requires_grad_(True),
-        )
+        loss, slope, _ = reweighting._loss(model, prompts, torch.from_numpy(beta).requires_grad_(True))
 
     def exact(beta):
         logs = ik.fewshot.reweighted(model, prompts, beta)["log_probability"].sel(run="reweighted").values

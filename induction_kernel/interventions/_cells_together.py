@@ -1,0 +1,90 @@
+"""Many cells run together in one widened batch: each joins as its layer comes, and is read where the metric reads.
+
+Which cells share a batch says `_plan`; what a sweep is, `_engine`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from ..replay._blocks import at_positions
+from ..replay._capture import Taps
+from ._additions import joined
+from ._changes import changed, new_of, taps_at
+from ._last_layer import found_at_the_end, reach_the_end
+from ._readings import found_in
+from ._widened_batch import NO_ROWS, Rows, WidenedBatch
+
+__all__ = ["run_together"]
+
+
+def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Each cell of the group that changes anything, with what the metric found, `[prompt, read, target]`."""
+    lane, start = batch.lane, batch.start
+    reads = batch.wanted.positions.clamp(min=start).to(lane.final.device)
+    fewer = reads.shape[1] < batch.wanted.prompts.tokens.shape[1] - start
+    whole = narrow = NO_ROWS
+    for layer in range(min(batch.cells[i].first for i in group), lane.n_layers):
+        joining = [i for i in group if batch.cells[i].first == layer]
+        at = reads if fewer and layer == lane.n_layers - 1 else None
+        if joining and reach_the_end(batch, layer, joining):
+            yield from found_at_the_end(batch, layer, joining)
+            joining = []
+        whole, narrow = _layer(batch, layer, whole, narrow, joining, at)
+    if whole.ids:
+        rows = whole.stream if fewer else at_positions(whole.stream, reads - start)
+        found = found_in(lane, rows, batch.wanted, start, batch.clean)
+        yield from zip(whole.ids, found, strict=True)
+
+
+def _layer(
+    batch: WidenedBatch, layer: int, whole: Rows, narrow: Rows, joining: list[int], reads: Tensor | None
+) -> tuple[Rows, Rows]:
+    """Whole and narrow rows after the layer."""
+    after = narrow_after = NO_ROWS
+    additions = batch.additions(joining) if joining else None
+    if additions is not None:
+        after, narrow_after = joined(batch, additions, layer, joining, reads)
+    elif joining:
+        entering = _entering(batch, layer, joining)
+        if entering.stream.shape[2] < batch.wanted.prompts.tokens.shape[1] - batch.start:
+            narrow += entering
+        else:
+            whole += entering
+    held = batch.lane.pattern(layer) if batch.intervention.hold and (whole.ids or narrow.ids) else None
+    if whole.ids:
+        after += _stepped(batch, layer, whole, reads, held)
+    if narrow.ids:
+        stream = batch.lane.step(layer, narrow.stream, batch.start, reads=reads, held=held)
+        after += Rows(narrow.ids, stream)
+    return after, narrow_after
+
+
+def _entering(batch: WidenedBatch, layer: int, joining: list[int]) -> Rows:
+    """Cells whose edit is in or before the layer."""
+    clean, start = batch.lane.resid_pre(layer)[None], batch.start
+    one = batch.cells[joining[0]]
+    alone = one.position is not None and one.new is None and start < clean.shape[2] - 1
+    if batch.site == "resid_pre" and alone and batch.lane.saves_positions:
+        here = slice(start, start + 1)
+        new = changed(clean[0, :, here], batch.new[layer], batch.site, here, clean.shape[2])
+        return Rows(joining, new[None].expand(len(joining), -1, -1, -1))
+    return Rows(joining, clean[:, :, start:].expand(len(joining), -1, -1, -1))
+
+
+def _stepped(batch: WidenedBatch, layer: int, rows: Rows, reads: Tensor | None, held: Tensor | None) -> Rows:
+    """Whole rows after the layer, with the edits of the cells that touch it."""
+    lane, site, start = batch.lane, batch.site, batch.start
+    cells = [batch.cells[i] for i in rows.ids]
+    touching = [cell for cell in cells if layer in cell.touched]
+    if not touching:
+        return Rows(rows.ids, lane.step(layer, rows.stream, start, reads=reads, held=held))
+    in_logs = lane.taps_log_pattern and new_of(touching[0], batch.new, layer).removed is not None
+    taps: Taps = taps_at(cells, batch.new, site, layer, start, in_logs=in_logs)
+    stream = taps[site](rows.stream) if site == "resid_pre" else rows.stream
+    inside = {} if site in ("resid_pre", "resid_post") else taps
+    stream = lane.step(layer, stream, start, taps=inside, held=held)
+    stream = taps[site](stream) if site == "resid_post" else stream
+    return Rows(rows.ids, stream if reads is None else at_positions(stream, reads - start))
