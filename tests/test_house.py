@@ -76,7 +76,7 @@ def test_imports_go_strictly_down(path):
     room = room_of(path)
     if room == "__init__":
         return  # the table of contents names every room, and loads none
-    assert room in FLOOR, f"{room} is not on the floor plan: add it here and to the README's tree"
+    assert room in FLOOR, f"{room} is not on the floor plan: add it here and to docs/architecture.md"
     for other in own_imports(path) - {room} - ({""} if room == "cli" else set()):
         assert other, f"{path.name} imports the package itself: import from the module that has the name"
         assert FLOOR[other] < FLOOR[room], f"{path.name} ({room}) must not import {other}"
