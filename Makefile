@@ -1,4 +1,4 @@
-# Two commands matter: `make report` and `make test`. `make help` lists the rest; the README gives each in plain pip.
+# Two commands matter: `make report` and `make test`. `make help` lists the rest; docs/extending.md gives each in plain pip.
 PYTHON ?= python3
 VENVS ?= .venv
 TL3 := $(VENVS)/tl3

@@ -265,7 +265,7 @@ def sst2(model, shared, n):
 
 @pytest.mark.real("smollm2", "shared")
 def test_labels_of_smollm2(smollm2, shared):
-    """A few prompts of SST-2: the function runs and its controls take what they say. Large numbers are the README's."""
+    """A few prompts of SST-2: the function runs and its controls take what they say (docs: large numbers)."""
     model = ik.load(smollm2, n_ctx=1024)
     prompts = sst2(model, shared, 24)
     chosen = ik.top_heads(ik.label_attention(model, prompts[:8]), 8)

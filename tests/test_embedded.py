@@ -1,4 +1,4 @@
-"""What the README says of the embedded model, measured anew: with intervals, heads chosen on other prompts."""
+"""What docs/scores.md says of the embedded model, measured anew: with intervals, heads chosen on other prompts."""
 
 import numpy as np
 import pytest

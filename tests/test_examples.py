@@ -1,4 +1,4 @@
-"""The examples a reader copies are run as they stand: those of every docstring, and the README's Python."""
+"""The examples a reader copies are run as they stand: those of every docstring, README and docs."""
 
 import ast
 import doctest
@@ -39,10 +39,25 @@ def test_the_docstring_runs(module, text, tmp_path, monkeypatch):
     assert not runner.failures, "".join(lines)
 
 
-def test_the_readme_runs(tmp_path, monkeypatch):
+SLOW = {"kernel_regression", "six_arguments"}
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
+        for path in DOCUMENTS
+        if blocks(path)
+    ],
+)
+def test_the_document_runs(path, tmp_path, monkeypatch):
+    """From its first Python block to its last, as a reader would who begins with an empty session."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    namespace = {"__name__": "readme"}
-    for number, block in enumerate(blocks, start=1):
-        exec(compile(block, f"README.md, Python block {number}", "exec"), namespace)
+    namespace = {"__name__": path.stem}
+    for number, block in enumerate(blocks(path), start=1):
+        exec(compile(block, f"{path.name}, Python block {number}", "exec"), namespace)

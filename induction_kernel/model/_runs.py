@@ -128,7 +128,7 @@ def stream(
         site, layer = min(missing)
         raise RuntimeError(
             f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
-            "the architecture is not supported: see the README's recipe for a new one"
+            "the architecture is not supported: docs/extending.md says what a new one needs"
         )
     if at is None or logits is None:
         return None
