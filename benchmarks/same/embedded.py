@@ -30,7 +30,7 @@ def ragged() -> Any:
 
 @cache
 def shots() -> Any:
-    return ik.prompts.word_episodes(model(), n_prompts=16, shots=4, classes=3, noise=0.3)
+    return ik.word_episodes(model(), n_prompts=16, shots=4, classes=3, noise=0.3)
 
 
 @cache
@@ -88,7 +88,7 @@ PROMPTS = {
     "as_prompts": lambda: ik.as_prompts(model(), ["fox dax ; apple wug ; fox", "apple wug ; fox"]),
     "word_episodes": shots,
     "pairs": swapped,
-    "with_answers": lambda: ik.prompts.with_answers(model(), ["fox dax ; fox"], [(" dax", " wug")]),
+    "with_answers": lambda: ik.with_answers(model(), ["fox dax ; fox"], [(" dax", " wug")]),
 }
 SCORERS = {
     "observe": lambda: ik.observe(model(), repeats(), [ik.induction, ik.duplicate_token]),
@@ -101,7 +101,7 @@ SCORERS = {
     "duplicate_token": lambda: ik.duplicate_token(model(), ragged()),
     "AttentionScorer": lambda: mine()(model(), ragged()),
     "label_attention": lambda: ik.label_attention(model(), shots()),
-    "demonstration_weights": lambda: ik.scorers.demonstration_weights(model(), shots()),
+    "demonstration_weights": lambda: ik.demonstration_weights(model(), shots()),
     "copying": lambda: ik.copying(model()),
     "copying, BAN": lambda: ik.copying(model(), ragged(), method="BAN"),
     "copying, BAN-source": lambda: ik.copying(model(), ragged(), method="BAN-source"),
@@ -121,7 +121,7 @@ HEADS = {
     "top_heads": lambda: ik.top_heads(scores(), None),
     "top_heads, by": lambda: ik.top_heads(swept(), 5, by="low"),
     "random_heads": lambda: ik.random_heads(model(), like=PAIR, seed=3),
-    "random_sets": lambda: ik.heads.random_sets(model(), like=PAIR, n=10),
+    "random_sets": lambda: ik.random_sets(model(), like=PAIR, n=10),
     "compare": lambda: ik.compare(scores(), ik.prefix_matching(model(), ragged())),
 }
 METRICS = {
@@ -170,12 +170,12 @@ INTERVENTIONS = {
 
 @cache
 def families() -> Any:
-    return ik.training.family_curves().isel(prompt=slice(0, 24))
+    return ik.family_curves().isel(prompt=slice(0, 24))
 
 
 @cache
 def curves() -> Any:
-    return ik.training.training_curves("tiny", n=16, checkpoints=STEPS)
+    return ik.training_curves("tiny", n=16, checkpoints=STEPS)
 
 
 @cache
@@ -185,49 +185,41 @@ def two_layers() -> Any:
 
 @cache
 def window() -> Any:
-    return ik.training.phase_window(two_layers(), resamples=100)
+    return ik.phase_window(two_layers(), resamples=100)
 
 
 def trained() -> Any:
-    small = ik.training.Recipe(steps=6, layers=1, batch_size=4, checkpoints=(0, 6))
-    return dict(ik.training.train(small, seed=1).named_parameters())
+    small = ik.Recipe(steps=6, layers=1, batch_size=4, checkpoints=(0, 6))
+    return dict(ik.train(small, seed=1).named_parameters())
 
 
 def over_training() -> Any:
     def measure(one):
         return ik.repeat_loss(one, ik.repeated_tokens(one, n_prompts=4, period=6))
 
-    return ik.training.over_checkpoints("tiny", {"loss": measure}, checkpoints=STEPS[::2])
+    return ik.over_checkpoints("tiny", {"loss": measure}, checkpoints=STEPS[::2])
 
 
 TRAINING = {
     "train": trained,
-    "log_spaced": lambda: list(ik.training.log_spaced(1000, 12)),
-    "family_curves": lambda: ik.training.family_curves().mean("prompt", keep_attrs=True),
+    "log_spaced": lambda: list(ik.log_spaced(1000, 12)),
+    "family_curves": lambda: ik.family_curves().mean("prompt", keep_attrs=True),
     "over_checkpoints": over_training,
     "training_curves": curves,
     "phase_window": window,
     "onset_coupling": lambda: ik.onset_coupling(two_layers(), "icl_score", "repeat_loss", resamples=100),
-    "loss_components": lambda: ik.training.loss_components(curves()),
-    "loss_slope": lambda: ik.training.loss_slope(curves()),
-    "before_and_after": lambda: ik.training.before_and_after(
-        two_layers().isel(seed=0), window().isel(seed=0)
-    ),
+    "loss_components": lambda: ik.loss_components(curves()),
+    "loss_slope": lambda: ik.loss_slope(curves()),
+    "before_and_after": lambda: ik.before_and_after(two_layers().isel(seed=0), window().isel(seed=0)),
 }
 EVIDENCE = {
-    "co_occurrence": lambda: ik.evidence.co_occurrence(two_layers(), window=window()),
-    "co_perturbation": lambda: ik.evidence.co_perturbation(families()),
-    "direct_ablation": lambda: ik.evidence.direct_ablation(
-        "tiny", n=16, checkpoints=STEPS[1::2], by_head=False
-    ),
-    "generality": lambda: ik.evidence.generality(model(), PAIR),
-    "mechanism": lambda: ik.evidence.mechanism("tiny", resamples=500),
-    "continuity": lambda: ik.evidence.continuity(
-        {"two": ik.evidence.co_occurrence(two_layers(), window=window())}
-    ),
-    "six_arguments": lambda: (
-        ik.evidence.six_arguments("tiny", n=16, checkpoints=STEPS, families=families()).results
-    ),
+    "co_occurrence": lambda: ik.co_occurrence(two_layers(), window=window()),
+    "co_perturbation": lambda: ik.co_perturbation(families()),
+    "direct_ablation": lambda: ik.direct_ablation("tiny", n=16, checkpoints=STEPS[1::2], by_head=False),
+    "generality": lambda: ik.generality(model(), PAIR),
+    "mechanism": lambda: ik.mechanism("tiny", resamples=500),
+    "continuity": lambda: ik.continuity({"two": ik.co_occurrence(two_layers(), window=window())}),
+    "six_arguments": lambda: ik.six_arguments("tiny", n=16, checkpoints=STEPS, families=families()).results,
 }
 VALUES = np.random.default_rng(0).gamma(2.0, size=(20, 5))
 STATISTICS = {

@@ -17,11 +17,11 @@ NAMESPACES = (
 BEFORE = {
     "few_shot_prompts": "few_shot",
     "load_classification": "classification",
-    "predict": "predict",
-    "vote": "vote",
-    "label_logits": "label_logits",
-    "function_vector_effect": "function_vector_effect",
-    "onset_coupling": "onset_coupling",
+    "predict": "in_context",
+    "vote": "reconstruct",
+    "label_logits": "label_writing",
+    "function_vector_effect": "function_vectors",
+    "onset_coupling": "turn_together",
 }
 OPTIONS_BEFORE = {"n_prompts": "prompts", "n_controls": "controls", "resamples": "draws"}
 

@@ -24,7 +24,7 @@ def results(file: Path) -> dict[str, Callable[[], Any]]:
 
     @cache
     def shots() -> Any:
-        return ik.prompts.word_episodes(model(), n_prompts=6, shots=4)
+        return ik.word_episodes(model(), n_prompts=6, shots=4)
 
     def patched() -> Any:
         words = ik.repeated_tokens(model(), period=8, n_prompts=2).tokens[:, :11]
@@ -47,5 +47,5 @@ def results(file: Path) -> dict[str, Callable[[], Any]]:
         "SmolLM2: predict": lambda: ik.predict(model(), shots(), pooling="max"),
         "SmolLM2: label_attention": lambda: ik.label_attention(model(), shots()),
         "SmolLM2: label_logits": lambda: ik.label_logits(model(), shots()),
-        "SmolLM2: label_knock_out": lambda: ik.fewshot.label_knock_out(model(), shots(), "L20H6", draws=1),
+        "SmolLM2: label_knock_out": lambda: ik.label_knock_out(model(), shots(), "L20H6", draws=1),
     }
