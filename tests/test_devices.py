@@ -253,7 +253,7 @@ def can_do(name, placing, call):
     return not lacks and (name, placing, call) != ("GPT-J", "bridge", "effective embedding")
 
 
-@pytest.mark.parametrize(("name", "placing", "call"), cases())
+@pytest.mark.parametrize(("name", "placing", "call"), list(cases()))
 def test_a_spread_model_gives_the_numbers_of_one_on_the_cpu(name, placing, call):
     here, there = plain(name, placing), placed(name, placing)
     prompts = prompts_for(here, prompts=2, period=6)
