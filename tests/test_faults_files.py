@@ -142,6 +142,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_netcdf_is_written_is_a_sentence(tmp_path):
     """HDF5 ends the process where it cannot write: the interpreter must be there afterwards."""
     old = tmp_path / "old.nc"
