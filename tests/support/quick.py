@@ -1,4 +1,4 @@
-"""Which of many cases run in quick runs: one in so many, in turn; the others are marked slow."""
+"""Which of many cases run in quick runs: one in so many, in turn; the others are marked in_turn."""
 
 import itertools
 
@@ -11,5 +11,5 @@ def one_in(n, *axes):
     for places in itertools.product(*[range(len(axis)) for axis in axes]):
         values = [axis[place] for axis, place in zip(axes, places, strict=True)]
         flat = [part for value in values for part in (value if isinstance(value, tuple) else (value,))]
-        cases.append(pytest.param(*flat, marks=() if sum(places) % n == 0 else pytest.mark.slow))
+        cases.append(pytest.param(*flat, marks=() if sum(places) % n == 0 else pytest.mark.in_turn))
     return cases
