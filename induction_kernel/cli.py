@@ -161,7 +161,7 @@ def score(
         import induction_kernel
 
         from . import printing
-        from .files import checked_target, write_whole
+        from .stores import checked_target, write_whole
 
         if out is not None:
             checked_target(out)

@@ -31,7 +31,6 @@ from .evidence._saying import (
 )
 from .evidence._six import SixArguments, six_arguments
 from .evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
-from .files import checked_target, write_whole
 from .heads._summary import summarise
 from .plots._effect_map import effect_map
 from .plots._evidence import evidence_plot
@@ -40,6 +39,7 @@ from .plots._loss_components import component_plot, slope_plot
 from .plots._offline import figure_fragment, page, plotly_script
 from .plots._phases import phase_plot
 from .plots._scores import head_map, score_plot
+from .stores import checked_target, write_whole
 from .training._loss_components import loss_components, loss_slope
 from .wording import percent, table
 

@@ -13,7 +13,6 @@ import numpy as np
 import xarray as xr
 
 from .fewshot._study import FewShotStudy, label_peak
-from .files import checked_target, write_whole
 from .heads._names import Head, as_heads
 from .heads._summary import summarise
 from .kernel._held_out import CONTROLS
@@ -24,7 +23,8 @@ from .plots._lines import line_plot
 from .plots._offline import figure_fragment, page, plotly_script
 from .plots._scores import head_map
 from .plots._vote_view import vote_view
-from .prompts._prompts import Prompts
+from .prompts._prompts import FewShotPrompts
+from .stores import checked_target, write_whole
 from .wording import interval, number, percent, table
 
 __all__ = ["outcome", "table_of", "voted", "write_fewshot_page"]
@@ -118,7 +118,9 @@ def table_of(scores: xr.Dataset) -> str:
     return table(["method", "agreement with the model", "accuracy", "best head is ahead by"], rows)
 
 
-def voted(weights: xr.Dataset, prompts: Prompts, answers: xr.Dataset, scores: xr.Dataset, count: int) -> str:
+def voted(
+    weights: xr.Dataset, prompts: FewShotPrompts, answers: xr.Dataset, scores: xr.Dataset, count: int
+) -> str:
     """The first prompts, under the head that was chosen most often."""
     head = _chosen(scores)
     votes = quoted_votes(weights[["weight"]].sel(layer=head.layer, head=head.head), prompts, answers)

@@ -17,17 +17,18 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
+from ._given import is_whole
 from .errors import NotDefined, Refused
 from .fewshot._predictions import predict
 from .fewshot_page import outcome, table_of, voted
-from .files import checked_target, write_whole
 from .heads._choice import top_heads
-from .heads._names import Head, HeadLike, as_heads, is_whole
+from .heads._names import Head, HeadLike, as_heads
 from .heads._summary import summarise
 from .interventions._ablation import caution
 from .kernel._held_out import held_out
 from .kernel._reconstruction import vote
-from .metrics import loss_by_position, repeat_loss
+from .metrics._by_position import loss_by_position
+from .metrics._standard import repeat_loss
 from .model._anatomy import Model, check_model, describe, sizes
 from .model._outputs import check_next_token
 from .plots._ablation_curves import curve_plot
@@ -35,16 +36,17 @@ from .plots._attention_view import attention_view
 from .plots._effect_map import effect_map
 from .plots._offline import circuitsvis_script, figure_fragment, page, plotly_script
 from .plots._scores import head_map, loss_plot, score_plot
-from .prompts._few_shot import word_episodes
 from .prompts._prompts import Prompts
 from .prompts._repeated import repeated_tokens
+from .prompts._word_task import word_episodes
 from .removing import DRAWS, Removed, removed_from
 from .scorers._attention import duplicate_token, induction, prefix_matching, previous_token
 from .scorers._attention_scorer import observe
 from .scorers._copying import copying
 from .scorers._direct_effect import direct_effect
 from .scorers._ov import ov_eigenvalues
-from .scorers._streaming import patterns
+from .scorers._raw_patterns import patterns
+from .stores import checked_target, write_whole
 from .wording import (
     EXPLAINED,
     LOOKING,

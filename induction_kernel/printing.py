@@ -21,7 +21,7 @@ from .evidence._six import six_arguments
 from .evidence_page import write_evidence
 from .fewshot._study import FewShotStudy, few_shot_study, label_peak
 from .fewshot_page import write_fewshot_page
-from .files import checked_target, csv_of, netcdf_of, write_whole
+from .formats import csv_of, lines_of, netcdf_of, text_of
 from .heads._choice import head_table
 from .heads._names import as_heads
 from .heads._summary import summarise
@@ -36,7 +36,7 @@ from .prompts._pairs import pairs
 from .prompts._repeated import repeated_tokens
 from .removing import comparable
 from .stats._means import mean_interval
-from .text_files import lines_of, text_of
+from .stores import checked_target, write_whole
 from .training._families import train_families
 from .training._phases import phase_window
 

@@ -9,9 +9,9 @@ from labelled_prompts import labelled
 from zoo import FASTEST, hooked_only, model_of, tiny
 
 import induction_kernel as ik
-from induction_kernel.files import write_whole
 from induction_kernel.interventions import _gradients as gradients
 from induction_kernel.replay import _attention_rows as rows
+from induction_kernel.stores import write_whole
 
 
 def test_the_summary_of_weight_scores_is_score_chance_and_the_widest_draw():

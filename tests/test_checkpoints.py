@@ -25,7 +25,7 @@ from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
-from induction_kernel.training._storing import fingerprint
+from induction_kernel.prompts._fingerprints import fingerprint
 
 STEPS = (0, 10, 20, 40)
 

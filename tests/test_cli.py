@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import induction_kernel as ik
 from induction_kernel.cli import app
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 CLEAN, CORRUPTED = "fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"
 ANSWERS = ("--answers", " dax, wug")

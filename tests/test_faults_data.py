@@ -16,7 +16,7 @@ from zoo import tiny
 import induction_kernel as ik
 from induction_kernel.cli import app
 from induction_kernel.prompts import concat
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 REVIEWS = (
     'Title,Review Text,Stars?,"Text, {raw}"\n'

@@ -30,11 +30,12 @@ import induction_kernel as ik
 from induction_kernel import printing
 from induction_kernel.cli import app
 from induction_kernel.fewshot._study import FewShotStudy
-from induction_kernel.files import checked_target, csv_of, write_whole
+from induction_kernel.formats import csv_of, netcdf_of, read_netcdf
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import TINY
 from induction_kernel.plots._vote_view import VoteView
 from induction_kernel.prompts import word_episodes
+from induction_kernel.stores import checked_target, write_whole
 from induction_kernel.training import _trainer as trainer
 from induction_kernel.training._recipe import Recipe
 
@@ -124,7 +125,7 @@ import sys, numpy as np, xarray as xr
 from pathlib import Path
 from breaking import full_disk
 from induction_kernel import printing
-from induction_kernel.training._storing import write_result
+from induction_kernel.stores import write_result
 big = xr.Dataset({"a": ("x", np.random.default_rng(0).normal(size=10**5))})
 path = Path(sys.argv[1])
 with full_disk():
@@ -214,7 +215,7 @@ def test_a_folder_with_a_half_written_file_goes_on(also, tmp_path):
     )
     folder = tmp_path / "broken"
     shutil.copytree(tmp_path / "whole", folder) if also else folder.mkdir()
-    for name in ("evaluation.json", "prompt-000000.npz"):
+    for name in ("evaluation.json", "prompt-000000.nc"):
         leftover(folder, name)
     again = ik.fewshot.predict(ik.load("tiny"), episodes(), path=folder, batch_size=2, progress=False)
     xr.testing.assert_identical(again, whole)
@@ -227,10 +228,11 @@ def halve(path):
 
 def changed(path, **changes):
     """A finished batch with other entries."""
-    with np.load(path) as found:
-        values = dict(found)
-    values |= {key: value(values) for key, value in changes.items()}
-    np.savez(path, **{key: value for key, value in values.items() if value is not None})
+    found = read_netcdf(path)
+    for key, change in changes.items():
+        new = change(found)
+        found = found.drop_vars(key) if new is None else found.assign({key: new})
+    write_whole(path, netcdf_of(found))
 
 
 BROKEN_BATCHES = {
@@ -240,12 +242,14 @@ BROKEN_BATCHES = {
     "text": lambda path: path.write_text("half"),
     "without values": lambda path: changed(path, log_probability=lambda _: None),
     "without prompts": lambda path: changed(path, prompt=lambda _: None),
-    "other shape": lambda path: changed(path, log_probability=lambda v: v["log_probability"][:, :1]),
+    "other shape": lambda path: changed(path, log_probability=lambda v: v["log_probability"][:, 0]),
     "prompts beyond": lambda path: changed(path, prompt=lambda v: v["prompt"] + 1000),
     "prompts below": lambda path: changed(path, prompt=lambda v: v["prompt"] - 1000),
     "prompts as numbers": lambda path: changed(path, prompt=lambda v: v["prompt"] + 0.5),
     "whole numbers": lambda path: changed(path, log_probability=lambda v: v["log_probability"].astype(int)),
-    "of another run": lambda path: changed(path, fingerprint=lambda _: np.array("another")),
+    "of another run": lambda path: path.write_bytes(
+        netcdf_of(read_netcdf(path).assign_attrs(fingerprint="another"))
+    ),
 }
 
 
@@ -253,9 +257,9 @@ BROKEN_BATCHES = {
 def test_a_broken_batch_is_named_with_the_remedy(kind, tmp_path):
     options = {"path": tmp_path / "kept", "batch_size": 3, "progress": False}
     whole = ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
-    batch = sorted((tmp_path / "kept").glob("prompt-*.npz"))[0]
+    batch = sorted((tmp_path / "kept").glob("prompt-*.nc"))[0]
     BROKEN_BATCHES[kind](batch)
-    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and its prompts are run anew"):
+    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and it is computed anew"):
         ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch.unlink()
     xr.testing.assert_identical(ik.fewshot.predict(ik.load("tiny"), episodes(), **options), whole)

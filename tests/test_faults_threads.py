@@ -28,10 +28,9 @@ from written import TOKENS, last_logit, written
 from zoo import fresh_of, tiny
 
 import induction_kernel as ik
-from induction_kernel.kernel import _resuming as resuming
 from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.model import all_modules
-from induction_kernel.training._storing import fingerprint
+from induction_kernel.prompts._fingerprints import fingerprint, weights_of
 
 
 @pytest.fixture(scope="module")
@@ -357,7 +356,7 @@ OTHER_BLOCKS = {
     "sweep of an MLP": lambda m, p: ik.sweep(m, p, site="mlp_out", by=("layer", "position")),
     "attribution of queries": lambda m, p: ik.attribution(m, p, edit=ik.Zero(), site="q"),
     "effective embedding": lambda m, p: ik.ov_eigenvalues(m, embedding="effective", draws=1),
-    "fingerprint": lambda m, p: xr.DataArray([resuming.fingerprint(m, labelled_shots(), None)]),
+    "fingerprint": lambda m, p: xr.DataArray([fingerprint(weights_of(m), labelled_shots())]),
     "representations": lambda m, p: ik.kernel.representations(m, labelled_shots(), "head"),
 }
 

@@ -10,7 +10,7 @@ import xarray as xr
 import induction_kernel as ik
 from induction_kernel.fewshot._study import label_peak
 from induction_kernel.fewshot_page import outcome, table_of
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 QUERIES = 60
 

@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import NotDefined, Refused
 from ..heads._choice import top_heads
-from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..heads._names import Head, HeadLike, some_heads
 from ..heads._summary import summarise
 from ..interventions._ablation import ablate, ablation_curve
-from ..metrics import repeat_loss
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, describe, sizes
 from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Prompts
+from ..prompts._prompts import FewShotPrompts, Prompts
 from ..prompts._repeated import repeated_tokens
 from ..scorers._attention import prefix_matching
 from ..scorers._copying import copying
@@ -167,7 +167,7 @@ def _pattern(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
             return str(error)
     if not isinstance(pattern, Prompts):
         raise TypeError(f"wanted pattern as Prompts made by few_shot_prompts, got {type(pattern).__name__}")
-    found = pattern.demonstrations
+    found = pattern.demonstrations if isinstance(pattern, FewShotPrompts) else None
     if found is None or bool((found.target < 0).any()):
         raise Refused(
             "wanted a pattern whose queries carry labels: few_shot_prompts(model, ..., [(x, y), ...])"
@@ -194,9 +194,7 @@ def _chosen(model: Model, heads: Any, k: int, seed: int, progress: bool) -> list
         )
         return inconclusive("generality", CLAIM, f"{said}, but {why}")
     size = sizes(model)
-    if found := as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads):
-        return found
-    raise Refused("wanted at least one head, got none")
+    return some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
 
 
 def _by_head(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr.Dataset:

@@ -13,13 +13,12 @@ from typing import Any
 
 import torch
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, sizes
-from ..prompts._few_shot import TOPICS, own_task, single_token_words
 from ..prompts._prompts import Prompts, real_positions
 from ..prompts._text import encode, knows, start_token
+from ..prompts._word_task import TOPICS, own_task, single_token_words
 
 __all__ = ["pattern_lines", "repeated_passages"]
 

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .._given import is_whole
 from ..data._episodes import Episodes, draw_episodes
 from ..data._labelled import LabelledTexts
 from ..errors import NotDefined, Refused
-from ..heads._names import Head, is_whole
+from ..heads._names import Head
 from ..kernel._alignment import kernel_alignment
 from ..kernel._demonstrations import demonstration_attention
 from ..kernel._held_out import held_out
@@ -28,9 +29,9 @@ from ..kernel._regression import kernel_regression
 from ..kernel._representations import representations
 from ..kernel._vote_text import texts_of
 from ..model._anatomy import Model
-from ..prompts._few_shot import word_episodes
-from ..prompts._prompts import Prompts
-from ..scorers._labels import demonstrations_of
+from ..prompts._conversion import few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts
+from ..prompts._word_task import word_episodes
 from ._predictions import predict
 
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
@@ -55,7 +56,7 @@ class FewShotStudy:
         along: of `demonstration_attention`.
     """
 
-    prompts: Prompts
+    prompts: FewShotPrompts
     answers: xr.Dataset
     heads: xr.Dataset
     sums: xr.Dataset
@@ -164,7 +165,7 @@ def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
 
 def _episodes(
     model: Model, data: Any, pool: Any, queries: int, shots: int, template: str | None, seed: int
-) -> Episodes | Prompts:
+) -> Episodes | FewShotPrompts:
     """Queries with their demonstrations."""
     if data is None:
         return word_episodes(model, prompts=queries, shots=shots, classes=4, noise=0.3, seed=seed)
@@ -178,7 +179,8 @@ def _episodes(
 
 def _as_episodes(prompts: Prompts) -> Episodes | None:
     """The texts of prompts that are made already; none where classes are unknown or prompts have unequal many."""
-    found = demonstrations_of(prompts)
+    prompts = few_shot_only(prompts)
+    found = prompts.demonstrations
     if not bool(found.mask.all()) or bool((found.target < 0).any()):
         return None
     texts, queries = texts_of(prompts)
@@ -188,7 +190,7 @@ def _as_episodes(prompts: Prompts) -> Episodes | None:
     return Episodes(asked, pool, np.arange(texts.size).reshape(texts.shape), classes, pool.template)
 
 
-def _writing(model: Model, prompts: Prompts, ways: dict[str, Any]) -> xr.Dataset | None:
+def _writing(model: Model, prompts: FewShotPrompts, ways: dict[str, Any]) -> xr.Dataset | None:
     """What heads write of labels; none in a model whose attention does not write to the stream as it is."""
     try:
         return label_logits(model, prompts[:MAPPED], **ways)

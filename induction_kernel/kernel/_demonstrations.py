@@ -18,12 +18,13 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import Head, is_whole
+from ..heads._names import names_of
 from ..model._anatomy import Model, sizes
 from ..model._runs import batches, progress_bar
-from ..prompts._prompts import Prompts, measured_on
-from ..scorers._labels import demonstrations_of, label_attention
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
+from ..scorers._labels import label_attention
 from ..scorers._pattern_entries import Entries, check_sound, cost_of, read_entries, way_to_read
 from ..scorers._streaming import chosen_layers
 
@@ -77,7 +78,7 @@ def demonstration_attention(
         for rows in parts:
             batch = ready[rows]
 
-            def read(layer: int, values: Tensor, sound: bool, batch: Prompts = batch) -> None:
+            def read(layer: int, values: Tensor, sound: bool, batch: FewShotPrompts = batch) -> None:
                 if not sound:
                     broken.add(layer)
                 along, inside = resampled(values.double(), batch, points)
@@ -88,7 +89,7 @@ def demonstration_attention(
             read_entries(model, batch, _last_rows(batch), wanted, read, lane=way.name)
     check_sound(broken)
     n = (places[..., 1] > places[..., 0]).sum(0).numpy()
-    names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
+    names = names_of(wanted, range(size.n_heads))
     with np.errstate(invalid="ignore"):
         mean = total.transpose(0, 3, 1, 2) / n[:, None]
     return xr.Dataset(
@@ -114,9 +115,9 @@ def demonstration_attention(
     )
 
 
-def _parts(prompts: Prompts) -> Int[Tensor, "prompt part 2"]:
+def _parts(prompts: FewShotPrompts) -> Int[Tensor, "prompt part 2"]:
     """Where the start, each demonstration and the query begin and end; nothing where a prompt has none."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     spans = torch.where(found.mask[..., None], found.spans, 0)
     first = found.spans[..., 0].masked_fill(~found.mask, prompts.tokens.shape[1]).amin(1)
     start = torch.stack([torch.zeros_like(first), first], -1)
@@ -132,7 +133,7 @@ def _last_rows(prompts: Prompts) -> Entries:
 
 
 def resampled(
-    values: Float[Tensor, "entry head"], prompts: Prompts, points: int
+    values: Float[Tensor, "entry head"], prompts: FewShotPrompts, points: int
 ) -> tuple[Float[Tensor, "part point head"], Float[Tensor, "part head"]]:
     """The values at `_last_rows` summed over prompts: resampled along each part, and all of each part."""
     parts = _parts(prompts)

@@ -19,14 +19,14 @@ import xarray as xr
 from torch import Tensor
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
-from ..prompts._prompts import Prompts, measured_on
+from ..prompts._prompts import FewShotPrompts, measured_on
 from ..scorers._direct_effect import along, norm_scale
-from ..scorers._labels import demonstrations_of, label_attention
+from ..scorers._labels import label_attention
 
 __all__ = ["label_logits"]
 
@@ -58,7 +58,6 @@ def label_logits(
     Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
     """
     ready = label_attention.ready(model, prompts)
-    demonstrations_of(ready)
     size, layers = sizes(model), list(range(sizes(model).n_layers))
     check_words(model, "label_logits")
     check_writing(model, layers)
@@ -71,7 +70,7 @@ def label_logits(
             writes += _written(model, ready[rows], directions, bar) / len(ready)
     if not np.isfinite(writes).all():
         raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
-    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in layers]
+    names = names_of(layers, range(size.n_heads))
     return xr.Dataset(
         {"writes": (("layer", "head"), writes)},
         {"layer": layers, "head": np.arange(size.n_heads), "name": (("layer", "head"), names)},
@@ -84,16 +83,16 @@ def label_logits(
     )
 
 
-def _label_directions(model: Model, prompts: Prompts) -> Tensor:
+def _label_directions(model: Model, prompts: FewShotPrompts) -> Tensor:
     """`[label, d_model]`: along which the residual stream raises a label's logit over the mean of all labels."""
     columns = unembedding(model).T
-    found = columns[demonstrations_of(prompts).label_ids.to(columns.device)]
+    found = columns[prompts.demonstrations.label_ids.to(columns.device)]
     return found - found.mean(0)
 
 
-def _written(model: Model, prompts: Prompts, directions: Tensor, bar: Any) -> np.ndarray:
+def _written(model: Model, prompts: FewShotPrompts, directions: Tensor, bar: Any) -> np.ndarray:
     """`[layer, head]`, summed over these prompts, from one pass."""
-    found, n_layers = demonstrations_of(prompts), sizes(model).n_layers
+    found, n_layers = prompts.demonstrations, sizes(model).n_layers
     prompt, slot = found.mask.nonzero(as_tuple=True)
     position = found.label_positions[prompt, slot]
     direction = directions[found.classes[prompt, slot].to(directions.device)]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._given import is_whole
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ._anatomy import (
     Hook,
     Model,

@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from difflib import get_close_matches
 from typing import Any
 
-from .._given import plain
+from .._given import is_whole, plain
 from ..errors import Refused
-from ..heads._names import is_whole
 
 __all__ = ["label_words", "queries_of", "shots_per_query"]
 

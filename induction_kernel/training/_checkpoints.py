@@ -29,8 +29,9 @@ from ..loading._histories import History, training_history
 from ..loading._sources import load
 from ..model._anatomy import Model, sizes
 from ..model._runs import progress_bar
+from ..prompts._fingerprints import fingerprint
+from ..stores import read_result, result_folder, write_result
 from ._merged import as_variables, joined, stacked, with_names
-from ._storing import fingerprint, opened, read_result, write_result
 
 __all__ = ["over_checkpoints"]
 
@@ -282,7 +283,11 @@ def _tasks(
     options: Mapping[str, Any],
 ) -> list[_Task]:
     mark = "" if path is None else fingerprint(measures, options)
-    folder = None if path is None else opened(path, mark)
+    folder = (
+        None
+        if path is None
+        else result_folder(path, mark, kind="sweep", differs="measures, options or version")
+    )
     tasks = []
     for label, history in sources.items():
         for step in steps[label]:

@@ -1,46 +1,42 @@
-"""Files, written whole or not at all: made in memory, written beside their place, then renamed into it.
+"""Files written whole or not at all, and folders of results with which a call that was stopped goes on.
 
-What stands at a path stays there until the new file is complete, also when the disk is full or the process is killed;
-of two processes that write to one path, the later one wins. NetCDF too is made in memory, since HDF5 ends the process
-where it cannot write. What is read back is said to be damaged in a sentence that names the file.
+A file is made in memory, written beside its place, then renamed into it: what stands at a path stays there until the
+new file is complete, also when the disk is full or the process is killed; of two processes that write to one path, the
+later one wins. In a folder of results each result is a netCDF file that carries a mark, a string (`fingerprint`) that
+says of what it is. Nothing here knows who computes, or in what order.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
-import io
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
-import pandas as pd
 import xarray as xr
-from xarray.backends import H5NetCDFStore
 
 from .errors import Refused
+from .formats import netcdf_of, read_json, read_netcdf
 
 __all__ = [
     "checked_folder",
     "checked_target",
-    "csv_of",
-    "kept_folder",
-    "netcdf_of",
     "only_one",
-    "read_json",
-    "read_netcdf",
+    "read_result",
     "remove_unfinished",
+    "result_folder",
+    "write_result",
     "write_whole",
 ]
 
 _WANTED = "wanted a file name in an existing folder that can be written to and has room"
 _TRIES = 5
+_FORMAT = 3  # of what stands in a folder of results
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> Path:
@@ -103,21 +99,23 @@ def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Pa
     return folder
 
 
-def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any], what: str) -> Path:
-    """The folder of results that a file `label` says `said` of: new, or of an earlier call that was stopped.
+def result_folder(path: str | os.PathLike[str], mark: str, *, kind: str, differs: str) -> Path:
+    """The folder of the results with this mark: new, or of an earlier call that was stopped.
 
-    What a killed call left unfinished is removed. Several processes may share it.
+    What a killed call left unfinished is removed. Several processes may share the folder: what both compute, both write
+    alike.
 
     Args:
         path: of the folder, in an existing one.
-        label: the file that says whose results these are.
-        said: of what.
-        what: what such a folder holds, with what it depends on, for errors.
+        mark: says of what the results are; it stands in the folder's file `<kind>.json`.
+        kind: what they make up together ("sweep").
+        differs: in what two of that kind may differ, for errors ("measures or options").
 
     Raises:
         Refused: as `checked_folder`; a folder with other files, or with other results.
     """
-    folder = checked_folder(path).absolute()
+    folder, label = checked_folder(path).absolute(), f"{kind}.json"
+    said = {"format": _FORMAT, "fingerprint": mark}
     names = [file.name for file in folder.iterdir()]
     if label not in names:
         # One listing: where another process has begun meanwhile, the label comes before its results.
@@ -125,9 +123,38 @@ def kept_folder(path: str | os.PathLike[str], label: str, said: Mapping[str, Any
             raise Refused(f"{str(path)!r} holds other files: give a new folder")
         write_whole(folder / label, json.dumps(said))
     if read_json(folder / label) != said:
-        raise Refused(f"{str(path)!r} holds another {what}: give another folder, or delete this one")
+        raise Refused(
+            f"{str(path)!r} holds another {kind} (other {differs}): give another folder, or delete this one"
+        )
     remove_unfinished(folder)
     return folder
+
+
+def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
+    """Keep a result under its mark, the folder's or one of its own."""
+    write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
+
+
+def read_result(path: Path, mark: str) -> xr.Dataset | None:
+    """The result that was kept; None where there is none.
+
+    Raises:
+        Refused: one with another mark, or a file that cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        found = read_netcdf(path)
+    except Refused as error:
+        raise Refused(
+            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
+        ) from error
+    if found.attrs.pop("fingerprint", None) != mark:
+        raise Refused(
+            f"{str(path)!r} is of another source (other prompts, recipe, seed or log): delete it, and it is computed "
+            "anew, or give another folder"
+        )
+    return found
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
@@ -159,69 +186,6 @@ def only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        Refused: a file that cannot be read or is no JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except RecursionError:
-        raise Refused(f"{path} is damaged: its entries are nested too deeply") from None
-    except (OSError, ValueError) as error:
-        raise Refused(f"{path} is damaged: {error}") from error
-
-
-def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
-    """A Dataset, or several as groups, as the content of a netCDF file."""
-    if not isinstance(data, xr.Dataset):
-        return xr.DataTree.from_dict(dict(data)).to_netcdf(engine="h5netcdf")
-    buffer = io.BytesIO()
-    # With a lock of its own: in a Dask worker xarray would ask the scheduler for one by the buffer's name.
-    store = H5NetCDFStore.open(buffer, mode="w", lock=Lock())
-    try:
-        data.dump_to_store(store)
-    finally:
-        store.close()
-    return buffer.getbuffer()
-
-
-def read_netcdf(path: Path) -> xr.Dataset:
-    """The Dataset in a netCDF file.
-
-    Raises:
-        Refused: no such file, or a damaged one.
-    """
-    try:
-        return xr.load_dataset(path, engine="h5netcdf").drop_encoding()
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever h5py raises for a damaged file
-        raise Refused(f"{str(path)!r} is damaged: it is no netCDF file ({error})") from error
-
-
-def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
-    """A table as CSV in which no text acts as a formula of a spreadsheet.
-
-    Texts that begin with =, +, -, @, a tab or a line break get an apostrophe in front, headings and index too; numbers
-    are as they are. Texts that begin with apostrophes before such a sign get one more, so that taking one away,
-    `text.str.replace(r"^'(?='*[=+@\\t\\r\\n-])", "", regex=True)`, gives all back.
-
-    Source: OWASP, CSV injection.
-    """
-    plain = frame.reset_index() if index else frame
-    guarded = plain.map(_guarded).rename(columns=_guarded)
-    text = guarded.to_csv(index=False)
-    # By itself, a carriage return is not quoted, and would end the row.
-    return guarded.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text
-
-
-def _guarded(value: Any) -> Any:
-    formula = isinstance(value, str) and value.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
-    return f"'{value}" if formula else value
 
 
 def _target(path: str | os.PathLike[str]) -> Path:

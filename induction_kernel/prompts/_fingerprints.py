@@ -1,7 +1,6 @@
-"""How does a sweep that was stopped go on? Every result is a file in a folder, with a fingerprint that says of what.
+"""Fingerprints: a hash of all that a result depends on, from measures and their options to prompts and weights.
 
-The fingerprint depends on the measures with their options, the source's recipe and log, the step and the versions; not
-on where anything lies. Each file is written whole or not at all. Nothing here knows who computes, or in what order.
+The same in every process, and wherever the files lie; the package's and TransformerLens' versions count.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import version
@@ -22,12 +20,12 @@ import torch
 import xarray as xr
 
 from .. import __version__
-from ..errors import Refused
-from ..files import kept_folder, netcdf_of, read_netcdf, write_whole
+from ..model._anatomy import Model, describe
+from ..model._self_check import foreign_hooks
 
-__all__ = ["fingerprint", "opened", "read_result", "write_result"]
+__all__ = ["fingerprint", "weights_of"]
 
-FORMAT = 1
+_SAMPLED = 4096  # numbers of each parameter that count, evenly spread
 _PACKAGE = __name__.partition(".")[0] + "."
 _PLAIN = (
     str,
@@ -53,45 +51,20 @@ def fingerprint(*of: Any) -> str:
     Raises:
         TypeError: something whose contents cannot be told from another's of its kind.
     """
-    versions = [FORMAT, __version__, version("transformer-lens")]
+    versions = [__version__, version("transformer-lens")]
     return hashlib.sha256(json.dumps([_said(of), versions]).encode()).hexdigest()
 
 
-def opened(path: str | os.PathLike[str], mark: str) -> Path:
-    """The folder of a sweep's results, new or of the sweep with this fingerprint.
+def weights_of(model: Model) -> list[Any]:
+    """A model as plain data, for `fingerprint`: what it is, hooks of the user's own, and its weights.
 
-    Raises:
-        Refused: a folder that holds something else, or another sweep; a file; no parent folder.
+    Of large parameters, some of the numbers.
     """
-    said = {"format": FORMAT, "fingerprint": mark}
-    return kept_folder(path, "sweep.json", said, "sweep (other measures, options or version)")
-
-
-def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
-    """Keep a checkpoint's result under its fingerprint."""
-    write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
-
-
-def read_result(path: Path, mark: str) -> xr.Dataset | None:
-    """The result that was kept; None where there is none.
-
-    Raises:
-        Refused: a file of another source, or one that cannot be read.
-    """
-    if not path.exists():
-        return None
-    try:
-        found = read_netcdf(path)
-    except Refused as error:
-        raise Refused(
-            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
-        ) from error
-    if found.attrs.pop("fingerprint", None) != mark:
-        raise Refused(
-            f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "
-            "delete this one"
-        )
-    return found
+    sampled = [
+        (list(weights.shape), weights.detach().reshape(-1)[:: max(1, weights.numel() // _SAMPLED)])
+        for weights in model.parameters()
+    ]
+    return [describe(model), sorted(foreign_hooks(model)), sampled]
 
 
 def _said(value: Any) -> Any:
