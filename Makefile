@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-all test-tl4 test-real test-newest mutants check format bench docs clean
+.PHONY: help report report-real setup test test-all test-tl4 test-real test-newest check format bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -75,10 +75,8 @@ data/stories15M/model.safetensors: | $(TL3)/.user
 test: $(TL3)/.dev ## the quick tests (TransformerLens 3.9.0)
 	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "$(QUICK)"
 
-test-rest: $(TL3)/.dev ## the other tests; those on real data or in a browser are skipped, with a reason, where it is absent
-	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "not ($(QUICK))"
-
-test-all: test test-rest ## every test
+test-all: $(TL3)/.dev ## every test; those on real data or in a browser are skipped, with a reason, where it is absent
+	$(PYTEST) $(TL3)/bin/python -m pytest -n 2
 
 test-tl4: $(TL4)/.dev ## the quick tests with TransformerLens 4.3.0
 	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "$(QUICK)"
@@ -95,12 +93,6 @@ test-newest: ## the quick tests with the newest TransformerLens below 5; a failu
 	-@$(NEWEST)/$(PIP) install -q -c $(NEWEST)/constraints.txt --no-build-isolation --upgrade -e ".[dev,gguf,datasets]" "transformer-lens<5"
 	-@$(NEWEST)/$(PIP) list 2>/dev/null | grep -i '^transformer-lens '
 	-$(PYTEST) $(NEWEST)/bin/python -m pytest -n 2 -m "$(QUICK)"
-
-# Hours, so outside of .ci/run. `make mutants N=20 SEED=1 MUTANTS="--only kernel"` draws fewer, others, from one room.
-N := 150
-SEED := 0
-mutants: $(TL3)/.dev ## how many small changes of the package its tests notice: the score by room, and what survives
-	$(PYTEST) $(TL3)/bin/python .ci/mutants.py -n $(N) --seed $(SEED) $(MUTANTS)
 
 # Everything else.
 check: $(TL3)/.dev ## linter, formatting, types, and that every public name is typed

@@ -27,7 +27,8 @@ from .heads._summary import summarise
 from .interventions._ablation import caution
 from .kernel._held_out import held_out
 from .kernel._reconstruction import vote
-from .metrics import loss_by_position, repeat_loss
+from .metrics._by_position import loss_by_position
+from .metrics._standard import repeat_loss
 from .model._anatomy import Model, check_model, describe, sizes
 from .model._outputs import check_next_token
 from .plots._ablation_curves import curve_plot

@@ -16,7 +16,7 @@ import xarray as xr
 from .heads._names import Head
 from .interventions._ablation import ablate, ablation_curve, shares_lost
 from .interventions._engine import sweep
-from .metrics import repeat_loss
+from .metrics._standard import repeat_loss
 from .model._anatomy import Model, sizes
 from .prompts._prompts import Prompts
 

@@ -89,15 +89,7 @@ def test_imports_go_strictly_down(path):
 
 # What runs edited layers, and how one is trusted; `interventions.engine` and `.plan` are the way in.
 LANES = {
-    "interventions": {
-        "jobs",
-        "trust",
-        "cells_together",
-        "widened_batch",
-        "additions",
-        "last_layer",
-        "readings",
-    },
+    "interventions": {"jobs", "trust", "cells_together", "widened_batch", "changes"},
     "replay": {"lane", "blocks", "decoder", "capture"},
 }
 

@@ -359,7 +359,7 @@ def test_metrics(metric, max_tokens):
 
     def on_whole_logits(logits, given):
         return metrics.one_a_prompt(
-            reading := metrics.reading(made, given), metrics.read_off(logits, reading)
+            reading := metrics.reading_of(made, given), metrics.read_off(logits, reading)
         )
 
     edit, by = FromRun(replace(prompts, tokens=prompts.tokens.flip(1))), ("layer", "position")

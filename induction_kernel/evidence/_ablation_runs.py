@@ -23,7 +23,8 @@ from ..interventions._edits import Edit, Mean, Zero
 from ..interventions._engine import Found, run_cells
 from ..interventions._intervention import Hold, Intervention
 from ..interventions._plan import Cell
-from ..metrics import Metric, loss, repeat_loss
+from ..metrics._metric import Metric
+from ..metrics._standard import loss, repeat_loss
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens

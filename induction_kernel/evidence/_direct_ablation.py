@@ -34,7 +34,7 @@ from ..heads._names import Head
 from ..interventions._ablation import shares_lost
 from ..loading._histories import training_history
 from ..loading._sources import load
-from ..metrics import token_losses
+from ..metrics._by_position import token_losses
 from ..model._anatomy import Model, check_model
 from ..training._checkpoints import over_checkpoints
 from ..training._curves import Band, Curves, training_curves

@@ -28,7 +28,7 @@ from ..heads._choice import top_heads
 from ..heads._names import Head, HeadLike, as_heads, is_whole
 from ..heads._summary import summarise
 from ..interventions._ablation import ablate, ablation_curve
-from ..metrics import repeat_loss
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, describe, sizes
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts

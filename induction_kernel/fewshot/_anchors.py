@@ -23,7 +23,7 @@ from .._given import checked_seed
 from ..errors import Refused
 from ..heads._names import is_whole
 from ..interventions._gradients import gradients_at
-from ..metrics import Metric, reading
+from ..metrics._metric import Metric, reading_of
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
@@ -120,7 +120,7 @@ def _right_label_loss(over: str, found: Tensor, prompts: Prompts) -> Tensor:
 def _of_batch(model: Model, prompts: Prompts, loss: Metric) -> tuple[np.ndarray, np.ndarray]:
     """`loss [prompt]` and `saliency [prompt, layer, flow]`."""
     layers, groups = list(range(sizes(model).n_layers)), _entries(prompts)
-    losses, _, slopes = gradients_at(model, prompts, reading(loss, prompts), "z", layers)
+    losses, _, slopes = gradients_at(model, prompts, reading_of(loss, prompts), "z", layers)
     out = np.zeros((len(prompts), len(layers), len(FLOWS)))
     seen: dict[str, Tensor] = {}
 

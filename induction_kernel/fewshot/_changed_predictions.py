@@ -21,7 +21,7 @@ from ..interventions._edits import Given
 from ..interventions._engine import run_cells
 from ..interventions._intervention import Intervention
 from ..interventions._plan import Cell, tokens_at_once
-from ..metrics import Metric
+from ..metrics._metric import Metric
 from ..model._anatomy import Model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Demonstrations, Prompts, measured_on

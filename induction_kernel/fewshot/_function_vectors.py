@@ -22,7 +22,7 @@ from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
 from ..interventions._edits import Given
 from ..interventions._engine import sweep
-from ..metrics import probability
+from ..metrics._standard import probability
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream
 from ..prompts._conversion import as_prompts

@@ -1,4 +1,4 @@
-"""What does the model lose without these heads, or without these entries of attention?
+"""Ablation of heads: single ones, groups, and the strongest heads beside random ones of the same layers.
 
 After Olsson et al. 2022 ("direct ablation"). Single heads understate what a group does, because others take
 over: always look at single and joint effects, and at random heads of the same layers. How it is computed says
@@ -7,31 +7,28 @@ over: always look at single and joint effects, and at random heads of the same l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
 from .._given import checked_seed
 from ..errors import NotDefined, Refused
 from ..heads._choice import random_sets, top_heads
 from ..heads._names import Head, HeadLike, as_heads, is_whole
-from ..metrics import MetricLike, as_metric, repeat_loss
+from ..metrics._metric import MetricLike, as_metric
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, sizes
-from ..model._outputs import n_outputs
 from ..prompts._prompts import measured_on
-from ..stats._ratios import ratio
 from ._activations import Edit
-from ._edits import KnockOut, Mean
-from ._engine import Found, run_cells, sweep
+from ._edits import Mean
+from ._engine import Found, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import Cell
+from ._shares import NO_BENEFIT, caution, shares_lost
 
-__all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
-
-NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
+__all__ = ["ablate", "ablation_curve", "caution", "shares_lost"]
 
 
 def ablate(
@@ -199,53 +196,6 @@ def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
     return ""
 
 
-def knock_out(
-    model: Model,
-    prompts: Any,
-    mask: Tensor | Callable[[Tensor, Tensor], Tensor],
-    *,
-    by: Sequence[str] = ("layer", "head"),
-    metric: MetricLike = repeat_loss,
-    heads: Any = None,
-    layers: Iterable[int] | None = None,
-    max_tokens: int | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
-    """The metric where heads may not attend from chosen queries to chosen keys: `sweep` with `KnockOut`.
-
-    Args:
-        model: any TransformerLens model; given back as it was.
-        prompts: anything `as_prompts` takes; None for the metric's own.
-        mask: bool, True is removed: `[query, key]`, `[prompt, query, key]` or `[prompt, head, query, key]`; or a
-            function `(tokens, lengths) -> [prompt, query, key]` such as `masks.after_latest_copy`. Entries beyond the
-            query (the future) may be either.
-        by: as in `sweep`; `()` for all heads chosen together.
-        metric: as in `sweep`.
-        heads: only these; None for all.
-        layers: only these; None for all.
-        max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
-
-    Returns:
-        As `sweep`.
-
-    Raises:
-        TypeError: not a bool mask. Refused: a mask that does not fit, or that leaves a query nothing.
-
-    Source: Geva et al. 2023 (attention knock-out).
-    """
-    ready = as_metric(metric).ready(model, prompts)
-    if hasattr(mask, "mask"):
-        raise TypeError(f"wanted a mask or a mask function, got a scorer: pass its own, {mask!r}.mask")
-    if callable(mask):
-        mask = mask(ready.tokens, ready.lengths)
-    wanted = KnockOut(mask[:, None] if isinstance(mask, Tensor) and mask.ndim == 3 else mask)
-    return sweep(
-        model, ready, edit=wanted, site="pattern", by=by, metric=metric, heads=heads, layers=layers,
-        max_tokens=max_tokens, progress=progress,
-    )  # fmt: skip
-
-
 def _checked_heads(model: Model, heads: Any) -> list[Head]:
     size = sizes(model)
     chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
@@ -282,17 +232,6 @@ def _joint(
         known = bool(np.isfinite(shares["share"]).any())
         attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit) if known else NO_BENEFIT
     return found, shares, attrs
-
-
-def caution(model: Model, without: float, unit: str) -> str:
-    """Says where a loss is above that of guessing uniformly, else nothing."""
-    guessing = float(np.log(n_outputs(model)))
-    if not unit.startswith("nats") or without <= guessing:
-        return ""
-    return (
-        f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly: part of "
-        "the benefit of the repeat is that the model is no longer wrong."
-    )
 
 
 def _ranked(model: Model, scores: Any) -> list[Head]:
@@ -338,15 +277,3 @@ def _as_many_as_compare(
         except NotDefined:  # too few other heads
             continue
     return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
-
-
-def shares_lost(
-    values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
-) -> dict[str, np.ndarray]:
-    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
-    if without is None:
-        return {}
-    benefit = without - baseline
-    share = np.stack(ratio((values - baseline).T, benefit, seed=seed))
-    share[:] = np.where(benefit.mean() > 0, share, np.nan)
-    return dict(zip(("share", "share_low", "share_high"), share, strict=True))

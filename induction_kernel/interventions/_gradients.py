@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Refused
-from ..metrics import Reading, one_a_prompt, read_off
+from ..metrics._metric import Reading, one_a_prompt, read_off
 from ..model._anatomy import (
     Hook,
     Model,

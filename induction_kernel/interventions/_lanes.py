@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..metrics import as_metric, reading
+from ..metrics._metric import as_metric, reading_of
 from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
 from ..model._runs import progress_bar, stream
 from ..model._self_check import foreign_hooks, made_of
@@ -184,7 +184,7 @@ def _logits(
 ) -> list[Tensor]:
     """Logits of the untouched run and of each cell's, which a lane runs together."""
     whole = as_metric(lambda logits, _: logits[:, 0, 0])
-    job = Job(model, prompts, intervention, new, reading(whole, prompts), None, 0)
+    job = Job(model, prompts, intervention, new, reading_of(whole, prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
         clean, _, found = found_by_cell(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
         return [full_precision(each) for each in (clean, *(logits for _, logits in found))]
