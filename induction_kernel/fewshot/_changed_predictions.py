@@ -1,4 +1,4 @@
-"""How do predictions move when the model is changed? Runs beside the untouched one, over the same few-shot prompts.
+"""Predictions of few-shot prompts in edited runs, beside those of the untouched run on the same prompts.
 
 Per prompt: the log-probabilities of the labels at the last token, the likeliest label, whether it is the right one and
 whether it is the untouched run's. By group of runs (the draws of one control together): means with 95%

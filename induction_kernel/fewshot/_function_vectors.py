@@ -1,4 +1,4 @@
-"""Which heads carry the task? Function-vector scores: a head's mean output, put where demonstrations say nothing.
+"""Function-vector scores: a head's mean output over a task, put into prompts whose demonstrations say nothing.
 
 Each head's z at the last token is averaged over few-shot prompts of the task, and put in its place at the last token
 of prompts whose labels are shuffled; the score is the change of the probability of the right answer (Todd et al. 2024,

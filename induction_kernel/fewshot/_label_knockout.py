@@ -1,4 +1,4 @@
-"""Do the labels that a head attends to decide the prediction? Their attention knocked out, and the predictions moved.
+"""Label knock-out: the last token's attention to labels of demonstrations taken away, and what is predicted then.
 
 If attention is the kernel of a regression over demonstrations (Han et al. 2025, section 5), a head that no longer sees
 the labels of some of them votes with the others. Only the last token's row changes: the labels' entries are taken out

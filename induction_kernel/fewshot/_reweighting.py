@@ -1,4 +1,4 @@
-"""Can the kernel be improved? The last token's attention to labels, times exp(beta): anchor re-weighting.
+"""Anchor re-weighting: the last token's attention to labels, times exp(beta), and the beta that predicts best.
 
 A(q, p_i) becomes exp(beta) A(q, p_i) with one beta for each layer, head and class of label (Wang et al. 2023, section
 4.1; there each class has one demonstration, here its demonstrations share the beta). Nothing is renormalised: of the

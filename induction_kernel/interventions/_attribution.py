@@ -1,4 +1,4 @@
-"""Which parts matter, at the price of one backward pass? Attribution patching: every cell of a sweep to first order.
+"""Attribution patching: the effect of every cell of a sweep, to first order, at the price of one backward pass.
 
 Good for choosing what to sweep; where the model is far from linear in an activation it misses (see `verify`).
 How the estimate is made says `_gradients`; the exact numbers come from `_engine`.

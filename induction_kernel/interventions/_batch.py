@@ -1,4 +1,4 @@
-"""What is run for one batch of prompts? Its cells together, from where each differs; or whole runs, one a cell.
+"""One batch of prompts with all its cells: run together, each from where it differs; or whole runs, one a cell.
 
 The untouched run is computed once; positions before an edit are not run again where the lane can tell; a cell that
 changes nothing is not run. Which lane is to be trusted says `_lanes`.

@@ -1,4 +1,4 @@
-"""What stands in the place of an activation? The edits: `new = scale * old + value`, and knock-out for patterns.
+"""The edits: what stands in the place of an activation, `new = scale * old + value`, and knock-out for patterns.
 
 Convention: `Zero` and `Scale` act on the activation as it stands. Folding value biases into the output takes them out
 of z and v, so there these two do another thing on raw than on processed weights of one model; `ZeroValues` and all

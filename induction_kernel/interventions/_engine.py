@@ -1,10 +1,10 @@
-"""What does each edit change? A sweep: many runs at once, each done again only from where it differs.
+"""The engine of every intervention: sweeps of many edited runs at once, each run again only from where it differs.
 
 Exact: the same numbers as one whole run a cell. The untouched run is computed once; layers before an edit, and
 positions before it where the lane can, are not run again; cells share one widened batch and join it as their layer
 comes; only what the metric reads is unembedded; a cell that changes nothing is not run. What is edited says
 `_edits`; which cells there are, `_plan`; what is run for a batch, `_batch`; which lane runs it, `_lanes`; how a
-layer is done again, `replay`.
+layer is run again, `replay`. `run_cells` is the one entry: what else edits runs gives it cells.
 """
 
 from __future__ import annotations

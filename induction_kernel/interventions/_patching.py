@@ -1,4 +1,4 @@
-"""Where does the difference between two runs come in? Activation patching, by layer, head and position.
+"""Activation patching: activations of one run put into another, by layer, head and position.
 
 Source into corrupted tests what suffices (denoising); swap the two for what is necessary (noising). How it is
 computed says `_engine`; only the direct path of a head, `_paths`; an estimate from gradients, `_attribution`.

@@ -1,4 +1,4 @@
-"""Which head talks to which, and through what? Path patching: a sender's output, seen by the receivers alone.
+"""Path patching: what a sender wrote in another run, seen by the receivers alone (which head talks to which).
 
 What a sender wrote in another run is put into the input of the receivers; everything between is held at the
 untouched run, so that no other path counts. Then the receivers' new queries, keys, values or MLP output go into an

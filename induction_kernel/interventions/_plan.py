@@ -1,4 +1,4 @@
-"""Which runs does a sweep consist of? Cells as plain data: where each one edits, and how many share a batch.
+"""The plan of a sweep: its cells as plain data (where each run is edited), and how many of them share a batch.
 
 It runs nothing: see `_engine`.
 """
