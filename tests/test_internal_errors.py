@@ -22,7 +22,7 @@ from induction_kernel.evidence import _mechanism as circuits
 from induction_kernel.evidence import _six as gathering
 from induction_kernel.evidence._verdicts import NOT_DEFINED, not_defined
 from induction_kernel.fewshot import _study as studying
-from induction_kernel.interventions import _ablation as ablation
+from induction_kernel.interventions import _compared_sets as compared_sets
 from induction_kernel.loading import _sources as sources
 from induction_kernel.training import _checkpoints as checkpoints
 from induction_kernel.training import _families as families
@@ -147,7 +147,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
     plant(monkeypatch, losing, "random_heads")
     with pytest.raises(ValueError, match="broadcast"):
         losing.other_heads(tiny, [ik.Head(1, 1)])
-    plant(monkeypatch, ablation, "random_sets")
+    plant(monkeypatch, compared_sets, "random_sets")
     with pytest.raises(ValueError, match="broadcast"):
         ik.ablation_curve(tiny, ik.repeated_tokens(tiny, prompts=2), ["L1H1", "L1H2"])
 

@@ -14,21 +14,34 @@ import numpy as np
 import xarray as xr
 
 from .._given import checked_seed, is_whole
-from ..errors import NotDefined, Refused
-from ..heads._choice import random_sets, top_heads
-from ..heads._names import Head, HeadLike, some_heads
+from ..errors import Refused
+from ..heads._names import Head, HeadLike
 from ..metrics._metric import MetricLike, as_metric
 from ..metrics._standard import repeat_loss
-from ..model._anatomy import Model, check_model, sizes
+from ..model._anatomy import Model, check_model
+from ..model._outputs import n_outputs
 from ..prompts._prompts import measured_on
+from ..stats._ratios import shares_lost
 from ._activations import Edit
+from ._compared_sets import Sets, checked_heads, compared_sets, ranked_heads
 from ._edits import Mean
 from ._engine import Found, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import Cell
-from ._shares import NO_BENEFIT, caution, shares_lost
 
-__all__ = ["ablate", "ablation_curve", "caution", "shares_lost"]
+__all__ = [
+    "Sets",
+    "ablate",
+    "ablation_curve",
+    "caution",
+    "compared_sets",
+    "curve_of",
+    "groups_removed",
+    "joint_of",
+    "shares_lost",
+]
+
+NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
 
 
 def ablate(
@@ -76,11 +89,19 @@ def ablate(
 
     Source: Olsson et al. 2022, argument 3.
     """
-    chosen, seed = _checked_heads(model, heads), checked_seed(seed)
+    chosen, seed = checked_heads(model, heads), checked_seed(seed)
     intervention = _of_heads(edit, metric, hold)
-    found, shares, attrs = _joint(
-        model, prompts, [chosen], intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    found, attrs = groups_removed(
+        model, prompts, [chosen], intervention, max_tokens=max_tokens, progress=progress
     )
+    return joint_of(model, found, chosen, seed, attrs)
+
+
+def joint_of(
+    model: Model, found: Found, chosen: Sequence[Head], seed: int, attrs: dict[str, Any]
+) -> xr.Dataset:
+    """What `ablate` returns, of a run of one group."""
+    shares, attrs = _shares(model, found, seed, attrs)
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
     shares = {key: float(share[0]) for key, share in shares.items()}
@@ -142,13 +163,19 @@ def ablation_curve(
     check_model(model)
     if not is_whole(controls) or controls < 1:
         raise Refused(f"wanted controls >= 1 random sets, got {controls!r}")
-    seed, ranked = checked_seed(seed), _ranked(model, scores)
-    counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
-    groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
+    seed, ranked = checked_seed(seed), ranked_heads(model, scores)
+    sets = compared_sets(model, ranked, ks, controls=controls, control=control, seed=seed)
     intervention = _of_heads(edit, metric, hold)
-    found, shares, attrs = _joint(
-        model, prompts, groups, intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    found, attrs = groups_removed(
+        model, prompts, sets.groups, intervention, max_tokens=max_tokens, progress=progress
     )
+    return curve_of(model, found, sets, attrs)
+
+
+def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> xr.Dataset:
+    """What `ablation_curve` returns, of a run of `sets.groups`."""
+    counts, drawn, groups = sets.counts, sets.drawn, sets.groups
+    shares, attrs = _shares(model, found, sets.seed, attrs)
     n, baseline = len(counts), found.baseline
     value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
@@ -159,7 +186,7 @@ def ablation_curve(
         "baseline": ("prompt", baseline),
         "n_controls": ("k", [len(sets) for sets in drawn]),
     }
-    attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
+    attrs |= {"method": "ablation_curve", "control": sets.control, "seed": sets.seed}
     if shares:
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
@@ -196,81 +223,48 @@ def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
     return ""
 
 
-def _checked_heads(model: Model, heads: Any) -> list[Head]:
-    size = sizes(model)
-    return some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-
-
 def _of_heads(edit: Edit | None, metric: MetricLike, hold: Hold) -> Intervention:
     return Intervention(Mean() if edit is None else edit, "z", as_metric(metric), hold)
 
 
-def _joint(
+def groups_removed(
     model: Model,
     prompts: Any,
     groups: Sequence[Sequence[Head]],
-    intervention: Intervention,
+    intervention: Intervention | None = None,
     *,
-    seed: int,
-    max_tokens: int | None,
-    progress: bool,
-) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:
-    """Each group of heads edited together in one run: what was found, the shares lost, and the attributes."""
-    metric = intervention.metric
-    ready = metric.ready(model, prompts)
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> tuple[Found, dict[str, Any]]:
+    """Each group of heads edited together in one run: what was found, and the attributes of such results."""
+    intervention = _of_heads(None, repeat_loss, None) if intervention is None else intervention
+    ready = intervention.metric.ready(model, prompts)
     cells = [
         Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
         for heads in groups
     ]
     found = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=progress)
-    attrs: dict[str, Any] = {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
+    return found, {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
+
+
+def _shares(
+    model: Model, found: Found, seed: int, attrs: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The shares of the benefit that are lost, where the metric knows one, and the attributes with their cautions."""
     shares = shares_lost(found.values, found.baseline, found.without, seed)
-    if found.without is not None:
-        known = bool(np.isfinite(shares["share"]).any())
-        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit) if known else NO_BENEFIT
-    return found, shares, attrs
+    if found.without is None:
+        return shares, dict(attrs)
+    known = bool(np.isfinite(shares["share"]).any())
+    said = caution(model, float(found.without.mean()), attrs["unit"]) if known else NO_BENEFIT
+    return shares, attrs | {"cautions": said}
 
 
-def _ranked(model: Model, scores: Any) -> list[Head]:
-    """Every head by its score, strongest first; or the heads given."""
-    if isinstance(scores, xr.Dataset):
-        return top_heads(scores, None)
-    ordered = isinstance(scores, Sequence) or hasattr(scores, "tolist") or hasattr(scores, "columns")
-    if isinstance(scores, str) or not ordered:
-        raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
-    given = _checked_heads(model, scores)
-    if len(given) < len(scores):
-        raise Refused(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
-    return given
-
-
-def _compared(
-    model: Model,
-    ranked: list[Head],
-    ks: Iterable[int] | int | None,
-    *,
-    controls: int,
-    control: str,
-    seed: int,
-) -> tuple[list[int], list[list[list[Head]]]]:
-    """How many heads to remove, and the random sets beside each."""
-    if ks is None:
-        return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
-    given = list(ks) if isinstance(ks, Iterable) else [ks]
-    counts = sorted({int(k) for k in given if is_whole(k)})
-    if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
-        raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
-    options: dict[str, Any] = {"exclude": ranked[: counts[-1]], "seed": seed, "control": control}
-    return counts, [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
-
-
-def _as_many_as_compare(
-    model: Model, ranked: list[Head], *, controls: int, control: str, seed: int
-) -> tuple[list[int], list[list[list[Head]]]]:
-    powers = [2**i for i in range(len(ranked).bit_length())]
-    for last in range(len(powers), 1, -1):
-        try:
-            return _compared(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
-        except NotDefined:  # too few other heads
-            continue
-    return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
+def caution(model: Model, without: float, unit: str) -> str:
+    """Says where a loss is above that of guessing uniformly, else nothing."""
+    guessing = float(np.log(n_outputs(model)))
+    if not unit.startswith("nats") or without <= guessing:
+        return ""
+    return (
+        f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly: part of "
+        "the benefit of the repeat is that the model is no longer wrong."
+    )
