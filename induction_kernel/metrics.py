@@ -38,6 +38,8 @@ __all__ = [
     "logit_difference",
     "loss",
     "loss_by_position",
+    "loss_dataset",
+    "losses_in",
     "measured",
     "one_a_prompt",
     "probability",
@@ -449,7 +451,11 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
     """
     check_next_token(model, "loss_by_position")
     ready = repeat_loss.ready(model, prompts)
-    losses = token_losses(model, ready, batch_size=batch_size)
+    return loss_dataset(model, ready, token_losses(model, ready, batch_size=batch_size))
+
+
+def loss_dataset(model: Model, ready: Prompts, losses: Tensor) -> xr.Dataset:
+    """What `loss_by_position` returns, of `token_losses`."""
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
     start = ready.starts() if ready.control is not None else torch.full((len(ready),), -1)
     return xr.Dataset(
@@ -471,10 +477,15 @@ def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = Non
         len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
     ):
         batch = prompts[rows]
-        wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), batch, n_outputs(model))
-        logs = read_off(run(model, batch.tokens, lengths=batch.lengths).cpu(), wanted)[..., 0]
-        losses.append((-logs).masked_fill(~_has_next(batch), torch.nan))
+        losses.append(losses_in(model, run(model, batch.tokens, lengths=batch.lengths), batch))
     return torch.cat(losses)
+
+
+def losses_in(model: Model, logits: Tensor, prompts: Prompts) -> Tensor:
+    """The loss of every next token `[prompt, position]`, as in `token_losses`, in these logits of the prompts."""
+    wanted = reading(Metric("loss", "nats", _mean_loss, targets=_following), prompts, n_outputs(model))
+    logs = read_off(logits.cpu(), wanted)[..., 0]
+    return (-logs).masked_fill(~_has_next(prompts), torch.nan)
 
 
 def icl_score(

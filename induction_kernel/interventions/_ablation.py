@@ -8,6 +8,7 @@ over: always look at single and joint effects, and at random heads of the same l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,17 @@ from ._edits import CONVENTION, Edit, KnockOut, Mean, check_edit
 from ._engine import Found, run_cells, sweep
 from ._plan import Cell
 
-__all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
+__all__ = [
+    "Sets",
+    "ablate",
+    "ablation_curve",
+    "compared_sets",
+    "curve_of",
+    "groups_removed",
+    "joint_of",
+    "knock_out",
+    "shares_lost",
+]
 
 NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
 
@@ -79,10 +90,17 @@ def ablate(
     Source: Olsson et al. 2022, argument 3.
     """
     chosen, seed = _checked_heads(model, heads), checked_seed(seed)
-    found, shares, attrs = _joint(
-        model, prompts, [chosen], edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
-        progress=progress,
+    found, attrs = groups_removed(
+        model, prompts, [chosen], edit=edit, metric=metric, hold=hold, max_tokens=max_tokens, progress=progress
     )  # fmt: skip
+    return joint_of(model, found, chosen, seed, attrs)
+
+
+def joint_of(
+    model: Model, found: Found, chosen: Sequence[Head], seed: int, attrs: dict[str, Any]
+) -> xr.Dataset:
+    """What `ablate` returns, of a run of one group."""
+    shares, attrs = _shares(model, found, seed, attrs)
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
     shares = {key: float(share[0]) for key, share in shares.items()}
@@ -145,12 +163,33 @@ def ablation_curve(
     if not is_whole(controls) or controls < 1:
         raise Refused(f"wanted controls >= 1 random sets, got {controls!r}")
     seed, ranked = checked_seed(seed), _ranked(model, scores)
-    counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
-    groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
-    found, shares, attrs = _joint(
-        model, prompts, groups, edit=edit, metric=metric, hold=hold, seed=seed, max_tokens=max_tokens,
-        progress=progress,
+    sets = compared_sets(model, ranked, ks, controls=controls, control=control, seed=seed)
+    found, attrs = groups_removed(
+        model, prompts, sets.groups, edit=edit, metric=metric, hold=hold, max_tokens=max_tokens, progress=progress
     )  # fmt: skip
+    return curve_of(model, found, sets, attrs)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The heads of a curve: strongest first, how many are removed together, and the random sets beside each."""
+
+    ranked: list[Head]
+    counts: list[int]
+    drawn: list[list[list[Head]]]
+    control: str
+    seed: int
+
+    @property
+    def groups(self) -> list[list[Head]]:
+        """What is removed together: the strongest of every count, then all random sets."""
+        return [self.ranked[:k] for k in self.counts] + [heads for sets in self.drawn for heads in sets]
+
+
+def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> xr.Dataset:
+    """What `ablation_curve` returns, of a run of `sets.groups`."""
+    counts, drawn, groups = sets.counts, sets.drawn, sets.groups
+    shares, attrs = _shares(model, found, sets.seed, attrs)
     n, baseline = len(counts), found.baseline
     value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
@@ -161,7 +200,7 @@ def ablation_curve(
         "baseline": ("prompt", baseline),
         "n_controls": ("k", [len(sets) for sets in drawn]),
     }
-    attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
+    attrs |= {"method": "ablation_curve", "control": sets.control, "seed": sets.seed}
     if shares:
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
@@ -253,11 +292,11 @@ def _checked_heads(model: Model, heads: Any) -> list[Head]:
     return chosen
 
 
-def _joint(
-    model: Model, prompts: Any, groups: Sequence[Sequence[Head]], *, edit: Edit | None, metric: MetricLike,
-    hold: Hold, seed: int, max_tokens: int | None, progress: bool,
-) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:  # fmt: skip
-    """Each group of heads edited together in one run: what was found, the shares lost, and the attributes."""
+def groups_removed(
+    model: Model, prompts: Any, groups: Sequence[Sequence[Head]], *, edit: Edit | None = None,
+    metric: MetricLike = repeat_loss, hold: Hold = None, max_tokens: int | None = None, progress: bool = True,
+) -> tuple[Found, dict[str, Any]]:  # fmt: skip
+    """Each group of heads edited together in one run: what was found, and the attributes of such results."""
     edit, metric = Mean() if edit is None else edit, as_metric(metric)
     check_edit(edit, "z")
     ready = metric.ready(model, prompts)
@@ -272,11 +311,19 @@ def _joint(
         "edit": type(edit).__name__, "hold": hold or "none", "metric": metric.name, "unit": metric.unit,
         **found.way.attrs, "convention": CONVENTION, **measured_on(model, ready),
     }  # fmt: skip
+    return found, attrs
+
+
+def _shares(
+    model: Model, found: Found, seed: int, attrs: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The shares of the benefit that are lost, where the metric knows one, and the attributes with their cautions."""
     shares = shares_lost(found.values, found.baseline, found.without, seed)
-    if found.without is not None:
-        known = bool(np.isfinite(shares["share"]).any())
-        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit) if known else NO_BENEFIT
-    return found, shares, attrs
+    if found.without is None:
+        return shares, dict(attrs)
+    known = bool(np.isfinite(shares["share"]).any())
+    said = caution(model, float(found.without.mean()), attrs["unit"]) if known else NO_BENEFIT
+    return shares, attrs | {"cautions": said}
 
 
 def caution(model: Model, without: float, unit: str) -> str:
@@ -303,15 +350,15 @@ def _ranked(model: Model, scores: Any) -> list[Head]:
     return given
 
 
-def _compared(
+def compared_sets(
     model: Model,
     ranked: list[Head],
     ks: Iterable[int] | int | None,
     *,
     controls: int,
-    control: str,
     seed: int,
-) -> tuple[list[int], list[list[list[Head]]]]:
+    control: str = "same layer",
+) -> Sets:
     """How many heads to remove, and the random sets beside each."""
     if ks is None:
         return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
@@ -320,19 +367,18 @@ def _compared(
     if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
         raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
     options: dict[str, Any] = {"exclude": ranked[: counts[-1]], "seed": seed, "control": control}
-    return counts, [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
+    drawn = [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
+    return Sets(ranked, counts, drawn, control, seed)
 
 
-def _as_many_as_compare(
-    model: Model, ranked: list[Head], *, controls: int, control: str, seed: int
-) -> tuple[list[int], list[list[list[Head]]]]:
+def _as_many_as_compare(model: Model, ranked: list[Head], *, controls: int, control: str, seed: int) -> Sets:
     powers = [2**i for i in range(len(ranked).bit_length())]
     for last in range(len(powers), 1, -1):
         try:
-            return _compared(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
+            return compared_sets(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
         except NotDefined:  # too few other heads
             continue
-    return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
+    return compared_sets(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
 def shares_lost(

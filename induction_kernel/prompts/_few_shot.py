@@ -20,7 +20,7 @@ from .._given import checked_seed
 from ..errors import NotDefined, Refused
 from ..heads._names import is_whole
 from ..model._anatomy import Model, sizes
-from ._demonstrations import label_words, queries_of, shots_per_query
+from ._examples import label_words, queries_of, shots_per_query
 from ._prompts import Demonstrations, Prompts, pad
 from ._text import check_text, refuse_unknown, start_token, starts_with_bos
 
