@@ -14,8 +14,6 @@ from . import scorers as scorers
 from . import stats as stats
 from . import theory as theory
 from . import training as training
-from .evidence_page import write_evidence as write_evidence
-from .fewshot_page import write_fewshot_page as write_fewshot_page
 from .heads._choice import head_table as head_table
 from .heads._choice import random_heads as random_heads
 from .heads._choice import top_heads as top_heads
@@ -47,7 +45,7 @@ from .metrics._standard import logit_difference as logit_difference
 from .metrics._standard import loss as loss
 from .metrics._standard import probability as probability
 from .metrics._standard import repeat_loss as repeat_loss
-from .page import write_report as write_report
+from .pages._writer import report as report
 from .plots._attention_view import attention_view as attention_view
 from .plots._effect_map import effect_map as effect_map
 from .plots._scores import head_map as head_map

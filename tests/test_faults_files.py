@@ -27,8 +27,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import induction_kernel as ik
-from induction_kernel import printing
+from induction_kernel.cli import _output as output
 from induction_kernel.cli import app
+from induction_kernel.evidence._six import SixArguments
 from induction_kernel.fewshot._study import FewShotStudy
 from induction_kernel.formats import csv_of, netcdf_of, read_netcdf
 from induction_kernel.loading import build
@@ -54,9 +55,9 @@ def no_study():
 
 NO_VOTES = VoteView("none", "")
 TO_FILES = {
-    "write_report": lambda path: ik.write_report(ik.load("tiny"), path, progress=False),
-    "write_evidence": lambda path: ik.write_evidence("tiny", path, progress=False),
-    "write_fewshot_page": lambda path: ik.write_fewshot_page(no_study(), path),
+    "report of a model": lambda path: ik.report(ik.load("tiny"), path, progress=False),
+    "report of arguments": lambda path: ik.report(object.__new__(SixArguments), path),
+    "report of a study": lambda path: ik.report(no_study(), path),
     "VoteView.save": NO_VOTES.save,
     "score": lambda path: command("score", "--format", "csv", "--out", path),
     "ablate": lambda path: command("ablate", "--out", path),
@@ -124,15 +125,15 @@ NETCDF = """
 import sys, numpy as np, xarray as xr
 from pathlib import Path
 from breaking import full_disk
-from induction_kernel import printing
+from induction_kernel.cli import _output as output
 from induction_kernel.stores import write_result
 big = xr.Dataset({"a": ("x", np.random.default_rng(0).normal(size=10**5))})
 path = Path(sys.argv[1])
 with full_disk():
     for write in (
-        lambda: printing.writer(path)(big, None),
-        lambda: printing.write_netcdf({"one": big}, path),
-        lambda: printing.write_netcdf({"one": big, "two": big}, path),
+        lambda: output.writer(path)(big, None),
+        lambda: output.write_netcdf({"one": big}, path),
+        lambda: output.write_netcdf({"one": big, "two": big}, path),
         lambda: write_result(path, big, "mark"),
     ):
         try:
@@ -529,7 +530,7 @@ def test_tokens_of_a_patching_table_do_not_act_as_formulas(tmp_path):
         {"effect": (("prompt", "layer", "position"), np.array([[[-2.5, 1.0]]]))},
         {"layer": [0], "position": [0, 1], "token": (("prompt", "position"), [["=cmd|'/C calc'!A0", "-1"]])},
     )
-    printing.writer(tmp_path / "a.csv")(found, None)
+    output.writer(tmp_path / "a.csv")(found, None)
     rows = pd.read_csv(tmp_path / "a.csv")
     assert rows["token"].tolist() == ["'=cmd|'/C calc'!A0", "'-1"]
     assert rows["effect"].tolist() == [-2.5, 1.0]
@@ -562,8 +563,8 @@ def test_nothing_of_hostile_texts_runs_on_the_pages_of_heads_and_few_shots(reade
             warnings.simplefilter("ignore", UserWarning)  # labels that begin alike are not what is asked here
             study = ik.fewshot.few_shot_study(reader, data, queries=8, shots=2, splits=4, progress=False)
         for name, page in {
-            "fewshot": ik.write_fewshot_page(study, tmp_path / texts[1].replace("/", "")),
-            "report": ik.write_report(reader, tmp_path / "report.html", prompts=12, progress=False),
+            "fewshot": ik.report(study, tmp_path / texts[1].replace("/", "")),
+            "report": ik.report(reader, tmp_path / "report.html", n_prompts=12, progress=False),
         }.items():
             page = page.rename(tmp_path / f"{name}.html")
             check_nothing_ran(browser, page, tmp_path / f"{name} profile", asked)
@@ -582,7 +583,7 @@ def test_nothing_of_hostile_names_runs_on_the_page_of_the_arguments(browser, tmp
         )
         said = dict.fromkeys(("model", "left_out", "translation", "reason"), name)
         results = {key: each.assign_attrs(said) for key, each in found.results.items()}
-        page = ik.write_evidence(replace(found, results=results), tmp_path / "evidence.html")
+        page = ik.report(replace(found, results=results), tmp_path / "evidence.html")
         assert found.model == name
         check_nothing_ran(browser, page, tmp_path / "profile", asked)
 

@@ -8,10 +8,10 @@ also the weight that every head gives each demonstration, read in the same pass.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,24 +28,41 @@ from ..model._runs import batches, progress_bar, stream
 from ..model._self_check import foreign_hooks
 from ..prompts._conversion import as_few_shot
 from ..prompts._fingerprints import fingerprint, weights_of
-from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
+from ..prompts._prompts import FewShotPrompts, measured_on
 from ..scorers._labels import POOLINGS, check_span, entries_of, pooled
 from ..scorers._pattern_entries import attends, check_sound, cost_of, entries_together, taken
 from ..stores import read_result, result_folder, write_result
 from ._accuracy import BINS, scores_of
 
-__all__ = ["predict"]
+__all__ = ["Observer", "answered", "asked", "predict"]
 
 DIFFERS = "prompts, model, weights, options or version"
 DIMS = {
     "log_probability": ("prompt", "label"),
     "weight": ("prompt", "pooling", "layer", "head", "demonstration"),
 }
+Read = Callable[[str, int, Tensor], None]
+
+
+class Observer(Protocol):
+    """What else is read in the passes of `answered`.
+
+    Attributes:
+        sites: what is read, site -> layers.
+        n_prompts: of the first so many prompts.
+    """
+
+    sites: dict[str, set[int]]
+    n_prompts: int
+
+    def reader(self, batch: FewShotPrompts) -> Read:
+        """What takes the activations of these prompts, in the order of the pass."""
+        ...
 
 
 def predict(
     model: Model,
-    data: LabelledTexts | Episodes | Prompts,
+    data: LabelledTexts | Episodes | FewShotPrompts,
     *,
     pool: LabelledTexts | None = None,
     shots: int = 8,
@@ -92,7 +109,26 @@ def predict(
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """
     check_words(model, "predict")
-    prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
+    prompts, texts = asked(
+        model, data, pool=pool, shots=shots, template=template, sampling=sampling, seed=seed
+    )
+    options: dict[str, Any] = {"path": path, "batch_size": batch_size, "progress": progress}
+    return answered(model, prompts, texts, pooling=pooling, span=span, **options)
+
+
+def answered(
+    model: Model,
+    prompts: FewShotPrompts,
+    texts: list[str],
+    *,
+    pooling: str | Sequence[str] | None,
+    span: str,
+    also: Sequence[Observer] = (),
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """What `predict` returns, of prompts; observers read along in the same passes."""
     poolings = _poolings(pooling)
     check_span(span, prompts)
     labels = prompts.demonstrations
@@ -109,7 +145,8 @@ def predict(
     with progress_bar(len(order), progress=progress, unit="prompt") as bar:
         for rows in parts:
             at = order[rows]
-            new = _evaluated(model, prompts[torch.as_tensor(at)], poolings, span)
+            batch = _narrowed(prompts[torch.as_tensor(at)])
+            new = _evaluated(model, batch, poolings, span, _readers(also, batch, at))
             for key, values in new.items():
                 kept[key][at] = values
             if folder is not None:
@@ -119,8 +156,15 @@ def predict(
     return found.assign_attrs(span=span) if poolings else found
 
 
-def _prompts(
-    model: Model, data: Any, pool: Any, shots: int, template: str | None, sampling: str, seed: int
+def asked(
+    model: Model,
+    data: Any,
+    *,
+    pool: Any = None,
+    shots: int = 8,
+    template: str | None = None,
+    sampling: str = "balanced",
+    seed: int = 0,
 ) -> tuple[FewShotPrompts, list[str]]:
     """The prompts, and the text of each query."""
     if isinstance(data, LabelledTexts):
@@ -133,9 +177,9 @@ def _prompts(
         raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
-    if not isinstance(data, Prompts):
+    if not isinstance(data, FewShotPrompts):
         raise TypeError(
-            f"wanted LabelledTexts of load_classification(...), Episodes or Prompts, got {type(data).__name__}"
+            f"wanted LabelledTexts of load_classification(...), Episodes or FewShotPrompts, got {type(data).__name__}"
         )
     ready = as_few_shot(model, data)
     ends = ready.demonstrations.spans[..., 1].max(1).values.tolist()
@@ -190,25 +234,58 @@ def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[sl
     return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
 
 
+def _narrowed(batch: FewShotPrompts) -> FewShotPrompts:
+    """Without columns that are padding in all of them, and without controls."""
+    width = int(batch.lengths.max())
+    return replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
+
+
+def _readers(
+    observers: Sequence[Observer], batch: FewShotPrompts, at: np.ndarray
+) -> list[tuple[dict[str, set[int]], Read]]:
+    """Sites and readers of the observers that want any of a batch, which has prompts `at` of all."""
+    readers = []
+    for observer in observers:
+        rows = torch.as_tensor(np.flatnonzero(at < observer.n_prompts))
+        if len(rows):
+            readers.append((observer.sites, _of_rows(observer.reader(batch[rows]), rows)))
+    return readers
+
+
+def _of_rows(read: Read, rows: Tensor) -> Read:
+    return lambda site, layer, activation: read(site, layer, activation[rows.to(activation.device)])
+
+
 def _evaluated(
-    model: Model, batch: FewShotPrompts, poolings: tuple[str, ...], span: str
+    model: Model,
+    batch: FewShotPrompts,
+    poolings: tuple[str, ...],
+    span: str,
+    also: Sequence[tuple[dict[str, set[int]], Read]],
 ) -> dict[str, np.ndarray]:
     """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
-    width, size = int(batch.lengths.max()), sizes(model)
-    batch = replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
-    found = batch.demonstrations
+    size, found = sizes(model), batch.demonstrations
     weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
     each = [entries_of(batch, pooling, span) for pooling in poolings]
     broken, edited = set[int](), bool(foreign_hooks(model))
 
-    def read(_: str, layer: int, pattern: Tensor) -> None:
+    def weigh(layer: int, pattern: Tensor) -> None:
         values = taken(pattern, entries_together(each)).split([len(entries.key) for entries in each])
         for i, (pooling, of_one) in enumerate(zip(poolings, values, strict=True)):
             weight[:, i, layer] = pooled(of_one, batch, pooling, span).transpose(1, 2).numpy()
         if not attends(pattern, batch.lengths, edited=edited):
             broken.add(layer)
 
+    def read(site: str, layer: int, activation: Tensor) -> None:
+        if site == "pattern" and poolings:
+            weigh(layer, activation)
+        for wanted, other in also:
+            if layer in wanted.get(site, ()):
+                other(site, layer, activation)
+
     sites = {"pattern": set(range(size.n_layers))} if poolings else {}
+    for wanted, _ in also:
+        sites = {site: sites.get(site, set()) | wanted.get(site, set()) for site in {**sites, **wanted}}
     logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
     assert logits is not None
     check_sound(broken)
