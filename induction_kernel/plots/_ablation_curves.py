@@ -14,7 +14,7 @@ import xarray as xr
 from ..errors import Refused
 from ._effect_grid import intervals, number
 from ._scores import BAND, BLUE
-from ._style import POSITIVE, escape, fitted, heading, need, of_prompts, prompts_in
+from ._style import POSITIVE, entries, escape, fitted, heading, need, of_prompts, prompts_in
 from ._words import effect, intervention, metric
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
@@ -69,8 +69,7 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     cautions = escape(str(curve.attrs.get("cautions", "")))
     over = of_prompts(prompts_in(curve), "over" if shares else "mean over")
     said = heading(curve, said, over, bands, caution=cautions) if title is None else title
-    names = [str(trace.name) for trace in figure.data if trace.showlegend is not False]
-    return fitted(figure, said, 310, legend=names, left=74)
+    return fitted(figure, said, 310, legend=entries(figure), left=74)
 
 
 def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> go.Figure:
@@ -123,8 +122,7 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
     said = escape(f"estimated against exact {effect(attribution.attrs)}")
     over = of_prompts(prompts_in(attribution), "means over")
     said = heading(attribution, said, over, _agreement(attribution.attrs, unit)) if title is None else title
-    names = [str(trace.name) for trace in figure.data]
-    return fitted(figure, said, 420, legend=names, left=70)
+    return fitted(figure, said, 420, legend=entries(figure), left=70)
 
 
 def _strongest(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: str) -> list[go.Scatter]:

@@ -7,6 +7,8 @@ model. `_effect_grid` reads the numbers and labels; `_ablation_curves` draws abl
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
@@ -74,29 +76,31 @@ def effect_map(
 
 def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
     """The heat map of a grid, as wide as its place; labels of tokens are turned where they do not fit."""
-    columns, rows = len(grid.columns), len(grid.rows)
-    longest = max(map(len, grid.columns)), max(map(len, grid.rows))
-    tall = max(120, int(np.clip(540, 14 * rows, 32 * rows)))
+    rows, longest = len(grid.rows), max(map(len, grid.columns))
     named = _named(grid)
-    tall = max(tall, 180) if named else tall  # labels that are turned in a narrow figure take some of it
-    turned = named and (8 * longest[0] + 4) * columns > WIDE
+    turned = named and (8 * longest + 4) * len(grid.columns) > WIDE
+    tall = max(180 if named else 120, int(np.clip(540, 14 * rows, 32 * rows)))  # labels may take some of it
     heat = _heat(grid, results, show)
-    heat.x = (
-        [escape(label) for label in _distinct(grid.columns)] if named else [int(at) for at in grid.columns]
-    )
-    figure = go.Figure(heat)
+    places, axis = _columns(grid, named, turned)
+    heat.x = places
     look = {"showgrid": False, "zeroline": False, "tickfont": {"size": 11}}
-    ends = (-0.5, columns - 0.5) if named else (min(heat.x) - 0.5, max(heat.x) + 0.5)
-    across = (
-        {"type": "category", "autotickangles": [0, -90][turned:], "automargin": True}
-        if named
-        else {"tickangle": 0, **counted(min(heat.x), columns)}
-    )
-    figure.update_xaxes(look | across, range=ends, title={"text": grid.titles[1], "standoff": 8})
+    figure = go.Figure(heat).update_xaxes(look | axis, title={"text": grid.titles[1], "standoff": 8})
     figure.update_yaxes(look | _labels(grid.rows, tall / rows), title={"text": grid.titles[0], "standoff": 8})
     figure.update_yaxes(range=[rows - 0.5, -0.5])  # downwards
-    below = 52 + (7 * longest[0] if turned else 0)
-    return fitted(figure, said, tall, left=44 + 8 * longest[1], right=86, below=below)
+    left, below = 44 + 8 * max(map(len, grid.rows)), 52 + (7 * longest if turned else 0)
+    return fitted(figure, said, tall, left=left, right=86, below=below)
+
+
+def _columns(grid: Grid, named: bool, turned: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Where the columns stand, and the layout of their axis: categories where they are named, else numbers."""
+    if named:
+        places = [escape(label) for label in _distinct(grid.columns)]
+        angles = [-90] if turned else [0, -90]
+        ends = [-0.5, len(places) - 0.5]
+        return places, {"type": "category", "range": ends, "autotickangles": angles, "automargin": True}
+    numbers = [int(at) for at in grid.columns]
+    ends = [numbers[0] - 0.5, numbers[-1] + 0.5]
+    return numbers, {"range": ends, "tickangle": 0, **counted(numbers[0], len(numbers))}
 
 
 def _named(grid: Grid) -> bool:

@@ -18,6 +18,7 @@ from ._style import (
     NEGATIVE,
     POSITIVE,
     counted,
+    entries,
     escape,
     fitted,
     heading,
@@ -78,10 +79,16 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure.update_xaxes(title={"text": "head", "standoff": 4}, showgrid=False, zeroline=False, tickangle=0)
     figure.update_yaxes(showgrid=False, zeroline=False)
     said = _title(scores, parts) if title is None else title
-    dots = [str(trace.name) for trace in figure.data if trace.showlegend]
     right = 56 if len(parts) == 1 else 24
     return fitted(
-        figure, said, places.inside, legend=dots, captions=above, left=56, right=right, below=places.below
+        figure,
+        said,
+        places.inside,
+        legend=entries(figure),
+        captions=above,
+        left=56,
+        right=right,
+        below=places.below,
     )
 
 
@@ -138,8 +145,10 @@ def _panel(figure: go.Figure, number: int, part: Panel, said: str, places: Place
     """Add one heat map with its dots, axes and colour bar."""
     summary, place = part.heads, places.domains[number - 1]
     heat, marks = _heat(part), _marks(part, cell)
+    heat.showlegend = False
     heat.colorbar = colour_bar(place, places.inside, len(places.domains) == 1)
-    marks.showlegend = bool(len(marks.x)) and all(trace.name != marks.name for trace in figure.data)
+    marks.showlegend = bool((summary["passes"] == 1).any()) if "passes" in summary else False
+    marks.showlegend &= marks.name not in entries(figure)
     for trace in (heat, marks):
         figure.add_trace(trace.update(xaxis=f"x{number}", yaxis=f"y{number}"))
     columns, rows = (

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ._effect_grid import number
 from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, notes, unit
-from ._style import escape, fitted, heading, need, words
+from ._style import entries, escape, fitted, heading, need, words
 
 ROW, LABEL = 28, 26  # pixels of a row, and letters in a line of its label
 
@@ -74,7 +74,7 @@ def interval_plot(
     said = heading(results, called, *notes([results], shown[0], "bars")) if title is None else title
     lines = [line for name in names for line in name.split("<br>")]
     tall = sum(max(ROW, 20 * (1 + name.count("<br>"))) for name in names)
-    legend = [str(trace.name) for trace in figure.data if trace.showlegend] if several else []
+    legend = entries(figure) if several else []
     return fitted(figure, said, max(60, tall), legend=legend, left=26 + 7 * max(map(len, lines)))
 
 

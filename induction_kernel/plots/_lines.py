@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import Head
 from ._effect_grid import intervals, number
-from ._style import escape, fitted, heading, need, of_prompts, prompts_in, words
+from ._style import entries, escape, fitted, heading, need, of_prompts, prompts_in, words
 
 COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 102", "110, 110, 110"]
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]
@@ -102,7 +102,7 @@ def line_plot(
     said = f"{', '.join(map(words, shown))} by {words(over)}"
     parts_shown = [part for part in parts.values() if shown[0] in part]
     said = heading(first, said, *notes(parts_shown, shown[0], "bands")) if title is None else title
-    names = [str(trace.name) for trace in figure.data if trace.showlegend] if several else []
+    names = entries(figure) if several else []
     alone = len(shown) == 1
     return fitted(figure, said, 320, legend=names, captions=0 if alone else 24, left=70 if alone else 50)
 

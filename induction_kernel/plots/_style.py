@@ -150,6 +150,12 @@ def fitted(
     return figure.update_layout(showlegend=bool(names), legend=place, margin=margin)
 
 
+def entries(figure: go.Figure) -> list[str]:
+    """The names of the traces that have their own entry in the legend."""
+    traces: Any = figure.data  # their attributes are made at run time
+    return [str(trace.name) for trace in traces if trace.showlegend is not False and trace.name]
+
+
 def _rows(names: list[str], room: int) -> int:
     """Rows of a horizontal legend of so many pixels, in which plotly makes columns of one width."""
     if not names:
