@@ -216,7 +216,7 @@ def test_score_plot_has_one_point_for_each_head():
     with pytest.raises(ValueError, match="same heads"):
         score_plot(attention_scores(3, 4, strong=[(2, 1)]), weight_scores(2, 4))
     many = xr.concat([attention_scores()] * 2, "scorer").assign_coords(scorer=["a", "b"])
-    with pytest.raises(ValueError, match="holds 2 scorers"):
+    with pytest.raises(ValueError, match="one scorer in a, got 2"):
         score_plot(many, weight_scores())
 
 

@@ -150,7 +150,7 @@ def _strongest(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: 
 
 
 def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: str) -> list[go.Scatter]:
-    """Median and spread over the draws of random heads; nothing where there are none."""
+    """Median and 5% to 95% over the random sets; no traces where there are none."""
     key = "control_share" if shares else "control_effect"
     if key not in curve or not np.isfinite(curve[key].values).any():
         return []
@@ -178,7 +178,7 @@ def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: s
 
 
 def _band(ks: list[str], low: np.ndarray, high: np.ndarray, colour: str) -> list[go.Scatter]:
-    """The area between two lines, over the k that have both; none if there are fewer than two."""
+    """The area between two lines, over the k that have both, if there are two such k."""
     at = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
     if len(at) < 2:
         return []
@@ -188,7 +188,7 @@ def _band(ks: list[str], low: np.ndarray, high: np.ndarray, colour: str) -> list
 
 
 def _list(names: str) -> str:
-    """The heads in lines of a few, escaped; the first of many."""
+    """The names of the heads in several lines, escaped; of many heads the first."""
     heads = [escape(name) for name in names.split()]
     rest = [f"and {len(heads) - LISTED} more"] if len(heads) > LISTED else []
     lines = [" ".join(heads[at : at + A_LINE]) for at in range(0, min(len(heads), LISTED), A_LINE)]
@@ -228,7 +228,7 @@ def _worst(exact: np.ndarray, estimated: np.ndarray) -> int:
 
 
 def _range(exact: np.ndarray, estimated: np.ndarray) -> list[float]:
-    """One range for both axes, with some room."""
+    """A common range of both axes, with some room."""
     both = np.concatenate([exact, estimated, [0.0]])
     least, most = float(np.nanmin(both)), float(np.nanmax(both))
     room = 0.08 * (most - least) or 1.0

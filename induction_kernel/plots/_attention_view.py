@@ -150,7 +150,10 @@ def attention_view(
     one = one.isel(choice=chosen).transpose("choice", "query", "key")
     weights = one["pattern"].values[:, :length, :length].astype(float)
     if not (np.isfinite(weights).all() and (weights > -0.01).all() and (weights < 1.01).all()):
-        raise Refused(f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}")
+        raise Refused(
+            f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}: pass the result of "
+            "patterns(...) unchanged"
+        )
     if value_weighted:
         weights = weights * one["value_norm"].values[:, None, :length]
         weights = weights / np.maximum(weights.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
@@ -169,7 +172,10 @@ def _check(patterns: xr.Dataset, prompt: int, value_weighted: bool) -> None:
             f"wanted the Dataset of patterns(...), it lacks {missing}; pass the result of patterns unchanged"
         )
     if "prompt" not in patterns["pattern"].dims:
-        raise Refused("wanted patterns by prompt: choose one by prompt=, or by .isel(prompt=[0])")
+        raise Refused(
+            "wanted patterns by prompt, got them without that dimension: choose with prompt=..., or with "
+            ".isel(prompt=[0]), which keeps it"
+        )
     count = patterns.sizes["prompt"]
     if not -count <= prompt < count:
         raise Refused(f"wanted a prompt from 0 to {count - 1}, got {prompt}")

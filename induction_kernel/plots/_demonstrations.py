@@ -56,49 +56,48 @@ def demonstration_map(
         )
     values = attention["attention"].transpose("layer", "head", "part", "point")
     rows, names = _rows(values, heads)
-    parts, points = [str(part) for part in values["part"].values], rows.shape[2]
+    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
+    parts = [str(part) for part in values["part"].values]
+    figure = go.Figure(_heat(rows, names, parts, values["point"].values, tall))
+    _axes(figure, names, parts, rows.shape[2], "layer" if heads is None else "head")
+    mean = "mean over the heads of each layer and" if heads is None else "mean over"
+    notes = of_prompts(prompts_in(attention), mean), "colours by the square root"
+    said = heading(attention, "last token's attention over the prompt", *notes) if title is None else title
+    left = 44 + 8 * max(len(name.removeprefix("layer ")) for name in names)
+    return fitted(figure, said, max(70, tall), left=left, right=70, below=78)
+
+
+def _heat(rows: np.ndarray, names: list[str], parts: list[str], points: np.ndarray, tall: int) -> go.Heatmap:
+    """The coloured cells `[row, place]`, a blank column between parts, and the text of hovering."""
     blank = np.full((*rows.shape[:2], 1), np.nan)
-    z = np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1]
-    shown = [
+    places = [
         f"{part if part in ENDS else f'demonstration {part}'}<br>{share:.0%} of the way"
         for part in parts
-        for share in (*values["point"].values, 1)
+        for share in (*points, 1)
     ]
-    kind = "layer" if heads is None else "head"
-    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
-    heat = go.Heatmap(
-        z=z,
+    bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "ypad": 0, "xpad": 6}
+    return go.Heatmap(
+        z=np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1],
         zmin=0,
         colorscale=BY_ROOT,
-        customdata=[[f"{name}, {place}" for place in shown[:-1]] for name in names],
+        customdata=[[f"{name}, {place}" for place in places[:-1]] for name in names],
         hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
         hoverongaps=False,
         ygap=1,
-        colorbar={
-            "thickness": 10,
-            "outlinewidth": 0,
-            "tickfont": {"size": 10},
-            "nticks": 5 if tall > 60 else 2,
-            "ypad": 0,
-            "xpad": 6,
-        },
+        colorbar=bar | {"nticks": 5 if tall > 60 else 2},
     )
-    figure = go.Figure(heat)
+
+
+def _axes(figure: go.Figure, names: list[str], parts: list[str], points: int, kind: str) -> None:
+    """Parts of the prompt across, rows downwards."""
     middle = [at * (points + 1) + (points - 1) / 2 for at in range(len(parts))]
-    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False)
     words = "start, demonstrations, query<br>(each from its first token to its last)"
-    figure.update_xaxes(title={"text": words, "standoff": 8}, tickangle=0, tickfont={"size": 11})
-    step = 1 if heads is not None else tick(len(rows))
+    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False, tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(title={"text": words, "standoff": 8})
+    step = tick(len(names)) if kind == "layer" else 1
     labels = [name.removeprefix("layer ") for name in names]
-    figure.update_yaxes(tickvals=list(range(0, len(rows), step)), ticktext=labels[::step], showgrid=False)
-    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
-    what = "last token's attention over the prompt"
-    over = of_prompts(
-        prompts_in(attention), "mean over the heads of each layer and" if heads is None else "mean over"
-    )
-    said = heading(attention, what, over, "colours by the square root") if title is None else title
-    left = 44 + 8 * max(map(len, labels))
-    return fitted(figure, said, max(70, tall), left=left, right=70, below=78)
+    figure.update_yaxes(tickvals=list(range(0, len(names), step)), ticktext=labels[::step], showgrid=False)
+    figure.update_yaxes(range=[len(names) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
 
 
 def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> tuple[np.ndarray, list[str]]:
@@ -109,6 +108,10 @@ def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> 
     known = {(int(layer), int(head)) for layer in values["layer"].values for head in values["head"].values}
     absent = [str(head) for head in chosen if (head.layer, head.head) not in known]
     if absent or not chosen:
-        raise Refused(f"wanted heads that were measured, got {absent or 'none'}")
+        layers, last = values["layer"].values, int(values["head"].values.max())
+        raise Refused(
+            f"wanted heads 0 to {last} of layers {layers.min()} to {layers.max()}, which were measured; got "
+            f"{absent or 'none'}"
+        )
     rows = [values.sel(layer=head.layer, head=head.head).values for head in chosen]
     return np.stack(rows), [escape(str(head)) for head in chosen]

@@ -102,7 +102,7 @@ def _caption(part: Panel, parts: list[Panel]) -> str:
 
 
 def _why_untested(part: Panel) -> str:
-    """Why no head of a panel is tested; "" where any is, and where nothing says so."""
+    """Why no head of a panel is tested; "" where one is, or where the reason is not known."""
     if "tested" not in part.heads or bool(part.heads["tested"].any()):
         return ""
     return str(part.heads["untested"].item())
@@ -116,7 +116,7 @@ def _title(scores: xr.Dataset, parts: list[Panel]) -> str:
         return heading(scores, said, "hovering shows intervals of the difference")
     said = _measured(scores) or ", ".join(dict.fromkeys(words(part.name) for part in parts))
     several = len({part.model for part in parts}) > 1
-    return heading(scores.drop_attrs(deep=False) if several else scores, said, *_notes(scores, parts))
+    return heading(scores.assign_attrs(model="") if several else scores, said, *_notes(scores, parts))
 
 
 def _measured(scores: xr.Dataset) -> str:
@@ -126,7 +126,7 @@ def _measured(scores: xr.Dataset) -> str:
 
 
 def _notes(scores: xr.Dataset, parts: list[Panel]) -> list[str]:
-    """The number of prompts, where the interval is, and whether no head passes."""
+    """The number of prompts, the interval, and the threshold."""
     n = max([prompts_in(scores)] + [int(each.heads["n"].max()) for each in parts if "n" in each.heads])
     intervals = any("low" in each.heads and not _empty(each.heads["low"]) for each in parts)
     level = float(scores.attrs.get("confidence", 0.95))
@@ -166,7 +166,7 @@ def _panel(figure: go.Figure, number: int, part: Panel, said: str, places: Place
 
 
 def _heat(part: Panel) -> go.Heatmap:
-    """The coloured squares `[layer, head]` of one panel, and what hovering says."""
+    """The coloured cells `[layer, head]` of one panel, and the text of hovering."""
     summary, z = part.heads, part.heads["mean"].values
     shown = ["name", "rank", "low", "high", "control", "chance", "excess", "threshold"]
     shown = [key for key in shown if key in summary.variables and not _empty(summary[key])]
@@ -203,7 +203,7 @@ def _empty(values: xr.DataArray) -> bool:
 
 
 def _short(values: np.ndarray) -> np.ndarray:
-    """Objects that take little room in a page: numbers with four digits after the point."""
+    """Values as objects, numbers rounded to four decimals: they keep pages small."""
     return (np.round(values, 4) if values.dtype.kind == "f" else values).astype(object)
 
 
@@ -225,13 +225,13 @@ def _scale(z: np.ndarray, chance: float, reach: float | None) -> tuple[float, fl
 
 
 def _mix(colour: tuple[int, int, int], share: float) -> str:
-    """`share` of a colour with the rest of the middle one."""
+    """A colour mixed with the middle one, `share` of it."""
     mixed = (round(middle + share * (full - middle)) for full, middle in zip(colour, MIDDLE, strict=True))
     return f"rgb({', '.join(map(str, mixed))})"
 
 
 def _marks(part: Panel, cell: int) -> go.Scatter:
-    """A dot on each head that passes the threshold, and what the legend says of it."""
+    """A dot on each head that passes the threshold, with its entry in the legend."""
     summary = part.heads
     passes = (
         summary["passes"].values == 1 if "passes" in summary else np.zeros(summary["mean"].shape, dtype=bool)

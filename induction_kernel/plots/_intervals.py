@@ -73,7 +73,7 @@ def interval_plot(
     called = ", ".join(map(words, shown))
     said = heading(results, called, *notes([results], shown[0], "bars")) if title is None else title
     lines = [line for name in names for line in name.split("<br>")]
-    tall = sum(max(ROW, 20 * (1 + name.count("<br>"))) for name in names)
+    tall = len(names) * max(ROW, 21 * (1 + max(name.count("<br>") for name in names)))
     legend = entries(figure) if several else []
     return fitted(figure, said, max(60, tall), legend=legend, left=26 + 7 * max(map(len, lines)))
 

@@ -79,7 +79,9 @@ def line_plot(
     parts = {"": results} if isinstance(results, xr.Dataset) or not isinstance(results, Mapping) else results
     shown = [show] if isinstance(show, str) else list(show)
     if not shown or not parts:
-        raise Refused(f"wanted results and variables to show, got {list(parts)} and {shown}")
+        raise Refused(
+            f"wanted results and variables to show, at least one of each; got {len(parts)} results and {shown}"
+        )
     first = next(iter(parts.values()))
     figure = make_subplots(1, len(shown), horizontal_spacing=0.12 if len(shown) < 4 else 0.06)
     several = False

@@ -141,20 +141,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
         )
     (run,) = runs(slope, "slope")
     name, known = axis_of(slope)
-    tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
-    most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
-    heat = go.Heatmap(z=z, x=edges(places(tokens, known)), y=edges(slope["position"].values + 1.0))
-    heat.update(
-        zmin=-most,
-        zmax=most,
-        colorscale=DIVERGING,
-        customdata=np.tile([short(at) for at in tokens], (len(z), 1)),
-    )
-    heat.update(hovertemplate="%{customdata} tokens seen, index %{y:.0f}<br>%{z:.3g} nats<extra></extra>")
-    heat.update(
-        colorbar={"title": {"text": "nats", "side": "top"}, "thickness": 10, "outlinewidth": 0, "xpad": 6}
-    )
-    figure = go.Figure([heat])
+    figure = go.Figure([_slopes(slope, known)])
     if window is not None:
         need(window, "exists", "phase_window")
         one = belonging(window, run)
@@ -171,3 +158,21 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
     ]
     said = heading(slope, "slope of the loss along the context", *marks) if title is None else title
     return fitted(figure, said, 320, right=70)
+
+
+def _slopes(slope: xr.Dataset, known: np.ndarray) -> go.Heatmap:
+    """The coloured cells `[position, checkpoint]`, and the text of hovering."""
+    tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
+    most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
+    bar = {"title": {"text": "nats", "side": "top"}, "thickness": 10, "outlinewidth": 0, "xpad": 6}
+    return go.Heatmap(
+        z=z,
+        x=edges(places(tokens, known)),
+        y=edges(slope["position"].values + 1.0),
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        colorbar=bar,
+        customdata=np.tile([short(at) for at in tokens], (len(z), 1)),
+        hovertemplate="%{customdata} tokens seen, index %{y:.0f}<br>%{z:.3g} nats<extra></extra>",
+    )

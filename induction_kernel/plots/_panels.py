@@ -16,7 +16,7 @@ JUDGED = {"agreement": "agreement with the model", "correct": "agreement with th
 ACROSS = 3  # panels side by side
 BELOW, BAR = 46, 34  # pixels below a panel, for its axis and for its colour bar
 FREE = ("nats", "logits", "product of weights")
-"""How the units begin whose numbers have no natural largest value."""
+"""Beginnings of units whose values have no natural maximum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +24,11 @@ class Panel:
     """One map of heads.
 
     Attributes:
-        name: what is drawn, as its method is called; not yet escaped.
-        model: whose heads, where there are several models.
-        heads: `mean` and what else is known, `[layer, head]`.
-        word: what hovering calls the number.
-        reach: what the colours end at (below zero too, for signed numbers), or None for the largest there is.
+        name: the method, not yet escaped.
+        model: the model, where there are several.
+        heads: `mean` and the other variables of the summary, `[layer, head]`.
+        word: the name of the number on hovering.
+        reach: where the colours end (on both sides for signed numbers), or None for the largest absolute value.
     """
 
     name: str
@@ -55,7 +55,7 @@ def panels(scores: xr.Dataset) -> list[Panel]:
 
 
 def _along(summary: xr.Dataset, dim: str) -> list[tuple[str, xr.Dataset]]:
-    """(name, part) along a dimension, without layers and heads that the part does not have."""
+    """(name, part) along a dimension; parts are without layers and heads that their model does not have."""
     if dim not in summary.dims:
         return [("", summary)]
     count = summary.sizes[dim]
@@ -69,7 +69,7 @@ def _along(summary: xr.Dataset, dim: str) -> list[tuple[str, xr.Dataset]]:
 
 
 def _there(mean: xr.DataArray) -> dict[str, np.ndarray]:
-    """The layers and heads of which there is a value."""
+    """The layers and heads that have a value."""
     known = mean.notnull()
     others = {axis: [dim for dim in mean.dims if dim != axis] for axis in ("layer", "head")}
     return {axis: mean[axis].values[known.any(dims).values] for axis, dims in others.items()}
@@ -87,14 +87,14 @@ def _scorers(summary: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def _reach(summary: xr.Dataset) -> float | None:
-    """1 where values near 1 can be expected: not of effects, logits and differences of probabilities."""
+    """1 for scores whose maximum is 1; None for effects, logits and differences of probabilities."""
     unit = str(summary.attrs.get("unit", ""))
     difference = unit == "probability" and bool((summary["mean"] < 0).any())
     return None if "size" in summary or difference or unit.startswith(FREE) else 1.0
 
 
 def _compared(result: xr.Dataset) -> list[Panel]:
-    """First, second and their difference; both scores in one scale where they are of one kind."""
+    """First, second and their difference; two results of one method share a scale."""
     both = {key: str(result.attrs.get(key, "")) for key in ("first", "second")}
     largest = {key: float(np.nanmax(np.abs(result[key].values))) for key in both}
     if both["first"] == both["second"]:

@@ -40,8 +40,8 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     need(loss, "loss", "loss_by_position")
     if set(loss["loss"].dims) != {"prompt", "position"}:
         raise Refused(
-            f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: the mean over prompts is taken "
-            "here; choose one by .isel(prompt=[0]), which keeps the dimension"
+            f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: pass it without taking means; "
+            ".isel(prompt=[0]) chooses one prompt and keeps the dimension"
         )
     starts = loss["start"].values if "start" in loss.coords else np.full(loss.sizes["prompt"], -1)
     aligned = bool((starts >= 0).all())
@@ -122,7 +122,7 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
 
 
 def _notes(summary: xr.Dataset, name: str) -> list[str]:
-    """What the marks of `score_plot` are, below its title."""
+    """The number of prompts and the meaning of the marks, for the title."""
     n = int(summary["n"].max()) if "n" in summary else 0
     return [
         of_prompts(n),
@@ -178,7 +178,7 @@ def _single(scores: xr.Dataset, which: str) -> tuple[str, xr.Dataset]:
     found = panels(scores)
     if len(found) != 1:
         dim = "model" if len({part.model for part in found}) > 1 else "scorer"
-        raise Refused(f"{which} holds {len(found)} {dim}s, wanted one; choose with .isel({dim}=0)")
+        raise Refused(f"wanted one {dim} in {which}, got {len(found)}: choose one with .isel({dim}=0)")
     return found[0].name, found[0].heads
 
 

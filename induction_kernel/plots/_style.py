@@ -54,7 +54,7 @@ def counted(first: int, count: int) -> dict[str, object]:
 
 
 def escape(text: str) -> str:
-    """Text that a figure shows as it is: plotly reads markup, but would show `&quot;` for a quotation mark."""
+    """Text as plotly shows it unchanged: it reads markup, but would not read `&quot;` for a quotation mark."""
     return html.escape(text, quote=False)
 
 
@@ -84,7 +84,7 @@ def heading(dataset: xr.Dataset, what: str, *notes: str, caution: str = "") -> s
 
 
 def in_lines(text: str, letters: int) -> list[str]:
-    """Escaped text in lines of about so many visible letters; entities count as one letter and stay whole."""
+    """Escaped text in lines of so many letters at most; an entity counts as one letter and stays whole."""
     return [escape(line) for line in wrap(html.unescape(text), letters)]
 
 
@@ -151,7 +151,7 @@ def fitted(
 
 
 def entries(figure: go.Figure) -> list[str]:
-    """The names of the traces that have their own entry in the legend."""
+    """The names of the traces that have an entry in the legend."""
     traces: Any = figure.data  # their attributes are made at run time
     return [str(trace.name) for trace in traces if trace.showlegend is not False and trace.name]
 

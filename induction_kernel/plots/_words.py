@@ -43,7 +43,7 @@ LISTED = 4  # receivers that a title names
 
 
 def intervention(attrs: Mapping[Any, Any]) -> str:
-    """ "mean ablation of head outputs": what was done, by the attributes of a result; "" where they do not say."""
+    """ "mean ablation of head outputs": the edit and its site, by a result's attributes; "" where there is none."""
     if attrs.get("method") == "path_patch":
         return f"path patching from each head (sender) to {_receivers(attrs)}"
     edit, site = str(attrs.get("edit", "")), str(attrs.get("site", "z"))
@@ -53,20 +53,20 @@ def intervention(attrs: Mapping[Any, Any]) -> str:
 
 
 def effect(attrs: Mapping[Any, Any]) -> str:
-    """ "effect of mean ablation of head outputs on the loss": what was done, measured and held, where it is known."""
+    """ "effect of mean ablation of head outputs on the loss": edit, site, metric and hold, where they are known."""
     done, measured = intervention(attrs), metric(attrs)
     said = "effect" + (f" of {done}" if done else "") + (f" on {measured}" if measured else "")
     return said + (", attention patterns held" if attrs.get("hold") == "patterns" else "")
 
 
 def metric(attrs: Mapping[Any, Any]) -> str:
-    """ "the loss on the repeat": what was measured; "" where the attributes do not say."""
+    """ "the loss on the repeat": the metric; "" where there is none."""
     name = str(attrs.get("metric", ""))
     return METRICS.get(name, name.replace("_", " "))
 
 
 def _receivers(attrs: Mapping[Any, Any]) -> str:
-    """What path patching changes, with the word receiver."""
+    """ "the keys of L1H0 (receiver)": what path patching changes."""
     site, names = str(attrs.get("site", "")), str(attrs.get("receivers", "")).split()
     if site == "resid_post":
         return "the logits (receiver)"
