@@ -9,7 +9,7 @@ SMOLLM2 := data/SmolLM2-135M-Instruct.Q4_1.gguf
 STORIES := $(if $(shell command -v npm),data/stories15M/model.safetensors)
 
 PIP := bin/python -m pip --disable-pip-version-check
-QUICK := not slow and not real and not browser
+QUICK := not slow and not in_turn and not real and not browser
 # One thread per test process: two processes with two threads each are five times slower.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 
@@ -80,8 +80,8 @@ test-rest: $(TL3)/.dev ## the other tests; those on real data or in a browser ar
 
 test-all: test test-rest ## every test
 
-test-tl4: $(TL4)/.dev ## the quick tests with TransformerLens 4.3.0
-	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "$(QUICK)"
+test-tl4: $(TL4)/.dev ## the tests with TransformerLens 4.3.0, but for the slow, real and browser ones
+	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "not slow and not real and not browser"
 
 test-real: $(TL3)/.dev $(SMOLLM2) $(STORIES) ## the tests on real models and data (200 MB are fetched once)
 	$(PYTEST) $(TL3)/bin/python -m pytest -m real

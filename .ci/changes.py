@@ -21,6 +21,7 @@ SWAPPED = {
 }  # fmt: skip
 OPPOSITE = {"min": "max", "max": "min", "any": "all", "all": "any", "argmin": "argmax", "argmax": "argmin"}
 TYPES = set(dir(builtins)) - {"abs", "sorted", "round", "set"}  # without these calls nothing would run
+UNSEEN = ("strict", "progress", "desc", "unit")  # of zip where nothing is wrong, of progress bars
 UNTOUCHED = (ast.JoinedStr, ast.Import, ast.ImportFrom, ast.Assert)
 Node = ast.expr | ast.stmt
 
@@ -69,7 +70,7 @@ def touched(node: ast.AST) -> Iterator[Node]:
         return
     if isinstance(node, Node):
         yield node
-    if isinstance(node, ast.Raise):
+    if isinstance(node, ast.Raise) or (isinstance(node, ast.keyword) and node.arg in UNSEEN):
         return
     for field, value in ast.iter_fields(node):
         if field in ("annotation", "returns", "decorator_list"):
@@ -131,7 +132,9 @@ def changed_calls(node: ast.Call) -> Iterator[tuple[str, ast.expr]]:
         ):
             yield "dropped call", value
         case ast.Name(name) if len(node.args) == 1 and not node.keywords and name not in TYPES:
-            yield "dropped call", node.args[0]
-    for i in range(len(node.keywords)):
+            if not isinstance(node.args[0], ast.Starred):
+                yield "dropped call", node.args[0]
+    for i, keyword in enumerate(node.keywords):
         kept = node.keywords[:i] + node.keywords[i + 1 :]
-        yield "dropped argument", ast.Call(node.func, node.args, kept)
+        if keyword.arg not in UNSEEN:
+            yield "dropped argument", ast.Call(node.func, node.args, kept)

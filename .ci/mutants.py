@@ -26,7 +26,7 @@ from queue import SimpleQueue
 from changes import PACKAGE, ROOT, Change, changes_of
 
 TESTS = ROOT / "tests"
-QUICK = "not slow and not real and not browser"
+QUICK = "not slow and not in_turn and not real and not browser"
 LAST = ("test_examples", "test_notebooks", "test_house")  # they reach everything
 HANGS = 300  # seconds of one test
 OVER = (-signal.SIGXCPU, -signal.SIGKILL)  # how the system ends a process whose processor time is used up

@@ -60,7 +60,7 @@ def norm(model: Model) -> float:
 
 
 VERBS: dict[str, Callable[[Path], object]] = {
-    "write_fewshot_page": lambda place: ik.write_fewshot_page(STUDY, place / "a.html"),
+    "report of a study": lambda place: ik.report(STUDY, place / "a.html"),
     "VoteView.save": lambda place: VoteView("much", "x" * 10**6).save(place / "a.html"),
     "score, .nc": command("score", "--format", "netcdf", "--out", "PLACE/a.nc"),
     "score, csv": command("score", "--format", "csv", "--out", "PLACE/a.csv"),
@@ -77,12 +77,12 @@ VERBS: dict[str, Callable[[Path], object]] = {
         "tiny", checkpoints=[0, 1600, 3200], n=16, path=place / "a", progress=False
     ),
     "train": lambda place: trainer.fit(RECIPE, folder=place / "a", progress=False),
-    "write_report": lambda place: ik.write_report(MODEL, place / "a.html", prompts=12, progress=False),
+    "report of a model": lambda place: ik.report(MODEL, place / "a.html", n_prompts=12, progress=False),
     "train_families": lambda place: ik.training.train_families(
         place / "a", families={"a": RECIPE}, seeds=[0], workers=1, progress=False
     ),
 }
-SLOW = ("write_report", "train_families")
+SLOW = ("report of a model", "train_families")
 
 
 @dataclass

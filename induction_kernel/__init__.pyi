@@ -14,8 +14,6 @@ from . import scorers as scorers
 from . import stats as stats
 from . import theory as theory
 from . import training as training
-from .evidence_page import write_evidence as write_evidence
-from .fewshot_page import write_fewshot_page as write_fewshot_page
 from .heads._choice import head_table as head_table
 from .heads._choice import random_heads as random_heads
 from .heads._choice import top_heads as top_heads
@@ -24,7 +22,6 @@ from .heads._names import Head as Head
 from .heads._summary import summarise as summarise
 from .interventions._ablation import ablate as ablate
 from .interventions._ablation import ablation_curve as ablation_curve
-from .interventions._ablation import knock_out as knock_out
 from .interventions._attribution import attribution as attribution
 from .interventions._contexts import edited as edited
 from .interventions._edits import Add as Add
@@ -35,25 +32,27 @@ from .interventions._edits import Resample as Resample
 from .interventions._edits import Scale as Scale
 from .interventions._edits import Zero as Zero
 from .interventions._edits import ZeroValues as ZeroValues
+from .interventions._engine import knock_out as knock_out
 from .interventions._engine import sweep as sweep
 from .interventions._patching import patch as patch
 from .interventions._paths import path_patch as path_patch
 from .loading._sources import load as load
-from .metrics import icl_score as icl_score
-from .metrics import kl_to as kl_to
-from .metrics import label_accuracy as label_accuracy
-from .metrics import logit_difference as logit_difference
-from .metrics import loss as loss
-from .metrics import loss_by_position as loss_by_position
-from .metrics import probability as probability
-from .metrics import repeat_loss as repeat_loss
-from .page import write_report as write_report
+from .metrics._by_position import icl_score as icl_score
+from .metrics._by_position import loss_by_position as loss_by_position
+from .metrics._standard import kl_to as kl_to
+from .metrics._standard import label_accuracy as label_accuracy
+from .metrics._standard import logit_difference as logit_difference
+from .metrics._standard import loss as loss
+from .metrics._standard import probability as probability
+from .metrics._standard import repeat_loss as repeat_loss
+from .pages._writer import report as report
 from .plots._attention_view import attention_view as attention_view
 from .plots._effect_map import effect_map as effect_map
 from .plots._scores import head_map as head_map
 from .prompts._conversion import as_prompts as as_prompts
 from .prompts._few_shot import few_shot_prompts as few_shot_prompts
 from .prompts._pairs import pairs as pairs
+from .prompts._prompts import FewShotPrompts as FewShotPrompts
 from .prompts._prompts import Prompts as Prompts
 from .prompts._repeated import repeated_tokens as repeated_tokens
 from .scorers._attention import duplicate_token as duplicate_token
@@ -68,6 +67,6 @@ from .scorers._direct_effect import direct_effect as direct_effect
 from .scorers._labels import label_attention as label_attention
 from .scorers._ov import ov_eigenvalues as ov_eigenvalues
 from .scorers._qk_trace import qk_trace as qk_trace
-from .scorers._streaming import patterns as patterns
+from .scorers._raw_patterns import patterns as patterns
 
 __version__: str

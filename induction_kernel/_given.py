@@ -1,4 +1,4 @@
-"""Arguments that users give in several forms: seeds, rows of a table, functions of their own.
+"""Arguments that users give in several forms: whole numbers, seeds, rows of a table, functions of their own.
 
 It says whether they can be used, before anything is computed with them. It knows no model.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import Refused
 
-__all__ = ["checked_seed", "plain", "refused_arguments", "rows_of"]
+__all__ = ["checked_seed", "is_whole", "plain", "refused_arguments", "rows_of"]
 
 LARGEST_SEED = 2**64 - 1  # torch takes no larger one
 
@@ -23,12 +23,17 @@ def checked_seed(seed: Any) -> int:
     Raises:
         TypeError: no whole number (None would make a result that cannot be made again). Refused: out of range.
     """
-    if not isinstance(seed, Integral) or isinstance(seed, bool):
+    if not is_whole(seed):
         raise TypeError(f"wanted seed as a whole number, 0 or more, got {seed!r}")
     number = int(seed)
     if not 0 <= number <= LARGEST_SEED:
         raise Refused(f"wanted seed from 0 to {LARGEST_SEED}, got {number}")
     return number
+
+
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether it is an integer, of Python or NumPy, and not a truth value."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def rows_of(given: Any) -> Any:

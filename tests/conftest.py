@@ -6,7 +6,9 @@ import socket
 import sys
 from pathlib import Path
 
+import jaxtyping
 import pytest
+from shapes import only_where_shapes_are_named
 
 ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = ROOT / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -17,6 +19,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # Set before any library is imported, and inherited by the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
+jaxtyping.jaxtyped = only_where_shapes_are_named(jaxtyping.jaxtyped)  # before the package is imported
 
 
 def pytest_collection_modifyitems(items):

@@ -5,7 +5,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from induction_kernel.kernel._alignment import fitted_bandwidth, kernel_alignment
+from induction_kernel.kernel._alignment import kernel_alignment
+from induction_kernel.kernel._bandwidth import fitted_bandwidth
 from induction_kernel.kernel._regression import explicit_similarity, kernel_regression
 
 P, N, D = 40, 6, 4

@@ -1,5 +1,6 @@
 """Do the arguments on curves say what is known of curves that were made up to hold, to fail, or to be no test?"""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -8,6 +9,7 @@ import xarray as xr
 from made_curves import TOKENS, curves, family
 
 import induction_kernel as ik
+from induction_kernel.evidence._mechanism import MECHANISM
 from induction_kernel.evidence._seed_intervals import mean_check, window_check
 from induction_kernel.evidence._verdicts import (
     CONTRADICTED,
@@ -267,7 +269,7 @@ AGAINST = Check("a share", 0.3, 0.2, 0.4, 0.5)
 
 
 def argued(*checks, argument="mechanism"):
-    return judged(argument, "a claim", checks)
+    return judged(replace(MECHANISM, name=argument), checks)
 
 
 def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weakest(tmp_path):
@@ -288,7 +290,7 @@ def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weak
         ([argued(UNSURE)], INCONCLUSIVE, "c"),
         ([argued(Check("another", 0.8, 0.7, 0.9, 0.5))], INCONCLUSIVE, "c"),
         ([argued(Check("a share", 1, NONE, NONE, 0.5))], INCONCLUSIVE, "c"),
-        ([inconclusive("mechanism", "a claim", "too few")], INCONCLUSIVE, "c"),
+        ([inconclusive(MECHANISM, "too few")], INCONCLUSIVE, "c"),
         ([argued(AGAINST)], CONTRADICTED, "c"),
         ([argued(AGAINST), argued(UNSURE)], CONTRADICTED, "c"),
     ],
@@ -301,7 +303,7 @@ def test_one_model_at_which_a_check_does_not_hold_breaks_continuity(others, said
 
 
 def test_models_on_which_an_argument_is_not_defined_are_left_out_and_counted():
-    untested = not_defined("mechanism", "a claim", "rotary")
+    untested = not_defined(MECHANISM, "rotary")
     found = ik.evidence.continuity({"a": argued(SURE), "b": untested, "c": argued(SURE)})
     assert verdict(found) == HOLDS
     assert found["verdict_of"].sel(argument="mechanism").values.tolist() == [HOLDS, NOT_DEFINED, HOLDS]

@@ -246,7 +246,7 @@ def test_metrics(metric, most):
     made = metrics.kl_to(clean) if metric == "kl_to" else getattr(metrics, metric)
     edit = FromRun(replace(prompts, tokens=prompts.tokens.flip(1)))
     found = attribution(model, prompts, edit=edit, by=BY_HEAD, metric=made, max_tokens=most, progress=False)
-    reading = metrics.reading(made, prompts)
+    reading = metrics.reading_of(made, prompts)
     twin = estimated(
         model, prompts, edit, "z", BY_HEAD,
         lambda logits, given: made.measure(metrics.read_off(logits, reading), prompts),

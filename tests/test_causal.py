@@ -16,6 +16,7 @@ from fewshot_by_hooks import (
     rows_of,
 )
 from model_state import as_seen
+from quick import one_in
 from shots import noisy_words, random_shots
 from zoo import PAIRS, fresh_of, model_of
 
@@ -27,8 +28,7 @@ from induction_kernel.heads import as_heads
 KINDS = [each for each in PAIRS if each[0] in ("attention-only", "Llama", "GPT-J")]
 
 
-@pytest.mark.parametrize(("name", "kind"), KINDS)
-@pytest.mark.parametrize("which", ["all", "b c", 2])
+@pytest.mark.parametrize(("name", "kind", "which"), one_in(3, KINDS, ["all", "b c", 2]))
 def test_the_same_as_plain_hooks(name, kind, which):
     check_label_knock_out(name, kind, which)
 
@@ -143,7 +143,7 @@ def test_a_beta_that_falls_without_end_is_a_knock_out_that_moves_no_mass():
     np.testing.assert_allclose(far, out, atol=1e-12)
 
 
-@pytest.mark.parametrize(("name", "kind"), KINDS)
+@pytest.mark.parametrize(("name", "kind"), one_in(3, KINDS))
 def test_the_gradient_is_that_of_the_loss(name, kind):
     check_gradient_of_reweighting(name, kind)
 

@@ -25,7 +25,7 @@ from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
-from induction_kernel.training._storing import fingerprint
+from induction_kernel.prompts._fingerprints import fingerprint
 
 STEPS = (0, 10, 20, 40)
 
@@ -332,7 +332,7 @@ def test_a_checkpoint_unlike_the_others_of_its_source(run, tmp_path, monkeypatch
     def load(where, *, checkpoint):
         return ik.load(small if checkpoint == 10 else where, checkpoint=checkpoint)
 
-    monkeypatch.setattr("induction_kernel.training._checkpoints.load", load)
+    monkeypatch.setattr("induction_kernel.training._tasks.load", load)
     for _ in range(2):  # the second time its result must not be taken for a good one
         with pytest.raises(ValueError, match=r"run at 10: another architecture, .*, than 3 others"):
             ik.training.over_checkpoints(run, {"norm": norm}, path=tmp_path / "s")

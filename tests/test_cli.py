@@ -9,8 +9,9 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import induction_kernel as ik
+from induction_kernel.cli import _output as output
 from induction_kernel.cli import app
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 CLEAN, CORRUPTED = "fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"
 ANSWERS = ("--answers", " dax, wug")
@@ -100,6 +101,26 @@ def test_refusals_are_one_sentence(arguments, message, tmp_path, monkeypatch):
     assert message in result.output
     assert "Traceback" not in result.output
     assert not list(tmp_path.iterdir())
+
+
+def test_tables_are_drawn_on_a_terminal_and_complete_in_a_pipe(monkeypatch, capsys):
+    """Text that looks like markup stays as it is; a pipe gets every column on one line."""
+    wide = pd.DataFrame({f"column {i}": ["[bold]x[/bold]", f"{i}.5"] for i in range(20)})
+    wide["number"] = [0.25, float("nan")]
+    parts = ["[red]said[/red]", wide, pd.DataFrame({"a": [1.0]}, index=["row"])]
+    output.echo(parts)
+    said, header, *rows = capsys.readouterr().out.splitlines()
+    assert said == "[red]said[/red]"
+    assert all(name in header for name in wide)
+    assert [row.split()[-1] for row in rows] == ["0.250", "19.5", "a", "1.000"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "600")
+    output.echo(parts)
+    drawn = capsys.readouterr().out
+    assert drawn.splitlines()[0] == said
+    assert drawn.count("[bold]x[/bold]") == 20
+    assert "─" in drawn
+    assert "0.250" in drawn
 
 
 def test_an_unknown_scorer_is_refused_with_the_known_ones():

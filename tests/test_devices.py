@@ -236,16 +236,24 @@ LACKS = {"attention-only": {"mlp_out", "resid_mid"}, "GPT-J": {"resid_mid"}}
 QUICK = {("attention-only", "mapped"), ("GPT-2", "n_devices"), ("Llama", "mapped"), ("GPT-J", "bridge")}
 if not has_hooked_transformer():
     QUICK = {("GPT-2", "bridge"), ("Llama", "bridge"), ("GPT-J", "bridge")}
-CASES = [
-    pytest.param(*pair, call, marks=() if pair in QUICK else pytest.mark.slow)
-    for pair in PLACED
-    for call in CALLS
-    if NEEDS.get(call) not in LACKS.get(pair[0], ())
-    and (*pair, call) != ("GPT-J", "bridge", "effective embedding")
-]
 
 
-@pytest.mark.parametrize(("name", "placing", "call"), CASES)
+def cases():
+    """Every call on every model; in quick runs on one, in turn."""
+    for turn, call in enumerate(CALLS):
+        can = [pair for pair in PLACED if can_do(*pair, call)]
+        quick = [pair for pair in can if pair in QUICK]
+        for pair in can:
+            slow = pair != quick[turn % len(quick)]
+            yield pytest.param(*pair, call, marks=pytest.mark.slow if slow else ())
+
+
+def can_do(name, placing, call):
+    lacks = NEEDS.get(call) in LACKS.get(name, ())
+    return not lacks and (name, placing, call) != ("GPT-J", "bridge", "effective embedding")
+
+
+@pytest.mark.parametrize(("name", "placing", "call"), list(cases()))
 def test_a_spread_model_gives_the_numbers_of_one_on_the_cpu(name, placing, call):
     here, there = plain(name, placing), placed(name, placing)
     prompts = prompts_for(here, prompts=2, period=6)

@@ -88,13 +88,13 @@ def test_a_model_without_induction_heads_is_not_defined():
 def test_score_and_effects_are_those_of_edited_models(trained):
     """The twin: the edit made to last, and the curves' own score of whole runs."""
     heads, texts = (Head(1, 1), Head(1, 7)), Curves(n=N)
-    removal = Removal(heads=heads, controls=((Head(0, 3),),), on="icl", texts=texts, n=N, seed=0)
+    removal = Removal(heads=heads, controls=((Head(0, 3),),), texts=texts, n=N, seed=0)
     found = removal(trained)
     clean = texts.losses(trained)["icl_score"].values
-    np.testing.assert_allclose(found["value"], clean, atol=1e-5)
+    np.testing.assert_allclose(found["icl"], clean, atol=1e-5)
     with ik.edited(trained, ik.Zero(), heads=heads):
         twin = texts.losses(trained)["icl_score"].values - clean
-    np.testing.assert_allclose(found["joint"].sel(mode="zero"), twin, atol=2e-5)
+    np.testing.assert_allclose(found["icl_joint"].sel(mode="zero"), twin, atol=2e-5)
     ready, early, late = texts.icl_prompts(trained)
 
     def score(logits, given):
@@ -104,23 +104,21 @@ def test_score_and_effects_are_those_of_edited_models(trained):
     for mode, (edit, hold) in MODES.items():
         of_mode = found.sel(mode=mode)
         for group, effect in (
-            (heads, of_mode["joint"]),
-            ([Head(0, 3)], of_mode["control"].sel(draw=0)),
-            ([Head(0, 4)], of_mode["effect"].sel(layer=0, head=4)),
+            (heads, of_mode["icl_joint"]),
+            ([Head(0, 3)], of_mode["icl_control"].sel(draw=0)),
+            ([Head(0, 4)], of_mode["icl_effect"].sel(layer=0, head=4)),
         ):
             twin = ik.ablate(trained, ready, group, edit=edit, hold=hold, metric=score)["effect"]
             np.testing.assert_allclose(effect, twin, atol=2e-5)
 
 
 def test_a_repeat_is_measured_on_other_tokens_than_heads_are_chosen_on(trained):
-    removal = Removal(
-        heads=(Head(1, 7),), controls=(), on="repeat", texts=Curves(n=N), n=N, seed=0, by_head=False
-    )
+    removal = Removal(heads=(Head(1, 7),), controls=(), texts=Curves(n=N), n=N, seed=0, by_head=False)
     prompts = ik.repeated_tokens(trained, prompts=N, seed=1)
     found = removal(trained)
-    np.testing.assert_allclose(found["value"], ik.repeat_loss(trained, prompts)["value"], atol=1e-5)
-    assert "effect" not in found
-    assert found["n_then"].item() == len(chosen_heads(trained, n=N, seed=0)) == 2
+    np.testing.assert_allclose(found["repeat"], ik.repeat_loss(trained, prompts)["value"], atol=1e-5)
+    assert "repeat_effect" not in found
+    assert found["repeat_n_then"].item() == len(chosen_heads(trained, n=N, seed=0)) == 2
 
 
 def test_after_the_window_most_of_the_score_is_theirs_and_before_it_hardly_any_nats(along):
@@ -149,15 +147,15 @@ def test_a_share_of_nothing_reliable_is_not_given(along):
 
 
 def test_modes_keep_their_names_through_the_sweep(along, trained):
-    removal = Removal(
-        heads=chosen(along), controls=(), on="icl", texts=Curves(n=N), n=N, seed=0, by_head=False
-    )
+    removal = Removal(heads=chosen(along), controls=(), texts=Curves(n=N), n=N, seed=0, by_head=False)
     found = removal(trained)
     for mode in MODES:
         np.testing.assert_allclose(
-            along["icl_joint"].sel(checkpoint=3200, mode=mode), found["joint"].sel(mode=mode), atol=2e-3
+            along["icl_joint"].sel(checkpoint=3200, mode=mode), found["icl_joint"].sel(mode=mode), atol=2e-3
         )  # checkpoints are kept in float16
-    assert float(np.abs(found["joint"].sel(mode="zero") - found["joint"].sel(mode="mean")).max()) > 0.1
+    assert (
+        float(np.abs(found["icl_joint"].sel(mode="zero") - found["icl_joint"].sel(mode="mean")).max()) > 0.1
+    )
 
 
 def chosen(found):

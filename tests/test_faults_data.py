@@ -16,7 +16,7 @@ from zoo import tiny
 import induction_kernel as ik
 from induction_kernel.cli import app
 from induction_kernel.prompts import concat
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 REVIEWS = (
     'Title,Review Text,Stars?,"Text, {raw}"\n'
@@ -533,7 +533,7 @@ def test_a_study_says_and_uses_its_span(pooled_over, tmp_path):
         assert {
             each.attrs["span"] for each in (study.answers, study.heads, study.table, study.alignment)
         } == {span}
-        page = ik.write_fewshot_page(study, tmp_path / f"{span}.html").read_text(encoding="utf-8")
+        page = ik.report(study, tmp_path / f"{span}.html").read_text(encoding="utf-8")
         assert ("the template's words included" in page) == (span == "demonstration")
     difference = found["words"].answers["weight"] - found["demonstration"].answers["weight"]
     assert float(difference.sel(pooling="max").max()) <= 1e-6  # fewer tokens cannot have a larger maximum

@@ -27,14 +27,16 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import induction_kernel as ik
-from induction_kernel import printing
+from induction_kernel.cli import _output as output
 from induction_kernel.cli import app
+from induction_kernel.evidence._six import SixArguments
 from induction_kernel.fewshot._study import FewShotStudy
-from induction_kernel.files import checked_target, csv_of, write_whole
+from induction_kernel.formats import csv_of, netcdf_of, read_netcdf
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import TINY
 from induction_kernel.plots._vote_view import VoteView
 from induction_kernel.prompts import word_episodes
+from induction_kernel.stores import checked_target, write_whole
 from induction_kernel.training import _trainer as trainer
 from induction_kernel.training._recipe import Recipe
 
@@ -53,9 +55,9 @@ def no_study():
 
 NO_VOTES = VoteView("none", "")
 TO_FILES = {
-    "write_report": lambda path: ik.write_report(ik.load("tiny"), path, progress=False),
-    "write_evidence": lambda path: ik.write_evidence("tiny", path, progress=False),
-    "write_fewshot_page": lambda path: ik.write_fewshot_page(no_study(), path),
+    "report of a model": lambda path: ik.report(ik.load("tiny"), path, progress=False),
+    "report of arguments": lambda path: ik.report(object.__new__(SixArguments), path),
+    "report of a study": lambda path: ik.report(no_study(), path),
     "VoteView.save": NO_VOTES.save,
     "score": lambda path: command("score", "--format", "csv", "--out", path),
     "ablate": lambda path: command("ablate", "--out", path),
@@ -123,15 +125,15 @@ NETCDF = """
 import sys, numpy as np, xarray as xr
 from pathlib import Path
 from breaking import full_disk
-from induction_kernel import printing
-from induction_kernel.training._storing import write_result
+from induction_kernel.cli import _output as output
+from induction_kernel.stores import write_result
 big = xr.Dataset({"a": ("x", np.random.default_rng(0).normal(size=10**5))})
 path = Path(sys.argv[1])
 with full_disk():
     for write in (
-        lambda: printing.writer(path)(big, None),
-        lambda: printing.write_netcdf({"one": big}, path),
-        lambda: printing.write_netcdf({"one": big, "two": big}, path),
+        lambda: output.writer(path)(big, None),
+        lambda: output.write_netcdf({"one": big}, path),
+        lambda: output.write_netcdf({"one": big, "two": big}, path),
         lambda: write_result(path, big, "mark"),
     ):
         try:
@@ -142,6 +144,7 @@ print("alive")
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_netcdf_is_written_is_a_sentence(tmp_path):
     """HDF5 ends the process where it cannot write: the interpreter must be there afterwards."""
     old = tmp_path / "old.nc"
@@ -213,7 +216,7 @@ def test_a_folder_with_a_half_written_file_goes_on(also, tmp_path):
     )
     folder = tmp_path / "broken"
     shutil.copytree(tmp_path / "whole", folder) if also else folder.mkdir()
-    for name in ("evaluation.json", "prompt-000000.npz"):
+    for name in ("evaluation.json", "prompt-000000.nc"):
         leftover(folder, name)
     again = ik.fewshot.predict(ik.load("tiny"), episodes(), path=folder, batch_size=2, progress=False)
     xr.testing.assert_identical(again, whole)
@@ -226,10 +229,11 @@ def halve(path):
 
 def changed(path, **changes):
     """A finished batch with other entries."""
-    with np.load(path) as found:
-        values = dict(found)
-    values |= {key: value(values) for key, value in changes.items()}
-    np.savez(path, **{key: value for key, value in values.items() if value is not None})
+    found = read_netcdf(path)
+    for key, change in changes.items():
+        new = change(found)
+        found = found.drop_vars(key) if new is None else found.assign({key: new})
+    write_whole(path, netcdf_of(found))
 
 
 BROKEN_BATCHES = {
@@ -239,12 +243,14 @@ BROKEN_BATCHES = {
     "text": lambda path: path.write_text("half"),
     "without values": lambda path: changed(path, log_probability=lambda _: None),
     "without prompts": lambda path: changed(path, prompt=lambda _: None),
-    "other shape": lambda path: changed(path, log_probability=lambda v: v["log_probability"][:, :1]),
+    "other shape": lambda path: changed(path, log_probability=lambda v: v["log_probability"][:, 0]),
     "prompts beyond": lambda path: changed(path, prompt=lambda v: v["prompt"] + 1000),
     "prompts below": lambda path: changed(path, prompt=lambda v: v["prompt"] - 1000),
     "prompts as numbers": lambda path: changed(path, prompt=lambda v: v["prompt"] + 0.5),
     "whole numbers": lambda path: changed(path, log_probability=lambda v: v["log_probability"].astype(int)),
-    "of another run": lambda path: changed(path, fingerprint=lambda _: np.array("another")),
+    "of another run": lambda path: path.write_bytes(
+        netcdf_of(read_netcdf(path).assign_attrs(fingerprint="another"))
+    ),
 }
 
 
@@ -252,9 +258,9 @@ BROKEN_BATCHES = {
 def test_a_broken_batch_is_named_with_the_remedy(kind, tmp_path):
     options = {"path": tmp_path / "kept", "batch_size": 3, "progress": False}
     whole = ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
-    batch = sorted((tmp_path / "kept").glob("prompt-*.npz"))[0]
+    batch = sorted((tmp_path / "kept").glob("prompt-*.nc"))[0]
     BROKEN_BATCHES[kind](batch)
-    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and its prompts are run anew"):
+    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and it is computed anew"):
         ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch.unlink()
     xr.testing.assert_identical(ik.fewshot.predict(ik.load("tiny"), episodes(), **options), whole)
@@ -524,7 +530,7 @@ def test_tokens_of_a_patching_table_do_not_act_as_formulas(tmp_path):
         {"effect": (("prompt", "layer", "position"), np.array([[[-2.5, 1.0]]]))},
         {"layer": [0], "position": [0, 1], "token": (("prompt", "position"), [["=cmd|'/C calc'!A0", "-1"]])},
     )
-    printing.writer(tmp_path / "a.csv")(found, None)
+    output.writer(tmp_path / "a.csv")(found, None)
     rows = pd.read_csv(tmp_path / "a.csv")
     assert rows["token"].tolist() == ["'=cmd|'/C calc'!A0", "'-1"]
     assert rows["effect"].tolist() == [-2.5, 1.0]
@@ -557,8 +563,8 @@ def test_nothing_of_hostile_texts_runs_on_the_pages_of_heads_and_few_shots(reade
             warnings.simplefilter("ignore", UserWarning)  # labels that begin alike are not what is asked here
             study = ik.fewshot.few_shot_study(reader, data, queries=8, shots=2, splits=4, progress=False)
         for name, page in {
-            "fewshot": ik.write_fewshot_page(study, tmp_path / texts[1].replace("/", "")),
-            "report": ik.write_report(reader, tmp_path / "report.html", prompts=12, progress=False),
+            "fewshot": ik.report(study, tmp_path / texts[1].replace("/", "")),
+            "report": ik.report(reader, tmp_path / "report.html", n_prompts=12, progress=False),
         }.items():
             page = page.rename(tmp_path / f"{name}.html")
             check_nothing_ran(browser, page, tmp_path / f"{name} profile", asked)
@@ -577,7 +583,7 @@ def test_nothing_of_hostile_names_runs_on_the_page_of_the_arguments(browser, tmp
         )
         said = dict.fromkeys(("model", "left_out", "translation", "reason"), name)
         results = {key: each.assign_attrs(said) for key, each in found.results.items()}
-        page = ik.write_evidence(replace(found, results=results), tmp_path / "evidence.html")
+        page = ik.report(replace(found, results=results), tmp_path / "evidence.html")
         assert found.model == name
         check_nothing_ran(browser, page, tmp_path / "profile", asked)
 

@@ -15,7 +15,7 @@ from zoo import around_hugging_face, fresh, hooked_with
 import induction_kernel as ik
 from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.metrics import as_metric
-from induction_kernel.prompts import Demonstrations
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 
 B_LENGTHS = [7, 4, 5]
 
@@ -241,7 +241,8 @@ def few_shots():
         spans, torch.tensor([[1, 3]] * 2), torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 2, dtype=torch.bool),
         torch.tensor([1, 2]), torch.tensor([0, 1]), ("one", "two"),
     )  # fmt: skip
-    return ik.Prompts(tokens, torch.tensor([5, 5]), torch.ones(2, 5, dtype=torch.bool), found)
+    scored = torch.ones(2, 5, dtype=torch.bool)
+    return FewShotPrompts(tokens, torch.tensor([5, 5]), scored, demonstrations=found)
 
 
 @pytest.mark.parametrize("verb", OWN_TOKENS)

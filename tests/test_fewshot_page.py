@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from passes import counted, times_run
 
 import induction_kernel as ik
 from induction_kernel.fewshot._study import label_peak
-from induction_kernel.fewshot_page import outcome, table_of
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.pages._fewshot import outcome, rows_of
+from induction_kernel.pages._rendering import macro
+from induction_kernel.prompts._word_task import TOPICS
 
 QUERIES = 60
 
@@ -20,18 +22,47 @@ def read(path):
 
 
 def without_scripts(html):
-    return re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL).split())
 
 
 @pytest.fixture(scope="module")
-def study():
-    return ik.fewshot.few_shot_study(ik.load("tiny"), queries=QUERIES, splits=20, seed=1, progress=False)
+def studied():
+    """A study, and the batches run for it."""
+    with counted(ik.load("tiny")) as seen:
+        return ik.fewshot.few_shot_study(
+            ik.load("tiny"), queries=QUERIES, splits=20, seed=1, progress=False
+        ), seen
+
+
+@pytest.fixture(scope="module")
+def study(studied):
+    return studied[0]
+
+
+def test_every_prompt_of_a_study_runs_once(studied):
+    study, seen = studied
+    assert times_run(seen, study.prompts) == (1, 1)
+
+
+def test_prompts_of_several_batches_are_read_once_with_the_same_numbers(study):
+    """Attention and what heads write are of the first 64 prompts, which end within a batch of these."""
+    prompts = ik.prompts.word_episodes(ik.load("tiny"), prompts=80, classes=4, noise=0.3, seed=1)
+    with counted(ik.load("tiny")) as seen:
+        found = ik.fewshot.few_shot_study(ik.load("tiny"), prompts, splits=5, batch_size=24, progress=False)
+    assert times_run(seen, prompts) == (1, 1)
+    along = ik.kernel.demonstration_attention(ik.load("tiny"), prompts[:64], progress=False)
+    np.testing.assert_allclose(found.along["attention"], along["attention"], atol=1e-6)
+    assert found.along.attrs["n_prompts"] == 64
+    writes = ik.kernel.label_logits(ik.load("tiny"), prompts[:64], progress=False)
+    table = ik.kernel.held_out(found.answers.sel(pooling="max"), found.answers, writes=writes, splits=5)
+    row = {"row": "layer sum by writing"}
+    np.testing.assert_allclose(found.table["agreement"].sel(row), table["agreement"].sel(row))
 
 
 @pytest.fixture(scope="module")
 def html(study, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "fewshot.html"
-    assert ik.write_fewshot_page(study, path) == path
+    assert ik.report(study, path) == path
     assert list(path.parent.iterdir()) == [path]
     return read(path)
 
@@ -117,16 +148,17 @@ def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     assert study.alignment is None
     assert "alignment" not in study.datasets()
     assert "TF-IDF kernel" not in study.table["row"].values
-    html = read(ik.write_fewshot_page(study, tmp_path / "a.html"))
+    html = read(ik.report(study, tmp_path / "a.html"))
     assert "weigh by similarity" not in html
 
 
 def test_the_page_has_every_figure_and_fetches_nothing(html):
     body = html[html.index("<h1>") :]
-    assert len(re.findall(r"Plotly\.newPlot\(", body)) == 5
+    assert len(re.findall(r"Plotly\.newPlot\(", body)) == 6
     assert "default-src 'none'" in html
     assert "http" not in body.replace("http-equiv", "")
-    assert not re.search(r"\s(src|href)=", body)
+    assert not re.search(r"\ssrc=", body)
+    assert not re.search(r'\shref="(?!data:text/csv|#)', body)
     for part in (
         "beside its controls",
         "at a glance",
@@ -147,9 +179,9 @@ def test_the_page_says_the_numbers_of_the_study(study, html):
         one = study.table.sel(row=method)
         cell = f"{float(one['accuracy']):.2f} ({float(one['accuracy_low']):.2f} to {float(one['accuracy_high']):.2f})"
         assert re.search(rf"<tr><td>{re.escape(method)}</td>.*?<td>{re.escape(cell)}</td>", text)
-    assert html.count("<details") == 12
+    assert html.count("<details") == 13  # one is the contents list
     aligned = study.alignment.isel(study.alignment["mean"].argmax(("layer", "head")))
-    assert f"same\nhead's correlation is {float(aligned['pooled']):.2f} (" in text
+    assert f"same head's correlation is {float(aligned['pooled']):.2f} (" in text
     assert "not clearly better" not in text
 
 
@@ -159,13 +191,13 @@ def test_it_says_when_the_model_cannot_do_the_task():
         for parameter in untrained.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.02)
     study = ik.fewshot.few_shot_study(untrained, queries=40, splits=10, progress=False)
-    said = outcome(study.answers, study.table)
+    said = " ".join(macro("fewshot_said.html.j2", "outcome", outcome(study.answers, study.table)).split())
     assert "not clearly better at this task than a constant answer" in said
     assert "not clearly more than without a chosen head" in said
 
 
 def test_what_is_not_there_is_blank_in_the_table(study):
-    rows = dict(re.findall(r"<tr><td>(.*?)</td>(.*?)</tr>", table_of(study.table)))
-    assert rows["model"].startswith("<td></td><td>0.")
-    assert rows["best head"].endswith("<td></td>")
-    assert "–" not in table_of(study.table)
+    rows = {method: cells for method, *cells in rows_of(study.table)}
+    assert rows["model"][0] == rows["best head"][-1] == ""
+    assert rows["model"][1].startswith("0.")
+    assert "–" not in str(rows)

@@ -13,6 +13,7 @@ from naive import all_patterns
 
 import induction_kernel as ik
 from induction_kernel.plots._offline import figure_fragment
+from induction_kernel.prompts import FewShotPrompts
 
 LAYERS, HEADS, PROMPTS = 3, 4, 40
 rng = np.random.default_rng(0)
@@ -328,7 +329,7 @@ def test_the_start_is_bos_and_the_query_ends_in_the_last_token():
     given = prompts.demonstrations
     moved = replace(given, spans=given.spans - 1, label_positions=given.label_positions - 1, inputs=None)
     without = ik.kernel.demonstration_attention(
-        model, ik.Prompts(*bare, demonstrations=moved), progress=False
+        model, FewShotPrompts(*bare, demonstrations=moved), progress=False
     )
     assert int(without["n"].sel(part="start")) == 0
     assert without["attention"].sel(part="start").isnull().all()

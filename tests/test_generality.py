@@ -22,7 +22,7 @@ from induction_kernel.evidence._translation_task import (
 )
 from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
 from induction_kernel.loading import build
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts._word_task import TOPICS
 
 ENDS = ("", "_low", "_high")
 

@@ -11,7 +11,7 @@ from zoo import SHAPES, fresh, tiny
 
 import induction_kernel as ik
 from induction_kernel.fewshot import _predictions as evaluating
-from induction_kernel.fewshot._predictions import calibration_error
+from induction_kernel.fewshot._accuracy import calibration_error
 from induction_kernel.model import foreign_hooks, stream
 from induction_kernel.prompts import concat
 
@@ -227,7 +227,7 @@ def test_a_batch_that_was_not_finished_leaves_nothing(model, prompts, tmp_path, 
     def break_off(*_, **__):
         raise OSError("no space left")
 
-    monkeypatch.setattr(np, "savez", break_off)
+    monkeypatch.setattr("induction_kernel.stores.netcdf_of", break_off)
     with pytest.raises(OSError, match="no space"):
         ik.fewshot.predict(model, prompts, path=tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["evaluation.json"]

@@ -10,22 +10,28 @@ from made_curves import family
 from typer.testing import CliRunner
 
 import induction_kernel as ik
-from induction_kernel import evidence_page, fewshot_page, page, printing
+from induction_kernel.cli import _results as results_of_commands
 from induction_kernel.cli import app
 from induction_kernel.errors import NotDefined, Refused
 from induction_kernel.evidence import _ablation_runs as losing
+from induction_kernel.evidence import _circuit_scores as circuit_scores
 from induction_kernel.evidence import _co_occurrence as cooccurring
 from induction_kernel.evidence import _co_perturbation as smearing
 from induction_kernel.evidence import _continuity as across
+from induction_kernel.evidence import _copy_losses as copy_losses
+from induction_kernel.evidence import _direct_ablation as ablating
 from induction_kernel.evidence import _generality as behaviours
-from induction_kernel.evidence import _mechanism as circuits
+from induction_kernel.evidence import _pattern_task as patterned
 from induction_kernel.evidence import _six as gathering
-from induction_kernel.evidence._verdicts import NOT_DEFINED, not_defined
+from induction_kernel.evidence._verdicts import NOT_DEFINED
 from induction_kernel.fewshot import _study as studying
-from induction_kernel.interventions import _ablation as ablation
+from induction_kernel.interventions import _compared_sets as compared_sets
 from induction_kernel.loading import _sources as sources
-from induction_kernel.training import _checkpoints as checkpoints
+from induction_kernel.pages import _evidence as evidence_page
+from induction_kernel.pages import _fewshot as fewshot_page
+from induction_kernel.pages import _heads as page
 from induction_kernel.training import _families as families
+from induction_kernel.training import _tasks as tasks
 from induction_kernel.training import _trainer as trainer
 
 pytestmark = pytest.mark.slow
@@ -80,10 +86,8 @@ def alone(monkeypatch):
     """Of the six arguments only the one that is planted into is made."""
 
     def leave(argument):
-        pair = [not_defined(name, "", "-") for name in ("co_perturbation", "continuity")]
-        plant(monkeypatch, gathering, "_of_families", lambda *of: pair)
-        for name in {"direct_ablation", "generality", "mechanism"} - {argument}:
-            plant(monkeypatch, gathering, name, lambda *of, **options: not_defined("mechanism", "", "-"))
+        kept = [each for each in gathering.ARGUMENTS if each.name == argument]
+        plant(monkeypatch, gathering, "ARGUMENTS", kept)
 
     return leave
 
@@ -91,14 +95,14 @@ def alone(monkeypatch):
 # verdicts
 
 MEASURED = places(
-    [(circuits, "copying"), (behaviours, "copying"), (behaviours, "pattern_lines")],
-    [(behaviours, name) for name in ("prefix_matching", "label_attention", "ablation_curve")],
+    [(circuit_scores, "copying"), (behaviours, "copying"), (patterned, "pattern_lines")],
+    [(behaviours, "prefix_matching"), (behaviours, "label_attention"), (copy_losses, "ablation_curve")],
 )
-WEIGHTS = places([], [(circuits, name) for name in ("ov_eigenvalues", "qk_trace", "composition")])
+WEIGHTS = places([], [(circuit_scores, name) for name in ("ov_eigenvalues", "qk_trace", "composition")])
 ON_THE_WAY = places(
     [(gathering, "training_history"), (gathering, "load")],
     [
-        *((gathering, name) for name in ("phase_window", "direct_ablation")),
+        *((gathering, "phase_window"), (ablating, "direct_ablation")),
         *((losing, "prefix_matching"), (cooccurring, "onset_coupling")),
         *((smearing, "windows_of"), (across, "judged")),
     ],
@@ -111,7 +115,7 @@ def named(each):
 
 @pytest.mark.parametrize(("module", "name"), [*MEASURED, *WEIGHTS], ids=named)
 def test_a_bug_in_a_measurement_is_no_verdict(module, name, tiny, alone, monkeypatch):
-    alone("mechanism" if module is circuits else "generality")
+    alone("mechanism" if module is circuit_scores else "generality")
     plant(monkeypatch, module, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
         arguments_of(tiny)
@@ -120,7 +124,7 @@ def test_a_bug_in_a_measurement_is_no_verdict(module, name, tiny, alone, monkeyp
 
 @pytest.mark.parametrize(("module", "name"), MEASURED, ids=named)
 def test_what_is_not_defined_is_a_verdict(module, name, tiny, alone, monkeypatch):
-    argument = "mechanism" if module is circuits else "generality"
+    argument = "mechanism" if module is circuit_scores else "generality"
     alone(argument)
     plant(monkeypatch, module, name, undefined)
     found = arguments_of(tiny).results[argument]
@@ -129,7 +133,7 @@ def test_what_is_not_defined_is_a_verdict(module, name, tiny, alone, monkeypatch
 
 @SLOW
 def test_weights_that_say_nothing_are_left_out(tiny, monkeypatch):
-    plant(monkeypatch, circuits, "qk_trace", undefined)
+    plant(monkeypatch, circuit_scores, "qk_trace", undefined)
     assert WHY in ik.evidence.mechanism(tiny, progress=False).attrs["left_out"]
 
 
@@ -147,7 +151,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
     plant(monkeypatch, losing, "random_heads")
     with pytest.raises(ValueError, match="broadcast"):
         losing.other_heads(tiny, [ik.Head(1, 1)])
-    plant(monkeypatch, ablation, "random_sets")
+    plant(monkeypatch, compared_sets, "random_sets")
     with pytest.raises(ValueError, match="broadcast"):
         ik.ablation_curve(tiny, ik.repeated_tokens(tiny, prompts=2), ["L1H1", "L1H2"])
 
@@ -160,7 +164,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
     places(
         ["observe", "copying", "ov_eigenvalues"],
         [
-            *("removed_from", "direct_effect", "repeat_loss", "patterns", "attention_view"),
+            *("removed_from", "direct_effect_and_loss", "loss_plot", "patterns", "attention_view"),
             *("word_episodes", "predict", "held_out", "vote", "voted", "head_map"),
         ],
     ),
@@ -168,25 +172,23 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
 def test_a_bug_is_no_note_on_the_page_of_heads(name, tiny, tmp_path, monkeypatch):
     plant(monkeypatch, page, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.write_report(tiny, tmp_path / "a.html", prompts=12, progress=False)
+        ik.report(tiny, tmp_path / "a.html", n_prompts=12, progress=False)
     assert is_the_bug(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_what_is_not_defined_is_a_note_on_the_page_of_heads(tiny, tmp_path, monkeypatch):
-    for name in ("direct_effect", "predict"):
+    for name in ("direct_effect_and_loss", "predict"):
         plant(monkeypatch, page, name, undefined)
-    written = ik.write_report(tiny, tmp_path / "a.html", prompts=12, progress=False).read_text(
-        encoding="utf-8"
-    )
+    written = ik.report(tiny, tmp_path / "a.html", n_prompts=12, progress=False).read_text(encoding="utf-8")
     assert written.count(WHY) == 2
-    plant(monkeypatch, page, "direct_effect", refused)
+    plant(monkeypatch, page, "direct_effect_and_loss", refused)
     with pytest.raises(Refused, match="an option is wrong"):
-        ik.write_report(tiny, tmp_path / "b.html", prompts=12, progress=False)
+        ik.report(tiny, tmp_path / "b.html", n_prompts=12, progress=False)
 
 
 @pytest.mark.parametrize(
-    "name", ["predict", "label_logits", "kernel_regression", "kernel_alignment", "held_out"]
+    "name", ["answered", "LabelWriting", "kernel_regression", "kernel_alignment", "held_out"]
 )
 def test_a_bug_in_a_few_shot_study_is_an_error(name, tiny, monkeypatch):
     plant(monkeypatch, studying, name)
@@ -196,7 +198,7 @@ def test_a_bug_in_a_few_shot_study_is_an_error(name, tiny, monkeypatch):
 
 
 def test_a_model_whose_heads_write_nothing_readable_has_a_study_without_it(tiny, monkeypatch):
-    plant(monkeypatch, studying, "label_logits", undefined)
+    plant(monkeypatch, studying, "LabelWriting", undefined)
     study = ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)
     assert "layer sum by writing" not in study.table["row"].values
 
@@ -208,16 +210,19 @@ def test_a_bug_in_drawing_the_few_shot_page_is_an_error(name, tiny, tmp_path, mo
     study = ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)
     plant(monkeypatch, fewshot_page, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.write_fewshot_page(study, tmp_path / "a.html")
+        ik.report(study, tmp_path / "a.html")
     assert is_the_bug(caught.value)
 
 
-@pytest.mark.parametrize("name", places(["_outcome"], ["evidence_plot", "phase_plot"]))
-def test_a_bug_in_drawing_the_page_of_evidence_is_an_error(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("module", "name"),
+    places([(evidence_page, "check_rows")], [(evidence_page, "evidence_plot"), (smearing, "phase_plot")]),
+)
+def test_a_bug_in_drawing_the_page_of_evidence_is_an_error(module, name, tmp_path, monkeypatch):
     found = arguments_of(zoo.tiny("attention-only"))
-    plant(monkeypatch, evidence_page, name)
+    plant(monkeypatch, module, name)
     with pytest.raises(ValueError, match="broadcast") as caught:
-        ik.write_evidence(found, tmp_path / "a.html")
+        ik.report(found, tmp_path / "a.html")
     assert is_the_bug(caught.value)
 
 
@@ -234,7 +239,7 @@ def test_a_bug_in_a_measure_is_an_error_that_says_where(monkeypatch):
 
 
 def test_a_bug_in_a_loader_is_no_damaged_checkpoint(monkeypatch):
-    plant(monkeypatch, checkpoints, "load")
+    plant(monkeypatch, tasks, "load")
     with pytest.raises(ValueError, match="broadcast") as caught:
         ik.training.over_checkpoints(
             "tiny", {"loss": ik.metrics.loss}, checkpoints=[0, 100], skip_failed=True, progress=False
@@ -253,13 +258,13 @@ COMMANDS = [
     (["report", "--out", "a.html"], page, "copying"),
     (["score", "--scorer", "copying"], ik, "copying"),
     (["score"], sources, "load_embedded"),
-    (["ablate", "--prompts", "4"], printing, "sweep"),
-    (["ablate", "--prompts", "4", "--heads", "L1H1"], printing, "ablation_curve"),
-    (["patch", "fox dax", "apple dax", "--answers", " dax, wug"], printing, "patch"),
-    (["fewshot", "--queries", "8"], studying, "label_logits"),
+    (["ablate", "--prompts", "4"], results_of_commands, "sweep"),
+    (["ablate", "--prompts", "4", "--heads", "L1H1"], results_of_commands, "ablation_curve"),
+    (["patch", "fox dax", "apple dax", "--answers", " dax, wug"], results_of_commands, "patch"),
+    (["fewshot", "--queries", "8"], studying, "LabelWriting"),
     (["train", "--out", "run", "--steps", "2"], trainer, "initial_weights"),
-    (["evidence", "--out", "a.html"], printing, "six_arguments"),
-    (["families", "--out", "runs", "--seeds", "1"], printing, "phase_window"),
+    (["evidence", "--out", "a.html"], results_of_commands, "six_arguments"),
+    (["families", "--out", "runs", "--seeds", "1"], results_of_commands, "phase_window"),
 ]
 
 
@@ -269,11 +274,11 @@ def test_a_command_says_what_is_refused_and_fails_on_bugs(
     arguments, module, name, error, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    plant(monkeypatch, printing, "train_families", lambda *of, **options: xr.Dataset())
+    plant(monkeypatch, results_of_commands, "train_families", lambda *of, **options: xr.Dataset())
     if arguments[0] == "report" and error is undefined:
         name = "observe"  # copying would be left out
-    if name == "label_logits" and error is undefined:
-        name = "predict"
+    if name == "LabelWriting" and error is undefined:
+        name = "answered"
     plant(monkeypatch, module, name, error)
     result = run(*arguments)
     if error is undefined:

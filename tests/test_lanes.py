@@ -66,6 +66,7 @@ def sites(quick):
 def forgotten(monkeypatch):
     """Nothing is known of any model."""
     monkeypatch.setattr(trust, "_REASONS", WeakKeyDictionary())
+    monkeypatch.setattr(trust, "_PASSED", set())
     monkeypatch.setattr(way, "_SAID", WeakKeyDictionary())
 
 

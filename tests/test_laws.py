@@ -149,9 +149,8 @@ def test_patterns_are_those_of_the_cache(model, prompts):
 def test_edits_leave_what_is_earlier(model, prompts, edit):
     """Editing a head of layer 1 moves nothing in layer 0, and other heads' z in layer 1 stay."""
     from induction_kernel.interventions._changes import tap
-    from induction_kernel.interventions._intervention import Intervention
+    from induction_kernel.interventions._intervention import Intervention, new_values
     from induction_kernel.interventions._plan import Cell
-    from induction_kernel.interventions._sources import new_values
     from induction_kernel.model import run
     from induction_kernel.replay._capture import hooks_at
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import induction_kernel as ik
 from induction_kernel import masks
 from induction_kernel.loading._build import has_hooked_transformer
-from induction_kernel.prompts import Demonstrations
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 from induction_kernel.replay import _attention_rows as rows
 from induction_kernel.scorers import _pattern_entries as reading
 from induction_kernel.scorers._attention import induction
@@ -54,7 +54,7 @@ def long_prompts(length=LENGTH, n=3, d_vocab=50):
     lengths = length - 13 * torch.arange(n)
     place = torch.arange(length)
     spans = torch.tensor([[[1, 3], [length // 2, length // 2 + 9]]]).repeat(n, 1, 1)
-    return ik.Prompts(
+    return FewShotPrompts(
         torch.randint(1, d_vocab, (n, length), generator=generator),
         lengths,
         (place >= length // 3) & (place < lengths[:, None]),

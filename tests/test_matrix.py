@@ -16,6 +16,7 @@ import paths_by_hooks
 import pytest
 import torch
 from labelled_prompts import labelled
+from quick import one_in
 from slopes import check_slope
 from whole_runs import answer, compared, tokens_for, weighed
 from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
@@ -316,8 +317,7 @@ def outcome(name, kind, cell):
     return "exact"
 
 
-@every
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("cell", "name", "kind"), one_in(3, tuple(CELLS), ROWS))
 def test_is_exact_or_refused(name, kind, cell):
     said = outcome(name, kind, cell)
     assert said == "exact" if (name, cell) not in REFUSED else said.startswith(REFUSED[name, cell])
@@ -441,7 +441,7 @@ def processed(name, kind, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:.*")  # TransformerLens' own, about its processing
-@every
+@pytest.mark.parametrize(("name", "kind"), one_in(3, ROWS))
 def test_raw_and_processed_weights_agree(name, kind):
     """In float32 for Bridges, whose processing of float64 weights is not always run in one dtype (GPT-Neo's raises)."""
     dtype = torch.float32 if kind in ("bridge", "native") else torch.float64
@@ -451,7 +451,7 @@ def test_raw_and_processed_weights_agree(name, kind):
 
 
 @pytest.mark.skipif(not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4")
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", one_in(3, FAMILIES))
 def test_both_classes_agree(name):
     """Of the same weights; transformers takes softmax, RMS norms and rotary angles in float32 whatever the dtype."""
     hooked, bridge = (kind_of(name, column) for column in COLUMNS)

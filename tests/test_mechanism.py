@@ -8,8 +8,7 @@ from scipy import stats
 from zoo import fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.evidence._mechanism import PAIRS
-from induction_kernel.evidence._mechanism import _scores as scores_of
+from induction_kernel.evidence._circuit_scores import PAIRS, scores_of
 from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
 from induction_kernel.loading import build
 

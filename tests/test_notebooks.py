@@ -69,6 +69,7 @@ def test_text_names_only_what_exists(path):
         assert functools.reduce(getattr, name.strip(".").split(".")[:2], induction_kernel)
 
 
+@pytest.mark.slow
 @each
 def test_the_notebook_runs(path, tmp_path, monkeypatch):
     """In an empty folder, in this interpreter; what a cell prints to stderr (a warning, a log line) is a failure."""

@@ -1,12 +1,16 @@
 """Edits of a user's own: any class with `new`, and with `source` where it takes from another run."""
 
+import inspect
+import re
+
 import numpy as np
 import pytest
 import torch
 from zoo import PAIRS, model_of
 
 import induction_kernel as ik
-from induction_kernel.interventions._edits import New
+from induction_kernel.interventions._activations import EditFromRun, New
+from induction_kernel.metrics import Metric
 from induction_kernel.model import run
 
 MODELS = [pair for pair in PAIRS if pair[0] in ("attention-only", "GPT-2", "Llama")]
@@ -158,3 +162,16 @@ def test_a_source_that_does_not_fit_is_refused(lengths, message):
     for verb in (ik.sweep, ik.attribution):
         with pytest.raises(ValueError, match=message):
             verb(model, prompts, edit=Half(short), metric=total)
+
+
+@pytest.mark.parametrize("documented", [New, EditFromRun, Metric])
+def test_the_examples_of_docstrings_run(documented):
+    model = model_of(*MODELS[0])
+    prompts = ik.repeated_tokens(model, bos=0, prompts=2, period=4)
+    other = ik.as_prompts(model, prompts.tokens.flip(0))
+    (code,) = re.findall(r"(?s):\n\n    (.*?result = [^\n]*)", inspect.getdoc(documented))
+    names = {"ik": ik, "torch": torch, "New": New, "Metric": Metric}
+    names |= {"model": model, "prompts": prompts, "other": other}
+    exec(inspect.cleandoc("\n    " + code), names)
+    result = names["result"]
+    assert float(abs(result["value"] - result["baseline"]).max()) > 1e-6

@@ -1,28 +1,43 @@
 """Does the report say what was measured, in one file that fetches nothing, for models of every kind?"""
 
+import base64
 import html as markup
+import io
+import json
 import re
 import subprocess
+from collections import Counter
 
 import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import torch
 import xarray as xr
 import zoo
 from hand_model import ARCHITECTURE, hand_weights
+from hostile import dom
+from passes import counted
 
-from induction_kernel import page, removing
+import induction_kernel as ik
 from induction_kernel.fewshot._predictions import predict
 from induction_kernel.heads import Head, summarise, top_heads
 from induction_kernel.interventions._ablation import ablate, ablation_curve
 from induction_kernel.interventions._engine import sweep
 from induction_kernel.kernel import _held_out as splits
 from induction_kernel.loading import build, load
-from induction_kernel.page import SCORERS, write_report
+from induction_kernel.metrics import loss_by_position
+from induction_kernel.pages import _heads as page
+from induction_kernel.pages import _removed as removing
+from induction_kernel.pages import _rendering as rendering
+from induction_kernel.pages._choice import compared
+from induction_kernel.pages._frames import of_figure
+from induction_kernel.pages._heads import SCORERS
+from induction_kernel.pages._rendering import macro
+from induction_kernel.pages._wording import percent
 from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers._attention import prefix_matching
 from induction_kernel.scorers._direct_effect import direct_effect
-from induction_kernel.wording import compared, percent, table, verdict
 
 HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
 
@@ -32,20 +47,43 @@ def text_of(path):
 
 
 def without_scripts(html):
-    return re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    """The text and its tags, without links, in lines that break anywhere."""
+    text = re.sub(r"<(script|style).*?</\1>", "", html, flags=re.DOTALL)
+    return " ".join(re.sub(r"</?a\b[^>]*>", "", text).split())
+
+
+def said(name, *values):
+    return " ".join(macro("heads_said.html.j2", name, *values).split())
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """The page of the embedded model."""
+def written(tmp_path_factory):
+    """The page of the embedded model, and the batches run for it."""
     path = tmp_path_factory.mktemp("page") / "report.html"
-    return write_report(load("tiny"), path, prompts=16, progress=False)
+    with counted(load("tiny")) as seen:
+        return ik.report(load("tiny"), path, n_prompts=16, progress=False), seen
+
+
+@pytest.fixture(scope="module")
+def report(written):
+    """The page of the embedded model."""
+    return written[0]
+
+
+def test_prompts_that_no_head_was_chosen_on_run_at_most_twice(written):
+    """Once for every ablation together, once for direct effects and the loss; no other batch more often than that."""
+    held = held_out()[0]
+    held = held[held.lengths.argsort(stable=True)]
+    times = Counter(batch for batch in written[1] if len(batch) >= len(held))
+    assert times[tuple(map(tuple, held.tokens.tolist()))] == 2
+    assert max(times.values()) == 2
+    assert sum(times.values()) <= 9
 
 
 def test_page_has_each_script_once_and_every_figure(report):
     html = text_of(report)
     assert html.count("var CircuitsVis=") == 1
-    assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 8
+    assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 11
     assert html.count("CircuitsVis.render(") == 2
     assert 5e6 < report.stat().st_size < 8e6
     assert list(report.parent.iterdir()) == [report]
@@ -57,11 +95,12 @@ def without_library(html):
 
 def test_heads_that_were_not_tested_are_not_said_to_be_absent():
     """12 prompts with skewed excesses: six are too few to choose heads by."""
-    why = "excesses are skewed, and 6 prompts are too few to say how far: wanted 8 or more"
-    said = verdict(xr.Dataset(), [Head(1, 0)], [], 8, untested=8, why=why, given=False)
-    assert f"8 of 8 could not be tested: {why}" in said
-    assert "no induction head" not in said
-    assert "no induction head" in verdict(xr.Dataset(), [Head(1, 0)], [], 8, untested=0, why="", given=False)
+    why = "excesses are <skewed>, and 6 prompts are too few"
+    found = {"passing": [], "given": False, "shown": ["L1H0"], "total": 8, "untested": 8, "why": why}
+    text = said("verdict", found)
+    assert "8 of 8 could not be tested: excesses are &lt;skewed&gt;, and 6 prompts are too few." in text
+    assert "no induction head" not in text
+    assert "no induction head" in said("verdict", found | {"untested": 0})
 
 
 def test_page_fetches_nothing(report):
@@ -69,6 +108,8 @@ def test_page_fetches_nothing(report):
     assert "default-src 'none'" in html
     assert not re.search(r"<(script|img|link|iframe)[^>]*\s(src|href)=", without_library(html))
     assert "http" not in without_library(html).replace("http-equiv", "")
+    links = re.findall(r'href="(.{5})', without_library(html))
+    assert {link[0] if link[0] == "#" else link for link in links} == {"#", "data:"}
 
 
 def test_page_reports_heads_chosen_on_one_half_and_measured_on_the_other(report):
@@ -99,7 +140,7 @@ def test_verdict_and_table_are_the_numbers_of_the_verbs(report):
     joint = curve.sel(k=len(heads))
     which = f"all {len(heads)} of them" if len(heads) > 1 else str(heads[0])
     assert f"Removing {which} costs the model <b>{percent(float(joint['share']))}</b>" in html
-    assert compared(joint) in html
+    assert said("comparison", compared(joint)) in html
     assert "no reliable benefit" not in html
     share, low, high = (percent(float(joint[key])) for key in ("share", "share_low", "share_high"))
     assert f'<tr class="joint"><td>together</td>{"<td></td>" * 6}<td>{share} ({low} to {high})</td>' in html
@@ -174,26 +215,44 @@ def test_the_curve_ends_where_a_layer_has_no_more_to_compare_with(heads, most):
 def test_heads_without_others_are_removed_without_comparison(tmp_path):
     model = zoo.fresh("attention-only", dtype=torch.float32, n_heads=1, d_head=16)
     html = without_scripts(
-        text_of(write_report(model, tmp_path / "r.html", heads="L0H0,L1H0", prompts=12, progress=False))
+        text_of(ik.report(model, tmp_path / "r.html", heads="L0H0,L1H0", n_prompts=12, progress=False))
     )
     assert "too few other heads to compare with" in html
     assert "These layers have too few heads" in html
 
 
 def test_a_model_without_direct_effects_says_why(tmp_path):
-    model = zoo.fresh("GPT-2", dtype=torch.float32)
-    model.cfg.use_normalization_before_and_after = True
-    assert "use ablate instead" in page._direct(model, repeated_tokens(model, prompts=4, bos=False), False)
-    removed = removing.Removed(xr.Dataset(), {}, xr.Dataset({"share": 0.5}), None, 3)
-    html = page._table_of_heads(removed, xr.Dataset(), [], "so <it> is", 6)
-    assert "Copying, OV eigenvalues and direct effects are left out: so &lt;it&gt; is." in html
-    assert "<th>direct effect</th>" not in html
+    model = zoo.fresh_of("Gemma 2", "bridge", dtype=torch.float32)
+    prompts = repeated_tokens(model, prompts=4, bos=False)
+    direct, losses = page._direct(model, prompts, False)
+    assert "use ablate instead" in direct
+    np.testing.assert_allclose(losses["loss"], loss_by_position(model, prompts)["loss"])
+
+
+def test_the_page_of_a_model_without_direct_effects_speaks_of_what_it_has(tmp_path):
+    """Gemma 2 norms what attention writes: no copying, no OV eigenvalues, no direct effects."""
+    model = zoo.fresh_of("Gemma 2", "bridge", dtype=torch.float32)
+    html = without_scripts(text_of(ik.report(model, tmp_path / "r.html", n_prompts=12, progress=False)))
+    assert "Copying, OV eigenvalues and direct effects are left out: " in html
+    assert "the last column what is lost without it" in html
+    (header,) = re.findall(r"<thead>(.*?)</thead>", html)
+    assert re.findall(r">([^<>]+)</button>", header) == [
+        "head",
+        "prefix matching",
+        "control",
+        "excess",
+        "benefit lost",
+    ]
+    for absent in ("<b>Direct effect</b>", "<b>Copying</b>", "Looking and copying", "the last two"):
+        assert absent not in html
+    for call in ("direct_effect(", "copying(", "ov_eigenvalues("):
+        assert call not in html
 
 
 def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"<pre>(.*?)</pre>", without_scripts(text_of(report)), flags=re.DOTALL)
-    code = "\n".join(line for line in markup.unescape(code).splitlines() if "write_report" not in line)
+    (code,) = re.findall(r'<pre class="python">(.*?)</pre>', text_of(report), flags=re.DOTALL)
+    code = "\n".join(line for line in markup.unescape(code).splitlines() if "ik.report" not in line)
     names = {}
     exec(compile(code, "the page's code", "exec"), names)
     assert len(names["held"]) == 8
@@ -206,9 +265,9 @@ def test_the_vote_of_a_head_is_that_of_the_verbs(report):
     best = splits.held_out(answers, answers).sel(row="best head")
     html = without_scripts(text_of(report))
     assert f"<b>{percent(float(answers['accuracy']))}</b> of {len(prompts)} queries" in html
-    assert f"agrees with the model on\n<b>{percent(float(best['agreement']))}</b>" in html
+    assert f"agrees with the model on <b>{percent(float(best['agreement']))}</b>" in html
     assert "30% of the words are replaced" in html
-    assert html.count("<details") == 3
+    assert html.count("<details") == 4  # one is the contents list
 
 
 @pytest.mark.parametrize(
@@ -231,12 +290,12 @@ def test_page_names_scorers_and_settings(report):
     html = text_of(report)
     for scorer in SCORERS:
         assert scorer.name.replace("_", " ") in html
-    assert "prompts=16, seed=0" in html
+    assert "n_prompts=16, seed=0" in html
     assert "2209.11895" in html
 
 
 def test_hand_made_model_shows_its_induction_head(tmp_path):
-    html = without_scripts(text_of(write_report(HAND, tmp_path / "r.html", prompts=12, progress=False)))
+    html = without_scripts(text_of(ik.report(HAND, tmp_path / "r.html", n_prompts=12, progress=False)))
     assert "<b>1 of 6 heads</b>" in html
     # without BOS, position 0 counts as its own predecessor and takes half the attention of one query of each prompt
     assert "<td>L1H0</td><td>0.98 (0.98 to 0.98)</td>" in html
@@ -247,7 +306,7 @@ def test_hand_made_model_shows_its_induction_head(tmp_path):
 @pytest.mark.parametrize("shape", ["GPT-2", "Llama"])
 def test_model_without_induction_heads_says_so(tmp_path, shape):
     model = zoo.fresh(shape, dtype=torch.float32)
-    html = without_scripts(text_of(write_report(model, tmp_path / "r.html", prompts=16, progress=False)))
+    html = without_scripts(text_of(ik.report(model, tmp_path / "r.html", n_prompts=16, progress=False)))
     assert "None of 8 heads passes the threshold" in html
     assert "<td>together</td>" in html
     assert "Removing" not in html
@@ -258,7 +317,7 @@ def test_model_without_induction_heads_says_so(tmp_path, shape):
 
 
 def test_heads_asked_for_are_those_shown(tmp_path):
-    path = write_report(load("tiny"), tmp_path / "r.html", heads="L0H0", prompts=12, progress=False)
+    path = ik.report(load("tiny"), tmp_path / "r.html", heads="L0H0", n_prompts=12, progress=False)
     html = without_scripts(text_of(path))
     assert "Removing the 1 heads asked for" not in html
     assert "<td>L0H0</td>" in html
@@ -269,7 +328,7 @@ def test_heads_asked_for_are_those_shown(tmp_path):
     ("arguments", "error", "message"),
     [
         ({"path": "nowhere/r.html"}, ValueError, "existing folder"),
-        ({"prompts": 11}, ValueError, "at least 12 prompts"),
+        ({"n_prompts": 11}, ValueError, "at least 12 prompts"),
         ({"heads": "L9H0"}, ValueError, "L9H0 does not exist"),
         ({"heads": 3.5}, TypeError, "wanted heads"),
     ],
@@ -277,7 +336,7 @@ def test_heads_asked_for_are_those_shown(tmp_path):
 def test_report_says_what_it_wanted_and_leaves_nothing(tmp_path, monkeypatch, arguments, error, message):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        write_report(load("tiny"), **arguments, progress=False)
+        ik.report(load("tiny"), **arguments, progress=False)
     assert not list(tmp_path.iterdir())
 
 
@@ -289,16 +348,90 @@ def drawn(*shares, sets=None):
 
 
 def test_comparison_is_worded_by_what_there_is():
-    assert "too few other heads" in compared(xr.Dataset())
-    assert "the 2 other heads of the same layers costs 2%" in compared(drawn(0.02, sets=["L0H1 L0H2"]))
-    said = "1 random other head of the same layers costs −10% to 2% (2 different sets)"
-    assert said in compared(drawn(0.02, -0.1, sets=["L0H1", "L0H2"]))
-    assert "2 random other heads" in compared(drawn(0.02, 0.3, sets=["L0H1 L0H2", "L0H1 L0H3"]))
-    assert "no reliable benefit" in compared(drawn(float("nan")))
+    def words(joint):
+        return said("comparison", compared(joint))
+
+    assert "too few other heads" in words(xr.Dataset())
+    assert "the 2 other heads of the same layers costs 2%" in words(drawn(0.02, sets=["L0H1 L0H2"]))
+    sets = "1 random other head of the same layers costs −10% to 2% (2 different sets)"
+    assert sets in words(drawn(0.02, -0.1, sets=["L0H1", "L0H2"]))
+    assert "2 random other heads" in words(drawn(0.02, 0.3, sets=["L0H1 L0H2", "L0H1 L0H3"]))
+    assert "no reliable benefit" in words(drawn(float("nan")))
 
 
 def test_cells_are_escaped():
-    assert "<td>&lt;bos&gt;</td>" in table([], [["<bos>"]])
+    assert "<td>&lt;bos&gt;</td>" in macro("macros.html.j2", "table", [], [["<bos>"]])
+
+
+def test_every_figure_has_its_numbers_as_a_file_without_formulas(report):
+    files = re.findall(
+        r'download="(\w+\.csv)" href="data:text/csv;charset=utf-8;base64,([^"]*)"', text_of(report)
+    )
+    tables = {name: pd.read_csv(io.BytesIO(base64.b64decode(data))) for name, data in files}
+    assert len(files) == len(tables) == 11
+    held = held_out()[0]
+    expected = sweep(load("tiny"), held[held.lengths.argsort(stable=True)], progress=False)["effect"].mean(
+        "prompt"
+    )
+    of_heads = tables["ablation_of_each_head.csv"].set_index(["layer", "head"])["effect"].sort_index()
+    np.testing.assert_allclose(of_heads.values, expected.values.ravel(), atol=1e-5)
+    assert len(tables["prefix_matching.csv"]) == expected.size
+    frame = pd.DataFrame({"token": ["=1+1", "fox"]})
+    (guarded,) = re.findall("base64,(.*)", rendering._file(frame, "a").uri)
+    assert base64.b64decode(guarded).decode() == "token\n'=1+1\nfox\n"
+
+
+def test_the_numbers_of_any_figure_can_be_read_off_it():
+    """Of figures that an argument draws: points by trace, cells of heat maps; no bands, which nobody reads."""
+    figure = go.Figure([
+        go.Heatmap(z=[[1, 2, 3], [4, 5, 6]], y=["a", "b"], name="map"),
+        go.Scatter(x=[1, 2], y=[3, 4], name="line"),
+        go.Scatter(x=[0], y=[9], hoverinfo="skip", name="band"),
+    ])  # fmt: skip
+    table = of_figure(figure)
+    cells = table[table["trace"] == "map"]
+    assert cells[["x", "y", "z"]].values.tolist()[2:4] == [[2, "a", 3], [0, "b", 4]]
+    assert table[table["trace"] == "line"][["x", "y"]].values.tolist() == [[1, 3], [2, 4]]
+    assert set(table["trace"]) == {"map", "line"}
+    plain = rendering.drawn(
+        go.Figure(go.Scatter(x=[1], y=[2])), table, "own"
+    )  # without a size or title of its own
+    assert (plain.caption, plain.file.name) == ("", "own.csv")
+
+
+def test_contents_lead_to_every_section(report):
+    html = text_of(report)
+    listed = re.findall(r'<li><a href="#([a-z-]+)">([^<]*)</a></li>', html)
+    assert listed == re.findall(r'<h2 id="([a-z-]+)">([^<]*)</h2>', html)
+    assert len(dict(listed)) == 10
+
+
+@pytest.mark.browser
+def test_tables_sort_and_heads_lead_to_their_attention(report, browser, tmp_path):
+    """Headings are buttons, so that the keyboard presses them too; text that is no number sorts last."""
+    acts = """<script>
+      const at = document.querySelector("table.sortable"), press = i => at.querySelectorAll("th button")[i].click();
+      const column = () => [...at.tBodies[0].rows].map(row => row.cells[0].textContent).join();
+      const seen = [column()]; press(1); seen.push(column()); press(1); seen.push(column());
+      const ends = at.tFoot.rows[0].cells[0].textContent;
+      const sorted = at.querySelector("th[aria-sort=ascending]").textContent;
+      setTimeout(() => {
+        at.querySelectorAll("a[data-head]")[0].click();
+        setTimeout(() => {
+          const zoomed = [...document.querySelectorAll("#attention ~ * .ik-heads h3")].map(each => each.textContent);
+          document.title = JSON.stringify([seen, ends, sorted, at.querySelector("a[data-head]").textContent, zoomed]);
+        }, 500);
+      }, 3000);
+    </script></body>"""
+    page = tmp_path / "acting.html"
+    page.write_text(text_of(report).replace("</body>", acts), encoding="utf-8")
+    title = re.search(r"<title>(.*?)</title>", dom(browser, page, tmp_path / "profile")).group(1)
+    (before, falling, rising), last, column, head, zoomed = json.loads(markup.unescape(title))
+    assert falling.split(",") == rising.split(",")[::-1]
+    assert sorted(before) == sorted(falling)
+    assert (last, column) == ("together", "prefix matching")
+    assert zoomed.count(f"{head} Zoomed") == 1
+    assert head != before.split(",")[0]  # which is shown at first
 
 
 @pytest.mark.browser
@@ -320,5 +453,5 @@ def test_page_opens_without_network_and_without_errors(report, browser, tmp_path
     command += ["--virtual-time-budget=10000", "--window-size=1200,2000", "--dump-dom", report.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
-    assert done.stdout.count("modebar-container") >= 8
+    assert done.stdout.count("modebar-container") >= 11
     assert done.stdout.count("<canvas") > 3  # a small map for each head, and the large one, in each view

@@ -7,7 +7,7 @@ import torch
 from zoo import fresh, tiny
 
 import induction_kernel as ik
-from induction_kernel.evidence._mechanism import _scores as scores_of
+from induction_kernel.evidence._circuit_scores import scores_of
 from induction_kernel.prompts._passages import PASSAGES, english_passages
 from induction_kernel.scorers._attention import previous_token_on_text
 

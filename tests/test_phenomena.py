@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 import induction_kernel as ik
+from induction_kernel.fewshot import _conditions as conditions
 from induction_kernel.fewshot import _phenomena as phenomena
 from induction_kernel.fewshot._corruptions import WORD, misspelt, perturbed, rare_words
 
@@ -62,7 +63,7 @@ def rule(monkeypatch):
                 },
             )  # fmt: skip
 
-        monkeypatch.setattr(phenomena, "predict", predict)
+        monkeypatch.setattr(conditions, "predict", predict)
         monkeypatch.setattr(phenomena, "_usable", lambda *_: None)
         return asked
 

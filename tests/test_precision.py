@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from labelled_prompts import prompts_for
+from quick import one_in
 from zoo import PAIRS, fresh_of, model_of
 
 import induction_kernel as ik
@@ -60,8 +61,7 @@ QUESTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES, ids=lambda dtype: str(dtype)[6:])
-@every
+@pytest.mark.parametrize(("dtype", "name", "kind"), one_in(4, tuple(TOLERANCES), PAIRS))
 def test_scores_and_effects_are_near_those_of_float64(name, kind, dtype):
     exact, model = model_of(name, kind), fresh_of(name, kind, dtype=dtype)
     prompts = prompts_for(exact, prompts=3, period=8)

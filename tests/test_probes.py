@@ -16,7 +16,7 @@ import induction_kernel as ik
 from induction_kernel.kernel._probe_examples import examples, rows_of
 from induction_kernel.kernel._ridge import chance, cross_validated, folds_of
 from induction_kernel.loading import build
-from induction_kernel.prompts import Demonstrations, Prompts
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 from induction_kernel.prompts._prompts import pad
 
 OFFSETS = (-1, 0, 1)
@@ -46,7 +46,7 @@ def episodes(*, n=40, shots=4, seed=0, vocab=50, longest=3):
         target=torch.full((n,), -1), labels=("a", "b"),
     )  # fmt: skip
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return Prompts(tokens, lengths, scored, demonstrations=found, bos=True)
+    return FewShotPrompts(tokens, lengths, scored, demonstrations=found, bos=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,22 @@
 """Prompts: what repeated tokens, few-shot prompts and pairs promise."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from zoo import tiny
 
 import induction_kernel as ik
-from induction_kernel.prompts import concat, random_tokens, word_episodes
-from induction_kernel.prompts._few_shot import TOPICS
+from induction_kernel.prompts import (
+    FewShotPrompts,
+    Prompts,
+    as_few_shot,
+    concat,
+    random_tokens,
+    word_episodes,
+)
+from induction_kernel.prompts._word_task import TOPICS
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +114,40 @@ def test_slicing_and_concatenating(model):
     assert mixed.control is None
     assert len(mixed) == 3
     assert "Prompts(3 of 3 to" in repr(mixed)
+
+
+def test_few_shot_prompts_stay_few_shot_prompts(model):
+    prompts = word_episodes(model, prompts=3, shots=4)
+    wide = replace(prompts, tokens=prompts.tokens.repeat(1, 2), scored=prompts.scored.repeat(1, 2))
+    answers = [(" dax", " wug")] * 3
+    for same in (prompts[:2], prompts[[True, False, True]], prompts[-1], next(iter(prompts)), wide.narrowed(),
+                 ik.prompts.with_answers(model, prompts, answers), ik.as_prompts(model, prompts),
+                 ik.pairs(model, clean=prompts, corrupted=prompts).clean, concat([prompts, prompts[:1]])):  # fmt: skip
+        assert type(same) is FewShotPrompts
+        assert len(same.demonstrations.mask) == len(same)
+    np.testing.assert_array_equal(prompts[1:].demonstrations.target, prompts.demonstrations.target[1:])
+    with_others = concat([prompts, ik.as_prompts(model, "the fox")])
+    assert type(with_others) is Prompts
+
+
+def test_prompts_without_demonstrations_are_no_few_shot_prompts(model):
+    prompts = word_episodes(model, prompts=3, shots=4)
+    bare = Prompts(prompts.tokens, prompts.lengths, prompts.scored)
+    with pytest.raises(TypeError, match=r"wanted demonstrations as Demonstrations, got NoneType"):
+        FewShotPrompts(**vars(bare), demonstrations=None)
+    with pytest.raises(ValueError, match="wanted demonstrations of 3 prompts, got those of 2"):
+        FewShotPrompts(**vars(bare), demonstrations=prompts[:2].demonstrations)
+    with pytest.raises(ValueError, match=r"FewShotPrompts\), got Prompts: make them with few_shot"):
+        as_few_shot(model, bare)
+    found = as_few_shot(model, prompts)
+    assert found is prompts
+
+
+@pytest.mark.parametrize("key", ["spans", "label_positions", "classes", "target", "label_ids", "inputs"])
+def test_demonstrations_of_another_shape_are_refused(model, key):
+    found = word_episodes(model, prompts=3, shots=4).demonstrations
+    with pytest.raises(ValueError, match=rf"wanted {key} \["):
+        replace(found, **{key: getattr(found, key)[:1]})
 
 
 def test_few_shot_spans_and_labels(model):

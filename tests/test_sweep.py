@@ -11,6 +11,7 @@ import pytest
 import torch
 from labelled_prompts import prompts_for
 from model_state import state_of
+from quick import one_in
 from whole_runs import (
     BYS,
     CLOSE,
@@ -359,7 +360,7 @@ def test_metrics(metric, max_tokens):
 
     def on_whole_logits(logits, given):
         return metrics.one_a_prompt(
-            reading := metrics.reading(made, given), metrics.read_off(logits, reading)
+            reading := metrics.reading_of(made, given), metrics.read_off(logits, reading)
         )
 
     edit, by = FromRun(replace(prompts, tokens=prompts.tokens.flip(1))), ("layer", "position")
@@ -418,8 +419,7 @@ def test_what_broadcasts_means_the_same_in_every_batch(what, most):
     )
 
 
-@pytest.mark.parametrize("lengths", [[5], [4] * 4], ids=["one", "four of four"])
-@pytest.mark.parametrize(("name", "kind"), PAIRS)
+@pytest.mark.parametrize(("name", "kind", "lengths"), one_in(3, PAIRS, [[5], [4] * 4]))
 def test_any_number_of_prompts(name, kind, lengths):
     """As many as positions and heads: none is taken for another."""
     model = model_of(name, kind)
@@ -429,8 +429,10 @@ def test_any_number_of_prompts(name, kind, lengths):
         compared(model, prompts, edit=edit, site=site, by=by, hold=None, metric=weighed, close=CLOSE)
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J")])
 @pytest.mark.parametrize("by", [BYS[0], BYS[2], BYS[4]])
+@pytest.mark.parametrize(
+    ("name", "kind"), one_in(2, [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J")])
+)
 def test_padding_may_be_left_with_nothing(name, kind, by):
     model = model_of(name, kind)
     prompts = tokens_for(model, [4, 6, 3])
@@ -540,7 +542,7 @@ OTHERS = {
 
 
 @hooked_only
-@pytest.mark.parametrize("what", OTHERS)
+@pytest.mark.parametrize("what", one_in(2, tuple(OTHERS)))
 def test_other_hooked_transformers(what):
     """What the fast lane does not know runs in another, as exactly."""
     model = hooked_with(**OTHERS[what])
@@ -605,8 +607,10 @@ def test_a_hook_of_the_user_stays_in_force(name, kind, how):
         assert float((model(prompts.tokens) - after).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] == "GPT-2"])
-@pytest.mark.parametrize("raised", [None, ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize(
+    ("name", "kind", "raised"),
+    one_in(3, [pair for pair in PAIRS if pair[0] == "GPT-2"], [None, ZeroDivisionError, KeyboardInterrupt]),
+)
 def test_the_model_is_left_as_it_was(name, kind, raised):
     model = fresh_of(name, kind)
     model.train()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import induction_kernel as ik
-from induction_kernel.prompts import Demonstrations
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 
 from .families import SPECIAL, WORDS
 
@@ -200,12 +200,12 @@ def made_shots(draw: random.Random, n: int, k: int, n_ctx: int) -> Any:
         table[..., :2], table[..., 2], table[..., 3], mask, torch.tensor(label_ids), target, ("a", "b", "c")[:k]
     )  # fmt: skip
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return ik.Prompts(tokens, lengths, scored, demonstrations=shown)
+    return FewShotPrompts(tokens, lengths, scored, demonstrations=shown)
 
 
 def of_prompts(given: Any, form: str) -> Asked:
     """What Prompts mean: what their own description says."""
-    lengths, shown = given.lengths.tolist(), given.demonstrations
+    lengths, shown = given.lengths.tolist(), getattr(given, "demonstrations", None)
 
     def cut(tokens: Tensor) -> list[list[int]]:
         return [row[:length] for row, length in zip(tokens.tolist(), lengths, strict=True)]

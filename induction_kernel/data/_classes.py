@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import Refused
-from ..prompts._demonstrations import label_words
+from ..prompts._examples import label_words
 from ._registry import Known
 
 __all__ = ["as_class", "words_of"]

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 from ..errors import Refused
-from ..text_files import decoded, lines_of
+from ..formats import decoded, lines_of
 
 __all__ = ["ENDINGS", "PARQUET", "content", "kind_of", "separator", "unpacked"]
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model
-from ..prompts._few_shot import Template, few_shot_prompts
-from ..prompts._prompts import Prompts
+from ..prompts._few_shot import few_shot_prompts
+from ..prompts._prompts import FewShotPrompts
+from ..prompts._template import Template
 from ._labelled import LabelledTexts
 
 __all__ = ["Episodes", "by_likeness", "draw_episodes", "own_texts", "similarities", "tfidf"]
@@ -78,7 +78,7 @@ class Episodes:
         shots = self.shown.shape[1]
         return f"Episodes({name}: {len(self)} queries, {shots} demonstrations each out of {len(self.pool)})"
 
-    def prompts(self, model: Model) -> Prompts:
+    def prompts(self, model: Model) -> FewShotPrompts:
         """As prompts for this model.
 
         Raises:

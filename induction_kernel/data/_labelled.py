@@ -17,8 +17,8 @@ import numpy as np
 
 from .._given import checked_seed
 from ..errors import Refused
-from ..prompts._demonstrations import label_words
-from ..prompts._few_shot import Template
+from ..prompts._examples import label_words
+from ..prompts._template import Template
 from ._classes import words_of
 from ._readers import Rows, Source, called, find_known, read_rows
 from ._registry import PLAIN

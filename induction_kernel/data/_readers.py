@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ..errors import Refused
-from ..text_files import decoded, lines_of
+from ..formats import decoded, lines_of
 from ._classes import as_class
 from ._contents import ENDINGS, PARQUET, content, kind_of, unpacked
 from ._registry import KNOWN, Known

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import Refused
-from ..text_files import lines_of
+from ..formats import lines_of
 from ._classes import as_class
 from ._contents import separator
 from ._registry import KNOWN, Known

@@ -1,3 +1,4 @@
+from ._argument import Argument as Argument
 from ._co_occurrence import co_occurrence as co_occurrence
 from ._co_perturbation import co_perturbation as co_perturbation
 from ._continuity import continuity as continuity

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,12 +23,14 @@ from ..interventions._edits import Edit, Mean, Zero
 from ..interventions._engine import Found, run_cells
 from ..interventions._intervention import Hold, Intervention
 from ..interventions._plan import Cell
-from ..metrics import Metric, loss, repeat_loss
+from ..metrics._metric import Metric
+from ..metrics._standard import loss, repeat_loss
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ..scorers._attention import prefix_matching
 from ..training._curves import Curves
+from ..training._merged import as_variables, joined
 from ..training._phases import EXCESS
 
 __all__ = ["MODES", "Removal", "chosen_heads", "other_heads"]
@@ -65,23 +67,20 @@ def other_heads(model: Model, heads: Sequence[Head]) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Removal:
-    """Everything that is removed from a model, and one thing that is measured; call it as `removal(model)`.
+    """Everything that is removed from a model, and what is measured then; call it as `removal(model)`.
 
     Attributes:
         heads: the induction heads, removed together.
         controls: sets of other heads.
-        on: "icl" for the in-context-learning score of the texts, "repeat" for the loss of a second copy, "turn" for
-            the losses of the texts along `direction`.
         texts: the prompts of the in-context-learning score and their bands.
         n: prompts of the repeat, and of choosing heads.
         seed: of both.
         by_head: whether every head is removed by itself.
-        direction: `[prompt, position]` of losses, for "turn".
+        direction: `[prompt, position]` of losses of the texts; None not to measure along it.
     """
 
     heads: tuple[Head, ...]
     controls: tuple[tuple[Head, ...], ...]
-    on: Literal["icl", "repeat", "turn"]
     texts: Curves
     n: int
     seed: int
@@ -89,21 +88,37 @@ class Removal:
     direction: Tensor | None = None
 
     def __call__(self, model: Model) -> xr.Dataset:
-        """`value[prompt]` of the untouched model; effects of what is removed, differences to it.
+        """What the untouched model has, and what changes without what is removed.
 
-        `effect[mode, prompt, layer, head]` of each head, `joint[mode, prompt]` of the induction heads,
-        `control[mode, draw, prompt]` of other sets, `then[mode, prompt]` of the heads that would be chosen in this
-        model (0 where there are none; `n_then` says how many), `without[prompt]`, the value where the ability is
-        absent. "turn" is in the mode "patterns" alone.
+        `icl[prompt]` is the in-context-learning score of the texts, `repeat[prompt]` the loss of a second copy, `turn`
+        the losses of the texts along `direction`, where there is one (in the mode "patterns" alone). Of each of these:
+        `..._effect[mode, prompt, layer, head]` of each head, `..._joint[mode, prompt]` of the induction heads,
+        `..._control[mode, draw, prompt]` of other sets, `..._then[mode, prompt]` of the heads that would be chosen in
+        this model (0 where there are none; `..._n_then` says how many), `..._without[prompt]`, the value where the
+        ability is absent.
         """
-        metric, ready = self._measured(model)
         then = chosen_heads(model, n=self.n, seed=self.seed)
+        ready, early, late = self.texts.icl_prompts(model)
+        # other tokens than those that heads are chosen on
+        repeats = repeated_tokens(model, prompts=self.n, seed=self.seed + 1)
+        found = {
+            "icl": self._effects(model, ready, _banded(early, late), list(MODES), then),
+            "repeat": self._effects(model, repeats, repeat_loss, list(MODES), then),
+        }
+        if self.direction is not None:
+            along = self._effects(model, ready, _along(self.direction), ["patterns"], then)
+            found["turn"] = along.isel(mode=0, drop=True)
+        return joined([as_variables(name, each) for name, each in found.items()])
+
+    def _effects(
+        self, model: Model, prompts: Prompts, metric: Metric, modes: list[str], then: list[Head]
+    ) -> xr.Dataset:
+        """One metric, on the same prompts in these modes."""
         size = sizes(model)
         single = [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
         groups = [[head] for head in single] if self.by_head else []
         groups += [list(self.heads), *map(list, self.controls), then]
-        modes = ["patterns"] if self.on == "turn" else list(MODES)
-        runs = [_without(model, ready, metric, groups, *MODES[mode]) for mode in modes]
+        runs = [_without(model, prompts, metric, groups, *MODES[mode]) for mode in modes]
         effects = np.stack([run.values - run.baseline for run in runs])
         first = len(groups) - len(self.controls) - 2
         values: dict[str, Any] = {
@@ -113,31 +128,19 @@ class Removal:
             "then": (("mode", "prompt"), effects[:, -1]),
             "n_then": len(then),
         }
+        coords: dict[str, Any] = {
+            "mode": np.array(modes),
+            "prompt": np.arange(len(prompts)),
+            "draw": np.arange(len(self.controls)),
+        }
         if self.by_head:
             shape = (len(modes), size.n_layers, size.n_heads, -1)
             by_head = effects[:, :first].reshape(shape).transpose(0, 3, 1, 2)
             values["effect"] = (("mode", "prompt", "layer", "head"), by_head)
+            coords |= {"layer": np.arange(size.n_layers), "head": np.arange(size.n_heads)}
         if runs[0].without is not None:
             values["without"] = ("prompt", runs[0].without)
-        coords: dict[str, Any] = {
-            "mode": np.array(modes),
-            "prompt": np.arange(len(ready)),
-            "draw": np.arange(len(self.controls)),
-        }
-        if self.by_head:
-            coords |= {"layer": np.arange(size.n_layers), "head": np.arange(size.n_heads)}
-        found = xr.Dataset(values, coords, {"unit": metric.unit})
-        return found.isel(mode=0, drop=True) if self.on == "turn" else found
-
-    def _measured(self, model: Model) -> tuple[Metric, Prompts]:
-        if self.on == "repeat":
-            # other tokens than those that heads are chosen on
-            return repeat_loss, repeated_tokens(model, prompts=self.n, seed=self.seed + 1)
-        ready, early, late = self.texts.icl_prompts(model)
-        if self.on == "icl":
-            return _banded(early, late), ready
-        assert self.direction is not None
-        return _along(self.direction), ready
+        return xr.Dataset(values, coords, {"unit": metric.unit})
 
 
 def _without(

@@ -16,20 +16,29 @@ the end of the first descent, long before the window. It finds no window itself 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ..training._loss_components import loss_components
+from ..loading._histories import training_history
+from ..plots._loss_components import component_plot, slope_plot
+from ..plots._phases import phase_plot
+from ..training._loss_components import loss_components, loss_slope
 from ..training._onset_coupling import onset_coupling
 from ..training._turns import FEWEST, check_curves
+from ._argument import NO_TEXTS, Argument, Ground, Part, SixArguments
+from ._saying import ends_of, millions
 from ._seed_intervals import mean_check, runs_of, window_check, windows_of
 from ._verdicts import Check, inconclusive, judged
 
-__all__ = ["co_occurrence"]
+__all__ = ["CO_OCCURRENCE", "co_occurrence"]
 
-CLAIM = "in-context-learning score, prefix matching and the loss on a repeat turn in one window of training"
 FORMED, APART, CHANCE = 0.75, 0.5, 0.05
+SHARE = "share of the final ICL score formed in the window"
+AT_HAND = "wanted training checkpoints, got a model at hand: give its name or its folder"
 OTHERS = {"prefix_matching": "prefix matching", "repeat_loss": "repeat loss"}
 
 
@@ -65,16 +74,14 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     kept = int((curves["tokens"] > 0).sum())
     if kept < FEWEST:
         reason = f"wanted at least {FEWEST} checkpoints of training after step 0, got {kept}"
-        return inconclusive("co_occurrence", CLAIM, reason)
+        return inconclusive(CO_OCCURRENCE, reason)
     found = runs_of(windows_of(curves, window))
     width = np.log(found["end"].values / found["start"].values)
     share, low, high = (found[f"score_share{end}"].values for end in ("", "_low", "_high"))
     n = curves["icl_score"].sizes.get("prompt", 0)
     checks = [
         window_check(found, prompts=n),
-        mean_check(
-            "share of the final ICL score formed in the window", share, low, high, threshold=FORMED, prompts=n
-        ),
+        mean_check(SHARE, share, low, high, threshold=FORMED, prompts=n),
     ]
     pairs = [runs_of(onset_coupling(curves, "icl_score", other)) for other in OTHERS]
     for pair, name in zip(pairs, OTHERS.values(), strict=True):
@@ -87,7 +94,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     details = found.merge(kept.assign_coords({"with": list(OTHERS)}), combine_attrs="override")
     details = details.assign(turn=("seed", _turns(runs_of(loss_components(curves)))))
     attrs = {"model": str(curves.attrs["model"])} if "model" in curves.attrs else {}
-    return judged("co_occurrence", CLAIM, checks, details, attrs=attrs)
+    return judged(CO_OCCURRENCE, checks, details, attrs=attrs)
 
 
 def _distance(pair: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -120,3 +127,65 @@ def _turns(components: xr.Dataset) -> np.ndarray:
         distance = np.abs(away[:, 0] * away[-1, 1] - away[:, 1] * away[-1, 0])
         found.append(float(run["tokens"].values[distance.argmax()]))
     return np.array(found)
+
+
+def _run(ground: Ground) -> xr.Dataset:
+    if ground.curves is not None:
+        return co_occurrence(ground.curves, window=ground.window)
+    if not isinstance(ground.source, str | Path):
+        return inconclusive(CO_OCCURRENCE, AT_HAND)
+    training_history(ground.source)  # not defined where a source has no checkpoints
+    return inconclusive(CO_OCCURRENCE, NO_TEXTS)
+
+
+def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
+    if found.curves is None or found.window is None:
+        return
+    curves, window = found.curves.assign_attrs(model=found.model), found.window
+    if bool(window["exists"]):
+        start, end, share = ends_of(window)
+        yield (
+            f"The window is {window.attrs['rule']}. Here it reaches from {start} to {end} tokens, and {share} of the "
+            f"final score forms in it. {_order(window)}"
+        )
+    yield phase_plot(curves, window)
+    yield (
+        "The losses of one token of each text at every checkpoint, along their first two principal components (from a "
+        "quarter of the way to the window on; rimmed points are in it), and how much each further token in the context "
+        "helps."
+    )
+    from_here = float(window["start"] if bool(window["exists"]) else curves["tokens"].max()) / 4
+    late = curves.sel(checkpoint=curves["tokens"].values > from_here)  # the first descent dwarfs what follows
+    yield component_plot(loss_components(late).assign_attrs(model=found.model), window)
+    yield slope_plot(loss_slope(curves).sel(position=slice(9, None)), window)
+
+
+def _order(window: xr.Dataset) -> str:
+    order = window.sortby("onset")
+    said = [
+        f"{str(one['curve'].item()).replace('_', ' ').replace('icl', 'ICL')} at {millions(one['onset'])} "
+        f"({millions(one['onset_low'])} to {millions(one['onset_high'])})"
+        for one in (order.isel(curve=at) for at in range(order.sizes["curve"]))
+    ]
+    return f"In the order in which they turn: {'; '.join(said)}."
+
+
+CO_OCCURRENCE = Argument(
+    name="co_occurrence",
+    title="1 Co-occurrence",
+    claim="in-context-learning score, prefix matching and the loss on a repeat turn in one window of training",
+    paper=(
+        "In the paper all models of two and more layers, and none of one, go through a short phase early in "
+        "training. In it the in-context-learning score falls from above −0.15 to about −0.4 nats (over 75% of it "
+        "forms there), induction heads appear, and the path of the losses turns. The paper rates this evidence medium "
+        "and correlational, for models of every kind and size."
+    ),
+    limits=(
+        "That things come at once is no proof that one makes the other: a third, such as the composition of layers in "
+        "general, may make both. Intervals over the prompts of one run do not say where the window of another seed "
+        "would be."
+    ),
+    primary=SHARE,
+    run=_run,
+    draw=_draw,
+)

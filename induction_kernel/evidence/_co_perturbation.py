@@ -12,20 +12,27 @@ Runs are paired by their seed. It trains nothing and finds no window itself (`ph
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
 from scipy import stats
 
 from ..errors import Refused
+from ..plots._phases import phase_plot
 from ..training._turns import check_curves
+from ._argument import Argument, Ground, Part, SixArguments, Table
+from ._saying import window_rows
 from ._seed_intervals import mean_check, runs_of, share_check, window_check, windows_of
 from ._verdicts import Check, inconclusive, judged
 
-__all__ = ["co_perturbation", "layers_of"]
+__all__ = ["ABOUT_FAMILIES", "CO_PERTURBATION", "NO_FAMILY", "SMEARED", "co_perturbation", "layers_of"]
 
-CLAIM = "smeared keys give one-layer models the phase change, and move it to fewer tokens in deeper ones"
+NO_FAMILY = "wanted curves of a family of models, with smeared keys and without: train_families makes them"
+ABOUT_FAMILIES = (
+    "the families of models that come with the package (one and two layers, with smeared keys and without, several "
+    "seeds each), which learned the same language: models like this one, not this one"
+)
 SMEARED = re.compile(r"[\s,_-]*smeared([\s_-]*keys)?", re.IGNORECASE)
 
 
@@ -66,11 +73,8 @@ def co_perturbation(
             f"wanted labels among the models {known}, got {absent}: name the models as the curves do"
         )
     if not pairs:
-        return inconclusive(
-            "co_perturbation",
-            CLAIM,
-            "wanted curves of a model with smeared keys beside one without, got no pair",
-        )
+        why = "wanted curves of a model with smeared keys beside one without, got no pair"
+        return inconclusive(CO_PERTURBATION, why)
     window = windows_of(curves, window)
     checks, parts = [], []
     for plain, smeared in pairs.items():
@@ -80,7 +84,7 @@ def co_perturbation(
         checks += (_appears if layers == 1 else _moves)(plain, smeared, both[0], both[1], n)
         parts.append(_details(*both).assign(layers=layers))
     details = xr.concat(parts, "pair").assign_coords(pair=[" / ".join(pair[::-1]) for pair in pairs.items()])
-    return judged("co_perturbation", CLAIM, checks, details)
+    return judged(CO_PERTURBATION, checks, details)
 
 
 def _pairs(labels: list[str]) -> dict[str, str]:
@@ -130,3 +134,39 @@ def _details(control: xr.Dataset, changed: xr.Dataset) -> xr.Dataset:
     known = ratio[np.isfinite(ratio)]
     p = np.asarray(stats.wilcoxon(known, alternative="less"))[1] if known.any() else np.nan
     return found.assign(p_value=float(p)) if control.sizes["seed"] > 1 else found
+
+
+def _run(ground: Ground) -> xr.Dataset:
+    if ground.families is None:
+        return inconclusive(CO_PERTURBATION, NO_FAMILY)
+    found = co_perturbation(ground.families, window=ground.family_windows)
+    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+
+
+def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
+    if found.families is None or found.family_windows is None:
+        return
+    yield phase_plot(found.families, found.family_windows)
+    dims = [dim for dim in ("model", "seed") if dim in found.family_windows.dims]
+    header = [*dims, "start of the window", "end", "of the score formed in it"]
+    yield Table(header, window_rows(found.family_windows))
+
+
+CO_PERTURBATION = Argument(
+    name="co_perturbation",
+    title="2 Co-perturbation",
+    claim="smeared keys give one-layer models the phase change, and move it to fewer tokens in deeper ones",
+    paper=(
+        "A smeared key mixes each key with the one before it, so that a head finds what followed a token without "
+        "the help of an earlier layer. In the paper one-layer models then go through the phase change, which they "
+        "never do without, and deeper ones go through it earlier. The paper rates this evidence medium and "
+        "interventional, and weak for large models."
+    ),
+    limits=(
+        "Smeared keys may help other heads than induction heads. The shift is one of training, not of what the "
+        "trained model does."
+    ),
+    primary="smeared: ",
+    run=_run,
+    draw=_draw,
+)

@@ -18,14 +18,15 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
+from ._argument import Argument, Ground
 from ._co_occurrence import co_occurrence
+from ._co_perturbation import ABOUT_FAMILIES, NO_FAMILY, SMEARED, layers_of
 from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judged
 
-__all__ = ["continuity"]
+__all__ = ["CONTINUITY", "continuity"]
 
 NOT_ASKED = "not asked"
 """In the place of the verdict of an argument that a model was not put through."""
-CLAIM = "what holds for one model holds for every model, smaller or larger"
 
 
 def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Dataset]]) -> xr.Dataset:
@@ -61,9 +62,7 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
     rows = [row for name, parts in defined.items() if len(parts) > 1 for row in _rows(name, parts)]
     if not rows:
         most = max(map(len, defined.values()), default=0)
-        return inconclusive(
-            "continuity", CLAIM, f"wanted checks of two or more models to compare, got {most} of them"
-        )
+        return inconclusive(CONTINUITY, f"wanted checks of two or more models to compare, got {most} of them")
     weakest = [min(row.items(), key=lambda item: _strength(item[1])) for row in rows]
     nothing = Check("", np.nan, np.nan, np.nan, np.nan)
     details = xr.Dataset(
@@ -81,7 +80,7 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
         weakest=("check", [label for label, _ in weakest]),
     )
     checks = [check for _, check in weakest]
-    return judged("continuity", CLAIM, checks, details, attrs={"models": len(results)})
+    return judged(CONTINUITY, checks, details, attrs={"models": len(results)})
 
 
 def _defined(name: str, results: dict[str, dict[str, xr.Dataset]]) -> dict[str, xr.Dataset]:
@@ -151,3 +150,37 @@ def _strength(check: Check) -> tuple[int, float]:
     end = check.value if check.is_p else check.low if check.above else check.high
     margin = end - check.threshold if check.above else check.threshold - end
     return order, float(np.nan_to_num(margin, nan=-np.inf))
+
+
+def _run(ground: Ground) -> xr.Dataset:
+    """Of the models of the family with two layers or smeared keys, which can have induction heads."""
+    families, windows = ground.families, ground.family_windows
+    if families is None or windows is None:
+        return inconclusive(CONTINUITY, NO_FAMILY)
+    labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
+    able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
+    each = {
+        name: co_occurrence(families.sel(model=name, drop=True), window=windows.sel(model=name, drop=True))
+        for name in able
+    }
+    found = continuity(each)
+    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+
+
+CONTINUITY = Argument(
+    name="continuity",
+    title="6 Continuity",
+    claim="what holds for one model holds for every model, smaller or larger",
+    paper=(
+        "In the paper the same curves and the same heads are seen in models of all sizes, and the argument is "
+        "that what causes in-context learning in small ones is not likely to be another thing in large ones. The paper "
+        "counts this as an analogy, and needs it for large models alone."
+    ),
+    limits=(
+        "Models are few, chosen and small, so that no step to large ones follows. In large models the paper itself "
+        "removes no heads: what it says of them rests on correlations, weights and this analogy."
+    ),
+    primary="share of the final ICL score",
+    run=_run,
+    draw=lambda found, result: (),
+)

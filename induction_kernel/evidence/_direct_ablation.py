@@ -20,36 +20,40 @@ there is nothing to lose. Single heads understate what they do together, because
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..heads._choice import random_sets
 from ..heads._names import Head
-from ..interventions._ablation import shares_lost
 from ..loading._histories import training_history
 from ..loading._sources import load
-from ..metrics import token_losses
+from ..metrics._by_position import token_losses
 from ..model._anatomy import Model, check_model
 from ..training._checkpoints import over_checkpoints
 from ..training._curves import Band, Curves, training_curves
-from ..training._merged import as_variables, joined, with_names
+from ..training._merged import with_names
 from ..training._phases import EXCESS, phase_window
+from ._ablation_figures import figures_of
 from ._ablation_runs import MODES, Removal, chosen_heads, other_heads
+from ._argument import NO_TEXTS, Argument, Ground, Part, SixArguments
+from ._lost_shares import shares_of
 from ._verdicts import Check, inconclusive, judged, not_defined
 
-__all__ = ["direct_ablation"]
+__all__ = ["DIRECT_ABLATION", "direct_ablation"]
 
 SHARE, BEYOND = 0.5, 0.25
 CONTROLS = 20
 FEWEST = 5
 """Checkpoints that a window takes."""
-CLAIM = "removing the induction heads removes most of in-context learning"
+LOST = "share of the ICL score lost without the induction heads"
+FEW = 16
+"""Prompts of repeated tokens for a large model."""
 
 
 def direct_ablation(
@@ -116,32 +120,22 @@ def direct_ablation(
     texts.icl_prompts(last)  # what is wrong with the model or the prompts is said before anything runs
     heads = chosen_heads(last, n=n, seed=seed)
     if not heads:
-        return not_defined(
-            "direct_ablation", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}"
-        )
+        return not_defined(DIRECT_ABLATION, f"no head's prefix matching exceeds its control by {EXCESS}")
     try:
         controls, control = _controls(last, heads, seed)
     except NotDefined as few:
-        return not_defined("direct_ablation", CLAIM, f"no random heads to compare with: {few}")
-    made = {
-        "heads": tuple(heads),
-        "controls": controls,
-        "texts": texts,
-        "n": n,
-        "seed": seed,
-        "by_head": by_head,
-    }
-    removals = {on: Removal(on=on, **made) for on in ("icl", "repeat")}
+        return not_defined(DIRECT_ABLATION, f"no random heads to compare with: {few}")
+    removal = Removal(heads=tuple(heads), controls=controls, texts=texts, n=n, seed=seed, by_head=by_head)
     attrs: dict[str, Any] = {"induction_heads": " ".join(map(str, heads)), "control": control, "seed": seed}
     if not steps:
-        found = with_names(joined([as_variables(on, removal(last)) for on, removal in removals.items()]))
-        return _verdict(_shares(found, None, seed), share, beyond, attrs)
+        return _verdict(shares_of(with_names(removal(last)), None, seed), share, beyond, attrs)
     span = _window(source, texts, window, progress)
     if span is not None:
-        removals["turn"] = Removal(on="turn", direction=_direction(source, texts, span), **made)
+        removal = replace(removal, direction=_direction(source, texts, span))
         attrs |= {"window_start": span[0], "window_end": span[1]}
-    found = over_checkpoints(source, removals, checkpoints=steps, progress=progress)
-    return _verdict(_shares(found, span, seed), share, beyond, attrs)
+    found = over_checkpoints(source, {"without": removal}, checkpoints=steps, progress=progress)
+    found = found.rename({key: str(key).removeprefix("without_") for key in found.data_vars})
+    return _verdict(shares_of(found, span, seed), share, beyond, attrs)
 
 
 def _check(window: Any, share: float, beyond: float) -> None:
@@ -190,64 +184,16 @@ def _direction(source: str | Path, texts: Curves, window: tuple[float, float]) -
     return (end - start) / (end - start).norm()
 
 
-def _shares(found: xr.Dataset, window: tuple[float, float] | None, seed: int) -> xr.Dataset:
-    """With the shares lost by what is removed together: at each checkpoint, and in the means of each phase."""
-    if "checkpoint" not in found.dims:
-        return found.merge(_lost(found, seed), join="exact")
-    at_each = [_lost(found.isel(checkpoint=i), seed) for i in range(found.sizes["checkpoint"])]
-    shares = xr.concat(at_each, dim=found["checkpoint"])
-    if window is not None:
-        tokens = found["tokens"].values
-        before, after = tokens < window[0], tokens > window[1]
-        of_phase = {"before": before, "in": ~before & ~after, "after": after}
-        means = {
-            phase: _lost(found.isel(checkpoint=at).mean("checkpoint"), seed)
-            for phase, at in of_phase.items()
-            if at.any()
-        }
-        phases = xr.concat(list(means.values()), dim=_labels("phase", means))
-        shares = shares.merge(phases.rename({key: f"phase_{key}" for key in phases.data_vars}))
-    return found.merge(shares, join="exact")
-
-
-def _labels(dim: str, labels: Iterable[str]) -> xr.DataArray:
-    return xr.DataArray(np.array(list(labels)), dims=dim, name=dim)
-
-
-def _lost(run: xr.Dataset, seed: int) -> xr.Dataset:
-    """Of one model, by mode, the shares of the score and of the repeat's benefit."""
-    parts = [
-        xr.concat([_of_mode(run.sel(mode=mode), on, seed) for mode in MODES], dim=_labels("mode", MODES))
-        for on in ("icl", "repeat")
-    ]
-    return xr.merge(parts)
-
-
-def _of_mode(run: xr.Dataset, on: str, seed: int) -> xr.Dataset:
-    benefit = (run[f"{on}_without"] - run[on]).values
-    there = np.isfinite(benefit)  # the other measure may have more prompts
-    benefit = benefit[there]
-    joint, then, control = (
-        run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")
-    )
-    groups = np.stack([joint, joint - control.mean(0), then, *control])
-    found = shares_lost(groups, np.zeros_like(benefit), benefit, seed)
-    values: dict[str, Any] = {f"{on}_control_share": ("draw", found["share"][3:])}
-    for at, name in enumerate(("share", "beyond", "then_share")):
-        values |= {f"{on}_{name}{key.removeprefix('share')}": value[at] for key, value in found.items()}
-    return xr.Dataset(values, {"draw": run["draw"].values})
-
-
 def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, Any]) -> xr.Dataset:
     """At the end of training."""
     last = found.isel(checkpoint=-1) if "checkpoint" in found.dims else found
     if bool(last["icl_share"].isnull().any()):
         mean = float(last["icl"].mean())
         why = f"wanted prompts whose in-context-learning score is reliably below 0, got {mean:.3g} nats in the mean"
-        return inconclusive("direct_ablation", CLAIM, why)
+        return inconclusive(DIRECT_ABLATION, why)
     checks, n = [], int(last["icl"].notnull().sum())
     for key, words, threshold in (
-        ("share", "share of the ICL score lost without the induction heads", share),
+        ("share", LOST, share),
         ("beyond", "more than without random heads, share of the ICL score", beyond),
     ):
         for mode in MODES:
@@ -255,4 +201,40 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
                 float(last[f"icl_{key}{end}"].sel(mode=mode)) for end in ("", "_low", "_high")
             )
             checks.append(Check(f"{words} ({mode})", value, low, high, threshold, n=n, of="prompts"))
-    return judged("direct_ablation", CLAIM, checks, found, attrs=attrs)
+    return judged(DIRECT_ABLATION, checks, found, attrs=attrs)
+
+
+def _run(ground: Ground) -> xr.Dataset:
+    """Along training where there are checkpoints, in the window that is known already."""
+    if not ground.texts:
+        return inconclusive(DIRECT_ABLATION, NO_TEXTS)
+    options: dict[str, Any] = {"n": FEW} if ground.large else {}
+    options |= {"by_head": not ground.large, "seed": ground.seed, "progress": ground.progress, **ground.texts}
+    if not ground.steps:
+        return direct_ablation(ground.model, **options)
+    return direct_ablation(ground.source, checkpoints=ground.steps, window=ground.window, **options)
+
+
+def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
+    return figures_of(result)
+
+
+DIRECT_ABLATION = Argument(
+    name="direct_ablation",
+    title="3 Direct ablation",
+    claim="removing the induction heads removes most of in-context learning",
+    paper=(
+        "In the paper's attention-only models most of the in-context-learning score goes when induction heads are "
+        "removed. The paper rates this evidence strong and causal that induction heads make some of in-context "
+        "learning in small models; that they make most of it, strong without MLPs and medium with them. For large "
+        "models it has none."
+    ),
+    limits=(
+        "Without a head the model reads what no text gives it, so three replacements are compared, each beside "
+        "random heads of the same layers. What the heads were before the window is not what they are now. A score "
+        "in a synthetic language, or on one text, is not all of in-context learning."
+    ),
+    primary=LOST,
+    run=_run,
+    draw=_draw,
+)

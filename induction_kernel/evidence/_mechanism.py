@@ -19,7 +19,7 @@ Neither is proof that the circuit is used: see `_direct_ablation`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,38 +27,28 @@ import numpy as np
 import xarray as xr
 
 from .._given import checked_seed
-from ..errors import NotDefined, Refused
+from ..errors import Refused
 from ..loading._sources import load
 from ..model._anatomy import Model
-from ..scorers._attention import induction, prefix_matching, previous_token_on_text
-from ..scorers._composition import composition
-from ..scorers._copying import copying
-from ..scorers._ov import ov_eigenvalues
-from ..scorers._qk_trace import qk_trace
+from ..plots._scores import score_plot
 from ..stats._correlations import correlation, correlation_interval
 from ..stats._means import mean_interval
 from ..training._merged import with_names
 from ..training._phases import EXCESS
+from ._argument import Argument, Ground, Part, SixArguments
+from ._circuit_scores import PAIRS, scores_of
 from ._verdicts import STATED, Check, judged, not_defined
 
-__all__ = ["mechanism"]
+__all__ = ["MECHANISM", "mechanism"]
 
 
+ABOVE = "standard deviations above random rotations"
 CORRELATION = 0.0
 SPREADS = 2.0
 OF_SPREADS = 0.5
 """Half-width that n is stated for, in standard deviations."""
-DRAWS = 50
-"""Random rotations of every circuit."""
 FEWEST = 6
 """Heads that a correlation takes."""
-PAIRS = {
-    "eigenvalues and copying": ("ov_eigenvalues", "copying"),
-    "QK-trace and prefix matching": ("qk_trace", "prefix_matching"),
-    "K-composition and induction": ("k_composition", "induction"),
-}
-"""Name -> the score of weights and the score of behaviour."""
-CLAIM = "by their weights induction heads look for what previous-token heads wrote, and copy"
 
 
 def mechanism(
@@ -102,7 +92,7 @@ def mechanism(
     given = _by_label(models)
     parts, reasons, measured_on = [], {}, set[str]()
     for label, each in given.items():
-        part, left_out = _scores(_loaded(each), prompts, seed, progress)
+        part, left_out = scores_of(_loaded(each), prompts, seed, progress)
         parts.append(part)
         measured_on.add(part.attrs["previous_token"])
         reasons |= {f"{pair} ({label})" if len(given) > 1 else pair: why for pair, why in left_out.items()}
@@ -111,7 +101,7 @@ def mechanism(
     found = scores.merge(_correlations(scores, draws, checked_seed(seed)))
     said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
-        return not_defined("mechanism", CLAIM, f"no head's prefix matching exceeds its control by {EXCESS}")
+        return not_defined(MECHANISM, f"no head's prefix matching exceeds its control by {EXCESS}")
     checks = _of_induction_heads(found, spreads, seed)
     for pair in PAIRS:
         heads = found["heads"].sel(pair=pair).values
@@ -123,7 +113,7 @@ def mechanism(
             checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
     attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
     attrs["previous_token"] = ", ".join(sorted(measured_on))
-    return judged("mechanism", CLAIM, checks, found, attrs=attrs)
+    return judged(MECHANISM, checks, found, attrs=attrs)
 
 
 def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
@@ -137,7 +127,7 @@ def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Ch
             continue
         means = np.array([row.mean() for row in of_models]) if len(of_models) > 1 else of_models[0]
         low, high = (float(end) for end in mean_interval(means, seed=seed))
-        name = f"{words} of induction heads, standard deviations above random rotations"
+        name = f"{words} of induction heads, {ABOVE}"
         counted = _counted([len(row) for row in of_models], OF_SPREADS)
         checks.append(Check(name, float(means.mean()), low, high, spreads, **counted))
     return checks
@@ -167,64 +157,6 @@ def _label(model: Any) -> str:
 
 def _loaded(model: Any) -> Model:
     return load(model) if isinstance(model, str | Path) else model
-
-
-def _scores(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
-    """Every score of one model over (layer, head), and why pairs are left out."""
-    quiet: dict[str, Any] = {"progress": progress}
-    previous = previous_token_on_text(model, prompts, **quiet)
-    found = {
-        "previous_token": _mean(previous),
-        "copying": _mean(copying(model, **quiet)),
-        "prefix_matching": _excess(prefix_matching(model, **quiet)),
-        "induction": _excess(induction(model, **quiet)),
-    }
-    weights: dict[str, Callable[[], dict[str, xr.DataArray]]] = {
-        "ov_eigenvalues": lambda: _beside_null(
-            "ov_eigenvalues", ov_eigenvalues(model, draws=DRAWS, seed=seed, **quiet)
-        ),
-        "qk_trace": lambda: _beside_null(
-            "qk_trace", qk_trace(model, prompts, draws=DRAWS, seed=seed, **quiet)
-        ),
-        "k_composition": lambda: {
-            "k_composition": _with_previous_token_heads(model, found["previous_token"], progress)
-        },
-    }
-    left_out = {}
-    for pair, (key, _) in PAIRS.items():
-        nothing = xr.full_like(found["copying"], np.nan)
-        found |= {key: nothing} if key == "k_composition" else {key: nothing, f"{key}_spreads": nothing}
-        try:
-            found |= weights[key]()
-        except NotDefined as reason:  # what these weights do not say, in the scorer's own words
-            left_out[pair] = str(reason)
-    found["is_induction"] = found["prefix_matching"] > EXCESS
-    scores = xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()})
-    return scores.assign_attrs(previous_token=previous.attrs["previous_token"]), left_out
-
-
-def _beside_null(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The score, and its distance from its null in standard deviations of the null."""
-    distance = (scores["score"] - scores["chance"]) / scores["null"].std("draw")
-    return {key: scores["score"], f"{key}_spreads": distance}
-
-
-def _mean(scores: xr.Dataset) -> xr.DataArray:
-    return scores["score"].mean("prompt").astype(np.float64)
-
-
-def _excess(scores: xr.Dataset) -> xr.DataArray:
-    return (scores["score"] - scores["control"]).mean("prompt").astype(np.float64)
-
-
-def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: bool) -> xr.DataArray:
-    """K-composition of each head with all earlier ones, a mean weighted with their previous-token scores."""
-    found = composition(model, progress=progress)
-    score = found["score"]
-    total = (score * previous).sum(("layer", "head")) / previous.where(score.notnull()).sum(("layer", "head"))
-    values = total.values.reshape(-1, found.sizes["head"])  # receivers come layer by layer
-    coords = {"layer": np.unique(found["receiver_layer"].values), "head": found["head"].values}
-    return xr.DataArray(values, coords, ("layer", "head"))
 
 
 def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
@@ -258,3 +190,55 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
             f"model_{kind}": (("model", "pair"), values),
         }
     return xr.Dataset(out, {"pair": list(PAIRS)})
+
+
+def _run(ground: Ground) -> xr.Dataset:
+    return mechanism(ground.model, seed=ground.seed, progress=ground.progress)
+
+
+def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
+    if not result.sizes["check"]:
+        return
+    yield (
+        "A point for each head: to the right what its weights say, which have seen no prompt, upwards what it does on "
+        "prompts. Diamonds are induction heads."
+    )
+    one = result.isel(model=0)
+    yield [
+        score_plot(_points(one, weights), _points(one, behaviour))
+        for weights, behaviour in PAIRS.values()
+        if np.isfinite(one[weights].values).any()
+    ]
+    if result.attrs["left_out"] != "none":
+        yield f"Left out: {result.attrs['left_out']}."
+
+
+def _points(one: xr.Dataset, key: str) -> xr.Dataset:
+    """A score as `score_plot` takes it: induction heads are diamonds, the strongest of them with their names."""
+    values = one[key].transpose("layer", "head")
+    nothing = xr.full_like(values, np.nan, dtype=float)
+    rank = np.argsort(np.argsort(-values.values, axis=None)).reshape(values.shape) + 1  # NaN is last
+    found = {"mean": values, "passes": one["is_induction"], "rank": values.copy(data=rank)}
+    found |= dict.fromkeys(("low", "high", "chance"), nothing)
+    return xr.Dataset(found).drop_vars("model", errors="ignore").assign_attrs(method=key)
+
+
+MECHANISM = Argument(
+    name="mechanism",
+    title="5 Mechanistic plausibility",
+    claim="by their weights induction heads look for what previous-token heads wrote, and copy",
+    paper=(
+        "In the paper the weights of induction heads copy what they attend to (eigenvalues of the OV circuit), "
+        "and look for tokens that a previous-token head of an earlier layer has marked (QK-trace, K-composition). The "
+        "paper rates this evidence strong and mechanistic that induction heads make some of in-context learning in "
+        "small models, and medium in large ones; that they make most of it, weak without MLPs, and none with them."
+    ),
+    limits=(
+        "That the weights could do it is no proof that they are what does it. The score of weights for copying "
+        "and the one of behaviour go together in untrained models too, and many heads that are no induction heads copy "
+        "by their weights."
+    ),
+    primary=ABOVE,
+    run=_run,
+    draw=_draw,
+)

@@ -13,18 +13,49 @@ from typing import Any
 
 import torch
 
-from .._given import checked_seed
-from ..errors import Refused
-from ..heads._names import is_whole
+from .._given import checked_seed, is_whole
+from ..errors import NotDefined, Refused
 from ..model._anatomy import Model, sizes
-from ..prompts._few_shot import TOPICS, own_task, single_token_words
-from ..prompts._prompts import Prompts, real_positions
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import FewShotPrompts, Prompts, real_positions
+from ..prompts._repeated import repeated_tokens
 from ..prompts._text import encode, knows, start_token
+from ..prompts._word_task import TOPICS, own_task, single_token_words
 
-__all__ = ["pattern_lines", "repeated_passages"]
+__all__ = ["literal_prompts", "pattern_lines", "pattern_prompts", "repeated_passages"]
 
 CATEGORIES = ((0, 0), (0, 1), (1, 0), (1, 1))
 """What the two words of a line are: an animal or a fruit, a part of the body or a vehicle."""
+
+
+def literal_prompts(model: Model, passages: Any, seed: int) -> Prompts:
+    """A passage said twice, with the control that is averaged over where heads are removed."""
+    if passages is None:
+        return repeated_tokens(model, prompts=16, seed=seed + 2)
+    if not isinstance(passages, Prompts):
+        return repeated_passages(model, passages)
+    if passages.control is None:
+        raise Refused(
+            "wanted passages with a control, as repeated_tokens(model) makes them; or pass the texts"
+        )
+    return as_prompts(model, passages)
+
+
+def pattern_prompts(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
+    """The prompts of the pattern task, or why there are none."""
+    if pattern is None:
+        try:
+            return pattern_lines(model, seed=seed)
+        except NotDefined as error:  # a tokenizer without the words, or a context too short
+            return str(error)
+    if not isinstance(pattern, Prompts):
+        raise TypeError(f"wanted pattern as Prompts made by few_shot_prompts, got {type(pattern).__name__}")
+    found = pattern.demonstrations if isinstance(pattern, FewShotPrompts) else None
+    if found is None or bool((found.target < 0).any()):
+        raise Refused(
+            "wanted a pattern whose queries carry labels: few_shot_prompts(model, ..., [(x, y), ...])"
+        )
+    return as_prompts(model, pattern)
 
 
 def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: int = 100) -> Prompts:

@@ -1,7 +1,4 @@
-"""Sentences and rows about verdicts, for the page and the command line: the paper's claims, what was found, its limits.
-
-After Olsson et al. 2022, In-context Learning and Induction Heads. It computes nothing.
-"""
+"""Sentences and rows about verdicts and windows, for pages and the command line. It computes nothing."""
 
 from __future__ import annotations
 
@@ -11,107 +8,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from ._argument import Argument
 from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED
 
 __all__ = [
-    "LIMITS",
-    "PAPER",
-    "STRENGTH",
     "check_rows",
     "counted",
     "ends_of",
+    "first_check",
     "millions",
+    "percent",
     "said_of",
-    "title_of",
     "window_rows",
 ]
-
-TITLES = {
-    "co_occurrence": "1 Co-occurrence",
-    "co_perturbation": "2 Co-perturbation",
-    "direct_ablation": "3 Direct ablation",
-    "generality": "4 Generality",
-    "mechanism": "5 Mechanistic plausibility",
-    "continuity": "6 Continuity",
-}
-PAPER = {
-    "co_occurrence": (
-        "In the paper all models of two and more layers, and none of one, go through a short phase early in "
-        "training. In it the in-context-learning score falls from above −0.15 to about −0.4 nats (over 75% of it "
-        "forms there), induction heads appear, and the path of the losses turns."
-    ),
-    "co_perturbation": (
-        "A smeared key mixes each key with the one before it, so that a head finds what followed a token without "
-        "the help of an earlier layer. In the paper one-layer models then go through the phase change, which they "
-        "never do without, and deeper ones go through it earlier."
-    ),
-    "direct_ablation": (
-        "In the paper's attention-only models most of the in-context-learning score goes when induction heads are "
-        "removed."
-    ),
-    "generality": (
-        "In the paper, heads that copy literally also attend to the right word in a translation, and to the "
-        "labels of earlier lines of the same category in an abstract pattern."
-    ),
-    "mechanism": (
-        "In the paper the weights of induction heads copy what they attend to (eigenvalues of the OV circuit), "
-        "and look for tokens that a previous-token head of an earlier layer has marked (QK-trace, K-composition)."
-    ),
-    "continuity": (
-        "In the paper the same curves and the same heads are seen in models of all sizes, and the argument is "
-        "that what causes in-context learning in small ones is not likely to be another thing in large ones."
-    ),
-}
-STRENGTH = {
-    "co_occurrence": "The paper rates this evidence medium and correlational, for models of every kind and size.",
-    "co_perturbation": "The paper rates this evidence medium and interventional, and weak for large models.",
-    "direct_ablation": (
-        "The paper rates this evidence strong and causal that induction heads make some of in-context learning in "
-        "small models; that they make most of it, strong without MLPs and medium with them. For large models it has "
-        "none."
-    ),
-    "generality": "The paper counts this as plausibility, and has it for large models alone.",
-    "mechanism": (
-        "The paper rates this evidence strong and mechanistic that induction heads make some of in-context learning in "
-        "small models, and medium in large ones; that they make most of it, weak without MLPs, and none with them."
-    ),
-    "continuity": "The paper counts this as an analogy, and needs it for large models alone.",
-}
-"""How strong the paper itself takes its evidence to be."""
-LIMITS = {
-    "co_occurrence": (
-        "That things come at once is no proof that one makes the other: a third, such as the composition of layers in "
-        "general, may make both. Intervals over the prompts of one run do not say where the window of another seed "
-        "would be."
-    ),
-    "co_perturbation": (
-        "Smeared keys may help other heads than induction heads. The shift is one of training, not of what the "
-        "trained model does."
-    ),
-    "direct_ablation": (
-        "Without a head the model reads what no text gives it, so three replacements are compared, each beside "
-        "random heads of the same layers. What the heads were before the window is not what they are now. A score "
-        "in a synthetic language, or on one text, is not all of in-context learning."
-    ),
-    "generality": (
-        "Attention is not effect: in patterns and translations what heads look at is read, and nothing is "
-        "removed. The tasks are few and simple."
-    ),
-    "mechanism": (
-        "That the weights could do it is no proof that they are what does it. The score of weights for copying "
-        "and the one of behaviour go together in untrained models too, and many heads that are no induction heads copy "
-        "by their weights."
-    ),
-    "continuity": (
-        "Models are few, chosen and small, so that no step to large ones follows. In large models the paper itself "
-        "removes no heads: what it says of them rests on correlations, weights and this analogy."
-    ),
-}
-
-
-def title_of(name: str) -> str:
-    """ "1 Co-occurrence"."""
-    return TITLES[name]
 
 
 def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
@@ -119,12 +28,20 @@ def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
     words = (HOLDS, CONTRADICTED, INCONCLUSIVE)
     return [
         [
-            title_of(name),
+            str(each.attrs["title"]),
             str(each.attrs["verdict"]),
             *(str(int((each["verdict"] == word).sum())) if each.sizes["check"] else "" for word in words),
         ]
-        for name, each in results.items()
+        for each in results.values()
     ]
+
+
+def first_check(argument: Argument, result: xr.Dataset) -> str:
+    """The check that the argument speaks of first, in words; its first one where it has none of that name."""
+    names = [str(name) for name in result["check"].values]
+    return said_of(
+        result.isel(check=next((at for at, name in enumerate(names) if argument.primary in name), 0))
+    )
 
 
 def counted(results: Mapping[str, xr.Dataset]) -> str:
@@ -152,7 +69,7 @@ def window_rows(windows: xr.Dataset) -> list[list[str]]:
 def ends_of(one: xr.Dataset) -> list[str]:
     """Start and end of one window in tokens, and the share of the score that forms in it, with intervals."""
     starts = [millions(one[f"{key}{end}"]) for key in ("start", "end") for end in ("", "_low", "_high")]
-    parts = [_percent(one[f"score_share{end}"]) for end in ("", "_low", "_high")]
+    parts = [percent(one[f"score_share{end}"]) for end in ("", "_low", "_high")]
     return [f"{a} ({b} to {c})" for a, b, c in (starts[:3], starts[3:], parts)]
 
 
@@ -187,5 +104,6 @@ def _number(value: float) -> str:
     return f"{value:.3g}".replace("-", "−") if np.isfinite(value) else "–"
 
 
-def _percent(value: Any) -> str:
-    return f"{float(value):.0%}".replace("-", "−")
+def percent(value: Any) -> str:
+    """A share in whole percent, a dash for what is not finite."""
+    return f"{float(value):z.0%}".replace("-", "−") if np.isfinite(float(value)) else "–"

@@ -9,14 +9,13 @@
 
 An argument for which something is missing is inconclusive, and says what is needed; one that has no meaning on the
 model is not defined. The family of a model of the synthetic language is the one that comes with the package: what 2 and
-6 say is then said of those models, not of this one. It measures nothing of its own and draws nothing: `write_evidence`
+6 say is then said of those models, not of this one. It measures nothing of its own and draws nothing: `report`
 does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,65 +33,24 @@ from ..training._curves import Band, Curves, reads_stories, training_curves
 from ..training._families import family_curves
 from ..training._phases import phase_window
 from ..training._turns import FEWEST as FEWEST_CHECKPOINTS
-from . import _co_occurrence as cooccurring
-from . import _co_perturbation as smearing
-from . import _continuity as across
-from . import _direct_ablation as ablating
-from . import _generality as behaviours
-from . import _mechanism as circuits
-from ._co_occurrence import co_occurrence
-from ._co_perturbation import SMEARED, co_perturbation, layers_of
-from ._continuity import continuity
-from ._direct_ablation import direct_ablation
-from ._generality import generality
-from ._mechanism import mechanism
-from ._verdicts import inconclusive, not_defined
+from ._argument import Argument, Ground, SixArguments
+from ._co_occurrence import CO_OCCURRENCE
+from ._co_perturbation import CO_PERTURBATION
+from ._continuity import CONTINUITY
+from ._direct_ablation import DIRECT_ABLATION
+from ._generality import GENERALITY
+from ._mechanism import MECHANISM
+from ._verdicts import not_defined
 
 __all__ = ["ARGUMENTS", "SixArguments", "six_arguments"]
 
-ARGUMENTS = ("co_occurrence", "co_perturbation", "direct_ablation", "generality", "mechanism", "continuity")
 WINDOW, MOST, FEWEST = 512, 48, 4  # tokens of a window cut from a text; how many windows
 LARGE = 64
 """Heads, beyond which heads are removed together only, on FEW windows."""
 FEW = 16
 BAND = 20  # positions of a band in windows too short for the standard ones
-NO_TEXTS = "wanted texts to measure the in-context-learning score on: give prompts=, or --text"
-NO_FAMILY = "wanted curves of a family of models, with smeared keys and without: train_families makes them"
-AT_HAND = "wanted training checkpoints, got a model at hand: give its name or its folder"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class SixArguments:
-    """What `six_arguments` found.
-
-    Attributes:
-        model: its name.
-        results: argument -> its Dataset, all six in the paper's order.
-        curves: of `training_curves`; None without checkpoints or without texts to measure on.
-        window: of `phase_window` in these curves.
-        families: the curves that arguments 2 and 6 are about; None where there are none.
-        family_windows: of `phase_window` in those.
-        shipped: whether the families are those that come with the package.
-        seed: of all prompts and draws.
-    """
-
-    model: str
-    results: dict[str, xr.Dataset]
-    curves: xr.Dataset | None
-    window: xr.Dataset | None
-    families: xr.Dataset | None
-    family_windows: xr.Dataset | None
-    shipped: bool
-    seed: int
-
-    def datasets(self) -> dict[str, xr.Dataset]:
-        """All there are by their names: for files, `xarray.DataTree.from_dict(found.datasets())`."""
-        more = {name: getattr(self, name) for name in ("curves", "window", "families", "family_windows")}
-        return self.results | {name: each for name, each in more.items() if each is not None}
-
-    def __repr__(self) -> str:
-        said = ", ".join(f"{name}: {each.attrs['verdict']}" for name, each in self.results.items())
-        return f"SixArguments({self.model}, {said})"
+ARGUMENTS = (CO_OCCURRENCE, CO_PERTURBATION, DIRECT_ABLATION, GENERALITY, MECHANISM, CONTINUITY)
+"""Every line of evidence, in the order in which it is printed: add one here."""
 
 
 def six_arguments(
@@ -142,34 +100,34 @@ def six_arguments(
     check_model(model)
     shipped = families is None and reads_stories(model)
     families = family_curves() if shipped else families
-    asked = _asked(model, prompts, n, early, late)
-    steps, first = _steps(source, checkpoints)
-    if asked and n is not None:
-        asked["n"] = n
+    texts = _texts(model, prompts, n, early, late)
+    steps = _steps(source, checkpoints)
     curves, window = None, None
-    options: dict[str, Any] = {"seed": seed, "progress": progress}
-    if steps and asked:
-        curves = training_curves(source, checkpoints=steps, **asked, **options)
+    if steps and texts:
+        curves = training_curves(source, checkpoints=steps, **texts, seed=seed, progress=progress)
         window = phase_window(curves) if (curves["tokens"] > 0).sum() >= FEWEST_CHECKPOINTS else None
-        first = co_occurrence(curves, window=window)
-    family_windows = None if families is None else phase_window(families)
-    passages = prompts if isinstance(prompts, str) else None
-    second, last = _of_families(families, family_windows)
-    results = (
-        first,
-        second,
-        _ablated(source, model, steps, window, asked, options),
-        _where_it_can(behaviours, generality, model, passages=passages, **options),
-        _where_it_can(circuits, mechanism, model, **options),
-        last,
-    )
+    ground = Ground(
+        model=model, source=source, steps=steps, texts=texts, large=_is_large(model),
+        passages=prompts if isinstance(prompts, str) else None, curves=curves, window=window, families=families,
+        family_windows=None if families is None else phase_window(families), shipped=shipped, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    arguments = tuple(ARGUMENTS)
     return SixArguments(
-        str(describe(model)["model"]), dict(zip(ARGUMENTS, results, strict=True)), curves, window, families,
-        family_windows, shipped, seed,
+        str(describe(model)["model"]), arguments, {each.name: _put(each, ground) for each in arguments},
+        curves, window, families, ground.family_windows, seed,
     )  # fmt: skip
 
 
-def _asked(
+def _put(argument: Argument, ground: Ground) -> xr.Dataset:
+    """The argument's verdict; not defined where the model's form does not allow it (a norm behind attention)."""
+    try:
+        return argument.run(ground)
+    except NotDefined as reason:
+        return not_defined(argument, str(reason))
+
+
+def _texts(
     model: Model, prompts: Any, n: int | None, early: Band | None, late: Band | None
 ) -> dict[str, Any]:
     """The prompts and bands of the in-context-learning score; nothing where there are no prompts to be had."""
@@ -182,7 +140,7 @@ def _asked(
             early, late = early or (10, 10 + BAND), late or (length - 1 - BAND, length - 1)
     asked = {"prompts": prompts, "early": early, "late": late}
     Curves(**asked).icl_prompts(model)  # what is wrong with them is said before anything runs
-    return asked
+    return asked if n is None else asked | {"n": n}
 
 
 def _windows(model: Model, text: str, n: int) -> Prompts:
@@ -206,53 +164,12 @@ def _is_large(model: Model) -> bool:
     return size.n_layers * size.n_heads > LARGE
 
 
-def _steps(source: Any, checkpoints: Iterable[int] | None) -> tuple[list[int], xr.Dataset]:
-    """The training steps asked for, and what is to be said of co-occurrence without curves along them."""
+def _steps(source: Any, checkpoints: Iterable[int] | None) -> list[int]:
+    """The training steps asked for; none of a model at hand, or of a source without checkpoints."""
     if not isinstance(source, str | Path):
-        return [], inconclusive("co_occurrence", cooccurring.CLAIM, AT_HAND)
+        return []
     try:
         history = training_history(source)
-    except NotDefined as none:
-        return [], not_defined("co_occurrence", cooccurring.CLAIM, str(none))
-    return history.steps(checkpoints), inconclusive("co_occurrence", cooccurring.CLAIM, NO_TEXTS)
-
-
-def _of_families(families: xr.Dataset | None, windows: xr.Dataset | None) -> tuple[xr.Dataset, xr.Dataset]:
-    """Co-perturbation and continuity; the latter of models with two layers or smeared keys, which can have heads."""
-    if families is None or windows is None:
-        names = {"co_perturbation": smearing.CLAIM, "continuity": across.CLAIM}
-        without, whole = (inconclusive(name, claim, NO_FAMILY) for name, claim in names.items())
-        return without, whole
-    labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
-    able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
-    each = {
-        name: co_occurrence(families.sel(model=name, drop=True), window=windows.sel(model=name, drop=True))
-        for name in able
-    }
-    return co_perturbation(families, window=windows), continuity(each)
-
-
-def _ablated(
-    source: Any,
-    model: Model,
-    steps: list[int],
-    window: xr.Dataset | None,
-    asked: dict[str, Any],
-    options: dict[str, Any],
-) -> xr.Dataset:
-    """Argument 3, along training where there are checkpoints, in the window that is known already."""
-    if not asked:
-        return inconclusive("direct_ablation", ablating.CLAIM, NO_TEXTS)
-    more: dict[str, Any] = {"by_head": not _is_large(model), **options}
-    more |= {"n": FEW} | asked if _is_large(model) else asked
-    if not steps:
-        return _where_it_can(ablating, direct_ablation, model, **more)
-    return _where_it_can(ablating, direct_ablation, source, checkpoints=steps, window=window, **more)
-
-
-def _where_it_can(home: Any, argument: Callable[..., xr.Dataset], *of: Any, **options: Any) -> xr.Dataset:
-    """The argument; not defined where the model's form does not allow it (a norm behind attention, no tokenizer)."""
-    try:
-        return argument(*of, **options)
-    except NotDefined as reason:
-        return not_defined(argument.__name__, home.CLAIM, str(reason))
+    except NotDefined:
+        return []
+    return history.steps(checkpoints)

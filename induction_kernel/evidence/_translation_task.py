@@ -21,9 +21,8 @@ import xarray as xr
 from ..errors import Refused
 from ..model._anatomy import Model, sizes
 from ..prompts._conversion import as_prompts
-from ..prompts._few_shot import tokenised
 from ..prompts._prompts import Prompts, pad, real_positions
-from ..prompts._text import start_token, starts_with_bos
+from ..prompts._text import start_token, starts_with_bos, tokenised
 from ..scorers._pattern_entries import Entries, check_sound, read_entries, way_to_read
 from ..scorers._streaming import averaged
 

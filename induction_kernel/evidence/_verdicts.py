@@ -24,6 +24,7 @@ import xarray as xr
 
 from .. import __version__
 from ..errors import Refused
+from ._argument import Argument
 
 __all__ = [
     "CONTRADICTED",
@@ -100,8 +101,7 @@ class Check:
 
 
 def judged(
-    argument: str,
-    claim: str,
+    argument: Argument,
     checks: Sequence[Check],
     details: xr.Dataset | None = None,
     *,
@@ -110,8 +110,7 @@ def judged(
     """The Dataset of an argument: `details`, and its checks over the dimension `check`.
 
     Args:
-        argument: its name, that of the function: "co_occurrence".
-        claim: what holds if it holds, in one sentence.
+        argument: whose checks they are.
         checks: at least one; all have to hold.
         details: what the checks were computed from; its variables and attributes are kept.
         attrs: further attributes.
@@ -120,7 +119,8 @@ def judged(
         Dataset over `check` (their names) with `value`, `low`, `high`, `threshold`, `above`; `verdict` of each in a
         word; `half_width` reached, with `n` of what (`of`), and `n_for`, the n that the half-width `stated` would take;
         `is_p` where it is a p-value, `why` there is no interval, or what would narrow it. With all variables of
-        `details`, and the attributes `argument`, `claim`, `verdict` and `reason` (the checks in words).
+        `details`, and the attributes `argument` (its name), `title`, `claim`, `verdict` and `reason` (the checks in
+        words).
 
     Raises:
         Refused: no checks, or two of one name.
@@ -133,25 +133,21 @@ def judged(
     if details is not None:
         found = found.merge(details).assign_attrs(details.attrs)
     verdict = _of_all([check.verdict for check in checks])
-    return found.assign_attrs(
-        {**(attrs or {}), **_said(argument, claim, verdict, "; ".join(map(_words, checks)))}
-    )
+    return found.assign_attrs({**(attrs or {}), **_said(argument, verdict, "; ".join(map(_words, checks)))})
 
 
-def not_defined(argument: str, claim: str, reason: str) -> xr.Dataset:
+def not_defined(argument: Argument, reason: str) -> xr.Dataset:
     """The Dataset of an argument that has no meaning on this model: no checks, and why."""
-    return _without_checks(argument, claim, NOT_DEFINED, reason)
+    return _without_checks(argument, NOT_DEFINED, reason)
 
 
-def inconclusive(argument: str, claim: str, reason: str) -> xr.Dataset:
+def inconclusive(argument: Argument, reason: str) -> xr.Dataset:
     """The Dataset of an argument for which too little is at hand: no checks, and what is needed."""
-    return _without_checks(argument, claim, INCONCLUSIVE, reason)
+    return _without_checks(argument, INCONCLUSIVE, reason)
 
 
-def _without_checks(argument: str, claim: str, verdict: str, reason: str) -> xr.Dataset:
-    return xr.Dataset(
-        coords={"check": np.array([], dtype=str)}, attrs=_said(argument, claim, verdict, reason)
-    )
+def _without_checks(argument: Argument, verdict: str, reason: str) -> xr.Dataset:
+    return xr.Dataset(coords={"check": np.array([], dtype=str)}, attrs=_said(argument, verdict, reason))
 
 
 def _of_all(verdicts: Sequence[str]) -> str:
@@ -176,6 +172,7 @@ def _outcome(check: Check) -> str:
     ]
 
 
-def _said(argument: str, claim: str, verdict: str, reason: str) -> dict[str, str]:
-    said = {"argument": argument, "claim": claim, "verdict": verdict, "reason": reason}
+def _said(argument: Argument, verdict: str, reason: str) -> dict[str, str]:
+    said = {"argument": argument.name, "title": argument.title, "claim": argument.claim}
+    said |= {"verdict": verdict, "reason": reason}
     return said | {"paper": "Olsson et al. 2022", "induction_kernel": __version__}

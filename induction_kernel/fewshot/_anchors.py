@@ -19,18 +19,17 @@ import xarray as xr
 from scipy.stats import rankdata
 from torch import Tensor
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..interventions._gradients import gradients_at
-from ..metrics import Metric, reading
+from ..metrics._metric import Metric, reading_of
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
-from ..prompts._prompts import Prompts, measured_on
-from ..scorers._labels import demonstrations_of
+from ..prompts._conversion import as_few_shot, few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..stats._means import percentiles, resampled
-from ._changed_predictions import few_shot_prompts, label_keys
+from ._changed_predictions import label_keys
 
 __all__ = ["label_auc", "label_flow"]
 
@@ -71,7 +70,7 @@ def label_flow(
     if over not in OVER:
         raise Refused(f'wanted over "labels" or "vocabulary", got {over!r}')
     check_words(model, "label_flow")
-    ready, loss = few_shot_prompts(model, prompts)[0], _label_loss(over)
+    ready, loss = as_few_shot(model, prompts), _label_loss(over)
     size, length = sizes(model), ready.tokens.shape[1]
     saliency, losses = np.full((len(ready), size.n_layers, len(FLOWS)), np.nan), np.full(len(ready), np.nan)
     # the backward pass keeps every layer's patterns
@@ -104,7 +103,7 @@ def _label_loss(over: str) -> Metric:
 
 
 def _label_ids(prompts: Prompts) -> Tensor:
-    found = demonstrations_of(prompts)
+    found = few_shot_only(prompts).demonstrations
     if bool((found.target < 0).any()):
         raise Refused(
             "label_flow needs few-shot prompts whose queries carry labels: few_shot_prompts(model, ..., [(x, y), ...])"
@@ -114,13 +113,13 @@ def _label_ids(prompts: Prompts) -> Tensor:
 
 def _right_label_loss(over: str, found: Tensor, prompts: Prompts) -> Tensor:
     logs = found[:, 0].log_softmax(-1) if over == "labels" else found[:, 0]
-    return -logs.gather(1, demonstrations_of(prompts).target[:, None].to(logs.device))[:, 0]
+    return -logs.gather(1, few_shot_only(prompts).demonstrations.target[:, None].to(logs.device))[:, 0]
 
 
-def _of_batch(model: Model, prompts: Prompts, loss: Metric) -> tuple[np.ndarray, np.ndarray]:
+def _of_batch(model: Model, prompts: FewShotPrompts, loss: Metric) -> tuple[np.ndarray, np.ndarray]:
     """`loss [prompt]` and `saliency [prompt, layer, flow]`."""
     layers, groups = list(range(sizes(model).n_layers)), _entries(prompts)
-    losses, _, slopes = gradients_at(model, prompts, reading(loss, prompts), "z", layers)
+    losses, _, slopes = gradients_at(model, prompts, reading_of(loss, prompts), "z", layers)
     out = np.zeros((len(prompts), len(layers), len(FLOWS)))
     seen: dict[str, Tensor] = {}
 
@@ -139,7 +138,7 @@ def _of_batch(model: Model, prompts: Prompts, loss: Metric) -> tuple[np.ndarray,
     return losses.double().numpy(), out
 
 
-def _entries(prompts: Prompts) -> tuple[Tensor, Tensor, Tensor]:
+def _entries(prompts: FewShotPrompts) -> tuple[Tensor, Tensor, Tensor]:
     """bool `[prompt, query, key]` of each flow; a label is all of its tokens."""
     length = prompts.tokens.shape[1]
     place, labels = torch.arange(length), label_keys(prompts).any(1)

@@ -1,4 +1,4 @@
-"""How do predictions move when the model is changed? Runs beside the untouched one, over the same few-shot prompts.
+"""Predictions of few-shot prompts in edited runs, beside those of the untouched run on the same prompts.
 
 Per prompt: the log-probabilities of the labels at the last token, the likeliest label, whether it is the right one and
 whether it is the untouched run's. By group of runs (the draws of one control together): means with 95%
@@ -9,6 +9,7 @@ intervals over prompts, and differences paired by prompt. What is changed in a r
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,19 +22,17 @@ from ..interventions._edits import Given
 from ..interventions._engine import run_cells
 from ..interventions._intervention import Intervention
 from ..interventions._plan import Cell, tokens_at_once
-from ..metrics import Metric
+from ..metrics._metric import Metric
 from ..model._anatomy import Model
-from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..prompts._conversion import few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..replay._lane_record import Way
-from ..scorers._labels import demonstrations_of
 from ..stats._ratios import ratio
 from ..stats._shares import mean_share_difference_interval, mean_share_interval
 
 __all__ = [
     "batches_of_one_length",
     "compared",
-    "few_shot_prompts",
     "label_keys",
     "label_runs",
 ]
@@ -41,19 +40,9 @@ __all__ = [
 UNTOUCHED = "untouched"
 
 
-def few_shot_prompts(model: Model, prompts: Any) -> tuple[Prompts, Demonstrations]:
-    """The prompts, checked against the model, and their demonstrations.
-
-    Raises:
-        TypeError: not prompts. Refused: prompts without demonstrations.
-    """
-    ready = as_prompts(model, prompts)
-    return ready, demonstrations_of(ready)
-
-
 def batches_of_one_length(
-    model: Model, prompts: Prompts, max_tokens: int | None
-) -> Iterator[tuple[Tensor, Prompts, int]]:
+    model: Model, prompts: FewShotPrompts, max_tokens: int | None
+) -> Iterator[tuple[Tensor, FewShotPrompts, int]]:
     """Prompts of one length each, without padding: their indices, themselves, and how many tokens fit a batch.
 
     So the last token of all is at one position, and nothing before it need run again.
@@ -62,22 +51,24 @@ def batches_of_one_length(
         most = tokens_at_once(model, length, max_tokens)
         for rows in (prompts.lengths == length).nonzero()[:, 0].split(max(1, most // length)):
             part = prompts[rows]
-            yield rows, Prompts(
-                part.tokens[:, :length], part.lengths, part.scored[:, :length], part.demonstrations, bos=part.bos,
-                tokenizer=part.tokenizer,
-            ), most  # fmt: skip
+            yield rows, replace(part, control=None, answers=None).narrowed(), most
 
 
-def label_keys(prompts: Prompts) -> Tensor:
+def label_keys(prompts: FewShotPrompts) -> Tensor:
     """bool `[prompt, demonstration, position]`: all tokens of each demonstration's label."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     place = torch.arange(prompts.tokens.shape[1])
     inside = (place >= found.label_positions[..., None]) & (place < found.spans[..., 1:])
     return inside & found.mask[..., None]
 
 
 def label_runs(
-    model: Model, prompts: Prompts, cells: Sequence[Cell], *, max_tokens: int | None, gradients: bool = False
+    model: Model,
+    prompts: FewShotPrompts,
+    cells: Sequence[Cell],
+    *,
+    max_tokens: int | None,
+    gradients: bool = False,
 ) -> tuple[Tensor, Way]:
     """`[prompt, run, label]`, log-probabilities in nats of the untouched run and of one a cell; and how it was done.
 
@@ -97,7 +88,7 @@ def label_runs(
 
 
 def _label_ids(prompts: Prompts) -> Tensor:
-    return demonstrations_of(prompts).label_ids.expand(len(prompts), -1)
+    return few_shot_only(prompts).demonstrations.label_ids.expand(len(prompts), -1)
 
 
 LABELS: Metric = Metric(
@@ -112,7 +103,7 @@ LABELS: Metric = Metric(
 
 def compared(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     logs: np.ndarray,
     *,
     runs: Sequence[str],
@@ -135,7 +126,7 @@ def compared(
         seed: of the bootstrap.
         attrs: what else the result says.
     """
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     prediction, target = logs.argmax(-1), found.target.numpy()[:, None]
     per_run = {
         "correct": np.where(target < 0, np.nan, prediction == target),

@@ -1,4 +1,4 @@
-"""Which heads carry the task? Function-vector scores: a head's mean output, put where demonstrations say nothing.
+"""Function-vector scores: a head's mean output over a task, put into prompts whose demonstrations say nothing.
 
 Each head's z at the last token is averaged over few-shot prompts of the task, and put in its place at the last token
 of prompts whose labels are shuffled; the score is the change of the probability of the right answer (Todd et al. 2024,
@@ -22,13 +22,13 @@ from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
 from ..interventions._edits import Given
 from ..interventions._engine import sweep
-from ..metrics import probability
+from ..metrics._standard import probability
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream
-from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Demonstrations, Prompts
-from ..scorers._labels import demonstrations_of
-from ._changed_predictions import batches_of_one_length, few_shot_prompts, label_keys
+from ..prompts._conversion import as_few_shot
+from ..prompts._demonstrations import Demonstrations
+from ..prompts._prompts import FewShotPrompts
+from ._changed_predictions import batches_of_one_length, label_keys
 
 __all__ = ["function_vector_effect"]
 
@@ -69,11 +69,11 @@ def function_vector_effect(
 
     Source: Todd et al. 2024, section 2.3 (average indirect effect).
     """
-    ready, found = few_shot_prompts(model, prompts)
+    ready = as_few_shot(model, prompts)
+    found = ready.demonstrations
     size = sizes(model)
     chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    into = _shuffled(ready, found, seed) if shuffled is None else as_prompts(model, shuffled)
-    demonstrations_of(into)
+    into = _shuffled(ready, found, seed) if shuffled is None else as_few_shot(model, shuffled)
     options: dict[str, Any] = {
         "site": "z", "by": ("layer", "head", "position"), "metric": probability, "progress": False,
         "heads": chosen, "layers": None if layers is None else list(layers),
@@ -94,7 +94,7 @@ def function_vector_effect(
     return _dataset(value, control, len(ready), seed, own=shuffled is None)
 
 
-def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[int, New]:
+def _last_means(model: Model, prompts: FewShotPrompts, max_tokens: int | None) -> dict[int, New]:
     """Layer -> the mean of z at the last tokens, in the place of z."""
     layers = set(range(sizes(model).n_layers))
     total: dict[int, Tensor] = {}
@@ -108,7 +108,7 @@ def _last_means(model: Model, prompts: Prompts, max_tokens: int | None) -> dict[
     return {layer: New(0.0, mean[None, None]) for layer, mean in total.items()}
 
 
-def _shuffled(prompts: Prompts, found: Demonstrations, seed: int) -> Prompts:
+def _shuffled(prompts: FewShotPrompts, found: Demonstrations, seed: int) -> FewShotPrompts:
     """Each prompt's labels in random order among its demonstrations."""
     if bool((label_keys(prompts).sum(2) > 1).any()):
         raise Refused(

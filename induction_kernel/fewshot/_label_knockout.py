@@ -1,4 +1,4 @@
-"""Do the labels that a head attends to decide the prediction? Their attention knocked out, and the predictions moved.
+"""Label knock-out: the last token's attention to labels of demonstrations taken away, and what is predicted then.
 
 If attention is the kernel of a regression over demonstrations (Han et al. 2025, section 5), a head that no longer sees
 the labels of some of them votes with the others. Only the last token's row changes: the labels' entries are taken out
@@ -18,26 +18,21 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
 from ..heads._choice import random_sets
-from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..heads._names import Head, HeadLike, some_heads
 from ..interventions._activations import New
 from ..interventions._plan import Cell, within_memory
 from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar, stream
-from ..prompts._prompts import Demonstrations, Prompts
+from ..prompts._conversion import as_few_shot
+from ..prompts._demonstrations import Demonstrations
+from ..prompts._prompts import FewShotPrompts
 from ..replay._lane_record import Way, of_slowest
 from ..scorers._pattern_entries import check_sound
-from ._changed_predictions import (
-    UNTOUCHED,
-    batches_of_one_length,
-    compared,
-    few_shot_prompts,
-    label_keys,
-    label_runs,
-)
+from ._changed_predictions import UNTOUCHED, batches_of_one_length, compared, label_keys, label_runs
 from ._matched_keys import Removed, other_keys
 
 __all__ = ["label_knock_out"]
@@ -105,7 +100,8 @@ def label_knock_out(
 
     Source: after Han et al. 2025, section 5, and Geva et al. 2023; the controls are this package's own.
     """
-    ready, found = few_shot_prompts(model, prompts)
+    ready = as_few_shot(model, prompts)
+    found = ready.demonstrations
     check_words(model, "label_knock_out")
     chosen = _checked_heads(model, heads)
     taken = _taken(found, which)
@@ -152,10 +148,7 @@ class _Asked:
 
 def _checked_heads(model: Model, heads: Any) -> tuple[Head, ...]:
     size = sizes(model)
-    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    if not chosen:
-        raise Refused("wanted at least one head, got none")
-    return tuple(chosen)
+    return tuple(some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads))
 
 
 def _taken(found: Demonstrations, which: Any) -> Tensor:
@@ -206,7 +199,7 @@ def _numbered(groups: Sequence[str]) -> list[str]:
     ]
 
 
-def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Tensor]:
+def _last_rows(model: Model, prompts: FewShotPrompts, layers: set[int]) -> dict[int, Tensor]:
     """Layer -> `[prompt, head, key]`, the last token's attention in the untouched run; prompts of one length."""
     rows: dict[int, Tensor] = {}
 
@@ -221,7 +214,7 @@ def _last_rows(model: Model, prompts: Prompts, layers: set[int]) -> dict[int, Te
 
 
 def _removals(
-    model: Model, prompts: Prompts, rows: Tensor, asked: Sequence[_Asked], attention: dict[int, Tensor],
+    model: Model, prompts: FewShotPrompts, rows: Tensor, asked: Sequence[_Asked], attention: dict[int, Tensor],
     chosen: Sequence[Head], groups: Sequence[str],
 ) -> list[Removed]:  # fmt: skip
     """What each run but the untouched one removes."""
@@ -257,7 +250,7 @@ def _cell(removed: Removed, last: int) -> Cell:
     return Cell({layer: of_layer for layer, of_layer in heads.items() if of_layer}, last, new)
 
 
-def _votes(attention: dict[int, Tensor], prompts: Prompts, heads: Sequence[Head]) -> Tensor:
+def _votes(attention: dict[int, Tensor], prompts: FewShotPrompts, heads: Sequence[Head]) -> Tensor:
     """`[prompt, demonstration]`: these heads' attention to each label, summed."""
     row = torch.stack([attention[layer][:, head] for layer, head in heads]).sum(0)
     return (label_keys(prompts) * row[:, None]).sum(2)

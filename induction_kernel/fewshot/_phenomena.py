@@ -1,4 +1,4 @@
-"""Does in-context learning behave as kernel regression says? Similar demonstrations, formats, shifts, and order.
+"""Accuracy with similar demonstrations, other label words, shifted inputs and reordered demonstrations.
 
 Han et al. 2025, section 4.2: a kernel vote gains from demonstrations similar to the query, follows the label words
 that are written, and loses where inputs leave the demonstrations' distribution; the order of the demonstrations cannot
@@ -16,19 +16,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..data._episodes import Embed, Episodes, by_likeness, draw_episodes, own_texts, similarities
 from ..data._labelled import LabelledTexts
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model
-from ..stats._shares import mean_share_difference_interval, mean_share_interval, share_interval
+from ..stats._shares import mean_share_interval
+from ._conditions import compared_conditions
 from ._corruptions import Perturb, misspelt, perturbed, rare_words
-from ._predictions import predict
 
 __all__ = ["input_shift_effect", "label_format_effect", "order_effect", "retrieval_effect"]
-
-PAPER = "Han et al. 2025, section 4.2"
 
 
 def retrieval_effect(
@@ -87,7 +84,7 @@ def retrieval_effect(
     episodes = {
         key: replace(drawn, shown=shown, classes=pool.classes[shown]) for key, shown in chosen.items()
     }
-    out = _compared(model, episodes, "retrieval_effect", seed, batch_size, progress=progress)
+    out = compared_conditions(model, episodes, "retrieval_effect", seed, batch_size, progress=progress)
     similar = [np.take_along_axis(likeness, shown, 1).mean(1) for shown in chosen.values()]
     same = [(each.classes == queries.classes[:, None]).mean(1) for each in episodes.values()]
     dims = ("condition", "prompt")
@@ -136,7 +133,7 @@ def label_format_effect(
     relabelled = {key: episodes.relabelled(each) for key, each in words.items()}
     for key, each in relabelled.items():
         _usable(model, key, each)
-    out = _compared(model, relabelled, "label_format_effect", seed, batch_size, progress=progress)
+    out = compared_conditions(model, relabelled, "label_format_effect", seed, batch_size, progress=progress)
     return out.assign_coords(words=(("condition", "label"), np.array(list(words.values()))))
 
 
@@ -191,7 +188,7 @@ def input_shift_effect(
         return replace(episodes, queries=replace(episodes.queries, texts=tuple(texts)))
 
     conditions = {"as they are": episodes} | {f"{share:.0%}": shifted(share) for share in shares}
-    out = _compared(model, conditions, "input_shift_effect", seed, batch_size, progress=progress)
+    out = compared_conditions(model, conditions, "input_shift_effect", seed, batch_size, progress=progress)
     return out.assign_coords(share=("condition", [0.0, *shares]))
 
 
@@ -233,7 +230,7 @@ def order_effect(
         raise Refused("wanted at least two demonstrations a prompt: one has one order")
     seed, conditions = checked_seed(seed), {"as drawn": episodes}
     conditions |= {f"order {i}": episodes.shuffled(seed=seed + i) for i in range(1, orders)}
-    out = _compared(model, conditions, "order_effect", seed, batch_size, progress=progress)
+    out = compared_conditions(model, conditions, "order_effect", seed, batch_size, progress=progress)
     predictions = out["prediction"].values
     changed = np.mean([predictions[a] != predictions[b] for a, b in combinations(range(orders), 2)], axis=0)
     low, high = mean_share_interval(changed, seed=seed)
@@ -244,51 +241,6 @@ def order_effect(
         change_high=high,
         accuracy_mean=out["accuracy"].mean(),
         accuracy_spread=out["accuracy"].std(ddof=1),
-    )
-
-
-def _compared(
-    model: Model,
-    conditions: Mapping[str, Episodes],
-    method: str,
-    seed: int,
-    batch_size: int | None,
-    *,
-    progress: bool,
-) -> xr.Dataset:
-    """The same queries under every condition, each compared with the first, query by query."""
-    seed = checked_seed(seed)
-    runs = [predict(model, each, batch_size=batch_size, progress=progress) for each in conditions.values()]
-    first = runs[0]
-    correct = np.stack([run["correct"].values for run in runs])
-    prediction = np.stack([run["prediction"].values for run in runs])
-    same = (prediction == prediction[0]).astype(np.float64)
-    each = {"accuracy": correct, "difference": correct - correct[0], "agreement": same}
-    values: dict[str, Any] = {
-        "correct": (("condition", "prompt"), correct),
-        "prediction": (("condition", "prompt"), prediction),
-        "log_probability": (
-            ("condition", "prompt", "label"), np.stack([run["log_probability"].values for run in runs])
-        ),
-    }  # fmt: skip
-    for key, of_prompt in each.items():
-        if key == "difference":
-            low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
-            low[0] = high[0] = 0.0  # the first condition does not differ from itself
-        else:
-            low, high = share_interval(of_prompt.sum(1), of_prompt.shape[1])
-        for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):
-            values[name] = ("condition", value)
-    coords = {"condition": list(conditions)} | {
-        key: first[key] for key in ("prompt", "label", "target", "text")
-    }
-    attrs = {
-        key: first.attrs[key] for key in first.attrs if key not in ("interval", "calibration", "pooling")
-    }
-    return xr.Dataset(
-        values,
-        coords,
-        attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences Bonett & Price, 95%"},
     )
 
 

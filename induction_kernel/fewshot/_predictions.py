@@ -8,39 +8,61 @@ also the weight that every head gives each demonstration, read in the same pass.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy.special import softmax
 from torch import Tensor
 
 from ..data._episodes import Episodes, draw_episodes
 from ..data._labelled import LabelledTexts
 from ..errors import Refused
-from ..heads._names import Head
-from ..kernel._resuming import Store, fingerprint
+from ..heads._names import names_of
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
 from ..model._self_check import foreign_hooks
-from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Prompts, measured_on
-from ..scorers._labels import POOLINGS, check_span, demonstrations_of, entries_of, pooled
+from ..prompts._conversion import as_few_shot
+from ..prompts._fingerprints import fingerprint, weights_of
+from ..prompts._prompts import FewShotPrompts, measured_on
+from ..scorers._labels import POOLINGS, check_span, entries_of, pooled
 from ..scorers._pattern_entries import attends, check_sound, cost_of, entries_together, taken
-from ..stats._shares import share_interval
+from ..stores import read_result, result_folder, write_result
+from ._accuracy import BINS, scores_of
 
-__all__ = ["predict"]
+__all__ = ["Observer", "answered", "asked", "predict"]
 
-BINS = 10
+DIFFERS = "prompts, model, weights, options or version"
+DIMS = {
+    "log_probability": ("prompt", "label"),
+    "weight": ("prompt", "pooling", "layer", "head", "demonstration"),
+}
+Read = Callable[[str, int, Tensor], None]
+
+
+class Observer(Protocol):
+    """What else is read in the passes of `answered`.
+
+    Attributes:
+        sites: what is read, site -> layers.
+        n_prompts: of the first so many prompts.
+    """
+
+    sites: dict[str, set[int]]
+    n_prompts: int
+
+    def reader(self, batch: FewShotPrompts) -> Read:
+        """What takes the activations of these prompts, in the order of the pass."""
+        ...
 
 
 def predict(
     model: Model,
-    data: LabelledTexts | Episodes | Prompts,
+    data: LabelledTexts | Episodes | FewShotPrompts,
     *,
     pool: LabelledTexts | None = None,
     shots: int = 8,
@@ -87,35 +109,63 @@ def predict(
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """
     check_words(model, "predict")
-    prompts, texts = _prompts(model, data, pool, shots, template, sampling, seed)
+    prompts, texts = asked(
+        model, data, pool=pool, shots=shots, template=template, sampling=sampling, seed=seed
+    )
+    options: dict[str, Any] = {"path": path, "batch_size": batch_size, "progress": progress}
+    return answered(model, prompts, texts, pooling=pooling, span=span, **options)
+
+
+def answered(
+    model: Model,
+    prompts: FewShotPrompts,
+    texts: list[str],
+    *,
+    pooling: str | Sequence[str] | None,
+    span: str,
+    also: Sequence[Observer] = (),
+    path: str | os.PathLike[str] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """What `predict` returns, of prompts; observers read along in the same passes."""
     poolings = _poolings(pooling)
     check_span(span, prompts)
-    labels = demonstrations_of(prompts)
+    labels = prompts.demonstrations
     size, n = sizes(model), len(prompts)
     kept = {
         "log_probability": np.full((n, len(labels.labels)), np.nan),
         "weight": np.full((n, len(poolings), size.n_layers, size.n_heads, labels.mask.shape[1]), np.nan),
     }
-    store = None if path is None else Store(path, fingerprint(model, prompts, (poolings, span)))
-    done = np.zeros(n, dtype=bool) if store is None else store.read_into(kept)
+    mark = "" if path is None else fingerprint(weights_of(model), prompts, poolings, span)
+    folder = None if path is None else result_folder(path, mark, kind="evaluation", differs=DIFFERS)
+    done = _read_into(kept, folder, mark)
     order = np.flatnonzero(~done)[np.argsort(prompts.lengths.numpy()[~done], kind="stable")]
     parts = _parts(model, prompts.lengths.numpy()[order], batch_size)
     with progress_bar(len(order), progress=progress, unit="prompt") as bar:
         for rows in parts:
             at = order[rows]
-            new = _evaluated(model, prompts[torch.as_tensor(at)], poolings, span)
+            batch = _narrowed(prompts[torch.as_tensor(at)])
+            new = _evaluated(model, batch, poolings, span, _readers(also, batch, at))
             for key, values in new.items():
                 kept[key][at] = values
-            if store is not None:
-                store.write(at, new)
+            if folder is not None:
+                write_result(folder / f"prompt-{at.min():06d}.nc", _batch(at, new), mark)
             bar.update(len(at))
     found = _dataset(model, prompts, texts, kept, poolings, several=not isinstance(pooling, str))
     return found.assign_attrs(span=span) if poolings else found
 
 
-def _prompts(
-    model: Model, data: Any, pool: Any, shots: int, template: str | None, sampling: str, seed: int
-) -> tuple[Prompts, list[str]]:
+def asked(
+    model: Model,
+    data: Any,
+    *,
+    pool: Any = None,
+    shots: int = 8,
+    template: str | None = None,
+    sampling: str = "balanced",
+    seed: int = 0,
+) -> tuple[FewShotPrompts, list[str]]:
     """The prompts, and the text of each query."""
     if isinstance(data, LabelledTexts):
         if pool is None:
@@ -127,18 +177,48 @@ def _prompts(
         raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
-    if not isinstance(data, Prompts):
+    if not isinstance(data, FewShotPrompts):
         raise TypeError(
-            f"wanted LabelledTexts of load_classification(...), Episodes or Prompts, got {type(data).__name__}"
+            f"wanted LabelledTexts of load_classification(...), Episodes or FewShotPrompts, got {type(data).__name__}"
         )
-    ready = as_prompts(model, data)
-    ends = demonstrations_of(ready).spans[..., 1].max(1).values.tolist()
+    ready = as_few_shot(model, data)
+    ends = ready.demonstrations.spans[..., 1].max(1).values.tolist()
     ids = [
         row[end:length]
         for row, end, length in zip(ready.tokens.tolist(), ends, ready.lengths.tolist(), strict=True)
     ]
     decode = getattr(getattr(model, "tokenizer", None), "decode", None)
     return ready, [" ".join(map(str, row)) if decode is None else decode(row).strip() for row in ids]
+
+
+def _batch(at: np.ndarray, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """The values of the prompts `at`, as they are kept; without those of which there are none."""
+    return xr.Dataset(
+        {key: (DIMS[key], value) for key, value in values.items() if value.size}, {"prompt": at}
+    )
+
+
+def _read_into(kept: Mapping[str, np.ndarray], folder: Path | None, mark: str) -> np.ndarray:
+    """Fill in the finished batches of a folder; bool `[prompt]`, which prompts that are."""
+    done = np.zeros(len(kept["log_probability"]), dtype=bool)
+    for file in [] if folder is None else sorted(folder.glob("prompt-*.nc")):
+        found = read_result(file, mark)
+        if found is None:  # deleted meanwhile
+            continue
+        at = found["prompt"].values if "prompt" in found.coords else np.array(-1)
+        sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(range(len(done)))
+        for key, values in (
+            _batch(at, {key: value[at] for key, value in kept.items()}).items() if sound else ()
+        ):
+            sound &= key in found and found[key].shape == values.shape and found[key].dtype.kind == "f"
+        if not sound:
+            raise Refused(
+                f"{str(file)!r} does not hold what was written to it: delete it, and it is computed anew"
+            )
+        for key in found.data_vars:
+            kept[str(key)][at] = found[key].values
+        done[at] = True
+    return done
 
 
 def _poolings(pooling: Any) -> tuple[str, ...]:
@@ -154,23 +234,58 @@ def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[sl
     return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
 
 
-def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: str) -> dict[str, np.ndarray]:
+def _narrowed(batch: FewShotPrompts) -> FewShotPrompts:
+    """Without columns that are padding in all of them, and without controls."""
+    width = int(batch.lengths.max())
+    return replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
+
+
+def _readers(
+    observers: Sequence[Observer], batch: FewShotPrompts, at: np.ndarray
+) -> list[tuple[dict[str, set[int]], Read]]:
+    """Sites and readers of the observers that want any of a batch, which has prompts `at` of all."""
+    readers = []
+    for observer in observers:
+        rows = torch.as_tensor(np.flatnonzero(at < observer.n_prompts))
+        if len(rows):
+            readers.append((observer.sites, _of_rows(observer.reader(batch[rows]), rows)))
+    return readers
+
+
+def _of_rows(read: Read, rows: Tensor) -> Read:
+    return lambda site, layer, activation: read(site, layer, activation[rows.to(activation.device)])
+
+
+def _evaluated(
+    model: Model,
+    batch: FewShotPrompts,
+    poolings: tuple[str, ...],
+    span: str,
+    also: Sequence[tuple[dict[str, set[int]], Read]],
+) -> dict[str, np.ndarray]:
     """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
-    width, size = int(batch.lengths.max()), sizes(model)
-    batch = replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
-    found = demonstrations_of(batch)
+    size, found = sizes(model), batch.demonstrations
     weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
     each = [entries_of(batch, pooling, span) for pooling in poolings]
     broken, edited = set[int](), bool(foreign_hooks(model))
 
-    def read(_: str, layer: int, pattern: Tensor) -> None:
+    def weigh(layer: int, pattern: Tensor) -> None:
         values = taken(pattern, entries_together(each)).split([len(entries.key) for entries in each])
         for i, (pooling, of_one) in enumerate(zip(poolings, values, strict=True)):
             weight[:, i, layer] = pooled(of_one, batch, pooling, span).transpose(1, 2).numpy()
         if not attends(pattern, batch.lengths, edited=edited):
             broken.add(layer)
 
+    def read(site: str, layer: int, activation: Tensor) -> None:
+        if site == "pattern" and poolings:
+            weigh(layer, activation)
+        for wanted, other in also:
+            if layer in wanted.get(site, ()):
+                other(site, layer, activation)
+
     sites = {"pattern": set(range(size.n_layers))} if poolings else {}
+    for wanted, _ in also:
+        sites = {site: sites.get(site, set()) | wanted.get(site, set()) for site in {**sites, **wanted}}
     logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
     assert logits is not None
     check_sound(broken)
@@ -184,16 +299,16 @@ def _evaluated(model: Model, batch: Prompts, poolings: tuple[str, ...], span: st
 
 def _dataset(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     texts: list[str],
     kept: dict[str, np.ndarray],
     poolings: tuple[str, ...],
     *,
     several: bool,
 ) -> xr.Dataset:
-    found, logs = demonstrations_of(prompts), kept["log_probability"]
+    found, logs = prompts.demonstrations, kept["log_probability"]
     target, labels = found.target.numpy(), list(found.labels)
-    values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | _scores(logs, target)
+    values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | scores_of(logs, target)
     coords: dict[str, Any] = {
         "prompt": np.arange(len(prompts)),
         "label": labels,
@@ -210,7 +325,7 @@ def _dataset(
         weight, dims = kept["weight"].swapaxes(0, 1), ("pooling", "prompt", "layer", "head", "demonstration")
         values["weight"] = (dims, weight) if several else (dims[1:], weight[0])
         n_layers, n_heads = weight.shape[2:4]
-        names = [[str(Head(layer, head)) for head in range(n_heads)] for layer in range(n_layers)]
+        names = names_of(range(n_layers), range(n_heads))
         coords |= {
             "layer": np.arange(n_layers),
             "head": np.arange(n_heads),
@@ -219,40 +334,3 @@ def _dataset(
         coords |= {"pooling": list(poolings)} if several else {}
         attrs["pooling"] = ", ".join(poolings)
     return xr.Dataset(values, coords, attrs)
-
-
-def _scores(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
-    """Predictions and all that is said of them, over the prompts whose class is known."""
-    prediction, known = logs.argmax(1), target >= 0
-    correct = np.where(known, prediction == target, np.nan)
-    n_labels = logs.shape[1]
-    confusion = np.zeros((n_labels, n_labels), dtype=np.int64)
-    np.add.at(confusion, (target[known], prediction[known]), 1)
-    values = {
-        "prediction": ("prompt", prediction),
-        "correct": ("prompt", correct),
-        "confusion": (("label", "predicted"), confusion),
-    }
-    scalars = dict.fromkeys(
-        ("accuracy", "accuracy_low", "accuracy_high", "calibration_error", "brier"), np.nan
-    )
-    if known.any():
-        right, n = int(correct[known].sum()), int(known.sum())
-        low, high = share_interval(right, n)
-        share = softmax(logs[known], axis=1)
-        scalars = {
-            "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,
-            "calibration_error": calibration_error(share.max(1), correct[known]),
-            "brier": ((share - np.eye(n_labels)[target[known]]) ** 2).sum(1).mean(),
-        }  # fmt: skip
-    return values | {key: ((), value) for key, value in scalars.items()}
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """|accuracy - mean confidence| in each of 10 equal bins (low, high] of confidence, weighted by how many lie there.
-
-    Source: Guo et al. 2017, equations 1 to 3.
-    """
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    gap = np.bincount(bins, correct - confidence, minlength=BINS)
-    return float(np.abs(gap).sum() / len(confidence))

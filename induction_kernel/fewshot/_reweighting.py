@@ -1,4 +1,4 @@
-"""Can the kernel be improved? The last token's attention to labels, times exp(beta): anchor re-weighting.
+"""Anchor re-weighting: the last token's attention to labels, times exp(beta), and the beta that predicts best.
 
 A(q, p_i) becomes exp(beta) A(q, p_i) with one beta for each layer, head and class of label (Wang et al. 2023, section
 4.1; there each class has one demonstration, here its demonstrations share the beta). Nothing is renormalised: of the
@@ -17,26 +17,20 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import Head, HeadLike, as_heads, is_whole
+from ..heads._names import Head, HeadLike, names_of, some_heads
 from ..interventions._activations import New
 from ..interventions._plan import Cell, within_memory
 from ..model._anatomy import Model, kept_as_it_was, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar
 from ..model._weights import value_weights
-from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..prompts._conversion import as_few_shot
+from ..prompts._demonstrations import Demonstrations
+from ..prompts._prompts import FewShotPrompts, measured_on
 from ..replay._lane_record import Way, of_slowest
-from ..scorers._labels import demonstrations_of
-from ._changed_predictions import (
-    UNTOUCHED,
-    batches_of_one_length,
-    compared,
-    few_shot_prompts,
-    label_keys,
-    label_runs,
-)
+from ._changed_predictions import UNTOUCHED, batches_of_one_length, compared, label_keys, label_runs
 
 __all__ = ["fit_label_weights", "reweighted"]
 
@@ -77,7 +71,8 @@ def fit_label_weights(
 
     Source: Wang et al. 2023, section 4.1.
     """
-    ready, found = few_shot_prompts(model, prompts)
+    ready = as_few_shot(model, prompts)
+    found = ready.demonstrations
     check_words(model, "fit_label_weights")
     _check_options(found, steps=steps, lr=lr, batch_size=batch_size)
     size, chosen = sizes(model), _chosen(model, heads)
@@ -96,7 +91,7 @@ def fit_label_weights(
             optimiser.step()
             losses.append(loss)
             bar.update()
-    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
+    names = names_of(range(size.n_layers), range(size.n_heads))
     attrs = {
         "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
         **of_slowest(ways).attrs, "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
@@ -106,7 +101,7 @@ def fit_label_weights(
         {"beta": (("layer", "head", "label"), beta.detach().numpy()), "loss": ("step", np.array(losses))},
         {
             "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads), "label": list(found.labels),
-            "step": np.arange(steps), "name": (("layer", "head"), np.array(names)),
+            "step": np.arange(steps), "name": (("layer", "head"), names),
         },
         attrs,
     )  # fmt: skip
@@ -142,7 +137,8 @@ def reweighted(
 
     Source: Wang et al. 2023, section 4.1.
     """
-    ready, found = few_shot_prompts(model, prompts)
+    ready = as_few_shot(model, prompts)
+    found = ready.demonstrations
     check_words(model, "reweighted")
     weights = _checked_beta(model, found, beta)
     logs, ways = np.full((len(ready), 2, len(found.labels)), np.nan), list[Way]()
@@ -178,10 +174,7 @@ def _chosen(model: Model, heads: Any) -> list[Head]:
     size = sizes(model)
     if heads is None:
         return [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
-    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    if not chosen:
-        raise Refused("wanted at least one head to re-weight, got none")
-    return chosen
+    return some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
 
 
 def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
@@ -221,20 +214,20 @@ def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
     return out
 
 
-def _loss(model: Model, prompts: Prompts, beta: Tensor) -> tuple[float, Tensor, Way]:
+def _loss(model: Model, prompts: FewShotPrompts, beta: Tensor) -> tuple[float, Tensor, Way]:
     """Mean loss of the right label among the labels, its gradient, and how it was done; called without gradients."""
     total, slope, ways = 0.0, torch.zeros_like(beta), list[Way]()
     for _, batch, most in batches_of_one_length(model, prompts, None):
         with torch.enable_grad():
             logs, way = label_runs(model, batch, [_cell(model, batch, beta)], max_tokens=most, gradients=True)
-            target = demonstrations_of(batch).target[:, None]
+            target = batch.demonstrations.target[:, None]
             loss = -logs[:, 1].log_softmax(-1).gather(1, target).sum() / len(prompts)
             slope += torch.autograd.grad(loss, beta)[0]
         total, ways = total + float(loss), [*ways, way]
     return total, slope, of_slowest(ways)
 
 
-def _cell(model: Model, prompts: Prompts, beta: Tensor) -> Cell:
+def _cell(model: Model, prompts: FewShotPrompts, beta: Tensor) -> Cell:
     """The last row of every head times its factors; the mass that is gone (or come) is the value bias's."""
     size, last = sizes(model), prompts.tokens.shape[1] - 1
     new = {
@@ -244,8 +237,8 @@ def _cell(model: Model, prompts: Prompts, beta: Tensor) -> Cell:
     return Cell(dict.fromkeys(new, tuple(range(size.n_heads))), last, new)
 
 
-def _factors(prompts: Prompts, beta: Tensor) -> Iterator[Tensor]:
+def _factors(prompts: FewShotPrompts, beta: Tensor) -> Iterator[Tensor]:
     """By layer, `[prompt, head, key]`: what the last token's attention is multiplied by."""
-    keys, classes = label_keys(prompts).double(), demonstrations_of(prompts).classes
+    keys, classes = label_keys(prompts).double(), prompts.demonstrations.classes
     for of_layer in beta:
         yield 1 + torch.einsum("pik,phi->phk", keys, (of_layer.exp() - 1)[:, classes].transpose(0, 1))

@@ -3,7 +3,7 @@
 The measurements of Han et al. 2025, section 5, on one set of prompts: what the model predicts, the vote of every head
 and of every layer's sum, the held-out table with its controls (5.5), where the last token looks (5.1), and how heads
 align with the similarity of next-token distributions (5.3). Each has a verb of its own; this puts them together. It
-draws nothing (`write_fewshot_page` does) and removes nothing (`label_knock_out` does).
+draws nothing (`report` does) and removes nothing (`label_knock_out` does).
 """
 
 from __future__ import annotations
@@ -14,28 +14,34 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .._given import is_whole
 from ..data._episodes import Episodes, draw_episodes
 from ..data._labelled import LabelledTexts
 from ..errors import NotDefined, Refused
-from ..heads._names import Head, is_whole
+from ..heads._names import Head
 from ..kernel._alignment import kernel_alignment
-from ..kernel._demonstrations import demonstration_attention
+from ..kernel._demonstrations import AttentionAlong
 from ..kernel._held_out import held_out
-from ..kernel._label_logits import label_logits
+from ..kernel._label_logits import LabelWriting
 from ..kernel._next_token import next_token_similarity
 from ..kernel._reconstruction import sum_heads, vote
 from ..kernel._regression import kernel_regression
 from ..kernel._representations import representations
 from ..kernel._vote_text import texts_of
-from ..model._anatomy import Model
-from ..prompts._few_shot import word_episodes
-from ..prompts._prompts import Prompts
-from ..scorers._labels import demonstrations_of
-from ._predictions import predict
+from ..model._anatomy import Model, sizes
+from ..model._outputs import check_words
+from ..prompts._conversion import few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts
+from ..prompts._word_task import word_episodes
+from ..replay._lane_record import Way
+from ..scorers._labels import label_attention
+from ._predictions import answered, asked
 
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
 
 FEWEST = 8  # queries
+WHY = "entries: read with the predictions, whose passes have whole patterns"
+POINTS = 30  # that each part of a prompt is resampled to
 MAPPED = 64  # prompts that the attention over the prompt, and what heads write, is averaged over
 TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
 
@@ -55,7 +61,7 @@ class FewShotStudy:
         along: of `demonstration_attention`.
     """
 
-    prompts: Prompts
+    prompts: FewShotPrompts
     answers: xr.Dataset
     heads: xr.Dataset
     sums: xr.Dataset
@@ -125,13 +131,14 @@ def few_shot_study(
     if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
         raise Refused("pool= and template= go with LabelledTexts: words, episodes and prompts have their own")
     episodes = _episodes(model, data, pool, queries, shots, template, seed)
-    prompts = episodes.prompts(model) if isinstance(episodes, Episodes) else episodes
+    check_words(model, "few_shot_study")
+    prompts, texts = asked(model, episodes)
     if isinstance(episodes, Prompts):
         episodes = _as_episodes(episodes)
     ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    answers = predict(model, prompts, pooling=("max", "label"), span=span, **ways)
+    answers, along, writes = _in_one_pass(model, prompts, texts, span, ways)
     weights = answers.sel(pooling="max")
-    others, writes, alignment = {}, _writing(model, prompts, ways), None
+    others, alignment = {}, None
     if episodes is not None:
         for name, what in TEXTS.items():
             others[name] = kernel_regression(representations(model, episodes, what, **ways))
@@ -143,7 +150,7 @@ def few_shot_study(
         sums=vote(sum_heads(weights), prompts, answers, seed=seed),
         table=held_out(weights, answers, others=others, writes=writes, splits=splits, seed=seed),
         alignment=alignment,
-        along=demonstration_attention(model, prompts[:MAPPED], **ways),
+        along=along,
     )
 
 
@@ -164,7 +171,7 @@ def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
 
 def _episodes(
     model: Model, data: Any, pool: Any, queries: int, shots: int, template: str | None, seed: int
-) -> Episodes | Prompts:
+) -> Episodes | FewShotPrompts:
     """Queries with their demonstrations."""
     if data is None:
         return word_episodes(model, prompts=queries, shots=shots, classes=4, noise=0.3, seed=seed)
@@ -178,7 +185,8 @@ def _episodes(
 
 def _as_episodes(prompts: Prompts) -> Episodes | None:
     """The texts of prompts that are made already; none where classes are unknown or prompts have unequal many."""
-    found = demonstrations_of(prompts)
+    prompts = few_shot_only(prompts)
+    found = prompts.demonstrations
     if not bool(found.mask.all()) or bool((found.target < 0).any()):
         return None
     texts, queries = texts_of(prompts)
@@ -188,9 +196,19 @@ def _as_episodes(prompts: Prompts) -> Episodes | None:
     return Episodes(asked, pool, np.arange(texts.size).reshape(texts.shape), classes, pool.template)
 
 
-def _writing(model: Model, prompts: Prompts, ways: dict[str, Any]) -> xr.Dataset | None:
-    """What heads write of labels; none in a model whose attention does not write to the stream as it is."""
+def _in_one_pass(
+    model: Model, prompts: FewShotPrompts, texts: list[str], span: str, ways: dict[str, Any]
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset | None]:
+    """Predictions and weights; of the first prompts also the attention over the prompt, and what heads write of labels.
+
+    The last is None in a model whose attention does not write to the residual stream as it is.
+    """
+    first = label_attention.ready(model, prompts[:MAPPED])
+    along = AttentionAlong(model, first, POINTS, list(range(sizes(model).n_layers)))
     try:
-        return label_logits(model, prompts[:MAPPED], **ways)
+        writes = LabelWriting(model, first)
     except NotDefined:
-        return None
+        writes = None
+    also = [along, *([] if writes is None else [writes])]
+    answers = answered(model, prompts, texts, pooling=("max", "label"), span=span, also=also, **ways)
+    return answers, along.dataset(Way("patterns", WHY)), None if writes is None else writes.dataset()

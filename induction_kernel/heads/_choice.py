@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import NotDefined, Refused
 from ._averages import VARIABLES
-from ._names import Head, HeadLike, as_heads, is_whole
+from ._names import Head, HeadLike, as_heads
 from ._results import check_result, is_measured, one_result, over_heads
 from ._summary import means_of, summarise
 

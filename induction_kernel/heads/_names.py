@@ -1,18 +1,17 @@
-"""Which head is meant? `Head`, and reading one from a pair or a string like "L5H1"."""
+"""`Head`: a head by layer and index, read from a pair or a string like "L5H1"; the names of a grid of heads."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._given import plain
+from .._given import is_whole, plain
 from ..errors import Refused
 
-__all__ = ["Head", "HeadLike", "as_head", "as_heads", "is_whole", "names_of"]
+__all__ = ["Head", "HeadLike", "as_head", "as_heads", "names_of", "some_heads"]
 
 
 class Head(NamedTuple):
@@ -100,6 +99,13 @@ def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     return list(dict.fromkeys(as_head(head, **bounds) for head in given))
 
 
-def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether it is an integer, of Python or NumPy, and not a truth value."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
+def some_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
+    """As `as_heads`, at least one.
+
+    Raises:
+        TypeError, Refused: as `as_heads`; no heads.
+    """
+    found = as_heads(heads, **bounds)
+    if not found:
+        raise Refused("wanted at least one head, got none")
+    return found

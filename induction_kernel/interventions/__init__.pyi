@@ -1,6 +1,5 @@
 from ._ablation import ablate as ablate
 from ._ablation import ablation_curve as ablation_curve
-from ._ablation import knock_out as knock_out
 from ._activations import Edit as Edit
 from ._activations import New as New
 from ._attribution import attribution as attribution
@@ -13,6 +12,7 @@ from ._edits import Resample as Resample
 from ._edits import Scale as Scale
 from ._edits import Zero as Zero
 from ._edits import ZeroValues as ZeroValues
+from ._engine import knock_out as knock_out
 from ._engine import sweep as sweep
 from ._intervention import Intervention as Intervention
 from ._patching import patch as patch

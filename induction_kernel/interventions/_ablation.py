@@ -1,4 +1,4 @@
-"""What does the model lose without these heads, or without these entries of attention?
+"""Ablation of heads: single ones, groups, and the strongest heads beside random ones of the same layers.
 
 After Olsson et al. 2022 ("direct ablation"). Single heads understate what a group does, because others take
 over: always look at single and joint effects, and at random heads of the same layers. How it is computed says
@@ -7,29 +7,39 @@ over: always look at single and joint effects, and at random heads of the same l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from torch import Tensor
 
-from .._given import checked_seed
-from ..errors import NotDefined, Refused
-from ..heads._choice import random_sets, top_heads
-from ..heads._names import Head, HeadLike, as_heads, is_whole
-from ..metrics import MetricLike, as_metric, repeat_loss
-from ..model._anatomy import Model, check_model, sizes
+from .._given import checked_seed, is_whole
+from ..errors import Refused
+from ..heads._names import Head, HeadLike
+from ..metrics._metric import MetricLike, as_metric
+from ..metrics._standard import repeat_loss
+from ..model._anatomy import Model, check_model
 from ..model._outputs import n_outputs
 from ..prompts._prompts import measured_on
-from ..stats._ratios import ratio
+from ..stats._ratios import shares_lost
 from ._activations import Edit
-from ._edits import KnockOut, Mean
-from ._engine import Found, run_cells, sweep
+from ._compared_sets import Sets, checked_heads, compared_sets, ranked_heads
+from ._edits import Mean
+from ._engine import Found, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import Cell
 
-__all__ = ["ablate", "ablation_curve", "knock_out", "shares_lost"]
+__all__ = [
+    "Sets",
+    "ablate",
+    "ablation_curve",
+    "caution",
+    "compared_sets",
+    "curve_of",
+    "groups_removed",
+    "joint_of",
+    "shares_lost",
+]
 
 NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
 
@@ -79,11 +89,19 @@ def ablate(
 
     Source: Olsson et al. 2022, argument 3.
     """
-    chosen, seed = _checked_heads(model, heads), checked_seed(seed)
+    chosen, seed = checked_heads(model, heads), checked_seed(seed)
     intervention = _of_heads(edit, metric, hold)
-    found, shares, attrs = _joint(
-        model, prompts, [chosen], intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    found, attrs = groups_removed(
+        model, prompts, [chosen], intervention, max_tokens=max_tokens, progress=progress
     )
+    return joint_of(model, found, chosen, seed, attrs)
+
+
+def joint_of(
+    model: Model, found: Found, chosen: Sequence[Head], seed: int, attrs: dict[str, Any]
+) -> xr.Dataset:
+    """What `ablate` returns, of a run of one group."""
+    shares, attrs = _shares(model, found, seed, attrs)
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
     shares = {key: float(share[0]) for key, share in shares.items()}
@@ -145,13 +163,19 @@ def ablation_curve(
     check_model(model)
     if not is_whole(controls) or controls < 1:
         raise Refused(f"wanted controls >= 1 random sets, got {controls!r}")
-    seed, ranked = checked_seed(seed), _ranked(model, scores)
-    counts, drawn = _compared(model, ranked, ks, controls=controls, control=control, seed=seed)
-    groups = [ranked[:k] for k in counts] + [heads for sets in drawn for heads in sets]
+    seed, ranked = checked_seed(seed), ranked_heads(model, scores)
+    sets = compared_sets(model, ranked, ks, controls=controls, control=control, seed=seed)
     intervention = _of_heads(edit, metric, hold)
-    found, shares, attrs = _joint(
-        model, prompts, groups, intervention, seed=seed, max_tokens=max_tokens, progress=progress
+    found, attrs = groups_removed(
+        model, prompts, sets.groups, intervention, max_tokens=max_tokens, progress=progress
     )
+    return curve_of(model, found, sets, attrs)
+
+
+def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> xr.Dataset:
+    """What `ablation_curve` returns, of a run of `sets.groups`."""
+    counts, drawn, groups = sets.counts, sets.drawn, sets.groups
+    shares, attrs = _shares(model, found, sets.seed, attrs)
     n, baseline = len(counts), found.baseline
     value, random = found.values[:n].T, _by_draw(found.values[n:], drawn).transpose(2, 0, 1)
     variables: dict[str, Any] = {
@@ -162,7 +186,7 @@ def ablation_curve(
         "baseline": ("prompt", baseline),
         "n_controls": ("k", [len(sets) for sets in drawn]),
     }
-    attrs |= {"method": "ablation_curve", "control": control, "seed": seed}
+    attrs |= {"method": "ablation_curve", "control": sets.control, "seed": sets.seed}
     if shares:
         variables |= {key: ("k", share[:n]) for key, share in shares.items()}
         variables["control_share"] = (("k", "draw"), _by_draw(shares["share"][n:], drawn))
@@ -199,89 +223,40 @@ def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
     return ""
 
 
-def knock_out(
-    model: Model,
-    prompts: Any,
-    mask: Tensor | Callable[[Tensor, Tensor], Tensor],
-    *,
-    by: Sequence[str] = ("layer", "head"),
-    metric: MetricLike = repeat_loss,
-    heads: Any = None,
-    layers: Iterable[int] | None = None,
-    max_tokens: int | None = None,
-    progress: bool = True,
-) -> xr.Dataset:
-    """The metric where heads may not attend from chosen queries to chosen keys: `sweep` with `KnockOut`.
-
-    Args:
-        model: any TransformerLens model; given back as it was.
-        prompts: anything `as_prompts` takes; None for the metric's own.
-        mask: bool, True is removed: `[query, key]`, `[prompt, query, key]` or `[prompt, head, query, key]`; or a
-            function `(tokens, lengths) -> [prompt, query, key]` such as `masks.after_latest_copy`. Entries beyond the
-            query (the future) may be either.
-        by: as in `sweep`; `()` for all heads chosen together.
-        metric: as in `sweep`.
-        heads: only these; None for all.
-        layers: only these; None for all.
-        max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
-
-    Returns:
-        As `sweep`.
-
-    Raises:
-        TypeError: not a bool mask. Refused: a mask that does not fit, or that leaves a query nothing.
-
-    Source: Geva et al. 2023 (attention knock-out).
-    """
-    ready = as_metric(metric).ready(model, prompts)
-    if hasattr(mask, "mask"):
-        raise TypeError(f"wanted a mask or a mask function, got a scorer: pass its own, {mask!r}.mask")
-    if callable(mask):
-        mask = mask(ready.tokens, ready.lengths)
-    wanted = KnockOut(mask[:, None] if isinstance(mask, Tensor) and mask.ndim == 3 else mask)
-    return sweep(
-        model, ready, edit=wanted, site="pattern", by=by, metric=metric, heads=heads, layers=layers,
-        max_tokens=max_tokens, progress=progress,
-    )  # fmt: skip
-
-
-def _checked_heads(model: Model, heads: Any) -> list[Head]:
-    size = sizes(model)
-    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    if not chosen:
-        raise Refused("wanted at least one head to ablate, got none")
-    return chosen
-
-
 def _of_heads(edit: Edit | None, metric: MetricLike, hold: Hold) -> Intervention:
     return Intervention(Mean() if edit is None else edit, "z", as_metric(metric), hold)
 
 
-def _joint(
+def groups_removed(
     model: Model,
     prompts: Any,
     groups: Sequence[Sequence[Head]],
-    intervention: Intervention,
+    intervention: Intervention | None = None,
     *,
-    seed: int,
-    max_tokens: int | None,
-    progress: bool,
-) -> tuple[Found, dict[str, np.ndarray], dict[str, Any]]:
-    """Each group of heads edited together in one run: what was found, the shares lost, and the attributes."""
-    metric = intervention.metric
-    ready = metric.ready(model, prompts)
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> tuple[Found, dict[str, Any]]:
+    """Each group of heads edited together in one run: what was found, and the attributes of such results."""
+    intervention = _of_heads(None, repeat_loss, None) if intervention is None else intervention
+    ready = intervention.metric.ready(model, prompts)
     cells = [
         Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
         for heads in groups
     ]
     found = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=progress)
-    attrs: dict[str, Any] = {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
+    return found, {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
+
+
+def _shares(
+    model: Model, found: Found, seed: int, attrs: dict[str, Any]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The shares of the benefit that are lost, where the metric knows one, and the attributes with their cautions."""
     shares = shares_lost(found.values, found.baseline, found.without, seed)
-    if found.without is not None:
-        known = bool(np.isfinite(shares["share"]).any())
-        attrs["cautions"] = caution(model, float(found.without.mean()), metric.unit) if known else NO_BENEFIT
-    return found, shares, attrs
+    if found.without is None:
+        return shares, dict(attrs)
+    known = bool(np.isfinite(shares["share"]).any())
+    said = caution(model, float(found.without.mean()), attrs["unit"]) if known else NO_BENEFIT
+    return shares, attrs | {"cautions": said}
 
 
 def caution(model: Model, without: float, unit: str) -> str:
@@ -293,60 +268,3 @@ def caution(model: Model, without: float, unit: str) -> str:
         f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly: part of "
         "the benefit of the repeat is that the model is no longer wrong."
     )
-
-
-def _ranked(model: Model, scores: Any) -> list[Head]:
-    """Every head by its score, strongest first; or the heads given."""
-    if isinstance(scores, xr.Dataset):
-        return top_heads(scores, None)
-    ordered = isinstance(scores, Sequence) or hasattr(scores, "tolist") or hasattr(scores, "columns")
-    if isinstance(scores, str) or not ordered:
-        raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
-    given = _checked_heads(model, scores)
-    if len(given) < len(scores):
-        raise Refused(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
-    return given
-
-
-def _compared(
-    model: Model,
-    ranked: list[Head],
-    ks: Iterable[int] | int | None,
-    *,
-    controls: int,
-    control: str,
-    seed: int,
-) -> tuple[list[int], list[list[list[Head]]]]:
-    """How many heads to remove, and the random sets beside each."""
-    if ks is None:
-        return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
-    given = list(ks) if isinstance(ks, Iterable) else [ks]
-    counts = sorted({int(k) for k in given if is_whole(k)})
-    if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
-        raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
-    options: dict[str, Any] = {"exclude": ranked[: counts[-1]], "seed": seed, "control": control}
-    return counts, [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
-
-
-def _as_many_as_compare(
-    model: Model, ranked: list[Head], *, controls: int, control: str, seed: int
-) -> tuple[list[int], list[list[list[Head]]]]:
-    powers = [2**i for i in range(len(ranked).bit_length())]
-    for last in range(len(powers), 1, -1):
-        try:
-            return _compared(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
-        except NotDefined:  # too few other heads
-            continue
-    return _compared(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
-
-
-def shares_lost(
-    values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
-) -> dict[str, np.ndarray]:
-    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
-    if without is None:
-        return {}
-    benefit = without - baseline
-    share = np.stack(ratio((values - baseline).T, benefit, seed=seed))
-    share[:] = np.where(benefit.mean() > 0, share, np.nan)
-    return dict(zip(("share", "share_low", "share_high"), share, strict=True))

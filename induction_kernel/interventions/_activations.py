@@ -27,6 +27,14 @@ CONVENTION = (
 class New(NamedTuple):
     """What becomes of an activation: `scale * old + value`.
 
+    The `new` of an edit of your own gives one for each layer:
+
+        class Shrink:
+            def new(self, model, prompts, site, layers):
+                return {layer: New(0.5, torch.zeros(())) for layer in layers}
+
+        result = ik.ablate(model, prompts, "L1H0", edit=Shrink())
+
     `scale`, where it is a tensor, and `value` broadcast to `[prompt, position, head, d_head]`, `[prompt, position,
     d_model]` or (pattern) `[prompt, head, query, key]`. Of a pattern alone: `removed`, bool, broadcasts to the last and
     says which entries are knocked out; `instead [head, d_head]` is what z gets for every unit of attention that an
@@ -48,7 +56,22 @@ class OwnEdit(Protocol):
 
 
 class EditFromRun(Protocol):
-    """Says what an activation becomes of what stood in another run, which is made for it."""
+    """Says what an activation becomes of what stood in another run, which is made for it.
+
+    For example half of the other run's activation in the place of this one's:
+
+        class Half:
+            def __init__(self, other):
+                self.other = other
+
+            def source(self, model, prompts):
+                return self.other
+
+            def new(self, model, prompts, site, layers, taken):
+                return {layer: New(0.0, 0.5 * taken[layer]) for layer in layers}
+
+        result = ik.sweep(model, prompts, edit=Half(other))
+    """
 
     def source(self, model: Model, prompts: Prompts) -> Any:
         """The prompts of the other run, as many and of the same lengths, anything `as_prompts` takes; None for none."""

@@ -1,4 +1,4 @@
-"""Which parts matter, at the price of one backward pass? Attribution patching: every cell of a sweep to first order.
+"""Attribution patching: the effect of every cell of a sweep, to first order, at the price of one backward pass.
 
 Good for choosing what to sweep; where the model is far from linear in an activation it misses (see `verify`).
 How the estimate is made says `_gradients`; the exact numbers come from `_engine`.
@@ -14,10 +14,10 @@ import numpy as np
 import torch
 import xarray as xr
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
-from ..metrics import MetricLike, as_metric, repeat_loss
+from ..metrics._metric import MetricLike, as_metric
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, sizes
 from ..model._runs import batches, progress_bar
 from ..prompts._prompts import Prompts
@@ -27,10 +27,9 @@ from ._activations import Edit
 from ._batch import job_of
 from ._engine import Found, labelled, run_cells
 from ._gradients import by_rows, first_order
-from ._intervention import Intervention
+from ._intervention import Intervention, new_values
 from ._lanes import chosen_lane
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
-from ._sources import new_values
 
 __all__ = ["attribution"]
 

@@ -1,4 +1,4 @@
-"""What is run for one batch of prompts? Its cells together, from where each differs; or whole runs, one a cell.
+"""One batch of prompts with all its cells: run together, each from where it differs; or whole runs, one a cell.
 
 The untouched run is computed once; positions before an edit are not run again where the lane can tell; a cell that
 changes nothing is not run. Which lane is to be trusted says `_lanes`.
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..metrics import Reading, one_a_prompt, part_of, read_off, reading
+from ..metrics._metric import Reading, one_a_prompt, part_of, read_off, reading_of
 from ..model._anatomy import Model, sizes
 from ..model._outputs import n_outputs
 from ..model._runs import stream
@@ -23,12 +23,10 @@ from ..replay._blocks import at_positions
 from ..replay._capture import tapped_run
 from ..replay._lane import Lane
 from ._activations import New
-from ._cells_together import run_together
+from ._cells_together import found_in, run_together
 from ._changes import taps_at
-from ._intervention import Intervention
+from ._intervention import Intervention, NewValues, only_later
 from ._plan import Cell, passes
-from ._readings import found_in
-from ._sources import NewValues, only_later
 from ._widened_batch import WidenedBatch
 
 __all__ = ["Job", "Measured", "found_by_cell", "job_of", "run_batch"]
@@ -70,8 +68,8 @@ def job_of(values: NewValues, rows: slice) -> Job:
     model, intervention = values.model, values.intervention
     batch, metric, outputs = values.prompts[rows], intervention.metric, n_outputs(model)
     new, start = values.of(rows)
-    wanted = reading(part_of(metric, rows), batch, outputs)
-    without = None if metric.without is None else reading(part_of(metric.without, rows), batch, outputs)
+    wanted = reading_of(part_of(metric, rows), batch, outputs)
+    without = None if metric.without is None else reading_of(part_of(metric.without, rows), batch, outputs)
     return Job(model, batch, intervention, new, wanted, without, start)
 
 

@@ -1,4 +1,4 @@
-"""How does the model itself behave with an edit in place? A context for the user's own calls and for `generate`.
+"""A context in which an edit stays on the model, for the user's own calls and for `generate`.
 
 Only edits that do not depend on the prompt: positions of a text still to be written are not known.
 """

@@ -1,37 +1,38 @@
-"""What does each edit change? A sweep: many runs at once, each done again only from where it differs.
+"""The engine of every intervention: sweeps of many edited runs at once, each run again only from where it differs.
 
 Exact: the same numbers as one whole run a cell. The untouched run is computed once; layers before an edit, and
 positions before it where the lane can, are not run again; cells share one widened batch and join it as their layer
 comes; only what the metric reads is unembedded; a cell that changes nothing is not run. What is edited says
 `_edits`; which cells there are, `_plan`; what is run for a batch, `_batch`; which lane runs it, `_lanes`; how a
-layer is done again, `replay`.
+layer is run again, `replay`. `run_cells` is the one entry: what else edits runs gives it cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
+from torch import Tensor
 
-from ..heads._names import Head
-from ..metrics import MetricLike, as_metric, repeat_loss
+from ..heads._names import names_of
+from ..metrics._metric import MetricLike, as_metric
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
 from ..model._runs import progress_bar
 from ..prompts._prompts import Prompts, measured_on
 from ..replay._lane_record import Way
 from ._activations import Edit
 from ._batch import Measured, job_of, run_batch
-from ._edits import Mean
-from ._intervention import Hold, Intervention
+from ._edits import KnockOut, Mean
+from ._intervention import Hold, Intervention, new_values
 from ._lanes import chosen_lane, on_batch
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
-from ._sources import new_values
 
-__all__ = ["Found", "concatenated", "labelled", "run_cells", "sweep"]
+__all__ = ["Found", "concatenated", "knock_out", "labelled", "run_cells", "sweep"]
 
 
 def sweep(
@@ -104,6 +105,53 @@ def sweep(
     plan = planned(model, intervention, by=by, length=length, heads=heads, layers=layers, positions=positions)
     found = run_cells(model, ready, plan.cells, intervention, max_tokens=max_tokens, progress=progress)
     return labelled(model, ready, plan, found, intervention)
+
+
+def knock_out(
+    model: Model,
+    prompts: Any,
+    mask: Tensor | Callable[[Tensor, Tensor], Tensor],
+    *,
+    by: Sequence[str] = ("layer", "head"),
+    metric: MetricLike = repeat_loss,
+    heads: Any = None,
+    layers: Iterable[int] | None = None,
+    max_tokens: int | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """The metric where heads may not attend from chosen queries to chosen keys: `sweep` with `KnockOut`.
+
+    Args:
+        model: any TransformerLens model; given back as it was.
+        prompts: anything `as_prompts` takes; None for the metric's own.
+        mask: bool, True is removed: `[query, key]`, `[prompt, query, key]` or `[prompt, head, query, key]`; or a
+            function `(tokens, lengths) -> [prompt, query, key]` such as `masks.after_latest_copy`. Entries beyond the
+            query (the future) may be either.
+        by: as in `sweep`; `()` for all heads chosen together.
+        metric: as in `sweep`.
+        heads: only these; None for all.
+        layers: only these; None for all.
+        max_tokens: tokens in one batch; None to fit the memory.
+        progress: a bar on what takes longer than two seconds.
+
+    Returns:
+        As `sweep`.
+
+    Raises:
+        TypeError: not a bool mask. Refused: a mask that does not fit, or that leaves a query nothing.
+
+    Source: Geva et al. 2023 (attention knock-out).
+    """
+    ready = as_metric(metric).ready(model, prompts)
+    if hasattr(mask, "mask"):
+        raise TypeError(f"wanted a mask or a mask function, got a scorer: pass its own, {mask!r}.mask")
+    if callable(mask):
+        mask = mask(ready.tokens, ready.lengths)
+    wanted = KnockOut(mask[:, None] if isinstance(mask, Tensor) and mask.ndim == 3 else mask)
+    return sweep(
+        model, ready, edit=wanted, site="pattern", by=by, metric=metric, heads=heads, layers=layers,
+        max_tokens=max_tokens, progress=progress,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -186,8 +234,8 @@ def labelled(
     size = sizes(model)
     of_their_own = intervention.site not in ("k", "v") or size.n_key_value_heads == size.n_heads
     if "head" in plan.by and of_their_own:
-        names = [[str(Head(layer, head)) for head in plan.coords["head"]] for layer in plan.coords["layer"]]
-        coords["name"] = (("layer", "head"), np.array(names))
+        names = names_of(plan.coords["layer"], plan.coords["head"])
+        coords["name"] = (("layer", "head"), names)
     if "position" in plan.by:
         strings = [row + [""] * prompts.tokens.shape[1] for row in prompts.strings(model)]
         chosen = [[row[position] for position in plan.coords["position"]] for row in strings]

@@ -1,4 +1,4 @@
-"""How much would an edit change the metric, to first order? One forward and one backward pass a batch of prompts.
+"""First-order effects of edits on a metric: one forward and one backward pass a batch of prompts.
 
 Estimate = sum of (new - old) * d metric / d activation. For patterns, and with the QK fix for queries and keys, the
 pattern row is the exact one of the edited run and what follows it is linear: (a' - a) . g with
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import Refused
-from ..metrics import Reading, one_a_prompt, read_off
+from ..metrics._metric import Reading, one_a_prompt, read_off
 from ..model._anatomy import (
     Hook,
     Model,

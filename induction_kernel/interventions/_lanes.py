@@ -2,7 +2,8 @@
 
 On random edits of random tokens it must give the logits of whole hooked runs, and on the longest of the prompts at hand
 the model's own untouched run. What was found, a reason where it fails, is remembered for as long as the model is made
-of the same parts.
+of the same parts. A check that passed is not made again on another model of the same structure (the next checkpoint of
+one training run); one that failed is, for it may have failed by the weights.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..metrics import as_metric, reading
+from ..metrics._metric import as_metric, reading_of
 from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
 from ..model._runs import progress_bar, stream
 from ..model._self_check import foreign_hooks, made_of
+from ..model._structure import structure_of
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ..replay._blocks import Blocks
@@ -36,6 +38,8 @@ __all__ = ["Chosen", "chosen_lane", "on_batch"]
 _REASONS: WeakKeyDictionary[Any, dict[tuple[Any, ...], str]] = (
     WeakKeyDictionary()
 )  # empty where a check passed
+_PASSED: set[tuple[Any, ...]] = set()
+"""Checks that passed, each with the structure of the model."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,14 @@ def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
 
 
 def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
-    """What was found for this key while the model was made of the same parts."""
-    known, key = _REASONS.setdefault(model, {}), (*key, made_of(model))
-    if key not in known:
-        known[key] = tried(find)
-    return known[key]
+    """What was found for this key while the model was made of the same parts, or passed on one of its structure."""
+    known, of_model = _REASONS.setdefault(model, {}), (*key, made_of(model))
+    if of_model not in known:
+        of_structure = (*key, structure_of(model))
+        known[of_model] = "" if of_structure in _PASSED else tried(find)
+        if not known[of_model] and of_structure[-1] is not None:
+            _PASSED.add(of_structure)
+    return known[of_model]
 
 
 def _why_not(model: Model, lane: type[Lane], intervention: Intervention) -> str:
@@ -113,11 +120,17 @@ def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
     """Why the lane is not right on these prompts; empty where it gives the model's untouched run on the longest."""
     longest = int(prompts.lengths.argmax())
     tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
-    seen: list[Tensor] = []
-    last = sizes(model).n_layers - 1
-    stream(model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": {last}}, lengths=None)
     what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
-    return tried(lambda: _apart(what, seen[0], lane(model, tokens, None).final, looseness(model)))
+
+    def find() -> str:
+        seen: list[Tensor] = []
+        last = {sizes(model).n_layers - 1}
+        stream(
+            model, tokens, lambda site, layer, resid: seen.append(resid), {"resid_post": last}, lengths=None
+        )
+        return _apart(what, seen[0], lane(model, tokens, None).final, looseness(model))
+
+    return _known(model, (lane, tuple(tokens[0].tolist())), find)
 
 
 def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
@@ -184,7 +197,7 @@ def _logits(
 ) -> list[Tensor]:
     """Logits of the untouched run and of each cell's, which a lane runs together."""
     whole = as_metric(lambda logits, _: logits[:, 0, 0])
-    job = Job(model, prompts, intervention, new, reading(whole, prompts), None, 0)
+    job = Job(model, prompts, intervention, new, reading_of(whole, prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
         clean, _, found = found_by_cell(job, cells, lane, len(cells) * prompts.tokens.numel(), bar)
         return [full_precision(each) for each in (clean, *(logits for _, logits in found))]

@@ -1,4 +1,4 @@
-"""Where does the difference between two runs come in? Activation patching, by layer, head and position.
+"""Activation patching: activations of one run put into another, by layer, head and position.
 
 Source into corrupted tests what suffices (denoising); swap the two for what is necessary (noising). How it is
 computed says `_engine`; only the direct path of a head, `_paths`; an estimate from gradients, `_attribution`.
@@ -14,16 +14,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..metrics import (
-    Metric,
-    MetricLike,
-    as_metric,
-    logit_difference,
-    one_a_prompt,
-    part_of,
-    read_off,
-    reading,
-)
+from ..metrics._metric import Metric, MetricLike, as_metric, one_a_prompt, part_of, read_off, reading_of
+from ..metrics._standard import logit_difference
 from ..model._anatomy import Model, sizes
 from ..model._outputs import n_outputs
 from ..model._runs import batches, run
@@ -118,7 +110,7 @@ def against_source(
 def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
     length, values = into.tokens.shape[1], []
     for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
-        wanted = reading(part_of(metric, rows), into[rows], n_outputs(model))
+        wanted = reading_of(part_of(metric, rows), into[rows], n_outputs(model))
         logits = run(model, fitted(source.tokens[rows], length), lengths=source.lengths[rows]).cpu()
         values.append(one_a_prompt(wanted, read_off(logits, wanted)))
     return torch.cat(values).double().numpy()

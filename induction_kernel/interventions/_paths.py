@@ -1,4 +1,4 @@
-"""Which head talks to which, and through what? Path patching: a sender's output, seen by the receivers alone.
+"""Path patching: what a sender wrote in another run, seen by the receivers alone (which head talks to which).
 
 What a sender wrote in another run is put into the input of the receivers; everything between is held at the
 untouched run, so that no other path counts. Then the receivers' new queries, keys, values or MLP output go into an
@@ -9,7 +9,7 @@ Source: Wang et al. 2022, section 3.1; Goldowsky-Dill et al. 2023.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +19,9 @@ import xarray as xr
 from torch import Tensor
 
 from ..errors import NotDefined, Refused
-from ..heads._names import Head, HeadLike, as_heads
-from ..metrics import MetricLike, as_metric, logit_difference, part_of
+from ..heads._names import Head, HeadLike, names_of
+from ..metrics._metric import MetricLike, as_metric, part_of
+from ..metrics._standard import logit_difference
 from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
 from ..model._runs import batches, stream
 from ..model._weights import check_writing
@@ -32,17 +33,13 @@ from ..replay._lane_record import of_slowest
 from ._activations import New
 from ._edits import Given
 from ._engine import Found, concatenated, run_cells
-from ._intervention import Intervention
+from ._intervention import Intervention, taken_from
 from ._lanes import chosen_lane, on_batch
 from ._patching import against_source
-from ._plan import Cell, planned, tokens_at_once
-from ._sources import taken_from
+from ._path_ends import Touched, check_receiving, is_before, receivers_of, senders_of
+from ._plan import Cell, tokens_at_once
 
 __all__ = ["path_patch"]
-
-Touched = Mapping[int, tuple[int, ...] | None]
-
-_SITES = ("q", "k", "v", "mlp_out", "resid_post")
 
 
 def path_patch(
@@ -95,11 +92,11 @@ def path_patch(
     metric = replace(as_metric(metric), without=None)
     ready, other = metric.ready(model, into), as_prompts(model, source)
     _check_equal(ready, other)
-    _check_receiving(site)
+    check_receiving(site)
     intervention = Intervention(Given(), site, metric)  # each cell has new values of its own
-    touched = _receivers(model, intervention, receivers, ready)
+    touched = receivers_of(model, intervention, receivers, ready)
     check_writing(model, range(sizes(model).n_layers))
-    chosen = _senders(model, site, touched, senders)
+    chosen = senders_of(model, site, touched, senders)
     found = _measured(model, ready, other, chosen, touched, intervention, max_tokens, progress)
     shown = _dataset(model, ready, chosen, touched, intervention, found)
     return against_source(model, shown, ready, other, metric)
@@ -113,61 +110,6 @@ def _check_equal(into: Prompts, source: Prompts) -> None:
             raise Refused(
                 f"prompt {row} has {b} tokens, its source {a}: wanted equal lengths, see pairs(...)"
             )
-
-
-def _check_receiving(site: str) -> None:
-    if site not in _SITES:
-        raise Refused(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
-
-
-def _receivers(model: Model, intervention: Intervention, receivers: Any, prompts: Prompts) -> Touched:
-    """Layer -> heads (None for an MLP or the stream)."""
-    site = intervention.site
-    options: dict[str, Any]
-    if site == "resid_post":
-        if receivers is not None:
-            raise Refused(
-                "at resid_post the receiver is what is unembedded: leave out receivers=, or choose site 'q', 'k', 'v' "
-                f"(heads) or 'mlp_out' (layers), got {receivers!r}"
-            )
-        options = {"layers": [sizes(model).n_layers - 1]}
-    elif receivers is None or (not isinstance(receivers, int) and not len(list(receivers))):
-        what = "layers" if site == "mlp_out" else 'heads like "L5H1"'
-        raise Refused(f"wanted receivers at {site}, {what}, got none")
-    else:
-        options = {"layers" if site == "mlp_out" else "heads": receivers}
-    plan = planned(model, intervention, by=(), length=prompts.tokens.shape[1], **options)
-    return plan.cells[0].touched
-
-
-def _is_before(model: Model, site: str, sender: int, receiver: int) -> bool:
-    serial = not getattr(model.cfg, "parallel_attn_mlp", False)
-    return sender < receiver or (
-        sender == receiver and (site == "resid_post" or (site == "mlp_out" and serial))
-    )
-
-
-def _senders(model: Model, site: str, touched: Touched, senders: Any) -> dict[int, list[int]]:
-    """Layer -> heads, each before a receiver."""
-    size = sizes(model)
-    last = max(touched)
-    if senders is None:
-        heads = [
-            Head(layer, head)
-            for layer in range(size.n_layers)
-            for head in range(size.n_heads)
-            if _is_before(model, site, layer, last)
-        ]
-    else:
-        heads = as_heads(senders, n_layers=size.n_layers, n_heads=size.n_heads)
-    late = [str(head) for head in heads if not _is_before(model, site, head.layer, last)]
-    if late or not heads:
-        raise Refused(
-            f"wanted senders that come before a receiver (the last at {site} is in layer {last}), got "
-            f"{', '.join(late) or 'none'}"
-        )
-    layers = sorted({head.layer for head in heads})
-    return {layer: sorted({head.head for head in heads if head.layer == layer}) for layer in layers}
 
 
 def _measured(
@@ -202,7 +144,7 @@ def _cells(
     at_once = max(1, most // into.tokens.numel())
     cells = []
     for layer, heads in senders.items():
-        after = [receiver for receiver in touched if _is_before(model, site, layer, receiver)]
+        after = [receiver for receiver in touched if is_before(model, site, layer, receiver)]
         for more in written[layer][heads].split(at_once):
             new = {receiver: _received(lane, model, into, receiver, more, site) for receiver in after}
             for row in range(len(more)):
@@ -281,7 +223,7 @@ def _dataset(
     places = [(layer, head) for layer, heads in senders.items() for head in heads]
     for (layer, head), of_sender in zip(places, found.values, strict=True):
         value[:, layer, head] = of_sender
-    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in range(size.n_layers)]
+    names = names_of(range(size.n_layers), range(size.n_heads))
     dims = ("prompt", "layer", "head")
     variables = {
         "value": (dims, value),
@@ -290,7 +232,7 @@ def _dataset(
     }
     coords = {
         "prompt": np.arange(n), "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads),
-        "name": (("layer", "head"), np.array(names)),
+        "name": (("layer", "head"), names),
     }  # fmt: skip
     to = [
         f"L{r}" if heads is None else str(Head(r, h)) for r, heads in touched.items() for h in heads or (0,)

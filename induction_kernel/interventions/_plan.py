@@ -1,4 +1,4 @@
-"""Which runs does a sweep consist of? Cells as plain data: where each one edits, and how many share a batch.
+"""The plan of a sweep: its cells as plain data (where each run is edited), and how many of them share a batch.
 
 It runs nothing: see `_engine`.
 """
@@ -14,8 +14,9 @@ import numpy as np
 import psutil
 import torch
 
+from .._given import is_whole
 from ..errors import OUT_OF_MEMORY, NotDefined, Refused
-from ..heads._names import as_heads, is_whole
+from ..heads._names import as_heads, some_heads
 from ..model._anatomy import Model, sizes
 from ..model._runs import is_out_of_memory
 from ._activations import HEAD_SITES, New
@@ -147,9 +148,7 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
             f"{error}; {site} belongs to the {n_heads} key/value heads, each shared by {group} query heads: query head "
             f"h has key/value head h // {group}"
         ) from None
-    if not chosen:
-        raise Refused("wanted at least one head to edit, got none")
-    layers = sorted({head.layer for head in chosen})
+    layers = sorted({head.layer for head in some_heads(chosen)})
     return {layer: tuple(sorted({h.head for h in chosen if h.layer == layer})) for layer in layers}
 
 

@@ -1,5 +1,5 @@
-from ._alignment import fitted_bandwidth as fitted_bandwidth
 from ._alignment import kernel_alignment as kernel_alignment
+from ._bandwidth import fitted_bandwidth as fitted_bandwidth
 from ._controls import control_weights as control_weights
 from ._controls import permuted_run as permuted_run
 from ._demonstrations import demonstration_attention as demonstration_attention

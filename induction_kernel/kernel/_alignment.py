@@ -1,15 +1,13 @@
-"""Heads' weights of demonstrations beside similarities to the query: correlation, and the bandwidth of a kernel.
+"""Kernel alignment: the correlation of heads' weights of demonstrations with similarities to the query.
 
 Alignment (Han et al. 2025, section 5.3) is Pearson's r between the weights a_i and sim(x, x_i): within a prompt, over
 its demonstrations, averaged over prompts; and pooled over all pairs of query and demonstration, as in the paper, which
-lengths of prompts and places of demonstrations can bring about too. Bandwidth: if a_i is proportional to
-exp(<q, k_i> / h), log a_i is a line in <q, k_i> with the slope 1/h, and an intercept for each prompt. It runs no model:
-weights and similarities are given.
+lengths of prompts and places of demonstrations can bring about too. It runs no model: weights and similarities are
+given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,15 +15,12 @@ import xarray as xr
 
 from .._given import checked_seed
 from ..errors import Refused
-from ..heads._names import Head
 from ..stats._correlations import pooled_correlation
 from ..stats._means import check_confidence, mean_interval
-from ..stats._ratios import ratio
-from ._kernels import EXPONENTIALS, as_representation, checked_kernels, scores_of, weighted
+from ._paired import CONSTANT, bare, same_demonstrations, with_coordinates
 
-__all__ = ["fitted_bandwidth", "kernel_alignment"]
+__all__ = ["kernel_alignment"]
 
-CONSTANT = 1e-9  # spread, relative to the size, below which there is nothing to correlate
 AT_ONCE = 2**24  # numbers of permuted similarities alive at a time
 
 
@@ -76,7 +71,7 @@ def kernel_alignment(
     check_confidence(confidence, draws)
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
-    there = _same_demonstrations(weights, "weight", similarities, "similarity")
+    there = same_demonstrations(weights, "weight", similarities, "similarity")
     first, count = np.argsort(~there, axis=1, kind="stable"), there.sum(1)
     (a, a_varies), (b, b_varies) = (
         _standardised(each, first, count) for each in (weights["weight"], similarities["similarity"])
@@ -100,7 +95,7 @@ def kernel_alignment(
             "passes": mean > threshold, "n": n,
         } | _pooled(weights["weight"], similarities["similarity"], there, cells, confidence)
     )  # fmt: skip
-    return _with_coordinates(out, similarities, weights).assign_attrs(
+    return with_coordinates(out, similarities, weights).assign_attrs(
         method="kernel_alignment",
         unit="Pearson's r",
         **{key: weights.attrs[key] for key in ("model", "pooling", "span") if key in weights.attrs},
@@ -112,53 +107,6 @@ def kernel_alignment(
     )
 
 
-def _same_demonstrations(a: xr.Dataset, a_name: str, b: xr.Dataset, b_name: str) -> np.ndarray:
-    """`[prompt, demonstration]`, which there are, if both Datasets are of the same ones."""
-    one, other = _classes(a, a_name), _classes(b, b_name)
-    if not np.array_equal(one, other):
-        raise Refused(
-            "wanted both of the same prompts and demonstrations in the same order, got label classes "
-            f"{list(one.shape)} and {list(other.shape)} that differ: make both from the same episodes"
-        )
-    return one >= 0
-
-
-def _classes(ds: Any, variable: str) -> np.ndarray:
-    """`[prompt, demonstration]`, the classes in a Dataset of weights or similarities."""
-    good = isinstance(ds, xr.Dataset) and variable in ds and "label_class" in ds.coords
-    if not good or not {"prompt", "demonstration"} <= set(ds[variable].dims):
-        raise TypeError(
-            f"wanted a Dataset with `{variable}` over prompt and demonstration, and `label_class`, "
-            f"got {list(ds.variables) if isinstance(ds, xr.Dataset) else type(ds).__name__}"
-        )
-    return ds["label_class"].transpose("prompt", "demonstration").values
-
-
-def _with_coordinates(out: xr.Dataset, *sources: xr.Dataset) -> xr.Dataset:
-    """The result with the sources' coordinates that fit, and the heads' names."""
-    for ds in sources:
-        kept = [
-            key
-            for key, value in ds.coords.items()
-            if set(value.dims) <= set(out.dims) and key not in out.dims
-        ]
-        out = (
-            out.assign_coords({key: ds[key].reset_coords(drop=True).reindex_like(out) for key in kept})
-            if kept
-            else out
-        )
-    if {"layer", "head"} <= set(out.dims):
-        names = [[str(Head(layer, head)) for head in out["head"].values] for layer in out["layer"].values]
-        out = out.assign_coords(name=(("layer", "head"), names))
-    return out
-
-
-def _bare(values: xr.DataArray) -> xr.DataArray:
-    """In float64, without coordinates but those by which layers, heads and kernels find one another."""
-    kept = [key for key in values.coords if key in values.dims and key not in ("prompt", "demonstration")]
-    return values.drop_vars([key for key in values.coords if key not in kept]).astype(np.float64)
-
-
 def _standardised(
     values: xr.DataArray, first: np.ndarray, count: np.ndarray
 ) -> tuple[xr.DataArray, xr.DataArray]:
@@ -166,7 +114,7 @@ def _standardised(
 
     Those that are there come first; the rest is 0.
     """
-    values = _bare(values).transpose("prompt", ..., "demonstration")
+    values = bare(values).transpose("prompt", ..., "demonstration")
     middle = [1] * (values.ndim - 2)
     order = first.reshape(len(first), *middle, -1)
     there = np.arange(first.shape[1]) < count.reshape(-1, *middle, 1)
@@ -184,7 +132,7 @@ def _pooled(
 ) -> dict[str, xr.DataArray]:
     """Pearson's r over all demonstrations of all prompts, by cell, and its interval with prompts as units."""
     shown = xr.DataArray(there, dims=("prompt", "demonstration"))
-    (a, a_known), (b, b_known) = (_centred_over_all(_bare(each), shown) for each in (a, b))
+    (a, a_known), (b, b_known) = (_centred_over_all(bare(each), shown) for each in (a, b))
     known = a_known & b_known
     sums = [xr.dot(*each, dim="demonstration") for each in ((a, shown), (b, shown), (a, a), (b, b), (a, b))]
     of_prompt = [
@@ -209,11 +157,6 @@ def _centred_over_all(values: xr.DataArray, shown: xr.DataArray) -> tuple[xr.Dat
     return (centred / size).where(varies, 0).fillna(0), known
 
 
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(np.shape(b), np.nan), where=b != 0)
-
-
 def _critical(
     a: xr.DataArray,
     b: xr.DataArray,
@@ -235,100 +178,3 @@ def _critical(
         sums = xr.dot(a, permuted, dim=("prompt", "demonstration"), optimize=True) / spread
         largest.append(sums.max([dim for dim in sums.dims if dim != "draw"]).values)
     return float(np.quantile(np.concatenate(largest), 1 - level))
-
-
-def fitted_bandwidth(
-    weights: xr.Dataset,
-    queries: Any,
-    demonstrations: Any = None,
-    *,
-    kernel: str | Iterable[str] = "exponential",
-    confidence: float = 0.95,
-    draws: int = 2000,
-    seed: int = 0,
-) -> xr.Dataset:
-    """At which bandwidth does a kernel give a head's weights, and how well?
-
-    Log weights are fitted within prompts, by least squares: log a_i = <q, k_i> / h + c for "exponential",
-    -|q - k_i|^2 / (2 h^2) + c for "gaussian", one h for all prompts and a c for each.
-
-    Args:
-        weights: as in `kernel_alignment`.
-        queries: the Dataset of `representations`, of the same prompts; or an array `[prompt, feature]` and then also
-        demonstrations: `[prompt, demonstration, feature]`.
-        kernel: "exponential", "gaussian" or both.
-        confidence: of the interval over prompts.
-        draws: of the bootstrap.
-        seed: of the bootstrap.
-
-    Returns:
-        Dataset over the dimensions of both (layer, head), and `kernel` where several are asked: `bandwidth` with `low`
-        and `high` (infinite where the slope may as well be 0, so that all weights are equal), NaN where nearer
-        demonstrations weigh less; `fit`, the share of the variance within prompts that the line explains (in [0, 1]);
-        and `n`, the weights used. Weights of 0, which have no logarithm, are left out.
-
-    Raises:
-        TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; a kernel without a
-        bandwidth; an option out of range.
-
-    Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is ours.
-    """
-    check_confidence(confidence, draws)
-    names = checked_kernels(kernel)
-    if not set(names) <= set(EXPONENTIALS):
-        raise Refused(f"wanted kernels with a bandwidth, {list(EXPONENTIALS)}, got {kernel!r}")
-    classes = _classes(weights, "weight")
-    found = as_representation(queries, demonstrations, None if isinstance(queries, xr.Dataset) else classes)
-    parts = [_line(weights, found, name, confidence, draws, checked_seed(seed)) for name in names]
-    out = parts[0]
-    if not isinstance(kernel, str):
-        out = xr.concat(parts, dim="kernel", coords="minimal", compat="override").assign_coords(kernel=names)
-        out = out.transpose(..., "kernel")
-    return out.assign_attrs(method="fitted_bandwidth", weights=str(weights.attrs.get("method", "")))
-
-
-def _line(
-    weights: xr.Dataset,
-    found: xr.Dataset,
-    kernel: str,
-    confidence: float,
-    draws: int,
-    seed: int,
-) -> xr.Dataset:
-    """The least-squares line of log weights in the kernel's scores, with an intercept for each prompt."""
-    scores = weighted(found, "score", scores_of(found, kernel))
-    _same_demonstrations(weights, "weight", scores, "score")
-    w, x = _bare(weights["weight"]), _bare(scores["score"])
-    y, x = xr.broadcast(w.where(w > 0).pipe(np.log), x)
-    used = np.isfinite(x) & np.isfinite(y)
-    n_used = used.sum([dim for dim in used.dims if dim in ("prompt", "demonstration")])
-    x, y = _centred(x.where(used)), _centred(y.where(used))
-    xy, xx, yy = (
-        (one * other).sum("demonstration").transpose("prompt", ...) for one, other in ((x, y), (x, x), (y, y))
-    )
-    n, like = len(xy), xy.isel(prompt=0, drop=True)
-    flat_xy, flat_xx, flat_yy = (each.values.reshape(n, -1) for each in (xy, xx, yy))
-    _, least, most = ratio(flat_xy, flat_xx, confidence=confidence, draws=draws, seed=seed)
-    slope = _ratio(flat_xy.sum(0), flat_xx.sum(0))
-    values = {
-        "bandwidth": _bandwidth(slope, kernel),
-        "low": _bandwidth(most, kernel),
-        "high": np.where(most < 0, np.nan, _bandwidth(np.maximum(least, 0), kernel)),
-        "fit": _ratio(flat_xy.sum(0) ** 2, flat_xx.sum(0) * flat_yy.sum(0)),
-    }
-    out = xr.Dataset({key: like.copy(data=value.reshape(like.shape)) for key, value in values.items()})
-    return _with_coordinates(out.assign(n=n_used), found, weights)
-
-
-def _centred(values: xr.DataArray) -> xr.DataArray:
-    """Values less their mean over a prompt's demonstrations; 0 where they do not vary, or are missing."""
-    out = values - values.mean("demonstration")
-    varies = abs(out).max("demonstration") > CONSTANT * abs(values).max("demonstration")
-    return out.where(varies, 0).fillna(0)
-
-
-def _bandwidth(slope: np.ndarray, kernel: str) -> np.ndarray:
-    """h of 1/h, or of 1/h^2: infinite at 0, NaN below."""
-    inverse = _ratio(np.ones_like(slope), np.maximum(slope, 0))
-    inverse = np.where(slope == 0, np.inf, np.where(slope > 0, inverse, np.nan))
-    return inverse if kernel == "exponential" else np.sqrt(inverse)

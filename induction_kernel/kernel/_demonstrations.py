@@ -9,7 +9,7 @@ attention, not shares of it: how much of it a part has says its mass. Separators
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,27 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import Head, is_whole
+from ..heads._names import names_of
 from ..model._anatomy import Model, sizes
 from ..model._runs import batches, progress_bar
-from ..prompts._prompts import Prompts, measured_on
-from ..scorers._labels import demonstrations_of, label_attention
-from ..scorers._pattern_entries import Entries, check_sound, cost_of, read_entries, way_to_read
+from ..model._self_check import foreign_hooks
+from ..prompts._prompts import FewShotPrompts, measured_on
+from ..replay._lane_record import Way
+from ..scorers._labels import label_attention
+from ..scorers._pattern_entries import (
+    Entries,
+    attends,
+    check_sound,
+    cost_of,
+    read_entries,
+    taken,
+    way_to_read,
+)
 from ..scorers._streaming import chosen_layers
 
-__all__ = ["demonstration_attention"]
+__all__ = ["AttentionAlong", "demonstration_attention"]
 
 
 def demonstration_attention(
@@ -66,57 +77,85 @@ def demonstration_attention(
     if not is_whole(points) or points < 2:
         raise Refused(f"wanted at least 2 points a part, got {points!r}")
     ready = label_attention.ready(model, prompts)
-    wanted, size = chosen_layers(model, layers), sizes(model)
-    places = _parts(ready)
-    total = np.zeros((len(wanted), places.shape[1], points, size.n_heads))
-    mass = np.zeros((len(wanted), places.shape[1], size.n_heads))
+    wanted = chosen_layers(model, layers)
+    along = AttentionAlong(model, ready, points, wanted)
     length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
-    broken = set[int]()
     with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
         for rows in parts:
             batch = ready[rows]
 
-            def read(layer: int, values: Tensor, sound: bool, batch: Prompts = batch) -> None:
-                if not sound:
-                    broken.add(layer)
-                along, inside = resampled(values.double(), batch, points)
-                total[wanted.index(layer)] += along.numpy()
-                mass[wanted.index(layer)] += inside.numpy()
+            def read(layer: int, values: Tensor, sound: bool, batch: FewShotPrompts = batch) -> None:
+                along.add(layer, values, sound, batch)
                 bar.update()
 
             read_entries(model, batch, _last_rows(batch), wanted, read, lane=way.name)
-    check_sound(broken)
-    n = (places[..., 1] > places[..., 0]).sum(0).numpy()
-    names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
-    with np.errstate(invalid="ignore"):
-        mean = total.transpose(0, 3, 1, 2) / n[:, None]
-    return xr.Dataset(
-        {
-            "attention": (("layer", "head", "part", "point"), mean),
-            "mass": (("layer", "head", "part"), mass.transpose(0, 2, 1) / len(ready)),
-            "n": ("part", n),
-        },
-        coords={
-            "layer": wanted,
-            "head": np.arange(size.n_heads),
-            "part": ["start", *map(str, range(1, len(n) - 1)), "query"],
-            "point": np.linspace(0, 1, points),
-            "name": (("layer", "head"), names),
-        },
-        attrs={
-            "method": "demonstration_attention",
-            "unit": "probability",
-            "paper": "Han et al. 2025, section 5.1",
-            **way.attrs,
-            **measured_on(model, ready),
-        },
-    )
+    return along.dataset(way)
 
 
-def _parts(prompts: Prompts) -> Int[Tensor, "prompt part 2"]:
+class AttentionAlong:
+    """The last tokens' attention summed over prompts, batch by batch; an observer of `evaluating.answered`."""
+
+    def __init__(self, model: Model, prompts: FewShotPrompts, points: int, layers: list[int]) -> None:
+        self.model, self.prompts, self.points, self.layers = model, prompts, points, layers
+        self.sites, self.n_prompts = {"pattern": set(layers)}, len(prompts)
+        n_parts, n_heads = _parts(prompts).shape[1], sizes(model).n_heads
+        self._total = np.zeros((len(layers), n_parts, points, n_heads))
+        self._mass = np.zeros((len(layers), n_parts, n_heads))
+        self._broken = set[int]()
+
+    def reader(self, batch: FewShotPrompts) -> Callable[[str, int, Tensor], None]:
+        """What takes the patterns of these prompts."""
+        entries, edited = _last_rows(batch), bool(foreign_hooks(self.model))
+
+        def read(_: str, layer: int, pattern: Tensor) -> None:
+            sound = attends(pattern, batch.lengths, edited=edited)
+            self.add(layer, taken(pattern, entries), sound, batch)
+
+        return read
+
+    def add(self, layer: int, values: Tensor, sound: bool, batch: FewShotPrompts) -> None:
+        """Add the attention of a batch at `_last_rows`."""
+        if not sound:
+            self._broken.add(layer)
+        along, inside = resampled(values.double(), batch, self.points)
+        self._total[self.layers.index(layer)] += along.numpy()
+        self._mass[self.layers.index(layer)] += inside.numpy()
+
+    def dataset(self, way: Way) -> xr.Dataset:
+        """What `demonstration_attention` returns."""
+        check_sound(self._broken)
+        places, n_heads = _parts(self.prompts), self._mass.shape[2]
+        n = (places[..., 1] > places[..., 0]).sum(0).numpy()
+        names = names_of(self.layers, range(n_heads))
+        with np.errstate(invalid="ignore"):
+            mean = self._total.transpose(0, 3, 1, 2) / n[:, None]
+        return xr.Dataset(
+            {
+                "attention": (("layer", "head", "part", "point"), mean),
+                "mass": (("layer", "head", "part"), self._mass.transpose(0, 2, 1) / len(self.prompts)),
+                "n": ("part", n),
+            },
+            coords={
+                "layer": self.layers,
+                "head": np.arange(n_heads),
+                "part": ["start", *map(str, range(1, len(n) - 1)), "query"],
+                "point": np.linspace(0, 1, self.points),
+                "name": (("layer", "head"), names),
+            },
+            attrs={
+                "method": "demonstration_attention",
+                "unit": "probability",
+                "paper": "Han et al. 2025, section 5.1",
+                **way.attrs,
+                **measured_on(self.model, self.prompts),
+            },
+        )
+
+
+def _parts(prompts: FewShotPrompts) -> Int[Tensor, "prompt part 2"]:
     """Where the start, each demonstration and the query begin and end; nothing where a prompt has none."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     spans = torch.where(found.mask[..., None], found.spans, 0)
     first = found.spans[..., 0].masked_fill(~found.mask, prompts.tokens.shape[1]).amin(1)
     start = torch.stack([torch.zeros_like(first), first], -1)
@@ -124,7 +163,7 @@ def _parts(prompts: Prompts) -> Int[Tensor, "prompt part 2"]:
     return torch.cat([start[:, None], spans, query[:, None]], 1)
 
 
-def _last_rows(prompts: Prompts) -> Entries:
+def _last_rows(prompts: FewShotPrompts) -> Entries:
     """The last token's attention to every token, prompt after prompt."""
     real = torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
     prompt, key = real.nonzero(as_tuple=True)
@@ -132,7 +171,7 @@ def _last_rows(prompts: Prompts) -> Entries:
 
 
 def resampled(
-    values: Float[Tensor, "entry head"], prompts: Prompts, points: int
+    values: Float[Tensor, "entry head"], prompts: FewShotPrompts, points: int
 ) -> tuple[Float[Tensor, "part point head"], Float[Tensor, "part head"]]:
     """The values at `_last_rows` summed over prompts: resampled along each part, and all of each part."""
     parts = _parts(prompts)

@@ -20,28 +20,33 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..model._anatomy import Model, full_precision, hook_name, per_query_head, sizes
 from ..model._runs import batches, progress_bar, stream
-from ..prompts._prompts import Prompts
+from ..prompts._prompts import FewShotPrompts
 from ..replay._layers import looseness
-from ..scorers._labels import demonstrations_of, tokens_of
+from ..scorers._labels import tokens_of
 from ..scorers._streaming import chosen_layers
 
 __all__ = ["POOLINGS", "heads_inside", "stream_inside"]
 
 POOLINGS = ("max", "label")
-Take = Callable[[int, Mapping[str, Tensor], Prompts], tuple[Tensor, Tensor]]
+Take = Callable[[int, Mapping[str, Tensor], FewShotPrompts], tuple[Tensor, Tensor]]
 
 
 def stream_inside(
-    model: Model, prompts: Prompts, *, layers: Iterable[int] | None, batch_size: int | None, progress: bool
+    model: Model,
+    prompts: FewShotPrompts,
+    *,
+    layers: Iterable[int] | None,
+    batch_size: int | None,
+    progress: bool,
 ) -> xr.Dataset:
     """The residual stream that enters each layer, at the last token and at the labels."""
 
-    def take(_: int, seen: Mapping[str, Tensor], batch: Prompts) -> tuple[Tensor, Tensor]:
+    def take(_: int, seen: Mapping[str, Tensor], batch: FewShotPrompts) -> tuple[Tensor, Tensor]:
         n, resid = torch.arange(len(batch)), seen["resid_pre"]
-        labels = demonstrations_of(batch).label_positions
+        labels = batch.demonstrations.label_positions
         return full_precision(resid[n, batch.lengths - 1].cpu()), full_precision(
             resid[n[:, None], labels].cpu()
         )
@@ -59,7 +64,7 @@ def stream_inside(
 
 def heads_inside(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     pooling: str,
     span: str,
     *,
@@ -71,7 +76,7 @@ def heads_inside(
     wanted = chosen_layers(model, layers)
     sites = _sites(model, prompts, wanted[0])
 
-    def take(layer: int, seen: Mapping[str, Tensor], batch: Prompts) -> tuple[Tensor, Tensor]:
+    def take(layer: int, seen: Mapping[str, Tensor], batch: FewShotPrompts) -> tuple[Tensor, Tensor]:
         last = torch.arange(len(batch)), batch.lengths - 1
         q, k, pattern = (full_precision(seen[site].cpu()) for site in (*sites, "pattern"))
         q, k, scores = _as_attended(model, layer, q, k, pattern.transpose(1, 2)[last], batch.lengths)
@@ -79,7 +84,7 @@ def heads_inside(
         return q, k.transpose(1, 2).gather(2, places[..., None].expand(-1, -1, -1, k.shape[-1]))
 
     q, k = _read(model, prompts, (*sites, "pattern"), take, wanted, batch_size, progress)
-    names = [[str(Head(layer, head)) for head in range(q.shape[2])] for layer in wanted]
+    names = names_of(wanted, range(q.shape[2]))
     dims = ("prompt", "layer", "head")
     return xr.Dataset(
         {"queries": ((*dims, "feature"), q), "demonstrations": ((*dims, "demonstration", "feature"), k)},
@@ -89,7 +94,7 @@ def heads_inside(
 
 def _read(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     sites: tuple[str, ...],
     take: Take,
     wanted: list[int],
@@ -110,14 +115,14 @@ def _read(
                 site: str,
                 layer: int,
                 values: Tensor,
-                batch: Prompts = prompts[rows],
+                batch: FewShotPrompts = prompts[rows],
                 seen: Any = seen,
                 taken: Any = taken,
             ) -> None:
                 seen[site] = values.detach()
                 if len(seen) == len(sites):  # all of this layer
                     q, k = take(layer, seen, batch)
-                    missing = ~demonstrations_of(batch).mask
+                    missing = ~batch.demonstrations.mask
                     missing = missing.reshape(len(missing), *[1] * (k.ndim - 3), -1, 1)
                     taken[layer] = q, k.masked_fill(missing, torch.nan)
                     seen.clear()
@@ -131,17 +136,17 @@ def _read(
 
 
 def _places(
-    scores: Float[Tensor, "prompt head key"], batch: Prompts, pooling: str, span: str
+    scores: Float[Tensor, "prompt head key"], batch: FewShotPrompts, pooling: str, span: str
 ) -> Int[Tensor, "prompt head demonstration"]:
     """The position of each demonstration's key: its label, or the token with the largest score; 0 where missing."""
-    found = demonstrations_of(batch)
+    found = batch.demonstrations
     if pooling == "label":
         return found.label_positions[:, None].expand(-1, scores.shape[1], -1)
     inside = tokens_of(found, pooling, span, scores.shape[2])
     return scores[:, :, None].masked_fill(~inside[:, None], -torch.inf).argmax(-1)
 
 
-def _sites(model: Model, prompts: Prompts, layer: int) -> tuple[str, str]:
+def _sites(model: Model, prompts: FewShotPrompts, layer: int) -> tuple[str, str]:
     """Where queries and keys are shown: after rotation, if the model shows that."""
     if hook_name("rot_q", layer) in getattr(model, "hook_dict", {}):
         with suppress(RuntimeError):  # there, and never fires, on some Bridges

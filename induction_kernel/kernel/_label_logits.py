@@ -11,6 +11,7 @@ It does not look at attention (see `demonstration_weights`), nor at effects by w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,16 @@ import xarray as xr
 from torch import Tensor
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
-from ..prompts._prompts import Prompts, measured_on
+from ..prompts._prompts import FewShotPrompts, measured_on
 from ..scorers._direct_effect import along, norm_scale
-from ..scorers._labels import demonstrations_of, label_attention
+from ..scorers._labels import label_attention
 
-__all__ = ["label_logits"]
+__all__ = ["LabelWriting", "label_logits"]
 
 
 def label_logits(
@@ -58,61 +59,73 @@ def label_logits(
     Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
     """
     ready = label_attention.ready(model, prompts)
-    demonstrations_of(ready)
-    size, layers = sizes(model), list(range(sizes(model).n_layers))
-    check_words(model, "label_logits")
-    check_writing(model, layers)
-    check_weights(model, layers)
-    directions = _label_directions(model, ready)
-    writes = np.zeros((len(layers), size.n_heads))
+    writes, size = LabelWriting(model, ready), sizes(model)
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=8 * size.d_model)
-    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
+    with progress_bar(len(parts), progress=progress, unit="batch") as bar:
         for rows in parts:
-            writes += _written(model, ready[rows], directions, bar) / len(ready)
-    if not np.isfinite(writes).all():
-        raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
-    names = [[str(Head(layer, head)) for head in range(size.n_heads)] for layer in layers]
-    return xr.Dataset(
-        {"writes": (("layer", "head"), writes)},
-        {"layer": layers, "head": np.arange(size.n_heads), "name": (("layer", "head"), names)},
-        {
-            "method": "label_logits",
-            "unit": "logits",
-            "norm": "final norm with its scale as in the run",
-            **measured_on(model, ready),
-        },
-    )
+            batch = ready[rows]
+            stream(model, batch.tokens, writes.reader(batch), writes.sites, lengths=batch.lengths)
+            bar.update()
+    return writes.dataset()
 
 
-def _label_directions(model: Model, prompts: Prompts) -> Tensor:
+class LabelWriting:
+    """What heads write of labels, summed over prompts batch by batch; an observer of `evaluating.answered`."""
+
+    def __init__(self, model: Model, prompts: FewShotPrompts) -> None:
+        """Raises Refused and NotDefined as `label_logits`."""
+        layers = list(range(sizes(model).n_layers))
+        check_words(model, "label_logits")
+        check_writing(model, layers)
+        check_weights(model, layers)
+        self.model, self.prompts, self.n_prompts = model, prompts, len(prompts)
+        self.sites = {"v": set(layers), "resid_post": {layers[-1]}}
+        self._directions = _label_directions(model, prompts)
+        self._writes = np.zeros((len(layers), sizes(model).n_heads))
+
+    def reader(self, batch: FewShotPrompts) -> Callable[[str, int, Tensor], None]:
+        """What takes the values of these prompts, and at the end the stream before the final norm."""
+        found = batch.demonstrations
+        prompt, slot = found.mask.nonzero(as_tuple=True)
+        position = found.label_positions[prompt, slot]
+        direction = self._directions[found.classes[prompt, slot].to(self._directions.device)]
+        share = 1.0 / found.mask.sum(1).double()
+        parts: dict[int, Tensor] = {}
+
+        def read(site: str, layer: int, activation: Tensor) -> None:
+            if site == "v":
+                _, b_v, w_o = value_weights(self.model, layer)
+                values = per_query_head(activation.detach()[prompt, position], sizes(self.model).n_heads, 1)
+                moved = full_precision(values)
+                parts[layer] = along(moved - b_v.to(moved), full_precision(w_o), direction).cpu().double()
+                return
+            last = activation.detach()[torch.arange(len(batch)), batch.lengths - 1]
+            weight = (share / norm_scale(self.model, full_precision(last)).cpu().double())[prompt, None]
+            summed = torch.stack([(parts[each] * weight).sum(0) for each in range(len(parts))])
+            self._writes += summed.numpy() / len(self.prompts)
+
+        return read
+
+    def dataset(self) -> xr.Dataset:
+        """What `label_logits` returns."""
+        if not np.isfinite(self._writes).all():
+            raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
+        n_layers, n_heads = self._writes.shape
+        names = names_of(range(n_layers), range(n_heads))
+        return xr.Dataset(
+            {"writes": (("layer", "head"), self._writes)},
+            {"layer": np.arange(n_layers), "head": np.arange(n_heads), "name": (("layer", "head"), names)},
+            {
+                "method": "label_logits",
+                "unit": "logits",
+                "norm": "final norm with its scale as in the run",
+                **measured_on(self.model, self.prompts),
+            },
+        )
+
+
+def _label_directions(model: Model, prompts: FewShotPrompts) -> Tensor:
     """`[label, d_model]`: along which the residual stream raises a label's logit over the mean of all labels."""
     columns = unembedding(model).T
-    found = columns[demonstrations_of(prompts).label_ids.to(columns.device)]
+    found = columns[prompts.demonstrations.label_ids.to(columns.device)]
     return found - found.mean(0)
-
-
-def _written(model: Model, prompts: Prompts, directions: Tensor, bar: Any) -> np.ndarray:
-    """`[layer, head]`, summed over these prompts, from one pass."""
-    found, n_layers = demonstrations_of(prompts), sizes(model).n_layers
-    prompt, slot = found.mask.nonzero(as_tuple=True)
-    position = found.label_positions[prompt, slot]
-    direction = directions[found.classes[prompt, slot].to(directions.device)]
-    share = 1.0 / found.mask.sum(1).double()
-    parts: dict[int, Tensor] = {}
-    scale: list[Tensor] = []
-
-    def read(site: str, layer: int, activation: Tensor) -> None:
-        if site == "v":
-            _, b_v, w_o = value_weights(model, layer)
-            values = per_query_head(activation.detach()[prompt, position], sizes(model).n_heads, 1)
-            moved = full_precision(values)
-            parts[layer] = along(moved - b_v.to(moved), full_precision(w_o), direction).cpu().double()
-            bar.update()
-        else:
-            last = activation.detach()[torch.arange(len(prompts)), prompts.lengths - 1]
-            scale.append(norm_scale(model, full_precision(last)).cpu().double())
-
-    sites = {"v": set(range(n_layers)), "resid_post": {n_layers - 1}}
-    stream(model, prompts.tokens, read, sites, lengths=prompts.lengths)
-    weight = (share / scale[0])[prompt, None]
-    return torch.stack([(parts[layer] * weight).sum(0) for layer in range(n_layers)]).numpy()

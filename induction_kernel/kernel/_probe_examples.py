@@ -18,8 +18,7 @@ from .._given import checked_seed
 from ..errors import Refused
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import batches, progress_bar, run
-from ..prompts._prompts import Prompts, pad
-from ..scorers._labels import demonstrations_of
+from ..prompts._prompts import FewShotPrompts, pad
 from ._ridge import chance, folds_of
 
 __all__ = ["Examples", "Rows", "examples", "rows_of"]
@@ -59,9 +58,9 @@ class Examples(NamedTuple):
     dealt_to: str
 
 
-def rows_of(prompts: Prompts, offsets: tuple[int, ...]) -> Rows:
+def rows_of(prompts: FewShotPrompts, offsets: tuple[int, ...]) -> Rows:
     """The rows; Refused where no demonstration has a token at every offset."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     positions = found.label_positions[..., None] + torch.tensor(offsets)
     inside = ((positions >= 0) & (positions < prompts.lengths[:, None, None])).all(-1) & found.mask
     prompt, slot = inside.nonzero(as_tuple=True)
@@ -72,7 +71,7 @@ def rows_of(prompts: Prompts, offsets: tuple[int, ...]) -> Rows:
 
 def examples(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     rows: Rows,
     target: str,
     *,
@@ -89,7 +88,7 @@ def examples(
     """
     texts = _texts(prompts, rows)
     if target == "label":
-        named, least = demonstrations_of(prompts).classes[rows.prompt, rows.slot].numpy(), 1
+        named, least = prompts.demonstrations.classes[rows.prompt, rows.slot].numpy(), 1
     else:
         named, least = _predictions(model, texts, batch_size, progress), min_count
     _, kind, counts = np.unique(named, return_inverse=True, return_counts=True)
@@ -110,9 +109,9 @@ def examples(
     return Examples(kept, labels, control, held_out, chance(labels, held_out), dealt_to)
 
 
-def _texts(prompts: Prompts, rows: Rows) -> list[tuple[int, ...]]:
+def _texts(prompts: FewShotPrompts, rows: Rows) -> list[tuple[int, ...]]:
     """Every row's tokens before its label, the BOS token in front where there is one."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     start = prompts.tokens[0, :1].tolist() if prompts.bos else []
     begins, labels = found.spans[..., 0], found.label_positions
     places = zip(rows.prompt.tolist(), rows.slot.tolist(), strict=True)

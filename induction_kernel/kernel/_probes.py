@@ -17,14 +17,12 @@ import numpy as np
 import xarray as xr
 from torch import Tensor
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import batches, progress_bar, stream
-from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Prompts, measured_on
-from ..scorers._labels import demonstrations_of
+from ..prompts._conversion import as_few_shot
+from ..prompts._prompts import FewShotPrompts, measured_on
 from ..scorers._streaming import chosen_layers
 from ..stats._shares import mean_share_interval
 from ._probe_examples import Examples, Rows, examples, rows_of
@@ -94,8 +92,7 @@ def probe(
 
     Source: Han et al. 2025, section 5.4; Hewitt & Liang 2019, section 2 (control tasks).
     """
-    ready = as_prompts(model, prompts)
-    demonstrations_of(ready)
+    ready = as_few_shot(model, prompts)
     asked = _Asked(
         _names("vectors", vectors, tuple(SITES)), _names("targets", targets, TARGETS), _offsets(offsets),
         chosen_layers(model, layers), penalty, folds, seed,
@@ -127,7 +124,7 @@ class _Asked(NamedTuple):
 
 
 def _captured(
-    model: Model, prompts: Prompts, rows: Rows, asked: _Asked, parts: list[slice], bar: Any
+    model: Model, prompts: FewShotPrompts, rows: Rows, asked: _Asked, parts: list[slice], bar: Any
 ) -> dict[tuple[str, int], np.ndarray]:
     """(site, layer) -> vectors `[row, offset, head, d_head]` in float32; nothing else is kept of a pass."""
     size, kept = sizes(model), dict[tuple[str, int], np.ndarray]()
@@ -176,7 +173,7 @@ def _told(
 
 def _result(
     model: Model,
-    prompts: Prompts,
+    prompts: FewShotPrompts,
     rows: Rows,
     known: list[Examples],
     told: list[list[np.ndarray]],
@@ -200,7 +197,7 @@ def _result(
         low, high = np.stack([_interval(values[:, i], asked.seed) for i in range(len(known))], axis=1)
         mean = np.nanmean(values, axis=0)
         variables |= {name: (DIMS, mean), f"{name}_low": (DIMS, low), f"{name}_high": (DIMS, high)}
-    demonstrations = int(demonstrations_of(prompts).mask.sum())
+    demonstrations = int(prompts.demonstrations.mask.sum())
     by_target = {
         "chance": np.nanmean(shares([target.chance for target in known]), axis=0),
         "classes": [len(np.unique(target.labels)) for target in known],

@@ -17,8 +17,8 @@ import xarray as xr
 
 from .._given import checked_seed
 from ..errors import Refused
-from ..heads._names import Head
-from ..prompts._prompts import Prompts
+from ..heads._names import names_of
+from ..prompts._prompts import FewShotPrompts
 from ..stats._shares import mean_share_interval
 from ._votes import Ballots, as_ballots, as_predictions, class_weights, hits, permuted_hits, winners
 
@@ -27,7 +27,7 @@ __all__ = ["sum_heads", "vote"]
 
 def vote(
     weights: xr.Dataset,
-    prompts: Prompts | None = None,
+    prompts: FewShotPrompts | None = None,
     predictions: Any = None,
     *,
     permutations: int = 200,
@@ -93,7 +93,7 @@ def vote(
     variables["vote"] = ((*prompt, "label"), shares)
     coords = {key: weights[key] for key in _kept(weights, ballots)} | {"label": list(ballots.labels)}
     if {"layer", "head"} <= set(ballots.dims):
-        names = [[str(Head(at, head)) for head in weights["head"].values] for at in weights["layer"].values]
+        names = names_of(weights["layer"].values, weights["head"].values)
         coords["name"] = xr.DataArray(names, dims=("layer", "head"))
     attrs = {"method": "vote", "judged": judged, "permutations": permutations, "level": level}
     attrs |= {"seed": checked_seed(seed), "n_prompts": len(ballots.target)}

@@ -21,9 +21,9 @@ from ..errors import Refused
 from ..model._anatomy import Model, describe, full_precision, sizes
 from ..model._runs import batches, progress_bar, stream
 from ..model._weights import token_embedding
-from ..prompts._conversion import as_prompts
-from ..prompts._prompts import Prompts
-from ..scorers._labels import check_span, demonstrations_of
+from ..prompts._conversion import as_prompts, few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts
+from ..scorers._labels import check_span
 from ..scorers._streaming import chosen_layers
 from ._in_prompt import POOLINGS, heads_inside, stream_inside
 
@@ -76,11 +76,12 @@ def representations(
     Source: Han et al. 2025, sections 3 and 5.4.
     """
     _check(model, source, what, layers, pooling)
-    check_span(span, source if isinstance(source, Prompts) else None)
+    source = few_shot_only(source) if isinstance(source, Prompts) else source
+    check_span(span, source if isinstance(source, FewShotPrompts) else None)
     ways: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
-    if what == "head" or isinstance(source, Prompts):
+    if what == "head" or isinstance(source, FewShotPrompts):
         asked: Any = model  # `_check` looked
-        prompts = source if isinstance(source, Prompts) else source.prompts(asked)
+        prompts = source if isinstance(source, FewShotPrompts) else source.prompts(asked)
         found = (
             heads_inside(asked, prompts, pooling, span, **ways)
             if what == "head"
@@ -121,8 +122,6 @@ def _check(model: Any, source: Any, what: Any, layers: Any, pooling: str) -> Non
         raise Refused(f"layers= is for 'residual' and 'head', got it with {what!r}")
     if pooling not in POOLINGS:
         raise Refused(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
-    if isinstance(source, Prompts):
-        demonstrations_of(source)
 
 
 def _described(found: xr.Dataset, model: Model | None, what: Any, **more: str) -> xr.Dataset:
@@ -131,12 +130,12 @@ def _described(found: xr.Dataset, model: Model | None, what: Any, **more: str) -
     return found.assign_attrs(attrs | (describe(model) if model is not None else {}))
 
 
-def labels_of(source: Episodes | Prompts) -> dict[str, Any]:
+def labels_of(source: Episodes | FewShotPrompts) -> dict[str, Any]:
     """The coordinates `label_class`, `target` and `label`."""
     if isinstance(source, Episodes):
         classes, target, labels = source.classes, source.queries.classes, source.pool.labels
     else:
-        found = demonstrations_of(source)
+        found = source.demonstrations
         classes = torch.where(found.mask, found.classes, -1).numpy()
         target, labels = found.target.numpy(), found.labels
     return {

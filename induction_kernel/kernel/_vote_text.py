@@ -14,8 +14,8 @@ import xarray as xr
 
 from ..errors import Refused
 from ..heads._names import Head
-from ..prompts._prompts import Prompts, decoded
-from ..scorers._labels import demonstrations_of
+from ..prompts._conversion import few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts, decoded
 from ._reconstruction import vote
 from ._votes import as_ballots, as_predictions
 
@@ -44,6 +44,7 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
     """
     if not isinstance(prompts, Prompts):
         raise TypeError(f"wanted the Prompts that the weights were read on, got {type(prompts).__name__}")
+    prompts = few_shot_only(prompts)
     ballots = as_ballots(weights, prompts, predictions)
     if ballots.dims:
         raise Refused(
@@ -58,9 +59,9 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
     return out.assign_attrs(weights.attrs | {"method": "quoted_votes", "source": _source(weights)})
 
 
-def texts_of(prompts: Prompts) -> tuple[np.ndarray, np.ndarray]:
+def texts_of(prompts: FewShotPrompts) -> tuple[np.ndarray, np.ndarray]:
     """Text `[prompt, demonstration]` up to the label, and the query `[prompt]`, without what separates them."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     texts, queries = np.full(found.mask.shape, "", object), []
     for row, ids in enumerate(prompts.tokens.tolist()):
         end = between = 0

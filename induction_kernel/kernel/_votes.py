@@ -14,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ..prompts._prompts import Prompts
+from ..prompts._conversion import few_shot_only
+from ..prompts._prompts import FewShotPrompts, Prompts
 
 __all__ = [
     "Ballots", "as_ballots", "as_predictions", "class_weights", "hits", "permuted_hits", "vote_hits", "winners",
@@ -51,7 +52,7 @@ class Ballots:
         return values.reshape((*values.shape[:-1], *self.like.shape))
 
 
-def as_ballots(weights: Any, prompts: Prompts | None = None, predictions: Any = None) -> Ballots:
+def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions: Any = None) -> Ballots:
     """Weights in the format of `demonstration_weights`, checked.
 
     Args:
@@ -104,11 +105,7 @@ def _labels(
     """The label words: of the weights, the prompts or the predictions; else numbers up to the largest class."""
     words: tuple[str, ...] | None = None
     if prompts is not None:
-        found = getattr(prompts, "demonstrations", None)
-        if found is None:
-            raise Refused(
-                "wanted prompts with demonstrations: make them with few_shot_prompts(model, ...), or leave them out"
-            )
+        found = few_shot_only(prompts).demonstrations
         if not np.array_equal(np.where(found.mask, found.classes, -1), classes):
             raise Refused(
                 "these weights are of other prompts: their demonstrations have other classes than label_class says"

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..files import read_json
-from ..heads._names import is_whole
+from ..formats import read_json
 from ._build import build
 
 __all__ = ["TINY", "checkpoint_steps", "is_embedded", "load_embedded", "read_recipe"]

@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import safe_open
 
 from ..errors import Refused
-from ..files import read_json
+from ..formats import read_json
 
 __all__ = ["check_headers", "check_unexpected"]
 

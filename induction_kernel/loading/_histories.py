@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .._given import is_whole
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ._embedded import TINY, checkpoint_steps, is_embedded, read_recipe
 from ._hub import hub_checkpoints
 from ._sources import as_path

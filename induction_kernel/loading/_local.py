@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ._build import has_hooked_transformer, quietly, self_contained
 from ._check import check_same, short_run
 from ._conversion import PROCESSING, to_hooked

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 
 __all__ = ["checked_options"]
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 
 __all__ = ["BUFFERS", "bridge_parameter", "checked_architecture", "checked_weights"]
 

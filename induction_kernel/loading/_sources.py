@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model
 from ._embedded import TINY, is_embedded, load_embedded
 from ._hub import load_from_hub

@@ -28,6 +28,7 @@ from ._runs import stream as stream
 from ._self_check import foreign_hooks as foreign_hooks
 from ._self_check import is_causal as is_causal
 from ._self_check import made_of as made_of
+from ._structure import structure_of as structure_of
 from ._weights import check_weights as check_weights
 from ._weights import check_writing as check_writing
 from ._weights import query_key_weights as query_key_weights

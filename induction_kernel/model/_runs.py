@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from .._given import is_whole
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ._anatomy import (
     Hook,
     Model,
@@ -81,6 +81,7 @@ def stream(
     *,
     lengths: Tensor | None,
     at: Tensor | None = None,
+    whole: bool = False,
 ) -> Tensor | None:
     """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
 
@@ -92,9 +93,10 @@ def stream(
         hooks: what else stands on the model for the pass.
         lengths: `[prompt]`, beyond which is padding; None where there is none.
         at: `[prompt]`, one position each whose logits are wanted too: the pass then goes to its end.
+        whole: whether the logits of every position are wanted; likewise.
 
     Returns:
-        Logits `[prompt, vocab]` at these positions; None where none are wanted.
+        Logits `[prompt, vocab]` at these positions, or `[prompt, position, vocab]`; None where none are wanted.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -107,7 +109,7 @@ def stream(
     def hook(activation: Tensor, hook: Any, *, site: str, layer: int) -> None:
         read(site, layer, activation)
         missing.discard((site, layer))
-        if at is None and layer == last and not missing:
+        if at is None and not whole and layer == last and not missing:
             raise _Enough
 
     arguments, masks = hidden_padding(model, tokens, lengths)
@@ -119,7 +121,9 @@ def stream(
     standing = [*masks, *hooks, *reading]
     logits = None
     with suppress(_Enough):
-        if at is None:
+        if whole:
+            logits = forward(model, tokens, standing, arguments=arguments)
+        elif at is None:
             forward(model, tokens, standing, arguments=arguments, return_type=None)
         else:
             with _unembedding_only(model, at):
@@ -131,7 +135,7 @@ def stream(
             "the architecture is not supported: docs/extending.md says what a new one needs"
         )
     if at is None or logits is None:
-        return None
+        return logits
     rows = torch.arange(len(logits), device=logits.device)
     return logits[rows, at.to(logits.device) if logits.shape[1] == tokens.shape[1] else 0]
 

@@ -25,8 +25,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ..files import write_whole
 from ..heads._names import Head, HeadLike, as_heads
+from ..stores import write_whole
 from ._offline import circuitsvis_script, page
 
 STEPS = 250  # a weight w is stored as the byte round(250 w): off by at most 0.002

@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..stats._means import mean_interval
 from ..stats._shares import mean_share_interval
 from ._style import escape, need
@@ -148,8 +148,7 @@ def _names(results: xr.Dataset, cells: xr.Dataset) -> np.ndarray:
     named = results.coords.get("name")
     if named is not None and set(named.dims) == {"layer", "head"}:
         return named.transpose("layer", "head").values.astype(object)
-    layers, heads = cells["layer"].values, cells["head"].values
-    return np.array([[str(Head(int(layer), int(head))) for head in heads] for layer in layers], object)
+    return names_of(cells["layer"].values, cells["head"].values).astype(object)
 
 
 def _tokens(results: xr.Dataset) -> tuple[str, list[str], list[str]]:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from ..errors import Refused
 from ._effect_grid import number
-from ._style import escape, finish, words
+from ._style import escape, finish
 
 COLOUR = {"holds": "0, 67, 136", "contradicted": "179, 88, 6"}  # of the verdict; else grey
 GREY = "110, 110, 110"
@@ -74,7 +74,7 @@ def _check(part: xr.Dataset) -> None:
         raise TypeError(
             f"wanted Datasets of the arguments, such as co_occurrence returns, got {type(part).__name__}"
         )
-    missing = [key for key in ("argument", "claim", "verdict", "reason") if key not in part.attrs]
+    missing = [key for key in ("argument", "title", "claim", "verdict", "reason") if key not in part.attrs]
     if missing or "check" not in part.dims:
         raise Refused(
             "wanted the Dataset of an argument, with its checks and its verdict, got one with "
@@ -93,7 +93,7 @@ def _argument(figure: go.Figure, part: xr.Dataset, text: list[str], top: int, he
     verdict = str(part.attrs["verdict"])
     colour = f"rgb({COLOUR.get(verdict, GREY)})"
     whose = f" · {escape(str(part.attrs['model']))}" if part.attrs.get("model") else ""
-    name = f"<b>{words(str(part.attrs['argument']).replace('co_', 'co-'))}</b>{whose}: "
+    name = f"<b>{escape(str(part.attrs['title']))}</b>{whose}: "
     name += f"<b><span style='color: {colour}'>{escape(verdict)}</span></b>"
     _write(figure, name, 12, top + 16, height, size=15)
     for line, words_of in enumerate(text):

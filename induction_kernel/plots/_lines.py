@@ -16,7 +16,7 @@ import xarray as xr
 from plotly.subplots import make_subplots
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ._effect_grid import intervals, number
 from ._style import entries, escape, fitted, heading, need, of_prompts, prompts_in, words
 
@@ -173,14 +173,10 @@ def _names(values: xr.DataArray, over: str) -> np.ndarray:
     """The name of each head `[over, head]`: the result's own where it has them."""
     if "name" in values.coords and set(values["name"].dims) == {over, "head"}:
         return values["name"].transpose(over, "head").values.astype(object)
-    layered = over == "layer"
-    return np.array(
-        [
-            [str(Head(int(at), int(head))) if layered else f"head {head}" for head in values["head"].values]
-            for at in values[over].values
-        ],
-        object,
-    )
+    heads = values["head"].values
+    if over == "layer":
+        return names_of(values["layer"].values, heads).astype(object)
+    return np.array([[f"head {head}" for head in heads]] * values.sizes[over], object)
 
 
 def band(results: xr.Dataset, show: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:

@@ -7,15 +7,13 @@ no model and finds no window: `phase_window` does.
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
 from plotly.subplots import make_subplots
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ._effect_grid import intervals, number
 from ._style import fitted, heading, need, of_prompts, prompts_in
 from ._training_axis import Run, axis_of, belonging, layout, legend, places, runs, short, tokens_of
@@ -148,7 +146,7 @@ def _over_prompts(data: xr.Dataset, name: str) -> tuple[dict[str, np.ndarray], l
     n, steps, *_ = values.shape
     found = intervals(values.values.reshape(n, -1))[:3]
     at = [values[dim].values.tolist() for dim in over]
-    heads = [str(Head(*place)) for place in product(*at)] if len(over) == 2 else []
+    heads = names_of(*at).ravel().tolist() if len(over) == 2 else []
     parts = {key: each.reshape(steps, -1) for key, each in zip(("mean", "low", "high"), found, strict=True)}
     return parts, heads
 

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ..files import write_whole
+from ..stores import write_whole
 from ._lines import COLOURS
 from ._offline import page
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, check_model, sizes
 from ._padding import Ends, by_mask, by_token, right_padded
-from ._prompts import Prompts, check_ids, pad, real_positions
+from ._prompts import FewShotPrompts, Prompts, check_ids, pad, real_positions
 from ._text import encode_whole, start_token, starts_with_bos
 
-__all__ = ["Readable", "as_prompts"]
+__all__ = ["Readable", "as_few_shot", "as_prompts", "few_shot_only"]
 
 Readable = Prompts | Tensor | np.ndarray | str | Sequence[Any] | Mapping[str, Any]
 WANTED = "wanted Prompts, tokens, a tokenizer's output, a string or a list of strings"
@@ -73,6 +73,25 @@ def as_prompts(
         return _listed(model, list(listed), lengths, bos)
     hint = ": pass one of its columns" if hasattr(given, "columns") else ""
     raise TypeError(f"{WANTED}, got {type(prompts).__name__}{hint}")
+
+
+def as_few_shot(model: Model, prompts: Any) -> FewShotPrompts:
+    """Few-shot prompts, checked against the model.
+
+    Raises:
+        TypeError, Refused: as `as_prompts`; prompts that do not say where their demonstrations lie.
+    """
+    return few_shot_only(as_prompts(model, prompts))
+
+
+def few_shot_only(prompts: Any) -> FewShotPrompts:
+    """The prompts, if they say where their demonstrations lie; Refused else."""
+    if not isinstance(prompts, FewShotPrompts):
+        raise Refused(
+            f"wanted prompts with demonstrations (FewShotPrompts), got {type(prompts).__name__}: make them with "
+            "few_shot_prompts(model, ...) or word_episodes(model)"
+        )
+    return prompts
 
 
 def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None) -> Prompts:

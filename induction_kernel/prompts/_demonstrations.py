@@ -1,99 +1,94 @@
-"""Label words, demonstrations and queries as `few_shot_prompts` takes them: tuples, lists, arrays, table rows."""
+"""`Demonstrations`: where the labelled examples of few-shot prompts lie in the tokens, and what their labels are."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
-from difflib import get_close_matches
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .._given import plain
+import torch
+from torch import Tensor
+
 from ..errors import Refused
-from ..heads._names import is_whole
 
-__all__ = ["label_words", "queries_of", "shots_per_query"]
-
-
-def label_words(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, if they are different words; TypeError or Refused else."""
-    unordered = isinstance(labels, str | Mapping | Set) or not isinstance(labels, Iterable)
-    given = [labels] if unordered else list(labels)
-    if unordered or not all(isinstance(label, str) for label in given):
-        raise TypeError(f"wanted labels as a list of words, in the order of their classes, got {labels!r}")
-    words = tuple(map(str, given))
-    if len(words) < 2 or len(set(words)) < len(words) or not all(word.strip() for word in words):
-        raise Refused(f"wanted at least two different, non-empty label words, got {list(words)!r}")
-    return words
+__all__ = ["Demonstrations", "below_one_another", "widened"]
 
 
-def queries_of(queries: Any, labels: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Every query as `(x, class)`, the class -1 where it is not given."""
-    asked = [_query(query, labels) for query in _listed(queries, "queries")]
-    if not asked:
-        raise Refused("wanted at least one query, got none")
-    return asked
+@dataclass(frozen=True, eq=False)
+class Demonstrations:
+    """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
 
+    Attributes:
+        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
+            template's words before x and between x and y, without what follows y.
+        label_positions: `[prompt, demonstration]`, the first token of each label.
+        classes: `[prompt, demonstration]`, index into `labels`.
+        mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
+        label_ids: `[class]`, the first token of each label, as it stands in the prompt.
+        target: `[prompt]`, class of the query, -1 where not given.
+        labels: the label words.
+        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
 
-def shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> list[list[tuple[str, int]]]:
-    """Every query's demonstrations as `(x, class)`; a shared list is repeated."""
-    given = _listed(demonstrations, "demonstrations (x, y)")
-    if not given:
-        raise Refused("wanted at least one demonstration, got none")
-    per_query = (
-        [given] * n if _is_pair(given[0]) else [_listed(shot, "demonstrations (x, y)") for shot in given]
-    )
-    if len(per_query) != n:
-        raise Refused(f"wanted one list of demonstrations for each of {n} queries, got {len(per_query)}")
-    shots = [[_pair(item, labels, "a demonstration as (x, y)") for item in shot] for shot in per_query]
-    seen = {y for shot in shots for _, y in shot}
-    if not all(shots) or len(seen) < len(labels):
-        missing = [label for y, label in enumerate(labels) if y not in seen]
-        raise Refused(
-            f"wanted demonstrations of every label, got none of {missing or 'any'}: add some or drop the label"
+    Raises:
+        Refused: shapes that do not fit, or a prompt without a demonstration.
+    """
+
+    spans: Tensor
+    label_positions: Tensor
+    classes: Tensor
+    mask: Tensor
+    label_ids: Tensor
+    target: Tensor
+    labels: tuple[str, ...]
+    inputs: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n, width = self.mask.shape
+        wanted = {
+            "spans": (n, width, 2),
+            "label_positions": (n, width),
+            "classes": (n, width),
+            "target": (n,),
+        }
+        wanted |= {"label_ids": (len(self.labels),)} | (
+            {} if self.inputs is None else {"inputs": (n, width, 2)}
         )
-    return shots
+        for key, shape in wanted.items():
+            if getattr(self, key).shape != shape:
+                raise Refused(
+                    f"wanted {key} {list(shape)} for {len(self.labels)} labels and mask {[n, width]}, got "
+                    f"{list(getattr(self, key).shape)}"
+                )
+        if not bool((some := self.mask.any(1)).all()):
+            raise Refused(
+                f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each"
+            )
+
+    def __getitem__(self, index: slice | Tensor) -> Demonstrations:
+        per_prompt = ("spans", "label_positions", "classes", "mask", "target")
+        kept = {key: getattr(self, key)[index] for key in per_prompt}
+        return replace(self, **kept, inputs=None if self.inputs is None else self.inputs[index])
 
 
-def _listed(given: Any, what: str) -> list[Any]:
-    """The items of a list, an array, a column or an iterator; of a table nobody knows which columns are meant."""
-    if hasattr(given, "columns"):
-        raise TypeError(
-            f"wanted a list of {what}, got {type(given).__name__}: give its rows as (x, y), "
-            'list(table[["text", "label"]].itertuples(index=False))'
-        )
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
-        raise TypeError(f"wanted a list of {what}, got {given!r}")
-    return list(given)
+def below_one_another(parts: Sequence[Demonstrations]) -> Demonstrations:
+    """The demonstrations of several batches of prompts, as those of one; `inputs` only where all have them.
+
+    Raises:
+        Refused: demonstrations with different labels.
+    """
+    first = parts[0]
+    if any(part.labels != first.labels or not torch.equal(part.label_ids, first.label_ids) for part in parts):
+        raise Refused(f"wanted demonstrations with the same labels, got {[part.labels for part in parts]}")
+    width = max(part.mask.shape[1] for part in parts)
+    keys = ["spans", "label_positions", "classes", "mask"]
+    keys += [] if any(part.inputs is None for part in parts) else ["inputs"]
+    stacked: dict[str, Any] = {"inputs": None}
+    stacked |= {key: torch.cat([widened(getattr(part, key), width) for part in parts]) for key in keys}
+    return replace(first, target=torch.cat([part.target for part in parts]), **stacked)
 
 
-def _is_pair(item: Any) -> bool:
-    """Whether it is one text and its class: a tuple, list, array or row of two."""
-    if not isinstance(item, Collection) or isinstance(item, str | Mapping | Set):
-        return False
-    return len(item) == 2 and isinstance(next(iter(item)), str)
-
-
-def _pair(item: Any, labels: tuple[str, ...], what: str) -> tuple[str, int]:
-    if not _is_pair(item):
-        raise TypeError(f"wanted {what}, got {item!r}")
-    x, y = item
-    return str(x), _class_of(y, labels)
-
-
-def _query(query: Any, labels: tuple[str, ...]) -> tuple[str, int]:
-    return (str(query), -1) if isinstance(query, str) else _pair(query, labels, "a query as x or (x, y)")
-
-
-def _class_of(y: Any, labels: tuple[str, ...]) -> int:
-    if isinstance(y, str):
-        if y not in labels:
-            folded = {label.strip().casefold(): label for label in labels}
-            near = get_close_matches(y.strip().casefold(), folded, n=1)
-            hint = f": did you mean {folded[near[0]]!r}?" if near else ""
-            raise Refused(f"wanted one of the labels {list(labels)}, got {y!r}{hint}")
-        return labels.index(y)
-    index = plain(y)
-    if not is_whole(index):
-        raise TypeError(f"wanted a label word or its index, got {y!r}")
-    if not 0 <= index < len(labels):
-        raise Refused(f"wanted a label index from 0 to {len(labels) - 1}, got {index}")
-    return index
+def widened(value: Tensor, width: int) -> Tensor:
+    """Zeros (False) appended along dimension 1."""
+    out = value.new_zeros(value.shape[0], width, *value.shape[2:])
+    out[:, : value.shape[1]] = value
+    return out

@@ -7,27 +7,23 @@ It does not read data sets.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .._given import checked_seed
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, sizes
-from ._demonstrations import label_words, queries_of, shots_per_query
-from ._prompts import Demonstrations, Prompts, pad
-from ._text import check_text, refuse_unknown, start_token, starts_with_bos
+from ._demonstrations import Demonstrations
+from ._examples import label_words, queries_of, shots_per_query
+from ._prompts import FewShotPrompts, pad
+from ._template import DEFAULT_TEMPLATE, Template
+from ._text import start_token, starts_with_bos, tokenised
 
-__all__ = ["few_shot_prompts", "word_episodes"]
+__all__ = ["few_shot_prompts"]
 
 Demonstration = tuple[str, int | str]
-DEFAULT_TEMPLATE = "Input: {x} Output: {y}"
 
 
 def few_shot_prompts(
@@ -39,7 +35,7 @@ def few_shot_prompts(
     labels: Sequence[str],
     separator: str = "\n",
     bos: bool | int | None = None,
-) -> Prompts:
+) -> FewShotPrompts:
     """Demonstrations and a query in one prompt each; the last token predicts the query's label.
 
     The template says how one example is written: `{x}` is the input, `{y}` the label, once each and in this
@@ -62,7 +58,7 @@ def few_shot_prompts(
             (`cfg.default_prepend_bos`). A template that begins with that token gets no second one.
 
     Returns:
-        Prompts with `demonstrations`; only the last position is scored.
+        Prompts that say where their demonstrations lie; only the last position is scored.
 
     Raises:
         TypeError: x or y of another type. Refused: a template without `{x}` and `{y}`, unknown, empty or
@@ -89,7 +85,7 @@ def few_shot_prompts(
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
     bos = bool(start) or starts_with_bos(model, tokens)
-    return Prompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
+    return FewShotPrompts(tokens, lengths, scored, demonstrations=found, bos=bos, tokenizer=model.tokenizer)
 
 
 class _Row(NamedTuple):
@@ -97,51 +93,6 @@ class _Row(NamedTuple):
     spans: list[tuple[int, int]]
     label_positions: list[int]
     inputs: list[tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Template:
-    """How one example is written: the text before x, between x and y, and after y; what stands between examples."""
-
-    before: str
-    between: str
-    after: str
-    separator: str
-
-    @classmethod
-    def parse(cls, template: str, separator: str) -> Template:
-        """Out of a string with `{x}` and `{y}`; Refused where they are not there once each, in this order."""
-        if not isinstance(separator, str):
-            raise TypeError(f"wanted the separator as text, got {separator!r}")
-        if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
-            raise Refused(
-                f"wanted a template with {{x}} and {{y}} once each, like {DEFAULT_TEMPLATE!r}, got {template!r}"
-            )
-        others = [name for name in re.findall(r"{(\w+)}", template) if name not in ("x", "y")]
-        if others:
-            raise Refused(
-                f"wanted no other names in braces than {{x}} and {{y}} in a template, got {{{others[0]}}} in "
-                f"{template!r}: put what else an example has into x, as load_classification(text=...) does with columns"
-            )
-        before, rest = template.split("{x}")
-        if "{y}" not in rest:
-            raise Refused(f"wanted {{x}} before {{y}} in the template, got {template!r}")
-        between, after = rest.split("{y}")
-        return cls(before, between, after, separator)
-
-    def query(self, x: str) -> str:
-        """What stands before the label of x."""
-        return f"{self.before}{x}{self.between.rstrip(' ')}"
-
-    def write(self, shots: list[tuple[str, str]], x: str) -> tuple[str, list[tuple[int, int, int, int]]]:
-        """The prompt, and where each demonstration and its x begin, its label begins, and that ends (characters)."""
-        text, places = "", []
-        for shot_x, word in shots:
-            begin = len(text)
-            text += f"{self.before}{shot_x}{self.between}"
-            places.append((begin, begin + len(self.before), len(text), len(text) + len(word)))
-            text += f"{word}{self.after}{self.separator}"
-        return text + self.query(x), places
 
 
 def _row(
@@ -180,23 +131,6 @@ def _check_context(rows: list[_Row], n_ctx: int) -> None:
         f"a prompt has {longest} tokens, the context is {n_ctx}: use shorter demonstrations, or fewer "
         f"(the last {fits} of every prompt would fit)"
     )
-
-
-def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The ids of a text and the characters of each.
-
-    Raises:
-        NotDefined: a tokenizer that does not say them. Refused: a word that it does not know.
-    """
-    if not getattr(model.tokenizer, "is_fast", False):
-        raise NotDefined(
-            "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
-        )
-    check_text(text)
-    found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = found["input_ids"], found["offset_mapping"]
-    refuse_unknown(model.tokenizer, text, ids, "use words of its vocabulary in texts, labels and template")
-    return ids, offsets
 
 
 def _label_ids(
@@ -265,99 +199,3 @@ def _demonstrations(
     return Demonstrations(
         spans, positions, classes, mask, label_ids, torch.tensor(targets), labels, inputs=inputs
     )
-
-
-TOPICS = tuple(
-    words.split()
-    for words in (
-        "fox wolf bear horse sheep goat tiger lion rabbit mouse camel deer",
-        "apple pear plum grape mango lemon peach cherry melon fig banana lime",
-        "arm leg hand foot knee elbow neck shoulder ear nose mouth chin",
-        "car truck bus train boat ship bicycle plane tram van wagon canoe",
-    )
-)
-LABEL_WORDS = ("dax", "wug", "foo", "bar", "blick", "fep", "red", "blue", "yes", "no")
-
-
-def word_episodes(
-    model: Model, *, shots: int = 8, prompts: int = 32, noise: float = 0.0, classes: int = 2, seed: int = 0
-) -> Prompts:
-    """A small classification task that any English tokenizer can read: `fox dax ; apple wug ; ... ; lemon`.
-
-    Each prompt draws which label word stands for which topic (animals and fruits; with more classes parts of the
-    body and vehicles too); the model can only learn it from the demonstrations. All classes are demonstrated
-    equally often where the number of shots allows it, in random order; the query's word is not among them.
-
-    Args:
-        model: gives the tokenizer; the first label words that are one token each are used.
-        shots: demonstrations a prompt, from one a class to 11 a class.
-        prompts: how many.
-        noise: chance of each demonstration's word to be replaced by a word of any class, in [0, 1]: at 1 the
-            labels say nothing.
-        classes: 2 to 4. With more of them the label shown most often, or last, is seldom the right one.
-        seed: of the draw; a local generator.
-
-    Raises:
-        Refused: an option out of its range. NotDefined: no tokenizer, or one that cannot write the words apart; a
-            context too short for the prompts.
-    """
-    _check_episodes(shots, prompts, noise, classes)
-    labels = single_token_words(model, classes)
-    generator = torch.Generator().manual_seed(checked_seed(seed))
-
-    def shuffled(items: list) -> list:
-        return [items[i] for i in torch.randperm(len(items), generator=generator).tolist()]
-
-    demonstrations, queries = [], []
-    for _ in range(prompts):
-        words = [shuffled(topic) for topic in shuffled(list(TOPICS[:classes]))]
-        queries.append(shuffled([(words[y].pop(), y) for y in range(classes)])[0])
-        kinds = (
-            shuffled(list(range(classes))) if classes > 2 else [0, 1]
-        )  # who comes once more where they must differ
-        drawn = shuffled(
-            [(words[kinds[i % classes]][i // classes], kinds[i % classes]) for i in range(shots)]
-        )
-        replaced = (torch.rand(shots, generator=generator, dtype=torch.float32) < noise).tolist()
-        either = shuffled([word for kind in words for word in kind])
-        demonstrations.append([(either[i] if replaced[i] else x, y) for i, (x, y) in enumerate(drawn)])
-    return own_task(model, demonstrations, queries, template="{x} {y} ;", labels=labels, separator=" ")
-
-
-def own_task(model: Model, demonstrations: Sequence[Any], queries: Sequence[Any], **form: Any) -> Prompts:
-    """`few_shot_prompts` of words that this package chose: a model that cannot read them is one without the task.
-
-    Raises:
-        NotDefined: what `few_shot_prompts` refuses.
-    """
-    try:
-        return few_shot_prompts(model, demonstrations, queries, **form)
-    except Refused as error:
-        raise NotDefined(f"this task cannot be written for the model: {error}") from error
-
-
-def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> None:
-    if classes not in (2, 3, 4):
-        raise Refused(f"wanted 2, 3 or 4 classes, got {classes!r}")
-    most = 11 * classes
-    if not (is_whole(shots) and is_whole(prompts) and isinstance(noise, Real)):
-        raise TypeError(
-            f"wanted shots and prompts as whole numbers and noise as a number, got {shots!r}, {prompts!r} and {noise!r}"
-        )
-    if not classes <= shots <= most or prompts < 1 or not 0 <= noise <= 1:
-        raise Refused(
-            f"wanted shots {classes} to {most}, prompts >= 1 and noise 0 to 1, got {shots}, {prompts} and {noise}"
-        )
-
-
-def single_token_words(model: Model, count: int) -> list[str]:
-    """The first label words that are one token each, where there are so many; NotDefined without a tokenizer."""
-    tokenizer = getattr(model, "tokenizer", None)
-    if tokenizer is None:
-        raise NotDefined(
-            "few-shot prompts need a tokenizer, this model has none: call model.set_tokenizer first"
-        )
-    unknown = getattr(tokenizer, "unk_token_id", None)
-    ids = {word: tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in LABEL_WORDS}
-    found = [word for word, token in ids.items() if len(token) == 1 and token[0] != unknown]
-    return found[:count] if len(found) >= count else list(LABEL_WORDS[:count])

@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._given import plain, rows_of
+from .._given import is_whole, plain, rows_of
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model
 from ..model._outputs import n_outputs, outputs_are_tokens
 from ._conversion import Readable, as_prompts

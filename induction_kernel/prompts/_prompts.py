@@ -1,4 +1,4 @@
-"""What is a batch of prompts? `Prompts`: right-padded tokens, lengths, the positions that count, and more.
+"""`Prompts`: a batch of right-padded tokens with their lengths and the positions that count; `FewShotPrompts`.
 
 What users have becomes one in `_conversion`. It holds nothing of a model but its tokenizer, to be read by people.
 """
@@ -6,8 +6,8 @@ What users have becomes one in `_conversion`. It holds nothing of a model but it
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import Tensor
 from .._given import plain
 from ..errors import Refused
 from ..model._anatomy import Model, bos_of, describe
+from ._demonstrations import Demonstrations, below_one_another, widened
 
 __all__ = [
-    "Demonstrations",
+    "FewShotPrompts",
     "Prompts",
     "check_ids",
     "concat",
@@ -29,37 +30,6 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, eq=False)
-class Demonstrations:
-    """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
-
-    Attributes:
-        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
-            template's words before x and between x and y, without what follows y.
-        label_positions: `[prompt, demonstration]`, the first token of each label.
-        classes: `[prompt, demonstration]`, index into `labels`.
-        mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
-        label_ids: `[class]`, the first token of each label, as it stands in the prompt.
-        target: `[prompt]`, class of the query, -1 where not given.
-        labels: the label words.
-        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
-    """
-
-    spans: Tensor
-    label_positions: Tensor
-    classes: Tensor
-    mask: Tensor
-    label_ids: Tensor
-    target: Tensor
-    labels: tuple[str, ...]
-    inputs: Tensor | None = None
-
-    def __getitem__(self, index: slice | Tensor) -> Demonstrations:
-        per_prompt = ("spans", "label_positions", "classes", "mask", "target")
-        kept = {key: getattr(self, key)[index] for key in per_prompt}
-        return replace(self, **kept, inputs=None if self.inputs is None else self.inputs[index])
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
     """Right-padded prompts.
@@ -68,7 +38,6 @@ class Prompts:
         tokens: `[prompt, position]` int64 ids; beyond `lengths` padding that causal attention never sees.
         lengths: `[prompt]` int64.
         scored: `[prompt, position]` bool, the queries that count (e.g. the second and later copies).
-        demonstrations: of few-shot prompts, else None.
         control: `[prompt, position]` tokens of the matched control (later copies replaced by fresh tokens),
             or None.
         answers: `[prompt, 2]` ids of the right and the wrong answer, or None.
@@ -83,7 +52,6 @@ class Prompts:
     tokens: Tensor
     lengths: Tensor
     scored: Tensor
-    demonstrations: Demonstrations | None = None
     control: Tensor | None = None
     answers: Tensor | None = None
     bos: bool = False
@@ -110,15 +78,15 @@ class Prompts:
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
-    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Prompts:
-        """Some of the prompts, as `Prompts` (an int gives a batch of one)."""
+    def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Self:
+        """Some of the prompts, of the same kind (an int gives a batch of one)."""
         index, kept = _indices(index, len(self)), {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            kept[field.name] = value[index] if isinstance(value, Tensor | Demonstrations) else value
-        return Prompts(**kept)
+        for each in fields(self):
+            value = getattr(self, each.name)
+            kept[each.name] = value[index] if isinstance(value, Tensor | Demonstrations) else value
+        return type(self)(**kept)
 
-    def __iter__(self) -> Iterator[Prompts]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
     def strings(self, model: Model | None = None) -> list[list[str]]:
@@ -138,7 +106,7 @@ class Prompts:
     def _tokenizer(self, model: Model | None) -> Any:
         return self.tokenizer if model is None else getattr(model, "tokenizer", None)
 
-    def narrowed(self) -> Prompts:
+    def narrowed(self) -> Self:
         """The same without positions that are padding in every prompt."""
         width = int(self.lengths.max())
         control = None if self.control is None else self.control[:, :width]
@@ -156,11 +124,38 @@ class Prompts:
         return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
 
     def __repr__(self) -> str:
-        extras = [key for key in ("demonstrations", "control", "answers") if getattr(self, key) is not None]
+        extras = [key for key in ("control", "answers") if getattr(self, key) is not None]
         first = self[0].text()[0]
         shown = f"{first[:60]} ..." if len(first) > 60 else first
         with_ = f", with {', '.join(extras)}" if extras else ""
-        return f"Prompts({len(self)} of {self.lengths.min()} to {self.lengths.max()} tokens{with_}; first: {shown})"
+        size = f"{len(self)} of {self.lengths.min()} to {self.lengths.max()} tokens"
+        return f"{type(self).__name__}({size}{with_}; first: {shown})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FewShotPrompts(Prompts):
+    """Right-padded prompts that say where their demonstrations lie, as `few_shot_prompts` makes them.
+
+    Attributes:
+        demonstrations: at least one a prompt; by keyword.
+
+    Raises:
+        Refused, TypeError: as `Prompts`; demonstrations of another number of prompts.
+    """
+
+    demonstrations: Demonstrations = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.demonstrations, Demonstrations):
+            got = type(self.demonstrations).__name__
+            raise TypeError(
+                f"wanted demonstrations as Demonstrations, got {got}: without any, these are Prompts"
+            )
+        if len(self.demonstrations.mask) != len(self.tokens):
+            raise Refused(
+                f"wanted demonstrations of {len(self.tokens)} prompts, got those of {len(self.demonstrations.mask)}"
+            )
 
 
 def _indices(index: Any, n: int) -> Tensor:
@@ -185,7 +180,10 @@ def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:
 
 
 def concat(parts: Sequence[Prompts]) -> Prompts:
-    """Prompts below one another, padded to the longest; what not all parts have is dropped (None).
+    """Prompts below one another, padded to the longest; what not all parts have is dropped.
+
+    Returns:
+        `FewShotPrompts` where all parts are, else `Prompts`.
 
     Raises:
         Refused: no parts, or demonstrations with different labels.
@@ -194,47 +192,19 @@ def concat(parts: Sequence[Prompts]) -> Prompts:
         raise Refused("wanted at least one Prompts, got none")
     length = max(part.tokens.shape[1] for part in parts)
 
-    def stacked(key: str) -> Tensor | None:
+    def stacked(key: str) -> Any:
         values = [getattr(part, key) for part in parts]
         if any(value is None for value in values):
             return None
-        widths = [length if key in ("tokens", "scored", "control") else value.shape[1] for value in values]
-        return torch.cat([_widen(value, width) for value, width in zip(values, widths, strict=True)])
+        return torch.cat([value if key == "answers" else widened(value, length) for value in values])
 
-    return Prompts(
-        tokens=stacked("tokens"),  # pyright: ignore[reportArgumentType]  # every part has these three
-        lengths=torch.cat([part.lengths for part in parts]),
-        scored=stacked("scored"),  # pyright: ignore[reportArgumentType]  # likewise
-        demonstrations=_concat_demonstrations([part.demonstrations for part in parts]),
-        control=stacked("control"),
-        answers=stacked("answers"),
-        bos=all(part.bos for part in parts),
-        tokenizer=parts[0].tokenizer,
-    )
-
-
-def _concat_demonstrations(parts: list[Demonstrations | None]) -> Demonstrations | None:
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    if any(
-        part.labels != known[0].labels or not torch.equal(part.label_ids, known[0].label_ids)
-        for part in known
-    ):
-        raise Refused(f"wanted demonstrations with the same labels, got {[part.labels for part in known]}")
-    width = max(part.mask.shape[1] for part in known)
-    keys = ["spans", "label_positions", "classes", "mask"]
-    keys += [] if any(part.inputs is None for part in known) else ["inputs"]
-    stacked: dict[str, Any] = {"inputs": None}
-    stacked |= {key: torch.cat([_widen(getattr(part, key), width) for part in known]) for key in keys}
-    return replace(known[0], target=torch.cat([part.target for part in known]), **stacked)
-
-
-def _widen(value: Tensor, width: int) -> Tensor:
-    """Zeros (False) appended along dimension 1."""
-    out = value.new_zeros(value.shape[0], width, *value.shape[2:])
-    out[:, : value.shape[1]] = value
-    return out
+    kept = {key: stacked(key) for key in ("tokens", "scored", "control", "answers")}
+    kept |= {"lengths": torch.cat([part.lengths for part in parts]), "tokenizer": parts[0].tokenizer}
+    kept["bos"] = all(part.bos for part in parts)
+    shown = [part.demonstrations for part in parts if isinstance(part, FewShotPrompts)]
+    if len(shown) < len(parts):
+        return Prompts(**kept)
+    return FewShotPrompts(**kept, demonstrations=below_one_another(shown))
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._given import checked_seed, plain
+from .._given import checked_seed, is_whole, plain
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, sizes
 from ._prompts import Prompts, real_positions
 from ._text import start_token

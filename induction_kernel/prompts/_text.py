@@ -1,4 +1,4 @@
-"""Text as token ids: which token goes first, and words that the tokenizer does not know.
+"""Text as token ids: which token goes first, which characters each stands for, and words that are not known.
 
 Text means what the model's own `to_tokens` makes of it, but for one thing: text that begins with the
 beginning-of-sequence token gets no second one. It knows nothing of batches: see `_conversion`.
@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._given import plain
+from .._given import is_whole, plain
 from ..errors import NotDefined, Refused
-from ..heads._names import is_whole
 from ..model._anatomy import Model, bos_id, sizes
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "refuse_unknown",
     "start_token",
     "starts_with_bos",
+    "tokenised",
 ]
 
 IDS_INSTEAD = "use words of its vocabulary, or pass token ids, which are taken as they are"
@@ -97,6 +97,23 @@ def _added(whole: list[int], ids: list[int]) -> tuple[list[int], list[int]]:
         if whole[at : at + n] == ids:
             return whole[:at], whole[at + n :]
     return [], []
+
+
+def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """The ids of a text and the characters of each.
+
+    Raises:
+        NotDefined: a tokenizer that does not say them. Refused: a word that it does not know.
+    """
+    if not getattr(model.tokenizer, "is_fast", False):
+        raise NotDefined(
+            "wanted a fast tokenizer, whose character offsets say where labels lie: load it with use_fast=True"
+        )
+    check_text(text)
+    found = model.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, offsets = found["input_ids"], found["offset_mapping"]
+    refuse_unknown(model.tokenizer, text, ids, "use words of its vocabulary in texts, labels and template")
+    return ids, offsets
 
 
 def check_text(text: str) -> None:

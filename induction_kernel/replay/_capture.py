@@ -1,4 +1,4 @@
-"""What is needed of a whole run? Taps on it.
+"""Taps: functions of activations, put on a whole run of the model or inside one block.
 
 A tap reads an activation of a widened batch and returns what stands in its place. It keeps nothing: see `_blocks`
 and `_decoder`.

@@ -1,4 +1,4 @@
-"""Which way a result was computed, and why no faster one: what a result says of it, and the log.
+"""The lane that computed a result, and why no faster one: what a result says of it, and the log.
 
 Logger `induction_kernel.replay._lane_record`: a warning where a lane failed its check on this model, a note
 (INFO) where it is not made for it; each once a model and reason.

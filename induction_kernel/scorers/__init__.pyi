@@ -11,4 +11,4 @@ from ._labels import demonstration_weights as demonstration_weights
 from ._labels import label_attention as label_attention
 from ._ov import ov_eigenvalues as ov_eigenvalues
 from ._qk_trace import qk_trace as qk_trace
-from ._streaming import patterns as patterns
+from ._raw_patterns import patterns as patterns

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import NotDefined, Refused
-from ..heads._names import Head
+from ..heads._names import Head, names_of
 from ..model._anatomy import Model, describe, sizes
 from ..model._runs import progress_bar
 from ..model._weights import check_weights, check_writing, query_key_weights, read_dimensions, value_weights
@@ -118,7 +118,7 @@ def _composed(
 def _labelled(model: Model, by: str, score: np.ndarray, spread: np.ndarray, dimensions: int) -> xr.Dataset:
     n_layers, n_heads = score.shape[:2]
     later = [Head(layer, head) for layer in range(1, n_layers) for head in range(n_heads)]
-    names = np.array([[str(Head(layer, head)) for head in range(n_heads)] for layer in range(n_layers)])
+    names = names_of(range(n_layers), range(n_heads))
     rotary = getattr(model.cfg, "positional_embedding_type", None) == "rotary"
     dims = ("layer", "head", "receiver")
     return xr.Dataset(

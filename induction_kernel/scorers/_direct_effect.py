@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import Refused
+from ..metrics._by_position import loss_dataset, losses_in
 from ..model._anatomy import Model, check_model, full_precision, sizes
 from ..model._outputs import check_next_token, n_outputs
 from ..model._runs import batches, progress_bar, stream
@@ -27,7 +28,7 @@ from ..prompts._repeated import repeated_tokens
 from ._pattern_entries import attends, check_sound
 from ._streaming import averaged, chosen_layers, labelled
 
-__all__ = ["along", "direct_effect", "norm_scale"]
+__all__ = ["along", "direct_effect", "direct_effect_and_loss", "norm_scale"]
 
 NEXT, ANSWERS = "next token", "answers"
 
@@ -77,6 +78,33 @@ def direct_effect(
     """
     check_model(model)
     ready = as_prompts(model, prompts) if prompts is not None else _repeats(model)
+    options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
+    return _measured(model, ready, on, **options)[0]
+
+
+def direct_effect_and_loss(
+    model: Model, prompts: Prompts, *, progress: bool = True
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """`direct_effect` on next tokens and `loss_by_position` of the same prompts, from the same passes.
+
+    Raises:
+        As both.
+    """
+    found, losses = _measured(model, prompts, NEXT, progress=progress, whole=True)
+    return found, loss_dataset(model, prompts, torch.cat(losses))
+
+
+def _measured(
+    model: Model,
+    ready: Prompts,
+    on: str | None,
+    *,
+    layers: Iterable[int] | None = None,
+    batch_size: int | None = None,
+    progress: bool = True,
+    whole: bool = False,
+) -> tuple[xr.Dataset, list[Tensor]]:
+    """The direct effects, and with `whole` the losses of next tokens, batch by batch."""
     on, wanted, size = _what(ready, on), chosen_layers(model, layers), sizes(model)
     check_writing(model, wanted)
     if on == NEXT:
@@ -87,28 +115,26 @@ def direct_effect(
     runs = [("score", ready.tokens)] + ([("control", ready.control)] if ready.control is not None else [])
     values = {name: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for name, _ in runs}
     length = ready.tokens.shape[1]
-    parts = batches(
-        len(ready), length, batch_size=batch_size, cost=max(length * size.n_heads, 8 * size.d_model)
-    )
+    cost = max(length * size.n_heads, 8 * size.d_model, size.d_vocab if whole else 0)
+    parts, losses = batches(len(ready), length, batch_size=batch_size, cost=cost), list[Tensor]()
     with progress_bar(len(parts) * len(runs) * len(wanted), progress=progress) as bar:
         for rows in parts:
             targets = _targets(ready[rows], on, w_u)
             for name, tokens in runs:
-                values[name][0, rows] = _effects(
-                    model, tokens[rows], ready.lengths[rows], targets, wanted, bar.update
+                logits_too = whole and name == "score"
+                values[name][0, rows], logits = _effects(
+                    model, tokens[rows], ready.lengths[rows], targets, wanted, bar.update, whole=logits_too
                 )
+                losses += [] if logits is None else [losses_in(model, logits, ready[rows])]
     if not all(np.isfinite(value).all() for value in values.values()):
         raise Refused(
             "direct effects are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
         )
     scorer, chance = _Direct(on, tested=ready.control is not None), np.zeros((1, len(ready)))
     out = labelled(model, ready, wanted, values, chance, [scorer]).isel(scorer=0)
-    return out.assign_attrs(
-        unit="logits",
-        on=on,
-        norm="final norm with its scale as in the run",
-        convention="z without its share of the value bias is what is read",
-    )
+    convention = "z without its share of the value bias is what is read"
+    norm = "final norm with its scale as in the run"
+    return out.assign_attrs(unit="logits", on=on, norm=norm, convention=convention), losses
 
 
 class _Direct:
@@ -190,8 +216,10 @@ def _effects(
     targets: _Targets,
     layers: list[int],
     done: Callable[[], Any],
-) -> np.ndarray:
-    """`[prompt, layer, head]` from one pass: the heads' parts before the norm, and its scale at the end."""
+    *,
+    whole: bool,
+) -> tuple[np.ndarray, Tensor | None]:
+    """`[prompt, layer, head]` from one pass, heads' parts over the final norm's scale; and its logits, if `whole`."""
     parts: dict[int, Tensor] = {}
     scale: list[Tensor] = []
     broken, edited = set[int](), bool(foreign_hooks(model))
@@ -211,11 +239,11 @@ def _effects(
             scale.append(norm_scale(model, here).cpu())
 
     sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
-    stream(model, tokens, read, sites, lengths=lengths)
+    logits = stream(model, tokens, read, sites, lengths=lengths, whole=whole)
     check_sound(broken)
     scaled = torch.stack([parts[layer] for layer in layers], 1) / scale[0][:, None, None]
     summed = averaged(scaled.flatten(1), targets.prompt, targets.weight, len(tokens))
-    return summed.unflatten(1, scaled.shape[1:]).numpy()
+    return summed.unflatten(1, scaled.shape[1:]).numpy(), logits
 
 
 def along(

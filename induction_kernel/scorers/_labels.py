@@ -18,8 +18,10 @@ from torch import Tensor
 from ..errors import Refused
 from ..model._anatomy import Model, sizes
 from ..model._runs import batches, progress_bar
-from ..prompts._few_shot import word_episodes
-from ..prompts._prompts import Demonstrations, Prompts, measured_on
+from ..prompts._conversion import few_shot_only
+from ..prompts._demonstrations import Demonstrations
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
+from ..prompts._word_task import word_episodes
 from ._attention_scorer import AttentionScorer
 from ._pattern_entries import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
 from ._streaming import averaged, chosen_layers
@@ -65,7 +67,7 @@ def demonstration_weights(
     Source: Han et al. 2025, section 5.2.
     """
     ready = label_attention.ready(model, prompts)
-    found, wanted, size = demonstrations_of(ready), chosen_layers(model, layers), sizes(model)
+    found, wanted, size = ready.demonstrations, chosen_layers(model, layers), sizes(model)
     check_pooling(pooling)
     check_span(span, ready)
     weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
@@ -77,7 +79,7 @@ def demonstration_weights(
             batch = ready[rows]
 
             def read(
-                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: Prompts = batch
+                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: FewShotPrompts = batch
             ) -> None:
                 if not sound:
                     broken.add(layer)
@@ -107,22 +109,11 @@ def demonstration_weights(
     )
 
 
-def demonstrations_of(prompts: Prompts) -> Demonstrations:
-    """The prompts' demonstrations; Refused where there are none."""
-    if prompts.demonstrations is None:
-        raise Refused(
-            "wanted prompts with demonstrations: make them with few_shot_prompts(model, ...) or word_episodes(model)"
-        )
-    if not bool((some := prompts.demonstrations.mask.any(1)).all()):
-        raise Refused(f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each")
-    return prompts.demonstrations
-
-
 def pooled(
-    values: Float[Tensor, "entry head"], prompts: Prompts, pooling: str, span: str = "demonstration"
+    values: Float[Tensor, "entry head"], prompts: FewShotPrompts, pooling: str, span: str = "demonstration"
 ) -> Float[Tensor, "prompt demonstration head"]:
     """Weights `[prompt, demonstration, head]` of the values at `entries_of`; NaN where there is no demonstration."""
-    found = demonstrations_of(prompts)
+    found = prompts.demonstrations
     prompt, slot, _ = tokens_of(found, pooling, span, prompts.tokens.shape[1]).nonzero(as_tuple=True)
     out = torch.full((*found.mask.shape, values.shape[1]), torch.nan, dtype=values.dtype)
     out[found.mask] = 0.0
@@ -133,9 +124,9 @@ def pooled(
     return out
 
 
-def entries_of(prompts: Prompts, pooling: str, span: str = "demonstration") -> Entries:
+def entries_of(prompts: FewShotPrompts, pooling: str, span: str = "demonstration") -> Entries:
     """The last token's attention to what is pooled."""
-    inside = tokens_of(demonstrations_of(prompts), pooling, span, prompts.tokens.shape[1])
+    inside = tokens_of(prompts.demonstrations, pooling, span, prompts.tokens.shape[1])
     prompt, _, key = inside.nonzero(as_tuple=True)
     return Entries(prompt, (prompts.lengths - 1)[prompt], key)
 
@@ -163,12 +154,12 @@ def check_pooling(pooling: str) -> None:
         raise Refused(f"wanted pooling in {list(POOLINGS)}, got {pooling!r}")
 
 
-def check_span(span: str, prompts: Prompts | None = None) -> None:
+def check_span(span: str, prompts: FewShotPrompts | None = None) -> None:
     """Refused for an unknown span, or prompts that do not say where their words are."""
     if span not in SPANS:
         raise Refused(f"wanted span in {list(SPANS)}, got {span!r}")
     if span == "words" and prompts is not None:
-        _inputs(demonstrations_of(prompts))
+        _inputs(prompts.demonstrations)
 
 
 def _inputs(found: Demonstrations) -> Tensor:
@@ -209,23 +200,28 @@ class LabelAttention(AttentionScorer):
         found = AttentionScorer.__call__(asked, model, prompts, **options)
         return found.assign_attrs(pooling=asked.pooling, span=asked.span)
 
+    def ready(self, model: Model, prompts: Any) -> FewShotPrompts:
+        """The few-shot prompts to score on: the user's, or the scorer's own."""
+        return few_shot_only(AttentionScorer.ready(self, model, prompts))
+
     def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
         """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
-        return entries_of(prompts, self.pooling, self.span)
+        return entries_of(few_shot_only(prompts), self.pooling, self.span)
 
     def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
         """What is read of the patterns of these prompts, and the variables made of it."""
-        found = demonstrations_of(prompts)
+        ready = few_shot_only(prompts)
+        found = ready.demonstrations
 
         def score(values: Tensor) -> Tensor:
-            return pooled(values, prompts, self.pooling, self.span).nansum(1).double()
+            return pooled(values, ready, self.pooling, self.span).nansum(1).double()
 
         same = found.mask & (found.classes == found.target[:, None])
 
         unknown = (found.target < 0)[:, None]
 
         def right(values: Tensor) -> Tensor:
-            weights = pooled(values, prompts, self.pooling, self.span).masked_fill(~same[..., None], 0.0)
+            weights = pooled(values, ready, self.pooling, self.span).masked_fill(~same[..., None], 0.0)
             return weights.nansum(1).double().masked_fill(unknown, torch.nan)
 
         def permuted(values: Tensor) -> Tensor:
@@ -235,11 +231,11 @@ class LabelAttention(AttentionScorer):
         made = {"score": score}
         if not bool(unknown.all()):
             made |= {"right": right, "right_control": permuted}
-        return Reads(self.entries(prompts), made)
+        return Reads(self.entries(ready), made)
 
     def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
         """`[prompt]`: the score of uniform attention over the prompt."""
-        found = demonstrations_of(prompts)
+        found = few_shot_only(prompts).demonstrations
         prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
             as_tuple=True
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._given import checked_seed
 from ..errors import NotDefined, Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..model._anatomy import Model, describe, hook_name, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar, stream
@@ -84,7 +84,7 @@ def ov_eigenvalues(
                 )
                 null[draw, i] = _positive_share(circuit @ rotations(normal))
             bar.update()
-    names = np.array([[str(Head(layer, head)) for head in range(size.n_heads)] for layer in wanted])
+    names = names_of(wanted, range(size.n_heads))
     return xr.Dataset(
         {
             "score": (("layer", "head"), score),

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._given import checked_seed
 from ..errors import NotDefined, Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..model._anatomy import Model, describe, hook_name, sizes
 from ..model._runs import progress_bar
 from ..model._weights import check_weights, check_writing, query_key_weights, token_embedding, value_weights
@@ -112,7 +112,7 @@ def _gram(model: Model) -> Tensor:
 
 def _labelled(model: Model, score: np.ndarray, null: np.ndarray) -> xr.Dataset:
     layers, heads = range(1, len(score) + 1), range(score.shape[1])
-    names = np.array([[str(Head(layer, head)) for head in heads] for layer in layers])
+    names = names_of(layers, heads)
     dims = ("layer", "head")
     return xr.Dataset(
         {"score": (dims, score), "chance": (dims, np.zeros_like(score)), "null": (("draw", *dims), null)},

@@ -1,4 +1,4 @@
-"""How are many heads scored in one pass? What is read of a layer's patterns is reduced before the next comes.
+"""Many heads scored in one pass: what is read of a layer's patterns is reduced before the next layer comes.
 
 The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
 entries of a pattern count is the scorer's business (`_attention_scorer`, `_labels`); how they are read,
@@ -14,13 +14,12 @@ import xarray as xr
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import Head, HeadLike, as_heads, is_whole
-from ..model._anatomy import Model, full_precision, per_query_head, sizes
-from ..model._runs import batches, progress_bar, stream
-from ..model._self_check import foreign_hooks, is_causal
-from ..model._weights import value_weights
-from ..prompts._conversion import as_prompts
+from ..heads._names import names_of
+from ..model._anatomy import Model, sizes
+from ..model._runs import batches, progress_bar
+from ..model._self_check import is_causal
 from ..prompts._prompts import Prompts, measured_on
 from ..replay._lane_record import Way
 from ._pattern_entries import (
@@ -35,7 +34,7 @@ from ._pattern_entries import (
     way_to_read,
 )
 
-__all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed", "patterns"]
+__all__ = ["Board", "averaged", "chosen_layers", "labelled", "observed"]
 
 Index = Int[Tensor, " entry"]
 
@@ -177,7 +176,7 @@ def labelled(
         if prompts.control is not None
         else np.zeros(len(prompts), int)
     )
-    names = np.array([[str(Head(layer, head)) for head in range(n_heads)] for layer in layers])
+    names = names_of(layers, range(n_heads))
     texts = [" ".join(text.split())[:80] for text in prompts.text(model)]
     return xr.Dataset(
         {name: (("scorer", "prompt", "layer", "head"), value) for name, value in variables.items()}
@@ -219,66 +218,3 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
     if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
         raise Refused(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
     return wanted
-
-
-def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -> xr.Dataset:
-    """The raw attention patterns of chosen heads.
-
-    Args:
-        model: any TransformerLens model.
-        prompts: anything `as_prompts` takes.
-        heads: which; at least one.
-
-    Returns:
-        Dataset over (prompt, choice, query, key): `pattern` (probability; 0 in padding), `value_norm[prompt,
-        choice, key]`, the norm of v W_O without the bias (and without the mean where LayerNorms read the
-        stream), with coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and
-        `length[prompt]`.
-
-    Raises:
-        Refused: no heads, or heads the model does not have; attention that is not finite.
-    """
-    size, ready = sizes(model), as_prompts(model, prompts)
-    chosen = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    if not chosen:
-        raise Refused("wanted at least one head, got none")
-    n, length = ready.tokens.shape
-    pattern = np.zeros((n, len(chosen), length, length), dtype=np.float32)
-    norms = np.zeros((n, len(chosen), length), dtype=np.float32)
-    broken, edited = set[int](), bool(foreign_hooks(model))
-
-    def read(site: str, layer: int, activation: Tensor) -> None:
-        at = [i for i, head in enumerate(chosen) if head.layer == layer]
-        index = [chosen[i].head for i in at]
-        if site == "pattern":
-            pattern[:, at] = activation[:, index].float().cpu().numpy()
-            if not attends(activation, ready.lengths, edited=edited):
-                broken.add(layer)
-            return
-        _, b_v, w_o = value_weights(model, layer)
-        values = full_precision(per_query_head(activation, size.n_heads, 2)[:, :, index])
-        written = torch.einsum("bphd,hdm->bhpm", values - b_v[index].to(values), w_o[index].to(values))
-        norms[:, at] = written.norm(dim=-1).cpu().numpy()
-
-    needed = {head.layer for head in chosen}
-    stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
-    check_sound(broken)
-    real = (torch.arange(length) < ready.lengths[:, None]).numpy()
-    strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
-    return xr.Dataset(
-        {
-            "pattern": (
-                ("prompt", "choice", "query", "key"),
-                pattern * (real[:, None, :, None] & real[:, None, None, :]),
-            ),
-            "value_norm": (("prompt", "choice", "key"), norms * real[:, None]),
-        },
-        coords={
-            "name": ("choice", [str(head) for head in chosen]),
-            "layer": ("choice", [head.layer for head in chosen]),
-            "head": ("choice", [head.head for head in chosen]),
-            "token": (("prompt", "query"), np.array(strings)),
-            "length": ("prompt", ready.lengths.numpy()),
-        },
-        attrs={"method": "patterns", "unit": "probability", **measured_on(model, ready)},
-    )

@@ -7,6 +7,7 @@ from ._means import mean_interval as mean_interval
 from ._means import percentiles as percentiles
 from ._means import resampled as resampled
 from ._ratios import ratio as ratio
+from ._ratios import shares_lost as shares_lost
 from ._shares import mean_share_difference_interval as mean_share_difference_interval
 from ._shares import mean_share_interval as mean_share_interval
 from ._shares import share_interval as share_interval

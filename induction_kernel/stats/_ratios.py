@@ -20,7 +20,7 @@ from ._means import (
     resampled,
 )
 
-__all__ = ["ratio"]
+__all__ = ["ratio", "shares_lost"]
 
 
 def ratio(
@@ -101,3 +101,15 @@ def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: floa
     upper, lower = (quantiles_of(t, (1 + side * confidence) / 2) for side in (1, -1))
     error = expanded(error, n)
     return ratio - upper * error, ratio - lower * error
+
+
+def shares_lost(
+    values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
+) -> dict[str, np.ndarray]:
+    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
+    if without is None:
+        return {}
+    benefit = without - baseline
+    share = np.stack(ratio((values - baseline).T, benefit, seed=seed))
+    share[:] = np.where(benefit.mean() > 0, share, np.nan)
+    return dict(zip(("share", "share_low", "share_high"), share, strict=True))

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 
 __all__ = ["HiddenMarkovTasks", "check_whole", "hidden_markov_tasks", "posterior", "without_demonstrations"]
 

@@ -1,19 +1,15 @@
-"""How does whatever can be measured on a model change in training? The measures, at every checkpoint of every run.
+"""Whatever can be measured on a model, at every training checkpoint of one run or several.
 
-A task is one checkpoint of one source: it loads its model, measures, and stores its own result. Tasks run one after
-another or on any `concurrent.futures.Executor`; scheduling, retries and clusters are the executor's. What the curves
-mean is `_phases`' to say.
+A task is one checkpoint of one source (`_tasks`); scheduling, retries and clusters are the executor's. Where
+curves turn is found by `_phases`.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Executor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,22 +17,18 @@ from warnings import warn
 
 import numpy as np
 import xarray as xr
-from safetensors import SafetensorError
 
 from .. import __version__
 from ..errors import Refused
 from ..loading._histories import History, training_history
-from ..loading._sources import load
-from ..model._anatomy import Model, sizes
+from ..model._anatomy import Model
 from ..model._runs import progress_bar
-from ._merged import as_variables, joined, stacked, with_names
-from ._storing import fingerprint, opened, read_result, write_result
+from ..prompts._fingerprints import fingerprint
+from ..stores import result_folder
+from ._merged import stacked, with_names
+from ._tasks import Task, kept_results, outcomes, result_of
 
 __all__ = ["over_checkpoints"]
-
-_DAMAGED = (Refused, OSError, RuntimeError, SafetensorError)
-"""What loaders raise for files that are damaged or not there; anything else is a bug, and ends the sweep."""
-_NOT_THE_CHECKPOINT = (NotImplementedError, PermissionError)
 
 
 def over_checkpoints(
@@ -103,17 +95,17 @@ def over_checkpoints(
         )
     steps = {label: history.steps(checkpoints) for label, history in sources.items()}
     tasks = _tasks(sources, measures, steps, path, options)
-    results, failed = _done(tasks), {}
+    results, failed = kept_results(tasks), {}
     todo = [task for task in tasks if task not in results]
     bar = progress_bar(len(tasks), progress=progress, unit="checkpoint")
     with bar:
         bar.update(len(results))
-        for task, outcome in _outcomes(todo, executor):
+        for task, outcome in outcomes(todo, executor):
             (failed if isinstance(outcome, str) else results)[task] = outcome
             bar.update()
             if failed and path is None and not skip_failed:
                 break
-    results = {task: _result(task, results[task]) for task in tasks if task in results}
+    results = {task: result_of(task, results[task]) for task in tasks if task in results}
     failed |= _of_another_architecture(results)
     if failed:
         _report(failed, len(tasks), path, skip_failed)
@@ -122,105 +114,7 @@ def over_checkpoints(
     return found.assign_attrs({"left_out": "; ".join(failed.values())} if failed else {})
 
 
-@dataclass(frozen=True, eq=False)
-class _Task:
-    """One checkpoint of one source: what a worker is sent."""
-
-    label: str
-    where: str | Path
-    step: int
-    measures: Mapping[str, Callable[[Model], Any]]
-    options: Mapping[str, Any]
-    file: Path | None
-    mark: str
-
-    def __str__(self) -> str:
-        return f"{self.label} at {self.step}"
-
-
-def _compute(task: _Task) -> xr.Dataset | str | None:
-    """The result, None where it is stored in the task's file, or why the checkpoint cannot be used."""
-    if task.file is not None and read_result(task.file, task.mark) is not None:
-        return None  # by an earlier try, whose worker died after it
-    try:
-        model = load(task.where, checkpoint=task.step, **task.options)
-        _check_finite(model)
-    except _NOT_THE_CHECKPOINT:
-        raise
-    except _DAMAGED as error:
-        return f"{task}: {error or type(error).__name__}"
-    parts = []
-    for name, measure in task.measures.items():
-        try:
-            parts.append(as_variables(name, measure(model)))
-        except Exception as error:
-            error.add_note(f"This was measure {name!r} of {task}.")
-            raise
-    result = joined(parts).assign_attrs(architecture=str(sizes(model)))
-    left = weakref.ref(model)
-    del model
-    if left() is not None:  # a TransformerBridge holds itself: several would be in memory
-        gc.collect()
-    if task.file is None:
-        return result
-    write_result(task.file, result, task.mark)
-    return None
-
-
-def _check_finite(model: Model) -> None:
-    if not all(bool(value.isfinite().all()) for value in model.parameters()):
-        raise Refused("its weights hold NaN or infinite values")
-
-
-def _outcomes(tasks: Sequence[_Task], executor: Executor | None) -> Iterator[tuple[_Task, Any]]:
-    """Every task with what `_compute` returned, as they come.
-
-    Raises:
-        RuntimeError: a pool whose worker died; else what a measure or the executor raised, with what is kept.
-    """
-    futures = {} if executor is None else {executor.submit(_compute, task): task for task in tasks}
-    done = 0
-    try:
-        if executor is None:
-            coming = ((task, _compute(task)) for task in tasks)
-        else:
-            coming = ((futures[future], future.result()) for future in as_completed(futures))
-        for outcome in coming:
-            yield outcome
-            done += 1
-    except Exception as error:
-        folder = None if tasks[0].file is None else tasks[0].file.parent
-        kept = (
-            "nothing is kept without path" if folder is None else f"what was done is kept in {str(folder)!r}"
-        )
-        said = f"after {done} of {len(tasks)} checkpoints; {kept}"
-        if isinstance(error, BrokenExecutor):
-            remedy = "call again with a new executor" + (" and a path" if folder is None else " to go on")
-            raise RuntimeError(
-                f"a worker process died (killed, or out of memory) {said}: {remedy}"
-            ) from error
-        error.add_note(f"The sweep stopped {said}.")
-        raise
-    finally:
-        for future in futures:
-            future.cancel()
-
-
-def _result(task: _Task, outcome: xr.Dataset | None) -> xr.Dataset:
-    if outcome is None:
-        assert task.file is not None
-        outcome = read_result(task.file, task.mark)
-        assert outcome is not None, f"{task.file} is not there: is path the same folder for every worker?"
-    return outcome
-
-
-def _done(tasks: Sequence[_Task]) -> dict[_Task, Any]:
-    """What an earlier sweep has kept."""
-    found = {task: read_result(task.file, task.mark) for task in tasks if task.file is not None}
-    return {task: result for task, result in found.items() if result is not None}
-
-
-def _of_another_architecture(results: Mapping[_Task, xr.Dataset]) -> dict[_Task, str]:
+def _of_another_architecture(results: Mapping[Task, xr.Dataset]) -> dict[Task, str]:
     """The checkpoints that differ from most of their source, with the reason; their files are removed."""
     odd = {}
     for label in {task.label for task in results}:
@@ -233,7 +127,7 @@ def _of_another_architecture(results: Mapping[_Task, xr.Dataset]) -> dict[_Task,
     return odd
 
 
-def _report(failed: Mapping[_Task, str], n: int, path: Any, skip_failed: bool) -> None:
+def _report(failed: Mapping[Task, str], n: int, path: Any, skip_failed: bool) -> None:
     reasons = "; ".join(failed.values())
     if skip_failed and len(failed) < n:
         warn(f"{len(failed)} of {n} checkpoints are left out: {reasons}", UserWarning, stacklevel=3)
@@ -249,7 +143,7 @@ def _report(failed: Mapping[_Task, str], n: int, path: Any, skip_failed: bool) -
 
 
 def _assembled(
-    sources: Mapping[str, History], kept: Mapping[_Task, xr.Dataset], *, single: bool
+    sources: Mapping[str, History], kept: Mapping[Task, xr.Dataset], *, single: bool
 ) -> xr.Dataset:
     runs = {}
     for label, history in sources.items():
@@ -280,9 +174,13 @@ def _tasks(
     steps: Mapping[str, Sequence[int]],
     path: str | os.PathLike[str] | None,
     options: Mapping[str, Any],
-) -> list[_Task]:
+) -> list[Task]:
     mark = "" if path is None else fingerprint(measures, options)
-    folder = None if path is None else opened(path, mark)
+    folder = (
+        None
+        if path is None
+        else result_folder(path, mark, kind="sweep", differs="measures, options or version")
+    )
     tasks = []
     for label, history in sources.items():
         for step in steps[label]:
@@ -290,7 +188,7 @@ def _tasks(
             if folder is not None:
                 of = fingerprint(mark, history.said, history.log.get(step), step)
                 file = folder / f"{quote(label, safe=' ')}-{step:08d}.nc"
-            tasks.append(_Task(label, history.where, step, dict(measures), dict(options), file, of))
+            tasks.append(Task(label, history.where, step, dict(measures), dict(options), file, of))
     return tasks
 
 

@@ -20,10 +20,10 @@ import torch
 import xarray as xr
 
 from .. import __version__
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
-from ..metrics import repeat_loss, token_losses
+from ..metrics._by_position import token_losses
+from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, sizes
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts

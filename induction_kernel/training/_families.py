@@ -18,7 +18,8 @@ import xarray as xr
 from tqdm.auto import tqdm
 
 from ..errors import Refused
-from ..files import checked_folder, netcdf_of, read_netcdf, write_whole
+from ..formats import netcdf_of, read_netcdf
+from ..stores import checked_folder, write_whole
 from ._curves import training_curves
 from ._recipe import Recipe, log_spaced
 from ._trainer import fit

@@ -14,7 +14,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 
 __all__ = ["as_variables", "joined", "stacked", "with_names"]
 
@@ -77,8 +77,8 @@ def with_names(found: xr.Dataset) -> xr.Dataset:
     """With the coordinate `name[layer, head]`, where there are both."""
     if not {"layer", "head"} <= set(found.dims):
         return found
-    names = [[str(Head(layer, head)) for head in found["head"].values] for layer in found["layer"].values]
-    return found.assign_coords(name=(("layer", "head"), np.array(names)))
+    names = names_of(found["layer"].values, found["head"].values)
+    return found.assign_coords(name=(("layer", "head"), names))
 
 
 def _aligned(parts: Sequence[xr.Dataset]) -> tuple[list[xr.Dataset], dict[str, xr.DataArray]]:

@@ -17,9 +17,8 @@ import numpy as np
 import xarray as xr
 
 from .. import __version__
-from .._given import checked_seed
+from .._given import checked_seed, is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ..stats._means import percentiles
 from ._turns import (
     CURVES,

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .._given import is_whole
 from ..errors import Refused
-from ..heads._names import is_whole
 from ._language import Mix
 from ._vocabulary import VOCABULARY
 

@@ -24,9 +24,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .. import __version__
+from .._given import is_whole
 from ..errors import Refused
-from ..files import checked_folder, read_json, remove_unfinished, write_whole
-from ..heads._names import is_whole
+from ..formats import read_json
+from ..stores import checked_folder, remove_unfinished, write_whole
 from ._network import Weights, initial_weights
 from ._recipe import Recipe
 

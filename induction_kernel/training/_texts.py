@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refused
-from ..files import write_whole
-from ..text_files import text_of
+from ..formats import text_of
+from ..stores import write_whole
 from ._recipe import BYTES, Recipe
 
 if TYPE_CHECKING:

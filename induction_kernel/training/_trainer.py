@@ -24,10 +24,10 @@ from tqdm.auto import tqdm
 
 from .._given import checked_seed
 from ..errors import Refused
-from ..files import checked_folder, only_one
 from ..loading._build import build
 from ..loading._sources import load
 from ..model._anatomy import Model
+from ..stores import checked_folder, only_one
 from ._language import batch
 from ._logging import scores
 from ._network import Weights, forward, heads_in_use, initial_weights, losses

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
 from ..errors import Refused
-from ..heads._names import Head
+from ..heads._names import names_of
 from ..stats._means import resampled
 
 __all__ = [
@@ -104,7 +104,7 @@ def heads_of(run: xr.Dataset, name: str) -> list[str]:
     """
     if "head" not in run[name].dims:
         return []
-    names = [str(Head(layer, head)) for layer in run["layer"].values for head in run["head"].values]
+    names = names_of(run["layer"].values, run["head"].values).ravel().tolist()
     return [names[i] for i in np.flatnonzero(_chosen(run, name))]
 
 

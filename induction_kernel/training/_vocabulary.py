@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Refused
-from ..files import write_whole
+from ..stores import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,6 +20,7 @@ from zoo import BASE, SHAPES, fresh, model_of, random_weights, tiny
 
 import induction_kernel as ik
 from induction_kernel import loading
+from induction_kernel.evidence._mechanism import MECHANISM
 from induction_kernel.evidence._verdicts import not_defined
 from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.prompts import concat, random_tokens, word_episodes
@@ -384,7 +385,7 @@ ROWS = [
     ("training.loss_slope", "no losses by position", lambda tmp: ik.training.loss_slope(curves_of()), ValueError, "without position_loss"),
     ("training.before_and_after", "another Dataset than a window", lambda tmp: ik.training.before_and_after(curves_of(), curves_of()), ValueError, "wanted the phase_window of these curves"),
     ("training.before_and_after", "no Dataset", lambda tmp: ik.training.before_and_after(curves_of(), (1.0, 2.0)), TypeError, "got tuple"),
-    ("write_report", "prompts themselves", lambda tmp: ik.write_report(worded(), tmp / "a.html", prompts=repeats()), TypeError, "number of prompts"),
+    ("report", "prompts themselves", lambda tmp: ik.report(worded(), tmp / "a.html", n_prompts=repeats()), TypeError, "number of prompts"),
     ("head_table", "several scorers", lambda tmp: ik.head_table(ik.observe(model(), repeats(), [ik.induction])), ValueError, "sel(scorer"),
     ("summarise", "absent variable", lambda tmp: ik.summarise(scores(), variable="right"), ValueError, "'right'"),
     ("pairs", "unequal lengths", lambda tmp: ik.pairs(worded(), clean=["fox saw"], corrupted=["fox"]), ValueError, "'saw'"),
@@ -843,7 +844,7 @@ ROWS = [
     ("evidence.continuity", "a list", lambda tmp: ik.evidence.continuity([ik.evidence.co_occurrence(curves(1400))]), TypeError, "got list"),
     ("evidence.continuity", "a number for a model", lambda tmp: ik.evidence.continuity({"small": 0.5, "large": 0.7}), TypeError, "got float"),
     ("evidence.continuity", "curves for a model", lambda tmp: ik.evidence.continuity({"small": curves(1400), "large": curves(1400)}), ValueError, "an argument"),
-    ("evidence.continuity", "one argument twice", lambda tmp: ik.evidence.continuity({"small": [not_defined("mechanism", "", "")] * 2}), ValueError, "each argument once"),
+    ("evidence.continuity", "one argument twice", lambda tmp: ik.evidence.continuity({"small": [not_defined(MECHANISM, "")] * 2}), ValueError, "each argument once"),
     ("plots.phase_plot", "not a Dataset", lambda tmp: ik.plots.phase_plot([0.5]), TypeError, "training_curves, got list"),
     ("plots.phase_plot", "no curves", lambda tmp: ik.plots.phase_plot(scores()), ValueError, "Dataset of training_curves"),
     ("plots.phase_plot", "curves as the window", lambda tmp: ik.plots.phase_plot(curves(1400), curves(1400)), ValueError, "holds 'exists'"),
@@ -887,18 +888,18 @@ ROWS = [
     ("evidence.six_arguments", "a short text", lambda tmp: ik.evidence.six_arguments(worded(), prompts="fox wolf bear"), ValueError, "pass a longer one"),
     ("evidence.six_arguments", "a number as prompts", lambda tmp: ik.evidence.six_arguments(worded(), prompts=3), TypeError, "got int"),
     ("evidence.six_arguments", "families that are no curves", lambda tmp: ik.evidence.six_arguments(model(), families=scores()), ValueError, "without icl_score"),
-    ("write_evidence", "a table", lambda tmp: ik.write_evidence(3, tmp / "a.html"), TypeError, "TransformerLens"),
-    ("write_evidence", "unwritable output", lambda tmp: ik.write_evidence(model(), tmp / "no" / "a.html"), ValueError, "existing folder"),
-    ("write_evidence", "a null byte", lambda tmp: ik.write_evidence(model(), tmp / "a\0.html"), ValueError, "null byte"),
-    ("write_evidence", "prompts for what is measured", lambda tmp: ik.write_evidence(ik.evidence.six_arguments(model(), progress=False), tmp / "a.html", prompts="fox"), ValueError, "give them to six_arguments"),
-    ("write_fewshot_page", "a table", lambda tmp: ik.write_fewshot_page(scores(), tmp / "a.html"), TypeError, "few_shot_study(model, data)"),
-    ("write_fewshot_page", "unwritable output", lambda tmp: ik.write_fewshot_page(ik.fewshot.few_shot_study(worded(), queries=8, splits=2, progress=False), tmp / "no" / "a.html"), ValueError, "existing folder"),
-    ("write_report", "unwritable output", lambda tmp: ik.write_report(worded(), tmp / "no" / "report.html"), ValueError, "existing folder"),
-    ("write_report", "a folder", lambda tmp: ik.write_report(worded(), tmp), ValueError, "cannot write"),
-    ("write_report", "too few prompts", lambda tmp: ik.write_report(worded(), tmp / "a.html", prompts=3), ValueError, "at least 12"),
-    ("write_report", "a model that sees the next token", lambda tmp: ik.write_report(bidirectional("native"), tmp / "a.html"), ValueError, "write_report reads how well next tokens are predicted, got a model that attends to them (bidirectional attention): of such a model look at head_table"),
-    ("write_report", "outputs that are classes", lambda tmp: ik.write_report(classifier("native"), tmp / "a.html"), ValueError, "5 outputs are others (d_vocab_out): of such a model look at head_table"),
-    ("write_report", "absent heads", lambda tmp: ik.write_report(worded(), tmp / "a.html", heads="L9H9"), ValueError, "L9H9"),
+    ("report", "a table", lambda tmp: ik.report(3, tmp / "a.html"), TypeError, "TransformerLens"),
+    ("report", "unwritable output", lambda tmp: ik.report(model(), tmp / "no" / "a.html"), ValueError, "existing folder"),
+    ("report", "a null byte", lambda tmp: ik.report(model(), tmp / "a\0.html"), ValueError, "null byte"),
+    ("report", "prompts for what is measured", lambda tmp: ik.report(ik.evidence.six_arguments(model(), progress=False), tmp / "a.html", n_prompts=12, seed=1), ValueError, "n_prompts=, seed= go with a model, got SixArguments"),
+    ("report", "scores", lambda tmp: ik.report(scores(), tmp / "a.html"), TypeError, "TransformerLens"),
+    ("report", "unwritable output", lambda tmp: ik.report(ik.fewshot.few_shot_study(worded(), queries=8, splits=2, progress=False), tmp / "no" / "a.html"), ValueError, "existing folder"),
+    ("report", "unwritable output", lambda tmp: ik.report(worded(), tmp / "no" / "report.html"), ValueError, "existing folder"),
+    ("report", "a folder", lambda tmp: ik.report(worded(), tmp), ValueError, "cannot write"),
+    ("report", "too few prompts", lambda tmp: ik.report(worded(), tmp / "a.html", n_prompts=3), ValueError, "at least 12"),
+    ("report", "a model that sees the next token", lambda tmp: ik.report(bidirectional("native"), tmp / "a.html"), ValueError, "report reads how well next tokens are predicted, got a model that attends to them (bidirectional attention): of such a model look at head_table"),
+    ("report", "outputs that are classes", lambda tmp: ik.report(classifier("native"), tmp / "a.html"), ValueError, "5 outputs are others (d_vocab_out): of such a model look at head_table"),
+    ("report", "absent heads", lambda tmp: ik.report(worded(), tmp / "a.html", heads="L9H9"), ValueError, "L9H9"),
     ("training.over_checkpoints", "no source", lambda tmp: ik.training.over_checkpoints(3, {"loss": ik.repeat_loss}), TypeError, "wanted a source's name or path, or label -> source, got int"),
     ("training.over_checkpoints", "no sources", lambda tmp: ik.training.over_checkpoints({}, {"loss": ik.repeat_loss}), ValueError, "wanted label -> source"),
     ("training.over_checkpoints", "absent folder", lambda tmp: ik.training.over_checkpoints(tmp / "nothing", {"loss": ik.repeat_loss}), ValueError, "nothing"),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from induction_kernel.loading import build
-from induction_kernel.prompts import Demonstrations, Prompts
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 from induction_kernel.prompts._prompts import pad
 
 WORDS, LABELS, FEATURES, CONTEXT, BIG, GAIN = 40, 3, 5, 16, 1e4, 6.0
@@ -120,7 +120,7 @@ def kernel_prompts(n=24, seed=0):
         labels=tuple(f"label {y}" for y in range(LABELS)),
     )
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return Prompts(tokens, lengths, scored, demonstrations=found)
+    return FewShotPrompts(tokens, lengths, scored, demonstrations=found)
 
 
 def vectors_of(prompts):

@@ -7,14 +7,12 @@ import induction_kernel as ik
 
 def labelled(prompts):
     """Repeated prompts with demonstrations added: token 2 k + 1 of each first copy is the label of token 2 k."""
-    from dataclasses import replace
-
-    from induction_kernel.prompts import Demonstrations
+    from induction_kernel.prompts import Demonstrations, FewShotPrompts
 
     n = len(prompts)
     spans = torch.tensor([[[1, 3], [3, 5]]]).repeat(n, 1, 1)
-    return replace(
-        prompts,
+    return FewShotPrompts(
+        **vars(prompts),
         demonstrations=Demonstrations(
             spans=spans,
             label_positions=spans[..., 1] - 1,

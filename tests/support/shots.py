@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 import induction_kernel as ik
-from induction_kernel.prompts import Demonstrations, Prompts
+from induction_kernel.prompts import Demonstrations, FewShotPrompts
 from induction_kernel.prompts._prompts import pad
 from induction_kernel.training import _vocabulary as vocabulary
 
@@ -36,7 +36,7 @@ def random_shots(n=4, shots=4, seed=0, *, vocabulary=50, labels=LABELS, known=Tr
         torch.tensor([each[0] for each in TOKENS[: len(labels)]]), target, tuple(labels),
     )  # fmt: skip
     scored = torch.arange(tokens.shape[1]) == lengths[:, None] - 1
-    return Prompts(tokens, lengths, scored, demonstrations=found)
+    return FewShotPrompts(tokens, lengths, scored, demonstrations=found)
 
 
 def noisy_words(model, *, prompts=200, shots=12, classes=4, noise=0.3, seed=0, one_answer=False):

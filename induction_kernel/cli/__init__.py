@@ -1,0 +1,10 @@
+"""The command line: a command for each question, `induction-kernel --help` lists them.
+
+Its start is quick: nothing but typer is imported before a command runs.
+"""
+
+from . import _commands as _commands
+from . import _studies as _studies
+from ._app import app as app
+
+__all__ = ["app"]

@@ -1,0 +1,235 @@
+"""Commands about the heads of a model: report, score, ablate, patch.
+
+Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they
+print and write in `_output`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import Refused
+from ._app import app
+from ._options import (
+    MODEL_HELP,
+    By,
+    Device,
+    Dtype,
+    EditName,
+    Format,
+    HoldName,
+    Model,
+    Out,
+    Scorer,
+    Top,
+    loaded,
+    said_if_refused,
+)
+
+
+@app.command()
+def report(
+    model: Model = "tiny",
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    heads: Annotated[
+        str | None, typer.Option(help='heads to show instead of the strongest, like "L5H1,L6H9"')
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="repeated prompts to score on")] = 32,
+    seed: Annotated[int, typer.Option(help="of prompts and resampling")] = 0,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Write one self-contained HTML page about a model's heads.
+
+    \b
+    Examples:
+      induction-kernel report
+      induction-kernel report gpt2 --out gpt2.html
+      induction-kernel report ./my-model --heads L5H1,L6H9 --dtype bfloat16
+    """
+
+    def run() -> None:
+        from ..pages._writer import report as written
+
+        path = written(loaded(model, device, dtype), out, heads=heads, n_prompts=prompts, seed=seed)
+        typer.echo(path.resolve())
+
+    said_if_refused(run)
+
+
+@app.command()
+def score(
+    model: Model = "tiny",
+    scorer: Annotated[
+        list[Scorer] | None, typer.Option(help="once or several times; induction by default")
+    ] = None,
+    format: Annotated[
+        Format, typer.Option(help="table: the strongest; csv, json: every head; netcdf: every prompt")
+    ] = Format.table,
+    out: Annotated[Path | None, typer.Option(help="a file instead of the terminal; netcdf needs one")] = None,
+    top: Top = 10,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Score every head, each scorer on its own prompts.
+
+    \b
+    Examples:
+      induction-kernel score
+      induction-kernel score gpt2 --scorer induction --scorer copying
+      induction-kernel score ./my-model --format csv --out heads.csv
+      induction-kernel score tiny --format netcdf --out heads.nc
+    """
+
+    def run() -> None:
+        from . import _output as output
+
+        if format is Format.netcdf and out is None:
+            raise Refused("netcdf is a binary format: say where to, with --out heads.nc")
+        import induction_kernel
+
+        from ..stores import checked_target, write_whole
+
+        if out is not None:
+            checked_target(out)
+        names = dict.fromkeys(name.value for name in scorer or [Scorer.induction])
+        found = loaded(model, device, dtype)
+        scores = {name: getattr(induction_kernel, name)(found) for name in names}
+        if format is Format.netcdf and out is not None:
+            output.write_netcdf(scores, out)
+            return
+        parts = (
+            output.score_parts(scores, top)
+            if format is Format.table
+            else [output.as_text(scores, format.value)]
+        )
+        if out is None:
+            output.echo(parts)
+            return
+        write_whole(out, output.plain(parts) + "\n")
+
+    said_if_refused(run)
+
+
+@app.command()
+def ablate(
+    model: Model = "tiny",
+    heads: Annotated[
+        str | None, typer.Option(help='heads to remove together, in this order, like "L1H7,L1H1"')
+    ] = None,
+    edit: Annotated[
+        EditName, typer.Option(help="what stands in a head's place: its mean, or 0")
+    ] = EditName.mean,
+    prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
+    seed: Annotated[int, typer.Option(help="of the prompts and the random heads")] = 0,
+    hold: Annotated[
+        HoldName | None, typer.Option(help="hold every attention pattern, so that only values move")
+    ] = None,
+    out: Out = None,
+    top: Top = 10,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Remove heads: how much worse are repeated tokens predicted?
+
+    Each head in turn, or those of --heads together, beside random other heads of their layers.
+
+    \b
+    Examples:
+      induction-kernel ablate
+      induction-kernel ablate gpt2 --prompts 4 --out map.html
+      induction-kernel ablate tiny --heads L1H7,L1H1
+      induction-kernel ablate tiny --hold patterns --out effects.csv
+    """
+
+    def run() -> None:
+        from . import _output as output
+        from . import _results as results
+
+        write = output.writer(out)
+        from ..interventions._edits import Mean, Zero
+
+        asked = loaded(model, device, dtype)
+        options: dict[str, Any] = {
+            "edit": Zero() if edit is EditName.zero else Mean(),
+            "hold": None if hold is None else hold.value,
+        }
+        found, text = results.ablated(asked, heads, prompts=prompts, seed=seed, top=top, **options)
+        output.echo(text)
+        write(found, _effects_drawn if heads is None else _curve_drawn)
+
+    said_if_refused(run)
+
+
+@app.command()
+def patch(
+    texts: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] CLEAN CORRUPTED",
+            help="two prompts of as many tokens, or two text files with a prompt a line; before them, if it is "
+            f"not tiny, the model: {MODEL_HELP}",
+        ),
+    ],
+    answers: Annotated[
+        str,
+        typer.Option(
+            help='right and wrong next token, " Mary, John" with their blanks; or a file, a pair a line'
+        ),
+    ],
+    site: Annotated[
+        str, typer.Option(help="what is patched; z, q, k, v, pattern, mlp_out, ...")
+    ] = "resid_pre",
+    by: Annotated[By, typer.Option(help="what the effects are by")] = By.position,
+    noising: Annotated[
+        bool, typer.Option("--noising", help="patch the corrupted run into the clean one instead")
+    ] = False,
+    out: Out = None,
+    top: Top = 10,
+    device: Device = None,
+    dtype: Dtype = None,
+) -> None:
+    """Patch the clean run into the corrupted one: where does the difference between their answers come in?
+
+    \b
+    Examples:
+      induction-kernel patch "fox dax ; apple wug ; fox" "apple dax ; fox wug ; fox" --answers " dax, wug"
+      induction-kernel patch gpt2 clean.txt corrupted.txt --answers answers.txt --out patch.html
+      induction-kernel patch gpt2 clean.txt corrupted.txt --answers " Mary, John" --site z --by layer,head
+    """
+
+    def run() -> None:
+        from . import _inputs as inputs
+        from . import _output as output
+        from . import _results as results
+
+        if len(texts) not in (2, 3):
+            raise Refused(
+                f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: quote a prompt with blanks"
+            )
+        write = output.writer(out)
+        clean, corrupted = (inputs.lines(text) for text in texts[-2:])
+        wanted = inputs.answer_pairs(answers, len(clean))
+        asked = loaded(texts[0] if len(texts) == 3 else "tiny", device, dtype)
+        found, text = results.patched(
+            asked, clean, corrupted, wanted, site=site, by=by.value.split(","), noising=noising, top=top
+        )
+        output.echo(text)
+        write(found, _effects_drawn)
+
+    said_if_refused(run)
+
+
+def _effects_drawn(found: Any) -> Any:
+    from ..plots._effect_map import effect_map
+
+    return effect_map(found)
+
+
+def _curve_drawn(found: Any) -> Any:
+    from ..plots._ablation_curves import curve_plot
+
+    return curve_plot(found)

@@ -1,0 +1,182 @@
+"""What the commands measure, by the functions that Python has, and what they say of it: texts and tables."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..data._labelled import load_classification
+from ..errors import Refused
+from ..evidence._saying import said_of, window_rows
+from ..evidence._six import six_arguments
+from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
+from ..formats import text_of
+from ..heads._names import as_heads
+from ..interventions._ablation import ablate, ablation_curve
+from ..interventions._edits import Edit
+from ..interventions._engine import sweep
+from ..interventions._intervention import Hold
+from ..interventions._patching import patch
+from ..kernel._held_out import reconstruction_table
+from ..model._anatomy import Model, sizes
+from ..pages._frames import by_heads_removed, effects
+from ..pages._removed import comparable
+from ..pages._writer import report
+from ..prompts._pairs import pairs
+from ..prompts._repeated import repeated_tokens
+from ..training._families import train_families
+from ..training._phases import phase_window
+from ._output import Part, check_out
+
+__all__ = ["ablated", "argued", "patched", "raised", "studied"]
+
+COLUMNS = {"agreement": "agreement", "accuracy": "accuracy", "best head ahead by": "agreement_difference"}
+
+
+def ablated(
+    model: Model, heads: str | None, *, prompts: int, seed: int, top: int, edit: Edit, hold: Hold
+) -> tuple[xr.Dataset, list[Part]]:
+    """Every head in turn, or these heads together: what was found, and a table of it."""
+    repeats = repeated_tokens(model, prompts=prompts, seed=seed)
+    if heads is None:
+        found = sweep(model, repeats, edit=edit, hold=hold)
+        said = _said(found, f"{found.attrs['edit']} at z, each head alone")
+        return found, [said, effects(found).head(top)]
+    size = sizes(model)
+    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    options: dict[str, Any] = {"edit": edit, "hold": hold}
+    if order and len(order) <= comparable(order, size.n_heads):
+        ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
+        found, notes = ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), []
+    else:
+        joint = ablate(model, repeats, order, **options)
+        found = joint.drop_vars("baseline").expand_dims(k=[len(order)]).assign(baseline=joint["baseline"])
+        found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
+        notes = ["no random controls: a layer of these heads has too few others"]
+    notes += [f"note: {found.attrs['cautions']}"] if found.attrs.get("cautions") else []
+    said = _said(found, f"{found.attrs['edit']} at z, heads together")
+    return found, [said, by_heads_removed(found), *notes]
+
+
+def patched(
+    model: Model,
+    clean: Sequence[str],
+    corrupted: Sequence[str],
+    answers: Sequence[tuple[str, str]],
+    *,
+    site: str,
+    by: Sequence[str],
+    noising: bool,
+    top: int,
+) -> tuple[xr.Dataset, list[Part]]:
+    """The clean run patched into the corrupted one (`noising`: the other way): what was found, and a table."""
+    pair = pairs(model, clean=clean, corrupted=corrupted, answers=answers)
+    source, into = (pair.corrupted, pair.clean) if noising else pair
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        found = patch(model, source=source, into=into, site=site, by=by)
+    names = ("corrupted", "clean") if noising else ("clean", "corrupted")
+    means = [float(found[key].mean()) for key in ("source_value", "baseline")]
+    said = _said(found, f"{site}, {names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
+    notes = [f"note: {each.message}" for each in warned if each.category is UserWarning]
+    return found, [said, effects(found).head(top), *notes]
+
+
+def studied(
+    model: Model,
+    data: str | None,
+    demonstrations: str | None,
+    *,
+    reading: Mapping[str, str | None],
+    **options: Any,
+) -> tuple[FewShotStudy, list[Part]]:
+    """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
+    read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
+    if data is None and (demonstrations or read):
+        raise Refused(
+            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} say how it is read"
+        )
+    read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
+    if "labels" in read:
+        read["labels"] = [word.strip() for word in read["labels"].split(",")]
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        asked = None if data is None else load_classification(data, **read)
+        if demonstrations is not None and Path(demonstrations).is_file():
+            read.pop("split", None)  # of DATA alone
+        pool = None if demonstrations is None else load_classification(demonstrations, **read)
+        study = few_shot_study(model, asked, pool=pool, **options)
+    answers, shots = study.answers, study.answers.sizes["demonstration"]
+    right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))
+    layer, of_layer, head, of_head = label_peak(answers)
+    name = "words with made-up labels" if asked is None else asked.name or Path(str(data)).name
+    asked_of = f"{len(study.prompts)} queries after {shots} demonstrations"
+    said: list[Part] = [
+        f"{answers.attrs['model']} on {name}: accuracy {right:.3f} ({low:.3f} to {high:.3f}), {asked_of}, "
+        f"labels {', '.join(map(str, answers['label'].values))}",
+        *_scores(study.table),
+        f"label attention is largest in layer {layer} ({of_layer:.3f}, mean of its heads); of single heads in {head} "
+        f"({of_head:.3f})",
+        *(f"note: {each.message}" for each in warned if each.category is UserWarning),
+    ]
+    return study, said
+
+
+def argued(source: str, text: Path | None, out: Path, *, seed: int) -> list[Part]:
+    """A model or a run put through the six arguments, with a page of them: every verdict with its checks."""
+    if out.suffix != ".html":
+        raise Refused(f"wanted --out, the page, with the ending .html, got {str(out)!r}")
+    check_out(out)
+    if text is not None and not text.is_file():
+        raise Refused(f"wanted --text as a text file, got {str(text)!r}: there is none")
+    found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
+    said: list[Part] = [line for each in found.results.values() for line in _verdict(each)]
+    report(found, out)
+    return said
+
+
+def raised(folder: Path, *, seeds: int, workers: int) -> list[Part]:
+    """Trains the embedded families, and says which runs have a window."""
+    curves = train_families(folder, seeds=range(seeds), workers=workers)
+    header = ["family", "seed", "start, tokens", "end", "of the ICL score formed in it"]
+    return [pd.DataFrame(window_rows(phase_window(curves)), columns=header)]
+
+
+def _scores(table: xr.Dataset) -> list[Part]:
+    """The held-out table: scores with their intervals, and what was chosen most often."""
+    found, facts = reconstruction_table(table), table.attrs
+    columns: dict[str, Any] = {}
+    for title, key in COLUMNS.items():
+        parts = found.reindex(columns=[key, f"{key}_low", f"{key}_high"]).to_numpy(float)
+        columns[title] = [f"{m:.3f} ({a:.3f} to {b:.3f})" if np.isfinite(m) else "" for m, a, b in parts]
+    frame = pd.DataFrame(columns | {"chosen": found["chosen"].to_numpy()}, found.index)
+    frame.loc["best head", "best head ahead by"] = ""
+    heading = (
+        f"heads chosen by agreement on {facts['n_choose']} of the queries, scored on the other {facts['n_score']}, in "
+        f"{facts['splits']} random splits:"
+    )
+    return [heading, frame.rename_axis(None)]
+
+
+def _said(found: xr.Dataset, done: str) -> str:
+    """What the table is of."""
+    known, n = found.attrs, found.attrs["n_prompts"]
+    held = ", patterns held" if known.get("hold") == "patterns" else ""
+    metric = f"{str(known['metric']).replace('_', ' ')} ({known['unit']}, {n} prompt{'s' if n > 1 else ''})"
+    return f"{known['model']}: effect of {done}{held} on {metric}"
+
+
+def _verdict(result: xr.Dataset) -> list[str]:
+    """An argument's verdict, with a line for each of its checks or the reason why there is none."""
+    verdict = f"{result.attrs['title']}: {result.attrs['verdict']}"
+    if not result.sizes["check"]:
+        return [f"{verdict} ({result.attrs['reason']})"]
+    checks = [result.isel(check=at) for at in range(result.sizes["check"])]
+    about = [f"  about {result.attrs['about']}"] if "about" in result.attrs else []
+    return [verdict, *about, *(f"  {check['verdict'].item():<12}  {said_of(check)}" for check in checks)]

@@ -1,0 +1,86 @@
+"""The sets of heads of an ablation curve: the strongest heads, and random sets of the same layers beside each number.
+
+Nothing is removed here: see `_ablation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from .._given import is_whole
+from ..errors import NotDefined, Refused
+from ..heads._choice import random_sets, top_heads
+from ..heads._names import Head, some_heads
+from ..model._anatomy import Model, sizes
+
+__all__ = ["Sets", "checked_heads", "compared_sets", "ranked_heads"]
+
+
+@dataclass(frozen=True)
+class Sets:
+    """The heads of a curve: strongest first, how many are removed together, and the random sets beside each."""
+
+    ranked: list[Head]
+    counts: list[int]
+    drawn: list[list[list[Head]]]
+    control: str
+    seed: int
+
+    @property
+    def groups(self) -> list[list[Head]]:
+        """What is removed together: the strongest of every count, then all random sets."""
+        return [self.ranked[:k] for k in self.counts] + [heads for sets in self.drawn for heads in sets]
+
+
+def compared_sets(
+    model: Model,
+    ranked: list[Head],
+    ks: Iterable[int] | int | None,
+    *,
+    controls: int,
+    seed: int,
+    control: str = "same layer",
+) -> Sets:
+    """How many heads to remove, and the random sets beside each."""
+    if ks is None:
+        return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
+    given = list(ks) if isinstance(ks, Iterable) else [ks]
+    counts = sorted({int(k) for k in given if is_whole(k)})
+    if not counts or len(counts) < len(set(given)) or counts[0] < 1 or counts[-1] > len(ranked):
+        raise Refused(f"wanted ks from 1 to {len(ranked)} heads, got {ks!r}")
+    options: dict[str, Any] = {"exclude": ranked[: counts[-1]], "seed": seed, "control": control}
+    drawn = [random_sets(model, like=ranked[:k], n=controls, **options) for k in counts]
+    return Sets(ranked, counts, drawn, control, seed)
+
+
+def _as_many_as_compare(model: Model, ranked: list[Head], *, controls: int, control: str, seed: int) -> Sets:
+    powers = [2**i for i in range(len(ranked).bit_length())]
+    for last in range(len(powers), 1, -1):
+        try:
+            return compared_sets(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
+        except NotDefined:  # too few other heads
+            continue
+    return compared_sets(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
+
+
+def ranked_heads(model: Model, scores: Any) -> list[Head]:
+    """Every head by its score, strongest first; or the heads given."""
+    if isinstance(scores, xr.Dataset):
+        return top_heads(scores, None)
+    ordered = isinstance(scores, Sequence) or hasattr(scores, "tolist") or hasattr(scores, "columns")
+    if isinstance(scores, str) or not ordered:
+        raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
+    given = checked_heads(model, scores)
+    if len(given) < len(scores):
+        raise Refused(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
+    return given
+
+
+def checked_heads(model: Model, heads: Any) -> list[Head]:
+    """One head or more that the model has."""
+    size = sizes(model)
+    return some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)

@@ -1,0 +1,262 @@
+"""A metric: what is measured on the logits of every prompt, what it reads of them, and functions taken as metrics.
+
+It says which positions it reads, and of which tokens: nothing else need be computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from .._given import refused_arguments
+from ..errors import Refused
+from ..model._anatomy import Model, full_precision, sizes
+from ..model._outputs import check_next_token, check_words, n_outputs
+from ..model._runs import batches, run
+from ..prompts._conversion import as_prompts
+from ..prompts._prompts import Prompts, measured_on
+from ._targets import label_words
+
+__all__ = [
+    "Metric",
+    "MetricLike",
+    "Reading",
+    "as_metric",
+    "measured",
+    "one_a_prompt",
+    "part_of",
+    "read_off",
+    "reading_of",
+]
+
+METRICS = ("loss", "repeat_loss", "label_accuracy", "logit_difference", "probability")
+
+
+@dataclass(frozen=True, repr=False)
+class Metric:
+    """Something measured on the logits of every prompt; call it as `metric(model, prompts)`.
+
+    One of your own, read at each prompt's last token (a plain function of whole logits may be a metric, too):
+
+        def last(prompts):
+            return torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1
+
+        def first_token(prompts):
+            return prompts.tokens[:, :1]
+
+        recalled = Metric("recalled", "nats", lambda found, _: found[:, 0, 0], last, first_token)
+        result = ik.ablate(model, prompts, "L1H0", metric=recalled)
+
+    Attributes:
+        name: as the result's `method`.
+        unit: "nats", "logits", "share".
+        measure: `(found[prompt, read, target], prompts) -> [prompt]`. `read` counts the positions read, in order
+            (NaN beyond a prompt's own number of them); `target` is the vocabulary where there are no `targets`.
+        reads: `prompts -> bool [prompt, position]`; None to read all of them, padding too.
+        targets: `prompts -> ids [prompt, target]`, the same at every position, or `[prompt, position, target]`; None
+            for whole logits.
+        normalised: whether `found` is log-probabilities (in nats) or logits; only where there are targets.
+        without: what the value is where the ability measured is absent (e.g. the loss of the first copy): an
+            ablation's effect can then be given as the share of the difference. None where there is no such
+            value.
+        prompts: what to run on by default, from the model.
+        part: `slice -> Metric`, the metric of some of the prompts, where it holds something of each; else None.
+        of: which tokens of the prompts the targets are, "next" ones or "labels"; None for others, such as answers.
+    """
+
+    name: str
+    unit: str
+    measure: Callable[[Tensor, Prompts], Tensor]
+    reads: Callable[[Prompts], Tensor] | None = None
+    targets: Callable[[Prompts], Tensor] | None = None
+    normalised: bool = True
+    without: Metric | None = None
+    prompts: Callable[[Model], Prompts] | None = None
+    part: Callable[[slice], Metric] | None = None
+    of: Literal["next", "labels"] | None = None
+
+    def __repr__(self) -> str:
+        return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
+
+    def __call__(self, model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
+        """Run the model and measure.
+
+        Args:
+            model: any TransformerLens model.
+            prompts: anything `as_prompts` takes; None for the metric's own.
+            batch_size: prompts a forward pass; None to fit the memory.
+
+        Returns:
+            Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.
+
+        Raises:
+            Refused: prompts that lack what is measured (a second copy, labels, answers); a model that has no
+                such outputs, or that attends to the next tokens it would predict.
+        """
+        ready = self.ready(model, prompts)
+        values = measured(model, ready, self, batch_size=batch_size)
+        attrs = {"method": self.name, "unit": self.unit, **measured_on(model, ready)}
+        coords = {"prompt": np.arange(len(ready))}
+        return xr.Dataset({key: ("prompt", value) for key, value in values.items()}, coords, attrs)
+
+    def ready(self, model: Model, prompts: Any) -> Prompts:
+        """The prompts to measure on, the user's or the metric's own, checked against the model.
+
+        Raises:
+            Refused: no prompts. NotDefined: tokens of theirs as targets, which are no outputs of this model or
+                attended to.
+        """
+        if prompts is not None:
+            ready = as_prompts(model, prompts)
+        elif self.prompts is not None:
+            ready = self.prompts(model)
+        else:
+            raise Refused(f"{self.name} has no prompts of its own: pass prompts=")
+        if self.of == "next":
+            check_next_token(model, self.name)
+        if self.of == "labels" and (ready.answers is None or self.targets is label_words):
+            check_words(model, self.name)
+        return ready
+
+
+MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
+
+
+def as_metric(metric: MetricLike) -> Metric:
+    """A metric as it is; a function `(logits[prompt, position, vocab], prompts) -> [prompt]` as one that reads all.
+
+    Raises:
+        TypeError: neither.
+    """
+    if isinstance(metric, Metric):
+        return metric
+    own = str(getattr(metric, "__module__", "")).startswith(f"{__package__}.")  # icl_score: not of logits
+    if not callable(metric) or isinstance(metric, type) or own:
+        got = f"{metric.__name__} itself" if callable(metric) else repr(metric)
+        raise TypeError(
+            f"wanted a metric ({', '.join(METRICS)} or kl_to(logits), as in metric=ik.loss), or a function of logits "
+            f"[prompt, position, vocab] and prompts that returns [prompt], got {got}"
+        )
+    if taken := refused_arguments(metric, 2):
+        raise TypeError(
+            f"wanted a metric of two arguments, logits [prompt, position, vocab] and the prompts, got one of {taken}: "
+            "write it as lambda logits, prompts: ..."
+        )
+    return Metric(getattr(metric, "__name__", "metric"), "", metric)
+
+
+def part_of(metric: Metric, rows: slice) -> Metric:
+    """The metric of these prompts."""
+    return metric if metric.part is None else metric.part(rows)
+
+
+def measured(
+    model: Model,
+    prompts: Prompts,
+    metric: Metric,
+    *,
+    batch_size: int | None = None,
+) -> dict[str, np.ndarray]:
+    """`value` (and `without`) per prompt."""
+    measures = {"value": metric} | ({} if metric.without is None else {"without": metric.without})
+    parts: dict[str, list[Tensor]] = {}
+    for rows in batches(
+        len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
+    ):
+        batch = prompts[rows]
+        readings = {
+            key: reading_of(part_of(each, rows), batch, n_outputs(model)) for key, each in measures.items()
+        }
+        logits = run(model, batch.tokens, lengths=batch.lengths).cpu()
+        for key, wanted in readings.items():
+            parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
+    return {key: torch.cat(part).double().numpy() for key, part in parts.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What a metric reads of one batch of prompts.
+
+    Attributes:
+        metric: the metric, of these prompts.
+        prompts: the batch.
+        positions: `[prompt, read]`, the positions read; a prompt's first again beyond its own number of them.
+        there: `[prompt, read]` bool, False beyond a prompt's own number.
+        ids: `[prompt, read, target]`; None for whole logits.
+    """
+
+    metric: Metric
+    prompts: Prompts
+    positions: Tensor
+    there: Tensor
+    ids: Tensor | None
+
+
+def reading_of(metric: Metric, prompts: Prompts, outputs: int | None = None) -> Reading:
+    """What the metric reads of these prompts.
+
+    Raises:
+        Refused: prompts that lack what is measured, or targets beyond the model's number of outputs.
+    """
+    shape = prompts.tokens.shape
+    reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
+    if reads.shape != shape or not bool(reads.any(1).all()):
+        row = 0 if reads.shape != shape else int(reads.any(1).int().argmin())
+        raise Refused(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
+    most = int(reads.sum(1).max())
+    order = torch.argsort((~reads).int(), dim=1, stable=True)[:, :most]
+    there = reads.gather(1, order)
+    positions = torch.where(there, order, order[:, :1])
+    if metric.targets is None:
+        return Reading(metric, prompts, positions, there, None)
+    ids = metric.targets(prompts)
+    if outputs is not None and not 0 <= int(ids.min()) <= int(ids.max()) < outputs:
+        raise Refused(
+            f"wanted targets from 0 to {outputs - 1}, the outputs of this model, {metric.name} got {int(ids.min())} to "
+            f"{int(ids.max())}: give answers that it has"
+        )
+    if ids.ndim == 2:
+        ids = ids[:, None].expand(-1, most, -1)
+    else:
+        ids = ids.gather(1, positions[..., None].expand(-1, -1, ids.shape[2]))
+    return Reading(metric, prompts, positions, there, ids)
+
+
+def read_off(logits: Tensor, wanted: Reading) -> Tensor:
+    """`found[prompt, read, target]` of whole logits `[prompt, position, vocab]`."""
+    if wanted.metric.reads is None and wanted.ids is None:
+        return logits
+    n = torch.arange(len(logits))[:, None]
+    found = logits[n, wanted.positions]
+    if wanted.ids is not None:
+        found = full_precision(found)
+        chosen = found.gather(-1, wanted.ids)
+        found = chosen - found.logsumexp(-1, keepdim=True) if wanted.metric.normalised else chosen
+    return found.masked_fill(~wanted.there[..., None], torch.nan)
+
+
+def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
+    """The metric of what was found, checked: `[prompt]`, finite.
+
+    Raises:
+        Refused: another shape, or numbers that are not finite.
+    """
+    values, n = wanted.metric.measure(found, wanted.prompts), len(wanted.prompts)
+    if not isinstance(values, Tensor) or values.shape != (n,):
+        got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise Refused(f"wanted a metric that returns one number a prompt [{n}], got {got}")
+    values = values.detach()
+    if not bool(values.isfinite().all()):
+        row = int(values.isfinite().int().argmin())
+        raise Refused(
+            f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
+            "(or in the edit), for a division by zero in the metric, or for a knock-out that leaves a query no weight "
+            "that its precision can hold"
+        )
+    return values

@@ -1,0 +1,125 @@
+"""The structure of a model: its modules with their code, settings, shapes and hooks, without its weights' values.
+
+Models of one structure, such as the checkpoints of one training run, compute the same function of tokens and weights:
+what a check has shown of the code that runs one of them holds for all. It says nothing of what their weights do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._anatomy import Model, all_modules
+
+__all__ = ["structure_of"]
+
+_LABELS = {
+    *("model_name", "tokenizer_name", "name_or_path", "_name_or_path", "_commit_hash", "tokenizer", "seed"),
+    *("checkpoint_index", "checkpoint_value", "checkpoint_label_type", "from_checkpoint", "training"),
+    *("_block_alias_cache", "_capture_hooks_wired", "_capture_hook_handles", "_fired_hook_out"),
+}
+"""Attributes that say which weights these are, or what a Bridge has noted of its runs, and no more."""
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
+_DEPTH = 4
+
+
+class _OwnCode(Exception):
+    """Code that was made on the spot: it cannot be told from another that looks the same."""
+
+
+def structure_of(model: Model) -> str | None:
+    """A hash shared by models that differ in the values of their weights alone; None where that cannot be told.
+
+    It is None where a module, or its class, has code that was made on the spot (a closure, a class of a function).
+    """
+    modules = all_modules(model)
+    names = {id(module): name for module, name in modules.items()}
+    try:
+        told = [
+            (name, _of_code(type(module)), _told(vars(module), names)) for module, name in modules.items()
+        ]
+        # others put methods on the class of all modules (transformers does), which run none
+        mine = {cls for module in modules for cls in type(module).__mro__ if cls is not torch.nn.Module}
+        classes = {_of_code(cls): _methods(cls) for cls in mine}
+    except _OwnCode:
+        return None
+    return hashlib.sha256(repr((told, sorted(classes.items()))).encode()).hexdigest()
+
+
+def _methods(cls: type) -> list[tuple[str, str]]:
+    """What stands under the names of a class's methods: another's function, where somebody put it there."""
+    return [(key, _of_code(each)) for key, each in vars(cls).items() if isinstance(each, FunctionType)]
+
+
+def _told(value: Any, names: dict[int, str], depth: int = _DEPTH) -> Any:
+    """What a value is, as text and tuples."""
+    if isinstance(value, _PLAIN):
+        return repr(value)
+    if isinstance(value, torch.nn.Module):
+        return names.get(id(value), type(value).__qualname__)
+    if isinstance(value, Tensor):
+        return _of_tensor(value)
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return _of_code(value)
+    if isinstance(value, partial):
+        return _told((value.func, value.args, value.keywords), names, depth)
+    if isinstance(value, MethodType):
+        return _of_code(value.__func__), _told(value.__self__, names, 0)
+    if isinstance(value, Mapping):
+        kept = [(key, each) for key, each in value.items() if key not in _LABELS]
+        return [(_told(key, names), _under(key, each, names, depth)) for key, each in kept]
+    if isinstance(value, list | tuple):
+        return [_told(each, names, depth) for each in value]
+    held = getattr(value, "__dict__", None)
+    return type(value).__qualname__, None if held is None or not depth else _told(held, names, depth - 1)
+
+
+def _under(key: Any, value: Any, names: dict[int, str], depth: int) -> Any:
+    if key in _HOOKS:
+        return _hooks(value)
+    if key in ("weight", "bias") and isinstance(value, Tensor) and value.is_floating_point():
+        return _shape_of(value)  # a Bridge may keep a weight as a buffer
+    return _told(value, names, depth)
+
+
+def _of_tensor(value: Tensor) -> str:
+    """Parameters by their shape; of other tensors (masks, rotary angles), which no training changes, the sum too."""
+    return _shape_of(value) + ("" if isinstance(value, torch.nn.Parameter) else repr(_sum_of(value)))
+
+
+def _shape_of(value: Tensor) -> str:
+    return repr((tuple(value.shape), value.dtype, value.device))
+
+
+def _sum_of(value: Tensor) -> float:
+    return float(value.count_nonzero() if value.dtype == torch.bool else value.detach().cpu().double().sum())
+
+
+def _hooks(hooks: Mapping[int, Any]) -> list[str]:
+    """A library's own hooks, by their names: lanes are not chosen where others stand."""
+    return [
+        f"{each.__module__}.{getattr(each, '__qualname__', type(each).__qualname__)}"
+        for each in hooks.values()
+    ]
+
+
+def _of_code(value: Any) -> str:
+    """The full name of what is found under it; else the code of a function, if it encloses nothing."""
+    name = f"{value.__module__}.{value.__qualname__}"
+    found: Any = sys.modules.get(value.__module__ or "builtins")
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    if found is value or getattr(found, "__func__", None) is value:
+        return name
+    if not isinstance(value, FunctionType) or value.__closure__ is not None:
+        raise _OwnCode(name)
+    code = value.__code__
+    return repr((name, code.co_code, code.co_names, code.co_consts, value.__defaults__))

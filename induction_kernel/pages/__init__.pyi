@@ -1,0 +1,1 @@
+from ._writer import report as report

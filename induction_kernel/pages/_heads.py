@@ -1,0 +1,235 @@
+"""The page of a model's induction heads: which there are, what they do, and what is lost without them.
+
+Scores every head on repeated random tokens, chooses the strongest on one half of the prompts, and reports
+scores and ablations on the other half (Olsson et al. 2022; the split keeps the winner's curse out). It adds
+no measurement of its own: `scorers`, `metrics` and `interventions` make the numbers, `plots` the pictures, and
+`templates/heads.html.j2` has the sentences.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from markupsafe import Markup
+from tqdm.auto import tqdm
+
+from .._given import is_whole
+from ..errors import NotDefined, Refused
+from ..fewshot._predictions import predict
+from ..heads._names import Head, as_heads
+from ..heads._summary import summarise
+from ..interventions._ablation import caution
+from ..kernel._held_out import held_out
+from ..kernel._reconstruction import vote
+from ..metrics._by_position import loss_by_position
+from ..model._anatomy import Model, check_model, describe, sizes
+from ..model._outputs import check_next_token
+from ..plots._ablation_curves import curve_plot
+from ..plots._attention_view import attention_view
+from ..plots._effect_map import effect_map
+from ..plots._offline import circuitsvis_script, plotly_script
+from ..plots._scores import head_map, loss_plot, score_plot
+from ..prompts._prompts import Prompts
+from ..prompts._repeated import repeated_tokens
+from ..prompts._word_task import word_episodes
+from ..scorers._attention import duplicate_token, induction, prefix_matching, previous_token
+from ..scorers._attention_scorer import observe
+from ..scorers._copying import copying
+from ..scorers._direct_effect import direct_effect_and_loss
+from ..scorers._ov import ov_eigenvalues
+from ..scorers._raw_patterns import patterns
+from ..stores import checked_target, write_whole
+from ._choice import SHOWN, Choice, chosen, found_of, table_of_heads
+from ._fewshot import outcome, rows_of, voted
+from ._frames import by_head, by_heads_removed, by_position, effects, summaries
+from ._removed import DRAWS, Removed, removed_from
+from ._rendering import Drawn, drawn, rendered
+
+__all__ = ["heads_page"]
+
+SCORERS = (induction, prefix_matching, previous_token, duplicate_token)
+EPISODES = 128  # few-shot prompts
+STEPS = 7  # that the progress bar counts
+INSTEAD = "of such a model look at head_table(induction(model)), head_map and attention_view"
+
+
+def heads_page(
+    model: Model, path: str | os.PathLike[str], *, heads: Any, n_prompts: int, seed: int, progress: bool
+) -> Path:
+    """Write the page of a model; see `report`."""
+    check_model(model)
+    if not is_whole(n_prompts):
+        raise TypeError(f"wanted the number of prompts, got {type(n_prompts).__name__}: they are made anew")
+    if n_prompts < 12:
+        raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
+    size = sizes(model)
+    wanted = [] if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    checked_target(path)
+    check_next_token(model, "report", INSTEAD)
+    with tqdm(total=STEPS, desc="report", disable=not progress) as bar:
+        data = _measured(model, wanted, n_prompts, seed, progress, bar)
+    title, libraries = (
+        f"Induction heads in {describe(model)['model']}",
+        [plotly_script(), circuitsvis_script()],
+    )
+    return write_whole(path, rendered("heads.html.j2", title, libraries, **data))
+
+
+def _measured(
+    model: Model, wanted: list[Head], n_prompts: int, seed: int, progress: bool, bar: Any
+) -> dict[str, Any]:
+    """Everything that the template shows."""
+    repeats = repeated_tokens(model, prompts=n_prompts, seed=seed)
+    held = repeats[1::2]
+    held = held[held.lengths.argsort(stable=True)]
+    scores = observe(model, repeats, SCORERS, progress=progress)
+    bar.update()
+    weights = _weights(model, progress)
+    bar.update()
+    matching = scores.sel(scorer="prefix_matching")
+    choice = chosen(matching, wanted, seed)
+    removed = removed_from(model, held, choice.order, len(choice.shown), seed, progress)
+    bar.update()
+    direct, losses = _direct(model, held, progress)
+    bar.update()
+    data = {
+        "found": found_of(choice, removed),
+        "weights": bool(weights),
+        "direct_defined": not isinstance(direct, str),
+        "left_out": direct if isinstance(direct, str) else "",
+        "facts": _facts(model),
+        "maps": _maps(scores, weights),
+        "n_held": len(held),
+        **table_of_heads(removed, choice, weights, direct),
+        **_ablation(removed),
+        "loss": _loss(model, held, losses),
+        "looking": _looking(matching, weights[0]) if weights else None,
+        "made": _made(model, choice, n_prompts, seed),
+    }
+    data["attention"] = _attention(model, held, choice.shown)
+    bar.update()
+    data["fewshot"] = _few_shot(model, seed, progress)
+    bar.update(2)
+    return data
+
+
+def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
+    """What heads write; none where a norm stands behind attention (the table says why, with the direct effects)."""
+    try:
+        return [copying(model), ov_eigenvalues(model, progress=progress)]
+    except NotDefined:
+        return []
+
+
+def _direct(model: Model, held: Prompts, progress: bool) -> tuple[xr.Dataset | str, xr.Dataset]:
+    """Direct effects on the right token, or why this model has none; and the loss of every token."""
+    try:
+        direct, losses = direct_effect_and_loss(model, held, progress=progress)
+        return summarise(direct), losses
+    except NotDefined as reason:
+        return str(reason), loss_by_position(model, held)
+
+
+def _facts(model: Model) -> list[list[str]]:
+    size, said, cfg = sizes(model), describe(model), model.cfg
+    shared = f", {size.n_key_value_heads} key/value heads" if size.n_key_value_heads != size.n_heads else ""
+    facts = {
+        "model": said["model"],
+        "layers × heads": f"{size.n_layers} × {size.n_heads}{shared}",
+        "width of the model, of a head": f"{size.d_model}, {size.d_head}",
+        "vocabulary, context": f"{size.d_vocab:,} tokens, {size.n_ctx:,} positions",
+        "positions": getattr(cfg, "positional_embedding_type", None) or "not stated",
+        "MLP layers": "none" if getattr(cfg, "attn_only", False) else "yes",
+        "first token (BOS)": getattr(getattr(model, "tokenizer", None), "bos_token", None) or "none",
+        "kind of object": f"{said['model_class']}, TransformerLens {said['transformer_lens']}",
+    }
+    return [[key, str(value)] for key, value in facts.items()]
+
+
+def _maps(scores: xr.Dataset, weights: Sequence[xr.Dataset]) -> list[Drawn]:
+    """A map for each score, so that they stand side by side as the page is wide."""
+    shown = {str(name): scores.sel(scorer=name).assign_attrs(method=name) for name in scores["scorer"].values}
+    shown |= dict(zip(("copying", "ov_eigenvalues"), weights, strict=False))
+    return [drawn(head_map(one), by_head(one), name) for name, one in shown.items()]
+
+
+def _looking(matching: xr.Dataset, copies: xr.Dataset) -> Drawn:
+    both = summaries({"prefix_matching": matching, "copying": copies})
+    return drawn(score_plot(matching, copies), both, "looking_and_copying")
+
+
+def _ablation(removed: Removed) -> dict[str, Any]:
+    curve = removed.curve
+    drawn_curve = (
+        None if curve is None else drawn(curve_plot(curve), by_heads_removed(curve), "ablation_curve")
+    )
+    return {
+        "benefit": bool(np.isfinite(removed.joint["share"])),
+        "n_cells": int(np.isfinite(removed.every["effect"].values).all(0).sum()),
+        "few": removed.every.sizes["prompt"],
+        "some": removed.some,
+        "draws": DRAWS,
+        "removed_map": drawn(effect_map(removed.every), effects(removed.every), "ablation_of_each_head"),
+        "curve": drawn_curve,
+        "most": 0 if curve is None else int(curve["k"].values[-1]),
+    }
+
+
+def _loss(model: Model, held: Prompts, losses: xr.Dataset) -> dict[str, Any]:
+    of_later = losses["loss"].where(xr.DataArray(held.scored.numpy(), dims=("prompt", "position")))
+    of_first = losses["loss"].where(losses["position"] < losses["start"] - 1)
+    first, later = (float(each.mean("position").mean()) for each in (of_first, of_later))
+    plot = drawn(loss_plot(losses), by_position(losses), "loss_by_position")
+    return {"first": first, "later": later, "caution": caution(model, first, "nats"), "plot": plot}
+
+
+def _attention(model: Model, held: Prompts, shown: list[Head]) -> dict[str, Markup]:
+    seen = patterns(model, held[int(held.lengths.argmin())], shown)
+    views = {"plain": attention_view(seen), "weighted": attention_view(seen, value_weighted=True)}
+    return {key: Markup(view.fragment()) for key, view in views.items()}
+
+
+def _few_shot(model: Model, seed: int, progress: bool) -> dict[str, Any]:
+    """Is in-context learning a vote over demonstrations? On the embedded model's own task, or an easier one."""
+    harder = {"classes": 4, "noise": 0.3} if describe(model)["model"] == "tiny" else {}
+    try:
+        prompts = word_episodes(model, prompts=EPISODES, seed=seed, **harder)
+        answers = predict(model, prompts, pooling="max", progress=progress)
+        scores = held_out(answers, answers, seed=seed)
+    except NotDefined as reason:
+        return {"left_out": str(reason)}
+    votes = vote(answers, prompts, answers, seed=seed)
+    return {
+        "left_out": "",
+        "noise": harder.get("noise", 0),
+        "outcome": outcome(answers, scores),
+        "rows": rows_of(scores),
+        **{key: scores.attrs[key] for key in ("n_choose", "n_score", "splits")},
+        "heads": drawn(head_map(votes), by_head(votes), "agreement_of_heads"),
+        "votes": voted(answers, prompts, answers, scores, 3),
+    }
+
+
+def _made(model: Model, choice: Choice, n_prompts: int, seed: int) -> dict[str, Any]:
+    said, tiny = describe(model), describe(model)["model"] == "tiny"
+    asked = ",".join(map(str, choice.shown)) if choice.given else ""
+    chosen = f"ik.top_heads(choice, {SHOWN}, passing=True)" if choice.passing else "ik.top_heads(choice, 3)"
+    versions = f"induction_kernel {said['induction_kernel']}, TransformerLens {said['transformer_lens']}, "
+    command = f"induction-kernel report {shlex.quote(str(said['model']))} --out report.html"
+    return {
+        "n_prompts": n_prompts,
+        "seed": seed,
+        "load": 'ik.load("tiny")' if tiny else "...  # this model",
+        "options": (f'heads="{asked}", ' if asked else "") + f"n_prompts={n_prompts}, seed={seed}",
+        "heads": f'"{asked}"' if asked else chosen,
+        "command": command + (f" --heads {asked}" if asked else "") + f" --prompts {n_prompts} --seed {seed}",
+        "versions": versions + f"torch {torch.__version__}, Python {platform.python_version()}",
+    }

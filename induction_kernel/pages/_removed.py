@@ -1,0 +1,111 @@
+"""Ablations of the page of heads: each head of the model alone, those shown, and the strongest together.
+
+On as many prompts as the size of the model allows; how they are computed says `interventions`. Where the map of all
+heads and the curve take as many prompts, all of it is one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import starmap
+
+import numpy as np
+import torch
+import xarray as xr
+
+from ..heads._names import Head
+from ..interventions._ablation import curve_of, groups_removed, joint_of
+from ..interventions._compared_sets import Sets, compared_sets
+from ..interventions._edits import Mean
+from ..interventions._engine import Found, labelled, sweep
+from ..interventions._intervention import Intervention
+from ..interventions._plan import planned
+from ..metrics._standard import repeat_loss
+from ..model._anatomy import Model, sizes
+from ..prompts._prompts import Prompts
+from ..stats._ratios import shares_lost
+
+__all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
+
+DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
+WORK = 8e12  # parameters x tokens that the runs of a figure may take: a minute or two on two cores
+FEWEST = 4  # prompts for an ablation, however large the model
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What is lost without heads: each in turn, those shown, them together, and the strongest together."""
+
+    every: xr.Dataset  # a sweep: effect[prompt, layer, head]
+    single: dict[Head, xr.Dataset]  # share, share_low, share_high
+    joint: xr.Dataset  # likewise, with control_share[draw] where there are controls
+    curve: xr.Dataset | None
+    some: int  # prompts of all but `every`
+
+
+def removed_from(
+    model: Model, held: Prompts, order: list[Head], count: int, seed: int, progress: bool
+) -> Removed:
+    """Ablations on the shortest of the prompts; `order` has the `count` heads shown first."""
+    size, most, shown = sizes(model), comparable(order, sizes(model).n_heads), order[:count]
+    ks = sorted({2**i for i in range(most.bit_length())} | ({count} if count <= most else set()))
+    few = _affordable(model, held, size.n_layers * size.n_heads)
+    some = _affordable(model, held, len(ks) * (1 + DRAWS))
+    sets = compared_sets(model, order, ks, controls=DRAWS, seed=seed) if most else None
+    same = len(few) == len(some)
+    alone = list(starmap(Head, np.ndindex(size.n_layers, size.n_heads))) if same else shown
+    found, curve, joint = _in_one_run(model, some, alone, sets, shown, seed, progress)
+    every = _as_sweep(model, some, alone, found) if same else sweep(model, few, progress=progress)
+    values = found.values[[alone.index(head) for head in shown]]
+    shares = shares_lost(values, found.baseline, found.without, seed)
+    single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
+    return Removed(every, dict(zip(shown, single, strict=True)), joint, curve, len(some))
+
+
+def comparable(order: Sequence[Head], n_heads: int) -> int:
+    """The most heads, strongest first, whose layers have as many others."""
+    taken: dict[int, int] = {}
+    for count, head in enumerate(order):
+        taken[head.layer] = taken.get(head.layer, 0) + 1
+        if 2 * taken[head.layer] > n_heads:
+            return count
+    return len(order)
+
+
+def _in_one_run(
+    model: Model, prompts: Prompts, alone: list[Head], sets: Sets | None, shown: list[Head], seed: int, progress: bool
+) -> tuple[Found, xr.Dataset | None, xr.Dataset]:  # fmt: skip
+    """Heads alone; the curve of the strongest, where there are others to compare with; those shown together."""
+    of_curve = [] if sets is None else sets.groups
+    apart = sets is None or len(shown) not in sets.counts
+    groups = [*([head] for head in alone), *of_curve, *([shown] if apart else [])]
+    found, attrs = groups_removed(model, prompts, groups, progress=progress)
+    first, last = len(alone), len(alone) + len(of_curve)
+    curve = None if sets is None else curve_of(model, _part(found, slice(first, last)), sets, attrs)
+    if apart or curve is None:
+        joint = joint_of(model, _part(found, slice(last, None)), shown, seed, attrs)
+    else:
+        joint = curve.sel(k=len(shown))
+    return _part(found, slice(first)), curve, joint
+
+
+def _part(found: Found, cells: slice) -> Found:
+    return replace(found, values=found.values[cells])
+
+
+def _as_sweep(model: Model, prompts: Prompts, heads: list[Head], found: Found) -> xr.Dataset:
+    """What `sweep` returns, of a run of every head alone, in order."""
+    removal = Intervention(Mean(), "z", repeat_loss)
+    plan = planned(model, removal, by=("layer", "head"), length=prompts.tokens.shape[1])
+    assert [cell.touched for cell in plan.cells] == [{head.layer: (head.head,)} for head in heads]
+    return labelled(model, prompts, plan, found, removal)
+
+
+def _affordable(model: Model, prompts: Prompts, cells: int) -> Prompts:
+    """As many prompts, shortest first, as so many edited runs can be had on for `WORK`."""
+    size = sizes(model)
+    weights = 12 * size.n_layers * size.d_model**2 + size.d_model * size.d_vocab
+    tokens = prompts.lengths * torch.arange(1, len(prompts) + 1)
+    count = max(FEWEST, int((tokens * cells * weights <= WORK).sum()))
+    return prompts[:count].narrowed()

@@ -1,0 +1,163 @@
+"""Pages from Jinja2 templates with autoescape: the environment, figures that fit their column, data to download.
+
+The prose of a page stands in `templates/`; what is measured comes as data. Nothing is fetched by a page: its own policy
+(Content-Security-Policy) forbids it.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+import pandas as pd
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ..formats import csv_of
+from ..plots._offline import POLICY
+from ._wording import interval, number, percent, share
+
+__all__ = ["Drawn", "File", "drawn", "macro", "rendered"]
+
+LINE = 19  # pixels of a line in a figure's title
+
+
+def rendered(template: str, title: str, libraries: Iterable[str], **data: Any) -> str:
+    """A whole page.
+
+    Args:
+        template: of `templates/`, which extends base.html.j2.
+        title: of the page, as plain text.
+        libraries: JavaScript texts that stand above everything.
+        data: what the template shows.
+    """
+    page = {"policy": Markup(POLICY), "title": title, "libraries": [Markup(each) for each in libraries]}
+    return environment().get_template(template).render(**page, heading=Headings(), **data)
+
+
+def macro(template: str, name: str, *values: Any) -> str:
+    """What a macro of a template says."""
+    return str(getattr(environment().get_template(template).module, name)(*values)).strip()
+
+
+@cache
+def environment() -> Environment:
+    """Of all templates; whatever is not marked as HTML is escaped, and a misspelt name is an error."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "percent": percent, "interval": interval, "share": share}
+    return made
+
+
+class Heading(NamedTuple):
+    """A section's place and title."""
+
+    id: str
+    text: str
+
+
+class Headings:
+    """`heading("Title")` in a template makes a heading of the second rank; all of them are the contents list."""
+
+    def __init__(self) -> None:
+        self.all: list[Heading] = []
+
+    def __call__(self, text: str, id: str | None = None) -> Markup:
+        """The heading; its place is called by its words where no id is given."""
+        place = id or re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+        self.all.append(Heading(place, text))
+        return Markup('<h2 id="{}">{}</h2>').format(place, text)
+
+
+@dataclass(frozen=True)
+class File:
+    """Data to download.
+
+    Attributes:
+        name: of the file.
+        uri: its content, as a data: address.
+    """
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure of a page.
+
+    Attributes:
+        caption: what it shows, as plain text.
+        html: the figure, as wide as its column.
+        file: the numbers behind it.
+    """
+
+    caption: str
+    html: Markup
+    file: File
+
+
+def drawn(figure: go.Figure, frame: pd.DataFrame, name: str, *, least: int = 0) -> Drawn:
+    """A figure with its title as text above it and its numbers as the file `name`.csv; it is changed.
+
+    Where its column has less than `least` pixels it scrolls; panels side by side take 70% of the figure's own width.
+    """
+    layout: Any = figure.layout  # its attributes are made at run time
+    title = layout.title.text or ""
+    lines = 1 + title.count("<br>")
+    top = 100 if layout.margin.t is None else layout.margin.t  # plotly's own where nothing is said
+    bottom = 80 if layout.margin.b is None else layout.margin.b
+    above = max(24, top - LINE * lines) if title else top
+    height = (layout.height or 450) - top + above
+    width = layout.width or 700
+    across: Any = figure.select_xaxes()
+    beside = len({axis.domain for axis in across}) > 1
+    least = max(least, round(0.7 * width) if beside else 0)
+    extra = LINE * _wrapped(figure)
+    height += extra
+    margin = {"t": above, "b": bottom + extra}
+    figure.update_layout(title_text=None, width=None, height=height, autosize=True, margin=margin)
+    config = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "resetScale2d"]]}
+    text = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        config=config,
+        default_width="100%",
+        default_height=f"{height}px",
+    )
+    caption = html.unescape(" ".join(re.sub(r"<[^>]*>", " ", title).split()))
+    return Drawn(caption, Markup(_in_column(text, least, round(1.5 * width))), _file(frame, name))
+
+
+def _in_column(text: str, least: int, most: int) -> str:
+    inner = f'<div style="min-width: {least}px">{text}</div>' if least else text
+    return f'<div class="wide" style="max-width: {most}px">{inner}</div>'
+
+
+def _wrapped(figure: go.Figure) -> int:
+    """Titles of horizontal axes in lines that fit a phone; how many lines more the longest takes."""
+    more = 0
+    axes: Any = figure.select_xaxes()  # their attributes are made at run time
+    for axis in axes:
+        lines = wrap(axis.title.text or "", 34)
+        axis.title.text = "<br>".join(lines)
+        more = max(more, len(lines) - 1)
+    return more
+
+
+def _file(frame: pd.DataFrame, name: str) -> File:
+    data = base64.b64encode(csv_of(frame).encode("utf-8", "replace")).decode("ascii")
+    return File(f"{name}.csv", f"data:text/csv;charset=utf-8;base64,{data}")

@@ -1,0 +1,88 @@
+"""One call for a page: of a model's heads, of a few-shot study, of the six arguments."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Refused
+from ..fewshot._study import FewShotStudy
+from ..heads._names import HeadLike
+from ..model._anatomy import Model
+
+if TYPE_CHECKING:
+    from ..evidence._argument import SixArguments
+
+__all__ = ["report"]
+
+
+def report(
+    source: Model | FewShotStudy | SixArguments,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    heads: HeadLike | Iterable[HeadLike] | None = None,
+    n_prompts: int | None = None,
+    seed: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write one self-contained HTML page that needs no network.
+
+    | source | page | default path |
+    |---|---|---|
+    | a model | its induction heads: scores, direct effects, ablations, attention | report.html |
+    | what `few_shot_study` returned | its in-context learning as kernel regression | fewshot.html |
+    | what `six_arguments` returned | the six arguments of Olsson et al. 2022 | evidence.html |
+
+    Of a model every head is scored; heads are chosen on every other prompt, and scored and ablated on those left (on
+    fewer of them in large models: a map of every head takes a run for each). Studies and arguments are only drawn.
+
+    Args:
+        source: one of these.
+        path: where the page goes; an existing file is replaced in one step. The page holds its libraries (5 to 6 MB)
+            and fetches nothing.
+        heads: of a model, the heads to show instead of the strongest ones.
+        n_prompts: of a model, repeated prompts to score on, at least 12: half of them choose, half of them report;
+            None for 32.
+        seed: of a model, of the prompts, the resampling and the random heads; None for 0.
+        progress: show progress bars.
+
+    Returns:
+        The path written.
+
+    Raises:
+        TypeError: none of these sources, or heads in no known form.
+        Refused: too few prompts, heads that the model does not have, a path whose folder does not exist, a model that
+            does not predict next tokens; heads, prompts or a seed for what is measured already.
+    """
+    page = _page_of(source)
+    if page is None:
+        from ._heads import heads_page
+
+        n_prompts, seed = 32 if n_prompts is None else n_prompts, 0 if seed is None else seed
+        model: Any = source
+        target = "report.html" if path is None else path
+        return heads_page(model, target, heads=heads, n_prompts=n_prompts, seed=seed, progress=progress)
+    given = {"heads": heads, "n_prompts": n_prompts, "seed": seed}
+    if asked := [f"{key}=" for key, value in given.items() if value is not None]:
+        raise Refused(
+            f"{', '.join(asked)} go with a model, got {type(source).__name__}, which is measured already"
+        )
+    write, default = page
+    return write(source, default if path is None else path)
+
+
+def _page_of(source: Any) -> tuple[Any, str] | None:
+    """What draws a result, and the page's usual name; None for a model."""
+    if isinstance(source, FewShotStudy):
+        from ._fewshot import fewshot_page
+
+        return fewshot_page, "fewshot.html"
+    from ..evidence._argument import SixArguments
+
+    if isinstance(source, SixArguments):
+        from ._evidence import evidence_page
+
+        return evidence_page, "evidence.html"
+    return None
