@@ -77,7 +77,7 @@ def test_white_dots_are_in_the_legend_once_and_only_where_there_are_any():
         scorer=["a", "b"]
     )
     figure = head_map(two)
-    assert [trace.name for trace in figure.data if trace.showlegend] == ["passes the threshold (5% level)"]
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["passes the threshold"]
     assert figure.layout.showlegend
     none = summarise(attention_scores())
     none["passes"] = xr.zeros_like(none["passes"])

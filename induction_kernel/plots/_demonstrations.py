@@ -61,10 +61,14 @@ def demonstration_map(
     figure = go.Figure(_heat(rows, names, parts, values["point"].values, tall))
     _axes(figure, names, parts, rows.shape[2], "layer" if heads is None else "head")
     mean = "mean over the heads of each layer and" if heads is None else "mean over"
-    notes = of_prompts(prompts_in(attention), mean), "colours by the square root"
+    notes = (
+        of_prompts(prompts_in(attention), mean),
+        "each part from its first token to its last",
+        "colours by the square root",
+    )
     said = heading(attention, "last token's attention over the prompt", *notes) if title is None else title
     left = 44 + 8 * max(len(name.removeprefix("layer ")) for name in names)
-    return fitted(figure, said, max(70, tall), left=left, right=70, below=78)
+    return fitted(figure, said, max(70, tall), left=left, right=70)
 
 
 def _heat(rows: np.ndarray, names: list[str], parts: list[str], points: np.ndarray, tall: int) -> go.Heatmap:
@@ -91,9 +95,8 @@ def _heat(rows: np.ndarray, names: list[str], parts: list[str], points: np.ndarr
 def _axes(figure: go.Figure, names: list[str], parts: list[str], points: int, kind: str) -> None:
     """Parts of the prompt across, rows downwards."""
     middle = [at * (points + 1) + (points - 1) / 2 for at in range(len(parts))]
-    words = "start, demonstrations, query<br>(each from its first token to its last)"
     figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False, tickangle=0, tickfont={"size": 11})
-    figure.update_xaxes(title={"text": words, "standoff": 8})
+    figure.update_xaxes(title={"text": "start, demonstrations and query", "standoff": 8})
     step = tick(len(names)) if kind == "layer" else 1
     labels = [name.removeprefix("layer ") for name in names]
     figure.update_yaxes(tickvals=list(range(0, len(names), step)), ticktext=labels[::step], showgrid=False)

@@ -244,8 +244,7 @@ def _marks(part: Panel, cell: int) -> go.Scatter:
     }
     x, y = summary["head"].values[heads], summary["layer"].values[layers]
     weights = "low" not in summary or _empty(summary["low"])
-    level = float(summary.attrs.get("level", 0.05))
-    name = "exceeds all random draws" if weights else f"passes the threshold ({level:.0%} level)"
+    name = "exceeds all random draws" if weights else "passes the threshold"
     return go.Scatter(
         x=x, y=y, mode="markers", marker=marker, hoverinfo="skip", showlegend=False, name=name, legendgroup=name,
     )  # fmt: skip

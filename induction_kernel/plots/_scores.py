@@ -61,16 +61,12 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure = go.Figure([band, line])
     if aligned:
         figure.add_vline(x=0, line={"dash": "dot", "color": "#555"}, annotation_text="second copy starts")
-    place = (
-        "predicted token,<br>counted from the start of the second copy"
-        if aligned
-        else "position of the predicted token"
-    )
+    place = "predicted token (0: second copy starts)" if aligned else "position of the predicted token"
     figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False, title_standoff=8)
     figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero", title_standoff=8)
     over = of_prompts(prompts_in(loss))
     said = heading(loss, "loss by position", over, "shaded: the middle half of the prompts")
-    return fitted(figure, said if title is None else title, 300, below=74 if aligned else 52)
+    return fitted(figure, said if title is None else title, 300)
 
 
 def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.Figure:
