@@ -1,4 +1,4 @@
-"""Do the figures of training and of verdicts show the data they were given? Tested by their data, not their pixels."""
+"""Figures of training and of verdicts show the data they are given. Tested by their data, not their pixels."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_numbers_of_tokens_are_short(tokens, said):
 
 def test_one_run_shows_the_mean_of_every_curve_with_its_interval(one):
     figure = ik.plots.phase_plot(one)
-    for caption, name in (("in-context", "icl_score"), ("loss on", "repeat_loss"), (">loss,", "loss")):
+    for caption, name in (("in-context", "icl_score"), ("loss on", "repeat_loss"), (">loss (", "loss")):
         band, line = panel(figure, caption)
         np.testing.assert_allclose(line.y, one[name].astype(float).mean("prompt"))
         np.testing.assert_allclose(line.x[1:], SEEN[1:])
@@ -127,9 +127,7 @@ def test_runs_that_saw_other_tokens_at_a_step_stand_where_they_belong(several):
 
 def test_curves_that_are_missing_are_left_out(one):
     figure = ik.plots.phase_plot(one[["icl_score", "loss"]].assign(loss=one["loss"] * np.nan))
-    assert [each.text for each in figure.layout.annotations] == [
-        "<b>in-context-learning score, nats (lower is better)</b>"
-    ]
+    assert [each.text for each in figure.layout.annotations] == ["<b>in-context-learning score (nats)</b>"]
 
 
 # component_plot and slope_plot

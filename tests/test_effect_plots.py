@@ -1,4 +1,4 @@
-"""Do the figures of interventions show the data they were given? Tested by their data, not their pixels."""
+"""Figures of interventions show the data they are given. Tested by their data, not their pixels."""
 
 import json
 import re
@@ -11,6 +11,7 @@ from induction_kernel.heads import summarise
 from induction_kernel.plots._ablation_curves import attribution_check, curve_plot
 from induction_kernel.plots._effect_grid import intervals
 from induction_kernel.plots._effect_map import effect_map
+from induction_kernel.plots._head_maps import head_map
 from induction_kernel.plots._offline import figure_fragment
 
 LAYERS, HEADS, POSITIONS, PROMPTS = 3, 4, 6, 8
@@ -55,7 +56,15 @@ def drawn(figure):
 
 
 def labels(figure, axis="xaxis"):
+    """The labels as they are seen: columns are named by the cells themselves."""
+    if axis == "xaxis":
+        return [str(each).rstrip("\u200b") for each in drawn(figure).x]
     return list(figure.layout[axis].ticktext)
+
+
+def said(figure):
+    """The title in one line, without markup."""
+    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
 
 
 @pytest.mark.parametrize(("by", "rows"), [("head", LAYERS), ("position", LAYERS)])
@@ -178,12 +187,33 @@ def test_tokens_that_differ_are_marked_and_numbers_replace_them_where_most_do():
 
 @pytest.mark.parametrize("count", [6, 40, 90, 700])
 def test_labels_of_many_positions_do_not_overlap(count):
+    """Plotly leaves out and turns labels of categories as they fit, unless it is told which and how; of numbers too."""
     results = sweep("layer", "position").isel(position=np.arange(count) % POSITIONS)
     figure = effect_map(results.assign_coords(position=range(count)))
-    shown = figure.layout.width - figure.layout.margin.l - figure.layout.margin.r
-    apart = shown / count * np.diff(figure.layout.xaxis.tickvals).min()
-    assert apart >= (13 if figure.layout.xaxis.tickangle else 8 * max(map(len, labels(figure))))
-    assert figure.layout.width <= 1800
+    axis = figure.layout.xaxis
+    assert axis.tickvals is None
+    assert axis.dtick is None
+    if count > 100:
+        assert (axis.tickmode, axis.tickangle) == ("auto", 0)
+        assert list(drawn(figure).x) == list(range(count))
+    else:
+        assert (axis.type, axis.autotickangles[-1], axis.automargin) == ("category", -90, True)
+        assert axis.tickangle is None
+        assert len(set(drawn(figure).x)) == count  # equal tokens are different categories
+
+
+def test_positions_that_do_not_follow_one_another_keep_their_numbers():
+    figure = effect_map(sweep("layer", "position").drop_vars("token").isel(position=[0, 2, 5]))
+    assert labels(figure) == ["0", "2", "5"]
+    assert figure.layout.xaxis.type == "category"
+
+
+@pytest.mark.parametrize("by", [("layer",), ("layer", "head"), ("layer", "head", "position")])
+def test_figures_are_as_wide_as_their_place(by):
+    layout = effect_map(sweep(*by)).layout
+    assert layout.width is None
+    assert layout.autosize
+    assert max(map(len, re.split("<br>", re.sub("</?span[^>]*>", "", layout.title.text)))) <= 60
 
 
 def test_heads_by_position_are_the_strongest_ones():
@@ -195,10 +225,10 @@ def test_heads_by_position_are_the_strongest_ones():
     assert labels(figure, "yaxis") == ["L0H2", "L2H3"]
     np.testing.assert_allclose(heat.z[0], results["effect"].mean("prompt")[0, 2])
     assert heat.customdata[0, 3, 0] == "L0H2, position 3: incomprehen…"
-    assert "strongest 2 of 8 heads" in figure.layout.title.text.replace("<br>", " ")
+    assert said(figure).endswith("; the strongest 2 of 8 heads")
     everything = effect_map(results)
     assert len(drawn(everything).z) == 8  # those without a cell are left out
-    assert "strongest" not in everything.layout.title.text
+    assert "strongest" not in said(everything)
 
 
 def test_layers_alone_are_bars_with_intervals():
@@ -219,7 +249,7 @@ def test_normalised_effects_are_drawn_on_asking():
     np.testing.assert_allclose(heat.z, shares)
     assert (heat.zmin, heat.zmax) == (-1, 1)
     assert heat.customdata[2, 5, 1] == "<br>effect −2 logits (−2 to −2)<br>8 prompts"
-    assert "1 source run" in figure.layout.title.text
+    assert "0 as in the untouched run, 1 as in the source run; ratio of means over 8 prompts" in said(figure)
     bars = effect_map(sweep("layer").assign(normalised=("layer", [0.1, 0.2, 1.0])), show="normalised").data[0]
     np.testing.assert_allclose(bars.y, [0.1, 0.2, 1.0])
 
@@ -232,12 +262,40 @@ def test_estimates_are_drawn_where_there_is_no_effect():
 
 
 def test_titles_say_what_was_done_and_are_escaped():
-    said = effect_map(sweep("layer", "head", hold="patterns", unit="<u>")).layout.title.text
-    assert said.startswith("hand &lt;made&gt;:<br>effect of Mean at z")
-    assert said.replace("<br>", " ").endswith("on repeat loss, patterns held")
+    title = said(effect_map(sweep("layer", "head", hold="patterns", unit="<u>")))
+    assert title == (
+        "hand &lt;made&gt;: effect of mean ablation of head outputs on the loss on the repeat, attention patterns "
+        "held, mean over 8 prompts; hovering shows 95% intervals"
+    )
     long = effect_map(sweep("layer", "head", edit="A" * 400))
-    assert max(map(len, long.layout.title.text.split("<br>"))) <= long.layout.width // 8
+    assert max(map(len, long.layout.title.text.split("<br>"))) <= 110  # with its markup
     assert effect_map(sweep("layer", "head"), title="mine").layout.title.text == "mine"
+
+
+@pytest.mark.parametrize(
+    ("attrs", "wanted"),
+    [
+        ({"edit": "Zero", "site": "attn_out"}, "effect of zero ablation of attention outputs on"),
+        (
+            {"edit": "FromRun", "site": "resid_pre"},
+            "activation patching of the residual stream before each layer on",
+        ),
+        ({"edit": "<Mine>", "metric": "my_metric"}, "effect of &lt;Mine&gt; of head outputs on my metric,"),
+        (
+            {"method": "path_patch", "site": "k", "receivers": "L1H0"},
+            "path patching from each head (sender) to the keys of L1H0 (receiver) on",
+        ),
+        (
+            {"method": "path_patch", "site": "q", "receivers": "a b c d e f"},
+            "queries of a, b, c, d and 2 more (receivers)",
+        ),
+        ({"method": "path_patch", "site": "mlp_out", "receivers": "L1"}, "to the MLP of L1 (receiver) on"),
+        ({"method": "path_patch", "site": "resid_post", "receivers": "L1"}, "to the logits (receiver) on"),
+    ],
+)
+def test_titles_name_edit_site_sender_and_receiver_in_words(attrs, wanted):
+    assert wanted in said(effect_map(sweep("layer", "head", **attrs)))
+    assert wanted in said(head_map(sweep("layer", "head", **attrs)))
 
 
 def test_keys_and_values_of_shared_heads_are_named_as_such():
@@ -348,9 +406,16 @@ def test_curve_without_controls_or_with_one_k_has_fewer_lines():
     bare = curve().drop_vars(["control_share", "control_effect"])
     assert set(lines(curve_plot(bare))) == {"strongest"}
     assert len(curve_plot(curve().isel(draw=slice(0))).data) == 2
-    assert [trace.name for trace in curve_plot(bare.isel(k=[2])).data] == [
-        "strongest heads (95% interval over prompts)"
-    ]
+    assert [trace.name for trace in curve_plot(bare.isel(k=[2])).data] == ["strongest heads"]
+
+
+def test_a_curve_says_what_its_bands_are_and_its_cautions():
+    title = said(curve_plot(curve().assign_attrs(cautions="The benefit is small.")))
+    assert (
+        "over 8 prompts; bands: 95% interval over prompts, and 5% to 95% of random sets. The benefit" in title
+    )
+    assert title.endswith("The benefit is small.")
+    assert "(mean ablation of head outputs, the loss on the repeat)" in title
 
 
 @pytest.mark.parametrize(
@@ -389,7 +454,7 @@ def test_estimates_stand_against_exact_effects():
     np.testing.assert_array_equal(equal.x, equal.y)
     assert figure.layout.xaxis.range == figure.layout.yaxis.range
     assert figure.layout.xaxis.range[0] < -2 < 3 < figure.layout.xaxis.range[1]
-    assert figure.layout.title.text.endswith("<br>correlation 0.988, worst miss 1.5 nats")
+    assert said(figure).endswith("means over 8 prompts; correlation 0.988, largest error 1.5 nats")
 
 
 def test_an_undefined_correlation_is_a_dash():

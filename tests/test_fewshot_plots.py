@@ -1,4 +1,4 @@
-"""Do the figures of few-shot results show the data they were given? Tested by their data, not their pixels."""
+"""Figures of few-shot results show the data they are given. Tested by their data, not their pixels."""
 
 import re
 from dataclasses import replace
@@ -33,6 +33,11 @@ def reconstruction(*over, variable="agreement", **extra):
     ).assign(extra)
 
 
+def said(figure):
+    """The title in one line, without markup."""
+    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+
+
 def named(figure, name):
     (found,) = [trace for trace in figure.data if trace.name == name]
     return found
@@ -63,7 +68,7 @@ def test_a_head_map_shows_how_often_votes_agree_and_marks_those_beyond_the_thres
     np.testing.assert_allclose(heat.z, votes[variable].mean("prompt"))
     assert 0 < len(marks.x) < votes["passes"].size
     assert {*zip(marks.y, marks.x, strict=True)} == {*zip(*np.nonzero(votes["passes"].values), strict=True)}
-    assert figure.layout.title.text == f"tiny:<br>{what}"
+    assert said(figure).startswith(f"tiny: {what}, mean over 40 prompts; hovering shows 95% intervals")
     assert "threshold" in heat.hovertemplate
     assert "chance" in heat.hovertemplate
     assert heat.customdata[1, 7][0] == "L1H7"
@@ -199,7 +204,7 @@ def test_a_table_has_a_row_a_method_and_a_panel_a_variable():
     np.testing.assert_allclose(right.x, [0.45, 0.35, 0.2])
     assert list(figure.layout.yaxis.ticktext) == ["best head", "layer &lt;sum&gt;", "majority label"]
     assert figure.layout.yaxis.range[0] > figure.layout.yaxis.range[1]  # the first on top
-    assert figure.layout.title.text == "hand &lt;made&gt;: agreement, accuracy"
+    assert said(figure) == "hand &lt;made&gt;: agreement, accuracy, bars: 95% intervals"
     assert left.customdata[0] == "best head<br>0.8 to 0.95"
     assert not figure.layout.showlegend
 

@@ -1,4 +1,4 @@
-"""Do the figures and views show the data they were given? Tested by their data, not their pixels."""
+"""Figures and views show the data they are given. Tested by their data, not their pixels."""
 
 import base64
 import json
@@ -45,6 +45,11 @@ def weight_scores(layers=2, heads=8, chance=-0.85):
     return xr.Dataset(variables, coords(layers, heads), {"method": "copying", "model": "hand-made"})
 
 
+def said(figure):
+    """The title in one line, without markup."""
+    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+
+
 def traces(figure, kind):
     return [trace for trace in figure.data if trace.type == kind]
 
@@ -65,6 +70,29 @@ def test_head_map_marks_exactly_the_heads_that_pass():
     none = summarise(scores)
     none["passes"] = xr.zeros_like(none["passes"])
     assert len(traces(head_map(none), "scatter")[0].x) == 0
+
+
+def test_white_dots_are_in_the_legend_once_and_only_where_there_are_any():
+    two = xr.concat([attention_scores(method=name) for name in "ab"], "scorer").assign_coords(
+        scorer=["a", "b"]
+    )
+    figure = head_map(two)
+    assert [trace.name for trace in figure.data if trace.showlegend] == ["passes the threshold"]
+    assert figure.layout.showlegend
+    none = summarise(attention_scores())
+    none["passes"] = xr.zeros_like(none["passes"])
+    assert not head_map(none).layout.showlegend
+    assert "no head passes the threshold" in said(head_map(none))
+    assert "threshold" not in said(head_map(attention_scores(prompts=4)))  # not tested
+
+
+def test_figures_are_as_wide_as_their_place():
+    figures = (
+        head_map(attention_scores()),
+        loss_plot(losses([6], [11])),
+        score_plot(attention_scores(), weight_scores()),
+    )
+    assert all(figure.layout.width is None and figure.layout.autosize for figure in figures)
 
 
 def test_head_map_of_a_summary_is_that_of_its_scores():
@@ -105,7 +133,11 @@ def test_signed_scores_are_pale_at_chance(chance):
 
 
 def test_titles_say_model_and_method_and_are_escaped():
-    assert head_map(attention_scores()).layout.title.text == "hand &lt;made&gt;:<br>induction"
+    assert said(head_map(attention_scores())) == (
+        "hand &lt;made&gt;: induction, mean over 16 prompts; hovering shows 95% intervals; threshold: 5% level for all "
+        "heads together"
+    )
+    assert said(head_map(weight_scores())) == "hand-made: copying, no head passes the threshold"
     assert head_map(attention_scores(), title="mine").layout.title.text == "mine"
 
 
@@ -184,7 +216,7 @@ def test_score_plot_has_one_point_for_each_head():
     with pytest.raises(ValueError, match="same heads"):
         score_plot(attention_scores(3, 4, strong=[(2, 1)]), weight_scores(2, 4))
     many = xr.concat([attention_scores()] * 2, "scorer").assign_coords(scorer=["a", "b"])
-    with pytest.raises(ValueError, match="holds 2 scorers"):
+    with pytest.raises(ValueError, match="one scorer in a, got 2"):
         score_plot(many, weight_scores())
 
 

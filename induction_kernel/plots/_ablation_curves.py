@@ -1,12 +1,11 @@
-"""How many heads carry it, and are the cheap estimates right?
+"""Figures of ablation curves beside random heads, and of attribution beside exact effects.
 
-`curve_plot` draws an ablation curve beside its random controls, `attribution_check` attribution against the exact
-effect of the cells that were verified. Neither runs a model. Maps of effects are in `_effect_map`.
+`curve_plot` draws the first, `attribution_check` the second. They run no model; maps of effects are in `_effect_map`.
 """
 
 from __future__ import annotations
 
-from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,32 +14,35 @@ import xarray as xr
 from ..errors import Refused
 from ._effect_grid import intervals, number
 from ._scores import BAND, BLUE
-from ._style import POSITIVE, escape, finish, heading, need
+from ._style import POSITIVE, entries, escape, fitted, heading, need, of_prompts, prompts_in
+from ._words import effect, intervention, metric
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
 LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many a line
 
 
 def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Draw what is lost when the k strongest heads are removed together, beside random heads.
+    """Draw the effect of ablating the k strongest heads together, beside random heads.
 
-    The share of the benefit that is lost where the metric has one and it is reliable, else the effect. The
-    strongest heads carry a 95% interval over prompts, the random heads the median over different sets and the band
-    that 5% to 95% of these fall in. Values of k are spaced evenly. Hovering lists the heads.
+    Draws the share of the benefit that is lost, or the effect where the metric has no share or an unreliable one. The
+    band of the strongest heads is a 95% interval over prompts; the line of the random heads is the median over
+    different sets, and its band runs from 5% to 95% of the sets. Values of k are spaced evenly. Hovering lists the
+    heads.
 
     Args:
         curve: what `ablation_curve` returns: `effect[prompt, k]`, `control_effect[prompt, k, draw]`, and
             where there is a share `share[k]`, `share_low[k]`, `share_high[k]`, `control_share[k, draw]`;
             coordinate `heads[k]`.
-        title: replaces "model: share of the benefit lost without the k strongest heads".
+        title: replaces "model: share of the benefit lost without the strongest heads", the notes below it and the
+            cautions of the result; plotly reads markup in it.
 
     Returns:
-        A plotly figure: a line over k with its band, and where there are controls another one; shares, or
-        effects in the metric's unit.
+        A plotly figure as wide as its place: a line over k with its band, and another one where there are controls;
+        shares, or effects in the metric's unit.
 
     Raises:
         TypeError: if `curve` is no Dataset.
-        Refused: if it holds no effect over k, or nothing finite.
+        Refused: if it lacks `effect[prompt, k]`, or has no finite value of it.
     """
     need(curve, "effect", "ablation_curve")
     if set(curve["effect"].dims) != {"prompt", "k"}:
@@ -62,30 +64,28 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     axis = what if shares or not unit else f"{what} ({unit.strip()})"
     figure.update_yaxes(title_text=axis, gridcolor="#eee", zerolinecolor="#555", rangemode="tozero")
     figure.update_yaxes(tickformat=".0%" if shares else None)
-    lines = map(escape, wrap(f"{what} without the strongest heads" + _measured(curve), 88))
-    said = heading(curve, "<br>".join(lines)).replace(": ", ":<br>", 1) if title is None else title
-    if title is None:
-        cautions = map(escape, wrap(str(curve.attrs.get("cautions", "")), 110))
-        said += "".join(f"<br><span style='font-size:12px'>{line}</span>" for line in cautions)
-    above = 70 + 19 * said.count("<br>")
-    finish(figure, said, 760, 360 + above)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    return figure.update_layout(showlegend=True, legend=place, margin={"t": above})
+    said = escape(f"{what} without the strongest heads{_measured(curve)}")
+    bands = "bands: 95% interval over prompts, and 5% to 95% of random sets"
+    cautions = escape(str(curve.attrs.get("cautions", "")))
+    over = of_prompts(prompts_in(curve), "over" if shares else "mean over")
+    said = heading(curve, said, over, bands, caution=cautions) if title is None else title
+    return fitted(figure, said, 310, legend=entries(figure), left=74)
 
 
 def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Draw the estimate of each verified cell against its exact effect; on the dotted line they are equal.
+    """Draw the estimate of each verified cell against its exact effect; they are equal on the dotted line.
 
-    The cell with the largest miss carries its name. Both axes have one range.
+    The cell with the largest error carries its name. Both axes have the same range.
 
     Args:
         attribution: what `attribution(..., verify=n)` returns: `estimated[cell]`, `exact[cell]`, coordinates
             `cell` (names) and `group[cell]` ("strongest", "random"), attributes `correlation`, `worst_miss`.
-        title: replaces "model: attribution against exact effect", with correlation and worst miss.
+        title: replaces "model: estimated against exact effect" and the notes below it, with correlation and largest
+            error; plotly reads markup in it.
 
     Returns:
-        A plotly figure with one set of markers for each group, exact effects across and estimates upwards, in
-        the metric's unit.
+        A plotly figure as wide as its place, with one set of markers for each group: exact effects across, estimates
+        upwards, in the metric's unit.
 
     Raises:
         TypeError: if `attribution` is no Dataset.
@@ -93,7 +93,7 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
     """
     if isinstance(attribution, xr.Dataset) and "estimate" in attribution and "exact" not in attribution:
         raise Refused(
-            "wanted an attribution with cells that were run exactly too, got estimates alone: call "
+            "wanted an attribution with exact effects of some cells, got estimates alone: call "
             "attribution(..., verify=20)"
         )
     for variable in ("exact", "estimated"):
@@ -111,18 +111,22 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
         colour = ORANGE if group == "random" else BLUE
         figure.add_trace(markers.update(name=f"{escape(group)} cells", marker={"color": colour}))
     side = f" ({unit.strip()})" if unit else ""
-    figure.update_xaxes(title_text=f"exact effect{side}", gridcolor="#eee", zerolinecolor="#aaa")
-    figure.update_yaxes(title_text=f"attribution{side}", gridcolor="#eee", zerolinecolor="#aaa")
+    figure.update_xaxes(
+        title_text=f"exact effect{side}", gridcolor="#eee", zerolinecolor="#aaa", title_standoff=8
+    )
+    figure.update_yaxes(
+        title_text=f"estimate{side}", gridcolor="#eee", zerolinecolor="#aaa", title_standoff=8
+    )
     ends = _range(exact, estimated)
     figure.update_layout(xaxis_range=ends, yaxis_range=ends)
-    said = heading(attribution, "attribution against exact effect" + _agreement(attribution.attrs, unit))
-    finish(figure, said if title is None else title, 600, 600)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom"}
-    return figure.update_layout(showlegend=True, legend=place, margin={"t": 98, "l": 70})
+    said = escape(f"estimated against exact {effect(attribution.attrs)}")
+    over = of_prompts(prompts_in(attribution), "means over")
+    said = heading(attribution, said, over, _agreement(attribution.attrs, unit)) if title is None else title
+    return fitted(figure, said, 420, legend=entries(figure), left=70)
 
 
 def _strongest(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: str) -> list[go.Scatter]:
-    """The line of the strongest heads with its interval over prompts."""
+    """The line of the strongest heads, with its interval over prompts."""
     if shares:
         mean, low, high = (curve[key].values for key in ("share", "share_low", "share_high"))
     else:
@@ -138,7 +142,7 @@ def _strongest(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: 
         mode="lines+markers",
         line={"color": BLUE, "width": 2},
         marker={"size": 6},
-        name="strongest heads (95% interval over prompts)",
+        name="strongest heads",
         customdata=said,
         hovertemplate=f"<b>%{{x}} strongest</b><br>%{{y:{form}}}{unit}%{{customdata}}<extra></extra>",
     )
@@ -146,7 +150,7 @@ def _strongest(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: 
 
 
 def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: str) -> list[go.Scatter]:
-    """Median and spread over the draws of random heads; nothing where there are none."""
+    """Median and 5% to 95% over the random sets; no traces where there are none."""
     key = "control_share" if shares else "control_effect"
     if key not in curve or not np.isfinite(curve[key].values).any():
         return []
@@ -174,7 +178,7 @@ def _controls(curve: xr.Dataset, ks: list[str], shares: bool, form: str, unit: s
 
 
 def _band(ks: list[str], low: np.ndarray, high: np.ndarray, colour: str) -> list[go.Scatter]:
-    """The area between two lines, over the k that have both; none if there are fewer than two."""
+    """The area between two lines, over the k that have both, if there are two such k."""
     at = np.flatnonzero(np.isfinite(low) & np.isfinite(high))
     if len(at) < 2:
         return []
@@ -184,7 +188,7 @@ def _band(ks: list[str], low: np.ndarray, high: np.ndarray, colour: str) -> list
 
 
 def _list(names: str) -> str:
-    """The heads in lines of a few, escaped; the first of many."""
+    """The names of the heads in several lines, escaped; of many heads the first."""
     heads = [escape(name) for name in names.split()]
     rest = [f"and {len(heads) - LISTED} more"] if len(heads) > LISTED else []
     lines = [" ".join(heads[at : at + A_LINE]) for at in range(0, min(len(heads), LISTED), A_LINE)]
@@ -196,10 +200,9 @@ def _said(value: float, form: str) -> str:
 
 
 def _measured(curve: xr.Dataset) -> str:
-    """The rest of the title: metric and edit, where the Dataset says them."""
-    metric, edit = curve.attrs.get("metric"), curve.attrs.get("edit")
-    said = f" on {str(metric).replace('_', ' ')}" if metric else ""
-    return f" ({edit}{said})" if edit else said
+    """The rest of the title: edit and metric, where the Dataset names them."""
+    said = ", ".join(filter(None, [intervention(curve.attrs), metric(curve.attrs)]))
+    return f" ({said})" if said else ""
 
 
 def _markers(
@@ -219,13 +222,13 @@ def _markers(
 
 
 def _worst(exact: np.ndarray, estimated: np.ndarray) -> int:
-    """Index of the cell with the largest miss."""
+    """Index of the cell with the largest error."""
     miss = np.abs(estimated - exact)
     return int(np.where(np.isfinite(miss), miss, -1.0).argmax())
 
 
 def _range(exact: np.ndarray, estimated: np.ndarray) -> list[float]:
-    """One range for both axes, with some room."""
+    """A common range of both axes, with some room."""
     both = np.concatenate([exact, estimated, [0.0]])
     least, most = float(np.nanmin(both)), float(np.nanmax(both))
     room = 0.08 * (most - least) or 1.0
@@ -233,14 +236,14 @@ def _range(exact: np.ndarray, estimated: np.ndarray) -> list[float]:
 
 
 def _line(exact: np.ndarray, estimated: np.ndarray) -> go.Scatter:
-    """Where estimate and exact effect are equal."""
+    """The line on which estimate and exact effect are equal."""
     ends = _range(exact, estimated)
     line = {"dash": "dot", "width": 1, "color": "#888"}
     return go.Scatter(x=ends, y=ends, mode="lines", line=line, hoverinfo="skip", name="equal")
 
 
-def _agreement(attrs: dict[str, object], unit: str) -> str:
-    """Correlation and worst miss as a second line of the title; undefined ones are dashes."""
+def _agreement(attrs: dict[Any, Any], unit: str) -> str:
+    """Correlation and largest error, for the title; undefined ones are dashes."""
     found = [float(str(attrs.get(key, "nan"))) for key in ("correlation", "worst_miss")]
     correlation, miss = (number(value) if np.isfinite(value) else "–" for value in found)
-    return f"<br>correlation {correlation}, worst miss {miss}{unit}"
+    return f"correlation {correlation}, largest error {miss}{unit}"

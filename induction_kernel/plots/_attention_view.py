@@ -1,14 +1,13 @@
-"""What does this head look at, token by token?
+"""`attention_view`: attention patterns of chosen heads, token by token, by circuitsvis.
 
-Draws attention patterns with circuitsvis (its `AttentionHeads` component): a small map for each head, the
-chosen one in full, values on hovering. circuitsvis' own display asks an internet address at each showing,
-does not escape tokens and does not check lengths; here its script is put into the output, tokens are escaped,
-lengths are checked, and the numbers travel as one byte each (steps of 1/250), the lower triangle only where nothing
-attends to later tokens.
+Draws them with circuitsvis' `AttentionHeads`: a small map for each head, the chosen one in full, values on hovering.
+circuitsvis' own display needs the network, does not escape tokens and does not check lengths. Here its script is part
+of the output, tokens are escaped, lengths are checked, and each weight is stored as one byte (steps of 1/250), only the
+lower triangle where no query attends to later tokens.
 
-Value-weighted patterns are A[query, key] * ||v_key W_O|| (Kobayashi et al. 2020): what is moved, not what is
-looked at; a resting place such as the first token has large weights and small values. They do not show where
-the moved vector points.
+Value-weighted patterns are A[query, key] * ||v_key W_O|| (Kobayashi et al. 2020): how much is moved instead of how much
+is attended to. A resting position such as the first token has large weights and small values. They do not show the
+direction of what is moved.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from ..heads._names import Head, HeadLike, as_heads
 from ..stores import write_whole
 from ._offline import circuitsvis_script, page
 
-STEPS = 250  # a weight w travels as the byte round(250 w): off by at most 0.002, and short when shown
+STEPS = 250  # a weight w is stored as the byte round(250 w): off by at most 0.002
 SIGNS = {"\n": "↵", "\r": "↵", "\t": "⇥"}
 STYLE = """<style>
 .ik-view { max-width: 760px; color: #222; font: 14px/1.4 system-ui, sans-serif; }
@@ -43,10 +42,10 @@ STYLE = """<style>
 
 @dataclass(frozen=True, repr=False)
 class View:
-    """Attention patterns ready to be shown: display it in a notebook, or `save` it as a page of its own.
+    """Attention patterns to display in a notebook, or to `save` as a page.
 
     Attributes:
-        caption: one sentence saying what is drawn.
+        caption: what is drawn, in a sentence or two.
         names: the heads, e.g. "L5H1".
         tokens: the prompt's tokens, as shown.
         weights: `[head, query, key]` in [0, 1], zero above the diagonal.
@@ -71,7 +70,7 @@ class View:
         return self._body("text/javascript", "")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the view as one page that needs no network; an existing file is replaced in one step.
+        """Write the view as a page that needs no network; an existing file is replaced in one step.
 
         Returns:
             The path written.
@@ -131,17 +130,17 @@ def attention_view(
         prompt: index of the prompt to show.
         heads: which of its heads (`Head`, `(layer, head)`, "L5H1" or several); all by default.
         value_weighted: multiply each weight by the norm of what the key writes, v W_O, and divide by the
-            head's largest product on this prompt, so that 1 is the head's strongest write. Heads are then not
-            comparable.
+            head's largest product on this prompt, so that 1 is the head's largest. Values of different heads
+            cannot be compared then.
         max_tokens: longest prompt that is drawn; the page grows with the square of the length.
 
     Returns:
-        A `View`; weights are quantised to 1/250 when it is shown.
+        A `View`; the weights shown are rounded to 1/250.
 
     Raises:
         TypeError: if `patterns` is no Dataset.
-        Refused: if it holds no patterns or not these heads, if tokens and patterns differ in length, if a
-            weight is not in [0, 1], or if the prompt is longer than `max_tokens`.
+        Refused: if it lacks patterns or these heads, if tokens and patterns differ in length, if a weight is not in
+            [0, 1], or if the prompt is longer than `max_tokens`.
     """
     _check(patterns, prompt, value_weighted)
     one = patterns.isel(prompt=prompt)
@@ -151,7 +150,10 @@ def attention_view(
     one = one.isel(choice=chosen).transpose("choice", "query", "key")
     weights = one["pattern"].values[:, :length, :length].astype(float)
     if not (np.isfinite(weights).all() and (weights > -0.01).all() and (weights < 1.01).all()):
-        raise Refused(f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}")
+        raise Refused(
+            f"wanted attention weights in [0, 1], got {np.min(weights)} to {np.max(weights)}: pass the result of "
+            "patterns(...) unchanged"
+        )
     if value_weighted:
         weights = weights * one["value_norm"].values[:, None, :length]
         weights = weights / np.maximum(weights.max(axis=(1, 2), keepdims=True), np.finfo(float).tiny)
@@ -170,7 +172,10 @@ def _check(patterns: xr.Dataset, prompt: int, value_weighted: bool) -> None:
             f"wanted the Dataset of patterns(...), it lacks {missing}; pass the result of patterns unchanged"
         )
     if "prompt" not in patterns["pattern"].dims:
-        raise Refused("wanted patterns by prompt: choose one by prompt=, or by .isel(prompt=[0])")
+        raise Refused(
+            "wanted patterns by prompt, got them without that dimension: choose with prompt=..., or with "
+            ".isel(prompt=[0]), which keeps it"
+        )
     count = patterns.sizes["prompt"]
     if not -count <= prompt < count:
         raise Refused(f"wanted a prompt from 0 to {count - 1}, got {prompt}")
@@ -199,24 +204,23 @@ def _choose(names: Sequence[str], heads: HeadLike | Iterable[HeadLike] | None) -
     absent = [str(head) for head in wanted if str(head) not in names]
     if absent or not wanted:
         raise Refused(
-            f"wanted heads among {list(names)}, got {absent or 'none'}; ask patterns(...) for them too"
+            f"wanted heads among {list(names)}, got {absent or 'none'}: pass them to patterns(...) too"
         )
     return [names.index(str(head)) for head in wanted]
 
 
 def _caption(model: object, names: Sequence[str], value_weighted: bool) -> str:
     kind = (
-        "Attention times the norm of the value moved (v W_O), as a share of the head's largest product here"
+        "Attention times the norm of the value (v W_O), as a share of the head's largest product on this prompt,"
         if value_weighted
-        else "Attention"
+        else "Attention patterns"
     )
-    return f"{kind}: rows are the tokens that look, columns the tokens looked at. {', '.join(names)}" + (
-        f" of {model}." if model else "."
-    )
+    whose = f" of {model}" if model else ""
+    return f"{kind} of {', '.join(names)}{whose}: rows are queries (destination), columns are keys (source)."
 
 
 def _visible(token: str) -> str:
-    """A short token of visible letters: circuitsvis drops white space, and long ones crowd out the map."""
+    """A short token of visible letters: circuitsvis drops white space, and long tokens leave no room for the map."""
     seen = "".join(SIGNS.get(letter, "␣" if letter.isspace() else letter) for letter in token)
     seen = seen.removeprefix("␣") if token.strip() else seen
     return seen if len(seen) <= 16 else seen[:15] + "…"

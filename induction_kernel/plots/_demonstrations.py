@@ -1,7 +1,7 @@
-"""A map of the last token's attention over the few-shot prompt: the start, the demonstrations, the query.
+"""`demonstration_map`: the last token's attention over a few-shot prompt: start, demonstrations, query.
 
-Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1). It runs no model, and shows
-no single prompt (`_vote_view` does).
+Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1). It runs no model and shows no
+single prompt (`_vote_view` does).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import xarray as xr
 
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
-from ._style import PAGE_WIDTH, escape, finish, heading, need, tick
+from ._style import escape, fitted, heading, need, of_prompts, prompts_in, tick
 
 ENDS = ("start", "query")
-# Cividis by the square root of the value: at t of the way to the largest value stands the colour of sqrt(t).
+# Cividis by the square root of the value: a value of t times the largest has the colour at sqrt(t).
 BY_ROOT = [
     [at**2, colour]
     for at, colour in zip(np.linspace(0, 1, 10), plotly.colors.sequential.Cividis, strict=True)
@@ -28,23 +28,24 @@ BY_ROOT = [
 def demonstration_map(
     attention: xr.Dataset, *, heads: HeadLike | Iterable[HeadLike] | None = None, title: str | None = None
 ) -> go.Figure:
-    """Draw the last token's attention over the prompt: a row a layer (mean of its heads), or a head.
+    """Draw the last token's attention over the prompt, with a row for each layer (mean of its heads) or head.
 
-    The start, each demonstration and the query are as wide, whatever their numbers of tokens; colour goes with the
-    square root of the attention, as the start often has most of it.
+    The start, each demonstration and the query have the same width, whatever their number of tokens. Colours follow
+    the square root of the attention, since the start often gets most of it.
 
     Args:
         attention: what `demonstration_attention` returns: `attention[layer, head, part, point]`.
         heads: a row for each of these instead (`Head`, `(layer, head)`, "L5H1" or several).
-        title: replaces "model: last token's attention over the prompt"; plotly reads markup in it.
+        title: replaces "model: last token's attention over the prompt" and the notes below it; plotly reads markup
+            in it.
 
     Returns:
-        A plotly figure with one heat map `z[row, place]`, in probability; between parts there is a blank (NaN)
-        column.
+        A plotly figure as wide as its place, with one heat map `z[row, place]`, in probability; a blank (NaN) column
+        separates the parts.
 
     Raises:
         TypeError: if `attention` is no Dataset.
-        Refused: if it holds no such attention, or not these heads.
+        Refused: if it lacks this attention, or these heads.
     """
     need(attention, "attention", "demonstration_attention")
     missing = {"layer", "head", "part", "point"} - set(attention["attention"].dims)
@@ -55,50 +56,65 @@ def demonstration_map(
         )
     values = attention["attention"].transpose("layer", "head", "part", "point")
     rows, names = _rows(values, heads)
-    parts, points = [str(part) for part in values["part"].values], rows.shape[2]
+    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
+    parts = [str(part) for part in values["part"].values]
+    figure = go.Figure(_heat(rows, names, parts, values["point"].values, tall))
+    _axes(figure, names, parts, rows.shape[2], "layer" if heads is None else "head")
+    mean = "mean over the heads of each layer and" if heads is None else "mean over"
+    notes = (
+        of_prompts(prompts_in(attention), mean),
+        "each part from its first token to its last",
+        "colours by the square root",
+    )
+    said = heading(attention, "last token's attention over the prompt", *notes) if title is None else title
+    left = 44 + 8 * max(len(name.removeprefix("layer ")) for name in names)
+    return fitted(figure, said, max(70, tall), left=left, right=70)
+
+
+def _heat(rows: np.ndarray, names: list[str], parts: list[str], points: np.ndarray, tall: int) -> go.Heatmap:
+    """The coloured cells `[row, place]`, a blank column between parts, and the text of hovering."""
     blank = np.full((*rows.shape[:2], 1), np.nan)
-    z = np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1]
-    shown = [
+    places = [
         f"{part if part in ENDS else f'demonstration {part}'}<br>{share:.0%} of the way"
         for part in parts
-        for share in (*values["point"].values, 1)
+        for share in (*points, 1)
     ]
-    kind = "layer" if heads is None else "head"
-    across = min(PAGE_WIDTH - 170, max(360, 90 * len(parts)))
-    tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
-    heat = go.Heatmap(
-        z=z,
+    bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "ypad": 0, "xpad": 6}
+    return go.Heatmap(
+        z=np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1],
         zmin=0,
         colorscale=BY_ROOT,
-        customdata=[[f"{name}, {place}" for place in shown[:-1]] for name in names],
+        customdata=[[f"{name}, {place}" for place in places[:-1]] for name in names],
         hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
         hoverongaps=False,
         ygap=1,
-        colorbar={"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
+        colorbar=bar | {"nticks": 5 if tall > 60 else 2},
     )
-    figure = go.Figure(heat)
+
+
+def _axes(figure: go.Figure, names: list[str], parts: list[str], points: int, kind: str) -> None:
+    """Parts of the prompt across, rows downwards."""
     middle = [at * (points + 1) + (points - 1) / 2 for at in range(len(parts))]
-    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False)
-    words = "start, demonstrations (each from its first token to its label), query"
-    figure.update_xaxes(title={"text": words, "standoff": 8})
-    step = 1 if heads is not None else tick(len(rows))
+    figure.update_xaxes(tickvals=middle, ticktext=parts, showgrid=False, tickangle=0, tickfont={"size": 11})
+    figure.update_xaxes(title={"text": "start, demonstrations and query", "standoff": 8})
+    step = tick(len(names)) if kind == "layer" else 1
     labels = [name.removeprefix("layer ") for name in names]
-    figure.update_yaxes(tickvals=list(range(0, len(rows), step)), ticktext=labels[::step], showgrid=False)
-    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
-    what = "last token's attention over the prompt"
-    said = heading(attention, what) if title is None else title
-    finish(figure, said, across + 170, tall + 112)
-    return figure.update_layout(margin={"l": 74, "r": 96})
+    figure.update_yaxes(tickvals=list(range(0, len(names), step)), ticktext=labels[::step], showgrid=False)
+    figure.update_yaxes(range=[len(names) - 0.5, -0.5], title={"text": kind, "standoff": 8}, zeroline=False)
 
 
 def _rows(values: xr.DataArray, heads: HeadLike | Iterable[HeadLike] | None) -> tuple[np.ndarray, list[str]]:
-    """Rows `[row, part, point]` and their names."""
+    """Rows `[row, part, point]` and their names, escaped."""
     if heads is None:
         return values.mean("head").values, [f"layer {at}" for at in values["layer"].values]
     chosen = as_heads(heads)
     known = {(int(layer), int(head)) for layer in values["layer"].values for head in values["head"].values}
     absent = [str(head) for head in chosen if (head.layer, head.head) not in known]
     if absent or not chosen:
-        raise Refused(f"wanted heads that were measured, got {absent or 'none'}")
+        layers, last = values["layer"].values, int(values["head"].values.max())
+        raise Refused(
+            f"wanted heads 0 to {last} of layers {layers.min()} to {layers.max()}, which were measured; got "
+            f"{absent or 'none'}"
+        )
     rows = [values.sel(layer=head.layer, head=head.head).values for head in chosen]
     return np.stack(rows), [escape(str(head)) for head in chosen]

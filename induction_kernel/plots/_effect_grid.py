@@ -1,7 +1,6 @@
-"""What does a heat map of effects show, cell by cell?
+"""Effects as rows and columns with labels, means and 95% intervals over prompts: what `effect_map` draws.
 
-Checks the Dataset of a sweep, takes means with intervals over prompts, and lays the cells out as rows and
-columns with their labels. It draws nothing (`_effect_map` does) and runs no model.
+Checks the Dataset of a sweep and lays its cells out. It draws nothing and runs no model.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ BY: list[tuple[str, ...]] = [
     ("layer", "position"),
     ("layer", "head", "position"),
 ]
-LABELLED = 100  # tokens that all get a label, however wide the figure becomes
+LABELLED = 100  # positions that are labelled by their tokens; more are labelled by their numbers
 SIGNS = str.maketrans({"\n": "↵", "\r": "↵", "\t": "⇥"} | dict.fromkeys(" \u00a0\u3000", "␣"))
 
 
@@ -37,7 +36,7 @@ class Grid:
         rows: their labels, downwards.
         columns: their labels, across.
         titles: of the rows and of the columns.
-        note: what the figure's title has to add.
+        note: a further note below the title, or "".
     """
 
     cells: xr.Dataset
@@ -48,7 +47,7 @@ class Grid:
 
 
 def checked(results: xr.Dataset, show: str | None) -> str:
-    """The variable to draw, once it is sure that it can be drawn."""
+    """The variable to draw, after checking that it can be drawn."""
     if show is None:
         known = isinstance(results, xr.Dataset) and "effect" not in results and "estimate" in results
         show = "estimate" if known else "effect"
@@ -65,14 +64,14 @@ def checked(results: xr.Dataset, show: str | None) -> str:
     if by not in BY or set(over) != {*by, "prompt"} - ({"prompt"} if show == "normalised" else set()):
         raise Refused(
             f"wanted {show!r} for each prompt, by layer, (layer, head), (layer, position) or (layer, head, "
-            f"position), got it over ({', '.join(over)}): give by=(...) where it is made, and choose a prompt "
-            "by .isel(prompt=[0]), which keeps the dimension"
+            f"position), got it over ({', '.join(over)}): give by=(...) to sweep, patch or attribution, and choose a "
+            "prompt with .isel(prompt=[0]), which keeps the dimension"
         )
     return show
 
 
 def means(results: xr.Dataset, show: str) -> xr.Dataset:
-    """`mean`, `low`, `high` and `said` (what hovering adds to the mean) of each cell, over prompts."""
+    """`mean`, `low`, `high` of each cell over prompts, and `said`, what hovering shows besides the mean."""
     over = results["effect" if show == "normalised" and "effect" in results else show]
     by = [dim for dim in ("layer", "head", "position") if dim in over.dims]
     values = (over if "prompt" in over.dims else over.expand_dims("prompt")).transpose("prompt", *by).values
@@ -92,9 +91,9 @@ def means(results: xr.Dataset, show: str) -> xr.Dataset:
 
 
 def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean, both ends of its 95% interval, and n: of what is finite in each column `[prompt, cell]`.
+    """Mean, the ends of its 95% interval, and the number of finite values, of each column of `[prompt, cell]`.
 
-    Where all values are 0 or 1, and some are 1, they are shares of prompts.
+    If all values are 0 or 1, and some are 1, the intervals are those of shares.
     """
     known = np.isfinite(values)
     shares = np.isin(values[known], (0.0, 1.0)).all() and bool((values[known] == 1).any())
@@ -105,7 +104,7 @@ def intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def spread(low: float, high: float, n: int) -> str:
-    """Interval and number of prompts, as hovering says them; no interval where there is none."""
+    """Interval, where there is one, and number of prompts, as text for hovering."""
     interval = f" ({number(low)} to {number(high)})" if np.isfinite(low) else ""
     return f"{interval}<br>{n} prompt{'' if n == 1 else 's'}"
 
@@ -139,7 +138,7 @@ def by_head_and_position(results: xr.Dataset, cells: xr.Dataset, top: int) -> Gr
     names = np.array([[f"{heads[row]}, {place}" for place in places] for row in order], object)
     drawn = {key: value[order] for key, value in flat.items()} | {"name": names}
     found = int((size >= 0).sum())
-    note = f", strongest {len(order)} of {found} heads" if len(order) < found else ""
+    note = f"the strongest {len(order)} of {found} heads" if len(order) < found else ""
     chosen = xr.Dataset({key: (("row", "position"), value) for key, value in drawn.items()})
     return Grid(chosen, [str(heads[row]) for row in order], columns, ("", title), note)
 
@@ -153,7 +152,7 @@ def _names(results: xr.Dataset, cells: xr.Dataset) -> np.ndarray:
 
 
 def _tokens(results: xr.Dataset) -> tuple[str, list[str], list[str]]:
-    """(title of the axis, label of each position, what hovering calls it)."""
+    """(title of the axis, label of each position, its name on hovering)."""
     numbers = [str(at) for at in results["position"].values]
     token = results.coords.get("token")
     if token is None or set(token.dims) != {"prompt", "position"}:

@@ -1,14 +1,13 @@
-"""Where does an intervention matter: in which layer, head, position?
+"""`effect_map`: effects of interventions by layer, head and position.
 
-`effect_map` draws what `sweep`, `patch` and `attribution` found, as the mean over prompts; intervals are 95%
-intervals over the prompts that have the cell. Purple is below zero, orange above, blank is no such cell. It
-runs no model. `_effect_grid` reads the numbers and labels; `_ablation_curves` draws the ablation curve and the check of
-estimates.
+Draws what `sweep`, `patch`, `path_patch` and `attribution` found, as means over prompts; intervals are 95% intervals
+over the prompts that have the cell. Purple is below zero, orange above; cells that no prompt has are blank. It runs no
+model. `_effect_grid` reads the numbers and labels; `_ablation_curves` draws ablation curves and the check of estimates.
 """
 
 from __future__ import annotations
 
-from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,36 +15,50 @@ import xarray as xr
 
 from ..errors import Refused
 from ._effect_grid import SHOWN, Grid, by_head_and_position, by_layer, checked, means
-from ._style import MIDDLE, NEGATIVE, PAGE_WIDTH, POSITIVE, escape, finish, heading
+from ._style import (
+    MIDDLE,
+    NEGATIVE,
+    POSITIVE,
+    counted,
+    escape,
+    fitted,
+    heading,
+    of_prompts,
+    prompts_in,
+)
+from ._words import effect
 
+WIDE = 800  # pixels across the cells of a figure of 1,000
+UNSEEN = "\u200b"  # a space without width
 DIVERGING = [(0.0, f"rgb{NEGATIVE}"), (0.5, f"rgb{MIDDLE}"), (1.0, f"rgb{POSITIVE}")]
 
 
 def effect_map(
     results: xr.Dataset, *, show: str | None = None, top: int = 20, title: str | None = None
 ) -> go.Figure:
-    """Draw the mean effect of every cell of a sweep, on colours that are balanced around zero.
+    """Draw the mean effect of every cell of a sweep, in colours balanced around zero.
 
-    By (layer, head) and by (layer, position) layers go downwards; by (layer, head, position) the strongest
-    heads do, strongest first; by (layer,) there are bars with intervals. Positions carry their tokens, with
-    "/…" where prompts differ, and their numbers if prompts differ at more than half of them. Hovering shows
-    name, mean, 95% interval (over prompts) and the number of prompts that have the cell.
+    By (layer, head) and (layer, position) the rows are layers; by (layer, head, position) they are heads, strongest
+    first; by (layer,) there are bars with intervals. Positions are labelled by their tokens, with "/…" where prompts
+    differ, or by their numbers if prompts differ at more than half of them; labels that do not fit are left out.
+    Hovering shows name, mean, 95% interval over prompts and the number of prompts that have the cell.
 
     Args:
-        results: what `sweep` or `patch` returns: `effect[prompt, *by]` in the metric's unit; or `attribution`:
-            `estimate[prompt, *by]`.
+        results: what `sweep`, `patch` or `path_patch` returns: `effect[prompt, *by]` in the metric's unit; or
+            `attribution`: `estimate[prompt, *by]`.
         show: "effect", "normalised" (of `patch`: 0 as in the untouched run, 1 as in the source run) or
-            "estimate" (of `attribution`); None for effect where there is one, else estimate.
-        top: heads that are drawn by (layer, head, position), those with the largest mean effect, either sign.
-        title: replaces "model: effect of edit at site on metric"; plotly reads markup in it.
+            "estimate" (of `attribution`); None for the effect where there is one, else the estimate.
+        top: number of heads drawn by (layer, head, position): those with the largest mean effect of either sign.
+        title: replaces "model: effect of mean ablation of head outputs on the loss" and the notes below it; plotly
+            reads markup in it.
 
     Returns:
-        A plotly figure with one heat map `z[row, column]` or one set of bars `y[layer]`, in the metric's unit
-        (normalised: a share). Cells that no prompt has are NaN.
+        A plotly figure as wide as its place, with one heat map `z[row, column]` or one set of bars `y[layer]`, in the
+        metric's unit (normalised: a share). Cells that no prompt has are NaN.
 
     Raises:
         TypeError: if `results` is no Dataset.
-        Refused: if it holds no such variable, or nothing finite in it; if it is not by layer, (layer, head),
+        Refused: if it lacks the variable or has no finite value of it; if it is not by layer, (layer, head),
             (layer, position) or (layer, head, position); if `top` is below 1.
     """
     if top < 1:
@@ -54,42 +67,67 @@ def effect_map(
     cells = means(results, show)
     by = tuple(map(str, cells["mean"].dims))
     if by == ("layer",):
-        figure, width = _bars(cells, results, show), int(np.clip(100 + 60 * len(cells["layer"]), 420, 860))
-        said = _title(results, show, width // 8) if title is None else title
-        above = 32 + 19 * (1 + said.count("<br>"))
-        return finish(figure, said, width, 350 + above).update_layout(margin={"t": above})
+        said = _title(results, show, "bars: 95% intervals") if title is None else title
+        return fitted(_bars(cells, results, show), said, 300, left=70)
     grid = by_head_and_position(results, cells, top) if len(by) == 3 else by_layer(results, cells, by[1])
-    return _drawn(grid, results, show, title)
+    said = _title(results, show, "hovering shows 95% intervals", grid.note) if title is None else title
+    return _drawn(grid, results, show, said)
 
 
-def _drawn(grid: Grid, results: xr.Dataset, show: str, title: str | None) -> go.Figure:
-    """The heat map of a grid; the figure is as large as its cells and labels need."""
-    longest = max(map(len, grid.columns)), max(map(len, grid.rows))
-    columns, rows = len(grid.columns), len(grid.rows)
-    words = grid.titles[1] == "token"
-    left, right = 40 + 8 * longest[1], 110
-    room = PAGE_WIDTH - left - right
-    inner = max(300, int(np.clip(room, (14 if words else 0) * columns, 32 * columns)))
-    tall = max(150, int(np.clip(540, 14 * rows, 32 * rows)))
-    turned = words and 8 * longest[0] + 4 > inner / columns
-    figure = go.Figure(_heat(grid, results, show, inner / columns))
-    across = _labels(grid.columns, inner / columns, 13 if turned else 8 * longest[0] + 4)
-    figure.update_xaxes(across, title={"text": grid.titles[1], "standoff": 8}, tickangle=-90 if turned else 0)
-    figure.update_yaxes(_labels(grid.rows, tall / rows, 14), title={"text": grid.titles[0], "standoff": 8})
+def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
+    """The heat map of a grid, as wide as its place; labels of tokens are turned where they do not fit."""
+    rows, longest = len(grid.rows), max(map(len, grid.columns))
+    named = _named(grid)
+    turned = named and (8 * longest + 4) * len(grid.columns) > WIDE
+    tall = max(180 if named else 120, int(np.clip(540, 14 * rows, 32 * rows)))  # labels may take some of it
+    heat = _heat(grid, results, show)
+    places, axis = _columns(grid, named, turned)
+    heat.x = places
+    look = {"showgrid": False, "zeroline": False, "tickfont": {"size": 11}}
+    figure = go.Figure(heat).update_xaxes(look | axis, title={"text": grid.titles[1], "standoff": 8})
+    figure.update_yaxes(look | _labels(grid.rows, tall / rows), title={"text": grid.titles[0], "standoff": 8})
     figure.update_yaxes(range=[rows - 0.5, -0.5])  # downwards
-    below, width = 52 + (7 * longest[0] if turned else 0), left + inner + right
-    said = _title(results, show, width // 8, grid.note) if title is None else title
-    above = 24 + 19 * (1 + said.count("<br>"))
-    finish(figure, said, width, above + tall + below)
-    return figure.update_layout(margin={"l": left, "r": right, "t": above, "b": below})
+    left, below = 44 + 8 * max(map(len, grid.rows)), 52 + (7 * longest if turned else 0)
+    return fitted(figure, said, tall, left=left, right=86, below=below)
 
 
-def _heat(grid: Grid, results: xr.Dataset, show: str, across: float) -> go.Heatmap:
-    """The coloured cells, balanced around zero, and what hovering says."""
+def _columns(grid: Grid, named: bool, turned: bool) -> tuple[list[Any], dict[str, Any]]:
+    """Where the columns stand, and the layout of their axis: categories where they are named, else numbers."""
+    if named:
+        places = [escape(label) for label in _distinct(grid.columns)]
+        angles = [-90] if turned else [0, -90]
+        ends = [-0.5, len(places) - 0.5]
+        return places, {"type": "category", "range": ends, "autotickangles": angles, "automargin": True}
+    numbers = [int(at) for at in grid.columns]
+    ends = [numbers[0] - 0.5, numbers[-1] + 0.5]
+    return numbers, {"range": ends, "tickangle": 0, **counted(numbers[0], len(numbers))}
+
+
+def _named(grid: Grid) -> bool:
+    """Whether columns are labelled by words, or by numbers that do not follow one another."""
+    if grid.titles[1] == "token":
+        return True
+    numbers = [int(at) for at in grid.columns]
+    return numbers != list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def _distinct(labels: list[str]) -> list[str]:
+    """Labels that look the same as before and differ from one another, as the categories of an axis must."""
+    count: dict[str, int] = {}
+    out = []
+    for label in labels:
+        out.append(label + UNSEEN * count.get(label, 0))
+        count[label] = count.get(label, 0) + 1
+    return out
+
+
+def _heat(grid: Grid, results: xr.Dataset, show: str) -> go.Heatmap:
+    """The coloured cells, balanced around zero, and the text of hovering."""
     z, names, said = (grid.cells[key].values for key in ("mean", "name", "said"))
     reach = float(np.abs(z[np.isfinite(z)]).max()) or 1.0
     texts = [[escape(str(name)), text] for name, text in zip(names.flat, said.flat, strict=True)]
     bar = {"title": {"text": _axis(results, show), "side": "right", "font": {"size": 12}}, "thickness": 10}
+    bar |= {"xpad": 6, "ticksuffix": " "}
     return go.Heatmap(
         z=z,
         zmin=-reach,
@@ -98,22 +136,19 @@ def _heat(grid: Grid, results: xr.Dataset, show: str, across: float) -> go.Heatm
         customdata=np.array(texts, object).reshape(*z.shape, 2),
         hovertemplate=_hover(results, show, "z"),
         hoverongaps=False,
-        xgap=int(across >= 8),
+        xgap=int(len(grid.columns) <= 40),
         ygap=1,
         colorbar=bar | {"outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
     )
 
 
-def _labels(labels: list[str], apart: float, needed: float) -> dict[str, object]:
-    """Labels of an axis whose cells are `apart` pixels: each, or every second, fourth, ... as they fit."""
+def _labels(labels: list[str], apart: float) -> dict[str, object]:
+    """Labels of rows that are `apart` pixels: each, or every second, fourth, ... as they fit."""
     step = 1
-    while step * apart < needed and step < len(labels):
+    while step * apart < 14 and step < len(labels):
         step *= 2
     at = list(range(0, len(labels), step))
-    texts = [escape(labels[index]) for index in at]
-    edges = [-0.5, len(labels) - 0.5]
-    look = {"range": edges, "tickfont": {"size": 11}, "showgrid": False, "zeroline": False}
-    return {"tickvals": at, "ticktext": texts} | look
+    return {"tickvals": at, "ticktext": [escape(labels[index]) for index in at]}
 
 
 def _bars(cells: xr.Dataset, results: xr.Dataset, show: str) -> go.Figure:
@@ -131,7 +166,7 @@ def _bars(cells: xr.Dataset, results: xr.Dataset, show: str) -> go.Figure:
     )
     if show != "normalised":  # its interval would be that of a ratio
         bars.error_y = {"array": high - mean, "arrayminus": mean - low, "thickness": 1, "width": 0}
-    figure = go.Figure(bars).update_xaxes(title_text="layer", type="category")
+    figure = go.Figure(bars).update_xaxes(title_text="layer", type="category", tickangle=0)
     return figure.update_yaxes(title_text=_axis(results, show), gridcolor="#eee", zerolinecolor="#555")
 
 
@@ -147,15 +182,11 @@ def _hover(results: xr.Dataset, show: str, value: str) -> str:
     return f"{said}<extra></extra>"
 
 
-def _title(results: xr.Dataset, show: str, letters: int, note: str = "") -> str:
-    """The model, and what was done, in lines of so many letters, escaped."""
-    known = {
-        key: str(results.attrs[key]) for key in ("metric", "edit", "site", "hold") if results.attrs.get(key)
-    }
-    said = SHOWN[show] + (" (0 untouched, 1 source run)" if show == "normalised" else "")
-    said += f" of {known['edit']}" if "edit" in known else ""
-    said += f" at {known['site']}" if "site" in known else ""
-    said += f" on {known['metric'].replace('_', ' ')}" if "metric" in known else ""
-    said += ", patterns held" if known.get("hold") == "patterns" else ""
-    lines = "<br>".join(map(escape, wrap(said + note, letters)))
-    return heading(results, lines).replace(": ", ":<br>", 1)
+def _title(results: xr.Dataset, show: str, interval: str, note: str = "") -> str:
+    """The model, what was done and measured, and below it the number of prompts and the interval."""
+    said = SHOWN[show].removesuffix("effect") + effect(results.attrs)
+    if show == "normalised":
+        over = of_prompts(prompts_in(results), "ratio of means over")
+        return heading(results, escape(said), "0 as in the untouched run, 1 as in the source run", over, note)
+    n = prompts_in(results)
+    return heading(results, escape(said), of_prompts(n), interval if n > 1 else "", note)

@@ -1,12 +1,14 @@
-"""How large is each of several measurements, and how sure is it? Dots with their intervals, a row a method.
+"""`interval_plot`: several measurements with their intervals, a row each.
 
-For tables along one dimension: the held-out table of reconstruction beside its controls, what knock-outs cost, the
-phenomena. It runs no model; what runs along an axis, `_lines` draws.
+For tables along one dimension: the held-out table of the vote beside its controls, effects of knock-outs, the
+phenomena. It runs no model; `_lines` draws results along an axis.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
+from textwrap import wrap
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,10 +17,10 @@ from plotly.subplots import make_subplots
 
 from ..errors import Refused
 from ._effect_grid import number
-from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, unit
-from ._style import finish, heading, need, words
+from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, notes, unit
+from ._style import entries, escape, fitted, heading, need, words
 
-ROW, PANEL = 26, 330  # pixels a row, and across a panel
+ROW, LABEL = 28, 26  # pixels of a row, and letters in a line of its label
 
 
 def interval_plot(
@@ -28,21 +30,21 @@ def interval_plot(
     over: str = "row",
     title: str | None = None,
 ) -> go.Figure:
-    """Draw a dot with its interval for each index of one dimension, the first on top; a panel for each variable.
+    """Draw a dot with its interval for each index of one dimension, the first on top, with a panel for each variable.
 
-    Intervals are the result's own (`<show>_low`, `<show>_high`) where it has them; else 95% intervals over
-    prompts; over seeds, draws, splits or folds from the lowest to the highest.
+    Intervals are the result's own (`<show>_low`, `<show>_high`) where it has them, else 95% intervals over prompts, or
+    the range over seeds, draws, splits or folds.
 
     Args:
-        results: a Dataset with one value an index, such as the held-out table or what a knock-out costs.
-        show: the variable, or several. Its dimensions: `over`, and maybe `prompt`, one of `seed`, `draw`, `split`,
-            `fold`, and one more, whose indices get colours.
+        results: a Dataset with one value for each index, such as the held-out table or effects of a knock-out.
+        show: the variable, or several. Its dimensions: `over`, optionally `prompt` or one of `seed`, `draw`, `split`,
+            `fold`, and at most one more, whose indices get colours.
         over: the dimension whose indices are the rows.
-        title: replaces "model: variables by dimension"; plotly reads markup in it.
+        title: replaces "model: variables" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure with dots and bars `x`, rows `y`, and the chance of scores, agreement or accuracy
-        dotted where the result has it.
+        A plotly figure as wide as its place, with dots and bars `x`, rows `y`, and a dotted line at the chance of
+        scores, agreement or accuracy where the result has it.
 
     Raises:
         TypeError: if `results` is no Dataset.
@@ -53,7 +55,7 @@ def interval_plot(
         raise Refused("wanted at least one variable to show, got none")
     for variable in shown:
         _check(results, variable, over)
-    figure = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.05)
+    figure = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.08)
     several = False
     for panel, variable in enumerate(shown, 1):
         traces = _dots(results, variable, over, panel)
@@ -61,18 +63,19 @@ def interval_plot(
         figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
         figure.update_xaxes(title_text=unit(results, variable), row=1, col=panel)
         chance(figure, [results], variable, panel, "x")
-    names = indices(results, over)
+    names = ["<br>".join(map(escape, wrap(html.unescape(name), LABEL))) for name in indices(results, over)]
     figure.update_xaxes(
-        gridcolor="#eee", zerolinecolor="#aaa", nticks=6, rangemode="tozero", title_standoff=8
+        gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8, tickangle=0
     )
     figure.update_yaxes(range=[len(names) - 0.4, -0.6], gridcolor="#eee", zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
     figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0, 0, 0, 0)")
-    said = heading(results, ", ".join(map(words, shown))) if title is None else title
-    left, above = 30 + 7 * max(map(len, names)), 84 if several else 56
-    finish(figure, said, left + 20 + PANEL * len(shown), above + ROW * len(names) + 60)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom"}
-    return figure.update_layout(showlegend=several, legend=place, margin={"t": above, "l": left})
+    called = ", ".join(map(words, shown))
+    said = heading(results, called, *notes([results], shown[0], "bars")) if title is None else title
+    lines = [line for name in names for line in name.split("<br>")]
+    tall = len(names) * max(ROW, 21 * (1 + max(name.count("<br>") for name in names)))
+    legend = entries(figure) if several else []
+    return fitted(figure, said, max(60, tall), legend=legend, left=26 + 7 * max(map(len, lines)))
 
 
 def _check(results: xr.Dataset, show: str, over: str) -> None:
@@ -90,7 +93,7 @@ def _apart(results: xr.Dataset, show: str, over: str) -> list[str]:
 
 
 def _dots(results: xr.Dataset, show: str, over: str, panel: int) -> list[go.Scatter]:
-    """The dots of a panel: a trace for each index of the dimension that gets colours, or one."""
+    """The dots of a panel: a trace for each index of the coloured dimension, or one."""
     dims, names, traces = _apart(results, show, over), indices(results, over), []
     labels = indices(results, dims[0]) if dims else [""]
     for index, label in enumerate(labels):

@@ -1,14 +1,14 @@
-"""How does a result run along an axis: through the layers, or with more demonstrations?
+"""`line_plot`: a result along an axis, a line for each thing compared, with bands.
 
-One line for each thing compared, with a band: agreement and alignment by layer, probe accuracy by layer and
-offset, distance and accuracy against the number of demonstrations. It runs no model; what has no axis to run
-along, `_intervals` draws.
+Agreement and alignment by layer, probe accuracy by layer and offset, distance and accuracy by the number of
+demonstrations. It runs no model; `_intervals` draws results without such an axis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -18,18 +18,22 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_grid import intervals, number
-from ._style import escape, finish, heading, need, words
+from ._style import entries, escape, fitted, heading, need, of_prompts, prompts_in, words
 
 COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 102", "110, 110, 110"]
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]
 HITS = ("score", "accuracy", "agreement", "correct")  # what `chance` is the chance of
 REPEATED = ("seed", "draw", "split", "fold")
+NARROWING: dict[str, object] = {
+    "autotickangles": [0, -90],
+    "automargin": True,
+}  # labels that turn where they must
 MOST = len(COLOURS) * len(DASHES)  # lines that can be told apart
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: values over the axis, the ends of its band, what hovering adds, and the points behind it."""
+    """One line: values over the axis, the ends of its band, the text of hovering, and the points behind it."""
 
     name: str
     x: np.ndarray
@@ -49,35 +53,37 @@ def line_plot(
 ) -> go.Figure:
     """Draw variables along one dimension, with a line for each index of another.
 
-    Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them; else 95% intervals
-    over prompts; over seeds, draws, splits or folds the lowest and the highest. Where there are heads, the line
-    joins the best head of each place, which is better here than it would be on other prompts; the others are
-    pale points if there is nothing else to compare.
+    Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them, else 95% intervals over
+    prompts, or the range over seeds, draws, splits or folds. Where there are heads, the line joins the best head at
+    each place, which is chosen on these prompts and so would do worse on others; the other heads are pale points if no
+    other dimension is compared.
 
     Args:
         results: what `vote`, `kernel_alignment`, a probe or the theory returns; or several by their name,
             such as `{"one head": ..., "sum over heads": ...}`.
-        show: the variable; or several, a panel each. Its dimensions: `over`, and maybe `prompt`, one of `seed`,
-            `draw`, `split`, `fold`, `head`, and one more, whose indices become lines.
-        over: the dimension that runs to the right. Numbers are drawn to scale, or evenly where each is at least
-            one and a half times the one before.
-        title: replaces "model: variables by dimension"; plotly reads markup in it.
+        show: the variable, or several with a panel each. Its dimensions: `over`, optionally `prompt` or one of `seed`,
+            `draw`, `split`, `fold`, optionally `head`, and at most one more, whose indices become lines.
+        over: the dimension across. Numbers are drawn to scale, or on a logarithmic axis where each is at least one and
+            a half times the one before.
+        title: replaces "model: variables by dimension" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure with a line for each index in each panel, a band around it, and the chance of scores,
-        agreement or accuracy dotted where it is the same for all results.
+        A plotly figure as wide as its place, with a line for each index in each panel, a band around it, and a dotted
+        line at the chance of scores, agreement or accuracy where it is the same for all results.
 
     Raises:
         TypeError: if a result is no Dataset.
-        Refused: if one lacks a variable, or the variable has other dimensions than those named above, or
-            there are more lines than can be told apart.
+        Refused: if a result lacks a variable, if the variable has other dimensions than those above, or if there are
+            more lines than can be told apart.
     """
     parts = {"": results} if isinstance(results, xr.Dataset) or not isinstance(results, Mapping) else results
     shown = [show] if isinstance(show, str) else list(show)
     if not shown or not parts:
-        raise Refused(f"wanted results and variables to show, got {list(parts)} and {shown}")
+        raise Refused(
+            f"wanted results and variables to show, at least one of each; got {len(parts)} results and {shown}"
+        )
     first = next(iter(parts.values()))
-    figure = make_subplots(1, len(shown), horizontal_spacing=0.12)
+    figure = make_subplots(1, len(shown), horizontal_spacing=0.12 if len(shown) < 4 else 0.06)
     several = False
     for panel, variable in enumerate(shown, 1):
         lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
@@ -88,20 +94,45 @@ def line_plot(
             traces = _drawn(line, index, panel)
             figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
         figure.update_xaxes(_places(lines[0].x), title_text=words(over), row=1, col=panel)
-        figure.update_yaxes(title_text=unit(first, variable), row=1, col=panel)
+        if len(shown) == 1:
+            figure.update_yaxes(title_text=unit(first, variable))
+        else:
+            _caption(figure, unit(first, variable), panel)
         chance(figure, list(parts.values()), variable, panel)
     figure.update_xaxes(gridcolor="#eee", zeroline=False, title_standoff=8)
     figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8)
     said = f"{', '.join(map(words, shown))} by {words(over)}"
-    said = heading(first, said) if title is None else title
-    finish(figure, said, 760 if len(shown) == 1 else min(1060, 480 * len(shown)), 440)
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-    figure.update_layout(showlegend=several, legend=place, margin={"t": 84 if several else 56, "l": 70})
-    return figure
+    parts_shown = [part for part in parts.values() if shown[0] in part]
+    said = heading(first, said, *notes(parts_shown, shown[0], "bands")) if title is None else title
+    names = entries(figure) if several else []
+    alone = len(shown) == 1
+    return fitted(figure, said, 320, legend=names, captions=0 if alone else 24, left=70 if alone else 50)
+
+
+def _caption(figure: go.Figure, text: str, panel: int) -> None:
+    """The variable of a panel, in bold above its left corner."""
+    axis = panel if panel > 1 else ""
+    place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": f"y{axis} domain"}
+    figure.add_annotation(place, text=f"<b>{text}</b>", xanchor="left", yanchor="bottom", showarrow=False)
+
+
+def notes(parts: Sequence[xr.Dataset], show: str, marks: str) -> list[str]:
+    """The number of prompts, and what bands or bars are, for the title."""
+    first = parts[0]
+    values, n = first[show], prompts_in(first)
+    repeated = [str(dim) for dim in REPEATED if dim in values.dims]
+    whole = {f"{show}_low", f"{show}_high"} <= set(first.data_vars)
+    over = of_prompts(n, "over" if whole else "mean over")
+    if whole or "prompt" in values.dims:
+        level = float(first.attrs.get("confidence", 0.95))
+        return [over, f"{marks}: {level:.0%} intervals" if n != 1 else ""]
+    if repeated:
+        return [f"{marks}: lowest to highest of {first.sizes[repeated[0]]} {repeated[0]}s"]
+    return [over]
 
 
 def _lines(name: str, results: xr.Dataset, show: str, over: str) -> list[Line]:
-    """The lines that one result has."""
+    """The lines of one result."""
     need(results, show, "a measurement with this variable")
     values = results[show]
     apart = [str(dim) for dim in values.dims if dim not in (over, "prompt", "head", *REPEATED)]
@@ -139,7 +170,7 @@ def _line(name: str, results: xr.Dataset, show: str, over: str, *, points: bool)
 
 
 def _names(values: xr.DataArray, over: str) -> np.ndarray:
-    """What each head `[over, head]` is called, by the result's own names where it has them."""
+    """The name of each head `[over, head]`: the result's own where it has them."""
     if "name" in values.coords and set(values["name"].dims) == {over, "head"}:
         return values["name"].transpose(over, "head").values.astype(object)
     heads = values["head"].values
@@ -149,7 +180,7 @@ def _names(values: xr.DataArray, over: str) -> np.ndarray:
 
 
 def band(results: xr.Dataset, show: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """Mean and the two ends of its interval, without prompts or repetitions; NaN where there is no interval."""
+    """Mean over prompts or repetitions and the two ends of its interval; NaN where there is no interval."""
     values = results[show].astype(float)
     if "prompt" in values.dims:
         values = values.transpose("prompt", ...)
@@ -166,7 +197,7 @@ def band(results: xr.Dataset, show: str) -> tuple[xr.DataArray, xr.DataArray, xr
 
 
 def _drawn(line: Line, index: int, panel: int) -> list[go.Scatter]:
-    """The traces of one line: band, points behind it, and itself."""
+    """The traces of one line: its band, the points behind it, and the line itself."""
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES)]
     group, traces = line.name or "all", []
     at = np.flatnonzero(np.isfinite(line.low) & np.isfinite(line.high))
@@ -199,23 +230,23 @@ def _drawn(line: Line, index: int, panel: int) -> list[go.Scatter]:
 
 
 def _places(x: np.ndarray) -> dict[str, object]:
-    """How the axis is laid out: to scale, or evenly where numbers grow by half or more at each step."""
+    """Layout of the axis: to scale, or logarithmic where numbers grow by half or more at each step."""
     if x.dtype.kind not in "if":
-        return {"type": "category", "tickangle": 0}
+        return {"type": "category", **NARROWING}
     if len(x) > 2 and (x[:-1] > 0).all() and (x[1:] >= 1.5 * x[:-1]).all():
-        return {"type": "log", "tickvals": x.tolist(), "ticktext": [f"{at:g}" for at in x], "tickangle": 0}
-    whole = len(x) <= 12 and x.dtype.kind == "i"
-    return {"tickvals": x.tolist()} if whole else {"nticks": 12}
+        return {"type": "log", "tickvals": x.tolist(), "ticktext": [f"{at:g}" for at in x], **NARROWING}
+    whole = len(x) <= 8 and x.dtype.kind == "i"
+    return {"tickvals": x.tolist()} if whole else {"tickmode": "auto", "tickangle": 0}
 
 
 def indices(results: xr.Dataset, dim: str) -> list[str]:
-    """What the indices of a dimension are called in a figure, escaped; numbers with the dimension's name."""
+    """Names of the indices of a dimension, escaped; numbers with the dimension's name."""
     values = results[dim].values
     return [f"{words(dim)} {at:g}" if values.dtype.kind in "if" else words(str(at)) for at in values]
 
 
 def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int, axis: str = "y") -> None:
-    """A dotted line where the results have one and the same chance."""
+    """A dotted line at chance, where it is the same for all results."""
     known = {float(part["chance"].mean()) for part in parts if show in HITS and "chance" in part}
     if len(known) == 1 and np.isfinite(level := known.pop()):
         draw = figure.add_hline if axis == "y" else figure.add_vline
@@ -223,6 +254,6 @@ def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int
 
 
 def unit(results: xr.Dataset, show: str) -> str:
-    """The variable's name for an axis, with its unit where it has one."""
+    """The variable's name with its unit, where it has one, for an axis."""
     known = results[show].attrs.get("unit")
     return words(show) + (f" ({escape(str(known))})" if known else "")

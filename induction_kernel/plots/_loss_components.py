@@ -1,7 +1,7 @@
-"""Which way did training go, and which tokens did it help? Two pictures of the losses of all checkpoints.
+"""Figures of per-token losses over training: principal components, and slope over positions.
 
-`component_plot` draws the path of the per-token losses in their first two principal components, `slope_plot` the
-derivative of the loss by the logarithm of the token index (Olsson et al. 2022, argument 1). They run no model and
+`component_plot` draws the path of the losses in their first two principal components, `slope_plot` the derivative of
+the loss with respect to the logarithm of the token index (Olsson et al. 2022, argument 1). They run no model and
 compute neither: `loss_components` and `loss_slope` do.
 """
 
@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
-from ._style import MIDDLE, NEGATIVE, POSITIVE, finish, heading, need
+from ._style import MIDDLE, NEGATIVE, POSITIVE, fitted, heading, need
 from ._training_axis import (
     RUNS,
     Run,
@@ -35,22 +35,24 @@ def component_plot(
 ) -> go.Figure:
     """Draw the path of training through the first two principal components of the per-token losses.
 
-    A point for each checkpoint, darker as training goes on, the first and the last with their tokens; those inside
-    the window have a black rim. A turn of the path there is what Olsson et al. 2022 show. Where the first steps of
-    training dwarf all others, give `loss_components` curves without them: `curves.sel(checkpoint=slice(400, None))`.
+    There is a point for each checkpoint, darker as training goes on; the first and the last carry their tokens, and
+    those inside the window have a black rim. Olsson et al. 2022 show a turn of the path there. Where the first steps of
+    training dwarf all others, pass curves without them to `loss_components`:
+    `curves.sel(checkpoint=slice(400, None))`.
 
     Args:
-        components: what `loss_components` returns: `component[checkpoint, pc]`, maybe over `model` and `seed`, and
-            `explained[pc]`, the share of the variance.
+        components: what `loss_components` returns: `component[checkpoint, pc]`, optionally over `model` and `seed`,
+            and `explained[pc]`, the share of the variance.
         window: what `phase_window` found in the same curves.
-        title: replaces "model: principal components of the losses"; plotly reads markup in it.
+        title: replaces "model: principal components of the losses" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure with a line for each run, one colour a model; both axes have one scale.
+        A plotly figure as wide as its place, with a line for each run and one colour for each model; both axes have
+        the same scale.
 
     Raises:
         TypeError: if `components` or `window` is no Dataset.
-        Refused: if there are fewer than two components, or the windows are those of other runs.
+        Refused: if there are fewer than two components, or the windows belong to other runs.
     """
     need(components, "component", "loss_components")
     if not {"checkpoint", "pc"} <= set(components["component"].dims) or components.sizes["pc"] < 2:
@@ -67,9 +69,9 @@ def component_plot(
     for update in (figure.update_xaxes, figure.update_yaxes):
         update(gridcolor="#eee", zeroline=False, nticks=8, title_standoff=8)
     figure.update_yaxes(scaleanchor="x", scaleratio=1)
-    said = heading(components, "principal components of the losses") if title is None else title
-    finish(figure, said, 720, 620)
-    return legend(figure, found)
+    marks = ["a point for each checkpoint", "black rim: inside the window" if window is not None else ""]
+    said = heading(components, "principal components of the losses", *marks) if title is None else title
+    return fitted(figure, said, 420, legend=legend(found), left=70)
 
 
 def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
@@ -93,7 +95,7 @@ def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
         line={"color": f"rgba({run.colour}, 0.35)", "width": 1},
         marker={"size": 9, "color": [f"rgba({run.colour}, {each:.2f})" for each in shade], "line": rim},
         text=text,
-        textposition="top center",
+        textposition=["top left" if at > (np.nanmin(x) + np.nanmax(x)) / 2 else "top right" for at in x],
         cliponaxis=False,
         name=run.model or run.name,
         legendgroup=run.model or run.name,
@@ -112,22 +114,23 @@ def _explained(components: xr.Dataset, index: int) -> str:
 def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None) -> go.Figure:
     """Draw how much each further token in the context helps, at each checkpoint.
 
-    The derivative of the loss by the natural logarithm of the token index (position + 1): below zero (purple) where
-    later tokens are predicted better than earlier ones. Both axes are logarithmic. The colour scale is even on both
-    sides of zero and ends at the 98th percentile of the sizes. Dashed lines are start and end of the window.
-    First tokens of a context may set the scale alone: choose others by `.sel(position=slice(9, None))`.
+    Draws the derivative of the loss with respect to the natural logarithm of the token index (position + 1): below zero
+    (purple) where later tokens are predicted better than earlier ones. Both axes are logarithmic. Colours are balanced
+    around zero and end at the 98th percentile of the absolute values. Dashed lines are start and end of the window.
+    Where the first tokens of a context dominate the colours, leave them out with `.sel(position=slice(9, None))`.
 
     Args:
         slope: what `loss_slope` returns for one run: `slope[checkpoint, position]` in nats.
         window: what `phase_window` found in the same curves.
-        title: replaces "model: slope of the loss along the context"; plotly reads markup in it.
+        title: replaces "model: slope of the loss along the context" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure with one heat map `z[position, checkpoint]` between the borders `x` (tokens) and `y`.
+        A plotly figure as wide as its place, with one heat map `z[position, checkpoint]` between the borders `x`
+        (tokens) and `y` (token indices).
 
     Raises:
         TypeError: if `slope` or `window` is no Dataset.
-        Refused: if it holds several runs, or no slope over checkpoint and position.
+        Refused: if it holds several runs, or lacks `slope[checkpoint, position]`.
     """
     need(slope, "slope", "loss_slope")
     several = [dim for dim in RUNS if dim in slope["slope"].dims]
@@ -138,18 +141,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
         )
     (run,) = runs(slope, "slope")
     name, known = axis_of(slope)
-    tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
-    most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
-    heat = go.Heatmap(z=z, x=edges(places(tokens, known)), y=edges(slope["position"].values + 1.0))
-    heat.update(
-        zmin=-most,
-        zmax=most,
-        colorscale=DIVERGING,
-        customdata=np.tile([short(at) for at in tokens], (len(z), 1)),
-    )
-    heat.update(hovertemplate="%{customdata} tokens seen, index %{y:.0f}<br>%{z:.3g} nats<extra></extra>")
-    heat.update(colorbar={"title": {"text": "nats", "side": "top"}, "thickness": 12, "outlinewidth": 0})
-    figure = go.Figure([heat])
+    figure = go.Figure([_slopes(slope, known)])
     if window is not None:
         need(window, "exists", "phase_window")
         one = belonging(window, run)
@@ -160,5 +152,27 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
     figure.update_xaxes(layout(known), title_text=name, showgrid=False, zeroline=False)
     figure.update_yaxes(title_text="token index", type="log", showgrid=False, zeroline=False)
     figure.update_yaxes(tickvals=[1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000])
-    said = heading(slope, "slope of the loss along the context") if title is None else title
-    return finish(figure, said, 860, 440)
+    marks = [
+        "d loss / d ln(token index)",
+        "dashed: start and end of the window" if window is not None else "",
+    ]
+    said = heading(slope, "slope of the loss along the context", *marks) if title is None else title
+    return fitted(figure, said, 320, right=70)
+
+
+def _slopes(slope: xr.Dataset, known: np.ndarray) -> go.Heatmap:
+    """The coloured cells `[position, checkpoint]`, and the text of hovering."""
+    tokens, z = tokens_of(slope), slope["slope"].transpose("position", "checkpoint").values.astype(float)
+    most = float(np.nanpercentile(np.abs(z), 98)) or 1.0
+    bar = {"title": {"text": "nats", "side": "top"}, "thickness": 10, "outlinewidth": 0, "xpad": 6}
+    return go.Heatmap(
+        z=z,
+        x=edges(places(tokens, known)),
+        y=edges(slope["position"].values + 1.0),
+        zmin=-most,
+        zmax=most,
+        colorscale=DIVERGING,
+        colorbar=bar,
+        customdata=np.tile([short(at) for at in tokens], (len(z), 1)),
+        hovertemplate="%{customdata} tokens seen, index %{y:.0f}<br>%{z:.3g} nats<extra></extra>",
+    )

@@ -1,20 +1,22 @@
-"""The panels of a head map: which there are, for scorers, models and comparisons, and where they stand."""
+"""The panels of a head map, a map for each scorer and model of a result, and where they stand in the figure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import plotly.graph_objects as go
 import xarray as xr
 
 from ..heads._results import MEASURED, check_result
 from ..heads._summary import summarise
-from ._style import PAGE_WIDTH, need
+from ._style import need
 
 JUDGED = {"agreement": "agreement with the model", "correct": "agreement with the right label"}
-LEFT, RIGHT, ABOVE, BELOW = 50, 54, 24, 46  # pixels around a panel
+ACROSS = 3  # panels side by side
+BELOW, BAR = 46, 34  # pixels below a panel, for its axis and for its colour bar
 FREE = ("nats", "logits", "product of weights")
-"""How the units begin whose numbers have no natural largest value."""
+"""Beginnings of units whose values have no natural maximum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +24,11 @@ class Panel:
     """One map of heads.
 
     Attributes:
-        name: what is drawn, as its method is called; not yet escaped.
-        model: whose heads, where there are several models.
-        heads: `mean` and what else is known, `[layer, head]`.
-        word: what hovering calls the number.
-        reach: what the colours end at (below zero too, for signed numbers), or None for the largest there is.
+        name: the method, not yet escaped.
+        model: the model, where there are several.
+        heads: `mean` and the other variables of the summary, `[layer, head]`.
+        word: the name of the number on hovering.
+        reach: where the colours end (on both sides for signed numbers), or None for the largest absolute value.
     """
 
     name: str
@@ -53,7 +55,7 @@ def panels(scores: xr.Dataset) -> list[Panel]:
 
 
 def _along(summary: xr.Dataset, dim: str) -> list[tuple[str, xr.Dataset]]:
-    """(name, part) along a dimension, without layers and heads that the part does not have."""
+    """(name, part) along a dimension; parts are without layers and heads that their model does not have."""
     if dim not in summary.dims:
         return [("", summary)]
     count = summary.sizes[dim]
@@ -67,7 +69,7 @@ def _along(summary: xr.Dataset, dim: str) -> list[tuple[str, xr.Dataset]]:
 
 
 def _there(mean: xr.DataArray) -> dict[str, np.ndarray]:
-    """The layers and heads of which there is a value."""
+    """The layers and heads that have a value."""
     known = mean.notnull()
     others = {axis: [dim for dim in mean.dims if dim != axis] for axis in ("layer", "head")}
     return {axis: mean[axis].values[known.any(dims).values] for axis, dims in others.items()}
@@ -85,14 +87,14 @@ def _scorers(summary: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
 
 
 def _reach(summary: xr.Dataset) -> float | None:
-    """1 where values near 1 can be expected: not of effects, logits and differences of probabilities."""
+    """1 for scores whose maximum is 1; None for effects, logits and differences of probabilities."""
     unit = str(summary.attrs.get("unit", ""))
     difference = unit == "probability" and bool((summary["mean"] < 0).any())
     return None if "size" in summary or difference or unit.startswith(FREE) else 1.0
 
 
 def _compared(result: xr.Dataset) -> list[Panel]:
-    """First, second and their difference; both scores in one scale where they are of one kind."""
+    """First, second and their difference; two results of one method share a scale."""
     both = {key: str(result.attrs.get(key, "")) for key in ("first", "second")}
     largest = {key: float(np.nanmax(np.abs(result[key].values))) for key in both}
     if both["first"] == both["second"]:
@@ -104,21 +106,76 @@ def _compared(result: xr.Dataset) -> list[Panel]:
         out.append(Panel(said, "", result[[key]].rename({key: "mean"}), "score", largest[key]))
     keys = ["difference", "low", "high"]
     change = result[keys].rename(difference="mean")
-    return [*out, Panel("difference: second less first", "", change, "difference", None)]
+    return [*out, Panel("difference: second minus first", "", change, "difference", None)]
 
 
-def domains(
-    sizes: list[tuple[int, int]],
-) -> tuple[list[tuple[tuple[float, float], tuple[float, float]]], int, int]:
-    """Where panels of these widths and heights stand, as shares across and upwards, and the size of the whole."""
-    slot = tuple(max(max(size[i] for size in sizes), 120 * (1 - i)) for i in (0, 1))
-    size = slot[0] + LEFT + RIGHT, slot[1] + ABOVE + BELOW
-    rows = -(-len(sizes) // max(1, PAGE_WIDTH // size[0]))
-    columns = -(-len(sizes) // rows)
-    whole = columns * size[0], rows * size[1]
+@dataclass(frozen=True)
+class Places:
+    """Where panels stand between the margins of their figure.
+
+    Attributes:
+        domains: of each panel, the shares ((left, right), (lower, upper)).
+        inside: pixels between the margins, downwards.
+        below: pixels that the axis and the colour bar of the lowest panels take under that.
+        first: whether each panel is the first of its row.
+    """
+
+    domains: list[tuple[tuple[float, float], tuple[float, float]]]
+    inside: int
+    below: int
+    first: list[bool]
+
+
+def above_panels(text: str) -> int:
+    """Pixels that a caption takes."""
+    return 8 + 17 * (1 + text.count("<br>")) if text else 0
+
+
+def in_a_row(n_panels: int) -> int:
+    """Panels side by side: as many in each row, at most three."""
+    return -(-n_panels // -(-n_panels // ACROSS))
+
+
+def placed(sizes: list[tuple[int, int]], above: int, gap: float = 0.09) -> Places:
+    """Panels of these (columns, pixels downwards), at most three in a row, with `above` pixels for captions.
+
+    Widths are in proportion to the columns. Several panels have their colour bars below them, a single one beside it.
+    """
+    across = in_a_row(len(sizes))
+    rows = -(-len(sizes) // across)
+    share, most = (1 - gap * (across - 1)) / across, max(columns for columns, _ in sizes)
+    tall, below = max(height for _, height in sizes), BELOW + BAR * (len(sizes) > 1)
+    inside = rows * tall + (rows - 1) * (above + below)
     out = []
-    for index, (width, height) in enumerate(sizes):
-        left, top = index % columns * size[0] + LEFT, whole[1] - index // columns * size[1] - ABOVE
-        across = left / whole[0], (left + max(width, 120)) / whole[0]
-        out.append((across, ((top - height) / whole[1], top / whole[1])))
-    return out, *whole
+    for index, (columns, height) in enumerate(sizes):
+        left = index % across * (share + gap)
+        top = inside - index // across * (tall + above + below)
+        right = min(1.0, left + share * max(columns / most, 0.4))
+        out.append(((left, right), (max(0.0, (top - height) / inside), top / inside)))
+    return Places(out, inside, below, [index % across == 0 for index in range(len(sizes))])
+
+
+def colour_bar(
+    place: tuple[tuple[float, float], tuple[float, float]], inside: int, alone: bool
+) -> dict[str, object]:
+    """The colour bar of a panel: beside the only one, else below its axis, so that panels stay near each other."""
+    (left, right), (lower, upper) = place
+    bar: dict[str, object] = {"outlinewidth": 0, "tickfont": {"size": 10}}
+    if alone:
+        few = (upper - lower) * inside < 60
+        upright = {"x": right, "xpad": 6, "y": (lower + upper) / 2, "len": upper - lower, "ypad": 0}
+        return bar | upright | {"thickness": 10, "nticks": 2 if few else 5}
+    flat = {"orientation": "h", "x": left, "xanchor": "left", "len": right - left, "xpad": 0}
+    flat |= {"y": lower - BELOW / inside, "yanchor": "top", "ypad": 0}
+    return bar | flat | {"thickness": 8, "nticks": 3}
+
+
+def caption(
+    figure: go.Figure, text: str, place: tuple[tuple[float, float], tuple[float, float]], why: str
+) -> None:
+    """Text above the left corner of a panel; `why` appears on hovering."""
+    (left, _), (_, upper) = place
+    figure.add_annotation(
+        text=text, hovertext=why, x=left, y=upper, xref="paper", yref="paper", xanchor="left", yanchor="bottom",
+        yshift=3, align="left", showarrow=False,
+    )  # fmt: skip

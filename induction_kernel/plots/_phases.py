@@ -1,8 +1,8 @@
-"""When did it appear in training? The curves of a run under one another, with the window of the phase change.
+"""`phase_plot`: the curves of training runs under one another, with the window of the phase change.
 
-The in-context-learning score, the prefix-matching score over its control, the previous-token and copying scores, the
-loss on the repeat and the loss, as `training_curves` returns them (Olsson et al. 2022, the figures of argument 1). It
-runs no model and finds no window: `phase_window` does.
+The in-context-learning score, the prefix-matching score minus its control, the previous-token and copying scores, the
+loss on the repeat and the loss, as `training_curves` returns them (Olsson et al. 2022, figures of argument 1). It runs
+no model and finds no window: `phase_window` does.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_grid import intervals, number
-from ._style import finish, heading, need
+from ._style import fitted, heading, need, of_prompts, prompts_in
 from ._training_axis import Run, axis_of, belonging, layout, legend, places, runs, short, tokens_of
 
 PANELS = {
-    "icl_score": "in-context-learning score, nats (lower is better)",
-    "prefix_matching": "prefix matching over its control, strongest head",
-    "previous_token": "previous-token score, strongest head",
-    "copying": "copying score, strongest head",
-    "repeat_loss": "loss on the repeat, nats",
-    "loss": "loss, nats",
+    "icl_score": "in-context-learning score (nats)",
+    "prefix_matching": "prefix matching minus its control",
+    "previous_token": "previous-token score",
+    "copying": "copying score",
+    "repeat_loss": "loss on the repeat (nats)",
+    "loss": "loss (nats)",
 }
 PANEL, STRIP, GAP = 130, 9, 30  # pixels: height of a panel, of a run's window, between panels
 SHADE = "rgba(110, 110, 110, 0.15)"
@@ -33,25 +33,25 @@ SHADE = "rgba(110, 110, 110, 0.15)"
 def phase_plot(
     curves: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None
 ) -> go.Figure:
-    """Draw the curves of training against the tokens seen, a panel each, with one axis and the window.
+    """Draw the curves of training against the tokens seen, a panel each, with a common axis and the window.
 
-    One run has 95% intervals over its prompts, every head as a pale line, and its window shaded. Several runs are
-    lines, one colour a model. Windows are bars in a panel above, thick from start to end and thin over the 95%
-    intervals of both. The strongest head is chosen anew at each checkpoint. The axis is logarithmic; step 0 stands left
-    of the first checkpoint that has a logarithm.
+    A single run has 95% intervals over its prompts, pale lines for all heads, and its window shaded. Several runs are
+    lines, with one colour for each model. Windows are bars in a panel above, thick from start to end and thin over the
+    95% intervals of both ends. The strongest head is chosen at each checkpoint. The axis is logarithmic; step 0 is
+    drawn left of the first checkpoint that has a logarithm.
 
     Args:
-        curves: what `training_curves` returns: variables over `checkpoint` and `prompt`, those of heads over `layer`
-            and `head` too; maybe over `model` and `seed`. Those that are missing are left out.
+        curves: what `training_curves` returns: variables over `checkpoint` and `prompt`, those of heads also over
+            `layer` and `head`, optionally over `model` and `seed`. Panels of missing variables are left out.
         window: what `phase_window` found in these curves.
-        title: replaces "model: curves of training"; plotly reads markup in it.
+        title: replaces "model: training curves" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure: `x` tokens, `y` nats or scores (prefix matching: the excess over the control).
+        A plotly figure as wide as its place: `x` tokens, `y` nats or scores (prefix matching: minus its control).
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
-        Refused: if there is no curve, or the windows are those of other runs.
+        Refused: if there is no curve, or the windows belong to other runs.
     """
     shown = _shown(curves)
     if window is not None:
@@ -77,13 +77,23 @@ def phase_plot(
     figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", nticks=5)
     if windows:
         _bars(figure, windowed, known, alone=len(found) == 1)
-    said = heading(curves, "curves of training") if title is None else title
-    finish(figure, said, 860, inside + 150)
-    return legend(figure, found, 98, 1 + 22 / inside)
+    said = heading(curves, "training curves", *_notes(curves, shown, len(found))) if title is None else title
+    return fitted(figure, said, inside, legend=legend(found), captions=22, left=70)
+
+
+def _notes(curves: xr.Dataset, shown: list[str], n_runs: int) -> list[str]:
+    """The number of prompts and the meaning of lines and bands, for the title."""
+    heads = any({"layer", "head"} <= set(curves[name].dims) for name in shown)
+    return [
+        of_prompts(prompts_in(curves)),
+        "bands: 95% intervals" if n_runs == 1 else f"a line for each of {n_runs} runs",
+        "of heads, the strongest at each checkpoint" if heads else "",
+        "pale lines: all heads" if heads and n_runs == 1 else "",
+    ]
 
 
 def _shown(curves: xr.Dataset) -> list[str]:
-    """The curves that are there to be drawn."""
+    """The names of the curves to draw."""
     if not isinstance(curves, xr.Dataset):
         need(curves, "icl_score", "training_curves")
     shown = [name for name in PANELS if name in curves and np.isfinite(curves[name].values).any()]
@@ -96,7 +106,7 @@ def _shown(curves: xr.Dataset) -> list[str]:
 
 
 def _curve(run: Run, name: str, known: np.ndarray, *, alone: bool, first_panel: bool) -> list[go.Scatter]:
-    """The traces of one curve of one run: itself, and where it is alone its heads and its interval."""
+    """The traces of one curve of one run; of a single run also its heads and its interval."""
     every, heads = _over_prompts(run.data, name)
     cells = [cell.reshape(len(every["mean"]), -1) for cell in every.values()]
     best = np.where(np.isfinite(cells[0]), cells[0], -np.inf).argmax(1)
@@ -161,7 +171,7 @@ def _behind(
 
 
 def _caption(figure: go.Figure, row: int, text: str) -> None:
-    """What a panel shows, in bold above its left corner."""
+    """The name of a panel, in bold above its left corner."""
     axis = row if row > 1 else ""
     figure.add_annotation(
         text=f"<b>{text}</b>",
@@ -178,14 +188,14 @@ def _caption(figure: go.Figure, row: int, text: str) -> None:
 def _how_many(found: list[Run], windowed: list[tuple[Run, xr.Dataset]]) -> str:
     """The caption of the windows."""
     if len(found) == 1:
-        return "window" if windowed else "no window"
+        return "window of the phase change" if windowed else "no window: no phase change found"
     return f"windows, in {len(windowed)} of {len(found)} runs"
 
 
 def _bars(
     figure: go.Figure, windowed: list[tuple[Run, xr.Dataset]], known: np.ndarray, *, alone: bool
 ) -> None:
-    """The windows in the first panel, one under another; that of the only run is shaded behind all panels too."""
+    """The windows in the first panel, under one another; that of a single run is also shaded behind all panels."""
     for at, (run, window) in enumerate(windowed):
         said = (
             f"<b>{run.name}</b> {' to '.join(short(float(window[key])) for key in ('start', 'end'))} tokens"
@@ -210,6 +220,6 @@ def _bars(
 
 
 def _ends(window: xr.Dataset, first: str, last: str, known: np.ndarray) -> np.ndarray:
-    """Where two numbers of tokens stand on the axis; NaN where the window has no interval."""
+    """Places of two numbers of tokens on the axis; NaN where the window has no interval."""
     ends = np.array([float(window[key]) if key in window else np.nan for key in (first, last)])
     return places(ends, known)

@@ -1,7 +1,7 @@
-"""The loss along prompts, and one score of all heads against another.
+"""`loss_plot`, the loss along prompts, and `score_plot`, one score of all heads against another.
 
-`loss_plot` and `score_plot`, beside `head_map` (which lives in `_head_maps`). Bands are the middle half of the prompts,
-bars 95% intervals over prompts. It runs no model and draws no attention patterns (`_attention_view` does).
+Bands show the middle half of the prompts, bars 95% intervals over prompts. It runs no model. `head_map` is in
+`_head_maps`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import xarray as xr
 from ..errors import Refused
 from ._head_maps import head_map as head_map
 from ._panels import panels
-from ._style import finish, heading, need, tick, words
+from ._style import fitted, heading, need, of_prompts, prompts_in, tick, words
 
 BLUE, BAND = "rgb(0, 67, 136)", "rgba(0, 67, 136, 0.18)"
 
@@ -24,11 +24,11 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     Repeated prompts are aligned: 0 on the axis is the first token of the second copy (which nothing
     predicts), 1 the first token that the first copy predicts. Other prompts start at their own position 1.
     Offsets that fewer than half of the prompts reach are left out. The band describes the prompts and is no interval of
-    the mean: where one prompt of many has a loss, the mean lies above it.
+    the mean: where a few prompts have most of the loss, the mean lies above it.
 
     Args:
         loss: what `loss_by_position` returns: `loss[prompt, position]` in nats, coordinate `start[prompt]`.
-        title: replaces "model: loss by position".
+        title: replaces "model: loss by position" and the notes below it; plotly reads markup in it.
 
     Returns:
         A plotly figure with the traces "middle half of prompts" and "mean", in nats.
@@ -40,8 +40,8 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     need(loss, "loss", "loss_by_position")
     if set(loss["loss"].dims) != {"prompt", "position"}:
         raise Refused(
-            f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: the mean over prompts is taken "
-            "here; choose one by .isel(prompt=[0]), which keeps the dimension"
+            f"wanted `loss` by prompt and position, got it over {loss['loss'].dims}: pass it without taking means; "
+            ".isel(prompt=[0]) chooses one prompt and keeps the dimension"
         )
     starts = loss["start"].values if "start" in loss.coords else np.full(loss.sizes["prompt"], -1)
     aligned = bool((starts >= 0).all())
@@ -61,26 +61,25 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure = go.Figure([band, line])
     if aligned:
         figure.add_vline(x=0, line={"dash": "dot", "color": "#555"}, annotation_text="second copy starts")
-    place = (
-        "predicted token, counted from the start of the second copy"
-        if aligned
-        else "position of the predicted token"
-    )
-    figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False)
-    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero")
-    return finish(figure, heading(loss, "loss by position") if title is None else title, 860, 400)
+    place = "predicted token (0: second copy starts)" if aligned else "position of the predicted token"
+    figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False, title_standoff=8)
+    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero", title_standoff=8)
+    over = of_prompts(prompts_in(loss))
+    said = heading(loss, "loss by position", over, "shaded: the middle half of the prompts")
+    return fitted(figure, said if title is None else title, 300)
 
 
 def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw one score against another, a point for each head: usually prefix matching against copying.
 
-    Bars are the intervals of `summarise`, dashed lines the mean chance of either score, colour the layer.
-    Heads that pass the threshold of `a` are drawn as diamonds, the eight strongest of them with their names.
+    Bars are the intervals of `summarise`, dashed lines the mean chance of each score, colours the layers. Heads that
+    pass the threshold of `a` are diamonds, and the eight strongest of them carry their names; open circles are heads
+    that could not be tested.
 
     Args:
         a: scores of one scorer (or their summary), along the x axis.
         b: scores of another one for the same heads, along the y axis.
-        title: replaces "model: method against method".
+        title: replaces "model: method against method" and the notes below it; plotly reads markup in it.
 
     Returns:
         A plotly figure whose first trace holds one point for each head, in the units of the scores.
@@ -108,10 +107,27 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
                 f"{other}ref": f"{other} domain",
             }
             figure.add_shape(ends, type="line", line={"dash": "dash", "width": 1, "color": "#888"})
-    figure.update_xaxes(title_text=words(name_a), gridcolor="#eee", zeroline=False)
-    figure.update_yaxes(title_text=words(name_b), gridcolor="#eee", zeroline=False)
-    said = heading(a, f"{words(name_b)} against {words(name_a)}") if title is None else title
-    return finish(figure, said, 760, 520)
+    figure.update_xaxes(title_text=words(name_a), gridcolor="#eee", zeroline=False, title_standoff=8)
+    figure.update_yaxes(title_text=words(name_b), gridcolor="#eee", zeroline=False, title_standoff=8)
+    said = (
+        heading(a, f"{words(name_b)} against {words(name_a)}", *_notes(across, name_a))
+        if title is None
+        else title
+    )
+    return fitted(figure, said, 400, right=70)
+
+
+def _notes(summary: xr.Dataset, name: str) -> list[str]:
+    """The number of prompts and the meaning of the marks, for the title."""
+    n = int(summary["n"].max()) if "n" in summary else 0
+    return [
+        of_prompts(n),
+        "bars: intervals" if n else "",
+        "dashed: chance",
+        f"diamonds: heads that pass the threshold of {words(name)}"
+        if bool((summary["passes"] == 1).any())
+        else "",
+    ]
 
 
 def _points(across: xr.Dataset, upwards: xr.Dataset, axes: tuple[str, str]) -> go.Scatter:
@@ -147,23 +163,23 @@ def _points(across: xr.Dataset, upwards: xr.Dataset, axes: tuple[str, str]) -> g
 
 
 def _bars(summary: xr.Dataset) -> dict[str, object]:
-    """Distances from the mean to the two ends of the interval, in plotly's words."""
+    """Distances from the mean to the two ends of the interval, as plotly wants them."""
     mean = summary["mean"].values.ravel()
     high, low = summary["high"].values.ravel() - mean, mean - summary["low"].values.ravel()
     return {"type": "data", "array": high, "arrayminus": low}
 
 
 def _single(scores: xr.Dataset, which: str) -> tuple[str, xr.Dataset]:
-    """(method, summary) of the only scorer there is."""
+    """(method, summary) of the only scorer."""
     found = panels(scores)
     if len(found) != 1:
         dim = "model" if len({part.model for part in found}) > 1 else "scorer"
-        raise Refused(f"{which} holds {len(found)} {dim}s, wanted one; choose with .isel({dim}=0)")
+        raise Refused(f"wanted one {dim} in {which}, got {len(found)}: choose one with .isel({dim}=0)")
     return found[0].name, found[0].heads
 
 
 def _align(values: np.ndarray, starts: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """(offset of the predicted token, values `[prompt, offset]`), without the ends that few prompts reach."""
+    """(offset of the predicted token, values `[prompt, offset]`), without offsets that few prompts reach."""
     prompts, length = values.shape
     first = np.zeros(prompts, int) if starts is None else starts.astype(int)
     offsets = np.arange(1 - first.max(), length + 1 - first.min())

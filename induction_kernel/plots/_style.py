@@ -1,8 +1,13 @@
-"""What all figures share: colours, sizes, titles, and the check that there is something to draw. It draws nothing."""
+"""Colours, fonts, titles, captions and legends of all figures, and the check that there is something to draw.
+
+A figure is as wide as its place: no width is set, titles and legends fit 390 pixels. It draws nothing.
+"""
 
 from __future__ import annotations
 
 import html
+from collections.abc import Iterable
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -12,7 +17,9 @@ import xarray as xr
 from ..errors import Refused
 
 NEGATIVE, MIDDLE, POSITIVE = (84, 39, 136), (247, 247, 247), (179, 88, 6)  # purple, nearly white, orange
-PAGE_WIDTH = 1060  # pixels that a row of panels may take
+NARROW = 390  # pixels that titles and legends fit
+LETTERS, SMALL = 44, 58  # letters in a line of a title and in one of its caption
+LINE = 19.5  # pixels of a line in the title, also of its caption
 FONT: dict[str, Any] = {
     "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
     "size": 13,
@@ -32,17 +39,22 @@ def need(dataset: xr.Dataset, variable: str, maker: str) -> None:
         )
     if not np.isfinite(dataset[variable].values).any():
         raise Refused(
-            f"no finite value in {variable!r}: there is nothing to draw; look at the prompts that made it"
+            f"wanted values of {variable!r} to draw, got no finite value: check the prompts that it was measured on"
         )
 
 
 def tick(count: int) -> int:
-    """Distance between the labels of an axis with `count` cells."""
+    """Distance between the labels of a vertical axis with `count` cells."""
     return 1 if count <= 16 else 2 if count <= 32 else 4
 
 
+def counted(first: int, count: int) -> dict[str, object]:
+    """Ticks of a horizontal axis that counts layers, heads or positions: whole numbers that fit any width."""
+    return {"tick0": first, "dtick": 1} if count < 10 else {"tickmode": "auto"}
+
+
 def escape(text: str) -> str:
-    """Text that a figure shows as it is: plotly reads markup, but would show `&quot;` for a quotation mark."""
+    """Text as plotly shows it unchanged: it reads markup, but would not read `&quot;` for a quotation mark."""
     return html.escape(text, quote=False)
 
 
@@ -54,25 +66,101 @@ def words(name: str) -> str:
     return escape(said)
 
 
-def heading(dataset: xr.Dataset, what: str) -> str:
-    """ "model: what", where the Dataset says its model."""
-    model = dataset.attrs.get("model")
-    return f"{escape(str(model))}: {what}" if model else what
+def heading(dataset: xr.Dataset, what: str, *notes: str, caution: str = "") -> str:
+    """The title "model: what", with notes below it in small letters, in lines that fit a narrow figure.
+
+    Args:
+        dataset: whose attribute `model` is named, where it has one.
+        what: is drawn; escaped already, as the notes are.
+        notes: the number of prompts, the interval, the meaning of marks; empty ones are left out.
+        caution: sentences below the notes, escaped.
+    """
+    model = str(dataset.attrs.get("model") or "")
+    lines = in_lines(f"{escape(model)}: {what}" if model else what, LETTERS)
+    said = "; ".join(filter(None, notes))
+    small = [*in_lines(said + "." * bool(said and caution), SMALL), *in_lines(caution, SMALL)]
+    below = "".join(f"<br><span style='font-size:12px;color:#555'>{line}</span>" for line in small)
+    return "<br>".join(lines) + "," * bool(small) + below
 
 
-def finish(figure: go.Figure, heading: str, width: int, height: int) -> go.Figure:
-    """Title, size and the look that all figures share; returns the figure."""
+def in_lines(text: str, letters: int) -> list[str]:
+    """Escaped text in lines of so many letters at most; an entity counts as one letter and stays whole."""
+    return [escape(line) for line in wrap(html.unescape(text), letters)]
+
+
+def of_prompts(n: int, what: str = "mean over") -> str:
+    """ "mean over 24 prompts"; "" where the number is not known."""
+    return f"{what} {n} prompt{'' if n == 1 else 's'}" if n else ""
+
+
+def prompts_in(dataset: xr.Dataset) -> int:
+    """How many prompts a result is of; 0 where it does not say."""
+    return int(dataset.sizes.get("prompt", dataset.attrs.get("n_prompts", 0)))
+
+
+def finish(figure: go.Figure, heading: str, width: int | None, height: float) -> go.Figure:
+    """Title, size and the look that all figures share; without a width the figure fills its place."""
     figure.update_layout(
         template="none",
         title={"text": heading, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
-        title_pad={"l": 12, "t": 12},
+        title_pad={"l": 12, "t": 24 if "<br>" in heading else 12},  # plotly draws the first of several higher
         title_font_size=15,
         font=FONT,
         width=width,
-        height=height,
+        autosize=width is None,
+        height=round(height),
         margin={"l": 60, "r": 20, "t": 50, "b": 52},
         plot_bgcolor="white",
         showlegend=False,
         modebar={"remove": ["zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale"]},
     )
     return figure
+
+
+def fitted(
+    figure: go.Figure,
+    heading: str,
+    inside: float,
+    *,
+    legend: Iterable[str] = (),
+    captions: int = 0,
+    left: int = 64,
+    right: int = 20,
+    below: int = 52,
+) -> go.Figure:
+    """Finish a figure that fills its place, with room for its title and legend.
+
+    Args:
+        figure: to be finished; returned.
+        heading: the title, with plotly's markup.
+        inside: pixels from the upper to the lower end of the axes.
+        legend: the names in the legend, which stands between title and axes; none for no legend.
+        captions: pixels above the axes that captions of panels take.
+        left: margin in pixels.
+        right: margin in pixels.
+        below: margin in pixels.
+    """
+    names = list(dict.fromkeys(legend))
+    rows = _rows(names, NARROW - left - 12)
+    above = round(20 + LINE * (1 + heading.count("<br>")) + 20 * rows + 6 * bool(names) + captions)
+    finish(figure, heading, None, above + inside + below)
+    place: dict[str, Any] = {"orientation": "h", "x": 0, "xanchor": "left", "yanchor": "bottom"}
+    place |= {"y": 1 + (captions + 2) / inside, "font": {"size": 12}, "itemsizing": "constant"}
+    margin = {"t": above, "l": left, "r": right, "b": below}
+    return figure.update_layout(showlegend=bool(names), legend=place, margin=margin)
+
+
+def entries(figure: go.Figure) -> list[str]:
+    """The names of the traces that have an entry in the legend."""
+    traces: Any = figure.data  # their attributes are made at run time
+    return [str(trace.name) for trace in traces if trace.showlegend is not False and trace.name]
+
+
+def _rows(names: list[str], room: int) -> int:
+    """Rows of a horizontal legend of so many pixels, in which plotly makes columns of one width."""
+    if not names:
+        return 0
+    widths = [44 + 6.8 * len(html.unescape(name)) for name in names]
+    if sum(widths) <= room:
+        return 1
+    return -(-len(names) // max(1, int(room // max(widths))))

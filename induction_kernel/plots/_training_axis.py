@@ -1,7 +1,7 @@
-"""Where does a checkpoint stand on the axis of training, and which runs does a Dataset of curves hold?
+"""The axis of training (tokens seen, logarithmic) and the runs in a Dataset of curves.
 
-Tokens seen run to the right on a logarithmic axis. Step 0 has no logarithm: it stands left of the first checkpoint that
-has one, at a tick of its own. Runs are the indices of `model` and `seed`; one colour a model. It draws no curve.
+Step 0 has no logarithm: it is drawn left of the first checkpoint that has one, with its own tick. Runs are the indices
+of `model` and `seed`, one colour for each model. It draws no curve.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
@@ -25,12 +24,12 @@ class Run:
     """One run of training among others.
 
     Attributes:
-        model: what its model is called, escaped; "" where there is one model.
+        model: the name of its model, escaped; "" where there is one model.
         name: of the run, escaped; "" where there is one run.
-        colour: "red, green, blue", that of the model.
+        colour: "red, green, blue", the colour of the model.
         first: whether it is the first run of its model.
         data: its part of the Dataset, without the dimensions of runs.
-        at: where it is, for the Datasets that belong to it: {"model": "2-layer", "seed": 3}.
+        at: its coordinates, which select its part of other Datasets: {"model": "2-layer", "seed": 3}.
     """
 
     model: str
@@ -42,7 +41,7 @@ class Run:
 
 
 def runs(data: xr.Dataset, variable: str) -> list[Run]:
-    """Every run that has a finite value of `variable`."""
+    """The runs that have a finite value of `variable`."""
     dims = [dim for dim in RUNS if dim in data.dims]
     named = [indices(data, dim) for dim in dims]
     found: list[Run] = []
@@ -59,36 +58,36 @@ def runs(data: xr.Dataset, variable: str) -> list[Run]:
 
 
 def belonging(other: xr.Dataset, run: Run) -> xr.Dataset:
-    """The part of another Dataset, such as the windows, that belongs to a run."""
+    """The part of another Dataset, such as that of the windows, that belongs to a run."""
     spread = [dim for dim in RUNS if dim in other.dims]
     missing = [dim for dim in spread if dim not in run.at or run.at[dim] not in other[dim].values]
     if missing:
         raise Refused(
-            f"wanted the window of {run.name or 'this one run'}, got windows over {spread} without it: give the "
+            f"wanted the window of {run.name or 'this one run'}, got windows over {spread} without it: pass the "
             "phase_window of the same curves"
         )
     return other.sel({dim: run.at[dim] for dim in spread}, drop=True)
 
 
 def tokens_of(data: xr.Dataset) -> np.ndarray:
-    """Tokens seen at each checkpoint of one run; the training steps where it does not say them."""
+    """Tokens seen at each checkpoint of one run, or the training steps where tokens are not known."""
     return data["tokens" if "tokens" in data.coords else "checkpoint"].values.astype(float)
 
 
 def axis_of(data: xr.Dataset) -> tuple[str, np.ndarray]:
-    """(title of the axis, all places on it in order, without repetitions and those that nobody knows)."""
+    """(title of the axis, all known numbers of tokens, sorted, each once)."""
     title = "tokens seen" if "tokens" in data.coords else "training step"
     known = np.unique(tokens_of(data))
     return title, known[np.isfinite(known)]
 
 
 def places(tokens: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Where these numbers of tokens stand on the axis: 0 left of the smallest of `known` that is not 0."""
+    """Places of these numbers of tokens on the axis; 0 is left of the smallest of `known` that is not 0."""
     return np.where(tokens == 0, zero(known), tokens)
 
 
 def zero(known: np.ndarray) -> float:
-    """Where 0 stands on the logarithmic axis: as far from the first checkpoint as twice a median step, at least."""
+    """The place of 0 on the logarithmic axis: left of the first checkpoint by twice the median step, at least."""
     positive = known[known > 0]
     if not len(positive):
         return 1.0
@@ -97,7 +96,7 @@ def zero(known: np.ndarray) -> float:
 
 
 def edges(at: np.ndarray) -> np.ndarray:
-    """The borders between places on a logarithmic axis: one more than there are places."""
+    """The borders between places on a logarithmic axis, one more than places."""
     if len(at) == 1:
         return at[0] * np.array([0.8, 1.25])
     between = np.sqrt(at[1:] * at[:-1])
@@ -105,7 +104,7 @@ def edges(at: np.ndarray) -> np.ndarray:
 
 
 def layout(known: np.ndarray, room: float = 1.05) -> dict[str, object]:
-    """The axis: logarithmic, with ticks at 1, 2 and 5 times the powers of ten, and 0 where it belongs."""
+    """The axis: logarithmic, with ticks at powers of ten (over few decades at 1, 2 and 5 times them) and at 0."""
     at = places(known, known)
     ticks = {float(mark): short(mark) for mark in _marks(at[at > (0 if known[0] > 0 else at[0])])}
     if known[0] == 0:
@@ -131,18 +130,14 @@ def _marks(at: np.ndarray) -> Iterator[float]:
 
 
 def short(tokens: float) -> str:
-    """ "2M": a number of tokens in few letters."""
+    """ "2M": a number of tokens, shortened."""
     for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if tokens >= size:
             return f"{tokens / size:.3g}{letter}"
     return f"{tokens:.3g}"
 
 
-def legend(figure: go.Figure, found: list[Run], above: int = 84, height: float = 1.0) -> go.Figure:
-    """A legend of models above the figure, where there are several."""
-    several = len({run.model for run in found}) > 1
-    place = {"orientation": "h", "x": 0, "xanchor": "left", "y": height, "yanchor": "bottom"}
-    place |= {"itemsizing": "constant"}
-    return figure.update_layout(
-        showlegend=several, legend=place, margin={"t": above if several else 72, "l": 70}
-    )
+def legend(found: list[Run]) -> list[str]:
+    """The names in the legend: the models, where there are several."""
+    models = list(dict.fromkeys(run.model for run in found))
+    return models if len(models) > 1 else []

@@ -1,7 +1,7 @@
-"""What does the vote on a prompt look like? Every demonstration, shaded by its weight, above the shares of the labels.
+"""`vote_view`: a vote on a prompt, every demonstration shaded by its weight.
 
-Plain HTML and CSS, no script: prompts are folded, the first one open. The weights are those of one head, of a sum of
-heads or of an explicit kernel, as `quoted_votes` puts them beside the texts. All text is escaped. It computes nothing.
+Plain HTML and CSS without scripts; prompts are folded, the first one open. The weights are those of a head, of a sum of
+heads or of an explicit kernel, with the texts that `quoted_votes` adds. All text is escaped. It computes nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ center; } .ik-votes .v i { display: block; height: 12px; border-radius: 2px; }
 
 @dataclass(frozen=True, repr=False)
 class VoteView:
-    """Votes ready to be shown: display it in a notebook, or `save` it as a page of its own.
+    """Votes to display in a notebook, or to `save` as a page.
 
     Attributes:
-        caption: one sentence saying what is drawn.
+        caption: what is drawn, in a sentence or two.
         body: the HTML of the prompts.
     """
 
@@ -59,7 +59,7 @@ class VoteView:
         return f'{STYLE}<div class="ik-votes"><p>{html.escape(self.caption)}</p>{self.body}</div>'
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the view as one page that needs no network; an existing file is replaced in one step.
+        """Write the view as a page that needs no network; an existing file is replaced in one step.
 
         Returns:
             The path written.
@@ -72,23 +72,23 @@ class VoteView:
 
 
 def vote_view(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = None) -> VoteView:
-    """Show how demonstrations vote on some prompts.
+    """Show how the demonstrations of some prompts vote.
 
-    The darker a demonstration, the larger its weight beside the prompt's largest; its colour is its label's, the
-    number its share of all weights. Below the query stand the shares of the labels, what the vote says, what the
-    model says and what is right, where these are known.
+    The darker a demonstration, the larger its weight relative to the largest of the prompt. Its colour is that of its
+    label, and the number is its share of all weights. Below the query are the shares of the labels; the heading of a
+    prompt gives the vote, the model's prediction where it is known, and the right label.
 
     Args:
         votes: what `quoted_votes` returns: `weight[prompt, demonstration]`, `vote[prompt, label]`,
-            `prediction[prompt]`, maybe `model_prediction[prompt]`, with their texts.
-        prompts: which, by index; the first eight by default.
+            `prediction[prompt]`, optionally `model_prediction[prompt]`, with their texts.
+        prompts: indices of the prompts to show; None for the first eight.
 
     Returns:
         A `VoteView`.
 
     Raises:
         TypeError: if `votes` is no Dataset.
-        Refused: if it lacks something, or there is no such prompt.
+        Refused: if it lacks one of these variables, or there is no such prompt.
     """
     if not isinstance(votes, xr.Dataset):
         raise TypeError(f"wanted the xarray.Dataset of quoted_votes, got {type(votes).__name__}")
@@ -104,7 +104,7 @@ def vote_view(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = None) 
     whose = str(votes.attrs.get("source", "these weights"))
     of = f" of {votes.attrs['model']}" if votes.attrs.get("model") else ""
     caption = (
-        f"The vote of {whose}{of}: a demonstration is the darker, the larger its weight; numbers are shares."
+        f"The vote of {whose}{of}. The darker a demonstration, the larger its weight; numbers are shares."
     )
     return VoteView(caption, "".join(_prompt(votes.isel(prompt=at), at, at == wanted[0]) for at in wanted))
 
