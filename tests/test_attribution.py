@@ -14,12 +14,13 @@ from whole_runs import HEAD_SITES, SITES, answer, edit_for, halved, legal, token
 from zoo import BASE, FASTEST, PAIRS, SHAPES, fresh_of, model_of, random_weights
 
 import induction_kernel as ik
-from induction_kernel import metrics
 from induction_kernel.interventions import _gradients as gradients
 from induction_kernel.interventions._attribution import attribution
 from induction_kernel.interventions._edits import FromRun, KnockOut, Mean, Resample, Scale, Zero
 from induction_kernel.loading import build
 from induction_kernel.loading._build import has_hooked_transformer
+from induction_kernel.metrics import _metric as metrics
+from induction_kernel.metrics import _standard as standard
 
 
 def bys_of(site):
@@ -243,7 +244,7 @@ def test_metrics(metric, most):
     prompts = replace(prompts, answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
     with torch.no_grad():
         clean = model(prompts.tokens.flip(1))
-    made = metrics.kl_to(clean) if metric == "kl_to" else getattr(metrics, metric)
+    made = standard.kl_to(clean) if metric == "kl_to" else getattr(metrics, metric)
     edit = FromRun(replace(prompts, tokens=prompts.tokens.flip(1)))
     found = attribution(model, prompts, edit=edit, by=BY_HEAD, metric=made, max_tokens=most, progress=False)
     reading = metrics.reading_of(made, prompts)

@@ -20,7 +20,7 @@ import torch
 import xarray as xr
 from pretend import cards, place_parameters
 from processes import in_python
-from public import public_values, verbs
+from public import verbs
 from quick import one_in
 from shots import random_shots
 from verbs import VERBS, episodes, repeats, shots
@@ -436,7 +436,7 @@ def holdings():
     """What measures and tasks of a pool may hold."""
     model = embedded_on("hooked" if has_hooked_transformer() else "bridge")
     prompts = repeats(model)
-    public = {path: of for path, of in public_values().items() if not isinstance(of, type)}
+    public = {path: of for path, of in verbs().items() if not isinstance(of, type)}
     return public | {
         "Prompts": prompts,
         "few-shot Prompts": shots(model),

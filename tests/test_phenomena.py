@@ -47,10 +47,10 @@ def rule(monkeypatch):
     """A model replaced by a rule of the episodes: `rule(function)`; and the episodes it was asked about."""
     asked = []
 
-    def put(predict):
+    def put(answer):
         def predict(model, episodes, **_):
             asked.append(episodes)
-            prediction, target = predict(episodes), episodes.queries.classes
+            prediction, target = answer(episodes), episodes.queries.classes
             n = len(episodes)
             return xr.Dataset(
                 {

@@ -283,7 +283,7 @@ def test_only_what_is_not_defined_makes_that_verdict(monkeypatch, llama):
 
 @pytest.mark.parametrize("argument", ARGUMENTS, ids=lambda each: each.name)
 def test_arguments_bear_the_names_of_their_functions(argument):
-    assert getattr(ik, argument.name).__module__.startswith("induction_kernel.evidence.")
+    assert getattr(ik.evidence, argument.name).__module__.startswith("induction_kernel.evidence.")
     for text in (argument.claim, argument.paper, argument.limits):
         assert len(text) > 50
 

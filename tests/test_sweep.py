@@ -28,8 +28,9 @@ from whole_runs import (
 from zoo import FASTEST, PAIRS, fresh_of, hooked_only, hooked_with, model_of
 
 import induction_kernel as ik
-from induction_kernel import metrics
 from induction_kernel.interventions._edits import Add, FromRun, KnockOut, Mean, Resample, Zero
+from induction_kernel.metrics import _metric as metrics
+from induction_kernel.metrics import _standard as standard
 
 SENSELESS_BYS = (
     ("head",),
@@ -339,11 +340,11 @@ def test_defaults_are_the_mean_of_every_head():
 
 METRICS = {
     "repeat_loss": lambda clean: ik.repeat_loss,
-    "loss": lambda clean: metrics.loss,
+    "loss": lambda clean: standard.loss,
     "logit_difference": lambda clean: ik.logit_difference,
-    "probability": lambda clean: metrics.probability,
+    "probability": lambda clean: standard.probability,
     "label_accuracy": lambda clean: ik.label_accuracy,
-    "kl_to": metrics.kl_to,
+    "kl_to": standard.kl_to,
 }
 
 

@@ -28,7 +28,7 @@ from ..model._runs import batches, progress_bar, stream
 from ..model._self_check import foreign_hooks
 from ..prompts._conversion import as_few_shot
 from ..prompts._fingerprints import fingerprint, weights_of
-from ..prompts._prompts import FewShotPrompts, measured_on
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..scorers._labels import POOLINGS, check_span, entries_of, pooled
 from ..scorers._pattern_entries import attends, check_sound, cost_of, entries_together, taken
 from ..stores import read_result, result_folder, write_result
@@ -177,7 +177,7 @@ def asked(
         raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
-    if not isinstance(data, FewShotPrompts):
+    if not isinstance(data, Prompts):
         raise TypeError(
             f"wanted LabelledTexts of load_classification(...), Episodes or FewShotPrompts, got {type(data).__name__}"
         )

@@ -130,7 +130,13 @@ def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
         )
         return _apart(what, seen[0], lane(model, tokens, None).final, looseness(model))
 
-    return _known(model, (lane, tuple(tokens[0].tolist())), find)
+    if (structure := structure_of(model)) is None:
+        return tried(find)  # code that cannot be told from other code is checked anew at every call
+    key = (lane, tuple(tokens[0].tolist()), structure)
+    why = "" if key in _PASSED else tried(find)
+    if not why:
+        _PASSED.add(key)
+    return why
 
 
 def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
