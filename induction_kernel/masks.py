@@ -1,4 +1,4 @@
-"""Which entries of an attention pattern does a measurement read? Tokens and lengths -> boolean masks.
+"""Masks: which entries of an attention pattern a measurement reads, from tokens and lengths.
 
 Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding; beside it and
 one copy nothing of that size is made.

@@ -1,4 +1,4 @@
-"""Which demonstrations stand before which query? Drawn at random, as many of each class, or the most similar ones.
+"""Episodes: which demonstrations stand before which query, drawn at random, balanced by class, or by similarity.
 
 Han et al. 2025, section 5 (prompts of demonstrations and a query) and section 4.2 (similar demonstrations help). What
 is drawn is kept as text: tokens come with the model, by `few_shot_prompts`.

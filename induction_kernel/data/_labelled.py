@@ -1,4 +1,4 @@
-"""How does a labelled data set come in? One shape, `LabelledTexts`, out of files, DataFrames or the hub.
+"""`LabelledTexts`, the one form of a labelled data set, from files, DataFrames or the Hugging Face hub.
 
 The data sets of Han et al. 2025 (section 5, table 2) and two with more classes are known by name: their columns, label
 words and templates are the table `known.KNOWN`. Nothing but such a name asks the network. Which texts stand in which

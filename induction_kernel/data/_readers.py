@@ -1,4 +1,4 @@
-"""What rows of text and class does a source hold? Files, folders and DataFrames here, data sets by name on the hub.
+"""Rows of text and class from files, folders and DataFrames, and from known data sets on the hub.
 
 Classes stay as they are written, but for whole numbers, of which 1, 1.0 and "1" are the same: naming them is for
 `_labelled`.

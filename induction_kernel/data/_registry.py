@@ -1,4 +1,4 @@
-"""Which data sets are known by name? Where they are, their columns and classes, label words and templates: plain data.
+"""Data sets known by name: where they are, their columns and classes, label words and templates.
 
 The data sets of Han et al. 2025 (table 2), and two with more classes. It reads nothing: see `_readers`.
 """

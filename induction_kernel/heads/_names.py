@@ -1,4 +1,4 @@
-"""Which head is meant? `Head`, and reading one from a pair or a string like "L5H1"."""
+"""`Head`, and heads read from a pair or a string such as "L5H1"."""
 
 from __future__ import annotations
 

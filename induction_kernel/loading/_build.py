@@ -1,4 +1,4 @@
-"""How do plain tensors become a TransformerLens model? `build`, the same under both major versions.
+"""`build`: a TransformerLens model made of plain tensors, under both major versions.
 
 TransformerLens 3.x gives a `HookedTransformer` (unless a `TransformerBridge` is asked for), 4.x has only the
 Bridge; both compute the same logits. It reads no files: see `_embedded`.

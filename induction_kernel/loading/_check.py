@@ -1,4 +1,4 @@
-"""Is the model that is handed out the one that was read? The same log-probabilities on one short run say so.
+"""One short run compared with the model that was read, before the model is handed out.
 
 Conversions and wrappers that are silently wrong would make every later number wrong. It is one run of at most 16
 tokens, so what only shows further on (scaled rotary embeddings, windows) is not seen here.

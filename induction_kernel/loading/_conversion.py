@@ -1,4 +1,4 @@
-"""How does a Hugging Face model become a HookedTransformer? By TransformerLens' own weight conversion.
+"""Hugging Face models as HookedTransformer, by TransformerLens' own weight conversion.
 
 `transformer_lens.pretrained.weight_conversions` (3.x) renames and reshapes the weights; the settings come from
 `_families`. Every converted model is compared with the original on a short run before it is handed out. The

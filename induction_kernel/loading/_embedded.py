@@ -1,4 +1,4 @@
-"""What is in the embedded model's folder? Weights, training checkpoints, tokenizer and recipe.
+"""The embedded model's folder: weights, training checkpoints, tokenizer and recipe.
 
 `recipe.json` (format 1: `architecture`, and how the model was trained), `model.safetensors` (TransformerLens'
 parameter names), `checkpoints/{step:06d}.safetensors` (may be absent), and the tokenizer's two files. Any folder of

@@ -1,4 +1,4 @@
-"""What went wrong on the hub, and what to do? TransformerLens', transformers' and huggingface_hub's errors, said again.
+"""Errors of TransformerLens, transformers and huggingface_hub, and what to do about them.
 
 A cause is found anywhere in the chain of errors: transformers raises its own OSError from the hub's.
 """

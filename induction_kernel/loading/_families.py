@@ -1,4 +1,4 @@
-"""Which Hugging Face configurations can be a HookedTransformer, and with which settings?
+"""Hugging Face configurations that can be a HookedTransformer, and their settings.
 
 Llama (with Mistral and Qwen2), GPT-2, GPT-J and GPT-NeoX (Pythia): for each the `HookedTransformerConfig`
 entries that say the same model, by TransformerLens' own reading of these configurations

@@ -1,4 +1,4 @@
-"""Which tensors does a weight file say it holds, and can a model of this configuration be made of them?
+"""Tensors that a weight file names, checked against a configuration before anything is loaded.
 
 Read off the headers of safetensors files and of GGUF files, before a model is built. It loads no weights: see `_local`.
 """

@@ -1,4 +1,4 @@
-"""Which training checkpoints does a source have, and how many tokens had the model seen at each?
+"""Training checkpoints of a source, and the tokens seen at each.
 
 Read off a run's log or TransformerLens' lists; no weights are loaded. It computes nothing: see
 `training.checkpoints`.

@@ -1,4 +1,4 @@
-"""How is a name on the Hugging Face hub loaded? By TransformerLens itself, with errors that say what to do.
+"""Models by name from the Hugging Face hub, by TransformerLens itself.
 
 `HookedTransformer.from_pretrained` for the names TransformerLens 3.x converts, and for every other
 repository, and under 4.x, `TransformerBridge.boot_transformers` (`boot_tl_legacy` for TransformerLens' own

@@ -1,4 +1,4 @@
-"""How is a Hugging Face folder or a GGUF file read? By transformers, and then into TransformerLens.
+"""Hugging Face folders and GGUF files, read by transformers and converted to TransformerLens.
 
 What `_families` knows becomes a `HookedTransformer` where TransformerLens has it (see `_conversion`), everything
 else a `TransformerBridge` around the Hugging Face model. GGUF weights are dequantised. It fetches nothing:

@@ -1,4 +1,4 @@
-"""On which device, in which dtype, over how many devices? The options of `load` that every source shares, checked.
+"""Options of `load` that all sources share: device, dtype, number of devices.
 
 It moves nothing.
 """

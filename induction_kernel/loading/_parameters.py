@@ -1,4 +1,4 @@
-"""Which parameters does a model of this architecture have, and are these weights all of them?
+"""Parameters that a model of an architecture has, and whether given weights are all of them.
 
 Names and shapes are those of TransformerLens' `HookedTransformer.state_dict`; `bridge_parameter` gives the
 name and shape of each in a `TransformerBridge` on TransformerLens' own layers. It makes no model: see

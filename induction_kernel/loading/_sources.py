@@ -1,4 +1,4 @@
-"""Which model is meant? `load` takes a name or a path and gives TransformerLens' own model, nothing wrapped.
+"""`load`: a name or a path to TransformerLens' own model.
 
 The embedded model ("tiny", see `_embedded`), a local Hugging Face folder or GGUF file (see `_local`), or a name
 on the hub (see `_hub`), which alone contacts the network. It measures nothing.

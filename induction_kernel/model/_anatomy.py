@@ -1,4 +1,4 @@
-"""What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
+"""A TransformerLens model's sizes, hook names and modules, and the model given back as it was.
 
 Hooks, training mode and gradients are as before after `forward`, also after an exception; one thread at a time has the
 model. It trusts the hooks: see `_self_check`; of weights it knows nothing: see `_weights`.

@@ -1,4 +1,4 @@
-"""How is a model run? One pass with hooks, or one that ends as soon as the last activation wanted has been read.
+"""Runs of a model with hooks, whole or only as far as the last activation wanted.
 
 Prompts go through in batches that fit the memory; nothing attends to their padding (`_padding`). What a hook point is
 called says `_anatomy`.

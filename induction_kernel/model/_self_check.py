@@ -1,4 +1,4 @@
-"""Can what a model shows be trusted, and is it still the same model? One check at first use, and its parts.
+"""Checks at a model's first use, and whether it is still the same model.
 
 A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
 the pattern shows or changes something beside the computation. So before anything is read off a model, one short run

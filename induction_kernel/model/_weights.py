@@ -1,4 +1,4 @@
-"""What weights does a head have, as the residual stream meets them? W_V, W_O, embedding and unembedding, norms in them.
+"""Weights of heads as the residual stream meets them: W_V, W_O, embedding, unembedding, with their norms.
 
 So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
 outputs. It runs no model: see `_runs`.

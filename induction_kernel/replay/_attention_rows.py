@@ -1,4 +1,4 @@
-"""What do heads attend to in a long prompt? Entries of the patterns, a few rows at a time.
+"""Attention in long prompts: entries of the patterns, a few rows at a time.
 
 Memory grows with the length, not with its square: z comes from PyTorch's `scaled_dot_product_attention`, and of a
 pattern only rows that are read are computed, some at once. One layer is alive at a time, and the last one read

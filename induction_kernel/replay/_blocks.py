@@ -1,4 +1,4 @@
-"""How is one layer done again by the model's own block? Any architecture, HookedTransformer or Bridge.
+"""One layer run again by the model's own block: any architecture, HookedTransformer or Bridge.
 
 The arguments each block received are kept and given again, widened (without its mask a GPT-J block of a Bridge runs
 and is silently wrong). Every position runs again: it saves the layers before an edit and the unembedding, not the

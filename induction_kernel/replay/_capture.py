@@ -1,4 +1,4 @@
-"""What is needed of a whole run? Taps on it.
+"""Taps on a whole run: activations read, and replaced.
 
 A tap reads an activation of a widened batch and returns what stands in its place. It keeps nothing: see `_blocks`
 and `_decoder`.

@@ -1,4 +1,4 @@
-"""How is one layer done again on part of its positions? The standard decoder block, from live parameters.
+"""One layer of a standard decoder run again from the live parameters, on part of its positions.
 
 Only positions at or after an edit run again, against the keys and values of the untouched run before them. What a
 layer computes, and of which models, says `_layers`.

@@ -1,4 +1,4 @@
-"""What does one layer of a standard decoder compute? The pre-norm block, from the model's live parameters.
+"""The arithmetic of one pre-norm decoder layer, from the model's live parameters.
 
 Attention and MLP in series or parallel, or attention alone; learned or rotary positions; LayerNorm or RMS; any MLP;
 multi-head, multi-query and grouped-query attention. No copy of the weights is kept. Which positions and which layers

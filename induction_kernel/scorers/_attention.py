@@ -1,4 +1,4 @@
-"""Which heads look where induction needs them to? The scorers that are a mask over the attention pattern.
+"""Induction, prefix matching, previous token, duplicate token: scorers that are a mask over the pattern.
 
 Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). A score of attention is
 no proof of effect: see `interventions.ablation`.

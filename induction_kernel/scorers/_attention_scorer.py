@@ -1,4 +1,4 @@
-"""What is a scorer of attention? A mask over the pattern: `AttentionScorer`, alone or several in one pass.
+"""`AttentionScorer`: a mask over the attention pattern as a score, alone or several in one pass.
 
 The score is the attention summed over the mask's entries, averaged over queries.
 A mask function is all that a scorer of one's own needs. The package's own are in `_attention`.

@@ -1,4 +1,4 @@
-"""Which heads read what which earlier heads write, by their weights alone? Composition scores.
+"""Composition scores: how much of what earlier heads write later heads read, by weights alone.
 
 Elhage et al. 2021: |W_OV M| / (|W_OV| |M|) in Frobenius norms, where M is what the later head reads with: W_K W_Q^T
 for its keys (K-composition), W_Q W_K^T for its queries, W_V W_O for its values. TransformerLens'

@@ -1,4 +1,4 @@
-"""What does a head itself write into the logits? Its direct effect, read off through the frozen final norm.
+"""Direct effects: what each head writes into the logits, through the frozen final norm.
 
 Elhage et al. 2021 (direct logit attribution): the last residual stream is a sum, and with the final norm's scale held
 at what it was in the run, the logits are a sum over heads too. A head that lowers the right answer suppresses copies

@@ -1,4 +1,4 @@
-"""Which heads read the labels of the demonstrations? The weights a_i of attention as kernel regression.
+"""Label attention: the weight each head gives every demonstration, read off the last token's attention.
 
 Han et al. 2025, section 5.2: the weight of demonstration i is pooled from the last token's attention over the
 tokens of [x_i, y_i]. The paper does not say whether the template's words around and between these belong to them, and

@@ -1,4 +1,4 @@
-"""How are entries of attention patterns read? Off the model's own patterns or, in long prompts, row by row.
+"""Entries of attention patterns, read off the model's own patterns or, in long prompts, row by row.
 
 The model's own patterns are had inside their hooks, one layer alive at a time: memory grows with the square of the
 length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 300 tokens on, where the

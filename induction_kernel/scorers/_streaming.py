@@ -1,4 +1,4 @@
-"""How are many heads scored in one pass? What is read of a layer's patterns is reduced before the next comes.
+"""One pass for many heads: a layer's patterns are reduced before the next layer's come.
 
 The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
 entries of a pattern count is the scorer's business (`_attention_scorer`, `_labels`); how they are read,

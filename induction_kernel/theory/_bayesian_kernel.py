@@ -1,4 +1,4 @@
-"""Is Bayesian inference over few-shot prompts a kernel regression? Shown where both are known: see `_hidden_markov`.
+"""Bayesian inference over few-shot prompts as kernel regression, where both are known exactly.
 
 P(x, y | theta) = <vec(T_x), w_y>, with w_y = vec(p P(y | .)^T), is linear in vec(T_x), T_x being the product of the
 steps of x. With phi(x) = vec(T_x) / P(x) and S the (uncentred) second moment of phi under pre-training, Han et al.

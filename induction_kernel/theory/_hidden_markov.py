@@ -1,4 +1,4 @@
-"""Where can Bayesian inference over few-shot prompts be done exactly? In hidden Markov models with several tasks.
+"""Hidden Markov models with several tasks, in which Bayesian inference over prompts is exact.
 
 A demonstration (x, y) of task theta starts in a state drawn from the task's own start distribution p; x is the next
 `length` observations and y the one after. Demonstrations are independent given the task (a delimiter starts each

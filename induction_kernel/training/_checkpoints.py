@@ -1,4 +1,4 @@
-"""How does whatever can be measured on a model change in training? The measures, at every checkpoint of every run.
+"""Measures at every checkpoint of every run, one after another or on an executor.
 
 A task is one checkpoint of one source: it loads its model, measures, and stores its own result. Tasks run one after
 another or on any `concurrent.futures.Executor`; scheduling, retries and clusters are the executor's. What the curves

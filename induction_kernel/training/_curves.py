@@ -1,4 +1,4 @@
-"""How do loss, in-context learning and attention heads change as a model trains? Every checkpoint, the same prompts.
+"""Training curves: loss, in-context-learning score and head scores at every checkpoint, on the same prompts.
 
 The measures of Olsson et al. 2022 on one set of prompts that all checkpoints, seeds and sizes share:
 in-context-learning score (mean loss in a late band of positions minus mean loss in an early one, at least 20

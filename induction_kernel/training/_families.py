@@ -1,4 +1,4 @@
-"""Which runs stand behind the embedded families' curves? Four families of one recipe, five seeds each.
+"""The four families of runs whose curves come with the package.
 
 1 or 2 attention layers, each with smeared keys and without, on the synthetic language: the recipe of the embedded
 model, and all equally long, so that a 1-layer model has had all the time in which 2-layer ones turn. After Olsson et

@@ -1,4 +1,4 @@
-"""What does the embedded model read? A synthetic language of readable words in which context matters.
+"""The synthetic language that the embedded model reads, in which context matters.
 
 Three kinds of lines, each beginning with `<bos>`, whose later tokens can only be predicted from earlier ones:
 

@@ -1,4 +1,4 @@
-"""What is recorded at a checkpoint while a run goes on? Losses in nats and attention scores, on held-back rows.
+"""What is logged at every checkpoint of a run: losses in nats and attention scores, on held-back rows.
 
 The same rows at every checkpoint and in every run of a recipe. They are computed from the training's own forward
 pass, so that they check the package's scorers rather than repeat them.

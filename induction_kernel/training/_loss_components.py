@@ -1,4 +1,4 @@
-"""What do the losses of single tokens say of training? Their main components, their slope over positions, their change.
+"""Per-token losses over training: principal components, slope over positions, and their change.
 
 After Olsson et al. 2022: `loss_components` is the principal component analysis of per-token losses (one random token
 an example; the trajectory turns where the phase change is); `loss_slope` is the derivative of the loss in the logarithm

@@ -1,4 +1,4 @@
-"""How do the results of several measures, checkpoints and runs become one Dataset? By outer joins on their dimensions.
+"""Results of several measures, checkpoints and runs joined into one Dataset.
 
 What one part lacks (prompts, a second layer, a step) is NaN there. It measures nothing.
 """

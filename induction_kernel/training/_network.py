@@ -1,4 +1,4 @@
-"""What is trained? A small transformer as a dict of tensors by TransformerLens' parameter names.
+"""The small transformer that is trained, as a dict of tensors by TransformerLens' parameter names.
 
 Pre-LayerNorm without weights, learned positions, no biases in attention; with an MLP or without, with smeared keys
 or without (see `_recipe`). The loop computes from here: a step through TransformerLens' forward takes twice as long,

@@ -1,4 +1,4 @@
-"""Do two curves turn together, beyond chance? Their slopes are correlated, against times that say nothing.
+"""`onset_coupling`: whether two curves turn together beyond chance.
 
 The statistic is the correlation over training of the two curves' slopes in ln(tokens), each counted positive in the
 direction in which it improves (`_turns`). Two nulls:

@@ -1,4 +1,4 @@
-"""Is there a phase change in training, when, and what turns first? The window of Olsson et al. 2022, by a stated rule.
+"""`phase_window`: the window of the phase change in training, by a stated rule.
 
 Olsson et al. choose the window from the derivative of the in-context-learning score and give no exact rule. Here it is
 the region around the score's steepest descent in ln(tokens), as far as the slope exceeds a quarter of its largest

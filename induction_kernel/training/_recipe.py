@@ -1,4 +1,4 @@
-"""What does a training run depend on? Its recipe: the model's sizes, what it reads, how it is optimised.
+"""`Recipe`: a training run's model sizes, data and optimisation.
 
 The default is the embedded model's recipe: a 2-layer attention-only transformer with learned positions, of the kind
 Elhage et al. 2021 and Olsson et al. 2022 study. `smeared` is the paper's change of architecture (argument 2): each

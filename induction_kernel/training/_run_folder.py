@@ -1,4 +1,4 @@
-"""What does a run leave on disk, and how does an interrupted one go on? One folder, every file whole or not there.
+"""A training run on disk, written so that an interrupted one goes on.
 
 - `recipe.json`: format, architecture, recipe, seed, versions, and the log so far; rewritten at every checkpoint.
 - `checkpoints/000100.safetensors`: the weights at that step, float16, by TransformerLens' names.

@@ -1,4 +1,4 @@
-"""How does a sweep that was stopped go on? Every result is a file in a folder, with a fingerprint that says of what.
+"""Results of a sweep over checkpoints, kept as files so that it can go on after a stop.
 
 The fingerprint depends on the measures with their options, the source's recipe and log, the step and the versions; not
 on where anything lies. Each file is written whole or not at all. Nothing here knows who computes, or in what order.

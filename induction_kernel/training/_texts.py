@@ -1,4 +1,4 @@
-"""How does a text become training rows? A byte-pair tokenizer learned from it, and windows at random places.
+"""Training rows from text: a byte-pair tokenizer learned from it, and windows at random places.
 
 The last tenth of every text is held back: no row is drawn from it, and no piece is learned from it. With 256 pieces
 the tokenizer is one of plain bytes. Every row begins with `<bos>`. It downloads nothing: the texts are the user's.

@@ -1,4 +1,4 @@
-"""How is a small transformer trained so that its heads can be watched as they form? The loop.
+"""`train`: a small transformer trained so that its heads can be watched as they form.
 
 AdamW with warm-up and decay, on the synthetic language (`_language`) or on text files (`_texts`), by a recipe. The
 default recipe and a seed give the embedded model, in minutes on one core. A run in a folder may be interrupted at

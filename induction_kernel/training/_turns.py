@@ -1,4 +1,4 @@
-"""Where does a curve turn? Its slope in log tokens, and the region around the steepest place.
+"""Where a curve turns: its slope in ln(tokens), and the region around the steepest place.
 
 A curve is the mean over prompts at every checkpoint. Between checkpoints it is linear in ln(tokens), on a grid of
 steps of .01 (1% of the tokens); there its slope is taken and smoothed by a Gaussian of a stated width. Step 0 has no
