@@ -342,7 +342,7 @@ def test_no_direct_path_leads_through_the_norms_of_bert(kind, verb):
         "copying": lambda: ik.copying(model, tokens),
         "ov_eigenvalues": lambda: ik.ov_eigenvalues(model),
     }[verb]
-    with pytest.raises(ValueError, match="normed before it is added"):
+    with pytest.raises(ValueError, match="normalised before it is added"):
         call()
 
 
@@ -355,7 +355,7 @@ def test_a_model_that_heeds_no_mask_refuses_unequal_lengths(monkeypatch):
         inner, "forward", lambda *args, attention_mask=None, **kwargs: forward(*args, **kwargs)
     )
     tokens, prompts = unequal(model)
-    with pytest.raises(ValueError, match="heeds no mask"):
+    with pytest.raises(ValueError, match="ignores masks"):
         ik.patterns(model, prompts, "L0H0")
     assert ik.patterns(model, tokens, "L0H0").sizes["query"] == 7
 

@@ -1,7 +1,7 @@
 """One layer of a standard decoder run again from the live parameters, on part of its positions.
 
-Only positions at or after an edit run again, against the keys and values of the untouched run before them. What a
-layer computes, and of which models, says `_layers`.
+Only positions at or after an edit run again; before them, keys and values are those of the untouched run. `_layers`
+holds the arithmetic of a layer and the models it supports.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Decoder"]
 
 
 class Decoder(Layers):
-    """Layers of one batch of prompts, done again from the model's parameters.
+    """Layers of one batch of prompts, computed again from the model's parameters.
 
     Attributes:
         name: "decoder".
-        saves_positions: True, `start` may be any position.
+        saves_positions: True: `start` may be any position.
         taps_log_pattern: True.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
@@ -67,7 +67,7 @@ class Decoder(Layers):
         return self.clean[layer]["resid_pre"]
 
     def additions(self, site: str) -> Decoder | None:
-        """Itself at the sites behind attention, where what an edit changes is added to the stream; else None."""
+        """Itself at sites after attention, where the change that an edit makes is added to the stream; else None."""
         return self if site in ("z", "attn_out", "resid_mid", "mlp_out", "resid_post") else None
 
     def untouched(self, layer: int, site: str) -> Tensor:
@@ -78,7 +78,7 @@ class Decoder(Layers):
         return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
 
     def adds_to_the_end(self, layer: int) -> bool:
-        """Whether what the heads of this layer write reaches the final norm as it is."""
+        """Whether what the heads of this layer write reaches the final norm unchanged."""
         known = ("LayerNorm", "LayerNormPre", "RMSNorm", "RMSNormPre", "NoneType")
         norm = getattr(self.model, "ln_final", None)
         exact = self.final.dtype in (torch.float32, torch.float64)
@@ -108,15 +108,15 @@ class Decoder(Layers):
     ) -> Tensor:
         """`rows [cell, prompt, position >= start, d_model]` after the layer.
 
-        Rows of one position differ from the untouched run there alone, at `start`.
+        Rows of a single position differ from the untouched run only there, at `start`.
 
         Args:
-            layer: which.
-            rows: as they enter it.
+            layer: the layer to run.
+            rows: the stream that enters it.
             start: the first position of the rows.
             reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
-            taps: what to do with activations inside the layer.
-            held: the pattern to hold.
+            taps: functions of activations inside the layer.
+            held: the pattern to hold fixed.
         """
         rows = rows.to(self.resid_pre(layer).device)
         reads = None if reads is None else reads.to(rows.device)
@@ -142,7 +142,7 @@ class Decoder(Layers):
                 prompt = torch.arange(len(whole), device=whole.device)[:, None]
                 pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
             pattern = tapped(taps, "pattern", pattern)
-            if "log_pattern" in taps:  # what is knocked out leaves the rest whole, however little it was
+            if "log_pattern" in taps:  # exact even if what is left after a knock-out is tiny
                 scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
                 pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
             v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
@@ -152,7 +152,7 @@ class Decoder(Layers):
         return self._rest(layer, entering, attn_out, taps)
 
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer where attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        """The stream after the layer if attention writes `delta [cell, prompt, read, d_model]` more than it did."""
         kept = self.clean[layer]
         if not self.serial:
             return at_positions(kept["resid_post"][None], positions) + delta
@@ -169,7 +169,7 @@ class Decoder(Layers):
         return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`; no logits are kept."""
+        """Log-sum-exp `[...]` over the vocabulary, of the final stream `[..., d_model]`; no logits are kept."""
         flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
         unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
         rows = []
@@ -184,10 +184,10 @@ class Decoder(Layers):
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
     ) -> Tensor:
-        """`[head, row, target]` of `ids [row, target]`, where the last layer's heads each add `z [row, head, d_head]`.
+        """`[head, row, target]` of `ids [row, target]`, if each head of the last layer adds `z [row, head, d_head]`.
 
-        Only d_head numbers of a row change before the norm, so its logits do not start from d_model ones; the norm's
-        scale is each head's own.
+        Before the norm only d_head numbers of a row change, so its logits need no product over d_model; each head has
+        its own scale of the norm.
         """
         norm: Any = getattr(self.model, "ln_final", None)
         centres = type(norm).__name__.startswith("LayerNorm")
@@ -225,7 +225,7 @@ class Decoder(Layers):
         return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
 
     def _normed_at_the_end(self, resid: Tensor) -> Tensor:
-        """The final stream behind the final norm, where the unembedding is; each may be on a device of its own."""
+        """The final stream after the final norm, on the device of the unembedding."""
         norm = getattr(self.model, "ln_final", None)
         weight = getattr(norm, "w", None)
         return self._norm(norm, resid if weight is None else resid.to(weight.device)).to(
@@ -237,7 +237,7 @@ class Decoder(Layers):
         return cap * torch.tanh(logits / cap) if cap > 0 else logits
 
     def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
-        """The layer where only position `start` entered it changed: one new key and value, clean queries after it."""
+        """The layer if only position `start` of its input changed: one new key and value, old queries after it."""
         kept, cells, length = self.clean[layer], len(rows), self.length
         q1, k1, v1 = (
             per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
@@ -264,7 +264,7 @@ class Decoder(Layers):
         return entering + attn_out + mlp_out
 
     def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
-        # softmax over the other keys once for all cells, then the changed key against their log-sum-exp
+        # softmax over the other keys once for all cells, then the changed key relative to their log-sum-exp
         kept, heads = self.clean[layer], self.cfg.n_heads
         scale = float(self.model.blocks[layer].attn.attn_scale)
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
@@ -280,14 +280,14 @@ class Decoder(Layers):
         return before + share * (v1 - before)
 
     def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        """One changed position and the untouched ones after it."""
+        """The changed position and the untouched ones after it."""
         after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
         return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
 
     def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
-        """Keys or values `[row, position >= start, head, d_head]` behind those of the untouched run."""
+        """Keys or values `[row, position >= start, head, d_head]`, with those of the untouched run before them."""
         before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
         return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)
 
 
-_BLOCK = (512, 2048)  # rows and words unembedded at once: they stay in cache
+_BLOCK = (512, 2048)  # rows and vocabulary entries unembedded at once, so that they fit the processor's cache

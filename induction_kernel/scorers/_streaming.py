@@ -1,8 +1,7 @@
-"""One pass for many heads: a layer's patterns are reduced before the next layer's come.
+"""One pass for many heads: each layer's patterns are reduced before the next layer runs.
 
-The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
-entries of a pattern count is the scorer's business (`_attention_scorer`, `_labels`); how they are read,
-`_pattern_entries`'s.
+The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Scorers choose which
+entries of a pattern count (`_attention_scorer`, `_labels`); `_pattern_entries` reads them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -41,7 +40,7 @@ Index = Int[Tensor, " entry"]
 
 
 class Scorer(Protocol):
-    """What is streamed: entries of patterns and what is made of them, with the chance."""
+    """What `observed` needs of a scorer: the entries it reads, what it computes from them, and chance."""
 
     @property
     def name(self) -> str: ...
@@ -170,7 +169,7 @@ def labelled(
     chance: np.ndarray,
     scorers: Sequence[Any],
 ) -> xr.Dataset:
-    """Score arrays `[scorer, prompt, layer, head]` and `chance [scorer, prompt]` as the house's Dataset."""
+    """Score arrays `[scorer, prompt, layer, head]` and `chance [scorer, prompt]` as a labelled Dataset."""
     n_heads = sizes(model).n_heads
     starts = (
         prompts.starts().numpy() - int(prompts.bos)
@@ -206,6 +205,7 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
     """The layers asked for, in order; all of them for None.
 
     Raises:
+        TypeError: not a list of whole numbers.
         Refused: none, or one that the model does not have.
     """
     n_layers = sizes(model).n_layers
@@ -227,13 +227,12 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
     Args:
         model: any TransformerLens model.
         prompts: anything `as_prompts` takes.
-        heads: which; at least one.
+        heads: at least one.
 
     Returns:
         Dataset over (prompt, choice, query, key): `pattern` (probability; 0 in padding), `value_norm[prompt,
-        choice, key]`, the norm of v W_O without the bias (and without the mean where LayerNorms read the
-        stream), with coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and
-        `length[prompt]`.
+        choice, key]`, the norm of v W_O without the bias (and without the mean if LayerNorms read the stream), with
+        coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and `length[prompt]`.
 
     Raises:
         Refused: no heads, or heads the model does not have; attention that is not finite.

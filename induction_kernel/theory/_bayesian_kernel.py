@@ -97,7 +97,7 @@ def kernel_theory(
         prompts: test prompts a model, of tasks drawn at random.
         seeds: random models.
         seed: the first model's; the others follow.
-        progress: a bar where it takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset over (seed, shots, predictor): `distance`, the mean L1 distance to the exact posterior

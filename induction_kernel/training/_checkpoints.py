@@ -76,7 +76,7 @@ def over_checkpoints(
         executor: runs the tasks.
         skip_failed: go on without a checkpoint that is missing, damaged or of another architecture: it is left out,
             with a warning and the attribute `left_out`.
-        progress: a bar where it takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
         options: as `load` takes them (device, dtype, bridge, ...).
 
     Returns:
