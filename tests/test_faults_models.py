@@ -247,7 +247,7 @@ def few_shots():
 @pytest.mark.parametrize("verb", OWN_TOKENS)
 def test_what_reads_tokens_is_not_read_off_classes(verb):
     with pytest.raises(
-        ValueError, match=r"whose 5 outputs are others \(d_vocab_out\): give answers by number"
+        ValueError, match=r"whose 5 outputs are not its tokens \(d_vocab_out\): give answers by number"
     ):
         OWN_TOKENS[verb](classifier("native"), torch.arange(12).view(2, 6) % 5)
 

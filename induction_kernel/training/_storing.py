@@ -1,7 +1,7 @@
 """Results of a sweep over checkpoints, kept as files so that it can go on after a stop.
 
 The fingerprint depends on the measures with their options, the source's recipe and log, the step and the versions; not
-on where anything lies. Each file is written whole or not at all. Nothing here knows who computes, or in what order.
+on where files are. Each file is written whole or not at all, so results may be computed anywhere and in any order.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _PLAIN = (
 
 
 def fingerprint(*of: Any) -> str:
-    """A hash of measures (functions, partials, frozen dataclasses), what they hold (prompts too) and plain data.
+    """A hash of measures (functions, partials, frozen dataclasses), their contents (also prompts) and plain data.
 
-    The same in every process.
+    It is the same in every process.
 
     Raises:
-        TypeError: something whose contents cannot be told from another's of its kind.
+        TypeError: an object whose contents cannot be hashed.
     """
     versions = [FORMAT, __version__, version("transformer-lens")]
     return hashlib.sha256(json.dumps([_said(of), versions]).encode()).hexdigest()
 
 
 def opened(path: str | os.PathLike[str], mark: str) -> Path:
-    """The folder of a sweep's results, new or of the sweep with this fingerprint.
+    """The folder of a sweep's results, either new or of the sweep with this fingerprint.
 
     Raises:
         Refused: a folder that holds something else, or another sweep; a file; no parent folder.
@@ -68,12 +68,12 @@ def opened(path: str | os.PathLike[str], mark: str) -> Path:
 
 
 def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
-    """Keep a checkpoint's result under its fingerprint."""
+    """Write a checkpoint's result with its fingerprint."""
     write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
 
 
 def read_result(path: Path, mark: str) -> xr.Dataset | None:
-    """The result that was kept; None where there is none.
+    """The stored result; None if there is none.
 
     Raises:
         Refused: a file of another source, or one that cannot be read.
@@ -84,18 +84,18 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
         found = read_netcdf(path)
     except Refused as error:
         raise Refused(
-            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
+            f"{str(path)!r} is damaged: delete it to have it computed again ({error.__cause__})"
         ) from error
     if found.attrs.pop("fingerprint", None) != mark:
         raise Refused(
-            f"{str(path)!r} is the result of another source (other recipe, seed or log): give another folder, or "
+            f"{str(path)!r} is the result of another source (other recipe, seed or log): pass another folder, or "
             "delete this one"
         )
     return found
 
 
 def _said(value: Any) -> Any:
-    """What a value is, as data that JSON can write."""
+    """A value as data that JSON can write."""
     if isinstance(value, _PLAIN):
         return [type(value).__name__, repr(value)]
     if isinstance(value, torch.Tensor):
@@ -118,14 +118,14 @@ def _said(value: Any) -> Any:
 
 
 def _said_of_tokenizer(value: Any) -> Any:
-    """What a tokenizer does: its rules, and the tokens that have a meaning; not where it was read from.
+    """A tokenizer's rules and special tokens, but not where it was read from.
 
-    Padding and truncation of a fast one are those of its latest call.
+    Padding and truncation are left out: a fast tokenizer keeps those of its latest call.
     """
     pieces, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
     if (
         backend is not None
-    ):  # its vocabulary is among the rules; entry by entry, 100,000 words would take seconds
+    ):  # the rules include the vocabulary; hashing 100,000 entries one by one would take seconds
         rules = json.dumps(
             json.loads(backend.to_str()) | {"padding": None, "truncation": None}, sort_keys=True
         )
@@ -139,7 +139,7 @@ def _said_of_tokenizer(value: Any) -> Any:
 
 
 def _said_of_code(value: Any) -> Any:
-    """The same, of what computes something."""
+    """A function, class or other code as data that JSON can write."""
     if isinstance(value, functools.partial):
         return ["partial", _said([value.func, value.args, value.keywords])]
     if isinstance(value, type | BuiltinFunctionType):
@@ -154,13 +154,13 @@ def _said_of_code(value: Any) -> Any:
         held = {field.name: getattr(value, field.name) for field in fields(value)}
         return [f"{type(value).__module__}.{type(value).__qualname__}", _said(held)]
     raise TypeError(
-        f"no fingerprint can be made of a {type(value).__name__}, so results cannot be kept: wanted measures made of "
+        f"no fingerprint can be made of a {type(value).__name__}, so results cannot be stored: wanted measures made of "
         "functions, functools.partial and frozen dataclasses, with plain data or prompts as options (or no path)"
     )
 
 
 def _said_of_function(value: Any) -> Any:
-    """Its name, options, what it encloses, and the code, for which in this package the version stands."""
+    """A function's name, defaults, closure and code; for this package's functions the version replaces the code."""
     name, wrapped = f"{value.__module__}.{value.__qualname__}", getattr(value, "__wrapped__", None)
     ours = name.startswith(_PACKAGE)
     if wrapped is not None and ours:
@@ -170,7 +170,7 @@ def _said_of_function(value: Any) -> Any:
         try:
             enclosed.append(_said(cell.cell_contents))
         except TypeError:
-            if wrapped is None:  # a decorator may hold objects of its own, such as `torch.no_grad()`
+            if wrapped is None:  # a decorator may hold other objects, such as `torch.no_grad()`
                 raise
     kept = [getattr(value, key, None) for key in ("__defaults__", "__kwdefaults__")]
     code = None if ours else getattr(value, "__code__", None)
