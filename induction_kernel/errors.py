@@ -1,6 +1,6 @@
-"""What the package refuses, as exceptions: what cannot be done as asked, and what has no meaning on a model.
+"""The package's exceptions: `Refused`, what was asked cannot be done; `NotDefined`, it has no meaning on the model.
 
-Anything else that is raised is a bug, and is never made into a result.
+Any other exception is a bug, and is never made into a result.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["OUT_OF_MEMORY", "NotDefined", "Refused"]
 
 OUT_OF_MEMORY = "the memory does not hold"
-"""What the package's own MemoryErrors begin with, which say what to do."""
+"""Beginning of the package's own MemoryErrors, which say what to do."""
 
 
 class Refused(ValueError):
