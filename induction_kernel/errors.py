@@ -1,4 +1,4 @@
-"""The package's exceptions: `Refused`, what was asked cannot be done; `NotDefined`, it has no meaning on the model.
+"""The package's exceptions: `Refused` for what cannot be done as asked, `NotDefined` for what has no meaning.
 
 Any other exception is a bug, and is never made into a result.
 """
@@ -16,4 +16,4 @@ class Refused(ValueError):
 
 
 class NotDefined(Refused):
-    """What was asked has no meaning on this model, whatever its prompts: pages and verdicts say so and go on."""
+    """What was asked has no meaning on this model, for any prompts: pages and verdicts state this and continue."""

@@ -1,4 +1,4 @@
-"""Means over prompts of what was measured of each head: the part of a head summary that needs no resampling."""
+"""Means over prompts of each head's measured values: the part of a head summary that needs no resampling."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def check_result(result: Any) -> None:
         return
     if "weight" in result and "demonstration" in result.dims:
         raise Refused(
-            "weights of demonstrations are not one number a head: label_attention(model, prompts, pooling=...) scores "
-            "how much attention there is in all, kernel.vote(weights, prompts) how often its vote is right"
+            "weights of demonstrations are not one number per head: label_attention(model, prompts, pooling=...) "
+            "scores how much attention there is in all, kernel.vote(weights, prompts) how often its vote is right"
         )
     if {"first", "second", "difference"} <= set(result.data_vars):
         raise Refused(

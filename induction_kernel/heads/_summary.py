@@ -76,13 +76,15 @@ def summarise(
         | variable | meaning |
         |---|---|
         | `mean`, `low`, `high` | mean over the prompts that have a value, and its interval |
-        | `control` | mean of the matched control, if there is one | | `chance` | the value of a head that does nothing
-        of the kind | | `excess`, `excess_low`, `excess_high` | mean over the control if there is one, else over chance;
-        its interval | | `threshold` | the excess that the head has to pass (in absolute value, for effects); it differs
-        by head | | `tested` | whether the head could be tested (bool) | | `passes` | 1 or 0, NaN if not tested: compare
-        with 1, since NaN is true in Python | | `rank` | 1 is the largest excess; heads without a value come last | |
-        `n` | prompts that have a value; 0 for weights | | `size` | for effects: the mean over prompts of their absolute
-        value |
+        | `control` | mean of the matched control, if there is one |
+        | `chance` | the value of a head that does nothing of the kind |
+        | `excess`, `excess_low`, `excess_high` | over the control if there is one, else over chance; its interval |
+        | `threshold` | the excess that the head has to pass (in absolute value, for effects); it differs by head |
+        | `tested` | whether the head could be tested (bool) |
+        | `passes` | 1 or 0, NaN if not tested: compare with 1, since NaN is true in Python |
+        | `rank` | 1 is the largest excess; heads without a value come last |
+        | `n` | prompts that have a value; 0 for weights |
+        | `size` | for effects: the mean over prompts of their absolute value |
 
         The coordinate `null` is the hypothesis tested and how (`stats.threshold`). `untested` says why heads are not
         tested: fewer than 6 prompts (7 for effects); fewer than 8 if excesses are skewed; a skewed head between the

@@ -172,9 +172,7 @@ def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) ->
     if step is None and index is None:
         return {}
     if not listed:
-        if index is None and name.startswith(
-            "EleutherAI/pythia"
-        ):  # another run of Pythia: same steps, same revisions
+        if index is None and name.startswith("EleutherAI/pythia"):  # another run of it: same revisions
             return {"revision": f"step{step}"}
         raise Refused(
             f'TransformerLens knows no training checkpoints of "{name}"; if the repository keeps them as '

@@ -125,9 +125,7 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
             return reader(**kwargs)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # transformers, safetensors and gguf raise many kinds of errors for a damaged file
+    except Exception as error:  # transformers, safetensors and gguf raise many kinds for a damaged file
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "custom code" in first:
             first = (

@@ -1,4 +1,4 @@
-"""A TransformerLens model's sizes, hook names and modules, and the model given back as it was.
+"""A TransformerLens model's sizes, hook names and modules, and forward passes that leave it as it was.
 
 `forward` restores hooks, training mode and gradients, also after an exception, and only one thread at a time uses the
 model. `_self_check` tests whether the hooks can be trusted; `_weights` reads the weights.

@@ -1,4 +1,4 @@
-"""Runs of a model with hooks, whole or only as far as the last activation wanted.
+"""Runs of a model with hooks, in full or only up to the last activation wanted.
 
 Prompts run in batches that fit the memory; nothing attends to their padding (`_padding`). `_anatomy` names the hook
 points.

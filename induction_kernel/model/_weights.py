@@ -1,4 +1,4 @@
-"""Weights of heads as the residual stream meets them: W_V, W_O, embedding, unembedding, with their norms.
+"""Weights of heads as they act on the residual stream: W_V, W_O, embedding, unembedding, with norms folded in.
 
 With the norms folded in, raw and processed weights of one model give the same scores: folding and centring change z and
 W_OV, not the outputs. No model is run here: see `_runs`.
@@ -32,7 +32,7 @@ __all__ = [
 def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
 
-    Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
+    Per query head, and as they act on the residual stream: the norm before attention is folded into W_V (its
     weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean if LayerNorms, which read the
     stream, remove it. `b_V` is what every position adds to z on every prompt, so z - b_V, like W_V and W_O, is the same
     for raw and processed weights.

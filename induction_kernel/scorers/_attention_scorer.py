@@ -112,7 +112,7 @@ class AttentionScorer:
             progress: a bar if it takes longer than two seconds.
 
         Returns:
-            Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise where there is one,
+            Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise if there is one,
             `chance[prompt]`. The attribute `lane` is "patterns" (read off the model's own patterns) or, for long
             prompts, "entries" (single entries, in memory that grows with the length); `lane_reason` says why it is not
             "entries".

@@ -108,7 +108,7 @@ def demonstration_weights(
 
 
 def demonstrations_of(prompts: Prompts) -> Demonstrations:
-    """The prompts' demonstrations; Refused where there are none."""
+    """The prompts' demonstrations; Refused if there are none."""
     if prompts.demonstrations is None:
         raise Refused(
             "wanted prompts with demonstrations: make them with few_shot_prompts(model, ...) or word_episodes(model)"

@@ -118,7 +118,7 @@ def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
 
 
 def check_sound(broken: set[int]) -> None:
-    """Raise Refused where there are layers whose attention is not sound."""
+    """Raise Refused if the attention of any layer is not finite."""
     if broken:
         raise Refused(
             f"the attention patterns of layer {min(broken)} are not finite: "

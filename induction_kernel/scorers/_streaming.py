@@ -66,7 +66,7 @@ def observed(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
+    """Several scorers in one pass over the prompts, and one over their matched control if there is one."""
     board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
     way = way_to_read(model, prompts, board.layers)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, way.name, length))

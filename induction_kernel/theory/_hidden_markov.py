@@ -2,9 +2,9 @@
 
 A demonstration (x, y) of task theta starts in a state drawn from the task's own start distribution p; x is the next
 `length` observations and y the one after. Demonstrations are independent given the task (each starts anew after a
-delimiter: Han et al. 2025, section 4). With A_o = diag(P(o | state)) transition, P(x, y | theta) = p A_x1 A_x2 ... P(y
-| .), and P(y | prompt) = sum_theta P(theta | prompt) P(y | x, theta). `_bayesian_kernel` compares it with kernel
-regression.
+delimiter: Han et al. 2025, section 4). With A_o = diag(P(o | state)) transition,
+P(x, y | theta) = p A_x1 A_x2 ... P(y | .), and P(y | prompt) = sum_theta P(theta | prompt) P(y | x, theta).
+`_bayesian_kernel` compares the posterior with kernel regression.
 """
 
 from __future__ import annotations

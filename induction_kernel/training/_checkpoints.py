@@ -50,8 +50,7 @@ def over_checkpoints(
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
-    """Measure a model at every checkpoint of its training, with one model in memory at a time (or per task of an
-    executor).
+    """Measure a model at every checkpoint of its training, one model in memory at a time (per task of an executor).
 
     On a cluster, use Dask (`pip install "induction-kernel[dask]"`), here with two processes on this machine:
 
