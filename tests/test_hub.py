@@ -306,7 +306,7 @@ OTHER = [
     (errors.RevisionNotFoundError("404", response=answer(404)), ValueError, "no such revision"),
     (errors.RemoteEntryNotFoundError("404", response=answer(404)), ValueError, "is not a Hugging Face model folder"),
     (errors.HFValidationError("no name"), ValueError, "did you mean"),
-    (ValueError("Could not determine supported architecture from config."), Refused, '"GPT2" is of an architecture'),
+    (ValueError("Could not determine supported architecture from config."), Refused, '"GPT2" has an architecture'),
     (ValueError("operands could not be broadcast together"), ValueError, "^operands"),
     (KeyError("other"), KeyError, "other"),
 ]  # fmt: skip
