@@ -393,7 +393,7 @@ def test_a_damaged_state_of_training_is_a_sentence(kind, tmp_path, monkeypatch):
     [
         ({"num_hidden_layers": 10**9}, "has 1000000000 layers, but the weights are only 21 tensors"),
         ({"num_hidden_layers": -1}, "has -1 layers"),
-        ({"num_hidden_layers": 1}, "holds model.layers.1.*its configuration has 1 layers only"),
+        ({"num_hidden_layers": 1}, "holds model.layers.1.*its configuration has only 1 layers"),
         ({"vocab_size": 10**12}, "cannot be read as a language model"),
     ],
 )
