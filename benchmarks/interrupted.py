@@ -185,7 +185,7 @@ def killed(verb: Callable[[Path], object], place: Path, wanted: dict[str, object
         if "RAW" in said:
             return said
         left |= {"unfinished" for path in home.rglob(".*.part")}
-        if said.startswith("done") or "trained model already" in said:
+        if said.startswith("done") or "already holds a trained model" in said:
             shutil.rmtree(home)
             make(home)
     said = start(verb, home).outcome()

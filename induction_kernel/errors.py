@@ -1,6 +1,6 @@
-"""What the package refuses, as exceptions: what cannot be done as asked, and what has no meaning on a model.
+"""The package's exceptions: `Refused` for what cannot be done as asked, `NotDefined` for what has no meaning.
 
-Anything else that is raised is a bug, and is never made into a result.
+Any other exception is a bug, and is never made into a result.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 __all__ = ["OUT_OF_MEMORY", "NotDefined", "Refused"]
 
 OUT_OF_MEMORY = "the memory does not hold"
-"""What the package's own MemoryErrors begin with, which say what to do."""
+"""Beginning of the package's own MemoryErrors, which say what to do."""
 
 
 class Refused(ValueError):
@@ -16,4 +16,4 @@ class Refused(ValueError):
 
 
 class NotDefined(Refused):
-    """What was asked has no meaning on this model, whatever its prompts: pages and verdicts say so and go on."""
+    """What was asked has no meaning on this model, for any prompts: pages and verdicts state this and continue."""

@@ -1,9 +1,9 @@
-"""Which entries of an attention pattern does a measurement read? Tokens and lengths -> boolean masks.
+"""Masks: which entries of an attention pattern a measurement reads, from tokens and lengths.
 
-Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding; beside it and
-one copy nothing of that size is made.
-Definitions: induction reads the token after the *latest* earlier copy of the query token, prefix matching the
-tokens after *all* earlier copies (Olsson et al. 2022, "prefix-matching score"). It reads no model.
+Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding; at most one
+other array of that size is made. Definitions: induction reads the token after the *latest* earlier copy of the query
+token, prefix matching the tokens after *all* earlier copies (Olsson et al. 2022, "prefix-matching score"). No model is
+needed.
 """
 
 import torch
@@ -58,10 +58,10 @@ def previous_key(tokens: Tokens, lengths: Lengths) -> Mask:
 
 
 def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, i - period + 1) for *every* such query; period is the prompt's smallest lag between copies.
+    """True at (i, i - period + 1) for *every* query; period is the prompt's smallest lag between copies.
 
-    On `[BOS, r, r]` this is the diagonal at offset `1 - len(r)` of widely used demonstrations: two entries
-    too many. A prompt without copies has none.
+    On `[BOS, r, r]` this is the widely used diagonal at offset `1 - len(r)`, which has two entries too many. A prompt
+    without copies has no entries.
     """
     latest, n = _latest_copy(tokens), tokens.shape[1]
     lags = torch.arange(n, device=tokens.device) - latest
@@ -70,7 +70,7 @@ def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:
 
 
 def _latest_copy(tokens: Tokens) -> Tokens:
-    """`[prompt, position]`: the latest earlier position with the same token, -1 where there is none."""
+    """`[prompt, position]`: the latest earlier position with the same token, -1 if there is none."""
     order = tokens.argsort(dim=1, stable=True)
     ordered = tokens.gather(1, order)
     earlier = torch.where(ordered[:, 1:] == ordered[:, :-1], order[:, :-1], -1)
@@ -78,12 +78,12 @@ def _latest_copy(tokens: Tokens) -> Tokens:
 
 
 def _at_lag(lag: Lengths, tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, i - lag), one lag >= 0 a prompt."""
+    """True at (i, i - lag), with one lag >= 0 per prompt."""
     place = torch.arange(tokens.shape[1], device=tokens.device)
     there = place[:, None] == (place + lag[:, None].to(place))[:, None, :]
     return there.logical_and_(_real(tokens, lengths)[:, :, None])
 
 
 def _real(tokens: Tokens, lengths: Lengths) -> Bool[Tensor, "prompt position"]:
-    """True where a position is no padding; a key before a real query is none."""
+    """True where a position is not padding; a key before a real query never is."""
     return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

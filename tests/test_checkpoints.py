@@ -289,7 +289,7 @@ def not_finite():
 
 
 BAD = {
-    "damaged": (lambda: save(random_weights(1))[:-40], "damaged or was not written to its end"),
+    "damaged": (lambda: save(random_weights(1))[:-40], "damaged or was not written completely"),
     "not finite": (not_finite, "NaN or infinite|not finite"),
     "missing": (lambda: None, "no checkpoint of step 20"),
     "of another architecture": (lambda: random_weights(1, d_model=8), "must have shape"),

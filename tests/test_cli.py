@@ -333,4 +333,4 @@ def test_fewshot_reads_a_file_with_its_columns_labels_and_template(tmp_path):
     assert "TF-IDF kernel" in result.stdout
     both = run("fewshot", "tiny", data, *options, "--queries", 8, "--demonstrations", pool)
     assert both.exit_code == 0, both.output
-    assert "note: 8 of 8 queries are also among the demonstrations" in both.stdout
+    assert "note: 8 of 8 queries are also in the pool of demonstrations" in both.stdout

@@ -371,7 +371,7 @@ def test_norms_after_attention_are_refused(bridge):
     for change in changes.values():
         model = fresh("Llama", bridge=bridge)
         change(model)
-        with pytest.raises(ValueError, match="normed before"):
+        with pytest.raises(ValueError, match="normalised before"):
             direct_effect(model, prompts)
 
 

@@ -92,7 +92,7 @@ def test_by_default_similar_means_the_same_rare_words():
 @pytest.mark.parametrize("sampling", ["balanced", "random", "nearest"])
 def test_a_text_is_never_shown_before_itself(pool, sampling):
     both = words([*pool.texts, "fox ", "kiwi"], [*pool.classes, 0, 1])
-    with pytest.warns(UserWarning, match="19 of 20 queries are also among the demonstrations' texts"):
+    with pytest.warns(UserWarning, match="19 of 20 queries are also in the pool of demonstrations"):
         found = ik.data.draw_episodes(pool, both, shots=17, sampling=sampling)
     for query, shown in zip(both.texts, found.shown, strict=True):
         assert query.strip() not in {pool.texts[i] for i in shown}

@@ -248,7 +248,7 @@ def few_shots():
 @pytest.mark.parametrize("verb", OWN_TOKENS)
 def test_what_reads_tokens_is_not_read_off_classes(verb):
     with pytest.raises(
-        ValueError, match=r"whose 5 outputs are others \(d_vocab_out\): give answers by number"
+        ValueError, match=r"whose 5 outputs are not its tokens \(d_vocab_out\): give answers by number"
     ):
         OWN_TOKENS[verb](classifier("native"), torch.arange(12).view(2, 6) % 5)
 
@@ -343,7 +343,7 @@ def test_no_direct_path_leads_through_the_norms_of_bert(kind, verb):
         "copying": lambda: ik.copying(model, tokens),
         "ov_eigenvalues": lambda: ik.ov_eigenvalues(model),
     }[verb]
-    with pytest.raises(ValueError, match="normed before it is added"):
+    with pytest.raises(ValueError, match="normalised before it is added"):
         call()
 
 
@@ -356,7 +356,7 @@ def test_a_model_that_heeds_no_mask_refuses_unequal_lengths(monkeypatch):
         inner, "forward", lambda *args, attention_mask=None, **kwargs: forward(*args, **kwargs)
     )
     tokens, prompts = unequal(model)
-    with pytest.raises(ValueError, match="heeds no mask"):
+    with pytest.raises(ValueError, match="ignores masks"):
         ik.patterns(model, prompts, "L0H0")
     assert ik.patterns(model, tokens, "L0H0").sizes["query"] == 7
 

@@ -292,7 +292,7 @@ def test_weights_of_demonstrations_say_what_to_do(embedded):
     weights = ik.scorers.demonstration_weights(embedded, shots)
     for verb in (ik.summarise, ik.top_heads, ik.head_table, ik.head_map):
         with pytest.raises(
-            Refused, match=r"weights of demonstrations are not one number a head: label_attention"
+            Refused, match=r"weights of demonstrations are not one number per head: label_attention"
         ):
             verb(weights)
     assert ik.top_heads(ik.label_attention(embedded, shots, pooling="max"))

@@ -201,7 +201,7 @@ def test_what_an_early_model_refuses(early_model):
     ):
         load("attn-only-2l", checkpoint=7, **early_model)
     if HOOKED:
-        with pytest.raises(ValueError, match="HookedTransformers only: leave bridge out"):
+        with pytest.raises(ValueError, match="only as HookedTransformers: leave bridge out"):
             load("attn-only-2l", bridge=True)
     else:
         with pytest.raises(
@@ -215,9 +215,9 @@ def test_what_an_early_model_refuses(early_model):
     [
         ("gpt2", {"checkpoint": 3}, ValueError, '"gpt2" has no training checkpoints'),
         ("gpt2", {"checkpoint_index": 0}, ValueError, '"gpt2" has no training checkpoints'),
-        ("pythia-70m", {"checkpoint": 1001}, ValueError, "no checkpoint of step 1001: .*near it 128, 256, 512, 1000"),
+        ("pythia-70m", {"checkpoint": 1001}, ValueError, "step 1001: .*the nearest are 128, 256, 512, 1000"),
         ("pythia-70m", {"checkpoint_index": 154}, ValueError, "checkpoint_index must be from 0 to 153"),
-        ("someone/else", {"checkpoint": 3}, ValueError, 'knows no training checkpoints.*give revision="'),
+        ("someone/else", {"checkpoint": 3}, ValueError, 'knows no training checkpoints.*pass revision="'),
         ("someone/else", {"fold_ln": True}, TypeError, "fold_ln: only a HookedTransformer is processed"),
         ("someone/else", {"nonsense": 1}, TypeError, "takes no nonsense; TransformerLens takes .*revision"),
     ],
@@ -268,7 +268,7 @@ def test_which_door_with_what(monkeypatch):
         ("boot_transformers", "Qwen/Qwen3-0.6B-Base", {}),
     ]
     if HOOKED:
-        with pytest.raises(ValueError, match="device_map is for a TransformerBridge: give bridge=True"):
+        with pytest.raises(ValueError, match="device_map is for a TransformerBridge: pass bridge=True"):
             load("gpt2", device_map="auto")
 
 
@@ -304,9 +304,9 @@ OTHER = [
     (errors.GatedRepoError("gated", response=answer(403)), PermissionError, "accept it on https://huggingface.co/gpt2"),
     (errors.RepositoryNotFoundError("404", response=answer(404)), ValueError, 'no model "GPT2".*hf auth login'),
     (errors.RevisionNotFoundError("404", response=answer(404)), ValueError, "no such revision"),
-    (errors.RemoteEntryNotFoundError("404", response=answer(404)), ValueError, "is no Hugging Face model folder"),
+    (errors.RemoteEntryNotFoundError("404", response=answer(404)), ValueError, "is not a Hugging Face model folder"),
     (errors.HFValidationError("no name"), ValueError, "did you mean"),
-    (ValueError("Could not determine supported architecture from config."), Refused, '"GPT2" is of an architecture'),
+    (ValueError("Could not determine supported architecture from config."), Refused, '"GPT2" has an architecture'),
     (ValueError("operands could not be broadcast together"), ValueError, "^operands"),
     (KeyError("other"), KeyError, "other"),
 ]  # fmt: skip

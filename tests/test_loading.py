@@ -203,7 +203,7 @@ def test_nothing_else_is_touched(kind, embedded, llama, no_network, capsys, recw
     ("arguments", "options", "error", "message"),
     [
         ((7,), {}, TypeError, "wanted a model's name or path, got int"),
-        (("  ",), {}, ValueError, "got empty text"),
+        (("  ",), {}, ValueError, "got an empty string"),
         (("./nowhere",), {}, ValueError, "nowhere does not exist"),
         ((Path("nowhere"),), {}, ValueError, "nowhere does not exist"),
         (("nowhere.gguf",), {}, ValueError, "nowhere.gguf does not exist"),
@@ -238,7 +238,7 @@ def test_wrong_calls(arguments, options, error, message, no_network, tmp_path, m
         ),
         (lambda f: (f / "recipe.json").write_text('{"format": 1}'), ValueError, "it has no architecture"),
         (lambda f: rewrite(f, {"d_vocab": 31}), ValueError, r"embed.W_E must have shape \(31, 16\)"),
-        (lambda f: rewrite(f, {"n_layers": 3}), ValueError, "the weights miss blocks.2.attn.W_Q"),
+        (lambda f: rewrite(f, {"n_layers": 3}), ValueError, "the weights lack blocks.2.attn.W_Q"),
         (lambda f: rewrite(f, {"n_layers": 1}), ValueError, "the weights have blocks.1.attn.W_"),
         (lambda f: rewrite(f, {"smear": 1}), ValueError, "unknown entries smear"),
         (lambda f: rewrite(f, {"d_head": 0}), ValueError, "d_head must be a whole number"),

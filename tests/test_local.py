@@ -355,7 +355,7 @@ def test_smollm2_agrees_with_hugging_face(smollm2, no_network):
 def test_gguf_errors(tmp_path, monkeypatch):
     (tmp_path / "odd.gguf").write_bytes(b"something else")
     monkeypatch.setattr(local, "find_spec", lambda name: object())
-    with pytest.raises(ValueError, match=r"odd\.gguf is no GGUF file"):
+    with pytest.raises(ValueError, match=r"odd\.gguf is not a GGUF file"):
         load(tmp_path / "odd.gguf")
     with pytest.raises(ValueError, match=r"no config\.json.*it holds odd\.gguf"):
         load(tmp_path)

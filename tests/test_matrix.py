@@ -297,7 +297,7 @@ CELLS = {
     "metrics": losses,
 }
 
-_NORMED = "what attention writes is normed before it is added to the residual stream"
+_NORMED = "attention's output is normalised before it is added to the residual stream"
 REFUSED = {
     ("Gemma 2", "copying (OLS)"): _NORMED,
     ("Gemma 2", "copying (BAN)"): _NORMED,

@@ -125,9 +125,9 @@ def test_a_norm_that_is_not_what_its_weights_say_is_never_folded():
     norm = model.blocks[1].ln1
     vars(norm)["forward"] = lambda x, *given: 2 * type(norm).forward(norm, x, *given)
     for call in (ik.direct_effect, ik.copying, lambda model, _: ik.ov_eigenvalues(model, draws=1)):
-        with pytest.raises(ValueError, match="something else than its weights say"):
+        with pytest.raises(ValueError, match="does not act as its weights say"):
             call(model, prompts)
-    with pytest.raises(ValueError, match="something else than its weights say"):
+    with pytest.raises(ValueError, match="does not act as its weights say"):
         ik.ablate(model, prompts, "L1H0", edit=ZeroValues())
     ik.ablate(model, prompts, "L1H0")  # the mean needs no weights
 
@@ -140,7 +140,7 @@ def test_nemotron_is_right_or_refused():
     try:
         folded = unembedding(model)
     except ValueError:
-        with pytest.raises(ValueError, match="something else than its weights say"):
+        with pytest.raises(ValueError, match="does not act as its weights say"):
             ik.direct_effect(model, prompts)
         return
     w_u = (1 + weight)[:, None] * model.W_U.detach()

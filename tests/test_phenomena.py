@@ -124,7 +124,7 @@ def test_what_changes_with_the_order_is_counted_over_all_pairs(rule, episodes):
 
 def test_retrieval_shows_the_most_and_the_least_similar_texts(rule, pool, queries):
     asked = rule(last_label)
-    with pytest.warns(UserWarning, match="also among") as caught:
+    with pytest.warns(UserWarning, match="also in the pool") as caught:
         found = checked(ik.fewshot.retrieval_effect(None, pool, queries, shots=4), "random")
     assert len(caught) == 1
     similar = found["similarity"]

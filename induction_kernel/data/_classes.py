@@ -1,4 +1,4 @@
-"""Classes as they are written in a source: which are the same, their order, and the word of each."""
+"""Classes as written in a source: which are equal, their order, and the label word of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNO
 
 
 def as_class(written: Any) -> str:
-    """A class as it is shown: 1, 1.0, "1.0" and "+1" are "1"; "01" and "3.10" are names, not numbers."""
+    """A class as a string: 1, 1.0, "1.0" and "+1" are "1"; "01" and "3.10" are names, not numbers."""
     found = WHOLE.fullmatch(str(written).strip())
     if found is None:
         return str(written).strip()
@@ -31,15 +31,15 @@ def words_of(
     known: Known | None,
     name: str,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """A word for each class as it is shown, and the words in the order of the classes.
+    """The label word of each class, and the words in the order of the classes.
 
     Raises:
-        Refused: one class, classes that differ in capitals alone, words that do not fit.
+        Refused: a single class, classes that differ only in upper and lower case, words that do not fit the classes.
     """
     found = order or sorted(set(values), key=_size)
     if len(found) < 2:
         raise Refused(
-            f"wanted at least two classes, got {found} alone in {name}: another column, or more rows?"
+            f"wanted at least two classes, got only {found} in {name}: choose another column, or give more rows"
         )
     if isinstance(labels, Mapping):
         given = list(labels.values())
@@ -47,7 +47,7 @@ def words_of(
         return _by_class(labels), words
     if order is None and len({value.casefold() for value in found}) < len(found):
         raise Refused(
-            f"the classes {found} of {name} differ in capitals alone: give label words by class, as in "
+            f"the classes {found} of {name} differ only in upper and lower case: give label words by class, as in "
             'labels={"Good": "good", "good": "good", ...}'
         )
     words = _words(found, labels, known, name)
@@ -76,7 +76,7 @@ def _words(found: list[str], labels: Sequence[str] | None, known: Known | None, 
 
 
 def _by_class(labels: Mapping[Any, str]) -> dict[str, str]:
-    """Classes as they are shown, and their words; Refused where 1 and "1" have different ones."""
+    """Each class as a string, and its word; Refused if 1 and "1" have different words."""
     words: dict[str, str] = {}
     for key, word in labels.items():
         if words.setdefault(as_class(key), word) != word:
@@ -85,5 +85,5 @@ def _by_class(labels: Mapping[Any, str]) -> dict[str, str]:
 
 
 def _size(value: str) -> tuple[bool, float, str]:
-    """Sorts numbers by size, and names after them by alphabet."""
+    """Sort key: numbers by size, then names by alphabet."""
     return (False, float(value), value) if NUMBER.fullmatch(value) else (True, 0.0, value)

@@ -1,6 +1,6 @@
-"""The bytes of a file as text, and which kind of labelled data they are: by the ending, else by what is written.
+"""A file's bytes as text, and its format: by the ending, else by the content.
 
-It knows nothing of columns and classes: see `_tables` and `_readers`.
+Columns and classes are read in `_tables` and `_readers`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["ENDINGS", "PARQUET", "content", "kind_of", "separator", "unpacked"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json", ".txt", ".parquet")
 PARQUET = b"PAR1"
-FEW = 10  # lines, in which classes need not recur
+FEW = 10  # lines of a file, below which classes need not recur
 
 
 def unpacked(path: Path) -> tuple[bytes, str]:
-    """A file's bytes, decompressed where it is gzip, and its ending in small letters."""
+    """A file's bytes, decompressed if it is gzip, and its ending in lower case."""
     if not path.is_file():
         raise Refused(f"there is no file {str(path)!r}")
     raw = path.read_bytes()
@@ -34,16 +34,16 @@ def unpacked(path: Path) -> tuple[bytes, str]:
 
 
 def content(path: Path, encoding: str) -> str:
-    """A file as text; a byte-order mark says more surely than `encoding` how it is encoded."""
+    """A file as text; a byte-order mark overrides `encoding`."""
     return decoded(unpacked(path)[0], path.name, encoding)
 
 
 def kind_of(ending: str, text: str, *, columns: bool) -> str | None:
-    """One of "tsv", "csv", "jsonl", "json" (one list) and "lines" (class first); None where nobody can tell.
+    """One of "tsv", "csv", "jsonl", "json" (one list) and "lines" (class first); None if it cannot be told.
 
-    `.tsv`, `.csv` and `.jsonl` are what they say. Others are recognised: JSON by its first sign, tables by tabs, lines
-    with the class first by few different first words (a short `.txt` need not repeat them), commas and semicolons last,
-    which stand in any text. Where `columns` are asked for, it is a table.
+    `.tsv`, `.csv` and `.jsonl` are taken at their word. Others are recognised by content: JSON by its first character,
+    tables by tabs, lines with the class first by few different first words (a short `.txt` need not repeat them), and
+    last by commas and semicolons, which occur in any text. If `columns` are asked for, it is a table.
     """
     if ending in (".tsv", ".csv", ".jsonl"):
         return ending[1:]

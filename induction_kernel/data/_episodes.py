@@ -1,7 +1,7 @@
-"""Which demonstrations stand before which query? Drawn at random, as many of each class, or the most similar ones.
+"""Episodes: which demonstrations stand before which query, drawn at random, balanced by class, or by similarity.
 
-Han et al. 2025, section 5 (prompts of demonstrations and a query) and section 4.2 (similar demonstrations help). What
-is drawn is kept as text: tokens come with the model, by `few_shot_prompts`.
+Han et al. 2025, section 5 (prompts of demonstrations and a query) and section 4.2 (similar demonstrations help).
+Episodes are text; `few_shot_prompts` makes tokens of them for a model.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class Episodes:
     """Queries, and the labelled demonstrations that stand before each.
 
     Attributes:
-        queries: one a prompt.
-        pool: where demonstrations come from.
+        queries: one per prompt.
+        pool: the texts that demonstrations are drawn from.
         shown: int64 `[prompt, demonstration]`, index into the pool, in the order of the prompt.
-        classes: int64 `[prompt, demonstration]`, the class whose word is written: the pool's own unless permuted.
-        template: of an example, as in `few_shot_prompts`.
+        classes: int64 `[prompt, demonstration]`, the class whose word is written: the text's own unless permuted.
+        template: how an example is written, as in `few_shot_prompts`.
         separator: between demonstrations, and before the query.
 
     Raises:
@@ -82,7 +82,7 @@ class Episodes:
         """As prompts for this model.
 
         Raises:
-            Refused: as `few_shot_prompts`: labels that share their first token, a prompt beyond the context.
+            Refused: as `few_shot_prompts`: labels that share their first token, a prompt longer than the context.
             NotDefined: no tokenizer.
         """
         texts = self.pool.texts
@@ -96,7 +96,7 @@ class Episodes:
         )
 
     def shuffled(self, seed: int = 0) -> Episodes:
-        """The same demonstrations of every prompt, with their labels, in another order."""
+        """The same demonstrations and labels in every prompt, in another order."""
         order = np.random.default_rng(checked_seed(seed)).permuted(_ranks(self.shown), axis=1)
         return replace(
             self,
@@ -105,7 +105,7 @@ class Episodes:
         )
 
     def permuted(self, seed: int = 0) -> Episodes:
-        """The labels of every prompt's demonstrations, permuted among them."""
+        """The same prompts with the labels permuted among each prompt's demonstrations."""
         return replace(self, classes=np.random.default_rng(checked_seed(seed)).permuted(self.classes, axis=1))
 
     def relabelled(self, labels: Sequence[str]) -> Episodes:
@@ -127,30 +127,30 @@ def draw_episodes(
     """Demonstrations for every query, never the query's own text.
 
     Args:
-        pool: where demonstrations come from.
-        queries: what is asked.
-        shots: demonstrations a prompt.
-        sampling: "balanced": as equally many of each class as there are texts for, which classes get one more drawn at
-            random, in random order; "random": any; "nearest": those most similar to the query, the most similar last,
-            whatever their classes (ties at random).
+        pool: the texts that demonstrations are drawn from.
+        queries: the texts to classify.
+        shots: demonstrations per prompt.
+        sampling: "balanced": as nearly equal numbers of each class as the texts allow, with the classes that get one
+            more drawn at random, in random order; "random": any texts; "nearest": those most similar to the query, of
+            any class, the most similar last (ties at random).
         embed: for "nearest", `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
         template: None for the pool's.
         separator: between demonstrations, and before the query.
-        seed: of the draw; a local generator.
+        seed: of the draw.
 
     Raises:
         TypeError: not `LabelledTexts`. Refused: different labels, a pool of one class, more shots than texts, an
             unknown sampling, an embedding that is not finite or not `[text, d]`.
 
     Warns:
-        UserWarning: texts of queries that occur among the demonstrations; they are left out of their own prompt.
+        UserWarning: queries whose text is also in the pool; it is left out of their own prompt.
     """
     _check(pool, queries, shots, sampling, embed)
     own = own_texts(queries, pool)
     if shared := int(own.any(1).sum()):
         warnings.warn(
-            f"{shared} of {len(queries)} queries are also among the demonstrations' texts: they are not shown before "
-            "themselves",
+            f"{shared} of {len(queries)} queries are also in the pool of demonstrations: they are left out of their "
+            "own prompt",
             UserWarning,
             stacklevel=2,
         )
@@ -158,7 +158,7 @@ def draw_episodes(
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
         raise Refused(
-            f"wanted shots up to {n_other.min()}, the texts in the pool but the query's, got {shots}"
+            f"wanted shots up to {n_other.min()}, the number of texts in the pool without the query's own, got {shots}"
         )
     if sampling == "nearest":
         likeness = np.where(own, -np.inf, similarities(queries.texts, pool.texts, embed))
@@ -172,7 +172,7 @@ def draw_episodes(
 
 
 def own_texts(queries: LabelledTexts, pool: LabelledTexts) -> np.ndarray:
-    """bool `[query, text]`: where the pool has the query's own text."""
+    """bool `[query, text]`: whether a text of the pool is the query's own."""
     number = {text: i for i, text in enumerate(dict.fromkeys(text.strip() for text in pool.texts))}
     of_pool = np.array([number[text.strip()] for text in pool.texts])
     of_query = np.array([number.get(text.strip(), -1) for text in queries.texts])
@@ -214,7 +214,7 @@ def _drawn(classes: np.ndarray, free: np.ndarray, shots: int, sampling: str, rng
     order = rng.permutation(np.flatnonzero(free))
     if sampling == "random":
         return order[:shots]
-    # the first of every class, then the second of every class, ...: as equally many of each as there are
+    # the first of every class, then the second of every class, ...: as nearly equal numbers as the texts allow
     first = rng.permutation(classes.max() + 1)  # which classes come first in a round
     rank = np.empty(len(order), dtype=np.int64)
     for y in np.unique(classes[order]):

@@ -1,9 +1,8 @@
-"""How does a labelled data set come in? One shape, `LabelledTexts`, out of files, DataFrames or the hub.
+"""`LabelledTexts`, the one form of a labelled data set, from files, DataFrames or the Hugging Face hub.
 
-The data sets of Han et al. 2025 (section 5, table 2) and two with more classes are known by name: their columns, label
-words and templates are the table `known.KNOWN`. Nothing but such a name asks the network. Which texts stand in which
-prompt says `_episodes`; that label words differ in their first token is checked with the model's tokenizer, by
-`few_shot_prompts`.
+The data sets of Han et al. 2025 (section 5, table 2) and two with more classes are known by name: `_registry.KNOWN`
+holds their columns, label words and templates. Only such a name uses the network. `_episodes` chooses the texts of each
+prompt; `few_shot_prompts` checks with the model's tokenizer that label words differ in their first token.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ class LabelledTexts:
     Attributes:
         texts: the inputs x.
         classes: int64 `[text]`, index into `labels`.
-        labels: label words, one a class; at least two.
-        name: of the data set, for people.
-        template: how an example is written, as `few_shot_prompts` has it.
+        labels: label words, one per class; at least two.
+        name: the data set's name, for display.
+        template: how an example is written, as in `few_shot_prompts`.
 
     Raises:
-        TypeError: texts that are no strings, classes that are no whole numbers (1.0 is one).
+        TypeError: texts that are not strings, classes that are not whole numbers (1.0 is one).
         Refused: no texts, an empty one, a class without a label, fewer than two labels, a template without
             `{x}` and `{y}`.
     """
@@ -56,7 +55,7 @@ class LabelledTexts:
         if not texts or not all(text.strip() for text in texts):
             raise Refused(f"wanted texts that are not empty, got {_blank(texts)}")
         if classes.shape != (len(texts),):
-            raise Refused(f"wanted one class a text [{len(texts)}], got {list(classes.shape)}")
+            raise Refused(f"wanted one class per text [{len(texts)}], got {list(classes.shape)}")
         if classes.min() < 0 or classes.max() >= len(labels):
             raise Refused(
                 f"wanted classes from 0 to {len(labels) - 1} for labels {list(labels)}, "
@@ -88,7 +87,7 @@ class LabelledTexts:
         """`n` texts drawn at random, and the rest, both in random order.
 
         Raises:
-            Refused: n not from 1 to one less than there are.
+            Refused: n below 1, or not below the number of texts.
         """
         if not 1 <= n < len(self):
             raise Refused(f"wanted n from 1 to {len(self) - 1}, got {n}")
@@ -98,7 +97,7 @@ class LabelledTexts:
     def relabelled(self, labels: Sequence[str]) -> LabelledTexts:
         """The same with other label words, in the order of the classes."""
         if not isinstance(labels, str) and len(labels) != len(self.labels):
-            raise Refused(f"wanted {len(self.labels)} label words, one a class, got {list(labels)}")
+            raise Refused(f"wanted {len(self.labels)} label words, one per class, got {list(labels)}")
         return replace(self, labels=label_words(labels))
 
 
@@ -117,28 +116,28 @@ def load_classification(
 
     Args:
         source: a file: `.tsv` (no quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines
-            `CLASS:fine text` or `CLASS text` (TREC), other endings by their content, any of them gzipped; a DataFrame;
-            a pair of files, texts and classes line by line; a folder of `<split>_text.txt` and `<split>_labels.txt`
-            (TweetEval); or a name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony",
-            "tweet_eval/offensive", "mnli", "trec", "ag_news", or any "owner/name" on the hub with `text`, `label` and
-            `split`. Names need the package `datasets`; only they ask the network.
+            `CLASS:fine text` or `CLASS text` (TREC), files with other endings by their content, any of them gzipped; a
+            DataFrame; a pair of files, texts and classes line by line; a folder of `<split>_text.txt` and
+            `<split>_labels.txt` (TweetEval); or a name: "sst2", "rotten_tomatoes", "tweet_eval/hate",
+            "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec", "ag_news", or any "owner/name" on the hub with
+            `text`, `label` and `split`. Names need the package `datasets`; only they use the network.
         text: the column of the inputs; several in braces, as in "{Title}: {Review Text}", where {{ and }} are braces.
-            A number counts columns from 0, and says that a `.csv` or `.tsv` has no header.
-        label: the column of the classes, likewise. Whole numbers are one class however they are written: 1, 1.0, "1.0".
+            A number counts columns from 0, and means that a `.csv` or `.tsv` has no header.
+        label: the column of the classes, likewise. Whole numbers are the same class in any form: 1, 1.0, "1.0".
         labels: label words, either in the order of the classes (numbers by size, names by alphabet, an ordered
             categorical by its own), or by class as in `{1: "world", ...}`, where classes may share a word.
         template: how an example is written, as in `few_shot_prompts`.
-        split: of a folder or a name; None for the one whose labels are public and that is not for training.
-        encoding: of files; a byte-order mark goes before it.
-        missing: what becomes of rows whose text or class is null, NaN or blank: "refuse", or "drop" with a warning that
-            says which. None drops them from known data sets, as they were published, and refuses others.
+        split: of a folder or a name; None for the held-out split with public labels.
+        encoding: of files; a byte-order mark overrides it.
+        missing: what to do with rows whose text or class is null, NaN or blank: "refuse", or "drop" with a warning that
+            lists them. None drops them from known data sets, which were published with them, and refuses others.
 
-    A file (or folder) whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets that one's columns,
-    label words and template where they are not given.
+    A file (or folder) whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
+    words and template if none are given.
 
     Raises:
         TypeError: another kind of source or column. Refused: no such file or name, unknown columns, another
-            encoding, missing values, one class alone, words that do not fit the classes. ImportError: a name without
+            encoding, missing values, a single class, words that do not fit the classes. ImportError: a name without
             `datasets`, Parquet without an engine. ConnectionError: no network.
 
     Warns:
@@ -154,14 +153,14 @@ def load_classification(
     texts, values = zip(*there, strict=True)
     by_class, words = words_of(values, rows.order, labels, known, name)
     if unknown := sorted(set(values) - set(by_class)):
-        raise Refused(f"{name} has the classes {unknown}, for which there is no word in labels={labels!r}")
+        raise Refused(f"wanted a word for every class of {name}, got none for {unknown} in labels={labels!r}")
     classes = np.array([words.index(by_class[value]) for value in values], dtype=np.int64)
     shown = template if template is not None else known.template if known else PLAIN
     return LabelledTexts(texts, classes, words, name, shown)
 
 
 def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]], str]:
-    """The rows that have both a text and a class, and a sentence on those left out."""
+    """The rows that have both a text and a class, and a sentence about those left out."""
     pairs = list(zip(rows.texts, rows.values, strict=True))
     there = [(text, value) for text, value in pairs if text is not None and value is not None]
     lacking = {
@@ -172,7 +171,7 @@ def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]
         for what, at in lacking.items():
             if at:
                 raise Refused(
-                    f"wanted a {what} in every row of {name}, got none in {_numbered(at)}: fill in, or give "
+                    f"wanted a {what} in every row of {name}, got none in {_numbered(at)}: fill it in, or pass "
                     'missing="drop"'
                 )
     if not there:
@@ -188,7 +187,7 @@ def _numbered(rows: list[int]) -> str:
 
 
 def _strings(texts: Any) -> tuple[str, ...]:
-    """Texts as a tuple, out of any sequence of strings."""
+    """Texts as a tuple, from any sequence of strings."""
     if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
         raise TypeError(f"wanted texts as a sequence of strings, got {type(texts).__name__}")
     found = tuple(texts)
@@ -199,7 +198,7 @@ def _strings(texts: Any) -> tuple[str, ...]:
 
 
 def _whole(classes: Any) -> np.ndarray:
-    """Classes as int64, also where pandas made them float; TypeError where they are no whole numbers."""
+    """Classes as int64, also if pandas made them float; TypeError if they are not whole numbers."""
     given = np.asarray(classes)
     if given.dtype.kind in "iu":
         return given.astype(np.int64)

@@ -1,7 +1,6 @@
-"""What rows of text and class does a source hold? Files, folders and DataFrames here, data sets by name on the hub.
+"""Rows of text and class from files, folders and DataFrames, and from known data sets on the hub.
 
-Classes stay as they are written, but for whole numbers, of which 1, 1.0 and "1" are the same: naming them is for
-`_labelled`.
+Classes stay as written, except that 1, 1.0 and "1" are the same; `_labelled` names them.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFram
 
 
 class Rows(NamedTuple):
-    """What a source holds.
+    """The rows of a source.
 
     Attributes:
         texts: the inputs; None where one is missing.
-        values: the class of each, as it is written; None where it is missing.
-        order: all classes in order, where the source says so.
+        values: the class of each, as written; None where it is missing.
+        order: all classes in order, if the source has an order.
     """
 
     texts: list[str | None]
@@ -47,7 +46,7 @@ def read_rows(
     one = not isinstance(source, str | os.PathLike) or Path(source).is_file()
     if split is not None and one:
         raise Refused(
-            f"split= is for a folder or a data set's name, got {called(source)}: pass the file of it"
+            f"split= is for a folder or a data set's name, got {called(source)}: pass the file of that split"
         )
     if isinstance(source, pd.DataFrame):
         rows = Rows(*columns_of(source, text, label, called(source), known))
@@ -64,12 +63,12 @@ def read_rows(
             f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
             f"got {str(source)!r}"
         )
-    stripped = [text and text.strip() for text in rows.texts]  # GLUE's end in a blank
+    stripped = [text and text.strip() for text in rows.texts]  # GLUE's texts end in a blank
     return rows._replace(texts=stripped)
 
 
 def called(source: Source) -> str:
-    """What a source is called: a name, or that of its file."""
+    """A source's name, or that of its file."""
     if isinstance(source, pd.DataFrame):
         return "DataFrame"
     if isinstance(source, str | os.PathLike):
@@ -83,7 +82,7 @@ def called(source: Source) -> str:
 
 
 def find_known(source: Source) -> Known | None:
-    """The known data set of this name, or that a file's or folder's name begins with."""
+    """The known data set with this name, or whose name a file's or folder's name begins with."""
     if isinstance(source, str) and source in KNOWN and not Path(source).exists():
         return KNOWN[source]
     name = called(source)
@@ -116,11 +115,11 @@ def _there(text: str) -> str | None:
 
 
 def _without_columns(source: Any, text: Any, label: Any) -> Any:
-    """The source, if nobody asks for columns of it."""
+    """The source; Refused if columns are asked for."""
     if text is not None or label is not None:
         raise Refused(
-            f"text= and label= are columns of a table: {called(source)} is read line by line, texts and classes from "
-            "a file each"
+            f"text= and label= are for the columns of a table: {called(source)} is read line by line, with texts and "
+            "classes in a file each"
         )
     return source
 
@@ -130,7 +129,7 @@ def _folder(folder: Path, split: str, encoding: str) -> Rows:
     if not all(path.is_file() for path in pair):
         there = sorted(path.name for path in folder.iterdir())[:10]
         raise Refused(
-            f"wanted {pair[0].name} and {pair[1].name} in {folder.name}, got {there}: give split=, or a file"
+            f"wanted {pair[0].name} and {pair[1].name} in {folder.name}, got {there}: pass split=, or a file"
         )
     return _pair(pair, encoding)
 
@@ -156,7 +155,7 @@ def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None)
         )
     else:
         raise Refused(
-            f"wanted a file that ends in {', '.join(ENDINGS)}, or one whose content says which of these it is, "
+            f"wanted a file that ends in {', '.join(ENDINGS)}, or whose content shows which of these it is, "
             f"got {path.name}"
         )
     return Rows(*columns_of(table, text, label, path.name, known))
@@ -174,7 +173,7 @@ def _lines_with_class(written: str, name: str) -> Rows:
         if value not in classes:
             raise Refused(
                 f"wanted lines 'CLASS:fine text' or 'CLASS text' in {name}, got {line[:40]!r} in line {i + 1}; "
-                "texts and classes in two files are given as a pair (texts, classes)"
+                "pass texts and classes in two files as a pair (texts, classes)"
             )
     return Rows(texts, [_there(as_class(value)) for value in values])
 
@@ -185,28 +184,28 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
         import datasets
     except ImportError as error:
         raise ImportError(
-            "data sets by name need the package `datasets`: install induction-kernel[datasets], or give a file"
+            "data sets by name need the package `datasets`: install induction-kernel[datasets], or pass a file"
         ) from error
     split = split or (known.split if known else None)
     if split is None:
-        raise Refused(f"wanted split= for {name!r}, which is no file here and not in {list(KNOWN)}")
+        raise Refused(f"wanted split= for {name!r}, which is neither a file nor in {list(KNOWN)}")
     where, revision = (known.hub, known.revision) if known else ((name,), None)
     try:
         table = datasets.load_dataset(*where, split=split, revision=revision)
     except ConnectionError as error:
         raise ConnectionError(
-            f"the data set {name!r} is not here and the hub cannot be reached: give a file instead ({error})"
+            f"the data set {name!r} is not stored here and the hub cannot be reached: pass a file instead ({error})"
         ) from error
     except FileNotFoundError as error:
-        raise Refused(f"the hub has no data set {name!r}, or not for you: {error}") from error
+        raise Refused(f"the hub has no data set {name!r}, or you have no access to it: {error}") from error
     assert isinstance(table, datasets.Dataset)  # one split was asked for
     frame = table.to_pandas()
-    assert isinstance(frame, pd.DataFrame)  # it was not asked for in parts
+    assert isinstance(frame, pd.DataFrame)  # no batches were asked for
     texts, values, order = columns_of(frame, text, label, name, known)
     column = str(label) if label is not None else known.label if known else "label"
     names = getattr(table.features.get(column), "names", None)
     if names is None:
         return Rows(texts, values, order)
     if "-1" in values:
-        raise Refused(f"the split {split!r} of {name!r} has no public labels: choose another one")
+        raise Refused(f"the split {split!r} of {name!r} has no public labels: choose another split")
     return Rows(texts, [None if value is None else names[int(value)] for value in values], list(names))

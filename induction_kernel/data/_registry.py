@@ -1,6 +1,6 @@
-"""Which data sets are known by name? Where they are, their columns and classes, label words and templates: plain data.
+"""Data sets known by name: where they are, their columns and classes, label words and templates.
 
-The data sets of Han et al. 2025 (table 2), and two with more classes. It reads nothing: see `_readers`.
+The data sets of Han et al. 2025 (table 2), and two with more classes. `_readers` reads them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ PLAIN = "Input: {x}\nOutput: {y}"
 
 
 class Known(NamedTuple):
-    """A known data set: where it is on the hub, what its columns and classes are called, how it is written."""
+    """A known data set: where it is on the hub, the names of its columns and classes, its template."""
 
     hub: tuple[str, ...]  # repository, configuration
     split: str  # of the queries
@@ -62,4 +62,4 @@ KNOWN = {
         "News: {x}\nTopic: {y}",
     ),
 }  # fmt: skip
-"""The known data sets. Where a data set has several versions, the classes are known by their names, not numbers."""
+"""The known data sets. If a data set has several versions, its classes are known by name, not by number."""

@@ -1,7 +1,7 @@
 """Tables of labelled data, and the texts and classes in their columns: CSV, JSON, Parquet and DataFrames alike.
 
-A missing value is null, NaN, empty or blank. Words like "NA" or "null" that a file has in a cell are words. Numbering
-and naming the classes is for `_labelled`.
+A missing value is null, NaN, empty or blank. "NA" or "null" in a cell of a file is a word. `_labelled` numbers and
+names the classes.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Columns = tuple[list[str | None], list[str | None], list[str] | None]
 
 
 def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Known | None) -> Columns:
-    """Texts and classes out of the columns that are given, known, or called as usual; None where they are missing.
+    """Texts and classes from the given, known or usual columns (None where missing), and the classes in order.
 
-    Third the classes in order, where the column is an ordered categorical.
+    The third is None unless the column of classes is an ordered categorical.
 
     Raises:
-        TypeError: a column that is no name and no number. Refused: no rows, no such columns, two of one name, a cell
-            that is a list.
+        TypeError: a column that is neither a name nor a number. Refused: no rows, no such columns, two columns of the
+            same name, a cell that is a list.
     """
     if not len(table):
         raise Refused(f"wanted at least one labelled text in {name}, got none")
@@ -60,7 +60,7 @@ def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Kno
 def _found(
     table: pd.DataFrame, there: list[str], what: str, given: Any, usual: Sequence[str], name: str
 ) -> list[str | int]:
-    """What is put together: literal text, and columns by their number."""
+    """The parts of a text: literal strings, and columns by their number."""
     if given is None:
         parts = _usual(table, there, what, usual, name)
     else:
@@ -78,7 +78,7 @@ def _found(
 def _usual(
     table: pd.DataFrame, there: list[str], what: str, usual: Sequence[str], name: str
 ) -> list[str | int]:
-    """The first of the usual columns that is there."""
+    """The first of the usual columns that exists."""
     for column in usual:
         with suppress(KeyError):
             return _parsed(column, there)
@@ -87,7 +87,7 @@ def _usual(
 
 
 def _called(table: pd.DataFrame, given: Any) -> str:
-    """The name of a column; a number that no column is called counts from 0."""
+    """The name of a column; a number that is no column's name counts from 0."""
     if isinstance(given, str):
         return given
     if isinstance(given, bool) or not isinstance(given, int | np.integer):
@@ -117,9 +117,9 @@ def _parsed(asked: str, there: Sequence[str]) -> list[str | int]:
 
 
 def _hint(missing: str, given: str, there: list[str]) -> str:
-    """What may have been meant by a column that is not there."""
+    """A suggestion for the name of a column that does not exist."""
     if missing in ("{", "}"):
-        return ": a brace that names no column is written twice, {{ or }}"
+        return ": write a brace that names no column twice, {{ or }}"
     which = f", without a column {missing!r}" if missing != given else ""
     folded = {name.strip().casefold(): name for name in there}
     near = get_close_matches(missing.strip().casefold(), folded, n=1, cutoff=0.5)
@@ -127,7 +127,7 @@ def _hint(missing: str, given: str, there: list[str]) -> str:
 
 
 def _joined(table: pd.DataFrame, parts: list[str | int], name: str) -> list[str | None]:
-    """Every row's text; None where any column of it is missing."""
+    """Every row's text; None if any of its columns is missing."""
     columns = [
         [part] * len(table) if isinstance(part, str) else _cells(table.iloc[:, part], name) for part in parts
     ]
@@ -157,9 +157,9 @@ def _cells(column: pd.Series, name: str) -> list[str | None]:
 def delimited(
     content: str, text: Any, label: Any, name: str, known: Known | None, *, tabs: bool
 ) -> pd.DataFrame:
-    """The rows of a table as they are written, under names or, without a header, numbers.
+    """The rows of a table as written; columns are named by the header or, without one, numbered.
 
-    With tabs nothing is quoted, as in GLUE.
+    With tabs there is no quoting, as in GLUE.
     """
     first = next((line for line in lines_of(content) if line.strip()), "")
     options: dict[str, Any] = {"sep": "\t", "quoting": 3} if tabs else {"sep": separator(first)}
@@ -177,7 +177,7 @@ def delimited(
 
 
 def _has_header(first: list[str], text: Any, label: Any, known: Known | None) -> bool:
-    """Numbers as columns say that there is none, names that there is one; else a usual name in the first row does."""
+    """Columns given by number mean no header, by name a header; otherwise a usual name in the first row does."""
     asked = [each for each in (text, label) if each is not None]
     if not all(isinstance(each, str) for each in asked):
         return False
@@ -189,7 +189,7 @@ def _has_header(first: list[str], text: Any, label: Any, known: Known | None) ->
 
 
 def json_lines(content: str, name: str) -> pd.DataFrame:
-    """One object a line; numbers with a point stay as they are written."""
+    """One object per line; numbers with a point stay as written."""
     records = []
     for i, line in enumerate(lines_of(content)):
         if not line.strip():
@@ -222,7 +222,7 @@ def parquet(raw: bytes, name: str) -> pd.DataFrame:
         return pd.read_parquet(BytesIO(raw))
     except ImportError as error:
         raise ImportError(
-            f"{name} is Parquet, for which pandas needs pyarrow: install induction-kernel[datasets], or give a .csv"
+            f"{name} is Parquet, for which pandas needs pyarrow: install induction-kernel[datasets], or pass a .csv"
         ) from error
     except (ValueError, OSError) as error:
         raise Refused(f"cannot read {name} as Parquet: {error}") from error

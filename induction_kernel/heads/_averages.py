@@ -1,4 +1,4 @@
-"""Means over prompts of what was measured of each head: the part of a head summary that needs no resampling."""
+"""Means over prompts of each head's measured values: the part of a head summary that needs no resampling."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VARIABLES = (
 
 
 def averages(found: Measured, n_prompts: int) -> dict[str, np.ndarray]:
-    """`[layer, head]`: mean, chance, excess, n, and where they are, control and size."""
+    """`[layer, head]`: mean, chance, excess and n, and control and size if the result has them."""
     per_prompt = "prompt" in found.values.dims
     values, null, control = flattened(found)
     if not len(values):
@@ -35,7 +35,7 @@ def averages(found: Measured, n_prompts: int) -> dict[str, np.ndarray]:
 
 
 def flattened(found: Measured) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Values, chance and control `[prompt, cell]`, of the prompts that have a value at all."""
+    """Values, chance and control `[prompt, cell]`, of the prompts that have any value."""
     values = found.values if "prompt" in found.values.dims else found.values.expand_dims("prompt")
     flat, chance = (_rows(each, values) for each in (values, found.chance))
     control = None if found.control is None else _rows(found.control, values)
@@ -45,14 +45,14 @@ def flattened(found: Measured) -> tuple[np.ndarray, np.ndarray, np.ndarray | Non
 
 
 def _rows(values: xr.DataArray, like: xr.DataArray) -> np.ndarray:
-    """Values as those of `like`, `[prompt, cell]`."""
+    """Values broadcast to the shape of `like`, as `[prompt, cell]`."""
     sizes = {dim: like.sizes[dim] for dim in ("prompt", "layer", "head")}
     shaped = values.variable.set_dims(sizes).values.astype(np.float64)
     return shaped.reshape(len(shaped), int(np.prod(shaped.shape[1:])))
 
 
 def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
-    """The control `[prompt, cell]`, None where no prompt has one; Refused where only some have."""
+    """The control `[prompt, cell]`; None if no prompt has one, Refused if only some have."""
     without = np.isnan(control).all(1)
     if without.all():
         return None
@@ -65,7 +65,7 @@ def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
 
 
 def ranks(excess: np.ndarray) -> np.ndarray:
-    """1 for the largest; NaN come last."""
+    """1 for the largest; NaN comes last."""
     order = np.argsort(np.argsort(-excess, axis=None, kind="stable"))
     return order.reshape(excess.shape) + 1
 

@@ -1,6 +1,6 @@
 """Choosing heads: the strongest by any number, as a list or a table, and random others as their control.
 
-Choose on some prompts and report on others: the best of many heads looks better than it is where it was chosen.
+Choose on some prompts and report on others: the best of many heads looks too good on the prompts it was chosen on.
 """
 
 from __future__ import annotations
@@ -39,18 +39,17 @@ def top_heads(
 ) -> list[Head]:
     """The `k` heads with the largest excess over control (or chance), or the largest of another number, largest first.
 
-    Choose on some prompts and report on others: the best of many heads looks better than it is on the
-    prompts it was chosen on.
+    Choose on some prompts and report on others: the best of many heads looks too good on the prompts it was chosen on.
 
     Args:
-        scores: any result that `summarise` takes, or what it made of it; with `by`, anything with that variable over
-            layers and heads (a `compare`).
-        k: how many; fewer come back where fewer qualify. None for all that do.
-        by: what they are ranked by: "excess" or another variable of the summary ("size" for effects whatever their
-            sign), or one of the result itself ("normalised" of `patch`, "difference" of `compare`; its mean over
-            prompts). Heads where it is NaN are left out.
-        min_score: leave out heads whose mean score is below it (above it with `largest=False`); for a variable of the
-            result, whose value is.
+        scores: any result that `summarise` takes, or a summary; with `by`, any Dataset with that variable over layers
+            and heads, such as that of `compare`.
+        k: how many heads; fewer come back if fewer qualify. None for all that qualify.
+        by: what they are ranked by: "excess" or another variable of the summary ("size" for effects of either sign), or
+            one of the result itself ("normalised" of `patch`, "difference" of `compare`; its mean over prompts). Heads
+            where it is NaN are left out.
+        min_score: leave out heads whose mean score is below it (above it with `largest=False`); with a variable of the
+            result as `by`, heads whose value is.
         layers: only this layer, or these.
         largest: False for the smallest instead, smallest first (the best for "rank").
         exclude: heads to leave out.
@@ -58,8 +57,8 @@ def top_heads(
 
     Raises:
         TypeError: not a Dataset of heads.
-        Refused: `k` below 1, several scorers or models at once, a layer the scores do not have; a `by` that is not
-            there, or is not one number a head; `passing` of scores that cannot be tested.
+        Refused: `k` below 1, several scorers or models at once, a layer the scores do not have; a `by` that does not
+            exist, or is not one number per head; `passing` for scores that cannot be tested.
     """
     _check_count(k)
     of_one = one_result(scores)
@@ -101,7 +100,7 @@ def _ranked_by(result: xr.Dataset, by: str) -> tuple[xr.DataArray, xr.DataArray]
 
 
 def _passing(result: xr.Dataset) -> xr.DataArray:
-    """Which heads pass; Refused where none is tested."""
+    """Which heads pass; Refused if none is tested."""
     summary = summarise(result)
     if not bool(summary["tested"].any()):
         raise Refused(
@@ -111,7 +110,7 @@ def _passing(result: xr.Dataset) -> xr.DataArray:
 
 
 def _layers_of(means: xr.DataArray, layers: Iterable[int] | int | None) -> list[int]:
-    """The layers asked for, in order; Refused where the scores do not have one."""
+    """The layers asked for, in order; Refused if the scores lack one of them."""
     there = means["layer"].values.tolist()
     if layers is None:
         return sorted(there)
@@ -130,17 +129,17 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
     """The `k` strongest heads as a data frame by name, strongest first, rounded to three digits for reading.
 
     Args:
-        scores: any result that `summarise` takes, of one scorer and model, or what it made of it.
+        scores: any result of one scorer and model that `summarise` takes, or a summary.
         k: how many rows; None for all heads that have a value.
 
     Returns:
-        As in `summarise`: rank, mean, low, high, control (else chance), excess, threshold where there is one, and
-        passes: "yes", "no" or "untested" (`summarise` says why: `untested`). Of composition with all later heads also
-        receiver, the one that reads most.
+        As in `summarise`: rank, mean, low, high, control (else chance), excess, threshold if there is one, and passes:
+        "yes", "no" or "untested" (the reason is in the `untested` of `summarise`). For composition with all later heads
+        also receiver, the one that reads most.
 
     Raises:
         TypeError: not a Dataset of heads.
-        Refused: several scorers or models at once; as `summarise`.
+        Refused: several scorers or models at once; what `summarise` refuses.
     """
     _check_count(k)
     summary = summarise(one_result(scores))
@@ -162,14 +161,14 @@ def random_heads(
     seed: int = 0,
     control: str = "same layer",
 ) -> list[Head]:
-    """As many other heads per layer as `like` has: the fair control for ablating `like`.
+    """As many other heads in each layer as `like` has: the matched control for ablating `like`.
 
     Args:
         model: anything with `cfg.n_layers` and `cfg.n_heads`.
         like: the heads to match; never among those returned.
         exclude: further heads never to return.
-        seed: of the draw; a local generator, the global random state is untouched.
-        control: "same layer" for as many in each layer, "any layer" for as many in all.
+        seed: of the draw; the global random state is untouched.
+        control: "same layer" for as many in each layer, "any layer" for as many in the whole model.
 
     Returns:
         The heads, by layer and index.
@@ -191,9 +190,9 @@ def random_sets(
     seed: int = 0,
     control: str = "same layer",
 ) -> list[list[Head]]:
-    """Different sets of random heads, each as `random_heads` draws them; all there are where they are fewer than n.
+    """Different sets of random heads, each drawn as by `random_heads`; all possible sets if there are fewer than n.
 
-    Layers with few heads have few sets: of two heads out of four others in one layer there are six.
+    Layers with few heads have few sets: there are six of two heads out of four others in one layer.
 
     Args:
         model: as in `random_heads`.
@@ -225,7 +224,7 @@ def random_sets(
 def _pools(
     model: Any, like: Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
 ) -> list[tuple[list[Head], int]]:
-    """The heads to draw from, by layer or all together, and how many of them."""
+    """The heads to draw from, by layer or all together, and how many to draw."""
     if not hasattr(getattr(model, "cfg", None), "n_heads"):
         raise TypeError(f"wanted a TransformerLens model, got {type(model).__name__}")
     n_layers, n_heads = int(model.cfg.n_layers), int(model.cfg.n_heads)

@@ -27,7 +27,7 @@ def compare(
     draws: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How far two results agree about the heads: two scorers, two checkpoints, two models of one shape.
+    """How well two results agree about the heads: two scorers, two checkpoints, two models of the same shape.
 
     `head_map` draws it.
 
@@ -41,14 +41,14 @@ def compare(
 
     Returns:
         Dataset: `first`, `second` (means over prompts), `difference` = second - first with `low` and `high`
-        over (layer, head) (paired over prompts where both have the same number, NaN where one has no values for
-        prompts: weight-based scores, summaries); `pearson` and `spearman` over heads (in [-1, 1]; NaN where one is
-        constant); `overlap`, the share of the `k` strongest heads of the one that are among those of the other (in
-        [0, 1]; by chance k / heads).
+        over (layer, head) (paired over prompts if both have the same number, NaN if one has no values per prompt, as
+        weight-based scores and summaries); `pearson` and `spearman` over heads (in [-1, 1]; NaN where one is constant);
+        `overlap`, the share of the `k` strongest heads of one that are among those of the other (in [0, 1]; by chance k
+        / heads).
 
     Raises:
         TypeError: not two Datasets of heads.
-        Refused: different layers or heads; as `summarise`.
+        Refused: different layers or heads; what `summarise` refuses.
     """
     check_confidence(confidence, draws)
     for result in (first, second):
@@ -89,7 +89,7 @@ def _named(result: xr.Dataset) -> str:
 
 
 def _in_common(first: xr.Dataset, second: xr.Dataset) -> dict[str, str]:
-    """Model and unit, where both have the same; else the two models."""
+    """Model and unit if both have the same; else the two models."""
     out = {
         key: str(first.attrs[key])
         for key in ("model", "unit")
@@ -100,7 +100,7 @@ def _in_common(first: xr.Dataset, second: xr.Dataset) -> dict[str, str]:
 
 
 def _in_order_of(first: xr.Dataset, second: xr.Dataset) -> xr.Dataset:
-    """The second with layers and heads in the order of the first, where they have the same."""
+    """The second with layers and heads in the order of the first, if they have the same ones."""
     for dim in ("layer", "head"):
         both = all(dim in result.coords for result in (first, second))
         if both and set(first[dim].values.tolist()) == set(second[dim].values.tolist()):

@@ -17,7 +17,7 @@ __all__ = ["Head", "HeadLike", "as_head", "as_heads", "names_of", "some_heads"]
 class Head(NamedTuple):
     """An attention head, by layer and index within the layer; prints as "L5H1".
 
-    Equal to the plain tuple `(layer, head)`, so it can stand wherever one is expected.
+    Equal to the plain tuple `(layer, head)`, so it can be used wherever one is expected.
     """
 
     layer: int
@@ -39,10 +39,10 @@ def names_of(layers: Iterable[int], heads: Iterable[int]) -> np.ndarray:
 
 
 def as_head(head: HeadLike, *, n_layers: int | None = None, n_heads: int | None = None) -> Head:
-    """The head that `head` names: a `Head`, a pair `(layer, head)` or a string like "L5H1".
+    """The `Head` that is meant by a `Head`, a pair `(layer, head)` or a string like "L5H1".
 
     Args:
-        head: what to read.
+        head: one of these forms ("5.1" is read too).
         n_layers: if given, the layer must be below it.
         n_heads: if given, the head must be below it.
 
@@ -74,9 +74,9 @@ def as_heads(heads: HeadLike | Iterable[HeadLike], **bounds: int) -> list[Head]:
     """One head or several, as a list of `Head` without repetitions, in the order given.
 
     Args:
-        heads: heads as `as_head` reads them, in any collection; names in one string; an array `[head, 2]` of pairs (of
-            `np.argwhere`); a table whose rows are named by heads, as `head_table` gives.
-        bounds: as of `as_head`.
+        heads: heads as `as_head` reads them, in any collection; names in one string; an array `[head, 2]` of pairs
+            (from `np.argwhere`); a table with heads as its index, such as `head_table` returns.
+        bounds: as in `as_head`.
 
     Raises:
         TypeError, Refused: as `as_head`.

@@ -1,6 +1,6 @@
-"""What a result measured of each head, read off the result: scores, effects, estimates, composition, what heads write.
+"""The measured value of each head in a result, in one form: scores, effects, estimates, composition, label logits.
 
-Summaries and comparisons are made of what is read here. What has no one number a head is refused, with what to do.
+Summaries and comparisons read results through this file. A result without one number per head is refused, with advice.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 SEVERAL = ("model", "scorer")
-"""Dimensions along which a result is several results."""
+"""Dimensions along which a Dataset holds several results."""
 MEASURED = ("score", "effect", "estimate", "writes")
-PREFER = "this score has no credible null: a random head may well prefer some tokens"
-NO_DRAWS = "one value for each head, of all prompts together, and no random draws beside it"
-STRONGEST = "the largest over all receivers; of one pair, see how many times `spread` it is above chance"
+PREFER = "this score has no credible null: a random head may prefer some tokens"
+NO_DRAWS = "one value per head, over all prompts together, without random draws to compare it with"
+STRONGEST = "the largest over all receivers; for one pair, compare its excess over chance with its `spread`"
 PAIR = "the mean and the spread over random rotations are known, not their largest"
 
 
@@ -40,12 +40,12 @@ class Measured:
     """What was measured of each head.
 
     Attributes:
-        values: `[prompt, layer, head]`, or `[layer, head]` where there is one value a head.
-        chance: what heads get that do nothing of the kind; broadcasts to `values`.
+        values: `[prompt, layer, head]`, or `[layer, head]` if there is one value per head.
+        chance: the value of a head that does nothing of the kind; broadcasts to `values`.
         control: `values` on the matched control, or None.
         null: `[draw, layer, head]`, values of random draws, or None.
-        both_ways: whether values above and below chance are alike findings (effects).
-        untested: why heads cannot be tested on it; "" where they can.
+        both_ways: whether values on both sides of chance are findings, as for effects.
+        untested: why heads cannot be tested on it; "" if they can.
     """
 
     values: xr.DataArray
@@ -57,15 +57,15 @@ class Measured:
 
 
 def check_result(result: Any) -> None:
-    """TypeError unless this is a Dataset over layers and heads that a verb returned."""
+    """TypeError unless this is a Dataset over layers and heads, as scorers and interventions return."""
     if not isinstance(result, xr.Dataset):
         raise TypeError(f"wanted the Dataset that a scorer returns, got {type(result).__name__}")
     if "layer" in result.dims and is_measured(result):
         return
     if "weight" in result and "demonstration" in result.dims:
         raise Refused(
-            "weights of demonstrations are not one number a head: label_attention(model, prompts, pooling=...) scores "
-            "how much attention there is in all, kernel.vote(weights, prompts) how often its vote is right"
+            "weights of demonstrations are not one number per head: label_attention(model, prompts, pooling=...) "
+            "scores how much attention there is in all, kernel.vote(weights, prompts) how often its vote is right"
         )
     if {"first", "second", "difference"} <= set(result.data_vars):
         raise Refused(
@@ -89,12 +89,12 @@ def is_summary(result: xr.Dataset) -> bool:
 
 
 def is_judged(result: xr.Dataset) -> bool:
-    """Whether it brings means with a threshold of their own, as `vote` and `kernel_alignment` do."""
+    """Whether it has means with their own threshold, as those of `vote` and `kernel_alignment`."""
     return {"mean", "threshold", "passes"} <= set(result.data_vars) and not is_summary(result)
 
 
 def one_result(result: Any) -> xr.Dataset:
-    """The result, if it is of one scorer and one model; Refused else."""
+    """The result if it is of one scorer and one model, else Refused."""
     if not isinstance(result, xr.Dataset) or not any(dim in result.dims for dim in SEVERAL):
         return result
     dim = next(dim for dim in SEVERAL if dim in result.dims)
@@ -106,7 +106,7 @@ def _names(result: xr.Dataset, dim: str) -> list[Any]:
 
 
 def _choice(result: xr.Dataset, dim: Any) -> str:
-    """How one entry of a dimension is chosen."""
+    """The code that selects one entry of a dimension, for an error's advice."""
     names = _names(result, dim)
     by_name = dim in result.coords and len(set(names)) == len(names)
     return f".sel({dim}={names[0]!r})" if by_name else f".isel({dim}=0)"
@@ -117,10 +117,10 @@ def measured(result: xr.Dataset, variable: str | None = None) -> Measured:
 
     Args:
         result: of one scorer and one model, neither a summary nor judged.
-        variable: another variable with a control of its own; None for the result's own.
+        variable: another variable that has a control; None for the result's main one.
 
     Raises:
-        Refused: not one number a head (for each prompt).
+        Refused: not one number per head (and prompt).
     """
     name = next(key for key in MEASURED if key in result)
     known = [name] + [str(key) for key in result.data_vars if f"{key}_control" in result]
@@ -138,7 +138,7 @@ def measured(result: xr.Dataset, variable: str | None = None) -> Measured:
 
 
 def _scored(scores: xr.Dataset) -> Measured:
-    """Scores for each prompt, or of weights with random draws."""
+    """Scores per prompt, or weight-based scores with random draws."""
     untested = "" if bool(scores.coords.get("tested", True)) else PREFER
     if "prompt" not in scores["score"].dims and "null" not in scores:
         raise Refused(
@@ -154,7 +154,7 @@ def _chance(scores: xr.Dataset) -> xr.DataArray:
 
 
 def _composed(scores: xr.Dataset) -> Measured:
-    """Composition: of a sender with one receiver, or with that of its later heads that reads most of it."""
+    """Composition of a sender with one receiver, or with the later head that reads most of it."""
     score, untested = scores["score"], PAIR
     if "receiver" in score.dims:
         there = score.notnull().any("receiver")
@@ -166,7 +166,7 @@ def _composed(scores: xr.Dataset) -> Measured:
 
 
 def over_heads(values: xr.DataArray, result: xr.Dataset) -> xr.DataArray:
-    """Values `[prompt, layer, head]` or `[layer, head]` of a result, with the heads' names; Refused unless they are."""
+    """Values `[prompt, layer, head]` or `[layer, head]` with the heads' names; Refused for any other dimensions."""
     dims = set(map(str, values.dims))
     if not {"layer", "head"} <= dims:
         got = ", ".join(str(dim) for dim in values.dims if dim != "prompt") or "nothing"
@@ -192,7 +192,7 @@ def over_heads(values: xr.DataArray, result: xr.Dataset) -> xr.DataArray:
 
 
 def per_prompt(result: xr.Dataset) -> np.ndarray | None:
-    """`[prompt, cell]`, what the means are over, in float64; None where the result does not have it."""
+    """The values `[prompt, cell]` behind the means, in float64; None if the result does not hold them."""
     if is_summary(result):
         return None
     if is_judged(result):

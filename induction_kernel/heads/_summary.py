@@ -1,8 +1,8 @@
 """The head summary: mean, interval, threshold and rank of every head, in one form whatever was measured.
 
-Intervals are those of `stats.mean_interval` over prompts, the threshold is that of `stats.threshold`: the t-value that
-luck gives the luckiest of all heads, so that 144 heads raise a false alarm at the stated level together, not each. It
-runs no model: it reads labelled results. What a result measured of each head, says `_results`.
+Intervals are those of `stats.mean_interval` over prompts, the threshold is that of `stats.threshold`. Its level holds
+for all heads together: by chance alone, the largest excess of all heads would pass in 5% of cases. No model is run:
+`_results` reads the labelled results.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["means_of", "summarise"]
 
 MARGIN = 0.02
 SCALED = ("probability", "share", "4 x share", "ratio", "nats", "logits", "Pearson")
-"""How the units begin in which `MARGIN` is little."""
+"""Beginnings of the units in which `MARGIN` is small."""
 PERMUTED = {
     "vote": "which demonstration has which label does not matter (labels permuted within prompts)",
     "kernel_alignment": "which demonstration is how similar does not matter (similarities permuted within prompts)",
@@ -45,7 +45,7 @@ def summarise(
     margin: float | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Mean, interval and significance of whatever was measured of every head.
+    """Mean, interval, threshold and rank of every head, for any result that has one number per head.
 
     | result of | what is summarised | chance | tested |
     |---|---|---|---|
@@ -58,46 +58,46 @@ def summarise(
     | `label_logits` | `writes` | 0 | no |
 
     Args:
-        result: of one of these verbs, as it is; or a summary, which is returned unchanged. Along `scorer` and `model`
-            (results joined with `xr.concat(..., "model", join="outer")`, also of models of other shapes) each is
-            summarised by itself.
-        variable: another variable with a control of its own (`right` of `label_attention`); None for the above.
+        result: the result of one of these functions, or a summary, which is returned unchanged. Each entry along
+            `scorer` and `model` (results joined with `xr.concat(..., "model", join="outer")`, also of models of
+            different shapes) is summarised by itself.
+        variable: another variable that has a control (`right` of `label_attention`); None for the above.
         confidence: of the intervals.
         draws: of the bootstrap and of the sign flips.
-        level: chance that any head at all is marked where none exceeds the margin.
-        margin: excess that is of no consequence, in the unit of the result; a head is marked when it reliably exceeds
-            it. None for 0.02 in probabilities, shares, ratios, nats and logits, and for 0 in any other unit (products
-            of weights, a metric of one's own), where no size is small by itself.
+        level: probability that any head at all is marked if none exceeds the margin.
+        margin: excess too small to matter, in the unit of the result; a head is marked if it reliably exceeds it. None
+            for 0.02 in probabilities, shares, ratios, nats and logits, and for 0 in any other unit (products of
+            weights, a custom metric), in which no size is small in itself.
         seed: of all resamplings.
 
     Returns:
-        Dataset over (layer, head), with `scorer` and `model` where there are several:
+        Dataset over (layer, head), and over `scorer` or `model` if the result has several:
 
         | variable | meaning |
         |---|---|
         | `mean`, `low`, `high` | mean over the prompts that have a value, and its interval |
-        | `control` | the mean of the matched control, where there is one |
-        | `chance` | what a head gets that does nothing of the kind |
-        | `excess`, `excess_low`, `excess_high` | over the control where there is one, else over chance; its interval |
-        | `threshold` | the excess that the head has to pass (the size of it, for effects); it differs by head |
-        | `tested` | whether passing or not says anything (bool) |
-        | `passes` | 1 or 0, NaN where not tested: compare with 1, since Python takes NaN for true |
+        | `control` | mean of the matched control, if there is one |
+        | `chance` | the value of a head that does nothing of the kind |
+        | `excess`, `excess_low`, `excess_high` | over the control if there is one, else over chance; its interval |
+        | `threshold` | the excess that the head has to pass (in absolute value, for effects); it differs by head |
+        | `tested` | whether the head could be tested (bool) |
+        | `passes` | 1 or 0, NaN if not tested: compare with 1, since NaN is true in Python |
         | `rank` | 1 is the largest excess; heads without a value come last |
         | `n` | prompts that have a value; 0 for weights |
-        | `size` | of effects: the mean over prompts of their absolute value |
+        | `size` | for effects: the mean over prompts of their absolute value |
 
-        Coordinates `null`, what is tested and how (`stats.threshold`), and `untested`, why heads are not tested: below
-        6 prompts (7 for effects), below 8 where excesses are skewed, where a skewed head lies between the thresholds
-        of sign flips and of the bootstrap (more prompts would tell), or where there is no credible null (the mass that
-        label attention puts on labels: a random head may well prefer some tokens). Weight-based scores have one value a
-        head and no interval (NaN), and their threshold is the largest of all heads and random draws, in units of the
-        spread of each head's own draws. Attributes of the result, with `margin`, `level`, `confidence`, `draws` and
+        The coordinate `null` is the hypothesis tested and how (`stats.threshold`). `untested` says why heads are not
+        tested: fewer than 6 prompts (7 for effects); fewer than 8 if excesses are skewed; a skewed head between the
+        thresholds of sign flips and of the bootstrap (more prompts would decide); or no credible null (the total
+        attention to labels: a random head may prefer some tokens). Weight-based scores have one value per head and no
+        interval (NaN); their threshold is the largest over all heads and random draws, in units of the spread of each
+        head's own draws. Attributes are those of the result, with `margin`, `level`, `confidence`, `draws` and
         `resampling_seed`.
 
     Raises:
-        TypeError: not a Dataset that says something of heads.
-        Refused: not one number a head (a sweep by position); no prompts; an option out of its range, or of a result
-            that brings its own threshold.
+        TypeError: not a Dataset over heads.
+        Refused: not one number per head (a sweep by position); no prompts; an option out of its range, or given for a
+            result that has its own threshold.
 
     Source: Westfall & Young 1993, Resampling-Based Multiple Testing.
     """
@@ -132,7 +132,7 @@ def summarise(
 
 
 def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
-    """With the result's attributes, and its scorer and model."""
+    """The summary with the result's attributes, scorer and model."""
     kept = {key: result[key].variable for key in SEVERAL if key in result.coords}
     scorer = {} if "scorer" in kept else {"scorer": str(result.attrs.get("method", "score"))}
     return summary.assign_coords(kept | scorer).assign_attrs(result.attrs)
@@ -141,7 +141,7 @@ def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
 def means_of(result: xr.Dataset) -> xr.Dataset:
     """The part of `summarise` that needs no resampling: mean, chance, control, excess, rank, n, size.
 
-    Of a summary, and of a result with its own threshold, all of it.
+    A summary, or a result with its own threshold, is summarised in full.
     """
     check_result(result)
     if is_summary(result) or is_judged(result):
@@ -173,7 +173,7 @@ def _joined(each: list[xr.Dataset], dim: str) -> xr.Dataset:
 def _prompts(
     found: Measured, *, confidence: float, draws: int, level: float, margin: float, seed: int, n: int
 ) -> xr.Dataset:
-    """Summary over prompts."""
+    """Summary of one value per prompt and head."""
     values = averages(found, n)
     flat, chance, control = flattened(found)
     excess = flat - (chance if control is None else control)
@@ -191,7 +191,7 @@ def _prompts(
 
 
 def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshold:
-    """The size that an effect has to pass on its own side of 0, each side at half the level."""
+    """The absolute value that an effect has to pass on its side of 0, each side tested at half the level."""
     up, down = (threshold(side * effects, level=level / 2, **options) for side in (1, -1))
     above = ~(moments(effects)[1] < 0)
     nulls = sorted({BOTH_WAYS[each.null == NO_EXCESS] for each in (up, down) if each.null})
@@ -201,7 +201,7 @@ def _both_ways(effects: np.ndarray, *, level: float, **options: Any) -> Threshol
 
 
 def _weights(found: Measured, *, margin: float, n: int) -> xr.Dataset:
-    """Summary of one value a head: the null from random draws, where there are any."""
+    """Summary of one value per head, with the null from random draws if there are any."""
     values = averages(found, n)
     excess = values["excess"]
     nothing = np.full(excess.shape, np.nan)
@@ -210,7 +210,7 @@ def _weights(found: Measured, *, margin: float, n: int) -> xr.Dataset:
         values |= {"threshold": nothing, "tested": np.zeros(excess.shape, dtype=bool)}
         return _labelled(found.values, values, null="", untested=found.untested)
     null = found.null.transpose("draw", "layer", "head").values.astype(np.float64)
-    spread = null.std(0)  # the null of each head is as wide as its circuit is one-sided
+    spread = null.std(0)  # each head's null has its own width
     with np.errstate(invalid="ignore", divide="ignore"):
         passed = margin + np.nanmax((null - values["chance"]) / spread) * spread
     values |= {"threshold": passed, "tested": np.isfinite(passed + excess)}
@@ -219,7 +219,7 @@ def _weights(found: Measured, *, margin: float, n: int) -> xr.Dataset:
 
 
 def _judged(result: xr.Dataset) -> xr.Dataset:
-    """Summary of means that bring a threshold: it is kept, as an excess over chance."""
+    """Summary of means that have their own threshold, which is kept, as an excess over chance."""
     mean = over_heads(result["mean"], result)
     keys = ("low", "high", "threshold", "passes", *(key for key in ("chance", "n") if key in result))
     given = {key: _like(result[key], mean) for key in keys}

@@ -1,4 +1,4 @@
-"""How do plain tensors become a TransformerLens model? `build`, the same under both major versions.
+"""`build`: a TransformerLens model made of plain tensors, under both major versions.
 
 TransformerLens 3.x gives a `HookedTransformer` (unless a `TransformerBridge` is asked for), 4.x has only the
 Bridge; both compute the same logits. It reads no files: see `_embedded`.
@@ -38,23 +38,23 @@ def build(
 ) -> Any:
     """A TransformerLens model in evaluation mode with the given weights; the same logits under 3.x and 4.x.
 
-    The global random state is left as it was, and the weights are copied.
+    The global random state is not changed, and the weights are copied.
 
     Args:
         architecture: by TransformerLens' names; `n_layers`, `d_model`, `n_heads`, `d_head`, `n_ctx` and
-            `d_vocab` are needed. Rotary embeddings rotate adjacent pairs of dimensions. With `smeared_keys` the
-            weights have `blocks.0.attn.smear` `[head]` too, and the model permanent hooks on its keys.
+            `d_vocab` are needed. Rotary embeddings rotate adjacent pairs of dimensions. With `smeared_keys` the weights
+            also have `blocks.0.attn.smear` `[head]`, and the model has permanent hooks on its keys.
         weights: parameter name of a `HookedTransformer` -> tensor, such as `blocks.0.attn.W_Q`
             `[head, d_model, d_head]`. Missing biases are zeros.
-        tokenizer: a Hugging Face tokenizer, also one that exists in memory only.
+        tokenizer: a Hugging Face tokenizer; it may exist only in memory.
         device: of the parameters.
         dtype: of the parameters.
         name: becomes `cfg.model_name`.
-        bridge: a `TransformerBridge` also where TransformerLens has `HookedTransformer`.
+        bridge: make a `TransformerBridge` even if TransformerLens has `HookedTransformer`.
 
     Raises:
         Refused: an architecture or weights that are incomplete, unknown, of the wrong shape or not finite.
-        MemoryError: a model that the memory does not hold.
+        MemoryError: a model that does not fit in memory.
     """
     settings = checked_architecture(architecture)
     full = checked_weights(settings, weights, dtype)
@@ -66,7 +66,7 @@ def build(
     tokenizer = None if tokenizer is None else self_contained(tokenizer)
     make = _hooked if has_hooked_transformer() and not bridge else _bridge
     try:
-        with quietly(), torch.random.fork_rng(devices=[]):  # torch's layers draw numbers when they are made
+        with quietly(), torch.random.fork_rng(devices=[]):  # creating torch's layers draws random numbers
             model = make(settings, full, tokenizer, torch.device(device), dtype, name).eval()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
@@ -81,7 +81,7 @@ def build(
 
 @dataclass(frozen=True, eq=False)
 class SmearedKeys:
-    """A permanent hook on the keys, since no TransformerLens configuration has smeared ones (Olsson et al. 2022).
+    """A permanent hook that smears keys (Olsson et al. 2022), which no TransformerLens configuration does.
 
     k_j := s(a_h) k_j + (1 - s(a_h)) k_(j-1), the first key unchanged.
 
@@ -100,20 +100,21 @@ class SmearedKeys:
 def has_hooked_transformer() -> bool:
     """Whether this TransformerLens still has `HookedTransformer` (3.x; 4.x raises for the name)."""
     try:
-        from transformer_lens import HookedTransformer  # noqa: F401  # whether it can be imported is the question
+        from transformer_lens import HookedTransformer  # noqa: F401  # imported only to see if it exists
     except ImportError:
         return False
     return True
 
 
-_QUIET = RLock()  # what is put back afterwards belongs to the process, not to a thread
+_QUIET = RLock()  # what is restored afterwards belongs to the process, not to a thread
 
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Inside, no prints and no notices that HookedTransformer ends; afterwards, logging as before.
+    """No prints and no deprecation warnings of HookedTransformer inside; logging is restored afterwards.
 
-    One thread at a time, so that what is put back inside, such as the global random state, does not interleave either.
+    Only one thread enters at a time, so that other things restored inside, such as the global random state, do not
+    interleave.
     """
     with _QUIET:
         root, theirs = logging.getLogger(), logging.getLogger("transformers")
@@ -126,16 +127,15 @@ def quietly() -> Iterator[None]:
                 )
                 yield
         finally:
-            root.handlers[:] = handlers  # `logging.warning` installs one where there was none
+            root.handlers[:] = handlers  # `logging.warning` installs one if there was none
             theirs.setLevel(level)
 
 
 def self_contained(tokenizer: Any) -> Any:
     """A copy that adds the beginning-of-sequence token itself.
 
-    TransformerLens would read such a copy from the tokenizer's `name_or_path`, which may be nowhere (in
-    memory), another format (GGUF) or a name on the hub; a tokenizer that adds the token already it takes as
-    it is.
+    TransformerLens would read such a copy from the tokenizer's `name_or_path`, which may not exist (in memory), have
+    another format (GGUF) or be a name on the hub. A tokenizer that already adds the token is used as it is.
     """
     from transformers import AutoTokenizer
 
@@ -147,7 +147,7 @@ def self_contained(tokenizer: Any) -> Any:
             copy = AutoTokenizer.from_pretrained(
                 folder, add_bos_token=True, local_files_only=True, trust_remote_code=False
             )
-        except ValueError:  # tokenizers cannot express a few special tokens in the rule that adds them
+        except ValueError:  # the rule that adds tokens cannot express a few special tokens
             return tokenizer
     copy.padding_side = tokenizer.padding_side
     copy.name_or_path = copy.init_kwargs["name_or_path"] = tokenizer.name_or_path

@@ -1,7 +1,7 @@
-"""Is the model that is handed out the one that was read? The same log-probabilities on one short run say so.
+"""A short run of a loaded model compared with the original, before the model is returned.
 
-Conversions and wrappers that are silently wrong would make every later number wrong. It is one run of at most 16
-tokens, so what only shows further on (scaled rotary embeddings, windows) is not seen here.
+A conversion or wrapper that is silently wrong would make every later number wrong. The run has at most 16 tokens, so
+differences at later positions (scaled rotary embeddings, windows) are not seen.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ._build import quietly
 
 __all__ = ["check_same", "short_run"]
 
-# How far log-probabilities may be from the original's, in parts of their own standard deviation. Both models
-# round each operation in their dtype, in another order (and rotary angles and norms in float32 even in float64).
+# How far log-probabilities may be from the original's, relative to their standard deviation. Both models round each
+# operation in their dtype, in different orders (and rotary angles and norms in float32 even in float64).
 _TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
@@ -39,7 +39,7 @@ def short_run(model: Any, d_vocab: int, n_ctx: int, name: str) -> Tensor:
 
 
 def check_same(ours: Tensor, theirs: Tensor, dtype: torch.dtype, name: str, remedy: str) -> None:
-    """Compare the short runs of a TransformerLens model and of the Hugging Face model it was made of.
+    """Compare the short runs of a TransformerLens model and of the Hugging Face model it was made from.
 
     Raises:
         Refused: they differ by more than rounding in `dtype`.
@@ -48,5 +48,5 @@ def check_same(ours: Tensor, theirs: Tensor, dtype: torch.dtype, name: str, reme
     if not difference < _TOLERANCE[dtype]:
         raise Refused(
             f"{name} differs from the Hugging Face model by {difference:.1g} of its log-probabilities' standard "
-            f"deviation (in {dtype}, {_TOLERANCE[dtype]} may be rounding); {remedy}"
+            f"deviation (in {dtype}, rounding explains at most {_TOLERANCE[dtype]}); {remedy}"
         )

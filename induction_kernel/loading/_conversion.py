@@ -1,9 +1,9 @@
-"""How does a Hugging Face model become a HookedTransformer? By TransformerLens' own weight conversion.
+"""Hugging Face models as HookedTransformer, by TransformerLens' own weight conversion.
 
 `transformer_lens.pretrained.weight_conversions` (3.x) renames and reshapes the weights; the settings come from
-`_families`. Every converted model is compared with the original on a short run before it is handed out. The
-weights move: unprocessed, memory peaks at 1.1 of their size, beside the file's own pages (processing them, in
-TransformerLens' way, at 5 in bfloat16). It reads no files: see `_local`.
+`_families`. Every converted model is compared with the original on a short run before it is returned. Weights are
+moved, not copied: without processing, memory peaks at 1.1 times their size, not counting the file's own pages (with
+TransformerLens' processing, at 5 times in bfloat16). `_local` reads the files.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def to_hooked(
     """A HookedTransformer with the weights of a Hugging Face model, on the CPU.
 
     Args:
-        hf_model: on the CPU, in the wanted dtype, in evaluation mode. It is left without weights.
-        settings: of `families.hooked_settings`.
-        tokenizer: or None.
+        hf_model: on the CPU, in the wanted dtype, in evaluation mode. Its weights are removed.
+        settings: from `hooked_settings`.
+        tokenizer: the tokenizer, or None.
         n_ctx: the context length to declare.
         name: becomes `cfg.model_name`.
         processing: any of TransformerLens' `fold_ln`, `center_writing_weights`, `center_unembed`,
@@ -57,9 +57,7 @@ def to_hooked(
     with quietly(), torch.random.fork_rng(devices=[]), torch.no_grad():
         model = HookedTransformer(cfg, tokenizer=None if tokenizer is None else self_contained(tokenizer))
         state = {key: value.detach() for key, value in convert(hf_model.requires_grad_(False), cfg).items()}
-        hf_model.to(
-            "meta"
-        )  # from here on `state` alone holds the weights, and lets go of each as it is copied
+        hf_model.to("meta")  # from here on only `state` holds the weights, and drops each as it is copied
         _fill(model.eval(), state, processing)
     found = short_run(model, cfg.d_vocab, n_ctx, name)
     check_same(found, wanted, dtype, f"{name} as a HookedTransformer", "load it with bridge=True")
@@ -70,8 +68,8 @@ def _fill(model: Any, state: dict[str, Tensor], processing: dict[str, bool]) -> 
     if any(processing.values()):
         model.load_and_process_state_dict(state, **{key: processing.get(key, False) for key in PROCESSING})
         return
-    # With nothing to process, TransformerLens' door would pass all weights through float32 at once: three times
-    # the memory in bfloat16, and rounded in float64.
+    # With nothing to process, TransformerLens would still convert all weights to float32 at once: three times the
+    # memory in bfloat16, and rounding in float64.
     own, state = model.state_dict(), model.fill_missing_keys(state)
     for key in list(state):
         own[key].copy_(state.pop(key))

@@ -1,9 +1,9 @@
-"""What is in the embedded model's folder? Weights, training checkpoints, tokenizer and recipe.
+"""The embedded model's folder: weights, training checkpoints, tokenizer and recipe.
 
 `recipe.json` (format 1: `architecture`, and how the model was trained), `model.safetensors` (TransformerLens'
 parameter names), `checkpoints/{step:06d}.safetensors` (may be absent), and the tokenizer's two files. Any folder of
-this format is read, so also what `induction-kernel train` writes, its checkpoints while it is still being written. It
-trains nothing: see `training`.
+this format is read, such as one that `induction-kernel train` writes; its checkpoints can be read while training still
+runs.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def load_embedded(
     """The model of a folder in the embedded format, or one of its training checkpoints.
 
     Raises:
-        Refused: a folder that is incomplete, damaged or of another format; a checkpoint that is not there.
+        Refused: a folder that is incomplete, damaged or of another format; a checkpoint that does not exist.
     """
     recipe = read_recipe(folder)
     name = "tiny" if folder == TINY else folder.resolve().name
@@ -67,7 +67,7 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
     """
     path = Path(folder) / "recipe.json"
     if not path.is_file():
-        raise Refused(f"{path} is missing: the folder holds no embedded model, or was not written to its end")
+        raise Refused(f"{path} is missing: the folder holds no embedded model, or was not written completely")
     recipe = read_json(path)
     found = recipe.get("format") if isinstance(recipe, dict) else None
     if found != FORMAT:
@@ -79,7 +79,7 @@ def read_recipe(folder: str | Path = TINY) -> dict[str, Any]:
 
 
 def _check_log(path: Path, log: Any) -> None:
-    """Raise Refused for a log that does not say the step of each checkpoint and the tokens seen until then."""
+    """Raise Refused for a log without the step of each checkpoint and the tokens seen until then."""
     for entry in log if isinstance(log, list) else [None]:
         said = entry if isinstance(entry, dict) else {}
         step, tokens = said.get("step"), said.get("tokens")
@@ -91,7 +91,7 @@ def _check_log(path: Path, log: Any) -> None:
 
 
 def checkpoint_steps(folder: str | Path = TINY) -> list[int]:
-    """The training steps of which `folder` holds a checkpoint, ascending; empty where it holds none."""
+    """The training steps of the checkpoints in `folder`, ascending; empty if it holds none."""
     files = (Path(folder) / "checkpoints").glob("*.safetensors")
     return sorted(int(path.stem) for path in files if path.stem.isdigit())
 
@@ -103,11 +103,11 @@ def is_embedded(folder: Path) -> bool:
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise Refused(f"{path} is missing: the folder was not written to its end")
+        raise Refused(f"{path} is missing: the folder was not written completely")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise Refused(f"{path} is damaged or was not written to its end: {error}") from error
+        raise Refused(f"{path} is damaged or was not written completely: {error}") from error
 
 
 def _read_checkpoint(folder: Path, step: int) -> dict[str, Tensor]:
@@ -123,7 +123,7 @@ def _read_tokenizer(folder: Path) -> Any:
 
     missing = [name for name in ("tokenizer.json", "tokenizer_config.json") if not (folder / name).is_file()]
     if missing:
-        raise Refused(f"{folder / missing[0]} is missing: the folder was not written to its end")
+        raise Refused(f"{folder / missing[0]} is missing: the folder was not written completely")
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever transformers and tokenizers raise for a damaged file

@@ -1,6 +1,6 @@
-"""What went wrong on the hub, and what to do? TransformerLens', transformers' and huggingface_hub's errors, said again.
+"""Errors of TransformerLens, transformers and huggingface_hub, and what to do about them.
 
-A cause is found anywhere in the chain of errors: transformers raises its own OSError from the hub's.
+The whole chain of errors is searched for a cause: transformers raises its own OSError from the hub's error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _UNKNOWN_ARCHITECTURE = (
 
 
 def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
-    """The error that says what to do; None where this one is not the hub's.
+    """An error that says what to do; None if the given one is not of a known kind.
 
     Args:
         error: what loading the model of this name raised.
@@ -39,7 +39,7 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
         return ConnectionError(_no_connection(name, listed))
     if any("custom code" in str(cause) for cause in causes):
         return Refused(
-            f'"{name}" asks for Python code of its own to be run, which is done only with trust_remote_code=True; read '
+            f'"{name}" needs to run its own Python code, which is done only with trust_remote_code=True; read '
             f"it first, on https://huggingface.co/{hub_spelling(name)}"
         )
     if any_of(errors.GatedRepoError):
@@ -50,15 +50,15 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
     if any_of(errors.RevisionNotFoundError):
         return Refused(f'"{name}" has no such revision on the hub: leave revision out, or check its branches')
     if any_of(errors.RepositoryNotFoundError, errors.HFValidationError):
-        return Refused(f"{unknown_name(name)} (a private one needs `hf auth login`, or HF_TOKEN, first)")
+        return Refused(f"{unknown_name(name)} (a private model needs `hf auth login`, or HF_TOKEN, first)")
     if any_of(errors.EntryNotFoundError):
         return Refused(
-            f'"{name}" is on the hub, but is no Hugging Face model folder: {_first_line(error)}. A GGUF file in '
+            f'"{name}" is on the hub, but is not a Hugging Face model folder: {_first_line(error)}. A GGUF file in '
             "it can be downloaded and loaded by its path"
         )
     if any(words in str(cause) for cause in causes for words in _UNKNOWN_ARCHITECTURE):
         return Refused(
-            f'"{name}" is of an architecture that TransformerLens or transformers does not know here'
+            f'"{name}" has an architecture that the installed TransformerLens or transformers does not know'
         )
     return None
 
@@ -72,12 +72,12 @@ def official_names() -> dict[str, str]:
 
 
 def hub_spelling(name: str) -> str:
-    """The name with the hub's upper and lower case, by TransformerLens' register; as it is if not in there."""
+    """The name with the hub's upper and lower case, by TransformerLens' register; unchanged if it is not in there."""
     return official_names().get(name.lower()) or _register().get(name.lower(), name)
 
 
 def unknown_name(name: str) -> str:
-    """The sentence for a name that means nothing, with the near names."""
+    """The message for an unknown name, with the nearest known names."""
     names = official_names() | {"tiny": "tiny"}
     bare = [full for low, full in _register().items() if low.rpartition("/")[2] == name.lower()]
     near = [names[match] for match in get_close_matches(name.lower(), names, n=8, cutoff=0.5)]
@@ -90,7 +90,7 @@ def unknown_name(name: str) -> str:
 
 
 def _register() -> dict[str, str]:
-    """The repositories whose architecture TransformerBridge knows, in lower case -> as the hub spells them."""
+    """The repositories whose architecture TransformerBridge knows, in lower case -> the hub's spelling."""
     from transformer_lens.tools.model_registry import api
 
     return {model.model_id.lower(): model.model_id for model in api.get_supported_models()}
@@ -100,7 +100,7 @@ def _unreachable(cause: BaseException) -> bool:
     import httpx
     from huggingface_hub import errors
 
-    # LocalEntryNotFoundError: no connection, and not among the files that were fetched before.
+    # LocalEntryNotFoundError: no connection, and not among the files downloaded before.
     kinds = (
         ConnectionError,
         TimeoutError,
@@ -123,8 +123,8 @@ def _no_connection(name: str, listed: bool) -> str:
     )
     return (
         f'"{name}" is loaded from the Hugging Face hub, which cannot be reached from here (and no model folder or file '
-        f"of that name is here).{unsure} What "
-        'needs no network: load("tiny"), the embedded model, or load(path) of a Hugging Face folder or a '
+        f"of that name is here).{unsure} Without "
+        'a network, use load("tiny"), the embedded model, or load(path) of a Hugging Face folder or a '
         "GGUF file"
     )
 

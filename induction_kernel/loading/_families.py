@@ -1,9 +1,9 @@
-"""Which Hugging Face configurations can be a HookedTransformer, and with which settings?
+"""Hugging Face configurations that can be a HookedTransformer, and their settings.
 
-Llama (with Mistral and Qwen2), GPT-2, GPT-J and GPT-NeoX (Pythia): for each the `HookedTransformerConfig`
-entries that say the same model, by TransformerLens' own reading of these configurations
-(`transformer_lens.loading_from_pretrained`), which knows names on the hub only. What they cannot say is None
-here and becomes a TransformerBridge. It touches no weights: see `_conversion`.
+Llama (with Mistral and Qwen2), GPT-2, GPT-J and GPT-NeoX (Pythia): for each the `HookedTransformerConfig` entries of
+the same model, read as in TransformerLens' own `transformer_lens.loading_from_pretrained`, which takes only names on
+the hub. A configuration that they cannot express gives None and becomes a TransformerBridge. `_conversion` converts the
+weights.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ _ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "relu", "s
 
 
 def hooked_settings(config: Any) -> dict[str, Any] | None:
-    """What a HookedTransformer of this Hugging Face configuration needs, but for its context length.
+    """The settings of a HookedTransformer for this Hugging Face configuration, without the context length.
 
-    None where TransformerLens' converters and configuration do not know everything that `config` asks for.
+    None if TransformerLens' converters and configuration do not support everything in `config`.
     """
     family = _FAMILIES.get(config.model_type)
     if family is None:
@@ -50,8 +50,7 @@ def _llama(config: Any) -> dict[str, Any]:
         "n_layers": config.num_hidden_layers,
         "d_model": config.hidden_size,
         "n_heads": heads,
-        # TransformerLens' Llama conversion uses the ungrouped names when nothing is grouped, the others
-        # never.
+        # Without grouping, only TransformerLens' Llama conversion uses the ungrouped names.
         "n_key_value_heads": None if kv == heads and config.model_type == "llama" else kv,
         "d_head": d_head,
         "d_mlp": config.intermediate_size,
@@ -66,7 +65,7 @@ def _llama(config: Any) -> dict[str, Any]:
         "rotary_base": rope.get("rope_theta", 10000.0),
         "rotary_adjacent_pairs": False,
         "original_architecture": f"{config.model_type.capitalize()}ForCausalLM",
-        # As TransformerLens declares it: Qwen2 has no such token.
+        # As in TransformerLens: Qwen2 has no such token.
         "default_prepend_bos": config.model_type != "qwen2",
     }
     if rope.get("rope_type") == "llama3":
@@ -96,7 +95,7 @@ def _gpt2(config: Any) -> dict[str, Any]:
 
 
 def _is_plain_gptj(config: Any) -> bool:
-    """Rotary embeddings on some of the dimensions; without them it has no positions at all."""
+    """Rotary embeddings on some of the dimensions; without them the model has no positions at all."""
     return config.activation_function in _ACTIVATIONS and _is_even(config.rotary_dim)
 
 
@@ -152,7 +151,7 @@ def _neox(config: Any) -> dict[str, Any]:
         "rotary_base": _rope(config).get("rope_theta", 10000.0),
         "rotary_adjacent_pairs": False,
         "original_architecture": "GPTNeoXForCausalLM",
-        "default_prepend_bos": False,  # as TransformerLens declares it: Pythia was trained without
+        "default_prepend_bos": False,  # as in TransformerLens: Pythia was trained without
     }
 
 
@@ -162,12 +161,12 @@ def _neox_rotary_dim(config: Any) -> int:
 
 
 def _is_even(rotary_dim: int | None) -> bool:
-    # Pairs are rotated; of an odd number transformers makes one more, TransformerLens an error.
+    # Pairs are rotated; for an odd number transformers adds one, TransformerLens raises.
     return bool(rotary_dim) and rotary_dim % 2 == 0
 
 
 def _rope(config: Any) -> dict[str, Any]:
-    # transformers 5 keeps all of it in `rope_parameters`; earlier versions the base apart.
+    # transformers 5 keeps everything in `rope_parameters`; earlier versions keep the base separately.
     old = {
         "rope_theta": getattr(config, "rope_theta", 10000.0),
         **(getattr(config, "rope_scaling", None) or {}),

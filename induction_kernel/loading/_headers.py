@@ -1,6 +1,6 @@
-"""Which tensors does a weight file say it holds, and can a model of this configuration be made of them?
+"""Tensors that a weight file names, checked against a configuration before anything is loaded.
 
-Read off the headers of safetensors files and of GGUF files, before a model is built. It loads no weights: see `_local`.
+The headers of safetensors and GGUF files are read before a model is built. `_local` loads the weights.
 """
 
 from __future__ import annotations
@@ -21,19 +21,18 @@ _OF_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 
 
 def check_headers(path: Path, config: Any) -> None:
-    """Compare a configuration with the headers of the weights beside it, where there are any.
+    """Compare a configuration with the headers of the weights beside it, if there are any.
 
     Raises:
-        Refused: more layers than there are tensors, or weights that are whole numbers in a model that is not
-            quantised; a damaged header.
+        Refused: more layers than tensors; whole numbers as weights of a model that is not quantised; a damaged header.
     """
     dtypes = {} if path.is_file() else _dtypes(path)
     n_tensors = _n_tensors(path) if path.is_file() else len(dtypes)
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
     if n_tensors and isinstance(layers, int) and not 0 < layers <= n_tensors:
         raise Refused(
-            f"{path}: the configuration has {layers} layers, and the weights are {n_tensors} tensors in all: one of "
-            "them is damaged"
+            f"{path}: the configuration has {layers} layers, but the weights are only {n_tensors} tensors: one of the "
+            "two is damaged"
         )
     whole = [
         name for name, of in dtypes.items() if name.endswith(".weight") and of.startswith(("I", "U", "BOOL"))
@@ -43,13 +42,13 @@ def check_headers(path: Path, config: Any) -> None:
 
 
 def check_unexpected(path: Path, names: list[str], config: Any) -> None:
-    """Raise Refused where weights that no parameter takes are of layers that the configuration has not."""
+    """Raise Refused if there are weights of layers that the configuration does not have."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", float("inf"))
     beyond = [
         name for name in names for found in [_OF_LAYER.search(name)] if found and int(found[1]) >= layers
     ]
     if beyond:
-        raise Refused(f"{path} holds {beyond[0]}, and its configuration has {layers} layers only")
+        raise Refused(f"{path} holds {beyond[0]}, but its configuration has only {layers} layers")
 
 
 def _dtypes(folder: Path) -> dict[str, str]:
@@ -70,13 +69,13 @@ def _dtypes(folder: Path) -> dict[str, str]:
         try:
             with safe_open(folder / name, framework="pt") as file:
                 dtypes |= {key: str(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118  not a mapping
-        except Exception as error:  # safetensors' own, and whatever its header makes it raise
+        except Exception as error:  # safetensors' own, and any error from a damaged header
             raise Refused(f"{folder} cannot be read as a language model: {name}: {error}") from error
     return dtypes
 
 
 def _n_tensors(path: Path) -> int:
-    """Of a GGUF file: after four letters and the version comes the number of tensors."""
+    """The number of tensors in a GGUF file, which follows its four letters and the version."""
     with path.open("rb") as file:
         start = file.read(16)
     return struct.unpack("<Q", start[8:])[0] if len(start) == 16 else 0

@@ -1,7 +1,6 @@
-"""Which training checkpoints does a source have, and how many tokens had the model seen at each?
+"""Training checkpoints of a source, and the tokens seen at each.
 
-Read off a run's log or TransformerLens' lists; no weights are loaded. It computes nothing: see
-`training.checkpoints`.
+Both come from a run's log or TransformerLens' lists; no weights are loaded. `training` measures at the checkpoints.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ class History:
 
     Attributes:
         name: of the source, without its folders.
-        where: what `load` takes, from any working directory.
+        where: the argument for `load`, from any working directory.
         tokens: training step (on the hub: TransformerLens' label) -> tokens seen until then; NaN if unknown.
-        said: what tells this source from others, wherever it lies.
-        log: step -> what the run noted there.
+        said: what identifies this source, wherever it is stored.
+        log: step -> the run's log entry.
     """
 
     name: str
@@ -39,10 +38,11 @@ class History:
     log: Mapping[int, Any]
 
     def steps(self, wanted: Iterable[int] | None = None) -> list[int]:
-        """The training steps that are wanted, ascending; all there are by default.
+        """The training steps that are wanted, ascending; all by default.
 
         Raises:
-            TypeError: no steps at all. Refused: none of them, no whole numbers, or one that is not there.
+            TypeError: not a collection of steps. Refused: an empty one, not whole numbers, or a step without
+                checkpoint.
         """
         if wanted is None:
             return sorted(self.tokens)
@@ -61,15 +61,15 @@ class History:
 
 
 def training_history(source: str | Path) -> History:
-    """The checkpoints that a source should have: those of its log, where it has one.
+    """The checkpoints that a source should have: those of its log, if it has one.
 
     Args:
-        source: a run's folder, "tiny", or a name on the hub, which is not contacted but for the list of one of
+        source: a run's folder, "tiny", or a name on the hub, which is contacted only for the list of one of
             TransformerLens' early models.
 
     Raises:
         Refused: nothing of this name, a damaged recipe. NotDefined: a source without training checkpoints.
-        ConnectionError: as `loading.hub.hub_checkpoints`.
+        ConnectionError: as `hub_checkpoints`.
     """
     path = TINY if source == "tiny" else as_path(source)
     if path is None:

@@ -1,8 +1,8 @@
-"""How is a name on the Hugging Face hub loaded? By TransformerLens itself, with errors that say what to do.
+"""Models by name from the Hugging Face hub, by TransformerLens itself.
 
 `HookedTransformer.from_pretrained` for the names TransformerLens 3.x converts, and for every other
 repository, and under 4.x, `TransformerBridge.boot_transformers` (`boot_tl_legacy` for TransformerLens' own
-early models); all keywords pass through. It looks at no local files; what went wrong is said in `_failures`.
+early models); all keywords are passed on. Local files are read in `_local`; `_failures` explains errors.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ._failures import explained, hub_spelling, official_names, unknown_name
 
 __all__ = ["hub_checkpoints", "load_from_hub"]
 
-# TransformerLens' own: their weights are not in Hugging Face's format.
+# TransformerLens' own models: their weights are not in Hugging Face's format.
 _EARLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
-# Listed by TransformerLens, but no decoders, so that HookedTransformer is not their class.
+# Listed by TransformerLens, but not decoders, so HookedTransformer is not their class.
 _OTHER_KINDS = ("google-bert/", "google-t5/", "facebook/hubert", "facebook/wav2vec2")
 # Tokens in a training batch: Biderman et al. 2023, section 2.1; 512 rows of 1024 tokens (Mistral's GPT-2).
 _TOKENS_A_STEP = {"EleutherAI/pythia": 2**21, "stanford-crfm/": 2**19}
@@ -43,14 +43,14 @@ def load_from_hub(
     Args:
         name: a name or alias TransformerLens knows, or any repository "owner/name", in any case.
         checkpoint: a training step (TransformerLens' `checkpoint_value`), for models that have them.
-        checkpoint_index: or its place among them, from the end if negative.
-        bridge: a TransformerBridge also where TransformerLens has HookedTransformer.
+        checkpoint_index: instead, its place among the checkpoints, from the end if negative.
+        bridge: make a TransformerBridge even if TransformerLens has HookedTransformer.
         kwargs: TransformerLens' own.
 
     Raises:
-        Refused: a name that neither TransformerLens nor the hub knows, with the near ones; a checkpoint or
-            revision that is not there; a repository that runs code of its own, without `trust_remote_code=True`.
-        TypeError: keywords that this model's door in TransformerLens does not take.
+        Refused: a name that neither TransformerLens nor the hub knows, with the nearest ones; a checkpoint or revision
+            that does not exist; a repository that runs its own code, without `trust_remote_code=True`.
+        TypeError: keywords that TransformerLens does not take for this model.
         ConnectionError: the hub cannot be reached.
         PermissionError: a repository with a licence to accept first, or a private one.
     """
@@ -61,7 +61,7 @@ def load_from_hub(
     boot = _door(full, official is not None, bridge)
     _refuse_unknown(boot, kwargs)
     if any(each.kind is each.VAR_KEYWORD for each in inspect.signature(boot).parameters.values()):
-        kwargs = {"trust_remote_code": False, **kwargs}  # without it, transformers would ask
+        kwargs = {"trust_remote_code": False, **kwargs}  # without it, transformers would ask the user
     try:
         with (
             quietly(),
@@ -75,23 +75,23 @@ def load_from_hub(
         if better is None:
             raise
         raise better from error
-    if chosen:  # the Bridge of 3.x does not say it, nor does a revision
+    if chosen:  # neither the Bridge of 3.x nor a revision records it
         model.cfg.checkpoint_value = chosen.get("checkpoint_value", checkpoint)
     return model
 
 
 def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
-    """The name as the hub spells it, and its training checkpoints: label -> tokens seen, NaN where nobody says.
+    """The name as the hub spells it, and its training checkpoints: label -> tokens seen, NaN if unknown.
 
     The labels are TransformerLens': training steps, or tokens seen (some of TransformerLens' early models).
 
     Raises:
         NotDefined: a name without checkpoints that TransformerLens knows.
-        ConnectionError: their list is on the hub (the early models'), which cannot be reached.
+        ConnectionError: the list is on the hub (for early models), which cannot be reached.
     """
     official = official_names().get(name.lower())
     full = official or hub_spelling(name)
-    pythia = full.startswith("EleutherAI/pythia")  # one that is not listed has the same steps
+    pythia = full.startswith("EleutherAI/pythia")  # unlisted ones have the same steps
     if official is None and not pythia:
         raise NotDefined(
             f'TransformerLens knows no training checkpoints of "{name}": wanted "tiny", a folder that '
@@ -110,7 +110,7 @@ def hub_checkpoints(name: str) -> tuple[str, dict[int, float]]:
 
 
 def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
-    """What of TransformerLens loads the model of this name."""
+    """The function of TransformerLens that loads the model of this name."""
     hooked = has_hooked_transformer() and not bridge and not name.startswith(_OTHER_KINDS)
     if hooked and listed:
         from transformer_lens import HookedTransformer
@@ -123,8 +123,8 @@ def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
     legacy = getattr(TransformerBridge, "boot_tl_legacy", None)
     if legacy is None and listed:
         raise Refused(
-            f'"{name}" is one of TransformerLens\' own early models, which TransformerLens 3.x makes '
-            "HookedTransformers only: leave bridge out, or use TransformerLens 4.x"
+            f'"{name}" is one of TransformerLens\' own early models, which TransformerLens 3.x loads only as '
+            "HookedTransformers: leave bridge out, or use TransformerLens 4.x"
         )
     return legacy or TransformerBridge.boot_transformers
 
@@ -134,7 +134,7 @@ def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
     passes_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
     if passes_on and "device_map" in kwargs:
         raise Refused(
-            "device_map is for a TransformerBridge: give bridge=True, or n_devices=, by which TransformerLens "
+            "device_map is for a TransformerBridge: pass bridge=True, or n_devices=, by which TransformerLens "
             "spreads a HookedTransformer"
         )
     unknown = [] if passes_on else sorted(set(kwargs) - set(known))
@@ -150,9 +150,9 @@ def _refuse_unknown(boot: Callable[..., Any], kwargs: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def _running_no_code(trusted: bool) -> Iterator[None]:
-    """Inside, TransformerLens runs Python code of no repository either, but where the user said so.
+    """Inside, TransformerLens runs no repository's Python code, unless the user trusts it.
 
-    It does of its own accord with the names in this list.
+    For the names in this list it would do so without being asked.
     """
     if trusted or not has_hooked_transformer():
         yield
@@ -168,15 +168,15 @@ def _running_no_code(trusted: bool) -> Iterator[None]:
 
 
 def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) -> dict[str, Any]:
-    """The keyword by which TransformerLens, or the hub, finds this checkpoint; none for the trained model."""
+    """The keyword that selects this checkpoint in TransformerLens or on the hub; none for the trained model."""
     if step is None and index is None:
         return {}
     if not listed:
-        if index is None and name.startswith("EleutherAI/pythia"):  # a repetition: same steps, same revisions
+        if index is None and name.startswith("EleutherAI/pythia"):  # another run of it: same revisions
             return {"revision": f"step{step}"}
         raise Refused(
-            f'TransformerLens knows no training checkpoints of "{name}"; where the repository keeps them as '
-            'revisions, give revision="..."'
+            f'TransformerLens knows no training checkpoints of "{name}"; if the repository keeps them as '
+            'revisions, pass revision="..."'
         )
     steps = _steps(name)
     if index is not None:
@@ -187,7 +187,7 @@ def _checkpoint(name: str, listed: bool, step: int | None, index: int | None) ->
         near = sorted(sorted(steps, key=lambda other: abs(other - (step or 0)))[:4])
         raise Refused(
             f'"{name}" has no checkpoint of step {step}: there are {len(steps)} from {steps[0]} to {steps[-1]}, '
-            f"near it {', '.join(map(str, near))}"
+            f"the nearest are {', '.join(map(str, near))}"
         )
     return {"checkpoint_value": step}
 
@@ -197,12 +197,12 @@ def _steps(name: str) -> list[int]:
 
 
 def _labels(name: str) -> tuple[list[int], str]:
-    """TransformerLens' labels of this model's checkpoints, ascending, and what they are: "step" or "token"."""
+    """TransformerLens' labels of this model's checkpoints, ascending, and their kind: "step" or "token"."""
     where = "loading_from_pretrained" if has_hooked_transformer() else "tools.model_registry.checkpoints"
     try:
         labels, kind = import_module(f"transformer_lens.{where}").get_checkpoint_labels(name)
         return sorted(labels), kind
-    except (ValueError, IndexError) as error:  # 3.x takes the last of an empty list
+    except (ValueError, IndexError) as error:  # 3.x takes the last element of an empty list
         raise NotDefined(
             f'"{name}" has no training checkpoints that TransformerLens knows: leave checkpoint out'
         ) from error

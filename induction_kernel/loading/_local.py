@@ -1,8 +1,7 @@
-"""How is a Hugging Face folder or a GGUF file read? By transformers, and then into TransformerLens.
+"""Hugging Face folders and GGUF files, read by transformers and converted to TransformerLens.
 
-What `_families` knows becomes a `HookedTransformer` where TransformerLens has it (see `_conversion`), everything
-else a `TransformerBridge` around the Hugging Face model. GGUF weights are dequantised. It fetches nothing:
-see `_hub`.
+Families in `_families` become a `HookedTransformer` if TransformerLens has it (see `_conversion`), everything else a
+`TransformerBridge` around the Hugging Face model. GGUF weights are dequantised. Nothing is downloaded: see `_hub`.
 """
 
 from __future__ import annotations
@@ -41,16 +40,16 @@ def load_local(
     """The model in a Hugging Face folder or a GGUF file.
 
     Raises:
-        Refused: nothing there that can be read, weights that are incomplete, damaged or not of the configuration,
-            code of the model's own without `trust_remote_code=True`, a context length beyond the model's, a device map
+        Refused: no model that can be read; weights that are incomplete, damaged or not those of the configuration; a
+            model with its own code, without `trust_remote_code=True`; a context length beyond the model's; a device map
             for a HookedTransformer.
-        TypeError: an unknown keyword, or weight processing asked of a Bridge.
+        TypeError: an unknown keyword, or weight processing for a Bridge.
         ImportError: a GGUF file without the package that reads it.
     """
     from transformers import AutoConfig
 
     _check_processing(processing)
-    # The configuration is read once and handed on: in a GGUF file that alone takes seconds.
+    # The configuration is read once and passed on: in a GGUF file that alone takes seconds.
     where = {**_where(path), "trust_remote_code": trust_remote_code}
     where["config"] = _read(path, AutoConfig.from_pretrained, **where)
     check_headers(path, where["config"])
@@ -86,7 +85,7 @@ def _check_processing(processing: dict[str, Any]) -> None:
 def _check_options(hooked: bool, processing: dict[str, bool], device_map: Any) -> None:
     if hooked and device_map is not None:
         raise Refused(
-            "device_map is for a TransformerBridge, and this model becomes a HookedTransformer: give "
+            "device_map is for a TransformerBridge, and this model becomes a HookedTransformer: pass "
             "bridge=True, or n_devices= instead"
         )
     if not hooked and any(processing.values()):
@@ -97,7 +96,7 @@ def _check_options(hooked: bool, processing: dict[str, bool], device_map: Any) -
 
 
 def _where(path: Path) -> dict[str, Any]:
-    """What transformers' `from_pretrained` needs to find the model."""
+    """The arguments with which transformers' `from_pretrained` finds the model."""
     if path.is_file():
         if path.suffix.lower() != ".gguf":
             raise Refused(f"{path} is a file: wanted a Hugging Face folder or a .gguf file")
@@ -107,7 +106,7 @@ def _where(path: Path) -> dict[str, Any]:
             )
         with path.open("rb") as file:
             if file.read(4) != b"GGUF":
-                raise Refused(f"{path} is no GGUF file: its first four bytes are not GGUF")
+                raise Refused(f"{path} is not a GGUF file: its first four bytes are not GGUF")
         return {
             "pretrained_model_name_or_path": str(path.parent),
             "gguf_file": path.name,
@@ -115,8 +114,8 @@ def _where(path: Path) -> dict[str, Any]:
         }
     if not (path / "config.json").is_file():
         inside = sorted(file.name for file in path.glob("*.gguf"))
-        hint = f"; it holds {inside[0]}: give the path of that file" if inside else ""
-        raise Refused(f"{path} has no config.json, so it is no Hugging Face model folder{hint}")
+        hint = f"; it holds {inside[0]}: pass the path of that file" if inside else ""
+        raise Refused(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
     return {"pretrained_model_name_or_path": str(path), "local_files_only": True}
 
 
@@ -126,11 +125,11 @@ def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:
             return reader(**kwargs)
     except MemoryError:
         raise
-    except Exception as error:  # transformers, safetensors and gguf raise anything for a damaged file
+    except Exception as error:  # transformers, safetensors and gguf raise many kinds for a damaged file
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if "custom code" in first:
             first = (
-                "it asks for Python code of its own to be run, which is done only with trust_remote_code=True; read "
+                "it needs to run its own Python code, which is done only with trust_remote_code=True; read "
                 "its .py files first"
             )
         raise Refused(f"{path} cannot be read as a language model: {first}") from error
@@ -148,15 +147,15 @@ def _read_weights(path: Path, where: dict[str, Any], dtype: torch.dtype, **plan:
         attn_implementation="eager",  # other implementations never show their attention patterns
         output_loading_info=True,
     )
-    # transformers fills what the file lacks with random numbers and only warns.
+    # transformers fills missing parameters with random numbers and only warns.
     missing = sorted(info["missing_keys"])
     if missing:
-        raise Refused(f"{path} lacks {len(missing)} of the model's parameters, {missing[0]} among them")
+        raise Refused(f"{path} lacks {len(missing)} of the model's parameters, such as {missing[0]}")
     check_unexpected(path, sorted(info["unexpected_keys"]), where["config"])
     for key, value in hf_model.named_parameters():
         if not torch.isfinite(value).all():
             raise Refused(
-                f"{path}: {key} holds NaN or infinite values; the file is damaged or {dtype} too narrow"
+                f"{path}: {key} holds NaN or infinite values; the file is damaged or {dtype} is too narrow"
             )
     return hf_model.eval()
 
@@ -166,7 +165,7 @@ def _read_tokenizer(path: Path, where: dict[str, Any]) -> Any:
 
     files = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tokenizer_config.json")
     if path.is_dir() and not any((path / name).is_file() for name in files):
-        return None  # a model that takes tokens only
+        return None  # a model that only takes tokens
     return _read(path, AutoTokenizer.from_pretrained, **where)
 
 
@@ -192,7 +191,7 @@ def _placed(model: Any, device: str, n_devices: int) -> Any:
 
 
 def _plan(n_devices: int | None, device_map: Any) -> dict[str, Any]:
-    """How transformers is to spread the model; nothing where it goes to one device."""
+    """Arguments by which transformers spreads the model over devices; empty for a single device."""
     from transformer_lens.utilities.multi_gpu import resolve_device_map
 
     plan, memory = resolve_device_map(n_devices, device_map, None)
@@ -222,12 +221,12 @@ def _as_bridge(hf_model: Any, tokenizer: Any, n_ctx: int, name: str) -> Any:
             f"{name} cannot be a TransformerBridge: TransformerLens' adapter does not take this {kind}"
             + (f" ({error})" if str(error) else "")
         ) from error
-    first = find_embedding_device(hf_model)  # None where transformers did not spread it
+    first = find_embedding_device(hf_model)  # None if transformers did not spread it
     if first is not None:
         model.cfg.device, model.cfg.n_devices = str(first), count_unique_devices(hf_model)
-    model.cfg.n_ctx = n_ctx  # a declaration: the Hugging Face model's own tables keep their length
+    model.cfg.n_ctx = n_ctx  # only declared: the Hugging Face model's own tables keep their length
     found = short_run(model.eval(), d_vocab, n_ctx, name)
-    remedy = f"TransformerLens' adapter does not compute what this {kind} asks for, so nothing would be right"
+    remedy = f"TransformerLens' adapter computes this {kind} differently from Hugging Face, so nothing would be right"
     check_same(found, wanted, hf_model.dtype, f"{name} as a TransformerBridge", remedy)
     return model
 

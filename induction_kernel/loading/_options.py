@@ -1,7 +1,4 @@
-"""On which device, in which dtype, over how many devices? The options of `load` that every source shares, checked.
-
-It moves nothing.
-"""
+"""Options of `load` that all sources share: device, dtype, number of devices, device map."""
 
 from __future__ import annotations
 
@@ -23,15 +20,17 @@ def checked_options(
     n_devices: int | None,
     device_map: Any,
 ) -> dict[str, Any]:
-    """Those of the four that are given, as what torch and TransformerLens take.
+    """Those of the four that are given, in the form that torch and TransformerLens take.
 
     Raises:
-        Refused: what torch does not know or this machine does not have; two answers to one question.
-        TypeError: a `n_devices` or a `device_map` that is no number, no plan and no mapping.
+        Refused: a device or dtype that torch does not know or this machine does not have; a device map beside a device.
+        TypeError: an `n_devices` that is not a number, a `device_map` that is neither a plan nor a mapping.
     """
     if device_map is not None and (device is not None or n_devices is not None):
         other = "device" if device is not None else "n_devices"
-        raise Refused(f"device_map says where every part goes, so {other} must be left out; give one of them")
+        raise Refused(
+            f"device_map says where every part goes, so {other} must be left out: pass only one of them"
+        )
     given = {
         "device": None if device is None else _device(device),
         "dtype": None if dtype is None else _dtype(dtype),
@@ -63,8 +62,8 @@ def _dtype(dtype: str | torch.dtype) -> torch.dtype:
     chosen = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if chosen not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise Refused(
-            'dtype must be a floating point type, "float16", "bfloat16", "float32" or "float64" (as text or as '
-            f"torch's), got {dtype!r}"
+            'dtype must be a floating point type, "float16", "bfloat16", "float32" or "float64" (as a string or '
+            f"torch's own), got {dtype!r}"
         )
     return chosen
 

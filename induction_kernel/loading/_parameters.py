@@ -1,8 +1,7 @@
-"""Which parameters does a model of this architecture have, and are these weights all of them?
+"""The parameters of an architecture, and a check that given weights are complete.
 
-Names and shapes are those of TransformerLens' `HookedTransformer.state_dict`; `bridge_parameter` gives the
-name and shape of each in a `TransformerBridge` on TransformerLens' own layers. It makes no model: see
-`_build`.
+Names and shapes are those of TransformerLens' `HookedTransformer.state_dict`; `bridge_parameter` gives the name and
+shape of each in a `TransformerBridge` on TransformerLens' own layers. `_build` makes the model.
 """
 
 from __future__ import annotations
@@ -49,17 +48,17 @@ def checked_architecture(architecture: Mapping[str, Any]) -> dict[str, Any]:
     """The architecture with its defaults, by TransformerLens' names.
 
     Raises:
-        Refused: entries that are missing, unknown or senseless.
+        Refused: entries that are missing, unknown or out of range.
     """
     missing = [key for key in _REQUIRED if key not in architecture]
     unknown = sorted(set(architecture) - {*_REQUIRED, *_DEFAULTS})
     if missing or unknown:
-        what = f"misses {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
+        what = f"lacks {', '.join(missing)}" if missing else f"has unknown entries {', '.join(unknown)}"
         raise Refused(f"the architecture {what}; known are {', '.join([*_REQUIRED, *_DEFAULTS])}")
     settings = {**_DEFAULTS, **architecture}
     _check_kinds(settings)
     if settings["n_key_value_heads"] == settings["n_heads"]:
-        settings["n_key_value_heads"] = None  # one key and value head a query head: nothing is grouped
+        settings["n_key_value_heads"] = None  # one key and value head per query head: nothing is grouped
     if settings["n_heads"] % (settings["n_key_value_heads"] or 1):
         raise Refused("the architecture's n_heads must be a multiple of its n_key_value_heads")
     settings["d_mlp"] = settings["d_mlp"] or 4 * settings["d_model"]
@@ -74,7 +73,7 @@ def _check_kinds(settings: dict[str, Any]) -> None:
     counts = [(key, settings[key]) for key in _COUNTS if settings[key] is not None]
     for key, value in [*((key, settings[key]) for key in _REQUIRED), *counts]:
         if not is_whole(value) or value < 1:
-            raise Refused(f"the architecture's {key} must be a whole number from 1 on, got {value!r}")
+            raise Refused(f"the architecture's {key} must be a whole number, at least 1, got {value!r}")
     for key in _FLAGS:
         if not isinstance(settings[key], bool):
             raise Refused(f"the architecture's {key} must be True or False, got {settings[key]!r}")
@@ -93,7 +92,7 @@ def checked_weights(
     """Every parameter of the architecture, in `dtype`; biases that are missing are zeros.
 
     Raises:
-        Refused: parameters that are missing, unknown, of the wrong shape, no floating point numbers or not finite.
+        Refused: parameters that are missing, unknown, of the wrong shape, not floating point numbers or not finite.
     """
     _check_layers(settings["n_layers"], weights)
     shapes = _shapes(settings)
@@ -101,9 +100,7 @@ def checked_weights(
     missing = [key for key in shapes if key not in given and not _is_bias(key)]
     unknown = [key for key in given if key not in shapes]
     if missing or unknown:
-        what = (
-            f"miss {_some(missing)}" if missing else f"have {_some(unknown)}, which the architecture has not"
-        )
+        what = f"lack {_some(missing)}" if missing else f"have {_some(unknown)}, which the architecture lacks"
         raise Refused(f"the weights {what}; the architecture has {len(shapes)} parameters")
     for key, value in given.items():
         if tuple(value.shape) != shapes[key]:
@@ -121,12 +118,12 @@ def checked_weights(
 
 
 def _check_layers(n_layers: int, weights: Mapping[str, Tensor]) -> None:
-    """The names of all parameters are listed only where the weights have as many layers."""
+    """Refused if the weights have fewer layers, before the names of all parameters are listed."""
     found = {key.split(".")[1] for key in weights if key.startswith("blocks.")}
     if n_layers > len(found):
         missing = next(layer for layer in range(n_layers) if str(layer) not in found)
         raise Refused(
-            f"the weights miss blocks.{missing}.attn.W_Q: they have {len(found)} layers, the architecture {n_layers}"
+            f"the weights lack blocks.{missing}.attn.W_Q: they have {len(found)} layers, the architecture {n_layers}"
         )
 
 
@@ -173,7 +170,7 @@ def _shapes(settings: dict[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def _as_grouped(key: str, shapes: dict[str, tuple[int, ...]]) -> str:
-    # Grouped key and value parameters carry an underscore in a HookedTransformer, its properties do not.
+    # Grouped key and value parameters have a leading underscore in a HookedTransformer; its properties do not.
     stem, _, leaf = key.rpartition(".")
     return f"{stem}._{leaf}" if key not in shapes and f"{stem}._{leaf}" in shapes else key
 

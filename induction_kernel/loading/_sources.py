@@ -1,7 +1,7 @@
-"""Which model is meant? `load` takes a name or a path and gives TransformerLens' own model, nothing wrapped.
+"""`load`: a name or a path to TransformerLens' own model.
 
-The embedded model ("tiny", see `_embedded`), a local Hugging Face folder or GGUF file (see `_local`), or a name
-on the hub (see `_hub`), which alone contacts the network. It measures nothing.
+The embedded model ("tiny", see `_embedded`), a local Hugging Face folder or GGUF file (see `_local`), or a name on the
+hub (see `_hub`), which alone uses the network.
 """
 
 from __future__ import annotations
@@ -37,50 +37,49 @@ def load(
 ) -> Model:
     """Load a model as TransformerLens' own object, in evaluation mode.
 
-    TransformerLens 4.x has one kind of model, `TransformerBridge`. Under 3.x a `HookedTransformer` is made of
+    TransformerLens 4.x has one kind of model, `TransformerBridge`. Under 3.x these become a `HookedTransformer`:
 
-    - the embedded model, and what `induction-kernel train` wrote;
+    - the embedded model, and folders that `induction-kernel train` wrote;
     - Hugging Face folders and GGUF files of Llama, Mistral, Qwen2, GPT-2, GPT-J and GPT-NeoX (Pythia), by
-      TransformerLens' own weight conversions; but not where a model asks for what these do not know (a sliding
-      window, scaled rotary embeddings other than Llama 3's, biases its family has not);
-    - names on the hub that TransformerLens lists, its own early models ("attn-only-2l", "gelu-2l",
-      "solu-1l") among them;
+      TransformerLens' own weight conversions, unless a model needs what these do not support (a sliding window, scaled
+      rotary embeddings other than Llama 3's, biases unusual for its family);
+    - names on the hub that TransformerLens lists, including its own early models ("attn-only-2l", "gelu-2l",
+      "solu-1l");
 
-    and a `TransformerBridge` of everything else. What is made of a folder or file is compared with the Hugging
-    Face model on a short run, of 16 tokens, before it is handed out. The global random state, logging and
-    gradient settings are left as they were.
+    and everything else becomes a `TransformerBridge`. A model from a folder or file is compared with the Hugging Face
+    model on a short run of 16 tokens before it is returned. The global random state, logging and gradient settings are
+    not changed.
 
     Args:
         name_or_path: "tiny", the embedded model; a Hugging Face folder, a GGUF file, or a folder that
-            `induction-kernel train` wrote; else a name on the Hugging Face hub, in any case. A `Path`, or text
-            that looks like one ("./x", "x.gguf"), is never a name; text that is a model folder here and also a
-            name is the folder.
-        checkpoint: a training step, for models with checkpoints: what `induction-kernel train` wrote; on the
+            `induction-kernel train` wrote; else a name on the Hugging Face hub, in any case. A `Path`, or a string that
+            looks like one ("./x", "x.gguf"), is never a name; a string that is both a local model folder and a name
+            means the folder.
+        checkpoint: a training step, for models with checkpoints: folders that `induction-kernel train` wrote; on the
             hub Pythia, stanford-crfm's GPT-2 and some of TransformerLens' early models.
         checkpoint_index: on the hub, the checkpoint's place among them instead; -1 is the last.
-        device: where the parameters go; None is the CPU for the embedded model, for others TransformerLens'
-            choice (CUDA if there is one).
-        dtype: of the parameters: float16, bfloat16, float32 or float64, as text or as torch's; None is
-            float32.
-        n_devices: over how many CUDA devices the layers are spread.
-        device_map: where each part of a `TransformerBridge` goes, as transformers takes it ("auto", or
-            `{"": "cpu"}`), instead of `device`. A `HookedTransformer` has `n_devices` only.
-        bridge: a `TransformerBridge` also where TransformerLens has `HookedTransformer`.
-        kwargs: for the hub, whatever TransformerLens takes for this model (`revision`, `n_ctx`, `tokenizer`).
+        device: of the parameters; None is the CPU for the embedded model, for others TransformerLens' choice (CUDA if
+            there is one).
+        dtype: of the parameters: float16, bfloat16, float32 or float64, as a string or torch's own; None is float32.
+        n_devices: number of CUDA devices over which the layers are spread.
+        device_map: where each part of a `TransformerBridge` goes, as in transformers ("auto", or `{"": "cpu"}`),
+            instead of `device`. A `HookedTransformer` takes only `n_devices`.
+        bridge: make a `TransformerBridge` even if TransformerLens has `HookedTransformer`.
+        kwargs: for the hub, any keyword that TransformerLens takes for this model (`revision`, `n_ctx`, `tokenizer`).
             For local models `n_ctx` (at most the model's own), `tokenizer`, `trust_remote_code`, and for those
             that become a HookedTransformer `fold_ln`, `center_writing_weights`, `center_unembed`,
-            `fold_value_biases`, which are off unless asked for: a local model has the weights of its file.
+            `fold_value_biases`, which are off by default: a local model has the weights of its file.
             (`HookedTransformer.from_pretrained` has them on.)
 
     Raises:
-        Refused: no such path or name (with the near ones), damaged or incomplete files, an unknown
-            checkpoint or revision; a device, dtype or placement that is not there; a model that
-            does not compute what the Hugging Face model does.
+        Refused: no such path or name (with the nearest ones), damaged or incomplete files, an unknown checkpoint or
+            revision; a device, dtype or placement that does not exist; a model that does not compute what the Hugging
+            Face model does.
         TypeError: neither a name nor a path; an unknown keyword, or one that this kind of model does not take.
         ImportError: a GGUF file without the package that reads it.
-        ConnectionError: a name on the hub, and no connection to it.
+        ConnectionError: a name on the hub, without a connection to it.
         PermissionError: a name on the hub whose licence must be accepted first.
-        NotImplementedError: a name that TransformerLens lists and this version of it cannot load.
+        NotImplementedError: a name that TransformerLens lists but the installed version cannot load.
 
     Example:
         >>> import induction_kernel as ik
@@ -103,7 +102,7 @@ def load(
         )
     embedded = is_embedded(path) or path == TINY
     if checkpoint_index is not None:
-        remedy = "give checkpoint, the step" if embedded else "leave it out"
+        remedy = "pass checkpoint, the step" if embedded else "leave it out"
         raise Refused(f"checkpoint_index counts checkpoints on the hub, and {path} is a path: {remedy}")
     if embedded:
         return load_embedded(path, checkpoint=checkpoint, **_for_embedded(options))
@@ -116,7 +115,7 @@ def _check_checkpoint(checkpoint: int | None, index: int | None) -> None:
     if checkpoint is not None and index is not None:
         raise Refused(
             f"checkpoint ({checkpoint}) is a training step and checkpoint_index ({index}) its place among them: "
-            "give one of them"
+            "pass one of them"
         )
     for name, value in {"checkpoint": checkpoint, "checkpoint_index": index}.items():
         if value is not None and not is_whole(value):
@@ -135,10 +134,10 @@ def _for_embedded(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def as_path(name_or_path: str | Path) -> Path | None:
-    """The path that is meant, None for a name on the hub."""
+    """The path that is meant; None for a name on the hub."""
     text = str(name_or_path)
     if not text.strip():
-        raise Refused('wanted a model\'s name or path, got empty text; "tiny" is the embedded model')
+        raise Refused('wanted a model\'s name or path, got an empty string; "tiny" is the embedded model')
     path = Path(text)
     try:
         path = path.expanduser()

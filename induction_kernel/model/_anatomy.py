@@ -1,7 +1,7 @@
-"""What is a TransformerLens model, and how is it given back as it was? Sizes, hook names, modules, one bare pass.
+"""A TransformerLens model's sizes, hook names and modules, and forward passes that leave it as it was.
 
-Hooks, training mode and gradients are as before after `forward`, also after an exception; one thread at a time has the
-model. It trusts the hooks: see `_self_check`; of weights it knows nothing: see `_weights`.
+`forward` restores hooks, training mode and gradients, also after an exception, and only one thread at a time uses the
+model. `_self_check` tests whether the hooks can be trusted; `_weights` reads the weights.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ Hook = tuple[str, Callable[..., Any]]
 
 
 class Model(Protocol):
-    """What this package needs of a model: a TransformerLens `HookedTransformer` or `TransformerBridge`."""
+    """What this package needs from a model: a TransformerLens `HookedTransformer` or `TransformerBridge`."""
 
     cfg: Any
     tokenizer: Any
@@ -85,7 +85,7 @@ def check_model(model: Any) -> None:
     """Raise TypeError unless `model` is a TransformerLens model with attention heads, Refused without weights."""
     if hasattr(model, "_orig_mod"):
         raise TypeError(
-            "wanted the model itself, got a compiled one (torch.compile), in which hooks set later are not seen: pass "
+            "wanted the model itself, got a compiled one (torch.compile), which ignores hooks set later: pass "
             "compiled._orig_mod, which has the same weights"
         )
     has_hooks = callable(getattr(model, "hooks", None)) and callable(model)
@@ -100,7 +100,7 @@ def check_model(model: Any) -> None:
     first = next(parameters(), None) if parameters is not None else None
     if first is not None and first.is_meta:
         raise Refused(
-            "wanted a model with weights, got one on the device 'meta', which has shapes alone: load its weights first"
+            "wanted a model with weights, got one on the device 'meta', which has only shapes: load its weights first"
         )
 
 
@@ -126,20 +126,20 @@ def sizes(model: Model) -> Sizes:
 
 
 def bos_id(model: Model) -> int | None:
-    """The id of the beginning-of-sequence token; None without a tokenizer, or where it has none."""
+    """The id of the beginning-of-sequence token; None without a tokenizer, or if it has none."""
     return bos_of(getattr(model, "tokenizer", None))
 
 
 def bos_of(tokenizer: Any) -> int | None:
-    """The id of a tokenizer's beginning-of-sequence token; None where there is none."""
+    """The id of a tokenizer's beginning-of-sequence token; None if it has none."""
     token = getattr(tokenizer, "bos_token_id", None)
-    # TransformerLens declares "<|endoftext|>" where a tokenizer has none, also where that is no token of it (BERT).
+    # TransformerLens sets "<|endoftext|>" if a tokenizer has none, even if it has no such token (BERT).
     made_up = token is not None and token == getattr(tokenizer, "unk_token_id", None)
     return None if made_up and tokenizer.bos_token != tokenizer.unk_token else token
 
 
 def describe(model: Model) -> dict[str, str | int]:
-    """What a result says of the model and versions it came from."""
+    """Attributes of a result: the model, its class and the versions it was made with."""
     return {
         "model": str(getattr(model.cfg, "model_name", None) or "unnamed"),
         "model_class": type(model).__name__,
@@ -150,13 +150,13 @@ def describe(model: Model) -> dict[str, str | int]:
 
 
 def hook_name(site: str, layer: int) -> str:
-    """The TransformerLens name of a hook point: of attention ("q", "rot_q", "pattern", "z" ...) or of the stream."""
+    """The TransformerLens name of a hook point: in attention ("q", "rot_q", "pattern", "z" ...) or on the stream."""
     of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z")
     return f"blocks.{layer}.{'attn.' if of_attention else ''}hook_{site}"
 
 
 def all_modules(model: Model) -> dict[torch.nn.Module, str]:
-    """Every module and its name; a Bridge does not count the root of the model it wraps among its own."""
+    """Every module and its name; a Bridge does not list the root of the model it wraps among its modules."""
     named: dict[torch.nn.Module, str] = {}
     for root in (model, getattr(model, "original_model", None)):
         if isinstance(root, torch.nn.Module):
@@ -169,9 +169,9 @@ _MAKING = Lock()
 
 
 def lock_of(model: Model) -> Any:
-    """The model's one lock, a context: who holds it may put hooks and flags on the modules, and may take it again.
+    """The model's one reentrant lock, a context: only its holder sets hooks and flags on the modules.
 
-    It is kept beside the model, not on it, and no longer than the model.
+    It is stored outside the model and dropped with it.
     """
     with _MAKING:
         return _LOCKS.setdefault(model, RLock())
@@ -181,7 +181,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def one_thread_at_a_time(function: _Function) -> _Function:
-    """The function of a model, holding the model's lock while it runs."""
+    """A function of a model that holds the model's lock while it runs."""
 
     @wraps(function)
     def held(model: Model, *args: Any, **kwargs: Any) -> Any:
@@ -193,7 +193,7 @@ def one_thread_at_a_time(function: _Function) -> _Function:
 
 
 def in_this_thread(function: _Function) -> _Function:
-    """A hook that acts in this thread alone: a call of the user's own in another does not meet it."""
+    """A hook that acts in this thread only: the user's calls in other threads are not affected."""
     owner = get_ident()
 
     def hook(*args: Any, **kwargs: Any) -> Any:
@@ -209,7 +209,7 @@ def hooks_on(model: Model, hooks: Sequence[Hook]) -> Any:
 
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
-    """Evaluation mode, uncompiled, no gradients, no other thread inside; every module's flags put back outside."""
+    """Evaluation mode, uncompiled, no gradients, one thread; every module's flags are restored at the end."""
     check_model(model)
     with lock_of(model):
         modules = all_modules(model)
@@ -219,7 +219,7 @@ def kept_as_it_was(model: Model) -> Iterator[None]:
             for module in modules:
                 module.training = False
             for module in compiled:
-                module._compiled_call_impl = None  # `module.compile()`: hooks set later are not seen in it
+                module._compiled_call_impl = None  # `module.compile()` ignores hooks set later
             with torch.no_grad():
                 yield
         finally:
@@ -240,8 +240,8 @@ def forward(
 ) -> Any:
     """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
 
-    In the model's dtype and on its device, without `gradients` unless asked for. Further `arguments`, and hooks, that
-    hide padding are of `padding`.
+    In the model's dtype and on its device, without gradients unless `gradients`. `_padding` makes the `arguments` and
+    hooks that hide padding.
     """
     given = no_left_padding(model, tokens) if arguments is None else arguments
     with kept_as_it_was(model), torch.set_grad_enabled(gradients), hooks_on(model, hooks):
@@ -254,14 +254,14 @@ def is_bridge(model: Model) -> bool:
 
 
 def device_of(model: Model) -> torch.device:
-    """Where the model takes its tokens."""
+    """The device on which the model takes its tokens."""
     return torch.device(getattr(model.cfg, "device", None) or "cpu")
 
 
 def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
     """Arguments that keep a HookedTransformer from taking leading tokens for padding.
 
-    Its tokenizer may pad on the left; our prompts are padded on the right.
+    Its tokenizer may pad on the left; prompts here are padded on the right.
     """
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
     if side == "left" and "HookedTransformer" in {base.__name__ for base in type(model).__mro__}:
@@ -279,5 +279,5 @@ def per_query_head(tensor: Tensor, n_heads: int, dim: int) -> Tensor:
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, in which they are reduced; anything better as it is."""
+    """float16 and bfloat16 as float32, so that sums are exact enough; any other dtype unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

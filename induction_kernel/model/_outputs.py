@@ -1,6 +1,7 @@
 """What a model's logits are over: its own tokens, or something else (the classes of a classifier, sums, ...).
 
-Next tokens and labels of prompts can be read where it is the former, next tokens only where attention is causal.
+Next tokens and labels can be read only if the logits are over the model's tokens; next tokens also need causal
+attention.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ _INSTEAD = (
 
 
 def n_outputs(model: Model) -> int:
-    """How many logits there are at a position."""
+    """The number of logits at a position."""
     check_model(model)
     return model.W_U.shape[-1]
 
 
 def outputs_are_tokens(model: Model) -> bool:
-    """Whether logits are over the tokens that go in; an embedding may have rows that are not words."""
+    """Whether logits are over the input tokens; an embedding may have rows that are not in the vocabulary."""
     return n_outputs(model) in (sizes(model).d_vocab, len(model.W_E))
 
 
@@ -36,12 +37,12 @@ def check_words(model: Model, name: str, instead: str = _INSTEAD) -> None:
     if not outputs_are_tokens(model):
         raise NotDefined(
             f"{name} reads logits of the prompts' own tokens, got a model of {sizes(model).d_vocab} tokens whose "
-            f"{n_outputs(model)} outputs are others (d_vocab_out): {instead}"
+            f"{n_outputs(model)} outputs are not its tokens (d_vocab_out): {instead}"
         )
 
 
 def check_next_token(model: Model, name: str, instead: str = _INSTEAD) -> None:
-    """Raise NotDefined unless the model can be asked for next tokens, which `name` reads, and does not see them."""
+    """Raise NotDefined unless the model predicts next tokens, which `name` reads, without attending to them."""
     check_words(model, name, instead)
     if not is_causal(model):
         raise NotDefined(

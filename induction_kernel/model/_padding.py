@@ -1,7 +1,8 @@
-"""Runs in which nothing attends to padding: under causal attention without more, under any other by a mask.
+"""Runs in which nothing attends to padding: causal attention never does, any other attention gets a mask.
 
-Our prompts are padded on the right, which causal attention never sees. How a mask is given depends on the class: a
-`TransformerBridge` takes one, a `HookedTransformer` or `HookedEncoder` gets it on its attention scores.
+Prompts are padded on the right, which causal attention never sees. How a mask is applied depends on the class: a
+`TransformerBridge` takes one as an argument; in a `HookedTransformer` or `HookedEncoder` a hook masks the attention
+scores.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _HIDES: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
 
 
 def hidden_padding(model: Model, tokens: Tensor, lengths: Tensor | None) -> tuple[dict[str, Any], list[Hook]]:
-    """Arguments of a forward pass over these tokens, and hooks for its duration, by which padding is not attended to.
+    """Arguments and hooks for a forward pass over these tokens that keep padding from being attended to.
 
     Args:
-        model: as it is.
+        model: the model to run.
         tokens: `[prompt, position]`, padded on the right.
-        lengths: `[prompt]`; None where nothing is padded.
+        lengths: `[prompt]`; None if nothing is padded.
 
     Raises:
         Refused: prompts of unequal lengths, for a model from which padding cannot be hidden.
@@ -49,9 +50,9 @@ def hidden_padding(model: Model, tokens: Tensor, lengths: Tensor | None) -> tupl
     if not _hides(model):
         said = describe(model)
         raise Refused(
-            f"{said['model_class']} {said['model']} attends to later tokens and heeds no mask, so that it would see "
-            f"padding: wanted prompts of one length, got {sorted(set(lengths.tolist()))}; run those of each length by "
-            "themselves"
+            f"{said['model_class']} {said['model']} attends to later tokens and ignores masks, so it would attend to "
+            f"padding: wanted prompts of one length, got {sorted(set(lengths.tolist()))}; run those of each length "
+            "separately"
         )
     return _masked(model, tokens, lengths)
 
@@ -70,7 +71,7 @@ def _masked(model: Model, tokens: Tensor, lengths: Tensor) -> tuple[dict[str, An
 
 
 def _hides(model: Model) -> bool:
-    """Whether a prompt gives the same logits alone and padded. Not looked at where hooks of the user's own stand."""
+    """Whether a prompt gives the same logits alone and padded; not tested while the user's hooks are on the model."""
     parts = made_of(model)
     known, hides = _HIDES.get(model, (None, True))
     if known == parts or foreign_hooks(model):

@@ -1,7 +1,7 @@
-"""How is a model run? One pass with hooks, or one that ends as soon as the last activation wanted has been read.
+"""Runs of a model with hooks, in full or only up to the last activation wanted.
 
-Prompts go through in batches that fit the memory; nothing attends to their padding (`_padding`). What a hook point is
-called says `_anatomy`.
+Prompts run in batches that fit the memory; nothing attends to their padding (`_padding`). `_anatomy` names the hook
+points.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def run(
     In the model's dtype and on its device.
 
     Args:
-        model: as it is.
+        model: the model to run.
         tokens: `[prompt, position]`, padded on the right.
-        hooks: what else stands on the model for the pass.
-        lengths: `[prompt]`, beyond which is padding; None where there is none.
-        gradients: whether autograd sees the pass.
+        hooks: further hooks for the pass.
+        lengths: `[prompt]`, beyond which is padding; None if there is none.
+        gradients: whether autograd records the pass.
 
     Raises:
         NotDefined: logits of another shape.
@@ -68,7 +68,7 @@ def run(
 
 
 class _Enough(Exception):
-    """Raised by the last hook needed, to end a pass whose remaining layers nobody reads."""
+    """Raised by the last hook needed, to end the pass before layers that are not read."""
 
 
 @one_thread_at_a_time
@@ -86,7 +86,7 @@ def stream(
     """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
 
     Args:
-        model: as it is.
+        model: the model to run.
         tokens: `[prompt, position]`, padded on the right.
         read: called in the order of the pass.
         sites: site ("pattern", "v", "z", ...) -> layers.
@@ -142,7 +142,7 @@ def stream(
 
 @contextmanager
 def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
-    """Only positions `at [prompt]` reach the unembedding; all do where hooks of the user's own may count positions."""
+    """Only positions `at [prompt]` reach the unembedding; all do if the user's own hooks may depend on positions."""
     unembed = getattr(model, "unembed", None)
     if not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
         yield
@@ -173,7 +173,7 @@ def _after_attention(layer: int, read: Callable[[Tensor, Any], None]) -> list[Ho
 
 
 def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:
-    # A closure instead of functools.partial: the Bridge looks at a hook's signature and name.
+    # A closure, not functools.partial: the Bridge reads a hook's signature and name.
     def hook(activation: Tensor, hook: Any) -> None:
         function(activation, hook, **bound)
 
@@ -181,7 +181,7 @@ def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:
 
 
 def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -> list[slice]:
-    """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers a position.
+    """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers per position.
 
     Raises:
         Refused: a batch size below 1.
@@ -193,12 +193,12 @@ def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, or torch on a CPU (Linux, Windows) or another device, found no memory."""
+    """Whether Python, or torch on a CPU (Linux, Windows) or another device, ran out of memory."""
     said = ("allocate memory", "not enough memory", "out of memory")
     return isinstance(error, MemoryError) or any(each in str(error) for each in said)
 
 
 def progress_bar(total: int, *, progress: bool, unit: str = "layer") -> tqdm[Any]:
-    """A bar that shows where the work takes longer than two seconds; `TQDM_DISABLE` silences it too."""
+    """A progress bar, shown if the work takes longer than two seconds; `TQDM_DISABLE` hides it too."""
     options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "leave": False}
     return tqdm(**options) if progress else tqdm(**options, disable=True)

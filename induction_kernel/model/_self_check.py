@@ -1,9 +1,9 @@
-"""Can what a model shows be trusted, and is it still the same model? One check at first use, and its parts.
+"""Checks at a model's first use, and whether it is still the same model.
 
 A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
-the pattern shows or changes something beside the computation. So before anything is read off a model, one short run
-must show, in every layer, that z is pattern times v and that an edit of z moves the logits. The same run shows whether
-attention is causal.
+the pattern shows or changes a tensor that the computation does not use. So before anything is read off a model, one
+short run must show, in every layer, that z is pattern times v and that an edit of z moves the logits. The same run
+shows whether attention is causal.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from ._anatomy import (
 
 __all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
 
-_CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, and whether it is causal
+_CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, whether causal
 _LENGTH = 6
 _SHOWN = ("pattern", "v", "z")
 
 
 @one_thread_at_a_time
 def self_check(model: Model) -> bool | None:
-    """Raise unless the model's hooks show its attention and act on it; looks once, and again when its parts change.
+    """Raise unless the model's hooks show its attention and act on it; tested once, and again when its parts change.
 
-    While hooks of the user's own stand on the model it does not look: they may do anything, and they act.
+    Nothing is tested while the user's own hooks are on the model, which may change anything.
 
     Returns:
-        Whether attention is causal, as that run showed; None where nothing could be seen (such hooks, NaN weights).
+        Whether attention is causal in that run; None if nothing could be tested (such hooks, NaN weights).
 
     Raises:
         TypeError: not a TransformerLens model, or one of its modules is compiled.
@@ -58,7 +58,7 @@ def self_check(model: Model) -> bool | None:
         return None
     shown, logits = _seen(model)
     if not _finite(shown):
-        return None  # NaN weights: what is measured says so
+        return None  # NaN weights: each measurement refuses them itself
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
         _check_acts(model, layer, shown, logits)
@@ -68,9 +68,9 @@ def self_check(model: Model) -> bool | None:
 
 
 def is_causal(model: Model) -> bool:
-    """Whether no position attends to, or depends on, later ones: as a run shows it, a configuration may be wrong.
+    """Whether no position attends to, or depends on, later ones, as a run shows it: a configuration may be wrong.
 
-    What the model says of itself is believed where nothing could be seen yet: NaN weights, or hooks of the user's own.
+    If nothing could be tested yet (NaN weights, or the user's own hooks), the model's configuration decides.
     """
     causal = self_check(model)
     if causal is not None:
@@ -80,10 +80,10 @@ def is_causal(model: Model) -> bool:
 
 
 def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> bool:
-    """Whether each position attends to itself and earlier ones, and another last token moves no logit before it."""
+    """Whether positions attend only to themselves and earlier ones, and another last token moves no earlier logit."""
     patterns = (pattern for (site, _), pattern in shown.items() if site == "pattern")
     before, after = logits[0, :-1], logits[-1, :-1]
-    moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN is none
+    moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN counts as no move
     return not bool(moved.any()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
 
 
@@ -92,9 +92,9 @@ def _finite(shown: dict[tuple[str, int], Tensor]) -> bool:
 
 
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-    """One pass over copies of a prompt: one untouched, one a layer with z edited there, one with another last token.
+    """One pass over copies of a prompt: one untouched, one per layer with z edited there, one with another last token.
 
-    (site, layer) -> activation of the untouched copy, `[1, ...]`, and "edit" -> what was added; the logits of all.
+    (site, layer) -> activation of the untouched copy, `[1, ...]`, with "edit" for what was added; the logits of all.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
     spread = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64)
@@ -141,9 +141,9 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         apart = float("inf")
     if not apart <= loose(model):
         raise NotDefined(
-            f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (apart by {apart:.2g} of "
-            f"the largest), so {hook_name('pattern', layer)} is not the attention it uses: nothing read off it "
-            "would be right; use a HookedTransformer, or another version of TransformerLens"
+            f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (they differ by "
+            f"{apart:.2g} of the largest), so {hook_name('pattern', layer)} is not the attention it uses, and nothing "
+            "read from it would be right: use a HookedTransformer, or another version of TransformerLens"
         )
 
 
@@ -152,8 +152,8 @@ def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], 
     edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
     written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
     moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
-    # Nothing is to be seen where the heads write next to nothing (W_O = 0), or the logits are the same whatever the
-    # stream is (W_U = 0). Copies of one prompt may differ by rounding; NaN is a move.
+    # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the logits do not depend on the stream
+    # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a move.
     seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
     if seen and bool(moved <= loose(model) * varies):
         raise NotDefined(
@@ -168,12 +168,12 @@ def _named(model: Model) -> str:
 
 
 def loose(model: Model) -> float:
-    """Rounding, with room: a Bridge may compute its softmax in float32 whatever its weights are in."""
+    """A generous tolerance for rounding: a Bridge may compute its softmax in float32 whatever its weights' dtype."""
     return 1e-4 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
 
 
 def made_of(model: Model) -> int:
-    """Changes with the model's parts, not with its weights: they are read anew at every call.
+    """A hash of the model's parts, not of its weights, which are read anew at every call.
 
     Raises:
         TypeError: a module is compiled, which hides it from hooks.
@@ -182,8 +182,8 @@ def made_of(model: Model) -> int:
     for module, name in modules.items():
         if hasattr(module, "_orig_mod"):
             raise TypeError(
-                f"{name or 'the model'} is compiled (torch.compile), and hooks set later are not seen in it: pass the "
-                "model with the module itself in its place, compiled._orig_mod, which has the same weights"
+                f"{name or 'the model'} is compiled (torch.compile) and ignores hooks set later: pass the model with "
+                "the module itself in its place, compiled._orig_mod, which has the same weights"
             )
     parts = tuple((type(module), "forward" in vars(module)) for module in modules)
     return hash(
@@ -191,13 +191,13 @@ def made_of(model: Model) -> int:
     )  # str(cfg) sorts and wraps it, which takes as long as a small pass
 
 
-# A Bridge, and a Hugging Face model, wire hooks of their own; ours on modules stand for one pass alone.
+# A Bridge and a Hugging Face model set hooks themselves; this package's hooks on modules last for one pass.
 _NOT_THE_USERS = ("transformer_lens.", "transformers.", "induction_kernel.")
 
 
 @one_thread_at_a_time
 def foreign_hooks(model: Model) -> list[str]:
-    """Where hooks stand on the model that its own libraries did not put there for themselves."""
+    """Names of the modules with hooks that TransformerLens, transformers and this package did not set themselves."""
     found = []
     for module, name in all_modules(model).items():
         hooks = [
@@ -217,6 +217,6 @@ def foreign_hooks(model: Model) -> list[str]:
 
 
 def _wired(point: Any) -> int:
-    """How many hooks of TransformerLens 4 itself stand here, to pass on what has no module of its own (OPT's MLP)."""
+    """How many hooks TransformerLens 4 set here itself, for what has no module (OPT's MLP)."""
     hooks = [getattr(handle, "user_hook", None) for handle in (*point.fwd_hooks, *point.bwd_hooks)]
     return sum(getattr(hook, "__qualname__", "").startswith("_wire_symbolic_hooks.") for hook in hooks)

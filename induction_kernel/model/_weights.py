@@ -1,7 +1,7 @@
-"""What weights does a head have, as the residual stream meets them? W_V, W_O, embedding and unembedding, norms in them.
+"""Weights of heads as they act on the residual stream: W_V, W_O, embedding, unembedding, with norms folded in.
 
-So that raw and processed weights of one model give the same scores: folding and centring change z and W_OV, not the
-outputs. It runs no model: see `_runs`.
+With the norms folded in, raw and processed weights of one model give the same scores: folding and centring change z and
+W_OV, not the outputs. No model is run here: see `_runs`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ __all__ = [
 def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
     """`W_V [head, d_model, d_head]`, `b_V [head, d_head]` and `W_O [head, d_head, d_model]` of one layer.
 
-    Per query head, and as the residual stream meets them: the norm before attention is folded into W_V (its
-    weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean where LayerNorms, which
-    read the stream, take it away. `b_V` is what every position adds to z whatever the prompt, so z - b_V, like W_V
-    and W_O, is the same for raw and processed weights.
+    Per query head, and as they act on the residual stream: the norm before attention is folded into W_V (its
+    weight, and the centring of a LayerNorm) and into b_V (its bias); W_O writes no mean if LayerNorms, which read the
+    stream, remove it. `b_V` is what every position adds to z on every prompt, so z - b_V, like W_V and W_O, is the same
+    for raw and processed weights.
     """
     n_heads = sizes(model).n_heads
     block: Any = model.blocks[layer]
@@ -60,13 +60,13 @@ def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
     processed weights.
 
     Raises:
-        NotDefined: a model that norms its queries and keys. Refused: weights that are not finite.
+        NotDefined: a model that normalises its queries and keys. Refused: weights that are not finite.
     """
     block: Any = model.blocks[layer]
     if getattr(model.cfg, "use_qk_norm", False) or getattr(block.attn, "q_norm", None) is not None:
         raise NotDefined(
-            "queries and keys are normed before they meet in this model, so that no weights say what a head looks "
-            "for: score attention instead, e.g. with prefix_matching"
+            "queries and keys are normalised before their product in this model, so the weights alone do not say what "
+            "a head looks for: score attention instead, e.g. with prefix_matching"
         )
     norm, n_heads = getattr(block, "ln1", None), sizes(model).n_heads
     w_q, w_k = (
@@ -79,14 +79,14 @@ def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
 
 
 def read_dimensions(model: Model, layer: int) -> int:
-    """How many dimensions of the residual stream a layer's attention reads: a LayerNorm takes the mean away."""
+    """How many dimensions of the residual stream a layer's attention reads: a LayerNorm removes the mean."""
     return sizes(model).d_model - int(_centres(model, getattr(model.blocks[layer], "ln1", None)))
 
 
 def token_embedding(model: Model) -> Tensor:
-    """`[vocab, d_model]`, what each token puts into the residual stream, positions apart.
+    """`[vocab, d_model]`, what each token adds to the residual stream, without positions.
 
-    W_E with what a model does to it on the way: Gemma's scale, BLOOM's norm.
+    W_E after what a model does to it: Gemma's scale, BLOOM's norm.
     """
     module: Any = model
     with kept_as_it_was(model):
@@ -102,19 +102,19 @@ def check_writing(model: Model, layers: Sequence[int]) -> None:
         normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
         if normed or _attention_out(block).startswith("ln") or _known_for_it(model):
             raise NotDefined(
-                "what attention writes is normed before it is added to the residual stream in this model, so that "
-                "no head adds a part of its own: use ablate instead"
+                "attention's output is normalised before it is added to the residual stream in this model, so "
+                "single heads have no separate part in it: use ablate instead"
             )
     if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
         raise NotDefined(
-            "this model has no norm before its unembedding, but norms inside its residual stream, through which "
-            "no head's part can be read directly: use ablate instead"
+            "this model has no norm before its unembedding but norms inside its residual stream, so "
+            "no head's part in the logits can be read directly: use ablate instead"
         )
     self_check(model)
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
-    """Raise Refused where the (un)embedding, or the value and output weights of these layers, are not finite."""
+    """Raise Refused if the (un)embedding, or the value and output weights of these layers, are not finite."""
     for layer in layers:
         if not all(_finite(each) for each in value_weights(model, layer)):
             raise Refused(f"weights of layer {layer} are not finite: look for NaN in the model")
@@ -123,7 +123,7 @@ def check_weights(model: Model, layers: Sequence[int]) -> None:
 
 
 def _finite(weights: Tensor) -> bool:
-    """Whether all are; NaN spreads to the extremes, and nothing as large as the weights is made."""
+    """Whether all are finite: NaN reaches both extremes, and no copy of the weights is needed."""
     return all(bool(extreme.isfinite()) for extreme in weights.detach().aminmax())
 
 
@@ -138,7 +138,7 @@ def unembedding(model: Model) -> Tensor:
 
 
 def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
-    """`weights [..., d_model, out]` after a norm as they read the stream before it, but for its scale.
+    """`weights [..., d_model, out]` after a norm as they read the stream before it, except for the norm's scale.
 
     In float32 or better; a copy.
     """
@@ -153,13 +153,13 @@ def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
 
 
 def _parameter(norm: Any, *names: str) -> Tensor | None:
-    """The norm's live parameter; a Bridge's short names may be those it was made with."""
+    """The norm's live parameter; a Bridge's short names may hold the tensors it was built with."""
     found = (getattr(norm, name, None) for name in names)
     return next((each.detach() for each in found if isinstance(each, Tensor)), None)
 
 
 def _scale(model: Model, norm: Any) -> Tensor | None:
-    """What the norm multiplies with, `[d_model]`: Gemma's weight is an offset from 1, HookedTransformer's is not."""
+    """The norm's factor `[d_model]`: Gemma's weight is an offset from 1, HookedTransformer's is not."""
     scale = _parameter(norm, "weight", "w")
     is_hooked = type(norm).__module__.startswith("transformer_lens.components")
     if scale is not None and getattr(model.cfg, "rmsnorm_uses_offset", False) and not is_hooked:
@@ -168,14 +168,14 @@ def _scale(model: Model, norm: Any) -> Tensor | None:
 
 
 def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
-    """NotDefined unless the norm does to a vector what its weights say: else nothing can be folded into others."""
+    """NotDefined unless the norm acts on a vector as its weights say, without which it cannot be folded."""
     without = getattr(model.cfg, "normalization_type", None) is None
     if without or not isinstance(norm, torch.nn.Module) or foreign_hooks(model):
         return
     like = model.W_U if scale is None else scale
     shift = _parameter(norm, "bias", "b")
     generator = torch.Generator().manual_seed(0)
-    # Large, so that a norm's epsilon is nothing beside it.
+    # Large, so that a norm's epsilon is negligible.
     drawn = torch.randn(sizes(model).d_model, generator=generator, dtype=torch.float32)
     vector = (64 * (0.5 + drawn)).to(like.device, model.W_U.dtype)
     with kept_as_it_was(model):
@@ -188,13 +188,13 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
     loose = 1e-3 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
     if not bool(((found - expected).abs() <= loose * (1 + expected.abs().max())).all()):
         raise NotDefined(
-            f"a {type(norm).__name__} of this model does something else than its weights say, so that no weights can "
-            "be read through it: use ablate with Mean() instead, or another version of TransformerLens"
+            f"a {type(norm).__name__} of this model does not act as its weights say, so no weights can be read through "
+            "it: use ablate with Mean() instead, or another version of TransformerLens"
         )
 
 
 def _known_for_it(model: Model) -> bool:
-    """Whether Hugging Face's name of the class, as a Bridge or a HookedTransformer states it, is of `_NORMS_AFTER`.
+    """Whether Hugging Face's name of the class, as the model's configuration gives it, is in `_NORMS_AFTER`.
 
     A HookedEncoder's blocks are BERT's.
     """
@@ -205,12 +205,12 @@ def _known_for_it(model: Model) -> bool:
 
 
 def _attention_out(block: Any) -> str:
-    """Where a Bridge's `hook_attn_out` is: at a norm, where one stands behind attention."""
+    """The module of a Bridge's `hook_attn_out`: a norm, if one follows attention."""
     return str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
 
 
 def _norms_after(model: Model, block: Any) -> bool:
-    """Whether `ln1` stands behind attention, not before it (OPT-350m, OLMo 2, GPT-1, BERT)."""
+    """Whether `ln1` follows attention instead of preceding it (OPT-350m, OLMo 2, GPT-1, BERT)."""
     return (
         getattr(model.cfg, "do_layer_norm_before", True) is False
         or _attention_out(block).startswith("ln1.")
@@ -219,6 +219,6 @@ def _norms_after(model: Model, block: Any) -> bool:
 
 
 def _centres(model: Model, norm: Any) -> bool:
-    """Whether the norm takes the mean of the stream away; without its module, whether the model's norms do."""
+    """Whether the norm removes the mean of the stream; without its module, whether the model's norms do."""
     by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)

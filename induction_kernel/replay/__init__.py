@@ -1,8 +1,8 @@
-"""Part of a run done again: one run is kept (`_capture`), and single layers are computed again from it.
+"""Parts of a run computed again: one untouched run is kept, and single layers run again from it with edits in place.
 
-A lane is a way of doing layers again on a widened batch, `[cell, prompt, position, d_model]`: by the model's own blocks
-(`_blocks`, any architecture) or from its live parameters (`_decoder`, standard decoders, faster). `_attention_rows`
-reads long prompts a few rows at a time. Nothing here knows edits or metrics.
+A lane is a way of computing layers again on a widened batch, `[cell, prompt, position, d_model]`: by the model's own
+blocks (`_blocks`, any architecture) or from its live parameters (`_decoder`, standard decoders, faster).
+`_attention_rows` reads long prompts a few rows at a time. Edits and metrics are in `interventions`.
 """
 
 from .._lazy import attach

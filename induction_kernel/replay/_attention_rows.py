@@ -1,10 +1,9 @@
 """Entries of the patterns of long prompts, computed a few rows at a time.
 
-Memory grows with the length, not with its square: z comes from PyTorch's `scaled_dot_product_attention`, and of a
-pattern only rows that are read are computed, some at once. One layer is alive at a time, and the last one read
-needs queries and keys alone. (PyTorch gives a row's log-sum-exp by `flex_attention` alone, which makes the whole
-pattern unless it is compiled.) What it does not know (`layers.supports`), and short prompts, are for the model's
-own patterns.
+Memory grows with the length, not with its square: z comes from PyTorch's `scaled_dot_product_attention`, and only the
+rows of a pattern that are read are computed, some at a time. One layer is in memory at a time, and the last one needs
+only queries and keys. (In PyTorch only `flex_attention` returns a row's log-sum-exp, and it makes the whole pattern
+unless it is compiled.) Models that `_layers` does not support, and short prompts, use the model's own patterns.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from ._layers import Layers, looseness, supports
 
 __all__ = ["Entries", "entry_values", "why_no_rows"]
 
-_AT_ONCE = 2**21  # numbers of patterns alive at a time
+_AT_ONCE = 2**21  # numbers of patterns in memory at a time
 _PIECE = 32  # tokens on which both ways are compared
 
 
@@ -40,11 +39,11 @@ def entry_values(
 ) -> None:
     """One pass that hands the attention at these entries to `read(layer, values [entry, head])`.
 
-    Values are in float32 or better, on the CPU; the pass ends in the last of the layers.
+    Values are in float32 or better, on the CPU; the pass ends after the last layer asked for.
 
     Args:
-        model: one of which `why_no_rows` says nothing.
-        tokens: `[prompt, position]`; padding is not seen, the model is causal.
+        model: one for which `why_no_rows` returns "".
+        tokens: `[prompt, position]`; padding is not attended to, as the model is causal.
         entries: key <= query; any number, in any order.
         layers: at least one.
         read: called in the order of the layers.
@@ -56,20 +55,20 @@ def entry_values(
 
 
 def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
-    """Why `entry_values` is not used on this model; empty where it gives the model's own patterns.
+    """Why `entry_values` is not used on this model; empty if it gives the model's own patterns.
 
-    They are compared on the first tokens of one prompt: for every head, the attention that lies elsewhere, summed over
-    keys and averaged over queries.
+    Both are compared on the first tokens of one prompt: for every head, the absolute difference of attention, summed
+    over keys and averaged over queries.
 
     Args:
-        model: any.
-        tokens: `[position]`, of a prompt at hand.
-        layers: in which it must agree.
+        model: any model.
+        tokens: `[position]`, of one of the prompts.
+        layers: the layers in which both must agree.
     """
     if not supports(model):
-        why = "they are made for HookedTransformers of standard decoder blocks"
+        why = "rows are computed only for a HookedTransformer of standard decoder blocks"
     elif hooks := foreign_hooks(model):
-        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+        why = f"there are hooks on {', '.join(hooks[:3])}, which act only in whole runs"
     elif not _as_built(model):
         why = "a part of the model is neither TransformerLens' nor PyTorch's own"
     else:
@@ -90,7 +89,7 @@ def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
 
     def compare(layer: int, values: Tensor) -> None:
         of_heads = (values - dense.pop(layer)).abs().sum(0) / length
-        apart[layer] = float(of_heads.max())  # rounding in 16 bits moves single entries by some hundredths
+        apart[layer] = float(of_heads.max())  # rounding in 16 bits changes single entries by some hundredths
 
     stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
     entry_values(model, piece, entries, layers, compare)
@@ -101,7 +100,7 @@ def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
 
 
 def _as_built(model: Model) -> bool:
-    """Whether every part is TransformerLens' or PyTorch's own: another may do as they do in a short prompt alone."""
+    """Whether every part is TransformerLens' or PyTorch's own: another may agree with them only on a short prompt."""
 
     def own(part: torch.nn.Module) -> bool:
         replaced = any(callable(value) and hasattr(type(part), name) for name, value in vars(part).items())
@@ -112,7 +111,7 @@ def _as_built(model: Model) -> bool:
 
 
 class _Block(NamedTuple):
-    """Rows of one prompt's pattern that are computed together, and which entries lie in them."""
+    """Rows of one prompt's pattern that are computed together, and the entries in them."""
 
     prompt: int
     rows: Tensor  # [row], the queries, ascending
@@ -122,7 +121,7 @@ class _Block(NamedTuple):
 
 
 class _Rows(Layers):
-    """Layers that are forgotten as soon as their entries are read."""
+    """Layers that are dropped as soon as their entries are read."""
 
     def run(
         self, resid: Tensor, entries: Entries, layers: Sequence[int], read: Callable[[int, Tensor], None]
@@ -144,7 +143,7 @@ class _Rows(Layers):
             resid = self._rest(layer, resid, self._written(layer, z), {})
 
     def _values(self, layer: int, q: Tensor, k: Tensor, blocks: Sequence[_Block], n: int) -> Tensor:
-        """`[entry, head]`; entries of one row of a pattern are read together."""
+        """`[entry, head]`; entries in one row of a pattern are read together."""
         q, k = (full_precision(each) for each in (q, per_query_head(k, self.cfg.n_heads, 2)))
         q = q / float(self.model.blocks[layer].attn.attn_scale)
         keys = k.permute(0, 2, 3, 1).contiguous()  # a third faster

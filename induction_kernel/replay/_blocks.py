@@ -1,8 +1,8 @@
 """The lane of any architecture: one layer run again by the model's own block, HookedTransformer or Bridge.
 
-The arguments each block received are kept and given again, widened (without its mask a GPT-J block of a Bridge runs
-and is silently wrong). Every position runs again: it saves the layers before an edit and the unembedding, not the
-positions before it, see `_decoder`.
+The arguments each block received are kept and passed again, widened (without its mask a GPT-J block of a Bridge runs
+and is silently wrong). Every position runs again: this saves the layers before an edit and the unembedding, but not the
+positions before the edit, as `_decoder` does.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _BLOCK = 512  # rows unembedded at once
 
 
 class Blocks:
-    """Layers of one batch of prompts, done again by the model's blocks.
+    """Layers of one batch of prompts, computed again by the model's blocks.
 
     Attributes:
         name: "blocks".
-        saves_positions: False, all positions run again.
+        saves_positions: False: all positions run again.
         taps_log_pattern: False.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
@@ -39,7 +39,7 @@ class Blocks:
 
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
-        # A mask that is an argument is among the arguments that blocks get.
+        # A mask passed as an argument is among the arguments that blocks receive.
         self.masks: list[Hook] = hidden_padding(model, tokens, lengths)[1]
         self.n_prompts: int = len(tokens)
         self.n_layers: int = model.cfg.n_layers
@@ -75,7 +75,7 @@ class Blocks:
         return self.entering[layer]
 
     def additions(self, site: str) -> None:
-        """None: a layer has to be done again, whatever is edited in it."""
+        """None: the layer has to run again, whatever is edited in it."""
 
     def pattern(self, layer: int) -> Tensor:
         """`[prompt, head, query, key]`, the untouched pattern."""
@@ -110,7 +110,7 @@ class Blocks:
         masks = [mask for mask in self.masks if mask[0] == hook_name("attn_scores", layer)]
         with hooks_on(self.model, [*masks, *hooks]):
             out = self.model.blocks[layer](
-                rows.flatten(0, 1).contiguous().to(self.resid_pre(layer).device),  # blocks may be on several
+                rows.flatten(0, 1).contiguous().to(self.resid_pre(layer).device),  # may be on several
                 *(self._widened(value, cells) for value in args),
                 **{key: self._widened(value, cells) for key, value in kwargs.items()},
             )
@@ -119,7 +119,7 @@ class Blocks:
     def logits(self, resid: Tensor) -> Tensor:
         """`[..., vocab]` of the final residual stream `[..., d_model]`."""
         flat = resid.reshape(1, -1, resid.shape[-1])
-        norm = getattr(self.model, "ln_final", None)  # a model without norms has no final one
+        norm = getattr(self.model, "ln_final", None)  # None in a model without norms
         logits = self.model.unembed(flat if norm is None else norm(flat))
         cap = getattr(self.model.cfg, "output_logits_soft_cap", -1.0) or -1.0
         if cap > 0:
@@ -142,7 +142,7 @@ class Blocks:
             return type(value)(self._widened(each, cells) for each in value)
         if isinstance(value, Tensor) and value.ndim > 1:
             of_prompts = value.shape[0] == self.n_prompts > 1
-            # BLOOM's ALiBi has the heads of all prompts along its first dimension
+            # BLOOM's ALiBi counts the heads of all prompts along its first dimension
             of_heads = value.ndim == 3 and value.shape[:2] == (self.n_prompts * self.model.cfg.n_heads, 1)
             return value.repeat(cells, *[1] * (value.ndim - 1)) if of_prompts or of_heads else value
         if type(value).__name__.endswith("Cache"):

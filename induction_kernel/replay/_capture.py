@@ -1,7 +1,7 @@
 """Taps: functions of activations, put on a whole run of the model or inside one block.
 
-A tap reads an activation of a widened batch and returns what stands in its place. It keeps nothing: see `_blocks`
-and `_decoder`.
+A tap reads an activation of a widened batch and returns what replaces it. Nothing is kept here: `_blocks` and
+`_decoder` keep the untouched run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..model._runs import run
 __all__ = ["Taps", "attended", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
 
 Taps = Mapping[str, Callable[[Tensor], Tensor]]
-"""Site -> what to do with the activation there, `[cell, prompt, ...]`; returns it or what stands in its place."""
+"""Site -> function of the activation there, `[cell, prompt, ...]`, which returns it or its replacement."""
 
 
 def tapped_run(
@@ -33,12 +33,12 @@ def tapped_run(
     """Logits `[prompt, position, vocab]` of one whole run of the model with these taps, layer by layer.
 
     Args:
-        model: as it is; hooks that are on it stay and act.
+        model: the model to run; hooks already on it stay and act.
         tokens: `[prompt, position]`.
         taps: layer -> taps; activations come as `[1, prompt, ...]`.
-        held: layer -> pattern `[prompt, head, query, key]` to hold.
-        lengths: `[prompt]`, beyond which is padding; None where there is none.
-        gradients: whether autograd sees the run, and what the taps make of its patterns.
+        held: layer -> pattern `[prompt, head, query, key]` to hold fixed.
+        lengths: `[prompt]`, beyond which is padding; None if there is none.
+        gradients: whether autograd records the run and what the taps do to its patterns.
     """
     held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
 
@@ -56,16 +56,16 @@ def tapped_run(
 
 
 def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
-    """TransformerLens hooks on one layer: those inside its block, and on the stream before and after it."""
+    """TransformerLens hooks on one layer: inside its block, and on the stream before and after it."""
     outside = [_hook(site, layer, cells, taps[site]) for site in ("resid_pre", "resid_post") if site in taps]
     return outside + tapped_hooks(layer, taps, cells, held)
 
 
 def tapped_hooks(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
-    """TransformerLens hooks inside one block, for a batch of `cells` times the prompts; a pattern's tap is not one.
+    """TransformerLens hooks inside one block, for a batch of `cells` times the prompts, without taps on patterns.
 
-    A pattern, `held [cell or 1, prompt, head, query, key]`, is put in z-space (`z = pattern @ v`): a Bridge's own hook
-    on it need not be causal.
+    A pattern, `held [cell or 1, prompt, head, query, key]`, is applied in z-space (`z = pattern @ v`), because editing
+    a Bridge's hook on the pattern may have no effect.
     """
     hooks = [_hook(site, layer, cells, taps[site]) for site in ("q", "k", "v") if site in taps]
     if held is not None:
@@ -107,7 +107,7 @@ def attended(pattern: Tensor, v: Tensor) -> Tensor:
 
 
 def _through_attention_output(layer: int, tap: Callable[[Tensor], Tensor], cells: int) -> list[Hook]:
-    # A Bridge's hook on resid_mid is the norm's input, and not what is added to: so what attention writes is changed.
+    # A Bridge's hook on resid_mid is the norm's input, not the stream itself, so attention's output is edited instead.
     before: list[Tensor] = []
 
     def read(resid: Tensor, hook: Any) -> None:

@@ -24,7 +24,7 @@ class Decoder(Unembedding):
 
     Attributes:
         name: "decoder".
-        saves_positions: True, `start` may be any position.
+        saves_positions: True: `start` may be any position.
         taps_log_pattern: True.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
@@ -66,7 +66,7 @@ class Decoder(Unembedding):
         return self.clean[layer]["resid_pre"]
 
     def additions(self, site: str) -> Decoder | None:
-        """Itself at the sites behind attention, where what an edit changes is added to the stream; else None."""
+        """Itself at sites after attention, where the change that an edit makes is added to the stream; else None."""
         return self if site in ("z", "attn_out", "resid_mid", "mlp_out", "resid_post") else None
 
     def untouched(self, layer: int, site: str) -> Tensor:
@@ -77,7 +77,7 @@ class Decoder(Unembedding):
         return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
 
     def adds_to_the_end(self, layer: int) -> bool:
-        """Whether what the heads of this layer write reaches the final norm as it is."""
+        """Whether what the heads of this layer write reaches the final norm unchanged."""
         known = ("LayerNorm", "LayerNormPre", "RMSNorm", "RMSNormPre", "NoneType")
         norm = getattr(self.model, "ln_final", None)
         exact = self.final.dtype in (torch.float32, torch.float64)
@@ -107,15 +107,15 @@ class Decoder(Unembedding):
     ) -> Tensor:
         """`rows [cell, prompt, position >= start, d_model]` after the layer.
 
-        Rows of one position differ from the untouched run there alone, at `start`.
+        Rows of a single position differ from the untouched run only there, at `start`.
 
         Args:
-            layer: which.
-            rows: as they enter it.
+            layer: the layer to run.
+            rows: the stream that enters it.
             start: the first position of the rows.
             reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
-            taps: what to do with activations inside the layer.
-            held: the pattern to hold.
+            taps: functions of activations inside the layer.
+            held: the pattern to hold fixed.
         """
         rows = rows.to(self.resid_pre(layer).device)
         reads = None if reads is None else reads.to(rows.device)
@@ -141,7 +141,7 @@ class Decoder(Unembedding):
                 prompt = torch.arange(len(whole), device=whole.device)[:, None]
                 pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
             pattern = tapped(taps, "pattern", pattern)
-            if "log_pattern" in taps:  # what is knocked out leaves the rest whole, however little it was
+            if "log_pattern" in taps:  # exact even if what is left after a knock-out is tiny
                 scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
                 pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
             v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
@@ -151,7 +151,7 @@ class Decoder(Unembedding):
         return self._rest(layer, entering, attn_out, taps)
 
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer where attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        """The stream after the layer if attention writes `delta [cell, prompt, read, d_model]` more than it did."""
         kept = self.clean[layer]
         if not self.serial:
             return at_positions(kept["resid_post"][None], positions) + delta
@@ -163,7 +163,7 @@ class Decoder(Unembedding):
         return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
 
     def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
-        """The layer where only position `start` entered it changed: one new key and value, clean queries after it."""
+        """The layer if only position `start` of its input changed: one new key and value, old queries after it."""
         kept, cells, length = self.clean[layer], len(rows), self.length
         q1, k1, v1 = (
             per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
@@ -190,7 +190,7 @@ class Decoder(Unembedding):
         return entering + attn_out + mlp_out
 
     def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
-        # softmax over the other keys once for all cells, then the changed key against their log-sum-exp
+        # softmax over the other keys once for all cells, then the changed key relative to their log-sum-exp
         kept, heads = self.clean[layer], self.cfg.n_heads
         scale = float(self.model.blocks[layer].attn.attn_scale)
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
@@ -206,11 +206,11 @@ class Decoder(Unembedding):
         return before + share * (v1 - before)
 
     def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        """One changed position and the untouched ones after it."""
+        """The changed position and the untouched ones after it."""
         after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
         return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
 
     def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
-        """Keys or values `[row, position >= start, head, d_head]` behind those of the untouched run."""
+        """Keys or values `[row, position >= start, head, d_head]`, with those of the untouched run before them."""
         before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
         return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)

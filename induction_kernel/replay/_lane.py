@@ -1,4 +1,4 @@
-"""What a lane can do: layers of one batch of prompts done again on a widened batch `[cell, prompt, position, d_model]`.
+"""The protocol of a lane: layers of one batch run again on a widened batch `[cell, prompt, position, d_model]`.
 
 `Blocks` (any architecture) and `Decoder` (standard decoders, faster) are lanes.
 """
@@ -16,10 +16,10 @@ __all__ = ["Additions", "Lane"]
 
 
 class Lane(Protocol):
-    """Layers of one batch of prompts, done again from its untouched run.
+    """Layers of one batch of prompts, computed again from its untouched run.
 
     Attributes:
-        name: as results say it.
+        name: as it stands in results.
         saves_positions: whether positions before an edit need not run again.
         taps_log_pattern: whether `step` takes taps on the logarithm of a pattern ("log_pattern").
         n_layers: of the model.
@@ -56,7 +56,7 @@ class Lane(Protocol):
         ...
 
     def additions(self, site: str) -> Additions | None:
-        """How an edit of the site is added to the untouched stream; None where the layer has to be done again."""
+        """How an edit of the site is added to the untouched stream; None if the layer has to run again."""
         ...
 
     def logits(self, resid: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class Lane(Protocol):
         ...
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
+        """Log-sum-exp `[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
         ...
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Lane(Protocol):
 
 
 class Additions(Protocol):
-    """A lane that keeps the untouched activations, so that the change of one is added to them."""
+    """A lane that keeps the untouched activations, so that changes can be added to them."""
 
     def untouched(self, layer: int, site: str) -> Tensor:
         """The untouched activation at z or a site of the stream, `[prompt, position, ...]`."""
@@ -84,15 +84,15 @@ class Additions(Protocol):
         ...
 
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer where attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        """The stream after the layer if attention writes `delta [cell, prompt, read, d_model]` more than it did."""
         ...
 
     def adds_to_the_end(self, layer: int) -> bool:
-        """Whether what the heads of this layer write reaches the final norm as it is."""
+        """Whether what the heads of this layer write reaches the final norm unchanged."""
         ...
 
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
     ) -> Tensor:
-        """`[head, row, target]` of `ids [row, target]`, where heads of the last layer add `z [row, head, d_head]`."""
+        """`[head, row, target]` of `ids [row, target]`, if heads of the last layer add `z [row, head, d_head]`."""
         ...

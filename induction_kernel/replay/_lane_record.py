@@ -1,7 +1,7 @@
 """The lane that computed a result, and why no faster one: what a result says of it, and the log.
 
-Logger `induction_kernel.replay._lane_record`: a warning where a lane failed its check on this model, a note
-(INFO) where it is not made for it; each once a model and reason.
+Logger `induction_kernel.replay._lane_record`: a warning if a lane failed its check on this model, INFO if the lane does
+not support it; once for each model and reason.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Way:
     """How a result was computed.
 
     Attributes:
-        name: of the lane; "model" (or "patterns") is whole runs of the model.
-        reason: why each faster lane was not used; empty where there is none.
+        name: the lane; "model" (or "patterns") means whole runs of the model.
+        reason: why each faster lane was not used; empty if there is none.
     """
 
     name: str
@@ -35,20 +35,20 @@ class Way:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """What a result says of it: `lane` and `lane_reason` ("none" where the fastest lane was used)."""
+        """Attributes for a result: `lane` and `lane_reason` ("none" if the fastest lane was used)."""
         return {"lane": self.name, "lane_reason": self.reason or "none"}
 
 
 def of_slowest(ways: Iterable[Way]) -> Way:
-    """How the slowest of several parts was computed: the one for which most lanes were refused."""
+    """The way of the slowest of several parts: the one for which most lanes were refused."""
     return max(ways, key=lambda way: len(way.reason))
 
 
 def tried(check: Callable[[], str]) -> str:
-    """What a check of a lane found, empty where it passed.
+    """The reason why a lane failed its check; empty if it passed.
 
-    A lane that cannot do this model at all says so by the error that it raises: the model's own run can, or says why
-    not.
+    A lane that cannot compute this model at all may raise; whole runs of the model then work, or raise an error that
+    says why not.
     """
     try:
         return check()
@@ -63,9 +63,9 @@ def refused(model: Model, lane: str, why: str, *, failed: bool = True) -> str:
     """The reason why a lane is not used, logged once.
 
     Args:
-        model: on which.
-        lane: its name.
-        why: the check that failed, or what the lane is not made for.
+        model: the model.
+        lane: the name of the lane.
+        why: the check that failed, or what the lane does not support.
         failed: whether a check failed.
     """
     reason = f"{lane}: {why}"

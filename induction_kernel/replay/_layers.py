@@ -1,8 +1,8 @@
 """One layer of a standard decoder: the pre-norm block, computed from the model's live parameters.
 
 Attention and MLP in series or parallel, or attention alone; learned or rotary positions; LayerNorm or RMS; any MLP;
-multi-head, multi-query and grouped-query attention. No copy of the weights is kept. Which positions and which layers
-say `_decoder` and `_attention_rows`; what it does not know (`supports`) is for `_blocks`.
+multi-head, multi-query and grouped-query attention. No copy of the weights is kept. `_decoder` and `_attention_rows`
+choose positions and layers; `_blocks` runs models that are not supported here (`supports`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Layers", "looseness", "supports", "tapped"]
 
 
 def supports(model: Model) -> bool:
-    """Whether this is a model whose blocks `Layers` computes; a self-check follows before it is trusted."""
+    """Whether `Layers` can compute this model's blocks; a comparison with the model follows before they are used."""
     cfg: Any = model.cfg
     norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
     absent = (
@@ -40,7 +40,7 @@ def supports(model: Model) -> bool:
 
 
 def looseness(model: Model) -> float:
-    """How far apart two ways of computing the same may be, relative to the largest number: rounding, with room."""
+    """Tolerance between two ways of computing the same, relative to the largest number: generous for rounding."""
     return {torch.float64: 1e-6, torch.float32: 1e-4}.get(model.W_U.dtype, 0.02)
 
 
@@ -48,7 +48,7 @@ class Layers:
     """The layers of one model on prompts of one length.
 
     Attributes:
-        model: as it is.
+        model: the model itself.
         cfg: its configuration.
         n_layers: of the model.
         serial: whether the MLP reads what attention wrote.
@@ -66,7 +66,7 @@ class Layers:
         self, layer: int, rows: Tensor, start: int, entering: Tensor | None = None, queries: Tensor | None = None,
         taps: Taps | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries at `queries` alone."""
+        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries only at `queries`."""
         block: Any = self.model.blocks[layer]
         taps = taps or {}
         lead = rows.shape[:-2]
@@ -94,7 +94,7 @@ class Layers:
     def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
         if queries is None:
             return attention.apply_rotary(q, start)
-        turned = torch.empty_like(q)  # a position at a time: those read are few
+        turned = torch.empty_like(q)  # one position at a time: few are read
         of_row = queries.repeat(len(q) // len(queries), 1)
         for position in queries.unique().tolist():
             here = of_row == position
@@ -102,7 +102,7 @@ class Layers:
         return turned
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
-        """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the positions asked from."""
+        """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the queries' positions."""
         scale = 1 / float(self.model.blocks[layer].attn.attn_scale)
         q, k, v = (per_query_head(each, self.cfg.n_heads, 2).transpose(1, 2) for each in (q, k, v))
         if q.shape[2] == k.shape[2]:
@@ -111,11 +111,11 @@ class Layers:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scale).transpose(1, 2)
 
     def _device(self, layer: int) -> torch.device:
-        """Where the layer is; layers may be on several devices."""
+        """The layer's device; layers may be on several."""
         return self.model.blocks[layer].attn.W_O.device
 
     def _queries(self, layer: int, start: int = 0) -> Tensor:
-        """`[1, position]`: positions from `start` on, where the layer is."""
+        """`[1, position]`: positions from `start` on, on the layer's device."""
         return torch.arange(start, self.length, device=self._device(layer))[None]
 
     def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
@@ -138,7 +138,7 @@ class Layers:
         return out.view(*z.shape[:-2], -1)
 
     def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
-        """The stream after the layer, of the one before it and what attention writes."""
+        """The stream after the layer, from the one before it and attention's output."""
         if self.cfg.attn_only:
             return entering + attn_out
         if self.serial:
@@ -160,7 +160,7 @@ class Layers:
         return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
 
     def _norm(self, norm: Any, resid: Tensor) -> Tensor:
-        if norm is None:  # a model without norms has no final one
+        if norm is None:  # a model without norms
             return resid
         kind, shape = type(norm).__name__, resid.shape[-1:]
         exact = resid.dtype in (torch.float32, torch.float64)
@@ -182,10 +182,10 @@ _ACTIVATIONS = {
 
 
 def tapped(taps: Taps, site: str, activation: Tensor) -> Tensor:
-    """The activation, or what the tap at this site puts in its place."""
+    """The activation, or its replacement by the tap at this site."""
     return taps[site](activation) if site in taps else activation
 
 
 def _weights(attention: Any, name: str) -> Tensor:
-    """Weights of key/value heads as they are: grouped-query attention keeps them behind an underscore."""
+    """Weights of key/value heads, not repeated: with grouped-query attention they have a leading underscore."""
     return getattr(attention, f"_{name}" if hasattr(attention, f"_{name}") else name)

@@ -1,7 +1,7 @@
-"""Which heads look where induction needs them to? The scorers that are a mask over the attention pattern.
+"""Induction, prefix matching, previous token, duplicate token: scorers that are a mask over the pattern.
 
-Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). A score of attention is
-no proof of effect: see `interventions.ablation`.
+Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). A high attention score does not
+prove an effect on the output: `interventions` measures that.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ induction: AttentionScorer = AttentionScorer(
 """Induction score: attention to the token after the latest earlier copy of the query token.
 
 Averaged over the queries of later copies. In [0, 1]; a perfect induction head scores 1. `compat="diagonal"` reads
-the usual diagonal of `[BOS, r, r]`, on which a perfect head gets about p / (p + 2) at period p: for comparison with
-published values only.
+the usual diagonal of `[BOS, r, r]`, on which a perfect head gets about p / (p + 2) at period p. Use it only to compare
+with published values.
 """
 
 prefix_matching: AttentionScorer = AttentionScorer(
@@ -76,7 +76,7 @@ previous_token: AttentionScorer = AttentionScorer(
 )
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
 
-In [0, 1]. The query right after BOS is left out. A score of position has no matched control: its null is
+In [0, 1]. The query right after BOS is left out. It scores position, so there is no matched control and the null is
 chance.
 """
 
@@ -90,13 +90,13 @@ duplicate_token: AttentionScorer = AttentionScorer(
 
 
 def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool = True) -> xr.Dataset:
-    """Previous-token scores for what composes with previous-token heads, on text as in Olsson et al. 2022.
+    """Previous-token scores on text, as in Olsson et al. 2022, for scores that build on previous-token heads.
 
     Args:
         model: any TransformerLens model.
-        prompts: anything `as_prompts` takes; None for `english_passages`, or for random tokens where the model's
-            tokenizer does not read them.
-        progress: a bar where it takes longer than two seconds.
+        prompts: anything `as_prompts` takes; None for `english_passages`, or for random tokens if the model's tokenizer
+            cannot encode them.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         As of `previous_token`, with the attribute `previous_token`: "on the prompts given", "on English passages" or

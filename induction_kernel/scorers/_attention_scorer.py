@@ -1,7 +1,7 @@
-"""What is a scorer of attention? A mask over the pattern: `AttentionScorer`, alone or several in one pass.
+"""`AttentionScorer`: a mask over the attention pattern as a score, alone or several in one pass.
 
 The score is the attention summed over the mask's entries, averaged over queries.
-A mask function is all that a scorer of one's own needs. The package's own are in `_attention`.
+A new scorer needs only a mask function. The package's own scorers are in `_attention`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -36,23 +36,23 @@ def _default_prompts(model: Model) -> Prompts:
 class AttentionScorer:
     """Mean attention of every head to the entries of a mask; call it as `scorer(model, prompts)`.
 
-    The score of a prompt is, averaged over its scored queries that have an entry in the mask, the attention
-    summed over these entries: a probability in [0, 1]. `chance` is what uniform attention over the past gives (all
-    of the past, also where layers see only a window of it; over the whole prompt in a bidirectional model). Where the
-    prompts bring a matched control, `control` is the same mask read on the control's patterns: `score - control` is
-    zero for a head that looks at positions alone.
+    The score of a prompt is the attention summed over a query's entries in the mask, averaged over the scored queries
+    that have any: a probability in [0, 1]. `chance` is the score of uniform attention over the past (all of it, even in
+    layers with a sliding window; over the whole prompt in a bidirectional model). If the prompts have a matched
+    control, `control` is the same mask read on the control's patterns: `score - control` is zero for a head whose
+    attention depends on positions alone.
 
     Attributes:
-        name: as the result's `method`.
+        name: the result's `method`.
         mask: `(tokens [prompt, position], lengths [prompt]) -> bool [prompt, query, key]`; keys after the query do not
             count where it cannot attend to them, in a causal model.
         prompts: what to run on by default, from the model.
-        matched: whether the matched control is a null for this score (not where position is what is scored).
-        tested: whether heads can be tested on the score: not where random heads differ for reasons of their own.
+        matched: whether the matched control is a null for this score (it is not if the score is one of position).
+        tested: whether the score has a credible null, so that heads can be tested on it.
         every_query: count all queries instead of the prompts' scored ones.
         skip_first: leave out the query right after the BOS token, which has nothing else to look at.
         title: one line for figures.
-        paper: where the definition stands.
+        paper: source of the definition.
         compat: other definitions by name, for comparison with published values.
     """
 
@@ -108,13 +108,14 @@ class AttentionScorer:
             prompts: anything `as_prompts` takes; None for the scorer's own.
             compat: the name of another definition in `self.compat`.
             layers: only these (the pass ends after the last).
-            batch_size: prompts a forward pass; None to fit the memory.
-            progress: a bar where it takes longer than two seconds.
+            batch_size: prompts per forward pass; None to fit the memory.
+            progress: a bar if it takes longer than two seconds.
 
         Returns:
-            Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise where there is one,
-            `chance[prompt]`. Attributes `lane`, read off the model's "patterns" or, in long prompts, as "entries",
-            in memory that grows with the length, and `lane_reason`, why not as entries.
+            Dataset with `score[prompt, layer, head]` in [0, 1], `control` likewise if there is one,
+            `chance[prompt]`. The attribute `lane` is "patterns" (read off the model's own patterns) or, for long
+            prompts, "entries" (single entries, in memory that grows with the length); `lane_reason` says why it is not
+            "entries".
 
         Raises:
             Refused: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
@@ -129,11 +130,11 @@ class AttentionScorer:
         return self.prompts(model) if prompts is None else as_prompts(model, prompts)
 
     def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
-        """Prompt, query and key index `[entry]` of everything that is read, in this order.
+        """Prompt, query and key index `[entry]` of every entry that is read.
 
         Args:
             prompts: whose patterns are read.
-            causal: whether the model's attention is.
+            causal: whether the model's attention is causal.
 
         Raises:
             Refused: a mask of another shape, or a prompt without an entry.
@@ -172,7 +173,7 @@ class AttentionScorer:
         return Entries(prompt + begin, query, key)
 
     def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
-        """What is read of the patterns of these prompts, and the variables made of it."""
+        """The pattern entries read on these prompts, and the variables computed from them."""
         entries = self.entries(prompts, causal=causal)
         weight = 1.0 / self._queries(prompts, entries)
 
@@ -204,15 +205,15 @@ class AttentionScorer:
         for name, hook in hooks:
             if name not in cache:
                 raise Refused(
-                    f"the cache has no {name}: run_with_cache with a names_filter that keeps every pattern"
+                    f"the cache has no {name}: call run_with_cache with a names_filter that keeps every pattern"
                 )
             hook(cache[name], None)
         return result()
 
     def fwd_hooks(self, model: Model, prompts: Any) -> tuple[list[Hook], Callable[[], xr.Dataset]]:
-        """The score from a run of your own: hooks for `run_with_hooks`, and a function for the result.
+        """The score from the caller's own run: hooks for `run_with_hooks`, and a function that gives the result.
 
-        The hooks change nothing. There is no control, which would need a run of its own.
+        The hooks change nothing. There is no control, which would need a second run.
 
         Returns:
             `(hooks, result)`; `result()` raises RuntimeError before all hooks have fired.
@@ -250,15 +251,15 @@ def observe(
         prompts: anything `as_prompts` takes; None for repeated tokens.
         scorers: e.g. `[induction, prefix_matching]`; names must differ.
         layers: only these (the pass ends after the last).
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         As a scorer's own result, with a leading dimension `scorer`; `control` is NaN for scorers without one.
 
     Raises:
-        TypeError: something else than attention scorers.
-        Refused: no scorers, two of one name, or as a scorer raises.
+        TypeError: anything but attention scorers.
+        Refused: no scorers, two with the same name, or what a scorer refuses.
     """
     if isinstance(scorers, AttentionScorer) or not all(
         isinstance(scorer, AttentionScorer) for scorer in scorers

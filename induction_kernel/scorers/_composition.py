@@ -1,10 +1,10 @@
-"""Which heads read what which earlier heads write, by their weights alone? Composition scores.
+"""Composition scores: how much of what earlier heads write later heads read, by weights alone.
 
 Elhage et al. 2021: |W_OV M| / (|W_OV| |M|) in Frobenius norms, where M is what the later head reads with: W_K W_Q^T
 for its keys (K-composition), W_Q W_K^T for its queries, W_V W_O for its values. TransformerLens'
 `all_composition_scores` is the same on processed weights, but holds every pair's product of d_model rows at once
-(hundreds of GiB for 270 heads) and reads raw weights without their norms; a test holds the two equal. It says nothing
-of what is passed on: see `_qk_trace`.
+(hundreds of GiB for 270 heads) and ignores the norms of raw weights; a test checks that the two agree. The scores do
+not say what is passed on: see `_qk_trace`.
 """
 
 from typing import Literal
@@ -29,28 +29,28 @@ KINDS = {"k": "keys", "q": "queries", "v": "values"}
 def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: bool = True) -> xr.Dataset:
     """How much of what each head writes is read by each later head: 0 if nothing, 1 at most.
 
-    `head_map` draws it, senders by receivers; `summarise` and `top_heads` take each sender's largest score, or, of
-    `.sel(receiver="L1H0")`, that with one receiver.
+    `head_map` draws it, senders by receivers; `summarise` and `top_heads` take each sender's largest score or, after
+    `.sel(receiver="L1H0")`, its score with that receiver.
 
     Chance is exact: over random rotations of the residual stream between the two heads the mean of the squared score
-    is 1 / d, where d is d_model (less 1 where a LayerNorm takes the mean away).
+    is 1 / d, where d is d_model (d_model - 1 if a LayerNorm removes the mean).
 
     Args:
-        model: any TransformerLens model of at least two layers, whose attention writes to the residual stream without
-            a norm between.
+        model: any TransformerLens model of at least two layers, whose attention writes to the residual stream with no
+            norm in between.
         by: what the later head reads with: "k" for its keys, "q" for its queries, "v" for its values.
-        progress: a bar where it takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `score[layer, head, receiver]` in [0, 1], NaN where the receiver is not later; `chance`, the root
-        of the mean square over rotations, and `spread[layer, head, receiver]`, the standard deviation over them (of
-        the squared score exactly, of the score to first order). `receiver` has names ("L1H7"), with
+        of the mean square over rotations, and `spread[layer, head, receiver]`, the standard deviation over them (exact
+        for the squared score, to first order for the score). `receiver` has names ("L1H7"), with
         `receiver_layer[receiver]` and `receiver_head[receiver]`. Attribute `rotary`: with rotary positions, keys and
         queries are compared as they are before rotation.
 
     Raises:
-        Refused: an unknown `by`. NotDefined: a model of one layer; a model that norms what attention writes, or its
-            queries and keys (not for "v").
+        Refused: an unknown `by`. NotDefined: a model of one layer; a model that normalises what attention writes, or
+            its queries and keys (not for "v").
 
     Source: Elhage et al. 2021, "Three kinds of composition".
     """
@@ -77,13 +77,13 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
 
 
 def _writes(model: Model, layer: int) -> Tensor:
-    """`[head, d_head, d_model]`, for W_V W_O in every norm of a product: the triangle of W_V in its place."""
+    """`[head, d_head, d_model]` whose products have the same norms as those of W_V W_O: R of W_V = QR replaces W_V."""
     w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
     return _triangle(w_v) @ w_o
 
 
 def _reads(model: Model, layer: int, by: str) -> Tensor:
-    """`[head, d_model, d_head]`, for what the later head reads with in every norm of a product from the left."""
+    """`[head, d_model, d_head]` whose products from the left have the same norms as those of the reading matrix M."""
     if by == "v":
         w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, layer))
         return w_v @ _triangle(w_o.mT).mT
@@ -93,7 +93,7 @@ def _reads(model: Model, layer: int, by: str) -> Tensor:
 
 
 def _triangle(tall: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "head d_head d_head"]:
-    """R of Q R: what a matrix of orthogonal columns leaves of a norm."""
+    """R of the QR decomposition: Q has orthonormal columns, which keep norms as they are."""
     return torch.linalg.qr(tall, mode="r")[1]
 
 

@@ -1,8 +1,8 @@
 """Copying scores from the values of a prompt: Olsson et al. 2022, Bansal et al. 2022 and a variant of the latter.
 
 The definitions differ in scale and chance and are never mixed. Norms are folded in, so raw and processed weights agree.
-A head that attends well need not copy well; neither shows an effect on the output. Copying by the weights alone is in
-`_ov`.
+A head that attends well need not copy well, and neither proves an effect on the output. `_ov` scores copying by the
+weights alone.
 """
 
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ from ._streaming import chosen_layers, labelled
 
 __all__ = ["copying"]
 
-# By name, as `labelled` states it.
+# The paper of each method, as it stands in the result's attributes.
 PAPERS = {
     "OLS": "Olsson et al. 2022, copying score",
     "BAN": "Bansal et al. 2022, copying score",
@@ -61,22 +61,22 @@ def copying(
     - "BAN-source": the same with the value at the source s, which is what the head moves.
 
     Args:
-        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
         prompts: anything `as_prompts` takes; None for the definition's own.
         method: "OLS", "BAN" or "BAN-source".
-        centre: what the mean of "OLS" is over: "vocabulary" or "sample" (the paper does not say).
+        centre: what "OLS" takes its mean over: "vocabulary" or "sample" (the paper does not say).
         layers: only these.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `score[prompt, layer, head]`; `chance[prompt]`, where all tokens are raised alike: 4 / (tokens +
-        1) - 1 for OLS (-.85 at 25 tokens), for the others the mean over queries of 1 / (different tokens at or before
-        the query), 0 for a query with one such token (.113 at 25 tokens); and `undefined[prompt, layer, head]`, the
-        number of sources or queries of 0 / 0. An OLS score is NaN where that is all.
+        Dataset with `score[prompt, layer, head]`; `chance[prompt]`, the score if all tokens are raised alike: 4 /
+        (tokens + 1) - 1 for OLS (-.85 at 25 tokens), for the others the mean over queries of 1 / (different tokens at
+        or before the query), 0 for a query with one such token (.113 at 25 tokens); and `undefined[prompt, layer,
+        head]`, the number of sources or queries of 0 / 0. An OLS score is NaN if all its sources are 0 / 0.
 
     Raises:
-        Refused: an unknown method or centre; a model that is not finite. NotDefined: one that norms what attention
+        Refused: an unknown method or centre; a model that is not finite. NotDefined: one that normalises what attention
             writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
     """
     if method not in PAPERS or centre not in ("vocabulary", "sample"):
@@ -86,7 +86,7 @@ def copying(
         )
     if method != "OLS" and centre == "sample":
         raise Refused(
-            'centre="sample" goes with method="OLS": the mean of the others is over attendable tokens'
+            'wanted centre="sample" with method="OLS" only: the others take the mean over the attendable tokens'
         )
     ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
     check_words(model, "copying")
@@ -142,7 +142,7 @@ def copying(
 
 
 class _Copying:
-    """What `labelled` says of a copying score."""
+    """A copying score's name, paper and title, for `labelled`."""
 
     def __init__(self, method: str) -> None:
         self.name, self.paper = f"copying ({method})", PAPERS[method]

@@ -1,9 +1,9 @@
-"""What does a head itself write into the logits? Its direct effect, read off through the frozen final norm.
+"""Direct effects: what each head writes into the logits, through the frozen final norm.
 
 Elhage et al. 2021 (direct logit attribution): the last residual stream is a sum, and with the final norm's scale held
 at what it was in the run, the logits are a sum over heads too. A head that lowers the right answer suppresses copies
-(McDougall et al. 2023). Effects by way of later layers are not in it: see `interventions`; where a head looks is
-`_attention`'s.
+(McDougall et al. 2023). Effects through later layers are not included: `interventions` measures them. `_attention`
+scores where a head looks.
 """
 
 from collections.abc import Callable, Iterable
@@ -42,37 +42,37 @@ def direct_effect(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How many logits a head itself adds to the right token; below zero it suppresses it.
+    """How much a head itself adds to the logit of the right token; negative if it suppresses the token.
 
-    At a position, a head adds (z - b_V) W_O to the residual stream: its output without the share of the value
-    bias, which it adds whatever the prompt. The score is what that makes of the logits read, through the
-    unembedding and the final norm with its scale as it was in the untouched run. So it is linear: heads,
-    embeddings, MLPs and biases add up to the logits (before a soft cap or scaling, where a model has one).
+    At a position, a head adds (z - b_V) W_O to the residual stream: its output without the value bias, which it adds on
+    every prompt. The score is what this contributes to the logits, through the unembedding and the final norm with its
+    scale as in the untouched run. The measure is linear: heads, embeddings, MLPs and biases add up to the logits
+    (before a soft cap or scaling, if the model has one).
 
     "next token": the logit of the next token of the prompt less the mean over the vocabulary, averaged over
-    scored positions that have a next token. On repeated tokens: `score` below `control` is copy suppression;
-    `top_heads(scores, largest=False)` are the heads most that way. "answers": the right answer's logit less the
-    wrong one's, at the last token.
+    scored positions that have a next token. On repeated tokens, a `score` below `control` is copy suppression;
+    `top_heads(scores, largest=False)` finds the strongest. "answers": the right answer's logit less the wrong one's, at
+    the last token.
 
     Args:
-        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
         prompts: anything `as_prompts` takes; None for repeated tokens.
-        on: "next token" or "answers"; None for the answers where prompts bring them, else the next token.
+        on: "next token" or "answers"; None for "answers" if the prompts have them, else "next token".
         layers: only these.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `score[prompt, layer, head]` in logits and `chance[prompt]`, 0. Where the prompts bring a
-        matched control, `control[prompt, layer, head]`: a run on the control, read at the same positions for
-        the same tokens. Without one there is no credible null (a random head prefers some tokens to others),
-        and `summarise` marks no head.
+        Dataset with `score[prompt, layer, head]` in logits and `chance[prompt]`, 0. If the prompts have a matched
+        control, `control[prompt, layer, head]`: a run on the control, read at the same positions for the same tokens.
+        Without one there is no credible null (a random head prefers some tokens to others), and `summarise` marks no
+        head.
 
     Raises:
         Refused: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite.
-        NotDefined: one that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm
-            (OPT-350m); for next tokens also one that attends to them, or whose outputs are not its tokens (there,
-            answers are classes).
+        NotDefined: one that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm
+            (OPT-350m); for next tokens also one with bidirectional attention, or whose outputs are not its tokens
+            (there, answers are classes).
 
     Source: Elhage et al. 2021 (direct logit attribution); McDougall et al. 2023 (copy suppression).
     """
@@ -138,7 +138,7 @@ def _measured(
 
 
 class _Direct:
-    """What `labelled` says of direct effects."""
+    """The name, paper and title of direct effects, for `labelled`."""
 
     def __init__(self, on: str, *, tested: bool) -> None:
         self.name, self.tested = "direct_effect", tested
@@ -150,7 +150,7 @@ class _Direct:
 
 
 class _Targets(NamedTuple):
-    """What is read: entry by entry where, and along which direction of the residual stream."""
+    """What is read: for each entry its prompt, its position and its direction in the residual stream."""
 
     prompt: Tensor
     position: Tensor
@@ -176,7 +176,7 @@ def _check_entries(prompts: Prompts, on: str, outputs: int) -> None:
         answers = prompts.answers
         if answers is None:
             raise Refused(
-                f'on="{ANSWERS}" needs prompts with answers: pairs(model, clean=..., corrupted=..., answers=...)'
+                f'on="{ANSWERS}" needs prompts with answers: use pairs(model, clean=..., corrupted=..., answers=...)'
             )
         if answers.shape != (len(prompts), 2) or int(answers.min()) < 0 or int(answers.max()) >= outputs:
             raise Refused(

@@ -1,8 +1,8 @@
-"""Which heads read the labels of the demonstrations? The weights a_i of attention as kernel regression.
+"""Label attention: the weight each head gives every demonstration, read off the last token's attention.
 
 Han et al. 2025, section 5.2: the weight of demonstration i is pooled from the last token's attention over the
 tokens of [x_i, y_i]. The paper does not say whether the template's words around and between these belong to them, and
-a head's vote depends on it: `span` offers both. The vote these weights make, and its controls, are the kernel room's.
+a head's vote depends on it: `span` offers both. `kernel` computes the vote with these weights and its controls.
 """
 
 from collections.abc import Iterable
@@ -50,10 +50,10 @@ def demonstration_weights(
         pooling: over the tokens of [x_i, y_i]: "max" (the paper's), "sum" or "mean"; or "label", the label's
             first token alone.
         span: what is pooled over: "demonstration", every token from the template's first word to the end of the label;
-            or "words", those of x_i and y_i alone, without the template's (a token that holds a letter of both counts).
+            or "words", the tokens of x_i and y_i alone (a token that also holds letters of the template counts).
         layers: only these.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `weight[prompt, layer, head, demonstration]` (probability, in [0, 1]; NaN where a prompt
@@ -61,8 +61,8 @@ def demonstration_weights(
         `target[prompt]`.
 
     Raises:
-        Refused: an unknown pooling or span, prompts without demonstrations or, for "words", that do not say where
-            their words are; attention that is not finite.
+        Refused: an unknown pooling or span, prompts without demonstrations or, for "words", without the positions of x;
+            attention that is not finite.
 
     Source: Han et al. 2025, section 5.2.
     """
@@ -163,7 +163,7 @@ def check_span(span: str, prompts: FewShotPrompts | None = None) -> None:
 
 
 def _inputs(found: Demonstrations) -> Tensor:
-    """Where the words of x lie; Refused where nobody said."""
+    """Where the words of x lie; Refused if the prompts do not say."""
     if found.inputs is None:
         raise Refused(
             'span="words" wants prompts that say where x lies, as few_shot_prompts makes them: the `inputs` of '
@@ -174,7 +174,7 @@ def _inputs(found: Demonstrations) -> Tensor:
 
 @dataclass(frozen=True, repr=False)
 class LabelAttention(AttentionScorer):
-    """Last-token attention to demonstrations, pooled; `right` has that to those of the query's own class."""
+    """Last-token attention to demonstrations, pooled; `right` is the part on those of the query's own class."""
 
     pooling: str = "label"
     span: str = "demonstration"
@@ -239,7 +239,7 @@ class LabelAttention(AttentionScorer):
         prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
             as_tuple=True
         )
-        if self.pooling in ("max", "mean"):  # one entry's worth for each demonstration
+        if self.pooling in ("max", "mean"):  # counts one entry per demonstration
             prompt, _ = torch.stack([prompt, slot]).unique(dim=1)
         return averaged(torch.ones(len(prompt), 1), prompt, 1.0 / prompts.lengths.double(), len(prompts))[
             :, 0
@@ -262,7 +262,7 @@ label_attention: LabelAttention = LabelAttention(
 
 In [0, 1]; chance is uniform attention. `pooling="max" | "sum" | "mean"` pools each demonstration's own tokens instead,
 `span="words"` those without the template's.
-`right` has the part on labels of the right class, and `right_control` what that is on average with the labels permuted
-over the demonstrations: `score` times the share of demonstrations of that class. The mass alone has no null (a random
-head may prefer some tokens), so heads are tested on `summarise(..., variable="right")`. Han et al. 2025, section 5.
+`right` is the part on labels of the right class, and `right_control` its mean when the labels are permuted over the
+demonstrations: `score` times the share of demonstrations of that class. The total has no null (a random head may prefer
+some tokens), so heads are tested on `summarise(..., variable="right")`. Han et al. 2025, section 5.
 """

@@ -1,8 +1,8 @@
 """OV eigenvalues: copying by a head's weights alone, from the eigenvalues of W_E W_V W_O W_U.
 
 Elhage et al. 2021 and Olsson et al. 2022: a circuit whose eigenvalues are positive raises the tokens it reads. Norms
-are folded in, so raw and processed weights agree. It says nothing of where a head looks: see `_attention`; copying in
-context is `_copying`'.
+are folded in, so raw and processed weights agree. It does not say where a head looks: see `_attention`. `_copying`
+scores copying in context.
 """
 
 from collections.abc import Iterable
@@ -34,22 +34,22 @@ def ov_eigenvalues(
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Sum of the OV circuit's eigenvalues over the sum of their sizes: 1 if every token raises itself.
+    """Sum of the OV circuit's eigenvalues over the sum of their absolute values: 1 if all are positive.
 
-    The eigenvalues of W_E W_V W_O W_U (vocabulary x vocabulary) other than zero are those of the small W_O
-    W_U W_E W_V (head x head). The norms before attention and at the end are folded in, whatever processing
-    the weights have had. A value near 1 is not particular to induction heads: of SmolLM2-135M's 270 heads 41% exceed
-    .5, of the 57 that pass for prefix matching 28%.
+    The nonzero eigenvalues of W_E W_V W_O W_U (vocabulary x vocabulary) are those of the small W_O W_U W_E W_V (d_head
+    x d_head). The norms before attention and at the end are folded in, however the weights were processed. A value near
+    1 is not specific to induction heads: 41% of SmolLM2-135M's 270 heads exceed .5, and 28% of the 57 that pass for
+    prefix matching.
 
     Args:
-        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
         embedding: "tokens" for W_E, as it enters the residual stream (with Gemma's scale, BLOOM's norm);
-            "effective" for that and what the MLP of block 0 makes of it, which rewrites it in models like GPT-2.
+            "effective" for that plus the output of block 0's MLP on it, which changes it much in models like GPT-2.
         layers: only these.
-        draws: random rotations of each head's circuit, for chance and threshold; None for 4,000 over all heads,
-            but at least 50 a head.
+        draws: random rotations of each head's circuit, for chance and threshold; None for 4,000 over all heads, but at
+            least 50 per head.
         seed: of the rotations; a local generator.
-        progress: a bar where it takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `score[layer, head]` in [-1, 1], `null[draw, layer, head]` (a random rotation between W_V
@@ -57,8 +57,8 @@ def ov_eigenvalues(
 
     Raises:
         Refused: an unknown embedding, or draws below 1. NotDefined: "effective" without an MLP in block 0; a model
-            that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose
-            outputs are not its tokens.
+            that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or
+            whose outputs are not its tokens.
 
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
@@ -111,7 +111,7 @@ def ov_eigenvalues(
 
 
 def rotations(normal: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, "head d_head d_head"]:
-    """Rotations of uniform distribution from normal numbers; QR alone would favour some (Mezzadri 2007)."""
+    """Uniformly distributed rotations from normal numbers; QR alone is not uniform (Mezzadri 2007)."""
     q, r = torch.linalg.qr(normal)
     return q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
 
@@ -139,7 +139,7 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
 
 
 def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
-    """The embedding and what the MLP of block 0 adds to it, where attention has added nothing."""
+    """The embedding plus the output of block 0's MLP on it, with attention's output set to zero."""
     if getattr(model.cfg, "attn_only", False):
         raise NotDefined('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
     parts: list[Tensor] = []

@@ -1,9 +1,9 @@
-"""How are entries of attention patterns read? Off the model's own patterns or, in long prompts, row by row.
+"""Entries of attention patterns, read off the model's own patterns or, in long prompts, row by row.
 
-The model's own patterns are had inside their hooks, one layer alive at a time: memory grows with the square of the
-length. Rows (`replay.rows`) are faster and need memory that grows with the length, from about 300 tokens on, where the
-model is a HookedTransformer of standard blocks. Which entries, and what is made of them, say `_attention_scorer`
-and `_labels`.
+The model's own patterns are read inside hooks, one layer at a time: memory grows with the square of the length. From
+about 300 tokens on, in a HookedTransformer of standard blocks, computing single rows (`replay/_attention_rows`) is
+faster and needs memory that grows with the length. `_attention_scorer` and `_labels` choose the entries and compute
+scores from them.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -26,16 +26,16 @@ __all__ = [
     "read_entries", "taken", "way_to_read",
 ]  # fmt: skip
 
-LONG = 320  # tokens from which rows are faster than patterns for one prompt; for several sooner
+LONG = 320  # from this length on, rows are faster than patterns for one prompt (for several, sooner)
 
 
 @dataclass(frozen=True, eq=False)
 class Reads:
-    """What is read of the patterns of some prompts.
+    """The entries read of some prompts' patterns, and the variables computed from them.
 
     Attributes:
-        entries: which entries.
-        made: by variable, `[prompt, head]` of their values `[entry, head]`.
+        entries: prompt, query and key indices.
+        made: for each variable, the function from values `[entry, head]` to `[prompt, head]`.
     """
 
     entries: Entries
@@ -43,7 +43,7 @@ class Reads:
 
 
 def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> Way:
-    """ "entries" where the prompts are long and rows of these layers can be trusted; else "patterns", and why."""
+    """ "entries" if the prompts are long and rows of these layers can be trusted; else "patterns", with the reason."""
     longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
     if len(longest) < LONG:
         return Way("patterns", f"entries: prompts of {len(longest)} tokens, rows are faster from {LONG} on")
@@ -52,7 +52,7 @@ def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> Way:
 
 
 def cost_of(model: Model, lane: str, length: int) -> int:
-    """Numbers a position that are alive at once: what `batches` asks for."""
+    """How many numbers per position are in memory at once, for `batches`."""
     size = sizes(model)
     return max(length * size.n_heads if lane == "patterns" else 0, 8 * size.d_model)
 
@@ -70,13 +70,13 @@ def read_entries(
     """One pass that hands `read(layer, values [entry, head], sound)` the attention at these entries, by layer.
 
     Args:
-        model: as it is.
+        model: the model to run.
         prompts: a batch.
         entries: of their patterns.
         layers: which; the pass ends after the last.
-        read: `sound` says whether the last tokens attend at all: not where weights are not finite.
-        lane: the name of what `way_to_read` found.
-        tokens: what to run on instead of the prompts' own: their control.
+        read: `sound` is False if the last tokens attend to nothing, as where weights are not finite.
+        lane: the name of the way that `way_to_read` chose.
+        tokens: tokens to run on instead of the prompts' own, such as their control.
     """
     tokens = prompts.tokens if tokens is None else tokens
     if lane == "patterns":
@@ -108,9 +108,9 @@ def taken(pattern: Tensor, entries: Entries) -> Float[Tensor, "entry head"]:
 
 
 def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
-    """Whether last tokens attend at all: NaN attention arrives as NaN or, in a HookedTransformer, as 0.
+    """Whether the last tokens attend to anything: NaN attention arrives as NaN or, in a HookedTransformer, as 0.
 
-    Where hooks of the user's own may have `edited` it, 0 may be meant.
+    If the user's own hooks may have `edited` the pattern, 0 may be intended.
     """
     last = lengths.to(pattern.device) - 1
     mass = pattern.detach()[torch.arange(len(last), device=last.device), :, last].sum(-1)
@@ -118,7 +118,7 @@ def attends(pattern: Tensor, lengths: Tensor, *, edited: bool = False) -> bool:
 
 
 def check_sound(broken: set[int]) -> None:
-    """Raise Refused where there are layers whose attention is not sound."""
+    """Raise Refused if the attention of any layer is not finite."""
     if broken:
         raise Refused(
             f"the attention patterns of layer {min(broken)} are not finite: "
@@ -127,7 +127,7 @@ def check_sound(broken: set[int]) -> None:
 
 
 def entries_in(reads: Sequence[Reads]) -> tuple[Entries, list[int]]:
-    """The entries of several, and how many are of each."""
+    """The entries of several `Reads` together, and how many each has."""
     return entries_together([each.entries for each in reads]), [len(each.entries.key) for each in reads]
 
 

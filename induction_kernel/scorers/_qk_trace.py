@@ -3,8 +3,8 @@
 Olsson et al. 2022, argument 5: an induction head attends where the token *before* is its own. For a head h of a later
 layer, W_h = sum_k p_k W_E W_Q^h W_K^hT (W_V^k W_O^k)^T W_E^T over the earlier heads k, each weighted with its
 previous-token score p_k, is how much the token of the query raises attention to a key by the token before the key; its
-trace is over pairs of the same token. Norms are folded in, so raw and processed weights agree. It says nothing of
-other ways to the key (smeared keys, several heads in a row), and nothing of what a head writes: see `_ov`.
+trace is over pairs of the same token. Norms are folded in, so raw and processed weights agree. It does not cover other
+routes to the key (smeared keys, several heads in a row) or what a head writes (`_ov`).
 """
 
 from typing import Any
@@ -29,31 +29,31 @@ __all__ = ["qk_trace"]
 def qk_trace(
     model: Model, prompts: Any = None, *, draws: int | None = None, seed: int = 0, progress: bool = True
 ) -> xr.Dataset:
-    """Trace of the QK circuit by way of previous-token heads: above chance where a head looks for its own token.
+    """Trace of the QK circuit through previous-token heads: above chance if a head looks for its own token.
 
-    The trace of W_h (see the file) over the vocabulary is that of the small matrices W_V^T W_E^T W_E W_Q W_K^T W_O^T
-    (head x head). It is not normalised: compare heads of one model only.
+    The trace of W_h (module docstring) over the vocabulary is that of the small matrices W_V^T W_E^T W_E W_Q W_K^T
+    W_O^T (d_head x d_head). It is not normalised: compare heads of one model only.
 
     Args:
         model: any TransformerLens model of at least two layers, without rotary positions, whose attention writes to
-            the residual stream without a norm between.
+            the residual stream with no norm in between.
         prompts: what the previous-token scores are measured on, anything `as_prompts` takes; None for 16 English
-            passages where the model's tokenizer reads them, else for random tokens. The attribute `previous_token`
+            passages, or for random tokens if the model's tokenizer cannot encode them. The attribute `previous_token`
             says which.
         draws: random rotations of the earlier heads' circuits, for the null; None for 4,000 over all heads, but at
             least 50.
         seed: of the rotations; a local generator.
-        progress: a bar where it takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset over the layers from 1: `score[layer, head]` (products of weights, any number),
-        `null[draw, layer, head]` with a random rotation between W_V and W_O of every earlier head, which keeps what
-        it reads and where it writes but not which token becomes which, and `chance[layer, head]`, the mean over all
+        `null[draw, layer, head]` with a random rotation between W_V and W_O of every earlier head, which keeps the
+        subspaces it reads from and writes to but not the map between them, and `chance[layer, head]`, the mean over all
         rotations: 0.
 
     Raises:
         Refused: draws below 1. NotDefined: a model of one layer; rotary positions, where what a key says depends on
-            its distance; a model that norms what attention writes, or its queries and keys.
+            its distance; a model that normalises what attention writes, or its queries and keys.
 
     Source: Olsson et al. 2022, argument 5 (QK circuit of induction heads).
     """
@@ -95,7 +95,7 @@ def check_positions(model: Model) -> None:
     rotary = getattr(model.cfg, "positional_embedding_type", None) == "rotary"
     if rotary or hook_name("rot_q", 0) in getattr(model, "hook_dict", {}):
         raise NotDefined(
-            "queries and keys are rotated by their positions (rotary) in this model, so that no one matrix says what a "
+            "queries and keys are rotated by their positions (rotary) in this model, so no single matrix says what a "
             "head looks for: score attention instead, e.g. with prefix_matching"
         )
 

@@ -1,8 +1,7 @@
 """Many heads scored in one pass: what is read of a layer's patterns is reduced before the next layer comes.
 
-The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Which
-entries of a pattern count is the scorer's business (`_attention_scorer`, `_labels`); how they are read,
-`_pattern_entries`'s.
+The pass ends in the last layer needed and computes no logits; reductions are in float32 or better. Scorers choose which
+entries of a pattern count (`_attention_scorer`, `_labels`); `_pattern_entries` reads them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -40,7 +39,7 @@ Index = Int[Tensor, " entry"]
 
 
 class Scorer(Protocol):
-    """What is streamed: entries of patterns and what is made of them, with the chance."""
+    """What `observed` needs of a scorer: the entries it reads, what it computes from them, and chance."""
 
     @property
     def name(self) -> str: ...
@@ -66,7 +65,7 @@ def observed(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Several scorers in one pass over the prompts, and one over their matched control where there is one."""
+    """Several scorers in one pass over the prompts, and one over their matched control if there is one."""
     board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
     way = way_to_read(model, prompts, board.layers)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
@@ -169,7 +168,7 @@ def labelled(
     chance: np.ndarray,
     scorers: Sequence[Any],
 ) -> xr.Dataset:
-    """Score arrays `[scorer, prompt, layer, head]` and `chance [scorer, prompt]` as the house's Dataset."""
+    """Score arrays `[scorer, prompt, layer, head]` and `chance [scorer, prompt]` as a labelled Dataset."""
     n_heads = sizes(model).n_heads
     starts = (
         prompts.starts().numpy() - int(prompts.bos)
@@ -205,6 +204,7 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
     """The layers asked for, in order; all of them for None.
 
     Raises:
+        TypeError: not a list of whole numbers.
         Refused: none, or one that the model does not have.
     """
     n_layers = sizes(model).n_layers

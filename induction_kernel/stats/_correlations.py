@@ -1,4 +1,4 @@
-"""Correlations, on plain arrays."""
+"""Correlations and their intervals, on plain arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ONE = 1 - 1e-15  # the largest correlation whose Fisher z is finite
 
 
 def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
-    """Pearson's or Spearman's correlation over the last axis, in [-1, 1]; NaN where either does not vary."""
+    """Pearson's or Spearman's correlation over the last axis, in [-1, 1]; NaN if either does not vary."""
     if kind not in ("pearson", "spearman"):
         raise Refused(f'wanted kind "pearson" or "spearman", got {kind!r}')
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -30,7 +30,7 @@ def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
 def correlation_interval(
     x: Any, y: Any, kind: str = "pearson", *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Percentile interval (95%) of the correlation of `x` and `y` over their one axis, resampling the pairs."""
+    """Percentile interval (95%) of the correlation of `x` and `y` over their only axis, resampling pairs."""
     rows = np.stack(
         [np.repeat(np.arange(len(x)), times) for times in resampled(len(x), draws, seed).astype(int)]
     )
@@ -42,12 +42,12 @@ def pooled_correlation(
 ) -> tuple[Array, Array, Array]:
     """Pearson's correlation over all pairs of several units, and both ends of its interval, with units independent.
 
-    Student's interval of Fisher's z by the jackknife over units. Coverage of nominal .95, simulated with 4, 8, 16 and
-    32 units of 6 pairs that share a level: .93, .93, .94, .95; with 16, of pairs taken as independent, below .8.
+    Student's interval of Fisher's z by the jackknife over units. Simulated coverage of nominal .95, with 4, 8, 16 and
+    32 units of 6 pairs that share a level: .93, .93, .94, .95; if 16 units' pairs are taken as independent, below .8.
 
     Args:
-        n: `[unit, ...]`, how many pairs each unit has, 0 for none.
-        x: sums over each unit's pairs, of values not far from centred, for precision.
+        n: `[unit, ...]`, number of pairs in each unit, 0 for none.
+        x: sums over each unit's pairs, of nearly centred values, for precision.
         y: likewise.
         xx: sums of squares.
         yy: likewise.
@@ -55,7 +55,7 @@ def pooled_correlation(
         confidence: of the interval.
 
     Returns:
-        `[...]` three times; NaN where either does not vary, ends also where there are fewer than three units.
+        `[...]` three times; NaN if either does not vary, ends also with fewer than three units.
     """
     parts = [np.asarray(each, dtype=np.float64) for each in (n, x, y, xx, yy, xy)]
     whole = [each.sum(0) for each in parts]

@@ -18,10 +18,10 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 CONFIDENCE, DRAWS, LEVEL = 0.95, 2000, 0.05
 SKEWED_FROM = 8
-"""Values below which a bootstrap of them says nothing about the tails."""
+"""Number of values below which their bootstrap says nothing about the tails."""
 FARTHEST = 4
-"""Student's half-widths beyond which no end is taken: one outlier in 16 values would send it a hundred times as far."""
-AT_ONCE = 512  # cells whose draws are held at once
+"""Farthest that an end may lie, in Student's half-widths: one outlier in 16 could move it a hundred times as far."""
+AT_ONCE = 512  # cells whose draws are in memory at once
 
 
 def check_confidence(confidence: Any, draws: Any = DRAWS) -> None:
@@ -40,18 +40,18 @@ def mean_interval(
 ) -> tuple[Array, Array]:
     """Both ends of an interval for the mean over the first axis.
 
-    Below 8 values Student's t interval; from 8 on the hull of it and the bootstrap-t interval, no end farther out than
-    four times Student's. Coverage of nominal .95, simulated with 8, 16 and 32 values: .94 to .97 for normal, t (3
-    degrees) and beta(.3, 3), .91 to .94 for lognormal values; with 4, .95 and .96 for the first two.
+    Below 8 values Student's t interval; from 8 on its hull with the bootstrap-t interval, no end farther out than four
+    times Student's. Simulated coverage of nominal .95 with 8, 16 and 32 values: .94 to .97 for normal, t (3 degrees)
+    and beta(.3, 3), .91 to .94 for lognormal values; with 4, .95 and .96 for the first two.
 
     Args:
-        values: `[n, ...]`, NaN for what is missing. Continuous: shares of 0 and 1 have `share_interval`.
+        values: `[n, ...]`, continuous, NaN where missing. For shares of 0 and 1 see `share_interval`.
         confidence: of the interval.
         draws: of the bootstrap, which is the same for all cells.
         seed: of the bootstrap.
 
     Returns:
-        `[...]` twice; NaN where there are fewer than two values.
+        `[...]` twice; NaN with fewer than two values.
     """
     values = np.asarray(values, dtype=np.float64)
     shape = values.shape[1:]
@@ -78,7 +78,7 @@ def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tu
 
 
 def hull(middle: Array, ends: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The ends of the hull of an interval and another, but no farther out than `FARTHEST` times the first's own."""
+    """The hull of two intervals, but no farther out than `FARTHEST` times the first one's ends."""
     low, high = np.fmin(ends[0], others[0]), np.fmax(ends[1], others[1])
     with np.errstate(invalid="ignore"):
         least, most = (middle + FARTHEST * (end - middle) for end in ends)
@@ -86,12 +86,12 @@ def hull(middle: Array, ends: tuple[Array, Array], others: tuple[Array, Array]) 
 
 
 def expanded(error: Array, n: Array) -> Array:
-    """For bootstrap intervals: values drawn from n values vary less than those by (n - 1) / n (Hesterberg 2015)."""
+    """The standard error for bootstrap intervals: resampled values vary less, by (n - 1) / n (Hesterberg 2015)."""
     return error * np.sqrt(n / np.maximum(n - 1, 1))
 
 
 def moments(values: Array) -> tuple[Array, Array, Array]:
-    """Of each cell of `[n, cell]`: how many values, their mean and its standard error; NaN for fewer than two."""
+    """For each cell of `[n, cell]`: number of values, mean, and its standard error (NaN with fewer than two)."""
     there = np.isfinite(values)
     n = there.sum(0).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,7 +102,7 @@ def moments(values: Array) -> tuple[Array, Array, Array]:
 
 
 def _studentised(values: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
-    """Quantiles of (resampled mean - mean) / its standard error, over the draws in which the latter is not 0."""
+    """Quantiles of (resampled mean - mean) / standard error, over the draws whose standard error is not 0."""
     there = np.isfinite(values).astype(np.float64)
     _, mean, _ = moments(values)
     away = np.where(there > 0, values - mean, 0)
@@ -116,7 +116,7 @@ def _studentised(values: Array, counts: Array, confidence: float) -> tuple[Array
 
 
 def quantiles_of(draws: Array, q: float) -> Array:
-    """The quantile of the finite draws of each cell of `[draw, cell]`; NaN where there are none."""
+    """The quantile of the finite draws of each cell of `[draw, cell]`; NaN if there are none."""
     ordered = np.sort(draws, axis=0)  # NaN is last
     n = np.isfinite(ordered).sum(0)
     place = np.maximum(n - 1, 0) * q
@@ -133,12 +133,12 @@ def resampled(n: int, draws: int, seed: int | np.random.Generator) -> Array:
 
 
 def percentiles(draws: Any, *, confidence: float = CONFIDENCE, least: float = 0.0) -> tuple[Array, Array]:
-    """Percentile interval over the first axis, of a statistic that is no mean, computed on bootstrap samples.
+    """Percentile interval over the first axis, for statistics other than means, computed on bootstrap samples.
 
     Args:
         draws: `[draw, ...]`, NaN where the statistic is not defined.
         confidence: of the interval.
-        least: share of the draws that have to be defined; else NaN.
+        least: share of the draws that have to be defined; NaN below it.
     """
     draws = np.asarray(draws, dtype=np.float64)
     flat = draws.reshape(len(draws), -1)
@@ -151,9 +151,9 @@ def percentiles(draws: Any, *, confidence: float = CONFIDENCE, least: float = 0.
 def difference_interval(
     first: Any, second: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Interval of mean(second) - mean(first) of two samples that are not paired, over the first axis of each.
+    """Interval of mean(second) - mean(first) for two unpaired samples, over the first axis of each.
 
-    Welch's; from 8 values in both on its hull with the bootstrap-t interval. Paired samples are
+    Welch's interval; with at least 8 values in both, its hull with the bootstrap-t interval. For paired samples use
     `mean_interval(second - first)`.
     """
     a, b = (np.asarray(each, dtype=np.float64) for each in (first, second))
@@ -166,7 +166,7 @@ def difference_interval(
     quantile = distributions.t.ppf((1 + confidence) / 2, np.where(error > 0, freedom, 1))
     low, high = mean - quantile * error, mean + quantile * error
     if min(len(a), len(b)) >= SKEWED_FROM:
-        # two seeds, so that the samples are drawn apart
+        # two seeds, so that the samples are drawn independently
         sides = [resampled_moments(x, resampled(len(x), draws, seed + i)) for i, x in enumerate((a, b))]
         with np.errstate(invalid="ignore", divide="ignore"):
             t = (sides[1][0] - sides[0][0] - mean) / np.sqrt(sides[0][1] + sides[1][1])

@@ -28,15 +28,15 @@ def ratio(
 ) -> tuple[Array, Array, Array]:
     """mean(above) / mean(below) over the first axis, with both ends of its interval.
 
-    Below 8 cases Fieller's interval; from 8 on the hull of it and the bootstrap-t interval of the ratio. Coverage of
-    nominal .95, simulated with 8, 16 and 32 cases: .95 to .97 for normal numbers, .93 to .96 for lognormal ones with
-    a deviation of .6 in the logarithm, .90 to .93 with one of 1.
+    Below 8 cases Fieller's interval; from 8 on its hull with the bootstrap-t interval of the ratio. Simulated coverage
+    of nominal .95 with 8, 16 and 32 cases: .95 to .97 for normal numbers, .93 to .96 for lognormal ones with a standard
+    deviation of .6 in the logarithm, .90 to .93 with one of 1.
 
-    All three are NaN where Fieller's interval is not bounded: where the interval of mean(below) holds 0, the ratio may
-    be of any size and sign.
+    All three are NaN if Fieller's interval is not bounded: if the interval of mean(below) contains 0, the ratio may
+    have any size and sign.
 
     Args:
-        above: `[n, ...]`, NaN for what is missing.
+        above: `[n, ...]`, NaN where missing.
         below: `[n]` or `[n, ...]`, of the same cases.
         confidence: of the interval.
         draws: of the bootstrap.
@@ -84,7 +84,7 @@ def _ratio(above: Array, below: Array, confidence: float, counts: Array | None) 
 
 
 def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
-    """Both ends of the bootstrap-t interval, the standard error linearised: of above - ratio * below."""
+    """Both ends of the bootstrap-t interval, with the linearised standard error: that of above - ratio * below."""
     there = np.isfinite(above).astype(np.float64)
     a, b = np.nan_to_num(above), np.nan_to_num(below)
     n = there.sum(0)

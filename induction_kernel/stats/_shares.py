@@ -1,4 +1,4 @@
-"""Intervals of shares of cases that are right or wrong: Wilson's, of paired differences, over repeated random splits.
+"""Intervals of shares of right cases: Wilson's, for paired differences, and over repeated random splits.
 
 Sources: Wilson 1927; Bonett & Price 2012; Nadeau & Bengio 2003.
 """
@@ -22,9 +22,9 @@ __all__ = [
 
 
 def share_interval(right: Any, n: Any, *, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Wilson's interval of the share right / n of independent cases, each right or wrong; NaN where n is 0.
+    """Wilson's interval of the share right / n of independent cases, each right or wrong; NaN if n is 0.
 
-    It is not of width 0 where all are right. `right` may be fractional, for a share of effective cases.
+    Its width is not 0 if all are right. `right` may be fractional, for a share of effective cases.
     """
     right, n = np.broadcast_arrays(np.asarray(right, dtype=np.float64), np.asarray(n, dtype=np.float64))
     quantile = float(distributions.norm.ppf((1 + confidence) / 2))
@@ -42,12 +42,12 @@ def _wilson(share: Array, n: Array, quantile: float) -> tuple[Array, Array]:
 def mean_share_interval(
     values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Interval of the mean over the first axis of shares in [0, 1]: of prompts that are right, or how far each is.
+    """Interval of the mean over the first axis of shares in [0, 1], one per case: right or wrong, or in between.
 
-    Wilson's in cells where every value is 0 or 1, else that of `mean_interval`, within [0, 1].
+    Wilson's in cells where every value is 0 or 1, else that of `mean_interval`, cut to [0, 1].
 
     Args:
-        values: `[n, ...]`, NaN for what is missing.
+        values: `[n, ...]`, NaN where missing.
         confidence: of the interval.
         draws: of the bootstrap.
         seed: of the bootstrap.
@@ -65,11 +65,11 @@ def mean_share_difference_interval(
 ) -> tuple[Array, Array]:
     """Interval of the mean over the first axis of differences in [-1, 1] of paired shares (right before, right after).
 
-    In cells where every value is -1, 0 or 1, Wald's with one case added on each side, so that it is not of width 0
-    where nothing changed; else that of `mean_interval`, within [-1, 1].
+    In cells where every value is -1, 0 or 1, Wald's with one case added on each side, so that its width is not 0 if
+    nothing changed; else that of `mean_interval`, cut to [-1, 1].
 
     Args:
-        values: `[n, ...]`, NaN for what is missing.
+        values: `[n, ...]`, NaN where missing.
         confidence: of the interval.
         draws: of the bootstrap.
         seed: of the bootstrap.
@@ -97,12 +97,12 @@ def split_interval(
     """Interval of the mean of scores in [0, 1] over repeated random splits of the same prompts.
 
     Wilson's, with the number of prompts that would give the corrected variance (as Korn & Graubard 1998 do for
-    surveys), so that a score of 1.0 is not without doubt.
+    surveys), so that a score of 1.0 has an interval too.
 
     Args:
         scores: `[split]`, each the mean over the prompts of the test part.
-        n_train: prompts in the part where something was chosen.
-        n_test: prompts in the other.
+        n_train: number of prompts in the part used for choosing.
+        n_test: number of prompts in the other part.
         confidence: of the interval.
 
     Source: Nadeau & Bengio 2003.
@@ -113,7 +113,7 @@ def split_interval(
         return (
             mean,
             mean,
-        )  # nothing is known, or every split scored the same without being perfect: only ties do
+        )  # undefined, or every split has the same score below 1: no variance to go by
     n = mean * (1 - mean) / variance if variance > 0 else n_train + n_test
     low, high = _wilson(np.asarray(mean), np.asarray(n), quantile)
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""One threshold for all heads together: what luck gives the luckiest, by sign flips or by the bootstrap.
+"""One threshold for all heads together: the level holds for the largest excess of all, by sign flips or bootstrap.
 
 Source: Westfall & Young 1993 (max-statistics by resampling).
 """
@@ -17,19 +17,19 @@ __all__ = ["Threshold", "threshold"]
 
 EXCHANGEABLE = "score and control are exchangeable, but for the margin (sign flips of prompts)"
 DOUBT = 0.1
-"""Share of the flips below which excesses count as skewed: larger than a test's level, since the doubt costs little."""
+"""Share of flips below which excesses count as skewed: above a test's usual level, as a false alarm costs little."""
 NO_EXCESS = "the mean excess is at most the margin (max-t bootstrap: excesses are skewed)"
 
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """What the mean of a cell has to pass, so that no cell without an effect passes at the level.
+    """The value that a cell's mean has to pass; the level is the probability that any cell without an effect passes.
 
     Attributes:
-        at: `[cell]`; infinite where nothing could pass, NaN where a cell has no finite values.
-        tested: `[cell]`, whether passing or not says anything.
-        null: what is tested, and how, in words; "" where nothing is.
-        why: why cells are not tested; "" where all are.
+        at: `[cell]`; infinite if nothing could pass, NaN if the cell lacks finite values.
+        tested: `[cell]`, whether the cell could be tested.
+        null: the hypothesis tested and how, in words; "" if nothing is tested.
+        why: why cells are not tested; "" if all are.
     """
 
     at: Array
@@ -43,24 +43,24 @@ def threshold(
 ) -> Threshold:
     """The mean that each cell of `[n, cell]` has to pass: margin plus a critical max-t times its standard error.
 
-    The largest t over all cells is what luck gives the luckiest cell. Its critical value comes from flipping the signs
-    of all values of a prompt together, which is exact where score and control are exchangeable, but gives false alarms
-    of .2 to 1.0 where the mean is no excess and the values have a long tail below. So the skewness of all cells
-    together, and that of the lowest tenth of them, is compared with what flips of the deviations from the means give:
-    where either is below nine in ten of them, the critical value is that of a max-t bootstrap, which holds the level
-    for skewed values too and is higher.
+    The level holds for all cells together: by chance alone, the largest t over all cells would pass in 5% of cases (at
+    level .05). Its critical value comes from flipping the signs of all values of a prompt together. This is exact if
+    score and control are exchangeable, but gives false alarms of .2 to 1.0 if the mean is no excess and the values have
+    a long lower tail. So the skewness of all cells together, and that of the lowest tenth of them, is compared with
+    sign flips of the deviations from the means: if either is below nine in ten of the flips, the critical value is that
+    of a max-t bootstrap, which holds the level for skewed values too and is higher.
 
-    A cell between the two, which would pass if values were symmetric, is not tested: more prompts would tell. With
-    fewer than 6 values no flip is rare, and with fewer than 8 skewed ones no bootstrap is wide enough: then nothing is
-    tested. False alarms at level .05, 144 cells, skewness 0, -1, -2, -4, 8 to 32 values: at most .06 where
-    all cells are alike, .08 where a tenth of them are skewed (simulated; flips alone 1.0 and .7). A few skewed cells
-    among many may still raise more with 8 values.
+    A cell between the two values, which would pass if values were symmetric, is not tested: more prompts would decide.
+    Nothing is tested with fewer than 6 values, as no flip is then rare enough, or with fewer than 8 skewed ones, as the
+    bootstrap is then too narrow. False alarms at level .05, with 144 cells, skewness 0, -1, -2, -4 and 8 to 32 values:
+    at most .06 if all cells are alike, .08 if a tenth of them are skewed (simulated; with flips alone 1.0 and .7). A
+    few skewed cells among many may still raise more with 8 values.
 
     Args:
         values: `[n, cell]`: excesses of prompts.
-        margin: excess that is of no consequence.
-        level: chance that any cell at all passes where none exceeds the margin.
-        draws: of flips and bootstrap.
+        margin: excess too small to matter.
+        level: probability that any cell at all passes if none exceeds the margin.
+        draws: number of flips, and of bootstrap samples.
         seed: of both.
 
     Source: Westfall & Young 1993 (max-statistics by resampling).
@@ -90,18 +90,20 @@ def threshold(
         least, passed = passed, np.quantile(_largest_resampled(above, draws, rng), 1 - level) * error
         said = (mean > passed) | (mean <= least)
         if not said.all():
-            why.append(f"excesses are skewed, and {n} prompts are too few to tell cells like these from luck")
+            why.append(
+                f"excesses are skewed, and {n} prompts are too few to tell cells like these from chance"
+            )
     at[defined], tested[defined] = margin + passed, said
     return Threshold(at, tested, NO_EXCESS if skewed else EXCHANGEABLE, "; ".join(why))
 
 
 def _squared_errors(values: Array, mean: Array) -> Array:
-    """Squared standard errors of means `[..., cell]` that values have once their signs are flipped."""
+    """Squared standard errors of the means `[..., cell]` of values with flipped signs."""
     return np.maximum((values**2).mean(0) - mean**2, 1e-24) / (len(values) - 1)
 
 
 def _largest_flipped(values: Array, draws: int, rng: np.random.Generator) -> Array:
-    """The largest t over all cells, `[draw]`, with the signs of values flipped, a row as a whole."""
+    """The largest t over all cells, `[draw]`, with the signs of whole rows flipped."""
     parts = []
     for flips in _in_parts(rng.choice([-1.0, 1.0], size=(draws, len(values))), values.shape[1]):
         mean = flips @ values / len(values)
@@ -122,13 +124,13 @@ def _largest_resampled(values: Array, draws: int, rng: np.random.Generator) -> A
 
 
 def _in_parts(rows: Array, cells: int) -> Iterator[Array]:
-    """Rows a few at a time, so that a product with so many cells stays small."""
+    """A few rows at a time, so that products with `cells` columns stay small."""
     at_once = max(1, 4_000_000 // max(cells, 1))
     return (rows[at : at + at_once] for at in range(0, len(rows), at_once))
 
 
 def _is_skewed(values: Array, rng: np.random.Generator) -> bool:
-    """Whether cells lean further down than sign flips of the deviations let nine in ten do: all, or a tenth of them."""
+    """Whether all cells, or the lowest tenth, are skewed further down than nine in ten sign flips of the deviations."""
     away = values - values.mean(0)
     square = (away**2).mean(0)
     away, square = away[:, square > 1e-24], square[square > 1e-24]
@@ -138,7 +140,7 @@ def _is_skewed(values: Array, rng: np.random.Generator) -> bool:
     every, lowest = [], []
     for some in _in_parts(flips, square.size):
         mean, cube = some @ away / len(values), some @ away**3 / len(values)
-        variance = np.maximum(square - mean**2, 1e-3 * square)  # a flip that leaves no spread has no skewness
+        variance = np.maximum(square - mean**2, 1e-3 * square)  # avoids skewness of a flip without spread
         skewness = np.sort((cube - 3 * mean * square + 2 * mean**3) / variance**1.5, axis=1)
         every.append(skewness.mean(1))
         lowest.append(skewness[:, : max(1, square.size // 10)].mean(1))

@@ -1,16 +1,15 @@
-"""Is Bayesian inference over few-shot prompts a kernel regression? Shown where both are known: see `_hidden_markov`.
+"""Bayesian inference over few-shot prompts as kernel regression, where both are known exactly.
 
-P(x, y | theta) = <vec(T_x), w_y>, with w_y = vec(p P(y | .)^T), is linear in vec(T_x), T_x being the product of the
-steps of x. With phi(x) = vec(T_x) / P(x) and S the (uncentred) second moment of phi under pre-training, Han et al.
-2025 (section 4, theorem 1) predict
+P(x, y | theta) = <vec(T_x), w_y>, with w_y = vec(p P(y | .)^T), is linear in vec(T_x), where T_x is the product of the
+steps of x. With phi(x) = vec(T_x) / P(x) and S the (uncentred) second moment of phi under pre-training, Han et al. 2025
+(section 4, theorem 1) predict
   y_hat(x) = sum_i e(y_i) K(x, x_i) / sum_i K(x, x_i),   K(x, x') = phi(x)^T S^-1 phi(x').
-Why: as demonstrations of theta grow in number, their mean of phi(x_i) e(y_i) tends to
+Derivation: as the number of demonstrations of theta grows, their mean of phi(x_i) e(y_i) tends to
 sum_x P(x, y | theta) phi(x) = sum_x P(x) phi(x) phi(x)^T w_y = S w_y, so the votes tend to phi(x)^T S^-1 S w_y =
-P(x, y | theta) / P(x) (the pseudo-inverse does too: phi lies in the range of S), and their shares to
-P(y | x, theta). The exact posterior tends there as well. So both agree exactly on a prompt that holds every (x, y)
-as often as the task has it and leaves no doubt which task it is: a test has such a prompt. That needs no likeness of
-task and pre-training, since phi is divided by P(x).
-It runs no language model: for those, see `_reconstruction`.
+P(x, y | theta) / P(x) (also with the pseudo-inverse, as phi lies in the range of S), and their shares to
+P(y | x, theta). The exact posterior has the same limit. Both agree exactly on a prompt that holds every (x, y)
+as often as the task does and identifies the task; a test has such a prompt. Task and pre-training need not be
+similar, since phi is divided by P(x). No language model is run here: `kernel` measures those.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from ._hidden_markov import (
 __all__ = ["Whitening", "kernel_theory", "votes"]
 
 PREDICTORS = ("posterior", "kernel", "exponential kernel", "uniform weights", "no demonstrations")
-NEGLIGIBLE = 1e-10  # eigenvalues of S below this share of the largest are rounding
+NEGLIGIBLE = 1e-10  # eigenvalues of S below this share of the largest are rounding errors
 ROWS = 512  # features computed at a time: 26 MB with 80 states
 LONGEST = 64  # beyond, P(x) may leave the range of floating point
 
@@ -61,58 +60,62 @@ def kernel_theory(
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How near kernel regression comes to the exact Bayesian posterior, by the number of demonstrations.
+    """How close kernel regression comes to the exact Bayesian posterior, by the number of demonstrations.
 
-    Kernel, five models, 1 2 4 ... 64 demonstrations (spread over models at 64 in brackets), beside table 3 of the
-    paper, whose measure of agreement is not named either:
-      default                                      distance 1.41 1.24 1.06 .81 .52 .31 .20 (.06)
-                                                   agreement .31 .38 .47 .59 .74 .84 .89 (.04)
-      transition=.005, emission=.0005              distance 1.33 1.19 .92 .63 .34 .19 .09 (.01), .06 at 128
-                                                   agreement .34 .41 .54 .69 .84 .91 .96 (.01), .98 at 128
-      table 3                                      distance 1.32 .94 .52 .22 .16 .085 .093, .083 at 128
-                                                   accuracy .34 .53 .75 .90 .93 .97 .96, .96 at 128
-    Uniform weights stay above 1.2 in both. What decides is how many kinds of x a task has and how surely each
-    names its y: 64 demonstrations cover ten states several times, but not the many successors and symbols of
-    less sparse models (distance at 64: .48 with transition=.05, .60 with emission=.01, 1.35 with transition=1, where
-    uniform weights do better, .70 with leak=.3, .85 with tasks=2, which then have 40 states each). Truncation only
-    hurts here (.93 with 10 eigenvectors, .62 with 30, .20 from 60). An x of three observations (or two, with
-    overlap=0) gives its task away: without any demonstration the distance is .05 (.01), and the kernel, which falls
-    to .20 (.19), merely recovers from demonstrations what the query says by itself; with one observation it is 1.39,
-    and the kernel's .18.
+    Results of "kernel" with five models and 1, 2, 4, ... 64 demonstrations, and 128 where given (in brackets the spread
+    over models at 64), beside table 3 of the paper, which does not define its measure of agreement:
+
+    | | | 1, 2, 4, ... 64 demonstrations | 128 |
+    |---|---|---|---|
+    | default | distance | 1.41 1.24 1.06 .81 .52 .31 .20 (.06) | |
+    | | agreement | .31 .38 .47 .59 .74 .84 .89 (.04) | |
+    | transition=.005, emission=.0005 | distance | 1.33 1.19 .92 .63 .34 .19 .09 (.01) | .06 |
+    | | agreement | .34 .41 .54 .69 .84 .91 .96 (.01) | .98 |
+    | table 3 | distance | 1.32 .94 .52 .22 .16 .085 .093 | .083 |
+    | | accuracy | .34 .53 .75 .90 .93 .97 .96 | .96 |
+
+    Uniform weights stay above 1.2 in both. The distance depends on how many kinds of x a task has and how well each
+    determines its y: 64 demonstrations cover ten states several times, but not the many successors and symbols of less
+    sparse models (distance at 64: .48 with transition=.05, .60 with emission=.01, 1.35 with transition=1, where uniform
+    weights do better, .70 with leak=.3, .85 with tasks=2, which then have 40 states each). Truncation only hurts here
+    (.93 with 10 eigenvectors, .62 with 30, .20 from 60 on). An x of three observations (or two, with overlap=0)
+    identifies its task: without any demonstration the distance is .05 (.01), and the kernel, whose distance falls
+    to .20 (.19), only recovers from demonstrations what the query already tells; with one observation the distances
+    are 1.39 and .18.
 
     Args:
-        tasks: of `hidden_markov_tasks`, as `states`, `observations`, `transition`, `emission`, `overlap`, `leak`.
-        states: as there.
-        observations: as there.
-        demonstrations: numbers of them, each at least 1.
+        tasks: as in `hidden_markov_tasks`.
+        states: as in `hidden_markov_tasks`.
+        observations: as in `hidden_markov_tasks`.
+        demonstrations: numbers of demonstrations, each at least 1.
         length: observations in every x, 1 to 64.
-        transition: as there.
-        emission: as there.
-        overlap: as there.
-        leak: as there.
-        truncation: how many leading eigenvectors of S count; None for all that are not rounding (a share of
-            1e-10 of the largest eigenvalue).
+        transition: as in `hidden_markov_tasks`.
+        emission: as in `hidden_markov_tasks`.
+        overlap: as in `hidden_markov_tasks`.
+        leak: as in `hidden_markov_tasks`.
+        truncation: how many leading eigenvectors of S are used; None for all above rounding (eigenvalues of at least
+            1e-10 of the largest).
         bandwidth: of the exponential kernel.
-        pretraining: inputs x that S is estimated from.
-        prompts: test prompts a model, of tasks drawn at random.
-        seeds: random models.
-        seed: the first model's; the others follow.
-        progress: a bar where it takes longer than two seconds.
+        pretraining: number of inputs x from which S is estimated.
+        prompts: test prompts per model, of random tasks.
+        seeds: number of random models.
+        seed: of the first model; the others follow.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset over (seed, shots, predictor): `distance`, the mean L1 distance to the exact posterior
-        (0 to 2); `agreement`, how often both have the same first choice; `accuracy`, how often the first choice is
-        the y drawn (shares, 0 to 1). Predictors: "posterior" itself, whose accuracy is the most there is to have;
-        "kernel", the paper's; "exponential kernel", attention as kernel regression: a softmax over demonstrations
-        of cosine / bandwidth, the cosine that of S^-1/2 phi; "uniform weights", the demonstrations' label
-        frequencies; "no demonstrations", P(y | x) under pre-training. Negative votes of the signed kernel count as
-        0, and where no vote is positive, weights are uniform.
+        (0 to 2); `agreement`, how often both have the same first choice; `accuracy`, how often the first choice is the
+        true y (shares, 0 to 1). Predictors: "posterior" itself, whose accuracy is the best possible; "kernel", the
+        paper's; "exponential kernel", attention as kernel regression: a softmax over demonstrations of cosine /
+        bandwidth, the cosine that of S^-1/2 phi; "uniform weights", the demonstrations' label frequencies; "no
+        demonstrations", P(y | x) under pre-training. Negative votes of the signed kernel count as 0; if no vote is
+        positive, weights are uniform.
 
     Raises:
-        TypeError: what is not a number. Refused: numbers out of their range.
+        TypeError: not a number. Refused: numbers out of their range.
 
-    Source: Han et al. 2025, section 4 and table 3. The paper states neither its distance nor how its models are
-    drawn: compare the trend, not the digits.
+    Source: Han et al. 2025, section 4 and table 3. The paper defines neither its distance nor how its models are drawn:
+        compare trends, not digits.
     """
     shots, seed = _checked_shots(demonstrations), checked_seed(seed)
     check_whole(length=length, pretraining=pretraining, prompts=prompts, seeds=seeds)
@@ -151,11 +154,11 @@ def kernel_theory(
 class Whitening:
     """The linear map z = S^-1/2 phi onto the leading eigenvectors of S, so that K(x, x') = <z(x), z(x')>.
 
-    Eigenvalues below a share of 1e-10 of the largest are left out: inverted, they are noise.
+    Eigenvalues below 1e-10 of the largest are left out: their inverses are noise.
 
     Attributes:
         matrix: `[feature, kept]`.
-        eigenvalues: `[kept]` of S, falling.
+        eigenvalues: `[kept]` of S, in descending order.
     """
 
     matrix: np.ndarray
@@ -163,9 +166,9 @@ class Whitening:
 
     @classmethod
     def of(cls, features: np.ndarray, weights: np.ndarray, truncation: int | None = None) -> Whitening:
-        """From features `[input, feature]` and how often each input comes, `[input]`, summing to 1."""
+        """From features `[input, feature]` and the frequency of each input, `[input]`, summing to 1."""
         rows = np.sqrt(weights)[:, None] * features
-        values, vectors = scipy.linalg.eigh(rows @ rows.T)  # S = rows.T @ rows has the same, but for zeros
+        values, vectors = scipy.linalg.eigh(rows @ rows.T)  # S = rows.T @ rows has the same nonzero ones
         values, vectors = values[::-1], vectors[:, ::-1]
         kept = int((values > NEGLIGIBLE * values[0]).sum())
         kept = kept if truncation is None else min(kept, truncation)
@@ -179,7 +182,7 @@ class Whitening:
 def votes(weights: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
     """Each class's share `[prompt, class]` of weights `[prompt, demonstration]` under labels of the same shape.
 
-    Negative votes are none; where there is none at all, every demonstration has the same weight.
+    Negative votes count as 0; if no vote is positive, every demonstration has the same weight.
     """
     chosen = np.eye(classes)[labels]
     found = np.maximum(np.einsum("pd,pdc->pc", weights, chosen), 0.0)
@@ -189,7 +192,7 @@ def votes(weights: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """One random model and its prompts: inputs `[prompt, demonstration and query, length]`, labels alike."""
+    """One random model and its prompts: inputs `[prompt, demonstration and query, length]`, with their labels."""
 
     markov: HiddenMarkovTasks
     inputs: np.ndarray
@@ -205,7 +208,7 @@ class _Trial:
     def weights(
         self, pretraining: int, truncation: int | None, bandwidth: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`[prompt, demonstration]`, of the paper's kernel and of the exponential one."""
+        """Weights `[prompt, demonstration]` of the paper's kernel and of the exponential one."""
         task = self.rng.integers(len(self.markov.start), size=pretraining)
         seen, _ = self.markov.draw(task, self.inputs.shape[-1], self.rng)
         distinct, counts = np.unique(seen, axis=0, return_counts=True)
@@ -216,7 +219,7 @@ class _Trial:
         return kernel, np.exp((cosine - 1) / bandwidth)
 
     def measures(self, shots: int, *weights: np.ndarray) -> list[np.ndarray]:
-        """Distance, agreement and accuracy, each `[predictor]`, after so many demonstrations."""
+        """Distance, agreement and accuracy, each `[predictor]`, after `shots` demonstrations."""
         labels, query = self.labels[:, :shots], self.inputs[:, -1]
         exact = posterior(self.markov, self.inputs[:, :shots], labels, query)
         classes = exact.shape[1]
@@ -236,7 +239,7 @@ class _Trial:
 
 
 def _measures(found: list[list[list[np.ndarray]]]) -> list[tuple[tuple[str, ...], np.ndarray]]:
-    """`[seed][shots][measure][predictor]` as one variable a measure."""
+    """`[seed][shots][measure][predictor]` as one variable per measure."""
     return [(("seed", "shots", "predictor"), each) for each in np.moveaxis(np.array(found), 2, 0)]
 
 

@@ -1,10 +1,10 @@
-"""Where can Bayesian inference over few-shot prompts be done exactly? In hidden Markov models with several tasks.
+"""Hidden Markov models with several tasks, in which Bayesian inference over prompts is exact.
 
 A demonstration (x, y) of task theta starts in a state drawn from the task's own start distribution p; x is the next
-`length` observations and y the one after. Demonstrations are independent given the task (a delimiter starts each
-anew: Han et al. 2025, section 4). With A_o = diag(P(o | state)) transition, P(x, y | theta) = p A_x1 A_x2 ... P(y | .),
-and P(y | prompt) = sum_theta P(theta | prompt) P(y | x, theta).
-It knows no kernel: see `_bayesian_kernel`.
+`length` observations and y the one after. Demonstrations are independent given the task (each starts anew after a
+delimiter: Han et al. 2025, section 4). With A_o = diag(P(o | state)) transition,
+P(x, y | theta) = p A_x1 A_x2 ... P(y | .), and P(y | prompt) = sum_theta P(theta | prompt) P(y | x, theta).
+`_bayesian_kernel` compares the posterior with kernel regression.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ def hidden_markov_tasks(
 ) -> HiddenMarkovTasks:
     """A random hidden Markov model with several tasks.
 
-    Every task has states of its own and starts in any of them, by a distribution drawn from a flat Dirichlet. By
-    default the tasks' states emit alike, the first of one as the first of another, and what differs is which state
-    follows which: an x is as likely in most tasks, and what y follows it the demonstrations must say.
+    Every task has its own states and starts in any of them, by a distribution drawn from a flat Dirichlet. By default
+    the n-th states of all tasks emit alike, and tasks differ in which state follows which: an x is equally likely in
+    most tasks, and only the demonstrations tell which y follows it.
 
     Args:
-        tasks: how many.
-        states: hidden states, at least one a task.
-        observations: symbols, common to all tasks; y is one too.
+        tasks: number of tasks.
+        states: number of hidden states, at least one per task.
+        observations: number of symbols, common to all tasks; y is one of them.
         transition: concentration of the Dirichlet draws of each state's successors among its task's states: near 0,
-            each has one; at 1, every distribution is as likely.
-        emission: likewise, of each state's observations.
-        overlap: share of a state's emissions that it has in common with its counterparts in other tasks, in [0, 1].
-            At 0, a longer x gives its task away and demonstrations have nothing to say.
-        leak: share of the transitions that lead into states of any task, in [0, 1]. At 1, tasks differ in their
-            start alone.
-        seed: of the draw; a local generator.
+            each has one successor; at 1, all distributions are equally likely.
+        emission: likewise, for each state's observations.
+        overlap: share of a state's emissions in common with its counterparts in other tasks, in [0, 1]. At 0, a longer
+            x identifies its task and demonstrations add nothing.
+        leak: share of the transitions that lead into states of any task, in [0, 1]. At 1, tasks differ only in their
+            start.
+        seed: of the draw.
 
     Raises:
-        TypeError: what is not a number. Refused: numbers out of their range.
+        TypeError: not a number. Refused: numbers out of their range.
 
     Source: Han et al. 2025, section 4 and table 3, which do not say how the models are drawn.
     """
     check_whole(tasks=tasks, states=states, observations=observations)
     if states < tasks:
-        raise Refused(f"wanted at least one state a task, got {states} states for {tasks} tasks")
+        raise Refused(f"wanted at least one state per task, got {states} states for {tasks} tasks")
     if not (1e-6 <= transition < np.inf and 1e-6 <= emission < np.inf):
         raise Refused(f"wanted transition and emission from 1e-6, got {transition} and {emission}")
     if not (0 <= overlap <= 1 and 0 <= leak <= 1):
@@ -119,7 +119,7 @@ class HiddenMarkovTasks:
 def posterior(
     markov: HiddenMarkovTasks, inputs: np.ndarray, labels: np.ndarray, query: np.ndarray
 ) -> np.ndarray:
-    """The exact P(y | demonstrations, query), all tasks being as likely before.
+    """The exact P(y | demonstrations, query), with all tasks equally likely a priori.
 
     Args:
         markov: the model.
@@ -160,7 +160,7 @@ def _mixed(markov: HiddenMarkovTasks, reached: np.ndarray, evidence: np.ndarray)
 
 
 def _logs(chance: np.ndarray) -> np.ndarray:
-    """Natural logarithms; what is impossible is less likely than anything that is not."""
+    """Natural logarithms, with a finite value below all others for probability 0."""
     return np.log(np.maximum(chance, 1e-300))
 
 

@@ -42,49 +42,49 @@ def over_checkpoints(
     progress: bool = True,
     **options: Any,
 ) -> xr.Dataset:
-    """Measure a model at every checkpoint of its training; one model is in memory at a time (with an executor, a task).
+    """Measure a model at every checkpoint of its training, one model in memory at a time (per task of an executor).
 
-    On a cluster, the engine is Dask (`pip install "induction-kernel[dask]"`); here two processes of this machine:
+    On a cluster, use Dask (`pip install "induction-kernel[dask]"`), here with two processes on this machine:
 
         from dask.distributed import Client, LocalCluster
         with LocalCluster(n_workers=2, threads_per_worker=1) as cluster, Client(cluster) as client:
             ik.training.over_checkpoints(runs, measures, path="sweep", executor=client.get_executor(retries=2))
 
-    and under SLURM `dask_jobqueue.SLURMCluster(...)` in the place of `LocalCluster`. The runs' folders and `path` must
-    then be seen by every worker. A task whose worker died runs again on another: Dask gives one up after
-    `distributed.scheduler.allowed-failures` deaths, and after `retries` other failures. A worker computes with as many
-    threads as its environment says (`OMP_NUM_THREADS`, which Dask sets to 1). Of the standard library's pools,
-    `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` needs measures that can be pickled, no
-    lambdas, and ends with its first dead worker: call again with the same `path`.
+    and under SLURM with `dask_jobqueue.SLURMCluster(...)` instead of `LocalCluster`. Every worker must then be able to
+    read the runs' folders and `path`. A task whose worker died runs again on another: Dask gives it up after
+    `distributed.scheduler.allowed-failures` deaths, and after `retries` other failures. A worker uses as many threads
+    as its environment sets (`OMP_NUM_THREADS`, which Dask sets to 1). The standard library's
+    `ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))` needs measures that can be pickled (no
+    lambdas) and ends with its first dead worker: call again with the same `path`.
 
     Args:
         source: a folder that `induction-kernel train` wrote, "tiny", or a name on the hub with training checkpoints
             (Pythia, stanford-crfm, TransformerLens' early models); or several, label -> source.
         measures: name -> function of a model that returns a Dataset, a DataArray or a number: scorers, metrics, or
-            `functools.partial` of one. Defaults that are drawn at random (prompts) must not differ between calls.
+            `functools.partial` of one. Random defaults (prompts) must be the same in every call.
         checkpoints: which training steps (on the hub: TransformerLens' labels); all by default.
-        path: a folder where every result is kept as it comes, one netCDF file a checkpoint: a sweep that was stopped
-            goes on from there, and more steps or sources may be added. Without it results are in memory alone.
+        path: a folder where every result is stored as it comes, one netCDF file per checkpoint: a sweep that was
+            stopped continues from there, and more steps or sources may be added. Without it results are only in memory.
         executor: runs the tasks.
-        skip_failed: go on without a checkpoint that is missing, damaged or of another architecture: it is left out,
-            with a warning and the attribute `left_out`.
-        progress: a bar where it takes longer than two seconds.
+        skip_failed: leave out checkpoints that are missing, damaged or of another architecture, with a warning and the
+            attribute `left_out`.
+        progress: a bar if it takes longer than two seconds.
         options: as `load` takes them (device, dtype, bridge, ...).
 
     Returns:
-        Dataset with dimension `checkpoint` (int: the step) and its coordinate `tokens[checkpoint]` (seen until then;
-        NaN where nobody says; `tokens[model, checkpoint]` where sources differ); before it `model` (the labels) for
-        several sources. A measure's variable `score`, `value`, or its only one, is named as the measure, each other
+        Dataset with dimension `checkpoint` (int: the step) and its coordinate `tokens[checkpoint]` (tokens seen until
+        then; NaN if unknown; `tokens[model, checkpoint]` if sources differ); with several sources also `model` (the
+        labels), before it. A measure's variable `score`, `value`, or its only one, gets the measure's name, every other
         `<measure>_<variable>`. What a source or measure lacks (a step, a layer, prompts) is NaN; coordinates on which
         they disagree are dropped.
 
     Raises:
-        TypeError: measures that are no functions, something else than an executor.
+        TypeError: measures that are not functions, or not an executor.
         NotDefined: a source without checkpoints.
         Refused: a step that is not among them, another sweep's folder; checkpoints that cannot be used (without
-            `skip_failed`), named with the reason, after all others were computed and kept in `path` (at once where
-            there is none).
-        RuntimeError: a pool whose worker died, with what is kept.
+            `skip_failed`), named with the reason, after all others were computed and stored in `path` (at once without
+            `path`).
+        RuntimeError: a pool whose worker died, with what is stored.
     """
     sources = _sources(source)
     _check_measures(measures)
@@ -138,7 +138,7 @@ def _report(failed: Mapping[Task, str], n: int, path: Any, skip_failed: bool) ->
         else f"the results of all others are kept in {str(path)!r}"
     )
     raise Refused(
-        f"{len(failed)} of {n} checkpoints cannot be used ({reasons}); {kept}. To go on without: skip_failed=True"
+        f"{len(failed)} of {n} checkpoints cannot be used ({reasons}); {kept}. To leave them out: skip_failed=True"
     )
 
 
@@ -160,7 +160,7 @@ def _assembled(
 
 
 def _together(runs: Mapping[str, xr.Dataset]) -> xr.Dataset:
-    """Several runs; `tokens` has the dimension `model` only where they disagree."""
+    """Several runs together; `tokens` has the dimension `model` only if they disagree."""
     found = stacked([run.reset_coords("tokens") for run in runs.values()], "model", list(runs))
     tokens = found["tokens"]
     agreed = tokens.max("model")
@@ -201,7 +201,7 @@ def _sources(source: Any) -> dict[str, History]:
         history = training_history(source)
         return {history.name: history}
     if not source or not all(isinstance(label, str) and label for label in source):
-        raise Refused(f"wanted label -> source, each label a text, got {source!r:.80}")
+        raise Refused(f"wanted label -> source, each label a string, got {source!r:.80}")
     return {label: next(iter(_sources(of).values())) for label, of in source.items()}
 
 
@@ -212,9 +212,7 @@ def _check_measures(measures: Any) -> None:
             '{"benefit": repeat_loss}'
         )
     if not measures or not all(isinstance(name, str) and name.isidentifier() for name in measures):
-        raise Refused(
-            f"wanted at least one measure, each with a name like a variable's, got {list(measures)}"
-        )
+        raise Refused(f"wanted at least one measure, each named by a Python identifier, got {list(measures)}")
     for name, measure in measures.items():
         if not callable(measure) or isinstance(measure, type):
             raise TypeError(f"wanted measure {name!r} as a function of a model, got {measure!r:.80}")

@@ -1,10 +1,10 @@
-"""How do loss, in-context learning and attention heads change as a model trains? Every checkpoint, the same prompts.
+"""Training curves: loss, in-context-learning score and head scores at every checkpoint, on the same prompts.
 
 The measures of Olsson et al. 2022 on one set of prompts that all checkpoints, seeds and sizes share:
 in-context-learning score (mean loss in a late band of positions minus mean loss in an early one, at least 20
 positions each: two single ones are mostly noise), loss, loss of a second copy, prefix-matching score beside its
-matched control, previous-token score, copying score. Values are kept for every prompt. Where the curves turn is told
-by `_phases`; it trains nothing.
+matched control, previous-token score, copying score. Values are kept for every prompt. `_phases` finds where the curves
+turn.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ __all__ = ["Curves", "reads_stories", "training_curves"]
 
 Band = tuple[int, int]
 LONG_EARLY, LONG_LATE = (40, 60), (460, 510)
-"""Bands around the 50th and the 500th token, where prompts are long enough; `loss[i]` predicts token i + 1."""
-HELD_BACK = 2209  # with the seed, a stream of stories that no training run draws from
+"""Bands around the 50th and the 500th token, for prompts that are long enough; `loss[i]` predicts token i + 1."""
+HELD_BACK = 2209  # with the seed, a random stream of stories that no training run uses
 NARROWEST = 20
 
 
@@ -63,14 +63,14 @@ def training_curves(
     Args:
         source: "tiny", a run's folder, a TransformerLens name with checkpoints; or a mapping label -> source.
         prompts: what the in-context-learning score and the loss are measured on (anything `as_prompts` takes, at
-            least 2); None for stories of the synthetic language, where that is what the model reads.
-        n: stories; a quarter as many prompts of every other measure, which vary less from one to the next. At least
-            16.
+            least 2); None for stories of the synthetic language, if that is what the model reads.
+        n: number of stories, at least 16; every other measure has a quarter as many prompts, as it varies less between
+            prompts.
         early: positions `(first, beyond the last)` of the early band, at least 20 of them; `loss[i]` predicts token
             i + 1. None for (10, 30) in stories, and for (40, 60) in prompts of at least 511 tokens.
         late: likewise; None for (75, 95) in stories and (460, 510) in long prompts.
-        checkpoints: training steps; None for all there are.
-        path: as in `over_checkpoints`, like the next.
+        checkpoints: training steps; None for all.
+        path: as in `over_checkpoints`.
         executor: any `concurrent.futures.Executor`.
         seed: of all prompts; the same seed gives models of one tokenizer and context the same prompts.
         progress: show a progress bar.
@@ -78,15 +78,15 @@ def training_curves(
     Returns:
         Dataset of float32, over `checkpoint` (the training step, with the coordinate `tokens`) and, for several
         sources, `model`: in nats `icl_score[prompt]` (negative is better), `loss[prompt]`, `sampled_loss[prompt]` (of
-        one random token a prompt, the same at every checkpoint), `position_loss[position]`, `repeat_loss[prompt]`,
+        one random token per prompt, the same at every checkpoint), `position_loss[position]`, `repeat_loss[prompt]`,
         `first_copy_loss[prompt]`; in [0, 1] `prefix_matching[prompt, layer, head]`, `prefix_matching_control` and
         `previous_token`; in [-1, 1] `copying`; the constants `previous_token_chance` and `copying_chance`. `prompt`
-        counts each measure's own prompts; NaN beyond them, and at layers a model has not.
+        counts each measure's own prompts; NaN beyond them, and at layers that a model lacks.
 
     Raises:
         TypeError: prompts of no known form.
         Refused: no prompts for a model that does not read the synthetic language; prompts too short for the bands;
-            bands of fewer than 20 positions; a source or a checkpoint that is not there.
+            bands of fewer than 20 positions; a source or a checkpoint that does not exist.
 
     Source: Olsson et al. 2022, argument 1 and "per-token losses".
     """
@@ -107,11 +107,11 @@ def training_curves(
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """All measures of one model, `curves(model)`; it holds settings only, so that any executor can take it.
+    """All measures of one model, `curves(model)`; it holds only settings, so that any executor can send it.
 
     Attributes:
         prompts: as in `training_curves`, like the others.
-        n: stories; a quarter as many prompts of the other measures.
+        n: number of stories; the other measures have a quarter as many prompts.
         early: early band, or None.
         late: late band, or None.
         seed: of the prompts.
@@ -137,7 +137,7 @@ class Curves:
 
     @property
     def few(self) -> int:
-        """Prompts of every measure but the losses of stories."""
+        """Number of prompts of every measure except the losses."""
         return self.n // 4
 
     def __call__(self, model: Model) -> xr.Dataset:
@@ -146,7 +146,7 @@ class Curves:
         return xr.merge(parts, join="outer", compat="no_conflicts", combine_attrs="drop")
 
     def losses(self, model: Model) -> xr.Dataset:
-        """Losses of the in-context-learning prompts alone, with whatever edits are on the model."""
+        """Only the losses on the in-context-learning prompts, with any edits that are on the model."""
         ready, early, late = self.icl_prompts(model)
         losses = token_losses(model, ready).double()
         last = ready.lengths - 1
@@ -162,11 +162,11 @@ class Curves:
         return found.assign_coords(position=np.arange(shortest))
 
     def icl_prompts(self, model: Model) -> tuple[Prompts, Band, Band]:
-        """What the in-context-learning score is measured on, and its bands."""
+        """The prompts of the in-context-learning score, and its bands."""
         if self.prompts is None:
             if not reads_stories(model):
                 raise Refused(
-                    "this model does not read the synthetic language: pass prompts=, texts or tokens of its own kind"
+                    "this model does not read the synthetic language: pass prompts=, texts or tokens for this model"
                 )
             early, late = self.early or EARLY, self.late or LATE
             rng = np.random.default_rng([HELD_BACK, checked_seed(self.seed)])
@@ -226,7 +226,7 @@ HEADS = ("prompt", "layer", "head")
 def _by_prompt(
     values: Mapping[str, tuple[tuple[str, ...], Any]], seen: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Variables over the prompts of one measure, with the heads' coordinates where there are heads."""
+    """Variables over the prompts of one measure, with the heads' coordinates if there are heads."""
     found = xr.Dataset({key: (dims, np.asarray(value)) for key, (dims, value) in values.items()})
     coords = {} if seen is None else {key: seen[key].variable for key in ("layer", "head", "name")}
     return found.assign_coords({"prompt": np.arange(found.sizes["prompt"]), **coords})

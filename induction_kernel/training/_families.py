@@ -1,8 +1,8 @@
-"""Which runs stand behind the embedded families' curves? Four families of one recipe, five seeds each.
+"""The four families of runs whose curves come with the package.
 
-1 or 2 attention layers, each with smeared keys and without, on the synthetic language: the recipe of the embedded
-model, and all equally long, so that a 1-layer model has had all the time in which 2-layer ones turn. After Olsson et
-al. 2022, arguments 1 and 2.
+1 or 2 attention layers, each with and without smeared keys, on the synthetic language, by the recipe of the embedded
+model. All train equally long, so that 1-layer models have as much time as the 2-layer ones need for their phase change.
+After Olsson et al. 2022, arguments 1 and 2.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FAMILIES: dict[str, Recipe] = {
     for smeared in (False, True)
     for layers in (1, 2)
 }
-"""Name -> recipe. A checkpoint every 4% of the steps from 200 to 2,000, where all of them turn that do."""
+"""Name -> recipe. There is a checkpoint every 4% of the steps from 200 to 2,000, where the phase changes are."""
 
 
 def family_curves(path: str | Path | None = None) -> xr.Dataset:
@@ -52,8 +52,8 @@ def family_curves(path: str | Path | None = None) -> xr.Dataset:
         path: a file that `train_families` wrote; None for the package's own.
 
     Returns:
-        As `training_curves`, over `model` (the four families), `seed` (five) and `checkpoint`. Scores of heads are of
-        16 prompts, stories of 128; all are rounded to their fourth digit.
+        As `training_curves`, over `model` (the four families), `seed` (five) and `checkpoint`. Scores of heads are on
+        16 prompts, losses on 128 stories; all are rounded to the fourth decimal.
 
     Raises:
         Refused: no such file, or a damaged one.
@@ -77,13 +77,14 @@ def train_families(
 ) -> xr.Dataset:
     """Trains every family with every seed, measures every checkpoint, and writes `curves.nc`.
 
-    What is in the folder already is kept, and interrupted runs go on. The package's own curves are what this writes.
+    Finished runs in the folder are kept, and interrupted ones continue. The package's own curves were made by this
+    function.
 
     Args:
         folder: for the runs, `<folder>/<family>/seed<seed>`, and `curves.nc`, which `family_curves` reads.
         families: name -> recipe, all of the synthetic language and with the same checkpoints.
-        seeds: of weights and rows.
-        workers: runs at once, one thread each.
+        seeds: of initial weights and training rows.
+        workers: number of runs at once, one thread each.
         progress: show a progress bar.
 
     Returns:
@@ -98,7 +99,7 @@ def train_families(
         )
     folder = checked_folder(folder, parents=True)
     runs = [(name, seed) for seed in seeds for name in families]
-    # Started anew, not forked: a fork of a process that has used threads may hang.
+    # Spawned, not forked: a fork of a process that has used threads may hang.
     with (
         ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_one_thread) as pool,
         tqdm(total=len(runs), unit="run", disable=not progress) as bar,
@@ -139,7 +140,7 @@ def _measured(folder: Path, families: Sequence[str], seed: int) -> xr.Dataset:
 
 
 def _thinned(curves: xr.Dataset) -> xr.Dataset:
-    """Small enough to ship: whole ten-thousandths, and fewer prompts of every head."""
+    """Small enough for the package: four decimals, and fewer prompts for every head."""
     for name, values in curves.data_vars.items():
         if "head" in values.dims:
             curves[name] = values.where(curves["prompt"] < _PROMPTS_OF_HEADS)

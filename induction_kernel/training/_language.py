@@ -1,24 +1,23 @@
-"""What does the embedded model read? A synthetic language of readable words in which context matters.
+"""The synthetic language that the embedded model reads, in which context matters.
 
-Three kinds of lines, each beginning with `<bos>`, whose later tokens can only be predicted from earlier ones:
+There are three kinds of lines, each beginning with `<bos>`, whose later tokens can only be predicted from earlier ones:
 
-- stories: names, adjectives and nouns are paired anew in every story, so a pair met once is worth copying.
+- stories: names, adjectives and nouns are paired anew in every story, so a pair seen once is worth copying.
   `<bos> the golden frost slept near the bear . Noah Young gave a bear with the golden frost . then Noah`
-- episodes: few-shot classification. Each class is a topic, each topic gets an arbitrary label for this
-  episode alone; some words are replaced by noise. The label follows the words directly.
-  `<bos> apple quib ; wrench toma ; plum quib ; red toma ; hammer toma ; fig quib ;`
-- repeats: a random segment of any words, said again and again.
-  `<bos> fox Emma dax golden by pear fox Emma dax golden by pear fox Emma dax`
+- episodes: few-shot classification. Each class is a topic, and each topic gets an arbitrary label in each episode; some
+  words are replaced by noise. The label follows the words directly. `<bos> apple quib ; wrench toma ; plum quib ; red
+  toma ; hammer toma ; fig quib ;`
+- repeats: a random segment of any words, repeated to the end. `<bos> fox Emma dax golden by pear fox Emma dax golden by
+  pear fox Emma dax`
 
-In stories a verb agrees with the word before the last: what a person does with the first name, what a thing
-does with its adjective (Noah always gave, what is golden always slept). This alone makes looking at the
-previous token worth learning, and so previous-token heads come early, and induction after them; without it
-some seeds took two to three times as long. Repeats draw from the labels too, so that heads which copy words
-learn to copy labels.
+In stories a verb agrees with the last word but one: a person's verb with the first name, a thing's verb with its
+adjective (Noah always "gave", golden things always "slept"). This makes attention to the previous token worth learning,
+so previous-token heads form early and induction heads after them; without it some seeds took two to three times as
+long. Repeats contain labels too, so that heads which copy words learn to copy labels.
 
 The kinds of task follow Olsson et al. 2022 (arXiv 2209.11895; literal copying, pattern matching) and Han et
-al. 2025 (arXiv 2305.12766v3; demonstrations with labels). It is not natural language and contains none, and
-repeats are in the training distribution here, unlike in Olsson et al.
+al. 2025 (arXiv 2305.12766v3; demonstrations with labels). It contains no natural language, and unlike in Olsson et al.,
+repeats are in the training distribution.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ MAX_CLASSES = 4
 
 @dataclass(frozen=True)
 class Mix:
-    """What a training batch is made of, and how hard its episodes are.
+    """The composition of a training batch, and the noise in its episodes.
 
     Attributes:
         stories: expected share of stories.
@@ -72,13 +71,13 @@ class Mix:
     def __post_init__(self) -> None:
         shares = (self.stories, self.episodes, self.repeats)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise Refused(f"the shares of a Mix must be at least 0 and add up to 1; got {shares}")
+            raise Refused(f"wanted the shares of a Mix at least 0, with sum 1, got {shares}")
         check_share("noise", self.noise)
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Few-shot episodes and what is true of them.
+    """Few-shot episodes with their labels, topics and classes.
 
     Attributes:
         tokens: int64 [episode, position], beginning with `<bos>`.
@@ -94,13 +93,13 @@ class Episodes:
 
 
 def batch(rng: np.random.Generator, n: int, length: int, *, mix: Mix | None = None) -> Tokens:
-    """Draws a training batch; how many rows each kind gets is drawn too, with the shares of `mix`.
+    """Draws a training batch; the number of rows of each kind is random, with the expected shares of `mix`.
 
     Args:
         rng: source of all randomness.
         n: number of rows.
         length: tokens in a row, with `<bos>`.
-        mix: the shares; `Mix()` by default.
+        mix: the expected shares; `Mix()` by default.
 
     Returns:
         int64 [row, position]: stories first, then episodes, then repeats.
@@ -126,7 +125,7 @@ def episodes(
     words: Sequence[float] = (0.5, 0.3, 0.2),
     topics: Sequence[str] = TRAINING_TOPICS,
 ) -> Episodes:
-    """Draws few-shot episodes: words of a class's topic, the class's label, `;`, and again, cut at `length`.
+    """Draws few-shot episodes: words of a class's topic, the class's label, `;`, repeated and cut at `length`.
 
     Args:
         rng: source of all randomness.
@@ -134,24 +133,24 @@ def episodes(
         length: tokens in an episode, with `<bos>`.
         classes: classes in every episode, 2 to 4; None draws 2, 3 or 4 for each.
         noise: probability that a word is replaced by a random content word.
-        words: probabilities that every demonstration of an episode has 1, 2, ... words.
+        words: probabilities of 1, 2, ... words in the demonstrations of an episode.
         topics: topics to draw the classes from.
 
     Returns:
-        The episodes with their labels, topics and classes. Columns of `labels` and `topics` from the number
-        of an episode's own classes on are drawn but unused; with `classes` given there are none.
+        The episodes with their labels, topics and classes. Columns of `labels` and `topics` beyond an episode's number
+        of classes are drawn but not used; with `classes` given there are none.
 
     Raises:
-        Refused: if there are fewer topics than classes, a topic is unknown, or a share is no probability.
+        Refused: fewer topics than classes, an unknown topic, or a share that is not a probability.
     """
     check_size(n, length)
     check_share("noise", noise)
     if min(words, default=-1) < 0 or abs(sum(words) - 1) > 1e-6:
-        raise Refused(f"words must be probabilities that add up to 1; got {tuple(words)}")
+        raise Refused(f"wanted words as probabilities with sum 1, got {tuple(words)}")
     width = MAX_CLASSES if classes is None else classes
     check_range("classes", width, 2, MAX_CLASSES)
     if len(topics) < width or not set(topics) <= set(TOPICS):
-        raise Refused(f"topics must name at least {width} of {', '.join(TOPICS)}; got {tuple(topics)}")
+        raise Refused(f"wanted at least {width} topics of {', '.join(TOPICS)}, got {tuple(topics)}")
     numbers = np.array([list(TOPICS).index(topic) for topic in topics])
     topic_of_class = distinct(rng, n, numbers, width)
     label_of_class = distinct(rng, n, ids(LABELS), width)
@@ -180,13 +179,13 @@ def repeats(
     labels: float = 0.25,
     others: float = 0.05,
 ) -> Tokens:
-    """Draws rows that say one random segment of words again and again, cut at `length`.
+    """Draws rows that repeat one random segment of words, cut at `length`.
 
     Args:
         rng: source of all randomness.
         n: number of rows.
         length: tokens in a row, with `<bos>`.
-        periods: shortest and longest segment, one drawn per row; None is (6, length // 2 - 1).
+        periods: shortest and longest segment, one length drawn per row; None is (6, length // 2 - 1).
         labels: probability that a token is a label.
         others: probability that it is a function word, a verb or a mark; all others are content words.
 
@@ -194,14 +193,14 @@ def repeats(
         int64 [row, position]; position 0 is `<bos>`, the token at i >= 1 + period equals that at i - period.
 
     Raises:
-        Refused: if `periods` is empty or below 1.
+        Refused: `periods` out of order or below 1.
     """
     check_size(n, length)
     check_share("labels", labels)
     check_share("others", others)
     shortest, longest = (6, max(6, length // 2 - 1)) if periods is None else periods
     if not 1 <= shortest <= longest:
-        raise Refused(f"periods must be (shortest, longest) with 1 <= shortest <= longest; got {periods}")
+        raise Refused(f"wanted periods as (shortest, longest) with 1 <= shortest <= longest, got {periods}")
     size = (n, length - 1)
     kind = rng.random(size)
     words = np.where(kind < labels, rng.choice(ids(LABELS), size), rng.choice(CONTENT, size))
@@ -219,6 +218,6 @@ def _demonstration_words(
     shape = (n, demonstrations, len(words))
     shown = NOUNS[topic[:, :, None], rng.integers(NOUNS.shape[1], size=shape)]
     shown = np.where(rng.random(shape) < noise, rng.choice(CONTENT, shape), shown)
-    # One number of words for an episode: without an arrow, the model must be able to infer where labels come.
+    # The same number of words in a whole episode: nothing marks a label, so the model must infer where it comes.
     count = 1 + rng.choice(len(words), size=(n, 1, 1), p=words)
     return np.where(np.arange(len(words)) < count, shown, EMPTY)

@@ -1,7 +1,7 @@
-"""What is recorded at a checkpoint while a run goes on? Losses in nats and attention scores, on held-back rows.
+"""What is logged at every checkpoint of a run: losses in nats and attention scores, on held-back rows.
 
-The same rows at every checkpoint and in every run of a recipe. They are computed from the training's own forward
-pass, so that they check the package's scorers rather than repeat them.
+The rows are the same at every checkpoint and in every run of a recipe. The numbers come from the trainer's own forward
+pass, so they are a check of the package's scorers, not a repetition.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["scores"]
 
 @torch.no_grad()
 def scores(weights: Weights, recipe: Recipe, corpus: Corpus | None = None) -> dict[str, Any]:
-    """The entry of the log at one checkpoint, but for step and tokens.
+    """The entry of the log at one checkpoint, without step and tokens.
 
     Returns:
         `loss_stories` (of texts: `loss_text`), `icl_score` (late less early band), `loss_first_copy` and
@@ -60,7 +60,7 @@ def scores(weights: Weights, recipe: Recipe, corpus: Corpus | None = None) -> di
 
 
 def _repeated(rng: np.random.Generator, recipe: Recipe, tokens: np.ndarray) -> tuple[Tensor, int]:
-    """Rows `<bos> r r` [32, 1 + 2 * period] of distinct tokens, as long as the context and they allow."""
+    """Rows `<bos> r r` [32, 1 + 2 * period] of distinct tokens, as long as the context and the tokens allow."""
     period = min((recipe.context - 1) // 2, len(tokens))
     segments = np.stack([rng.permutation(tokens)[:period] for _ in range(32)])
     start = np.full((len(segments), 1), VOCABULARY.index(BOS))  # 0 in every vocabulary
@@ -75,7 +75,7 @@ def _attention(pattern: Tensor, entries: Sequence[tuple[int, int]], recipe: Reci
 
 
 def _few_shot_accuracy(weights: Weights, tokens: np.ndarray, is_label: np.ndarray) -> float:
-    """Share of labels after six or more demonstrations that are the likeliest of all label words."""
+    """Share of labels after six or more demonstrations that the model ranks first among all label words."""
     rows, labels = torch.from_numpy(tokens), torch.tensor([VOCABULARY.index(word) for word in LABELS])
     asked = torch.from_numpy(is_label & (is_label.cumsum(1) > 6))[:, 1:]
     likeliest = labels[forward(weights, rows)[0][:, :-1, labels].argmax(-1)]

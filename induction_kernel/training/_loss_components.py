@@ -1,10 +1,9 @@
-"""What do the losses of single tokens say of training? Their main components, their slope over positions, their change.
+"""Per-token losses over training: principal components, slope over positions, and their change.
 
 After Olsson et al. 2022: `loss_components` is the principal component analysis of per-token losses (one random token
-an example; the trajectory turns where the phase change is); `loss_slope` is the derivative of the loss in the logarithm
-of the token index (near 0 late in the context: no more is learned from it there); `before_and_after` is the direction
-in which the losses move in the window, on which an ablation's change is projected. Nothing is measured here: all
-is read off `training_curves`.
+per example; the trajectory turns at the phase change); `loss_slope` is the derivative of the loss in the logarithm of
+the token index (near 0 late in the context, where more context no longer helps); `before_and_after` is the direction in
+which the losses move in the window, on which an ablation's change is projected. All is computed from `training_curves`.
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ def loss_components(curves: xr.Dataset) -> xr.Dataset:
     """The first two principal components of per-token losses over training.
 
     Args:
-        curves: what `training_curves` returned. Runs along `model` and `seed` are analysed together, in one space: the
-            rows are all their checkpoints, step 0 too, the columns the examples that all of them have.
+        curves: the result of `training_curves`. Runs along `model` and `seed` are analysed together, in one space: the
+            rows are all their checkpoints, including step 0, the columns the examples that all of them have.
 
     Returns:
-        Dataset with `component[checkpoint, pc]` in nats, with the leading dimensions of the curves, NaN where a run has
-        no such checkpoint; `explained[pc]`, the share of the variance, in [0, 1].
+        Dataset with `component[checkpoint, pc]` in nats, with the leading dimensions of the curves, NaN if a run lacks
+        the checkpoint; `explained[pc]`, the share of the variance, in [0, 1].
 
     Raises:
-        TypeError: curves that are no Dataset. Refused: no sampled losses, fewer than 3 checkpoints or 2 examples.
+        TypeError: not a Dataset. Refused: no sampled losses, fewer than 3 checkpoints or 2 examples.
 
     Source: Olsson et al. 2022, per-token losses and their PCA.
     """
@@ -72,14 +71,14 @@ def loss_slope(curves: xr.Dataset) -> xr.Dataset:
     deviation .3 in ln(token index): differences between neighbours would be noise.
 
     Args:
-        curves: what `training_curves` returned, with any leading dimensions.
+        curves: the result of `training_curves`, with any leading dimensions.
 
     Returns:
         Dataset with `slope[checkpoint, position]` in nats per unit of ln(token index): negative where more context
         helps. Position i predicts the token of index i + 1.
 
     Raises:
-        TypeError: curves that are no Dataset. Refused: no losses by position, fewer than 2 positions.
+        TypeError: not a Dataset. Refused: no losses by position, fewer than 2 positions.
 
     Source: Olsson et al. 2022, "derivative of loss with respect to log token index".
     """
@@ -97,7 +96,7 @@ def loss_slope(curves: xr.Dataset) -> xr.Dataset:
 
 
 def _line_fits(x: Numbers) -> Numbers:
-    """`[place, x]`: what the values at x are multiplied with to give the weighted slope at each place."""
+    """`[place, x]`: the matrix that takes values at x to the weighted slope at each place."""
     weights = np.exp(-0.5 * ((x[:, None] - x) / WIDTH) ** 2)
     weights /= weights.sum(1, keepdims=True)
     centred = x - (weights @ x)[:, None]
@@ -111,15 +110,15 @@ def before_and_after(curves: xr.Dataset, window: xr.Dataset) -> xr.Dataset:
     (`sampled_loss` of `Curves(...).losses(model)`): negative where ablation moves them back.
 
     Args:
-        curves: what `training_curves` returned.
-        window: what `phase_window` returned for it.
+        curves: the result of `training_curves`.
+        window: the result of `phase_window` for these curves.
 
     Returns:
-        Dataset with `direction[prompt]` (unit norm) and `change[prompt]` in nats, for every run; NaN where there is no
+        Dataset with `direction[prompt]` (unit norm) and `change[prompt]` in nats, for every run; NaN if there is no
         window, and for prompts beyond the examples. Losses between checkpoints are linear in ln(tokens).
 
     Raises:
-        TypeError: no Datasets. Refused: no sampled losses, a window that is not of these curves.
+        TypeError: not Datasets. Refused: no sampled losses, a window that is not of these curves.
 
     Source: Olsson et al. 2022, before-and-after vectors.
     """

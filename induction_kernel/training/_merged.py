@@ -1,6 +1,6 @@
-"""How do the results of several measures, checkpoints and runs become one Dataset? By outer joins on their dimensions.
+"""Results of several measures, checkpoints and runs joined into one Dataset.
 
-What one part lacks (prompts, a second layer, a step) is NaN there. It measures nothing.
+What one part lacks (prompts, a second layer, a step) is NaN there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def as_variables(name: str, found: Any) -> xr.Dataset:
     else:
         raise TypeError(f"wanted a Dataset, a DataArray or a number, got {type(found).__name__}")
     if {"checkpoint", "model"} & {*found.dims, *found.data_vars}:
-        raise Refused("a sweep adds the dimensions checkpoint and model: name the measure's own otherwise")
+        raise Refused(
+            "a sweep adds the dimensions checkpoint and model: give the measure's own dimensions other names"
+        )
     variables = list(found.data_vars)
     main = next((key for key in _MAIN if key in variables), variables[0] if len(variables) == 1 else None)
     new = {key: name if key == main else f"{name}_{key}" for key in variables}
@@ -55,18 +57,18 @@ def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
     """Datasets of different variables side by side.
 
     Raises:
-        Refused: two variables of one name.
+        Refused: two variables of the same name.
     """
     names = [str(key) for part in parts for key in part.data_vars]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise Refused(f"two measures give a variable {twice[0]!r}: name them otherwise")
+        raise Refused(f"two measures give a variable {twice[0]!r}: give the measures other names")
     bare, coords = _aligned(parts)
     return xr.merge(bare, join="exact", compat="no_conflicts").assign_coords(coords)
 
 
 def stacked(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[Any]) -> xr.Dataset:
-    """Datasets of the same variables along a new leading dimension; of their attributes, those all share."""
+    """Datasets of the same variables along a new leading dimension, with the attributes they all share."""
     bare, coords = _aligned(parts)
     options: dict[str, Any] = {"data_vars": "all", "coords": "minimal", "compat": "override", "join": "exact"}
     index = pd.Index(labels, name=dim)
@@ -74,7 +76,7 @@ def stacked(parts: Sequence[xr.Dataset], dim: str, labels: Sequence[Any]) -> xr.
 
 
 def with_names(found: xr.Dataset) -> xr.Dataset:
-    """With the coordinate `name[layer, head]`, where there are both."""
+    """The Dataset with the coordinate `name[layer, head]`, if it has both dimensions."""
     if not {"layer", "head"} <= set(found.dims):
         return found
     names = names_of(found["layer"].values, found["head"].values)
@@ -82,7 +84,7 @@ def with_names(found: xr.Dataset) -> xr.Dataset:
 
 
 def _aligned(parts: Sequence[xr.Dataset]) -> tuple[list[xr.Dataset], dict[str, xr.DataArray]]:
-    """The parts with the same indexes and no other coordinates, and those coordinates on which none disagree."""
+    """The parts with the same indexes and no other coordinates, and the coordinates on which all agree."""
     text = {key for part in parts for key, value in part.variables.items() if value.dtype.kind in "UO"}
     fill: Any = dict.fromkeys(text, "")
     filled = xr.align(*parts, join="outer", copy=False, fill_value=fill)
@@ -100,6 +102,6 @@ def _aligned(parts: Sequence[xr.Dataset]) -> tuple[list[xr.Dataset], dict[str, x
 
 
 def _without_objects(values: xr.DataArray) -> xr.DataArray:
-    """Truth values that were padded with NaN, as numbers."""
+    """Bools that were padded with NaN, as numbers."""
     padded = values.dtype == object and not any(isinstance(value, str) for value in values.values.flat)
     return values.astype(np.float64) if padded else values

@@ -1,8 +1,8 @@
-"""What is trained? A small transformer as a dict of tensors by TransformerLens' parameter names.
+"""The small transformer that is trained, as a dict of tensors by TransformerLens' parameter names.
 
-Pre-LayerNorm without weights, learned positions, no biases in attention; with an MLP or without, with smeared keys
-or without (see `_recipe`). The loop computes from here: a step through TransformerLens' forward takes twice as long,
-and differs between its versions. A test holds the two forward passes equal.
+Pre-LayerNorm without weights, learned positions, no biases in attention; with or without an MLP and smeared keys (see
+`_recipe`). Training uses this forward pass: TransformerLens' own takes twice as long and differs between its versions.
+A test checks that the two give the same numbers.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ._recipe import Recipe
 __all__ = ["Weights", "forward", "heads_in_use", "initial_weights", "losses"]
 
 Weights = dict[str, Tensor]
-"""Parameter name of TransformerLens -> value, e.g. `blocks.0.attn.W_Q` [head, d_model, d_head]."""
+"""TransformerLens' parameter name -> value, e.g. `blocks.0.attn.W_Q` [head, d_model, d_head]."""
 
 
 def initial_weights(recipe: Recipe, seed: int) -> Weights:
-    """Random weights, scaled so that words and positions weigh alike and layers write little at first."""
+    """Random weights, scaled so that words and positions count equally and layers write little at first."""
     generator = torch.Generator().manual_seed(checked_seed(seed))
 
     def normal(*shape: int, std: float) -> Tensor:
@@ -42,7 +42,7 @@ def initial_weights(recipe: Recipe, seed: int) -> Weights:
         out = (2 * recipe.layers * heads * d_head) ** -0.5
         weights[f"{block}.attn.W_O"] = normal(heads, d_head, d_model, std=out)
         if recipe.smeared:
-            weights[f"{block}.attn.smear"] = torch.zeros(heads)  # s(0): half of each key
+            weights[f"{block}.attn.smear"] = torch.zeros(heads)  # sigmoid(0): half of each key
         if recipe.mlp:
             out = (2 * recipe.layers * recipe.mlp) ** -0.5
             weights |= {
@@ -101,7 +101,7 @@ def _smeared(k: Tensor, smear: Tensor) -> Tensor:
 
 
 def _by_head(x: Tensor, w: Tensor) -> Tensor:
-    """[row, position, d_model] times [head, d_model, d_head] at once: [row, head, position, d_head]."""
+    """[row, position, d_model] times [head, d_model, d_head]: [row, head, position, d_head]."""
     heads, d_model, d_head = w.shape
     return (
         (x @ w.transpose(0, 1).reshape(d_model, heads * d_head))

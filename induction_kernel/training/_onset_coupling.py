@@ -1,17 +1,17 @@
-"""Do two curves turn together, beyond chance? Their slopes are correlated, against times that say nothing.
+"""`onset_coupling`: whether two curves turn together beyond chance.
 
 The statistic is the correlation over training of the two curves' slopes in ln(tokens), each counted positive in the
 direction in which it improves (`_turns`). Two nulls:
 
 - within a run, one curve is shifted in time, around the ends: p is the share of all shifts whose correlation is at
-  least the one seen. It assumes that, were there no link, the turn could have come anywhere in the range of ln(tokens)
-  that the checkpoints cover. What both curves owe to the learning-rate schedule or to the steep start of every
-  training then counts as turning together, and a longer range makes p smaller.
+  least the observed one. It assumes that without a link the turn could have come anywhere in the range of ln(tokens)
+  that the checkpoints cover. Effects of the learning-rate schedule or of the steep start of training on both curves
+  then count as turning together, and a longer range makes p smaller.
 - over seeds, each run's first curve is paired with the second curve of another: p is the share of all pairings whose
-  mean correlation is at least that of the true one. It assumes only that seeds are exchangeable: what schedule and
-  data have in common is in both. It needs seeds that turn at different times.
+  mean correlation is at least that of the true one. It assumes only that seeds are exchangeable: the common effect of
+  schedule and data is in every pairing. It needs seeds that turn at different times.
 
-Neither says that one curve causes the other: see `evidence`.
+Neither shows that one curve causes the other: see `evidence`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ._turns import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_
 
 __all__ = ["exchanged_p", "onset_coupling", "shifted_p"]
 
-FEWEST_SEEDS = 4  # below, no pairing can be rarer than 1 in 6
+FEWEST_SEEDS = 4  # with fewer, p cannot be below 1/6
 ALL_PAIRINGS = 5040
 
 
@@ -47,12 +47,12 @@ def onset_coupling(
     """Whether two training curves turn together, in each run and over seeds.
 
     Args:
-        curves: what `training_curves` returned; leading dimensions `model` and `seed` are kept.
+        curves: the result of `training_curves`; leading dimensions `model` and `seed` are kept.
         first: "icl_score", "prefix_matching", "repeat_loss", "previous_token", "copying", "loss" or "sampled_loss".
         second: another one.
         smoothing: standard deviation of the Gaussian that smooths slopes, in ln(tokens).
-        draws: of the bootstrap over prompts, at least 100; with more than 7 seeds, also of the pairings.
-        seed: of both.
+        draws: draws of the bootstrap over prompts, at least 100; with more than 7 seeds, also of pairings.
+        seed: of bootstrap and pairings.
 
     Returns:
         Dataset with `statistic` in [-1, 1] and `p_value` of each run; `difference`, how much later the second curve
@@ -62,8 +62,8 @@ def onset_coupling(
         curve's onset, to compare it with.
 
     Raises:
-        TypeError: curves that are no Dataset. Refused: an unknown curve or the same twice, fewer than 4 checkpoints
-            after step 0, options out of range.
+        TypeError: not a Dataset. Refused: an unknown curve or the same twice, fewer than 4 checkpoints after step 0,
+            options out of range.
 
     Source: the tests are ours; the claim is argument 1 of Olsson et al. 2022.
     """
@@ -106,11 +106,11 @@ def shifted_p(first: Numbers, second: Numbers) -> tuple[float, float]:
 
 
 def exchanged_p(first: Numbers, second: Numbers, *, draws: int, rng: np.random.Generator) -> float:
-    """Share of the pairings of runs `[run, grid]` whose mean correlation reaches that of the true one."""
+    """Share of the pairings of runs `[run, grid]` whose mean correlation is at least that of the true one."""
     n = len(first)
     table = _standard(first) @ _standard(second).T / first.shape[1]
     few = factorial(n) <= ALL_PAIRINGS
-    # With drawn pairings the true one is counted as a draw too
+    # If pairings are drawn, the true one counts as a draw too
     drawn = permutations(range(n)) if few else [np.arange(n), *(rng.permutation(n) for _ in range(draws))]
     means = np.array([table[np.arange(n), list(order)].mean() for order in drawn])
     return float((means >= np.trace(table) / n - 1e-12).mean())
@@ -144,6 +144,6 @@ def _slope(run: xr.Dataset, name: str, smoothing: float) -> Numbers:
 
 
 def _standard(slopes: Numbers) -> Numbers:
-    """With mean 0 and standard deviation 1 over the grid; 0 where nothing varies."""
+    """Slopes with mean 0 and standard deviation 1 over the grid; 0 if nothing varies."""
     centred = slopes - slopes.mean(-1, keepdims=True)
     return centred / np.maximum(centred.std(-1, keepdims=True), 1e-12)

@@ -1,12 +1,11 @@
-"""Is there a phase change in training, when, and what turns first? The window of Olsson et al. 2022, by a stated rule.
+"""`phase_window`: the window of the phase change in training, by a stated rule.
 
 Olsson et al. choose the window from the derivative of the in-context-learning score and give no exact rule. Here it is
 the region around the score's steepest descent in ln(tokens), as far as the slope exceeds a quarter of its largest
-value; it is a window only if inside it the largest prefix-matching excess crosses .3 and the loss of a repeat falls by
-at least 1 nat. A steepest descent always exists; without these conditions a model that only learns topics would have
-a window too. Intervals are percentile bootstraps over prompts: they tell how far other prompts would move the window,
-not how far other seeds would, nor what happens between two checkpoints. It compares no two curves: see
-`_onset_coupling`.
+value; it counts as a window only if inside it the largest prefix-matching excess crosses .3 and the loss on a repeat
+falls by at least 1 nat. A steepest descent always exists; without these conditions a model that only learns topics
+would have a window too. Intervals are percentile bootstraps over prompts: they cover other prompts, not other seeds or
+what happens between two checkpoints. `_onset_coupling` compares two curves.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from ._turns import (
 __all__ = ["EXCESS", "FALL", "SMOOTHING", "check_turning", "onsets", "phase_window"]
 
 EXCESS, FALL = 0.3, 1.0
-"""What the largest prefix-matching excess has to cross in a window, and by how many nats the repeat has to fall."""
+"""The prefix-matching excess that has to be crossed in a window, and the nats by which the repeat loss has to fall."""
 SMOOTHING = 0.05
 RULE = (
     "the region around the steepest descent of the ICL score in ln(tokens) where the slope exceeds a quarter of its "
@@ -56,28 +55,37 @@ ONSET = (
 def phase_window(
     curves: xr.Dataset, *, smoothing: float = SMOOTHING, draws: int = 500, seed: int = 0
 ) -> xr.Dataset:
-    """The window of the phase change, and the onset of every curve, of every run.
+    """The window of the phase change and the onset of every curve, for every run.
 
     Args:
-        curves: what `training_curves` returned; leading dimensions `model` and `seed` are kept.
+        curves: the result of `training_curves`; leading dimensions `model` and `seed` are kept.
         smoothing: standard deviation of the Gaussian that smooths slopes, in ln(tokens): .05 is 5% of the tokens.
         draws: of the bootstrap over prompts, at least 100.
         seed: of the bootstrap.
 
     Returns:
-        Dataset with `exists`; `start`, `end` in tokens, `score_share` (the part of the final in-context-learning
-        score that forms in the window), `fall` (of the repeat loss in it, nats), `peak_excess` (largest prefix-matching
-        excess at its end), each with `_low` and `_high` (95%) and NaN where there is no window; `exists_share`, the
-        share of draws that have one. `onset[curve]` in tokens with `_low` and `_high`, and `resolution`,
-        the tokens between the two checkpoints it lies between, which no number of prompts makes finer; and
-        `precedes[curve, other]`: the share of draws in which `curve` turns before `other`, ties counting half; all
-        NaN where there is no window. `heads[curve]` names the heads whose mean a curve is, if any.
+        Dataset over the runs; all but the first two and `heads` are NaN if there is no window:
+
+        | variable | meaning |
+        |---|---|
+        | `exists` | whether there is a window |
+        | `exists_share` | share of draws that have one |
+        | `start`, `end` | of the window, in tokens |
+        | `score_share` | part of the final in-context-learning score that forms in the window |
+        | `fall` | of the repeat loss in the window, in nats |
+        | `peak_excess` | largest prefix-matching excess at the end of the window |
+        | `onset[curve]` | in tokens |
+        | `resolution[curve]` | tokens between the checkpoints around the onset: more prompts do not make it finer |
+        | `precedes[curve, other]` | share of draws in which `curve` turns before `other`, ties counting half |
+        | `heads[curve]` | the heads whose mean a curve is, if any |
+
+        Those from `start` to `onset` also with `_low` and `_high` (95%).
 
     Raises:
-        TypeError: curves that are no Dataset. Refused: variables or tokens missing, fewer than 4 checkpoints after
+        TypeError: not a Dataset. Refused: variables or tokens missing, fewer than 4 checkpoints after
             step 0, options out of range.
 
-    Source: Olsson et al. 2022, argument 1; the exact rule is ours and stands in the attribute `rule`.
+    Source: Olsson et al. 2022, argument 1; the exact rule is this package's and stands in the attribute `rule`.
     """
     check_curves(curves, *CURVES, "prefix_matching_control")
     check_turning(smoothing, draws)
@@ -103,7 +111,7 @@ def check_turning(smoothing: Any, draws: Any) -> None:
 
 
 def onsets(run: xr.Dataset, name: str, smoothing: float, draws: int, rng: np.random.Generator) -> Numbers:
-    """Where a curve of one run turns, in ln(tokens), `[1 + draws]`: of all prompts, then of each draw."""
+    """Where a curve of one run turns, in ln(tokens), `[1 + draws]`: for all prompts, then for each draw."""
     tokens = run["tokens"].values
     slopes = DIRECTION[name] * slope_of(
         resampled_means(values_of(run, name), draws, rng), tokens, smoothing=smoothing
@@ -140,7 +148,7 @@ def _window(run: xr.Dataset, smoothing: float, draws: int, rng: np.random.Genera
 
 
 def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:
-    """The value of all prompts, and the interval over the draws that have a window."""
+    """The value for all prompts, and the interval over the draws that have a window."""
     kept = drawn[1:][exists[1:]]
     if not exists[0] or not len(kept):
         return dict.fromkeys((name, f"{name}_low", f"{name}_high"), float("nan"))
@@ -149,7 +157,7 @@ def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:
 
 
 def _order(turns: Numbers) -> xr.Dataset:
-    """Onsets of `[curve, draw]` with intervals, and how often one is before another."""
+    """Onsets from `[curve, draw]` with intervals, and how often one comes before another."""
     low, high = percentiles(turns[:, 1:].T)
     later = turns[None, :, 1:] - turns[:, None, 1:]
     earlier = ((later > 0) + 0.5 * (later == 0)).mean(2)

@@ -1,9 +1,9 @@
-"""What does a training run depend on? Its recipe: the model's sizes, what it reads, how it is optimised.
+"""`Recipe`: a training run's model sizes, data and optimisation.
 
 The default is the embedded model's recipe: a 2-layer attention-only transformer with learned positions, of the kind
 Elhage et al. 2021 and Olsson et al. 2022 study. `smeared` is the paper's change of architecture (argument 2): each
 head's key is mixed with the one before it, k_j := s(a_h) k_j + (1 - s(a_h)) k_(j-1), with a_h trained and the first
-key left as it is, so that one layer suffices for induction. It trains nothing: see `_trainer`.
+key left as it is, so that one layer suffices for induction. `_trainer` trains by it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Recipe:
     """Everything a training run depends on, apart from its seed and its texts.
 
     Attributes:
-        name: what the trained model is called.
+        name: of the trained model.
         layers: 1 to 4.
         heads: heads in a layer.
         d_head: width of a head.
@@ -51,9 +51,9 @@ class Recipe:
         warmup: steps in which the learning rate rises linearly.
         decay_from: share of the steps after which the learning rate falls linearly, to `last_rate`.
         last_rate: last learning rate, as a share of `learning_rate`.
-        mix: what a batch of the synthetic language is made of.
-        checkpoints: steps at which weights are kept (see `log_spaced`); those beyond `steps` are left out, the last
-            never is.
+        mix: composition of a batch of the synthetic language.
+        checkpoints: steps at which weights are stored (see `log_spaced`), without those beyond `steps`; the last step
+            is always stored.
     """
 
     name: str = "tiny"
@@ -85,7 +85,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for each in fields(self):
             if is_whole(value := getattr(self, each.name)):
-                object.__setattr__(self, each.name, int(value))  # a NumPy one does not go into JSON
+                object.__setattr__(self, each.name, int(value))  # JSON takes no NumPy integer
         for name in ("heads", "d_head", "d_model", "steps", "batch_size"):
             _check_whole(name, getattr(self, name), 1)
         _check_whole("layers", self.layers, 1, 4)
@@ -96,7 +96,7 @@ class Recipe:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The model's configuration, by the names of TransformerLens (and `smeared_keys`, which it has not)."""
+        """The model's configuration by TransformerLens' names (and `smeared_keys`, which TransformerLens lacks)."""
         return {
             "n_layers": self.layers,
             "n_heads": self.heads,
@@ -113,12 +113,12 @@ class Recipe:
 
     @property
     def vocabulary(self) -> int:
-        """Token ids there are."""
+        """The number of token ids."""
         return len(VOCABULARY) if self.pieces is None else self.pieces + 2
 
     @property
     def kept(self) -> tuple[int, ...]:
-        """The steps at which this run keeps its weights, in order."""
+        """The steps at which this run stores its weights, in order."""
         return tuple(sorted({step for step in self.checkpoints if 0 <= step < self.steps} | {self.steps}))
 
     @property
@@ -131,7 +131,7 @@ class Recipe:
 
     @classmethod
     def read(cls, saved: dict[str, Any]) -> Recipe:
-        """The recipe that `dataclasses.asdict` and JSON made this of; what older ones lack has its default."""
+        """The recipe from `dataclasses.asdict` and JSON; missing fields, as in older recipes, get their defaults."""
         known = {each.name for each in fields(cls)}
         if not set(saved) <= known:
             raise Refused(f"a recipe has no {', '.join(sorted(set(saved) - known))}")
@@ -145,11 +145,11 @@ def log_spaced(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
 
     Args:
         steps: the last.
-        count: how many after 0; fewer come back where several round to the same step.
+        count: how many after 0; fewer come back if several round to the same step.
         first: the first after 0.
 
     Raises:
-        Refused: not 1 <= first <= steps, or no count.
+        Refused: not 1 <= first <= steps, or a count below 1.
     """
     _check_whole("first", first, 1, steps)
     _check_whole("count", count, 1)
@@ -160,4 +160,4 @@ def log_spaced(steps: int, count: int, *, first: int = 1) -> tuple[int, ...]:
 def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
     if not is_whole(value) or value < least or (most is not None and value > most):
         wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise Refused(f"{name} must be a whole number, {wanted}; got {value!r}")
+        raise Refused(f"{name} must be a whole number, {wanted}, got {value!r}")

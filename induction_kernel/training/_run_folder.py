@@ -1,11 +1,11 @@
-"""What does a run leave on disk, and how does an interrupted one go on? One folder, every file whole or not there.
+"""A training run on disk, written so that an interrupted run can continue.
 
 - `recipe.json`: format, architecture, recipe, seed, versions, and the log so far; rewritten at every checkpoint.
 - `checkpoints/000100.safetensors`: the weights at that step, float16, by TransformerLens' names.
 - `tokenizer.json`, `tokenizer_config.json`.
 - `state.safetensors`, while it runs: weights, AdamW's moments, and in its header the step, the log and the state
-  of the generator that draws the rows. What follows depends on nothing else (but texts: they have a fingerprint),
-  so a run that goes on from here ends with the same weights.
+  of the generator that draws the rows. The remaining steps depend on nothing else (apart from texts, which have a
+  fingerprint), so a run that continues from here ends with the same weights.
 - `model.safetensors`, at the end: the final weights, float32.
 """
 
@@ -43,9 +43,9 @@ class State:
     Attributes:
         step: optimiser steps done.
         weights: by parameter name, float32.
-        moments: AdamW's two, `(exp_avg, exp_avg_sq)` by parameter name.
+        moments: AdamW's two moments, `(exp_avg, exp_avg_sq)` by parameter name.
         rng: state of the generator of rows.
-        log: one entry a checkpoint so far.
+        log: one entry per checkpoint so far.
     """
 
     step: int
@@ -56,11 +56,11 @@ class State:
 
 
 def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
-    """Makes the folder, or finds the run that was interrupted in it; None where it has not come to a state yet.
+    """Makes the folder, or reads the state of a run interrupted in it; None if there is no state yet.
 
     Args:
-        folder: new, empty, or of an unfinished run of the same recipe, seed and texts.
-        recipe: what is trained.
+        folder: new, empty, or with an unfinished run of the same recipe, seed and texts.
+        recipe: the recipe of the run.
         seed: of weights and rows.
         texts: fingerprint of the texts, "" for the synthetic language.
 
@@ -68,7 +68,7 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
         Refused: a file, a finished run, a run of another recipe, seed or texts, or something else.
     """
     if (folder / "model.safetensors").exists():
-        raise Refused(f"{folder} holds a trained model already: name another folder, or remove it first")
+        raise Refused(f"{folder} already holds a trained model: name another folder, or remove it first")
     said = json.loads(json.dumps({"recipe": asdict(recipe), "seed": seed, "texts": texts}))
     if (folder / "recipe.json").exists():
         found = read_json(folder / "recipe.json")
@@ -77,7 +77,7 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
         for key, wanted in said.items():
             if found.get(key) != wanted:
                 raise Refused(
-                    f"{folder} holds an unfinished run of another {key.rstrip('s')}: give the same to go on with it, "
+                    f"{folder} holds an unfinished run of another {key.rstrip('s')}: pass the same one to continue it, "
                     "or name another folder"
                 )
         for each in (folder, folder / "checkpoints"):
@@ -91,24 +91,24 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
 def write_checkpoint(
     folder: Path, recipe: Recipe, seed: int, texts: str, log: list[dict[str, Any]], weights: Weights
 ) -> None:
-    """The weights at the last entry of the log, and the log."""
+    """Writes the weights at the last entry of the log, and the log."""
     halves = {name: weight.detach().half().contiguous() for name, weight in weights.items()}
     write_whole(folder / "checkpoints" / f"{log[-1]['step']:06d}.safetensors", save(halves))
     _write_recipe(folder, recipe, seed, texts, log)
 
 
 def write_state(folder: Path, state: State) -> None:
-    """Everything that the steps to come depend on."""
+    """Writes everything that the remaining steps depend on."""
     tensors = {f"weight/{name}": weight.detach() for name, weight in state.weights.items()}
     for name, (mean, square) in state.moments.items():
         tensors |= {f"mean/{name}": mean, f"square/{name}": square}
-    # Their order too: the norm that gradients are clipped to is a sum over parameters.
+    # The order of names too: the norm for clipping gradients is a sum over parameters.
     said = json.dumps({"step": state.step, "rng": state.rng, "log": state.log, "names": list(state.weights)})
     write_whole(folder / "state.safetensors", save(tensors, metadata={"state": said}))
 
 
 def read_state(folder: Path, recipe: Recipe) -> State | None:
-    """The state that an interrupted run of this recipe left, None where it has left none.
+    """The state left by an interrupted run of this recipe; None if it left none.
 
     Raises:
         Refused: a damaged file, or one that is not of this recipe.
@@ -120,7 +120,7 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
     try:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()["state"])
-            # Cloned into memory of torch's own: sums over a file's unaligned memory may round differently.
+            # Cloned into torch's memory: sums over a file's unaligned memory may round differently.
             found = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118  not a mapping
         names = said["names"]
         state = State(
@@ -138,7 +138,7 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
 
 
 def _check_state(state: State, recipe: Recipe, wanted: Weights) -> None:
-    """Raise Refused, KeyError or TypeError for what no run of this recipe has left."""
+    """Raise Refused, KeyError or TypeError for a state that no run of this recipe writes."""
     for found in (state.weights, *({name: m[i] for name, m in state.moments.items()} for i in (0, 1))):
         if [(name, each.shape, each.dtype) for name, each in found.items()] != [
             (name, each.shape, each.dtype) for name, each in wanted.items()
@@ -152,7 +152,7 @@ def _check_state(state: State, recipe: Recipe, wanted: Weights) -> None:
 
 
 def finish(folder: Path, weights: Weights) -> None:
-    """The final weights; the state goes, since nothing is left to do."""
+    """Writes the final weights and removes the state, which is no longer needed."""
     content = save({name: weight.detach() for name, weight in weights.items()})
     write_whole(folder / "model.safetensors", content)
     (folder / "state.safetensors").unlink(missing_ok=True)

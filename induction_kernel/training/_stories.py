@@ -1,4 +1,4 @@
-"""Stories of the synthetic language: sentences about a few persons and objects, named anew in every story."""
+"""Stories of the synthetic language: sentences about a few persons and objects, with new names in every story."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ _SHORTEST_SENTENCE = min(len(sentence.split()) for sentence in _SENTENCES)
 def stories(rng: np.random.Generator, n: int, length: int, *, persons: int = 5, objects: int = 5) -> Tokens:
     """Draws stories: sentences about a few persons and objects of two topics, cut at `length`.
 
-    Within a story a first name has one last name and a noun one adjective; across stories they have any. A
-    verb after a name or a noun agrees with the first name or the adjective, the same way in every story.
+    Within a story a first name has one last name and a noun one adjective; across stories any pairs occur. A verb after
+    a name or a noun agrees with the first name or the adjective, the same way in every story.
 
     Args:
         rng: source of all randomness.
         n: number of stories.
         length: tokens in a story, with `<bos>`.
-        persons: persons in a story, 2 to 24.
-        objects: objects in a story, 2 to 12.
+        persons: number of persons in a story, 2 to 24.
+        objects: number of objects in a story, 2 to 12.
 
     Returns:
         int64 [story, position].
@@ -104,7 +104,7 @@ def _story_words(
     other = (person + rng.integers(1, persons, size=person.shape)) % persons
     thing = rng.integers(objects, size=(n, sentences))
     second = (thing + rng.integers(1, objects, size=thing.shape)) % objects
-    # Some words of a topic are commoner than others, as in a text (Zipf's law, flattened).
+    # Some words of a topic are more frequent than others, as in real text (Zipf's law, flattened).
     frequency = np.arange(1, NOUNS.shape[1] + 1) ** -0.7
     word = NOUNS[
         topics[row[:, :, None], rng.integers(2, size=shape)],

@@ -1,7 +1,7 @@
-"""How does a text become training rows? A byte-pair tokenizer learned from it, and windows at random places.
+"""Training rows from text: a byte-pair tokenizer learned from it, and windows at random places.
 
-The last tenth of every text is held back: no row is drawn from it, and no piece is learned from it. With 256 pieces
-the tokenizer is one of plain bytes. Every row begins with `<bos>`. It downloads nothing: the texts are the user's.
+The last tenth of every text is held back: neither rows nor tokens are learned from it. With 256 pieces the tokens are
+plain bytes. Every row begins with `<bos>`. Nothing is downloaded: the user provides the texts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Corpus:
 
     Attributes:
         tokenizer: `tokenizer.json`, as text.
-        training: int64 [token], all texts but their ends, each begun with `<bos>`.
+        training: int64 [token], all texts without their ends, each after a `<bos>`.
         held_back: int64 [token], the last tenth of every text.
     """
 
@@ -50,14 +50,14 @@ class Corpus:
         return np.concatenate([np.zeros((n, 1), dtype=np.int64), windows], axis=1)
 
     def held_back_rows(self, length: int, most: int) -> NDArray[np.int64]:
-        """At most `most` rows of the held-back ends that do not overlap, evenly spread."""
+        """At most `most` rows of the held-back ends, evenly spread, without overlap."""
         n = min(most, len(self.held_back) // (length - 1))
         starts = np.linspace(0, len(self.held_back) - (length - 1), n).astype(int)
         windows = self.held_back[starts[:, None] + np.arange(length - 1)]
         return np.concatenate([np.zeros((n, 1), dtype=np.int64), windows], axis=1)
 
     def write_tokenizer(self, folder: Path) -> None:
-        """`tokenizer.json` and `tokenizer_config.json`, readable by `AutoTokenizer`."""
+        """Writes `tokenizer.json` and `tokenizer_config.json`, readable by `AutoTokenizer`."""
         settings = {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": BOS,
@@ -78,15 +78,15 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
 
     Args:
         text: one text file (UTF-8), or several.
-        recipe: says how many pieces, and how long a row is.
+        recipe: sets the number of pieces and the length of a row.
 
     Raises:
-        Refused: no text, a file that is missing or not UTF-8, texts too short for one training row and
-            one held back, or texts that hold fewer pieces than asked for.
+        Refused: no text, a file that is missing or not UTF-8, texts too short for one training row and one held back,
+            or texts that yield fewer pieces than asked for.
     """
     texts = [text_of(path) for path in ([text] if isinstance(text, str | Path) else text)]
     if recipe.pieces is None or not texts:
-        raise Refused(f"texts need a file, and a recipe that says how many pieces: {BYTES} or more")
+        raise Refused(f"texts need a file, and a recipe with pieces={BYTES} or more")
     halves = [(each[:cut], each[cut:]) for each in texts for cut in [int(len(each) * (1 - HELD_BACK))]]
     first, last = zip(*halves, strict=True)
     tokenizer = _learned(first, recipe.pieces)
@@ -94,7 +94,7 @@ def read_corpus(text: str | Path | Iterable[str | Path], recipe: Recipe) -> Corp
     if min(len(training), len(held_back)) < recipe.context:
         raise Refused(
             f"the texts have {len(training)} tokens to train on and {len(held_back)} held back: wanted at least one "
-            f"row of {recipe.context} of each; give longer texts, or a shorter context"
+            f"row of {recipe.context} of each; pass longer texts, or a shorter context"
         )
     return Corpus(tokenizer.to_str(), training, held_back)
 
@@ -114,13 +114,13 @@ def _learned(texts: Sequence[str], pieces: int) -> Tokenizer:
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() != pieces + 2:
         raise Refused(
-            f"the texts yield {tokenizer.get_vocab_size() - 2} pieces, {pieces} were asked for: give more text, or "
+            f"the texts yield {tokenizer.get_vocab_size() - 2} pieces, {pieces} were asked for: pass more text, or "
             "ask for fewer"
         )
     return tokenizer
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> NDArray[np.int64]:
-    """All texts after one another, each begun with `<bos>` (id 0)."""
+    """All texts one after another, each after a `<bos>` (id 0)."""
     parts = [ids for each in texts for ids in ([0], tokenizer.encode(each, add_special_tokens=False).ids)]
     return np.concatenate([np.array(ids, dtype=np.int64) for ids in parts])

@@ -1,11 +1,12 @@
-"""How is a small transformer trained so that its heads can be watched as they form? The loop.
+"""`train`: a small transformer trained so that its heads can be watched as they form.
 
 AdamW with warm-up and decay, on the synthetic language (`_language`) or on text files (`_texts`), by a recipe. The
-default recipe and a seed give the embedded model, in minutes on one core. A run in a folder may be interrupted at
-any moment, by `kill -9` too: called again, it goes on and ends with the same weights (`_run_folder`).
+default recipe and a seed give the embedded model, in minutes on one core. A run in a folder may be interrupted at any
+moment, even by `kill -9`: called again, it continues and ends with the same weights (`_run_folder`).
 
-One machine, one number of threads and one version of torch: on another, sums may round differently, and training
-amplifies that. It is no trainer of large models: hand the checkpoints of any other to `_checkpoints`.
+Runs repeat exactly only on the same machine, number of threads and version of torch: elsewhere sums may round
+differently, and training amplifies that. It is not meant for large models: measure checkpoints from any other trainer
+with `over_checkpoints`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from ._vocabulary import read_tokenizer, write_tokenizer
 __all__ = ["Run", "fit", "train"]
 
 SAVE_EVERY = 100
-"""Steps between two states on disk: at most so many are done again after an interruption."""
+"""Steps between two states on disk: at most this many are repeated after an interruption."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +48,10 @@ class Run:
     """A finished training run.
 
     Attributes:
-        recipe: what it followed.
-        seed: of its weights and its rows.
+        recipe: the recipe of the run.
+        seed: of its initial weights and its rows.
         weights: the final weights, float32.
-        log: one dict a checkpoint: step, tokens seen, losses in nats, scores by layer and head (see `noting`).
+        log: one dict per checkpoint: step, tokens seen, losses in nats, scores by layer and head (see `_logging`).
     """
 
     recipe: Recipe
@@ -73,8 +74,8 @@ def train(
         config: the recipe; `Recipe()`, that of the embedded model, by default.
         text: text files (UTF-8) to learn tokenizer and model from, for a recipe with `pieces`.
         seed: of the initial weights and of the rows; the same seed gives the same model on the same machine.
-        folder: where to write checkpoints and model (see `folder`); an unfinished run of the same recipe, seed and
-            texts in it goes on where it was. None writes nothing.
+        folder: where to write checkpoints and model (see `_run_folder`); an unfinished run of the same recipe, seed and
+            texts in it continues where it stopped. None writes nothing.
         progress: show a progress bar.
 
     Returns:
@@ -82,14 +83,14 @@ def train(
         are a permanent hook on it.
 
     Raises:
-        Refused: a recipe that wants texts and gets none, or the other way round; texts that cannot be read or are
-            too short; a folder that is a file, cannot be written to, holds a trained model or another run, or that
-            another process is training in; a full disk.
-        TypeError: no recipe.
+        Refused: a recipe for texts without texts, or the other way round; texts that cannot be read or are too short; a
+            folder that is a file, cannot be written to, holds a trained model or another run, or is in use by another
+            training process; a full disk.
+        TypeError: not a recipe.
     """
     recipe = config or Recipe()
     if text is not None and folder is None:
-        raise Refused("a model trained on texts has a tokenizer of its own: name a folder to keep it in")
+        raise Refused("a model trained on texts has its own tokenizer: name a folder to store it in")
     run = fit(recipe, text=text, seed=seed, folder=folder, progress=progress)
     if folder is not None:
         return load(Path(folder))
@@ -109,13 +110,13 @@ def fit(
         raise TypeError(f"wanted a Recipe, got {type(recipe).__name__}: {recipe!r:.80}")
     if (text is None) != (recipe.pieces is None):
         raise Refused(
-            "a recipe with pieces is for texts and needs them, one without is for the synthetic language; got "
+            "a recipe with pieces needs texts, one without is for the synthetic language and takes none; got "
             f"pieces={recipe.pieces} and {'no text' if text is None else 'text'}"
         )
     corpus = None if text is None else read_corpus(text, recipe)
     keeper = _Keeper(recipe, seed, corpus, None if folder is None else Path(folder))
     alone = nullcontext() if folder is None else only_one(checked_folder(folder, parents=True))
-    # Without gradients no training; the caller's setting comes back.
+    # Training needs gradients; the caller's setting is restored.
     with alone, torch.enable_grad():
         state = keeper.begun()
         return _trained(keeper, _first(recipe, seed) if state is None else state, progress)
@@ -156,7 +157,7 @@ def _trained(keeper: _Keeper, state: State, progress: bool) -> Run:
 
 @dataclass(frozen=True, eq=False)
 class _Keeper:
-    """Where rows come from and results go: nowhere without a folder."""
+    """Source of training rows and store of results, which are dropped without a folder."""
 
     recipe: Recipe
     seed: int

@@ -1,11 +1,11 @@
-"""Where does a curve turn? Its slope in log tokens, and the region around the steepest place.
+"""Where a curve turns: its slope in ln(tokens), and the region around the steepest place.
 
-A curve is the mean over prompts at every checkpoint. Between checkpoints it is linear in ln(tokens), on a grid of
-steps of .01 (1% of the tokens); there its slope is taken and smoothed by a Gaussian of a stated width. Step 0 has no
-place on a logarithmic axis and is left out. The steepest region is where the slope exceeds a quarter of its largest
-value, around that value and without a gap (Olsson et al. 2022 choose their window from the derivative and state no
-rule; this one is ours). Heads are chosen on the even prompts and read on the odd ones. What the regions mean is told by
-`_phases` and `_onset_coupling`.
+A curve is the mean over prompts at every checkpoint. Between checkpoints it is linear in ln(tokens), on a grid with
+steps of .01 (1% of the tokens), where its slope is taken and smoothed by a Gaussian of a stated width. Step 0 has no
+place on a logarithmic axis and is left out. The steepest region is the connected one around the largest slope where the
+slope exceeds a quarter of it (Olsson et al. 2022 choose their window from the derivative and state no rule; this rule
+is the package's own). Heads are chosen on the even prompts and read on the odd ones. `_phases` and `_onset_coupling`
+interpret the regions.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ DIRECTION = {
     "icl_score": -1, "prefix_matching": 1, "repeat_loss": -1, "previous_token": 1, "copying": 1, "loss": -1,
     "sampled_loss": -1,
 }  # fmt: skip
-"""Curves by name, and whether they rise (1) or fall (-1) as a model learns."""
+"""The curves, and whether they rise (1) or fall (-1) as a model learns."""
 CURVES = ("icl_score", "prefix_matching", "repeat_loss", "previous_token", "copying")
 QUARTER = 0.25
 STEP = 0.01  # of the grid, in ln(tokens)
@@ -43,7 +43,7 @@ def check_curves(curves: Any, *needed: str) -> None:
     """Raises unless these are training curves with these variables.
 
     Raises:
-        TypeError: no Dataset. Refused: variables are missing, or the tokens.
+        TypeError: not a Dataset. Refused: variables or tokens are missing.
     """
     if not isinstance(curves, xr.Dataset):
         raise TypeError(f"wanted the Dataset of training_curves, got {type(curves).__name__}")
@@ -60,7 +60,7 @@ def over_runs(
     told: Callable[[xr.Dataset], xr.Dataset],
     dims: tuple[str, ...] = ("model", "seed"),
 ) -> xr.Dataset:
-    """`told` of every run, put together along those leading dimensions that are there."""
+    """The results of `told` for every run, joined along the leading dimensions that exist."""
     dim = next((dim for dim in dims if dim in curves.dims), None)
     if dim is None:
         return told(curves)
@@ -72,7 +72,7 @@ def over_runs(
 
 
 def trained(run: xr.Dataset) -> xr.Dataset:
-    """The checkpoints of one run that are there, after step 0.
+    """The existing checkpoints of one run after step 0, by tokens.
 
     Raises:
         Refused: fewer than 4.
@@ -87,7 +87,7 @@ def trained(run: xr.Dataset) -> xr.Dataset:
 
 
 def values_of(run: xr.Dataset, name: str) -> Numbers:
-    """A curve of one run for every prompt, `[prompt, checkpoint]`; where there are heads, the mean of `heads_of`.
+    """A curve of one run for every prompt, `[prompt, checkpoint]`; for scores of heads, the mean over `heads_of`.
 
     Prefix matching is the excess over its control.
     """
@@ -99,8 +99,8 @@ def values_of(run: xr.Dataset, name: str) -> Numbers:
 def heads_of(run: xr.Dataset, name: str) -> list[str]:
     """The heads whose mean a curve is: all with at least half of the strongest one's score at the last checkpoint.
 
-    Chosen on the even prompts, and read on the odd ones; by their own score as previous-token heads, else by
-    prefix-matching excess (also for copying). One head alone would be a toss-up between equals.
+    They are chosen on the even prompts and read on the odd ones: for previous-token scores by that score, otherwise
+    (also for copying) by prefix-matching excess. A single head would be an arbitrary choice between equals.
     """
     if "head" not in run[name].dims:
         return []
@@ -125,7 +125,7 @@ def _by_head(run: xr.Dataset, name: str) -> tuple[Numbers, Numbers]:
     score = run[name] - run["prefix_matching_control"] if name == "prefix_matching" else run[name]
     flat = score.transpose("prompt", "checkpoint", "layer", "head").values.astype(np.float64)
     flat = flat.reshape(*flat.shape[:2], -1)
-    flat = flat[~np.isnan(flat).all((1, 2))]  # prompts that only other measures have
+    flat = flat[~np.isnan(flat).all((1, 2))]  # drops prompts that only other measures have
     even = flat[::2].mean(0)  # NaN at layers that only other models have
     return np.nan_to_num(even, nan=-np.inf), flat[1::2]
 
@@ -140,7 +140,7 @@ def _whole(values: Any) -> Numbers:
 
 
 def resampled_means(values: Numbers, draws: int, rng: np.random.Generator) -> Numbers:
-    """Means over prompts `[1 + draws, checkpoint]`: of all of them, then of prompts drawn with replacement."""
+    """Means over prompts `[1 + draws, checkpoint]`: over all of them, then over prompts drawn with replacement."""
     n = len(values)
     return np.concatenate([values.mean(0)[None], resampled(n, draws, rng) / n @ values])
 

@@ -1,7 +1,7 @@
 """The vocabulary of the synthetic language: its words by kind, their token ids, and a tokenizer that reads them.
 
-One token a word. Topics of episodes and nouns of stories are the same words; two topics are held out of training
-episodes.
+There is one token per word. Topics of episodes and nouns of stories are the same words; two topics are held out of
+training episodes.
 """
 
 from __future__ import annotations
@@ -88,18 +88,18 @@ ORDINARY = ids(VOCABULARY[3:])
 OTHERS = ids(SPECIALS[3:] + FUNCTION_WORDS + DEEDS + STATES)
 NOUNS = np.stack([ids(words) for words in TOPICS.values()])
 EMPTY = -1
-"""A place of a sentence or a demonstration that holds no word."""
+"""An empty place of a sentence or a demonstration."""
 
 
 def ordinary_tokens() -> Tokens:
-    """Returns the token ids of all words and marks: all but `<bos>`, `<unk>` and `<pad>`."""
+    """Returns the token ids of all words and punctuation marks: all except `<bos>`, `<unk>` and `<pad>`."""
     return ORDINARY.copy()
 
 
 def write_tokenizer(folder: str | Path) -> None:
     """Writes `tokenizer.json` and `tokenizer_config.json`, one token per word, readable by `AutoTokenizer`.
 
-    Words the language does not have become `<unk>`. `<bos>` also ends a text; padding has its own token.
+    Words outside the language become `<unk>`. `<bos>` also ends a text; padding has its own token.
 
     Args:
         folder: an existing folder; files of these names are replaced.
@@ -143,14 +143,14 @@ def _tokenizer() -> dict[str, Any]:
 
 
 def distinct(rng: np.random.Generator, n: int, values: Tokens, count: int) -> Tokens:
-    """int64 [n, count]: in every row `count` distinct ones of `values`."""
+    """int64 [n, count]: `count` distinct elements of `values` in every row."""
     return values[np.argsort(rng.random((n, len(values))), axis=1)[:, :count]].astype(np.int64)
 
 
 def packed(
     tokens: Tokens, length: int, *, first: int | None = None, empty: NDArray[np.bool_] | None = None
 ) -> Tokens:
-    """Drops empty places, puts `<bos>` (or `first`) in front, cuts: [n, sentence, place] -> [n, length]."""
+    """Drops empty places, puts `<bos>` (or `first`) in front and cuts: [n, sentence, place] -> [n, length]."""
     n, places = tokens.shape[0], tokens.shape[1] * tokens.shape[2]
     blank = (tokens == EMPTY if empty is None else empty).reshape(n, places)
     kept = np.argsort(blank, axis=1, kind="stable")[:, : length - 1]
@@ -160,14 +160,14 @@ def packed(
 
 def check_size(n: int, length: int) -> None:
     if n < 0 or length < 2:
-        raise Refused(f"wanted n >= 0 rows of length >= 2 tokens; got n={n}, length={length}")
+        raise Refused(f"wanted n >= 0 rows of length >= 2 tokens, got n={n}, length={length}")
 
 
 def check_share(name: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise Refused(f"{name} is a probability between 0 and 1; got {value}")
+        raise Refused(f"{name} must be a probability from 0 to 1, got {value}")
 
 
 def check_range(name: str, value: int, low: int, high: int) -> None:
     if not low <= value <= high:
-        raise Refused(f"{name} must be between {low} and {high}; got {value}")
+        raise Refused(f"{name} must be from {low} to {high}, got {value}")
