@@ -359,7 +359,7 @@ def test_hooks_of_the_user_are_the_reason_where_they_stand(forgotten):
     for verb in ("sweep", "path_patch", "reweighted"):
         attrs = VERBS[verb](model, prompts).attrs
         assert attrs["lane"] == "model", verb
-        assert attrs["lane_reason"].startswith("lanes: hooks stand on blocks.0."), verb
+        assert attrs["lane_reason"].startswith("lanes: there are hooks on blocks.0."), verb
 
 
 @hooked_only

@@ -59,7 +59,7 @@ def fewshot(
         SpanName,
         typer.Option(help="what attention is pooled over: the words of x and y alone, or the template's too"),
     ] = SpanName.demonstration,
-    seed: Annotated[int, typer.Option(help="of everything that is drawn")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all random draws")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="also write a page (.html), every number (.nc) or the table (.csv)")
     ] = None,

@@ -83,7 +83,7 @@ def direct_ablation(
         window: of the phase change: what `phase_window` returned of this run, or `(start, end)` in tokens; None to
             measure it first.
         checkpoints: training steps; None for all there are.
-        by_head: whether each head is removed by itself too: dear in large models.
+        by_head: whether each head is removed by itself too: one run per head and prompt.
         share: threshold of the share lost.
         beyond: threshold of how much more is lost than without random heads, as a share.
         seed: of all prompts and draws.

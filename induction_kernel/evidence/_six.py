@@ -130,7 +130,7 @@ def _put(argument: Argument, ground: Ground) -> xr.Dataset:
 def _texts(
     model: Model, prompts: Any, n: int | None, early: Band | None, late: Band | None
 ) -> dict[str, Any]:
-    """The prompts and bands of the in-context-learning score; nothing where there are no prompts to be had."""
+    """The prompts and bands of the in-context-learning score; nothing if there are no such prompts."""
     if prompts is None and not reads_stories(model):
         return {}
     if isinstance(prompts, str):

@@ -56,7 +56,7 @@ def retrieval_effect(
         separator: between demonstrations.
         seed: of the random ones, of ties, and of the bootstrap.
         batch_size: prompts a forward pass.
-        progress: a bar where it takes longer than two seconds.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset over `condition` ("random", the one compared with, "nearest", "farthest") and `prompt`, as all functions
@@ -109,7 +109,7 @@ def label_format_effect(
             class gets the next one's word).
         seed: of the bootstrap.
         batch_size: prompts a forward pass.
-        progress: a bar where it takes longer than two seconds.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset as of `retrieval_effect`; conditions "original" and the formats. Predictions are classes: where words
@@ -159,7 +159,7 @@ def input_shift_effect(
         shares: of the words, above 0 and up to 1.
         seed: of the perturbation and of the bootstrap.
         batch_size: prompts a forward pass.
-        progress: a bar where it takes longer than two seconds.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset as of `retrieval_effect`; conditions "as they are" and the shares ("25%"), with the coordinate
@@ -211,7 +211,7 @@ def order_effect(
         orders: how many, the one drawn among them.
         seed: of the orders and of the bootstrap.
         batch_size: prompts a forward pass.
-        progress: a bar where it takes longer than two seconds.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset as of `retrieval_effect`; conditions "as drawn", "order 1", ...; and `changed[prompt]`, the share of

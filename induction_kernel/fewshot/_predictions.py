@@ -88,8 +88,8 @@ def predict(
         pooling: "max", "sum", "mean" or "label", or several, to read heads' weights too: see `demonstration_weights`.
         span: what is pooled over, "demonstration" or "words": see there.
         path: a folder where finished batches are kept: a run that was stopped goes on from there.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `log_probability[prompt, label]` (nats, of each label's first token over the whole vocabulary),

@@ -109,9 +109,9 @@ def few_shot_study(
         span: what weights are pooled over, with the template's words ("demonstration") or without ("words"): see
             `demonstration_weights`.
         splits: of the prompts into 70% to choose heads on and 30% to score them on, as in the paper.
-        seed: of everything that is drawn.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: bars where it takes longer than two seconds.
+        seed: of all random draws.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: progress bars if it takes longer than two seconds.
 
     Returns:
         A `FewShotStudy` of Datasets. The table has kernel regression by TF-IDF and by the model's token embeddings too

@@ -1,6 +1,6 @@
 """One batch of prompts with all its cells: run together, each from where it differs; or whole runs, one a cell.
 
-The untouched run is computed once; positions before an edit are not run again where the lane can tell; a cell that
+The untouched run is computed once; positions before an edit are not run again where the lane can start later; a cell that
 changes nothing is not run. Which lane is to be trusted says `_lanes`.
 """
 
@@ -147,7 +147,7 @@ def _start(cell: Cell, job: Job, length: int) -> int:
 
 
 def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int, Tensor]]:
-    """One whole run of the model a cell: honours whatever hooks stand on it."""
+    """One whole run of the model for each cell, with whatever hooks are on it."""
     tokens, lengths, n_layers = job.prompts.tokens, job.prompts.lengths, sizes(job.model).n_layers
     patterns: dict[int, Tensor] = {}
 

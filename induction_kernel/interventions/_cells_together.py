@@ -20,7 +20,7 @@ from ._widened_batch import NO_ROWS, Rows, WidenedBatch, found_at_the_end, joine
 
 __all__ = ["found_in", "run_together"]
 
-_BLOCK = 128  # rows whose whole logits are had at once
+_BLOCK = 128  # rows whose logits over the whole vocabulary are in memory at once
 
 
 def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:

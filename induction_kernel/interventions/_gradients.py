@@ -62,7 +62,7 @@ def first_order(
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
         one_key: whether keys change one at a time (else all of a head's together); only with the fix.
-        blocks: whether pattern rows are had from the model's blocks run by themselves, which has to be right on it;
+        blocks: whether pattern rows come from running the model's blocks by themselves, which must have been checked on it;
             else from whole runs.
 
     Returns:
@@ -207,7 +207,7 @@ def _by_rows(
 
 @dataclass(frozen=True, eq=False)
 class _Again:
-    """A batch whose layers' attention is had again, with edits.
+    """A batch whose attention is computed again, layer by layer, with edits.
 
     Attributes:
         model: as it is.

@@ -72,7 +72,7 @@ def chosen_lane(
         The lane, or whole runs where none is right or hooks of the user's own stand on the model; and why.
     """
     if hooks := foreign_hooks(model):
-        why = f"hooks stand on {', '.join(hooks[:3])}, which act in whole runs"
+        why = f"there are hooks on {', '.join(hooks[:3])}, which act in whole runs alone"
         return Chosen("model", refused(model, "lanes", why, failed=False))
     reasons = []
     with kept_as_it_was(model):

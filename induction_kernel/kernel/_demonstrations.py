@@ -59,8 +59,8 @@ def demonstration_attention(
         prompts: few-shot prompts; None for `word_episodes(model)`.
         points: each part is resampled to, at least 2.
         layers: only these.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset over `part` ("start", "1", "2", ... for the demonstrations, "query"): `attention[layer, head, part,

@@ -43,8 +43,8 @@ def label_logits(
     Args:
         model: any TransformerLens model whose attention writes to the residual stream without a norm between.
         prompts: few-shot prompts; None for `word_episodes(model)`.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `writes[layer, head]` in logits, the mean over a prompt's demonstrations and then over prompts:

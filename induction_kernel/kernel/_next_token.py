@@ -34,8 +34,8 @@ def next_token_similarity(
     Args:
         model: any TransformerLens model.
         episodes: of `draw_episodes`. Texts stand alone: without template and label, after BOS where the model has one.
-        batch_size: texts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: texts per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `similarity[prompt, demonstration]` (in [0, 1]), coordinates `label_class`, `target`, `label`.

@@ -73,8 +73,8 @@ def probe(
         min_count: of "next token": examples whose token fewer examples have are left out (`coverage` says how many
             are not).
         seed: of folds, control labels and intervals.
-        batch_size: prompts a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset over (prompt, target, vector, layer, head, offset): `score`, the share of the prompt's examples whose

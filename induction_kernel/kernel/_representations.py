@@ -60,8 +60,8 @@ def representations(
         pooling: of "head": the key at the demonstration's "label" token, or ("max") at that token of it which the head
             attends to most: the weights of `demonstration_weights` with the same pooling.
         span: of "head" and "max": which tokens these are, "demonstration" or "words", as there.
-        batch_size: prompts (texts) a forward pass; None to fit the memory.
-        progress: a bar where it takes longer than two seconds.
+        batch_size: prompts (texts) per forward pass; None to fit the memory.
+        progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `queries[prompt, ..., feature]` and `demonstrations[prompt, ..., demonstration, feature]` (NaN

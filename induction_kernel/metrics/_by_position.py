@@ -32,7 +32,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
     Args:
         model: any TransformerLens model.
         prompts: anything `as_prompts` takes; None for repeated tokens.
-        batch_size: prompts a forward pass; None to fit the memory.
+        batch_size: prompts per forward pass; None to fit the memory.
 
     Returns:
         Dataset with `loss[prompt, position]` in nats, where position i predicts token i + 1 (NaN at the last
@@ -100,7 +100,7 @@ def icl_score(
         early: index i of `loss[:, i]`, which predicts token i + 1; 50 by default.
         late: likewise; 500 by default, which needs 502 tokens.
         width: positions averaged around each (two single positions are mostly noise: at least 20 is advised).
-        batch_size: prompts a forward pass; None to fit the memory.
+        batch_size: prompts per forward pass; None to fit the memory.
 
     Returns:
         Dataset with `value[prompt]` in nats, and `single[prompt]`, the same at width 1.

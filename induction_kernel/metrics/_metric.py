@@ -90,7 +90,7 @@ class Metric:
         Args:
             model: any TransformerLens model.
             prompts: anything `as_prompts` takes; None for the metric's own.
-            batch_size: prompts a forward pass; None to fit the memory.
+            batch_size: prompts per forward pass; None to fit the memory.
 
         Returns:
             Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.

@@ -103,7 +103,7 @@ def _as_sweep(model: Model, prompts: Prompts, heads: list[Head], found: Found) -
 
 
 def _affordable(model: Model, prompts: Prompts, cells: int) -> Prompts:
-    """As many prompts, shortest first, as so many edited runs can be had on for `WORK`."""
+    """As many prompts, shortest first, as `WORK` allows for so many edited runs."""
     size = sizes(model)
     weights = 12 * size.n_layers * size.d_model**2 + size.d_model * size.d_vocab
     tokens = prompts.lengths * torch.arange(1, len(prompts) + 1)
