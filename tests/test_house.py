@@ -87,6 +87,16 @@ def test_imports_go_strictly_down(path):
         assert FLOOR[other] < FLOOR[room], f"{path.name} ({room}) must not import {other}"
 
 
+def test_the_documentation_draws_the_house_as_it_is():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    said = re.findall(r"^ ?(\d+)  ([a-z, ]+)$", text, re.MULTILINE)
+    drawn = {int(floor): set(rooms.split(", ")) for floor, rooms in said}
+    walked = {i: {room for room in rooms if room[0] != "_"} for i, rooms in enumerate(FLOORS[:-1])}
+    assert drawn == walked
+    tree = set(re.findall(r"^  ([a-z_]+)(?:/|\.py)  ", text, re.MULTILINE))
+    assert tree - {"__init__", "assets"} == set().union(*walked.values())
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_files_import_files_never_a_rooms_table_of_contents(path):
     """A room's `__init__` is for users: importing from it would load what its names need, or hide an arrow."""
