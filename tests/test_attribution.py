@@ -244,7 +244,7 @@ def test_metrics(metric, most):
     prompts = replace(prompts, answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
     with torch.no_grad():
         clean = model(prompts.tokens.flip(1))
-    made = standard.kl_to(clean) if metric == "kl_to" else getattr(metrics, metric)
+    made = standard.kl_to(clean) if metric == "kl_to" else getattr(ik, metric)
     edit = FromRun(replace(prompts, tokens=prompts.tokens.flip(1)))
     found = attribution(model, prompts, edit=edit, by=BY_HEAD, metric=made, max_tokens=most, progress=False)
     reading = metrics.reading_of(made, prompts)

@@ -133,7 +133,9 @@ def test_ablate_prints_the_strongest_of_every_head():
     result = run("ablate", "--prompts", 6, "--top", 3)
     assert result.exit_code == 0, result.output
     title, _, *rows = result.stdout.strip().splitlines()
-    assert title.startswith("tiny: effect of Mean at z, each head alone on repeat loss (nats, 6 prompts)")
+    assert title.startswith(
+        "tiny: effect of mean ablation of head outputs on the loss on the repeat, each head alone (nats, 6 prompts)"
+    )
     model = ik.load("tiny")
     effect = ik.sweep(model, ik.repeated_tokens(model, prompts=6), progress=False)["effect"].mean("prompt")
     best = np.unravel_index(np.abs(effect.values).argmax(), effect.shape)
@@ -262,7 +264,9 @@ def test_patch_draws_and_writes_every_by(by, tmp_path):
     table = pd.read_csv(tmp_path / "p.csv")
     assert set(by.split(",")) <= set(table)
     assert table["effect"].abs().is_monotonic_decreasing
-    assert "effect of FromRun at z" in (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "effect of activation patching of" in (tmp_path / "p.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_prompts_of_unequal_lengths_have_effects_where_they_have_tokens(tmp_path):

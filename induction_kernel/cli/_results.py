@@ -28,6 +28,7 @@ from ..model._anatomy import Model, sizes
 from ..pages._frames import by_heads_removed, effects
 from ..pages._removed import comparable
 from ..pages._writer import report
+from ..plots._words import effect
 from ..prompts._pairs import pairs
 from ..prompts._repeated import repeated_tokens
 from ..training._families import train_families
@@ -46,7 +47,7 @@ def ablated(
     repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     if heads is None:
         found = sweep(model, repeats, edit=edit, hold=hold)
-        said = _said(found, f"{found.attrs['edit']} at z, each head alone")
+        said = _said(found, "each head alone")
         return found, [said, effects(found).head(top)]
     size = sizes(model)
     order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
@@ -60,7 +61,7 @@ def ablated(
         found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
         notes = ["no random controls: a layer of these heads has too few others"]
     notes += [f"note: {found.attrs['cautions']}"] if found.attrs.get("cautions") else []
-    said = _said(found, f"{found.attrs['edit']} at z, heads together")
+    said = _said(found, "heads together")
     return found, [said, by_heads_removed(found), *notes]
 
 
@@ -83,7 +84,7 @@ def patched(
         found = patch(model, source=source, into=into, site=site, by=by)
     names = ("corrupted", "clean") if noising else ("clean", "corrupted")
     means = [float(found[key].mean()) for key in ("source_value", "baseline")]
-    said = _said(found, f"{site}, {names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
+    said = _said(found, f"{names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
     notes = [f"note: {each.message}" for each in warned if each.category is UserWarning]
     return found, [said, effects(found).head(top), *notes]
 
@@ -164,12 +165,10 @@ def _scores(table: xr.Dataset) -> list[Part]:
     return [heading, frame.rename_axis(None)]
 
 
-def _said(found: xr.Dataset, done: str) -> str:
+def _said(found: xr.Dataset, how: str) -> str:
     """What the table is of."""
     known, n = found.attrs, found.attrs["n_prompts"]
-    held = ", patterns held" if known.get("hold") == "patterns" else ""
-    metric = f"{str(known['metric']).replace('_', ' ')} ({known['unit']}, {n} prompt{'s' if n > 1 else ''})"
-    return f"{known['model']}: effect of {done}{held} on {metric}"
+    return f"{known['model']}: {effect(known)}, {how} ({known['unit']}, {n} prompt{'s' if n > 1 else ''})"
 
 
 def _verdict(result: xr.Dataset) -> list[str]:

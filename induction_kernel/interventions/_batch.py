@@ -1,7 +1,7 @@
 """One batch of prompts with all its cells: run together, each from where it differs; or whole runs, one a cell.
 
-The untouched run is computed once; positions before an edit are not run again where the lane can start later; a cell that
-changes nothing is not run. Which lane is to be trusted says `_lanes`.
+The untouched run is computed once; positions before an edit are not run again where the lane can start later; a
+cell that changes nothing is not run. Which lane is to be trusted says `_lanes`.
 """
 
 from __future__ import annotations

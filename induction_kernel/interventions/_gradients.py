@@ -62,8 +62,8 @@ def first_order(
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
         one_key: whether keys change one at a time (else all of a head's together); only with the fix.
-        blocks: whether pattern rows come from running the model's blocks by themselves, which must have been checked on it;
-            else from whole runs.
+        blocks: whether pattern rows come from running the model's blocks by themselves, which must have been
+            checked on it; else from whole runs.
 
     Returns:
         `values [prompt]`; layer -> `[prompt, position, head]`, with one head at sites that have none. The position of

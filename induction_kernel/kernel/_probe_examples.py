@@ -1,9 +1,9 @@
 """What do probes learn from? The demonstrations of all prompts: where their vectors lie, their classes, their folds.
 
 The classes are the labels written, or what the model predicts after x_i alone (Han et al. 2025, section 5.4). Control
-classes are the same ones assigned at random: to the distinct texts, so that a probe which knows its texts again can tell
-them too (Hewitt & Liang 2019, section 2); or, where a text comes with several classes and so cannot tell its class, to
-the demonstrations. It reads no vector: see `_probes`.
+classes are the same ones assigned at random: to the distinct texts, so that a probe which knows its texts again
+can tell them too (Hewitt & Liang 2019, section 2); or, where a text comes with several classes and so cannot
+tell its class, to the demonstrations. It reads no vector: see `_probes`.
 """
 
 from __future__ import annotations

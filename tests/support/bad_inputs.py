@@ -732,7 +732,7 @@ ROWS = [
     ("data.draw_episodes", "beyond the context", lambda tmp: episodes(shots=6, template="{x} " + "fox " * 30 + "{y} ;").prompts(worded()), ValueError, "demonstrations"),
     ("fewshot.predict", "queries without demonstrations", lambda tmp: ik.fewshot.predict(worded(), six_words()), ValueError, "give pool="),
     ("fewshot.predict", "episodes and a pool", lambda tmp: ik.fewshot.predict(worded(), episodes(), pool=six_words()), ValueError, "go with LabelledTexts"),
-    ("FewShotPrompts", "no demonstrations", lambda tmp: ik.FewShotPrompts(repeats().tokens, demonstrations=None), TypeError, "these are Prompts"),
+    ("FewShotPrompts", "no demonstrations", lambda tmp: ik.FewShotPrompts(repeats().tokens, repeats().lengths, repeats().scored, demonstrations=None), TypeError, "these are Prompts"),
     ("evidence.Argument", "no claim", lambda tmp: ik.evidence.Argument("mine", "7 Mine"), TypeError, "claim"),
     ("fewshot.predict", "not prompts", lambda tmp: ik.fewshot.predict(worded(), ["fox"]), TypeError, "Episodes or FewShotPrompts, got list"),
     ("fewshot.predict", "prompts without demonstrations", lambda tmp: ik.fewshot.predict(model(), repeats()), ValueError, "with demonstrations"),
