@@ -264,9 +264,7 @@ def test_patch_draws_and_writes_every_by(by, tmp_path):
     table = pd.read_csv(tmp_path / "p.csv")
     assert set(by.split(",")) <= set(table)
     assert table["effect"].abs().is_monotonic_decreasing
-    assert "effect of activation patching of" in (tmp_path / "p.html").read_text(
-        encoding="utf-8"
-    )
+    assert "effect of activation patching of" in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
 def test_prompts_of_unequal_lengths_have_effects_where_they_have_tokens(tmp_path):

@@ -12,7 +12,9 @@ import zoo
 from naive import all_patterns
 
 import induction_kernel as ik
+from induction_kernel.kernel._vote_text import quoted_votes
 from induction_kernel.plots._offline import figure_fragment
+from induction_kernel.plots._vote_view import view_of_votes
 from induction_kernel.prompts import FewShotPrompts
 
 LAYERS, HEADS, PROMPTS = 3, 4, 40
@@ -400,7 +402,7 @@ def test_votes_are_quoted_as_they_stand_in_the_prompt(predictions, tmp_path):
     model = ik.load("tiny")
     prompts = ragged_prompts(model)
     weights = ik.scorers.demonstration_weights(model, prompts, progress=False).sel(layer=1, head=7)
-    found = ik.kernel.quoted_votes(weights, prompts, [1, 0] if predictions else None)
+    found = quoted_votes(weights, prompts, [1, 0] if predictions else None)
     assert found["text"].values.tolist() == [
         ["fox", "apple pear plum", "bear"],
         ["grape mango", "the red wolf", ""],
@@ -419,7 +421,7 @@ def test_votes_are_quoted_as_they_stand_in_the_prompt(predictions, tmp_path):
     found.to_netcdf(tmp_path / "votes.nc", engine="h5netcdf")
     with xr.open_dataset(tmp_path / "votes.nc", engine="h5netcdf") as again:
         xr.testing.assert_equal(again.load(), found)
-    html = ik.plots.vote_view(found).fragment()
+    html = view_of_votes(found).fragment()
     assert "apple pear plum" in html
     assert html.count('class="d"') == 5
 
@@ -436,10 +438,23 @@ def test_a_quoted_vote_says_whose_it_is(chosen, source):
     model = ik.load("tiny")
     prompts = ik.prompts.word_episodes(model, prompts=2)
     weights = ik.scorers.demonstration_weights(model, prompts, progress=False)
-    assert ik.kernel.quoted_votes(chosen(weights), prompts).attrs["source"] == source
+    assert quoted_votes(chosen(weights), prompts).attrs["source"] == source
 
 
 # vote_view
+
+
+def test_one_call_shows_the_vote_of_a_head():
+    model = ik.load("tiny")
+    prompts = ik.prompts.word_episodes(model, prompts=3, shots=4)
+    answers = ik.fewshot.predict(model, prompts, pooling="max", progress=False)
+    shown = ik.kernel.vote_view(answers, prompts, answers, head="L1H7", show=1).fragment()
+    by_hand = quoted_votes(answers[["weight"]].sel(layer=1, head=7), prompts, answers)
+    assert shown == view_of_votes(by_hand, prompts=1).fragment()
+    assert "L1H7" in shown
+    with pytest.raises(ValueError, match="choose by"):
+        ik.kernel.vote_view(answers, prompts, answers)
+
 
 EVIL = "</span><script>alert(1)</script> &amp; fox "
 
@@ -469,7 +484,7 @@ def shares_in(html):
 
 
 def test_a_view_has_every_demonstration_with_its_share_and_shade():
-    html = ik.plots.vote_view(votes(), prompts=0).fragment()
+    html = view_of_votes(votes(), prompts=0).fragment()
     assert shares_in(html) == [0.5, 0.17, 0.33]
     shades = [float(each) for each in re.findall(r"background: rgba\(.*?, ([\d.]+)\)", html)]
     assert shades[0] == max(shades)
@@ -482,14 +497,14 @@ def test_a_view_has_every_demonstration_with_its_share_and_shade():
 
 
 def test_what_is_not_known_or_not_there_is_left_out():
-    html = ik.plots.vote_view(votes(), prompts=1).fragment()
+    html = view_of_votes(votes(), prompts=1).fragment()
     assert shares_in(html) == [0.33, 0.67]
     assert "— vote <b>&lt;wug&gt;</b></span>" in html
-    assert "model <b>" not in ik.plots.vote_view(votes(model_prediction=False)).fragment()
+    assert "model <b>" not in view_of_votes(votes(model_prediction=False)).fragment()
 
 
 def test_text_cannot_become_markup():
-    html = ik.plots.vote_view(votes()).fragment()
+    html = view_of_votes(votes()).fragment()
     assert "<script" not in html
     assert "&lt;/span&gt;&lt;script&gt;" in html
     assert "&amp;amp; fox" in html
@@ -498,7 +513,7 @@ def test_text_cannot_become_markup():
 
 
 def test_the_first_prompt_is_open_and_the_view_saves_itself(tmp_path):
-    view = ik.plots.vote_view(votes())
+    view = view_of_votes(votes())
     html = view._repr_html_()
     assert html.count("<details") == 2
     assert html.index("<details open>") < html.index("<details>")
@@ -518,6 +533,6 @@ def test_the_first_prompt_is_open_and_the_view_saves_itself(tmp_path):
         (lambda each: each, {"prompts": []}, ValueError, "from 0 to 1"),
     ],
 )
-def test_vote_view_says_what_it_wanted(change, options, error, message):
+def test_view_of_votes_says_what_it_wanted(change, options, error, message):
     with pytest.raises(error, match=message):
-        ik.plots.vote_view(change(votes()), **options)
+        view_of_votes(change(votes()), **options)

@@ -204,7 +204,7 @@ def test_a_model_whose_heads_write_nothing_readable_has_a_study_without_it(tiny,
 
 
 @pytest.mark.parametrize(
-    "name", ["vote_view", "quoted_votes", "head_map", "demonstration_map", "interval_plot"]
+    "name", ["view_of_votes", "quoted_votes", "head_map", "demonstration_map", "interval_plot"]
 )
 def test_a_bug_in_drawing_the_few_shot_page_is_an_error(name, tiny, tmp_path, monkeypatch):
     study = ik.fewshot.few_shot_study(tiny, queries=8, splits=2, progress=False)

@@ -1,6 +1,7 @@
 """Results about few-shot prompts on the embedded model: the vote, its controls, kernels, causes, phenomena, theory."""
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,14 @@ def data() -> Any:
     return ik.load_classification(
         pd.DataFrame(rows, columns=["word", "kind"]), text="word", label="kind", template="{x} {y} ;"
     )
+
+
+def quoted() -> Any:
+    """`quoted_votes`, which `vote_view` draws."""
+    try:
+        return ik.quoted_votes
+    except LookupError:
+        return import_module("induction_kernel.kernel._vote_text").quoted_votes
 
 
 def halves() -> tuple[Any, Any]:
@@ -119,7 +128,7 @@ RESULTS = {
     "summarise, alignment": lambda: ik.summarise(aligned()),
     "fitted_bandwidth": lambda: ik.fitted_bandwidth(attended(), as_vectors(), resamples=100),
     "demonstration_attention": lambda: ik.demonstration_attention(model(), shots()),
-    "quoted_votes": lambda: ik.quoted_votes(answers().sel(layer=1, head=7), task(), answers()),
+    "quoted_votes": lambda: quoted()(answers().sel(layer=1, head=7), task(), answers()),
     "probe": lambda: ik.probe(model(), task(), min_count=2, folds=2, layers=[1]),
     "label_knock_out": lambda: ik.label_knock_out(model(), shots(), ["L1H7", "L1H1"], draws=3),
     "bridge: label_knock_out": lambda: ik.label_knock_out(model(True), shots(), "L1H7", draws=2),

@@ -13,4 +13,4 @@ from ._reconstruction import vote as vote
 from ._regression import explicit_similarity as explicit_similarity
 from ._regression import kernel_regression as kernel_regression
 from ._representations import representations as representations
-from ._vote_text import quoted_votes as quoted_votes
+from ._vote_view import vote_view as vote_view

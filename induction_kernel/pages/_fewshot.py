@@ -24,7 +24,7 @@ from ..plots._intervals import interval_plot
 from ..plots._lines import line_plot
 from ..plots._offline import plotly_script
 from ..plots._scores import head_map
-from ..plots._vote_view import vote_view
+from ..plots._vote_view import view_of_votes
 from ..prompts._prompts import Prompts
 from ..stores import checked_target, write_whole
 from ._frames import along_prompt, by_head, by_layer
@@ -87,7 +87,7 @@ def voted(
     """The first prompts, under the head that was chosen most often."""
     head = _chosen(scores)
     votes = quoted_votes(weights[["weight"]].sel(layer=head.layer, head=head.head), prompts, answers)
-    return Markup(vote_view(votes, prompts=range(min(count, len(prompts)))).fragment())
+    return Markup(view_of_votes(votes, prompts=range(min(count, len(prompts)))).fragment())
 
 
 def counted(result: xr.Dataset) -> dict[str, Any]:

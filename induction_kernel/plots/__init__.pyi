@@ -12,4 +12,3 @@ from ._phases import phase_plot as phase_plot
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot
-from ._vote_view import vote_view as vote_view

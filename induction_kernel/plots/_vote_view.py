@@ -1,4 +1,4 @@
-"""`vote_view`: a vote on a prompt, every demonstration shaded by its weight.
+"""A vote on a prompt as a view: every demonstration, shaded by its weight, above the shares of the labels.
 
 Plain HTML and CSS without scripts; prompts are folded, the first one open. The weights are those of a head, of a sum of
 heads or of an explicit kernel, with the texts that `quoted_votes` adds. All text is escaped. It computes nothing.
@@ -71,7 +71,7 @@ class VoteView:
         return Path(path)
 
 
-def vote_view(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = None) -> VoteView:
+def view_of_votes(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = None) -> VoteView:
     """Show how the demonstrations of some prompts vote.
 
     The darker a demonstration, the larger its weight relative to the largest of the prompt. Its colour is that of its
