@@ -1,4 +1,4 @@
-"""Which heads of a transformer are induction heads, what do they look at, and what if they were gone?
+"""Attention heads that do in-context learning: scored, shown, patched and ablated in any TransformerLens model.
 
 A plugin for TransformerLens: it takes your model object as it is and gives it back as it was. This file is
 the table of contents. A name is imported when it is first used, so `import induction_kernel` itself is

@@ -25,13 +25,13 @@ from .interventions._ablation import ablation_curve as ablation_curve
 from .interventions._attribution import attribution as attribution
 from .interventions._contexts import edited as edited
 from .interventions._edits import Add as Add
-from .interventions._edits import FromRun as FromRun
 from .interventions._edits import KnockOut as KnockOut
 from .interventions._edits import Mean as Mean
-from .interventions._edits import Resample as Resample
 from .interventions._edits import Scale as Scale
 from .interventions._edits import Zero as Zero
 from .interventions._edits import ZeroValues as ZeroValues
+from .interventions._edits_from_runs import FromRun as FromRun
+from .interventions._edits_from_runs import Resample as Resample
 from .interventions._engine import knock_out as knock_out
 from .interventions._engine import sweep as sweep
 from .interventions._patching import patch as patch

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 import induction_kernel as ik
 from induction_kernel.cli import _output as output
 from induction_kernel.cli import app
-from induction_kernel.evidence._six import SixArguments
+from induction_kernel.evidence._six_arguments import SixArguments
 from induction_kernel.fewshot._study import FewShotStudy
 from induction_kernel.formats import csv_of, netcdf_of, read_netcdf
 from induction_kernel.loading import build

@@ -191,7 +191,7 @@ def test_it_says_when_the_model_cannot_do_the_task():
         for parameter in untrained.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.02)
     study = ik.fewshot.few_shot_study(untrained, queries=40, splits=10, progress=False)
-    said = " ".join(macro("fewshot_said.html.j2", "outcome", outcome(study.answers, study.table)).split())
+    said = " ".join(macro("fewshot_verdict.html.j2", "outcome", outcome(study.answers, study.table)).split())
     assert "not clearly better at this task than a constant answer" in said
     assert "not clearly more than without a chosen head" in said
 

@@ -22,7 +22,7 @@ from induction_kernel.evidence import _copy_losses as copy_losses
 from induction_kernel.evidence import _direct_ablation as ablating
 from induction_kernel.evidence import _generality as behaviours
 from induction_kernel.evidence import _pattern_task as patterned
-from induction_kernel.evidence import _six as gathering
+from induction_kernel.evidence import _six_arguments as gathering
 from induction_kernel.evidence._verdicts import NOT_DEFINED
 from induction_kernel.fewshot import _study as studying
 from induction_kernel.interventions import _compared_sets as compared_sets

@@ -53,7 +53,7 @@ def without_scripts(html):
 
 
 def said(name, *values):
-    return " ".join(macro("heads_said.html.j2", name, *values).split())
+    return " ".join(macro("heads_verdict.html.j2", name, *values).split())
 
 
 @pytest.fixture(scope="module")

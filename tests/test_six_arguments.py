@@ -21,10 +21,10 @@ import induction_kernel as ik
 from induction_kernel.cli import _results as results_of_commands
 from induction_kernel.cli import app
 from induction_kernel.errors import NotDefined, Refused
-from induction_kernel.evidence import _six as gathering
+from induction_kernel.evidence import _six_arguments as gathering
 from induction_kernel.evidence._argument import NO_TEXTS, Argument, Table
 from induction_kernel.evidence._saying import counted, first_check, said_of, window_rows
-from induction_kernel.evidence._six import ARGUMENTS
+from induction_kernel.evidence._six_arguments import ARGUMENTS
 from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, judged
 from induction_kernel.interventions import _lanes as trust
 from induction_kernel.loading import build

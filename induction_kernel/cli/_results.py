@@ -14,7 +14,7 @@ import xarray as xr
 from ..data._labelled import load_classification
 from ..errors import Refused
 from ..evidence._saying import said_of, window_rows
-from ..evidence._six import six_arguments
+from ..evidence._six_arguments import six_arguments
 from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
 from ..formats import text_of
 from ..heads._names import as_heads

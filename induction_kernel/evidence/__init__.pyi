@@ -5,4 +5,4 @@ from ._continuity import continuity as continuity
 from ._direct_ablation import direct_ablation as direct_ablation
 from ._generality import generality as generality
 from ._mechanism import mechanism as mechanism
-from ._six import six_arguments as six_arguments
+from ._six_arguments import six_arguments as six_arguments

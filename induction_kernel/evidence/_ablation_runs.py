@@ -1,4 +1,4 @@
-"""What does one model lose without its induction heads, without as many others, without each head? Argument 3's runs.
+"""Ablations of one model for argument 3: its induction heads, as many random others, and each head alone.
 
 After Olsson et al. 2022: heads are removed in three ways: "zero" (z := 0; everything downstream moves), "mean" (their
 mean activation in its place) and "patterns" (z := 0, and all attention patterns held at the untouched run's, so that

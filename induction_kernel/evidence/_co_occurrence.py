@@ -1,4 +1,4 @@
-"""Do induction heads form when in-context learning does? Argument 1 of Olsson et al. 2022: co-occurrence.
+"""Co-occurrence (argument 1 of Olsson et al. 2022): induction heads form when in-context learning does.
 
 The in-context-learning (ICL) score, the prefix-matching score and the loss on a repeat turn in one window of training.
 The thresholds:

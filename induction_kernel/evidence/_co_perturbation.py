@@ -1,4 +1,4 @@
-"""Do induction heads move when what they need is made easier? Argument 2 of Olsson et al. 2022: co-perturbation.
+"""Co-perturbation (argument 2 of Olsson et al. 2022): smeared keys make induction heads form earlier.
 
 A smeared key mixes each key with the one before it, so that a head can find what followed a token without a
 previous-token head in a layer below. If induction heads make the phase change, then with smeared keys

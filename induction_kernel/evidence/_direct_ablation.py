@@ -1,4 +1,4 @@
-"""Does in-context learning go when induction heads go? Argument 3, at the end of training and on the way.
+"""Direct ablation (argument 3 of Olsson et al. 2022): in-context learning without induction heads.
 
 Olsson et al. 2022: ablating induction heads removes most of the in-context-learning score of attention-only models.
 Here: induction heads are chosen at the end of training (excess of prefix matching above .3, on repeats of other random

@@ -1,4 +1,4 @@
-"""What do induction heads do beyond random tokens? Passages said twice, and lines of four categories with labels.
+"""Prompts of argument 4: passages said twice, and lines of four categories with labels.
 
 The tasks of Olsson et al. 2022, argument 4, as prompts. Literal copying: `[BOS, passage, passage]`, beside the same
 lengths in which another passage follows. Abstract pattern matching: lines such as `fox arm: dax`, in which the label

@@ -1,4 +1,4 @@
-"""Does a head look at the word to be translated next? Short sentences in two languages, aligned word by word by hand.
+"""Prompts of argument 4: short sentences in two languages, aligned word by word by hand.
 
 An induction head at a token looks at what came after its earlier copy. Olsson et al. 2022, argument 4, show heads that
 do so across languages: at a word, they look at what comes after its *translation*. Read is the attention from the

@@ -1,4 +1,4 @@
-"""How are texts shifted away from the demonstrations? Typing errors, or rare words, in a share of a text's words.
+"""Texts moved away from the demonstrations' distribution: typing errors or rare words in some of their words.
 
 Seeded functions of a word. What a shift does to predictions is for `_phenomena`. A rare word here is not a synonym: it
 takes the meaning of the word away, which rare synonyms (as in Han et al. 2025) would keep.

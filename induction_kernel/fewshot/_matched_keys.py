@@ -1,4 +1,4 @@
-"""Which other keys have as much attention as the labels? The matched control of a knock-out.
+"""The matched control of label knock-out: other keys near the labels that get as much attention.
 
 Knocking out labels moves their mass to other keys. So the control takes as much mass away from keys that are no labels,
 near the labels: of the same heads, and where these have less on such keys, of other heads in the layer. Not the first

@@ -1,4 +1,4 @@
-"""How well does the model classify in context, and how sure is it? Predictions, calibration, and weights in one pass.
+"""The model's few-shot predictions: label log-probabilities, accuracy, calibration, and label attention in one pass.
 
 The model's label log-probabilities at the last token (Han et al. 2025, section 5), batched by length; with `pooling`
 also the weight that every head gives each demonstration, read in the same pass. What the weights explain says

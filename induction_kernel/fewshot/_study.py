@@ -1,4 +1,4 @@
-"""How far are this model's few-shot predictions a kernel-weighted vote over the demonstrations, on this data?
+"""The few-shot study: every measurement of kernel regression over demonstrations, on one set of prompts.
 
 The measurements of Han et al. 2025, section 5, on one set of prompts: what the model predicts, the vote of every head
 and of every layer's sum, the held-out table with its controls (5.5), where the last token looks (5.1), and how heads
@@ -20,10 +20,10 @@ from ..data._labelled import LabelledTexts
 from ..errors import NotDefined, Refused
 from ..heads._names import Head
 from ..kernel._alignment import kernel_alignment
-from ..kernel._demonstrations import AttentionAlong
 from ..kernel._held_out import held_out
 from ..kernel._label_logits import LabelWriting
 from ..kernel._next_token import next_token_similarity
+from ..kernel._prompt_attention import AttentionAlong
 from ..kernel._reconstruction import sum_heads, vote
 from ..kernel._regression import kernel_regression
 from ..kernel._representations import representations

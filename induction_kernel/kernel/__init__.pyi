@@ -2,12 +2,12 @@ from ._alignment import kernel_alignment as kernel_alignment
 from ._bandwidth import fitted_bandwidth as fitted_bandwidth
 from ._controls import control_weights as control_weights
 from ._controls import permuted_run as permuted_run
-from ._demonstrations import demonstration_attention as demonstration_attention
 from ._held_out import held_out as held_out
 from ._held_out import reconstruction_table as reconstruction_table
 from ._label_logits import label_logits as label_logits
 from ._next_token import next_token_similarity as next_token_similarity
 from ._probes import probe as probe
+from ._prompt_attention import demonstration_attention as demonstration_attention
 from ._reconstruction import sum_heads as sum_heads
 from ._reconstruction import vote as vote
 from ._regression import explicit_similarity as explicit_similarity

@@ -1,4 +1,4 @@
-"""Is it the head, or would anything do? Weights that need no head, and runs that only the labels' places explain.
+"""Controls of the vote: weights that need no head, and runs that only the labels' places explain.
 
 Controls of the reconstruction of Han et al. 2025, section 5.2: equal weights (the majority label of the
 demonstrations), the last label, a head's mean weight by position. What must be fitted on the prompts where the head is

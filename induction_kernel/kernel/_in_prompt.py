@@ -1,4 +1,4 @@
-"""What does the model itself compare inside a few-shot prompt? Its stream, or a head's query and keys, at its labels.
+"""Representations inside a few-shot prompt: the residual stream, or a head's query and keys, at the labels.
 
 A head's kernel is exp<q, k> (Han et al. 2025, section 3), with the last token's query, divided by the head's scale, and
 the keys of demonstrations, both rotated where positions are. Whether <q, k> is the attention score is checked against

@@ -1,4 +1,4 @@
-"""How alike are a query and a demonstration? Four kernels over any representation, and the weights they give.
+"""Four kernels over any representation of queries and demonstrations, and the weights they give.
 
 With a query q, the demonstrations' k_i and a bandwidth h (Han et al. 2025, section 3: attention is kernel regression
 with the first one; the others are the standard ones of Nadaraya and Watson's estimator, 1964):

@@ -1,4 +1,4 @@
-"""Which heads write the label they read? A head can rest on label tokens and add nothing to the logits.
+"""Label logits: what each head writes into the logits of the label that it attends to.
 
 At a label's position a head's value is v_j; attended fully, it puts (v_j - b_V) W_O into the last token's residual
 stream. Through the unembedding and the final norm with its scale as in the run (direct logit attribution, Elhage et

@@ -1,4 +1,4 @@
-"""How alike are two texts to the model itself? The inner product of what it expects to follow each of them alone.
+"""Next-token similarity: the inner product of what the model expects after each of two texts.
 
     sim(x, x') = sum_w P(w | x) P(w | x')        (Han et al. 2025, section 5.3)
 

@@ -1,4 +1,4 @@
-"""What do probes learn from? The demonstrations of all prompts: where their vectors lie, their classes, their folds.
+"""Examples for probes: where the demonstrations' vectors lie, their classes, and the folds.
 
 The classes are the labels written, or what the model predicts after x_i alone (Han et al. 2025, section 5.4). Control
 classes are the same ones assigned at random: to the distinct texts, so that a probe which knows its texts again

@@ -1,4 +1,4 @@
-"""Where do heads hold what kernel regression needs? Ridge probes on key and value vectors around the labels.
+"""Ridge probes on heads' key and value vectors around the labels.
 
 If attention is kernel regression, a head's keys say how x_i is to be compared, so they tell argmax P(next | x_i), and
 its values carry y_i (Han et al. 2025, section 5.4): a ridge classifier (penalty .01) for every head and every offset

@@ -1,4 +1,4 @@
-"""Are the model's few-shot predictions a vote over the demonstrations' labels, with a head's attention as weights?
+"""`vote`: the demonstrations vote for their labels, weighted by a head's attention, beside the prediction.
 
 Han et al. 2025, section 5.2: with a_i the head's attention to demonstration i, y_i its label,
 

@@ -1,4 +1,4 @@
-"""What would kernel regression weigh? Nadaraya-Watson weights of demonstrations, any kernel and representation.
+"""Kernel regression: Nadaraya-Watson weights of demonstrations, for any kernel and representation.
 
     y_hat(q) = sum_i K_h(q, k_i) e(y_i) / sum_i K_h(q, k_i)
 

@@ -1,4 +1,4 @@
-"""In what space are a query and a demonstration alike? Representations of both, for the kernels to compare.
+"""Representations of queries and demonstrations for kernels to compare.
 
 Of texts alone, each distinct one once: TF-IDF, any embedding function, the mean of the model's token embeddings, the
 residual stream at the text's last token (Han et al. 2025, section 5.4, compares with sentence embeddings). Or inside

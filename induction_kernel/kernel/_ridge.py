@@ -1,4 +1,4 @@
-"""What can be read off many sets of vectors by ridge regression, cross-validated? All fits of a fold at once.
+"""Ridge classifiers on many sets of vectors at once, cross-validated.
 
 A ridge classifier regresses +1 (of this class) and -1 (of another) on the vectors, one column a class:
 w = (X^T X + penalty I)^-1 X^T y, X and y centred on the training rows, the largest column wins: what scikit-learn's

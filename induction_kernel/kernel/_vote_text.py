@@ -1,4 +1,4 @@
-"""What does the vote on a prompt look like, in words?
+"""The vote on each prompt beside the texts that are voted on.
 
 Puts the texts of demonstrations and query beside the weights that one head (or a sum of heads, or an explicit kernel)
 gives them, with the vote they make and the model's own prediction. It measures nothing anew (`vote` votes) and

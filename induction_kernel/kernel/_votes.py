@@ -1,4 +1,4 @@
-"""Who votes, with what weight, for which class? Weights of demonstrations, read and checked, and the vote they make.
+"""Weights of demonstrations, checked, and the vote they make.
 
 The vote of class y is sum_i a_i [y_i = y] (Han et al. 2025, section 5.2). Weights come in one format, whatever they
 are of (heads, sums of heads, explicit kernels, controls). It judges nothing: see `_reconstruction` and `_held_out`.

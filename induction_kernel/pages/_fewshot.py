@@ -19,7 +19,7 @@ from ..heads._names import Head, as_heads
 from ..heads._summary import summarise
 from ..kernel._held_out import CONTROLS, reconstruction_table
 from ..kernel._vote_text import quoted_votes
-from ..plots._demonstrations import demonstration_map
+from ..plots._demonstration_map import demonstration_map
 from ..plots._intervals import interval_plot
 from ..plots._lines import line_plot
 from ..plots._offline import plotly_script

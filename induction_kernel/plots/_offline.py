@@ -1,4 +1,4 @@
-"""How does a page show plotly and circuitsvis without a network?
+"""Scripts of plotly and circuitsvis inlined, so that a page needs no network.
 
 Their scripts as text that is safe inside a script element, and a page whose own policy
 (Content-Security-Policy) forbids fetching anything. It draws nothing and writes no file.
