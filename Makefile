@@ -16,7 +16,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-all test-tl4 test-real test-newest mutants check format bench docs clean
+.PHONY: help report report-real setup test test-rest test-all test-tl4 test-real test-newest mutants check house format bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -108,6 +108,9 @@ check: $(TL3)/.dev ## linter, formatting, types, and that every public name is t
 	$(TL3)/bin/ruff format --check .
 	$(TL3)/bin/pyright --pythonpath $(TL3)/bin/python
 	PATH="$(CURDIR)/$(TL3)/bin:$$PATH" pyright --verifytypes induction_kernel --ignoreexternal
+
+house: $(TL3)/.dev ## public names, files, functions and imports of the package, measured
+	$(TL3)/bin/python .ci/house.py
 
 format: $(TL3)/.dev ## let the linter and the formatter mend what they can
 	$(TL3)/bin/ruff check --fix .

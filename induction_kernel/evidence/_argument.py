@@ -43,7 +43,7 @@ class Argument:
         paper: what the paper found, and how strong it takes this evidence to be.
         limits: what it does not show.
         primary: the name of the check, or some words of it, that a sentence about the verdict speaks of first.
-        run: the verdict on the ground that a model gives (`verdicts.judged`, `inconclusive` or `not_defined`).
+        run: the verdict on the ground that a model gives (`judged`, `inconclusive` or `not_defined`).
         draw: of everything found and this argument's result, the figures, tables and paragraphs behind the verdict,
             in order; the checks themselves are drawn by `evidence_plot`.
     """

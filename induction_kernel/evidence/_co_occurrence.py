@@ -54,7 +54,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
         window: what `phase_window` found in these curves, if it is at hand.
 
     Returns:
-        Dataset of verdict (see `verdicts.judged`), with everything that
+        Dataset of verdict (see `judged`), with everything that
         `phase_window` returns over `seed`, and `difference[with, seed]`, `statistic[with, seed]`, `p_value[with, seed]`
         of `onset_coupling`, `turn[seed]` (tokens at which the path of the losses turns most). A single run is seed 0.
         Inconclusive with fewer than 4 checkpoints after step 0.

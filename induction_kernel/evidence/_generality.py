@@ -86,7 +86,7 @@ def generality(
         progress: bars on what takes longer than two seconds.
 
     Returns:
-        Dataset as of every argument (see `verdicts.judged`), and over `behaviour` ("copying", "prefix_matching",
+        Dataset as of every argument (see `judged`), and over `behaviour` ("copying", "prefix_matching",
         "literal", "pattern", "translation" where the tokenizer knows the languages; `translation` among the attributes
         says so), layer and head:
         `score` and `control` by prompt (NaN beyond a behaviour's own number); `attention` (their mean score, a

@@ -2,7 +2,7 @@
 
 The model's label log-probabilities at the last token (Han et al. 2025, section 5), batched by length; with `pooling`
 also the weight that every head gives each demonstration, read in the same pass. What the weights explain says
-`_reconstruction`. It draws no conclusion from labels of several tokens beyond their first.
+`kernel.vote`. It draws no conclusion from labels of several tokens beyond their first.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Both ends of a path: receivers, and the heads that send to them because they come before one.
 
-Which sites a receiver may change, see `paths.path_patch`.
+Which sites a receiver may change, see `path_patch`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def label_logits(
 
 
 class LabelWriting:
-    """What heads write of labels, summed over prompts batch by batch; an observer of `evaluating.answered`."""
+    """What heads write of labels, summed over prompts batch by batch; an observer of `answered` in `fewshot`."""
 
     def __init__(self, model: Model, prompts: FewShotPrompts) -> None:
         """Raises Refused and NotDefined as `label_logits`."""

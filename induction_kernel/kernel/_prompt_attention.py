@@ -94,7 +94,7 @@ def demonstration_attention(
 
 
 class AttentionAlong:
-    """The last tokens' attention summed over prompts, batch by batch; an observer of `evaluating.answered`."""
+    """The last tokens' attention summed over prompts, batch by batch; an observer of `answered` in `fewshot`."""
 
     def __init__(self, model: Model, prompts: FewShotPrompts, points: int, layers: list[int]) -> None:
         self.model, self.prompts, self.points, self.layers = model, prompts, points, layers
