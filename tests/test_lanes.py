@@ -77,6 +77,8 @@ def planted(forgotten, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("planted")
 
+    monkeypatch.setattr(trust, "_REASONS", WeakKeyDictionary())  # also of checks made since `forgotten`
+    monkeypatch.setattr(trust, "_PASSED", set())
     monkeypatch.setattr(Blocks, "__init__", fail)
     monkeypatch.setattr(Decoder, "__init__", fail)
     monkeypatch.setattr(rows._Rows, "run", fail)

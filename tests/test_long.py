@@ -420,7 +420,7 @@ from pathlib import Path
 torch.set_num_threads(1)
 import induction_kernel as ik
 from induction_kernel.loading import build
-from induction_kernel.scorers import reading
+from induction_kernel.scorers import _pattern_entries as reading
 from zoo import random_weights
 
 def kilobytes(key):

@@ -292,7 +292,7 @@ KILLED = """
 import sys, torch
 torch.set_num_threads(1)
 from dataclasses import replace
-from induction_kernel.training import trainer
+from induction_kernel.training import _trainer as trainer
 from induction_kernel.training._recipe import Recipe
 trainer.SAVE_EVERY = 7
 recipe = Recipe(name="killed", heads=2, d_head=8, d_model=32, steps=400, batch_size=8)

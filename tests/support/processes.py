@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 SUPPORT = Path(__file__).resolve().parent
-PATHS = (SUPPORT, SUPPORT.parent, SUPPORT.parent.parent)
+PATHS = (SUPPORT, SUPPORT.parent, SUPPORT.parent.parent, SUPPORT.parent.parent / ".ci")
 
 
 def in_python(code, *arguments, timeout=300, **environment):
