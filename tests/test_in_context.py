@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from zoo import SHAPES, fresh, tiny
 
 import induction_kernel as ik
+from induction_kernel.fewshot import _one_pass as one_pass
 from induction_kernel.fewshot import _predictions as evaluating
 from induction_kernel.fewshot._accuracy import calibration_error
 from induction_kernel.model import foreign_hooks, stream
@@ -197,7 +198,7 @@ def counted(monkeypatch):
     class Counted(list):
         limit = None
 
-    done, plain = Counted(), evaluating._evaluated
+    done, plain = Counted(), evaluating.evaluated
 
     def evaluated(model, batch, *how):
         if done.limit is not None and len(done) >= done.limit:
@@ -205,7 +206,7 @@ def counted(monkeypatch):
         done.append(len(batch))
         return plain(model, batch, *how)
 
-    monkeypatch.setattr(evaluating, "_evaluated", evaluated)
+    monkeypatch.setattr(evaluating, "evaluated", evaluated)
     return done
 
 
@@ -258,7 +259,7 @@ def test_a_folder_of_another_evaluation_is_refused(model, prompts, tmp_path):
 def test_only_one_layer_s_patterns_are_alive(model, prompts, monkeypatch):
     import weakref
 
-    alive, most, plain = weakref.WeakSet(), [0], evaluating.taken
+    alive, most, plain = weakref.WeakSet(), [0], one_pass.taken
 
     class Held:
         pass
@@ -270,7 +271,7 @@ def test_only_one_layer_s_patterns_are_alive(model, prompts, monkeypatch):
         most[0] = max(most[0], len(alive))
         return plain(pattern, entries)
 
-    monkeypatch.setattr(evaluating, "taken", taken)
+    monkeypatch.setattr(one_pass, "taken", taken)
     ik.fewshot.predict(model, prompts, pooling="max", batch_size=3)
     assert most == [1]
 

@@ -1,38 +1,36 @@
 """The model's few-shot predictions: label log-probabilities, accuracy, calibration, and label attention in one pass.
 
 The model's label log-probabilities at the last token (Han et al. 2025, section 5), batched by length; with `pooling`
-also the weight that every head gives each demonstration, read in the same pass. What the weights explain says
-`kernel.vote`. It draws no conclusion from labels of several tokens beyond their first.
+also the weight that every head gives each demonstration, read in the same pass. `kernel.vote` says what the
+weights explain. It draws no conclusion from labels of several tokens beyond their first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from ..data._episodes import Episodes, draw_episodes
 from ..data._labelled import LabelledTexts
 from ..errors import Refused
 from ..heads._names import names_of
-from ..model._anatomy import Model, full_precision, sizes
+from ..model._anatomy import Model, sizes
 from ..model._outputs import check_words
-from ..model._runs import batches, progress_bar, stream
-from ..model._self_check import foreign_hooks
+from ..model._runs import batches, progress_bar
 from ..prompts._conversion import as_few_shot
 from ..prompts._fingerprints import fingerprint, weights_of
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
-from ..scorers._labels import POOLINGS, check_span, entries_of, pooled
-from ..scorers._pattern_entries import attends, check_sound, cost_of, entries_together, taken
+from ..scorers._labels import POOLINGS, check_span
+from ..scorers._pattern_entries import cost_of
 from ..stores import read_result, result_folder, write_result
 from ._accuracy import BINS, scores_of
+from ._one_pass import Observer, evaluated, narrowed, readers
 
 __all__ = ["Observer", "answered", "asked", "predict"]
 
@@ -41,23 +39,6 @@ DIMS = {
     "log_probability": ("prompt", "label"),
     "weight": ("prompt", "pooling", "layer", "head", "demonstration"),
 }
-Read = Callable[[str, int, Tensor], None]
-
-
-class Observer(Protocol):
-    """What else is read in the passes of `answered`.
-
-    Attributes:
-        sites: what is read, site -> layers.
-        n_prompts: of the first so many prompts.
-    """
-
-    sites: dict[str, set[int]]
-    n_prompts: int
-
-    def reader(self, batch: FewShotPrompts) -> Read:
-        """What takes the activations of these prompts, in the order of the pass."""
-        ...
 
 
 def predict(
@@ -145,8 +126,8 @@ def answered(
     with progress_bar(len(order), progress=progress, unit="prompt") as bar:
         for rows in parts:
             at = order[rows]
-            batch = _narrowed(prompts[torch.as_tensor(at)])
-            new = _evaluated(model, batch, poolings, span, _readers(also, batch, at))
+            batch = narrowed(prompts[torch.as_tensor(at)])
+            new = evaluated(model, batch, poolings, span, readers(also, batch, at))
             for key, values in new.items():
                 kept[key][at] = values
             if folder is not None:
@@ -232,69 +213,6 @@ def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[sl
     """Batches of prompts in order of their length; the longest says how many go together."""
     longest = int(lengths[-1]) if len(lengths) else 1
     return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
-
-
-def _narrowed(batch: FewShotPrompts) -> FewShotPrompts:
-    """Without columns that are padding in all of them, and without controls."""
-    width = int(batch.lengths.max())
-    return replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
-
-
-def _readers(
-    observers: Sequence[Observer], batch: FewShotPrompts, at: np.ndarray
-) -> list[tuple[dict[str, set[int]], Read]]:
-    """Sites and readers of the observers that want any of a batch, which has prompts `at` of all."""
-    readers = []
-    for observer in observers:
-        rows = torch.as_tensor(np.flatnonzero(at < observer.n_prompts))
-        if len(rows):
-            readers.append((observer.sites, _of_rows(observer.reader(batch[rows]), rows)))
-    return readers
-
-
-def _of_rows(read: Read, rows: Tensor) -> Read:
-    return lambda site, layer, activation: read(site, layer, activation[rows.to(activation.device)])
-
-
-def _evaluated(
-    model: Model,
-    batch: FewShotPrompts,
-    poolings: tuple[str, ...],
-    span: str,
-    also: Sequence[tuple[dict[str, set[int]], Read]],
-) -> dict[str, np.ndarray]:
-    """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
-    size, found = sizes(model), batch.demonstrations
-    weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
-    each = [entries_of(batch, pooling, span) for pooling in poolings]
-    broken, edited = set[int](), bool(foreign_hooks(model))
-
-    def weigh(layer: int, pattern: Tensor) -> None:
-        values = taken(pattern, entries_together(each)).split([len(entries.key) for entries in each])
-        for i, (pooling, of_one) in enumerate(zip(poolings, values, strict=True)):
-            weight[:, i, layer] = pooled(of_one, batch, pooling, span).transpose(1, 2).numpy()
-        if not attends(pattern, batch.lengths, edited=edited):
-            broken.add(layer)
-
-    def read(site: str, layer: int, activation: Tensor) -> None:
-        if site == "pattern" and poolings:
-            weigh(layer, activation)
-        for wanted, other in also:
-            if layer in wanted.get(site, ()):
-                other(site, layer, activation)
-
-    sites = {"pattern": set(range(size.n_layers))} if poolings else {}
-    for wanted, _ in also:
-        sites = {site: sites.get(site, set()) | wanted.get(site, set()) for site in {**sites, **wanted}}
-    logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
-    assert logits is not None
-    check_sound(broken)
-    logs = full_precision(logits).log_softmax(-1)[:, found.label_ids.to(logits.device)].cpu().double().numpy()
-    if not np.isfinite(logs).all():
-        raise Refused(
-            "the model's logits are not finite: look for NaN or infinite weights, or overflow in float16"
-        )
-    return {"log_probability": logs, "weight": weight}
 
 
 def _dataset(
