@@ -250,6 +250,11 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "score[prompt, layer, head]" in shown
 
 
+def test_files_are_of_one_sitting():
+    long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: n for name, n in long.items() if n > 280} == {}
+
+
 def test_files_say_what_they_are_for():
     for path in FILES:
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path.relative_to(ROOT)} has no docstring"

@@ -271,11 +271,8 @@ def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
 
 def per_query_head(tensor: Tensor, n_heads: int, dim: int) -> Tensor:
     """Key or value heads repeated, so that `dim` counts query heads (grouped-query attention)."""
-    return (
-        tensor
-        if tensor.shape[dim] == n_heads
-        else tensor.repeat_interleave(n_heads // tensor.shape[dim], dim)
-    )
+    n = tensor.shape[dim]
+    return tensor if n == n_heads else tensor.repeat_interleave(n_heads // n, dim)
 
 
 def full_precision(tensor: Tensor) -> Tensor:
