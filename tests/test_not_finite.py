@@ -19,9 +19,11 @@ READ_PATTERNS = (
 
 
 @functools.cache
-def with_nan(kind, part):
-    """The embedded model with NaN in the last layer's W_Q, or in the unembedding."""
+def with_nan(kind, part, *, used=True):
+    """The embedded model with NaN in the last layer's W_Q, or in the unembedding, before or after its first use."""
     model = ik.load("tiny", bridge=kind == "bridge")
+    if used:
+        ik.repeat_loss(model, ik.repeated_tokens(model, prompts=1))
     places = model.unembed.named_parameters() if part == "W_U" else model.blocks[1].attn.named_parameters()
     wanted = [
         weight
@@ -37,9 +39,18 @@ def with_nan(kind, part):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("verb", READ_PATTERNS)
 def test_queries_that_are_nan_are_refused_by_what_reads_patterns(verb, kind):
-    """A HookedTransformer attends to nothing then, and its logits are finite."""
+    """Also where the model was sound at its first use."""
     with pytest.raises(ValueError, match="not finite"):
         VERBS[verb](with_nan(kind, "W_Q"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("verb", sorted({*VERBS} - {"representations, embedding"}))
+def test_queries_that_are_nan_at_first_use_are_refused_by_all_that_run_attention(verb, kind, caplog):
+    """A HookedTransformer attends to nothing then, and its logits are finite."""
+    with pytest.raises(ValueError, match="not finite"):
+        VERBS[verb](with_nan(kind, "W_Q", used=False))
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..metrics._metric import as_metric, reading_of
 from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
 from ..model._runs import progress_bar, stream
-from ..model._self_check import foreign_hooks, made_of
+from ..model._self_check import foreign_hooks, made_of, self_check
 from ..model._structure import structure_of
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
@@ -74,6 +74,7 @@ def chosen_lane(
     if hooks := foreign_hooks(model):
         why = f"there are hooks on {', '.join(hooks[:3])}, which act in whole runs alone"
         return Chosen("model", refused(model, "lanes", why, failed=False))
+    self_check(model)
     reasons = []
     with kept_as_it_was(model):
         for lane in among:

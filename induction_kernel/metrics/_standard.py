@@ -106,10 +106,10 @@ def kl_to(clean: Tensor) -> Metric:
     """
     if not isinstance(clean, Tensor) or not clean.is_floating_point():
         raise TypeError(f"wanted the logits of a clean run, e.g. model(tokens), got {type(clean).__name__}")
-    if clean.ndim not in (2, 3) or not bool(clean.isfinite().all()):
-        raise Refused(
-            f"wanted finite logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}"
-        )
+    if clean.ndim not in (2, 3):
+        raise Refused(f"wanted logits [prompt, vocab] or [prompt, position, vocab], got {list(clean.shape)}")
+    if not bool(clean.isfinite().all()):
+        raise Refused("the clean logits are not finite: look for NaN or infinite weights in the model")
     clean = clean.detach().cpu()
     measure = partial(_divergence, full_precision(clean).log_softmax(-1))
     return Metric("kl_to", "nats", measure, last_token, part=partial(_kl_to_some, clean))

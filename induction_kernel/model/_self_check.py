@@ -43,10 +43,11 @@ def self_check(model: Model) -> bool | None:
     Nothing is tested while the user's own hooks are on the model, which may change anything.
 
     Returns:
-        Whether attention is causal in that run; None if nothing could be tested (such hooks, NaN weights).
+        Whether attention is causal in that run; None if nothing could be tested because of such hooks.
 
     Raises:
         TypeError: not a TransformerLens model, or one of its modules is compiled.
+        Refused: attention that is not finite.
         NotDefined: a hook that never fires, a z that is not pattern times v, or an edit of z that changes nothing.
     """
     check_model(model)
@@ -57,8 +58,7 @@ def self_check(model: Model) -> bool | None:
     if foreign_hooks(model):
         return None
     shown, logits = _seen(model)
-    if not _finite(shown):
-        return None  # NaN weights: each measurement refuses them itself
+    _check_finite(model, shown)
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
         _check_acts(model, layer, shown, logits)
@@ -70,7 +70,7 @@ def self_check(model: Model) -> bool | None:
 def is_causal(model: Model) -> bool:
     """Whether no position attends to, or depends on, later ones, as a run shows it: a configuration may be wrong.
 
-    If nothing could be tested yet (NaN weights, or the user's own hooks), the model's configuration decides.
+    If nothing could be tested yet because of the user's own hooks, the model's configuration decides.
     """
     causal = self_check(model)
     if causal is not None:
@@ -87,8 +87,21 @@ def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tens
     return not bool(moved.any()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
 
 
-def _finite(shown: dict[tuple[str, int], Tensor]) -> bool:
-    return all(bool(each.isfinite().all()) for each in shown.values())
+def _check_finite(model: Model, shown: dict[tuple[str, int], Tensor]) -> None:
+    """Queries that are NaN make a HookedTransformer attend to nothing: its z and its logits are finite, and wrong."""
+    for layer in range(sizes(model).n_layers):
+        there = {site: shown[site, layer] for site in _SHOWN if (site, layer) in shown}
+        pattern = there.get("pattern")
+        if pattern is not None and not bool((pattern.sum(-1) > 0).all()):
+            raise Refused(
+                f"the attention patterns of layer {layer} are not finite: "
+                "look for NaN or infinite weights (or overflow in float16) in the model"
+            )
+        for site, activation in there.items():
+            if not bool(activation.isfinite().all()):
+                raise Refused(
+                    f"{site} of layer {layer} is not finite: look for NaN or infinite weights (or overflow in float16)"
+                )
 
 
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:

@@ -587,7 +587,7 @@ ROWS = [
     ("loss", "no prompts", lambda tmp: ik.loss(model()), ValueError, "pass prompts="),
     ("kl_to", "not logits", lambda tmp: ik.kl_to([0.5, 0.5]), TypeError, "logits of a clean run"),
     ("kl_to", "one prompt's logits alone", lambda tmp: ik.kl_to(torch.zeros(50)), ValueError, "got [50]"),
-    ("kl_to", "infinite logits", lambda tmp: ik.kl_to(torch.full((8, 50), float("inf"))), ValueError, "finite logits"),
+    ("kl_to", "infinite logits", lambda tmp: ik.kl_to(torch.full((8, 50), float("inf"))), ValueError, "clean logits are not finite"),
     ("kl_to", "another number of prompts", lambda tmp: swept(metric=ik.kl_to(torch.zeros(4, 50))), ValueError, "got 4 for 8"),
     ("direct_effect", "unknown reading", lambda tmp: ik.direct_effect(model(), repeats(), on="repeat"), ValueError, 'on="next token"'),
     ("direct_effect", "no answers", lambda tmp: ik.direct_effect(model(), repeats(), on="answers"), ValueError, "prompts with answers"),
