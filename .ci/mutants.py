@@ -10,24 +10,34 @@ without any change kill nothing: those that killed are run again on the tree as 
 
 import argparse
 import ast
+import importlib
+import itertools
+import math
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections import Counter, defaultdict, deque
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
+import pytest
 from changes import PACKAGE, ROOT, Change, changes_of
 
 TESTS = ROOT / "tests"
 QUICK = "not slow and not in_turn and not real and not browser"
 LAST = ("test_examples", "test_notebooks", "test_house")  # they reach everything
+STAGES = (0, 4, 16, None)  # test files of a change that are collected and run together
+LIBRARIES = (
+    "torch", "transformer_lens", "transformers", "xarray", "h5netcdf", "pandas", "scipy.stats",
+    "sklearn.linear_model", "plotly.graph_objects", "circuitsvis", "jaxtyping", "jinja2", "rich", "typer",
+)  # fmt: skip
 HANGS = 300  # seconds of one test
 OVER = (-signal.SIGXCPU, -signal.SIGKILL)  # how the system ends a process whose processor time is used up
 
@@ -45,6 +55,7 @@ def main() -> None:
     asked.add_argument("--only", default="", help="of files whose path contains this")
     asked.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = asked.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # before torch is imported
     chosen = sample(options.n, options.least, options.seed, options.only)
     if options.list:
         print(*chosen, sep="\n")
@@ -103,7 +114,7 @@ def named_in(path: Path) -> set[str]:
 
 
 def nearest_tests() -> dict[Path, list[Path]]:
-    """Module -> the test files that reach it, the nearest first, and of those the ones with most ways to it."""
+    """Module -> all test files, the nearest first, and of those the ones with most ways to it."""
     modules = sorted(PACKAGE.rglob("*.py"))
     helpers = sorted((TESTS / "support").glob("*.py"))
     tests = [test for test in sorted(TESTS.glob("test_*.py")) if test.stem not in LAST]
@@ -120,7 +131,10 @@ def nearest_tests() -> dict[Path, list[Path]]:
                 ways = sum(away[other].get(path) == steps - 1 for other in edges[test])
                 out[path].append((steps, -ways / len(edges[test]), test))
     last = [TESTS / f"{name}.py" for name in LAST]
-    return {path: [test for *_, test in sorted(found)] + last for path, found in out.items()}
+    ordered = {path: [test for *_, test in sorted(found)] for path, found in out.items()}
+    return {
+        path: near + [test for test in tests if test not in near] + last for path, near in ordered.items()
+    }
 
 
 def distances(start: Path, edges: dict[Path, list[Path]]) -> dict[Path, int]:
@@ -137,27 +151,45 @@ def distances(start: Path, edges: dict[Path, list[Path]]) -> dict[Path, int]:
 # Runs
 
 
+@dataclass
+class Run:
+    """A change planted in a copy of the tree, and the files of tests that have not run on it yet."""
+
+    change: Change
+    tree: Path
+    stages: list[list[Path]]
+    left: float  # processor seconds
+
+    @property
+    def target(self) -> Path:
+        return self.tree / self.change.path.relative_to(ROOT)
+
+
 def run_all(chosen: list[Change], jobs: int, limit: int, marks: str) -> dict[Change, str]:
-    """Change -> the test that killed it, or "" and what was tried."""
+    """Change -> the test that killed it, or "" where none did."""
     nearest = nearest_tests()
-    with tempfile.TemporaryDirectory(prefix="mutants-") as folder, ThreadPoolExecutor(jobs) as pool:
-        free: SimpleQueue[Path] = SimpleQueue()
-        for job in range(jobs):
-            free.put(copy_of_the_tree(Path(folder) / str(job)))
-
-        def one(change: Change) -> tuple[Change, str]:
-            tree = free.get()
-            tests = nearest.get(change.path) or everything
-            killer = outcome(
-                tree, change, [test for test in tests if test.stem != "test_house"], limit, marks
-            )
-            free.put(tree)
-            print(f"{killer or 'SURVIVED'}  <-  {change}", flush=True)
-            return change, killer
-
-        found = dict(pool.map(one, chosen))
-        broken = failing(free.get(), sorted({each for each in found.values() if "::" in each}))
-    return {change: "" if killer in broken else killer for change, killer in found.items()}
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    waiting, running, found = list(chosen), {}, {}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        free = [copy_of_the_tree(Path(folder) / str(job)) for job in range(jobs)]
+        while waiting or running:
+            while waiting and free:
+                run = planted(waiting.pop(0), free.pop(), nearest, limit)
+                running[started(run, marks)] = run
+            pid, status, used = os.wait4(-1, 0)
+            run = running.pop(pid)
+            run.left -= used.ru_utime + used.ru_stime
+            code = os.waitstatus_to_exitcode(status)
+            if code in (0, 5) and run.stages and run.left > 1:
+                running[started(run, marks)] = run
+                continue
+            write(run.target, run.change.path.read_bytes())
+            found[run.change] = killer = killed_by(code, log_of(run.tree).read_text(errors="replace"))
+            print(f"{killer or 'SURVIVED'}  <-  {run.change}", flush=True)
+            free.append(run.tree)
+        broken = failing(free[0], sorted({each for each in found.values() if "::" in each}))
+    return {change: "" if found[change] in broken else found[change] for change in chosen}
 
 
 def copy_of_the_tree(target: Path) -> Path:
@@ -170,19 +202,32 @@ def copy_of_the_tree(target: Path) -> Path:
     return target
 
 
-def outcome(tree: Path, change: Change, tests: list[Path], limit: int, marks: str) -> str:
-    """The test that fails on the changed tree, "hangs", or "" where none does within the limit."""
-    target = tree / change.path.relative_to(ROOT)
+def log_of(tree: Path) -> Path:
+    return tree.with_suffix(".log")
+
+
+def planted(change: Change, tree: Path, nearest: dict[Path, list[Path]], limit: int) -> Run:
+    """The change in the tree. The nearest tests run first, alone: to collect all of them takes half a minute."""
+    tests = [test for test in nearest[change.path] if test.stem != "test_house"]
+    stages = [tests[start:stop] for start, stop in itertools.pairwise(STAGES) if tests[start:stop]]
+    run = Run(change, tree, stages, limit)
     source = change.path.read_bytes()
-    try:
-        write(target, source[: change.start] + change.new.encode() + source[change.stop :])
-        done = pytest(tree, ["-x", "-m", marks, *[str(test.relative_to(ROOT)) for test in tests]], limit)
-    finally:
-        write(target, source)
-    if done.returncode in (0, 5, *OVER):
+    write(run.target, source[: change.start] + change.new.encode() + source[change.stop :])
+    return run
+
+
+def started(run: Run, marks: str) -> int:
+    """The process that runs the next stage."""
+    files = [str(test.relative_to(ROOT)) for test in run.stages.pop(0)]
+    return forked(run.tree, ["-x", "-m", marks, *files], math.ceil(run.left))
+
+
+def killed_by(code: int, log: str) -> str:
+    """The test that failed, "hangs", or "" where none did, or where the processor time was used up."""
+    if code in (0, 5, *OVER):
         return ""
-    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    return failed.group(1) if failed else "hangs" if "Timeout (" in done.stderr else "cannot be imported"
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log, re.MULTILINE)
+    return failed.group(1) if failed else "hangs" if "Timeout (" in log else "cannot be imported"
 
 
 def write(path: Path, source: bytes) -> None:
@@ -192,37 +237,41 @@ def write(path: Path, source: bytes) -> None:
         compiled.unlink()
 
 
-def pytest(tree: Path, arguments: list[str], limit: int | str) -> subprocess.CompletedProcess[str]:
-    hangs = ["-o", f"faulthandler_timeout={HANGS}", "-o", "faulthandler_exit_on_timeout=true"]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--no-header",
-        "--tb=no",
-        "-p",
-        "no:cacheprovider",
-        *hangs,
-    ]
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    within = ["sh", "-c", 'ulimit -t "$0"; exec "$@"', str(limit)]
-    return subprocess.run(
-        [*within, *command, *arguments],
-        cwd=tree,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def forked(tree: Path, arguments: list[str], limit: int | None) -> int:
+    """A process that runs pytest in the tree, with the libraries imported already: that takes twenty seconds.
+
+    The package itself is imported in the child, from the tree.
+    """
+    if pid := os.fork():
+        return pid
+    code = 1
+    try:
+        log = os.open(log_of(tree), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(tree)
+        os.environ |= {"PYTHONPATH": str(tree)}
+        sys.path[0] = str(tree)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+        hangs = ["-o", f"faulthandler_timeout={HANGS}", "-o", "faulthandler_exit_on_timeout=true"]
+        shown = ["-q", "--no-header", "--tb=no", "-p", "no:cacheprovider"]
+        shown += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of the libraries imported already
+        code = int(pytest.main([*shown, *hangs, *arguments]))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def failing(tree: Path, killers: list[str]) -> set[str]:
     """Those of the tests that fail on the tree as it is."""
     if not killers:
         return set()
-    done = pytest(tree, killers, "unlimited")
-    return set(re.findall(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE))
+    os.waitpid(forked(tree, killers, None), 0)
+    return set(re.findall(r"^(?:FAILED|ERROR) (\S+)", log_of(tree).read_text(errors="replace"), re.MULTILINE))
 
 
 def report(chosen: list[Change], killer: dict[Change, str]) -> None:
