@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import json
 import pydoc
 import runpy
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import defaults
 import house
 import pytest
 
@@ -119,6 +121,11 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "induction(model" in shown
     assert "prompts: anything `as_prompts` takes" in shown
     assert "score[prompt, layer, head]" in shown
+
+
+def test_defaults_are_as_written_down():
+    """`defaults.json`, which `defaults.py` writes: a default that changes is one that somebody has read."""
+    assert defaults.defaults() == json.loads(defaults.FILE.read_text())
 
 
 def test_the_version_is_one():
