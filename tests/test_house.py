@@ -250,6 +250,20 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "score[prompt, layer, head]" in shown
 
 
+@pytest.mark.parametrize("name", ["loss", "repeat_loss", "label_accuracy", "logit_difference", "probability"])
+def test_help_on_a_metric_shows_how_to_call_it(name):
+    shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)
+    assert f"{name}(model, prompts=None" in shown
+    assert getattr(ik, name).title in shown
+    assert "`value[prompt]`" in shown
+
+
+@pytest.mark.parametrize("name", "Add FromRun KnockOut Mean Resample Scale Zero ZeroValues".split())
+def test_help_on_an_edit_shows_how_to_use_it(name):
+    shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)
+    assert re.search(rf"edit=ik\.{name}\(", shown)
+
+
 def test_files_are_of_one_sitting():
     long = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in FILES}
     assert {name: n for name, n in long.items() if n > 280} == {}
