@@ -74,7 +74,7 @@ def ablate(
         progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset in the metric's unit. `without` and the shares are there if the metric has a value without the ability:
+        Dataset in the metric's unit; `without` and the shares for a metric that has `without` (see `Metric`):
 
         | variable | |
         |---|---|
@@ -84,10 +84,10 @@ def ablate(
         | `share` | share of the benefit that is lost, a ratio of means: 0 if nothing changes, 1 if all is lost |
         | `share_low`, `share_high` | its 95% interval over prompts (`stats.ratio`) |
 
-        A share above 1 means that the benefit is destroyed, and its size means no more than that; it is NaN if the
-        model has no reliable benefit to lose. The attribute `cautions` says why a share is NaN, or that the value
-        without the ability is above the loss of uniform guessing (part of the benefit is then that the model stops
-        being wrong); else it is "".
+        A share above 1 means that the benefit is destroyed; how far above has no meaning. It is NaN if the model has no
+        reliable benefit to lose. The attribute `cautions` says why a share is NaN, or that the value without the
+        ability is above the loss of uniform guessing (part of the benefit is then that the model is no longer wrong);
+        else it is "".
 
     Raises:
         TypeError: an edit or a metric of another type.
@@ -154,8 +154,8 @@ def ablation_curve(
 
     Returns:
         Dataset with `value[prompt, k]`, `control[prompt, k, draw]`, `baseline[prompt]`, `effect` and
-        `control_effect` (differences from the baseline); if the metric has a value without the ability, also `share[k]`
-        with `share_low`, `share_high` (as in `ablate`), `control_share[k, draw]` and `without[prompt]`. `n_controls[k]`
+        `control_effect` (differences from the baseline); for a metric that has `without`, also `share[k]` with
+        `share_low`, `share_high` (as in `ablate`), `control_share[k, draw]` and `without[prompt]`. `n_controls[k]`
         random sets were measured, all different; beyond them `control...` is NaN. Coordinates `k`, `draw`,
         `heads[k]` and `control_heads[k, draw]` (names). The attribute `cautions` is as in `ablate`, and also says if
         ablating more heads costs less than ablating some of them.
@@ -231,6 +231,7 @@ def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
 
 
 def _of_heads(edit: Edit | None, metric: MetricLike, hold: Hold) -> Intervention:
+    """An intervention on z, by default with `Mean()`."""
     return Intervention(Mean() if edit is None else edit, "z", as_metric(metric), hold)
 
 

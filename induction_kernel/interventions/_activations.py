@@ -18,9 +18,7 @@ __all__ = ["CONVENTION", "HEAD_SITES", "SITES", "Edit", "EditFromRun", "New", "O
 
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
-CONVENTION = (
-    "Zero and Scale act on z and v as they stand, a value bias with them; ZeroValues leaves the value bias"
-)
+CONVENTION = "Zero and Scale act on z and v including the value bias; ZeroValues leaves the value bias"
 """The attribute `convention` of every result of an edit."""
 
 

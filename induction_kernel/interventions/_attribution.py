@@ -115,6 +115,7 @@ def attribution(
 
 
 def _check_verify(verify: int) -> None:
+    """Raise Refused unless this is a whole number, 0 or more."""
     if not is_whole(verify) or verify < 0:
         raise Refused(f"wanted verify, a whole number of cells to run exactly (0 for none), got {verify!r}")
 
@@ -176,6 +177,7 @@ def _of_cell(entries: dict[int, np.ndarray], cell: Cell) -> np.ndarray:
 def _dataset(
     model: Model, prompts: Prompts, plan: Plan, found: Found, intervention: Intervention, *, qk_fix: bool
 ) -> xr.Dataset:
+    """The estimates in their places, their mean size, and the baseline."""
     from_zero = replace(found, baseline=np.zeros_like(found.baseline))
     placed = labelled(model, prompts, plan, from_zero, intervention)
     estimate = placed["value"]
@@ -221,6 +223,7 @@ def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str],
 
 
 def _name(plan: Plan, index: int) -> str:
+    """The name of a cell: "L0H1", "L0 pos 3", "L0H1 pos 3" or "all"."""
     at = {name: plan.coords[name][i] for name, i in zip(plan.by, plan.places[index], strict=True)}
     if not at:
         return "all"

@@ -130,6 +130,7 @@ def found_by_cell(
 def _together(
     job: Job, cells: Sequence[Cell], lane: Lane, clean: Tensor, most: int, bar: Any
 ) -> Iterator[tuple[int, Tensor]]:
+    """The cells run together in a lane, in groups that share a widened batch."""
     (n, length), site = job.prompts.tokens.shape, job.intervention.site
     starts = [_start(cell, job, length) for cell in cells]
     read_last = int(job.wanted.positions[job.wanted.there].max()) if only_later(job.model) else length - 1
@@ -145,6 +146,7 @@ def _together(
 
 
 def _numbers(wanted: Reading, found: Tensor) -> np.ndarray:
+    """The metric `[prompt]` of what was read, in float64."""
     return one_a_prompt(wanted, found).cpu().double().numpy()
 
 

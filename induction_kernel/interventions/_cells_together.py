@@ -120,6 +120,7 @@ def found_in(
 
 
 def _read(lane: Lane, rows: Tensor, wanted: Reading, fresh: Tensor) -> Iterator[Tensor]:
+    """What is read in each cell, `[prompt, read, target]`; meaningful only where `fresh`."""
     if wanted.ids is None:
         for cells in rows.split(max(1, _BLOCK // rows[0, ..., 0].numel())):
             yield from full_precision(lane.logits(cells)).cpu()

@@ -91,7 +91,7 @@ def ranked_heads(model: Model, scores: Any) -> list[Head]:
     given = checked_heads(model, scores)
     if len(given) < len(scores):
         raise Refused(
-            f"wanted each head once, got {len(scores)} of which {len(given)} are different: "
+            f"wanted each head once, got {len(scores)} heads, some of them repeated: pass "
             f"{' '.join(map(str, given))}"
         )
     return given

@@ -61,6 +61,7 @@ def edited(
 
 
 def _hooks(model: Model, intervention: Intervention, heads: Any, layers: Iterable[int] | None) -> list[Hook]:
+    """TransformerLens hooks that make the edit."""
     (cell,) = planned(model, intervention, by=(), length=1, heads=heads, layers=layers).cells
     site = intervention.site
     new = _of_any_prompt(model, intervention.edit, site, set(cell.touched))

@@ -173,6 +173,7 @@ class FromRun:
 
 
 def _as_it_was(layers: set[int], taken: Mapping[int, Tensor]) -> dict[int, New]:
+    """The other run's activations as new values."""
     return {layer: New(0.0, taken[layer]) for layer in layers}
 
 

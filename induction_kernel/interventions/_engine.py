@@ -228,7 +228,7 @@ def labelled(
     value = np.full((n, *shape), np.nan)
     for place, values in zip(plan.places, found.values, strict=True):
         value[(slice(None), *place)] = values
-    if "position" in plan.by:  # the last dimension, where there is one
+    if "position" in plan.by:  # then it is the last dimension
         beyond = np.array(plan.coords["position"]) >= prompts.lengths.numpy()[:, None]
         value[np.broadcast_to(beyond.reshape(n, *[1] * (len(shape) - 1), -1), value.shape)] = np.nan
     baseline = found.baseline.reshape(n, *[1] * len(shape))

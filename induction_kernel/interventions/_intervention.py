@@ -65,8 +65,11 @@ class Intervention:
 
 def _check_edit(edit: Any, site: str) -> None:
     """Raise TypeError unless this is an edit, Refused unless it can be made at this site."""
-    if isinstance(edit, type) or not callable(getattr(edit, "new", None)):
-        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {repr(edit)[:100]}")
+    if isinstance(edit, type | Tensor) or not callable(
+        getattr(edit, "new", None)
+    ):  # tensors have a method `new`
+        got = "a Tensor: see Add(vector)" if isinstance(edit, Tensor) else repr(edit)[:100]
+        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {got}")
     if site not in SITES:
         raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
     if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
@@ -85,6 +88,7 @@ def _check_edit(edit: Any, site: str) -> None:
 
 
 def _check_hold(hold: str | None, site: str) -> None:
+    """Raise Refused unless `hold` is known and changes something at this site."""
     if hold not in (None, "patterns"):
         raise Refused(f"wanted hold=None or 'patterns', got {hold!r}")
     if hold and site in ("q", "k", "pattern"):
@@ -167,6 +171,7 @@ def _any(intervention: Intervention) -> Any:
 
 
 def _checked_new(new: Any, layers: set[int]) -> dict[int, New]:
+    """The new values of these layers; raise TypeError if an edit returned anything else."""
     if not isinstance(new, Mapping) or not all(isinstance(new.get(layer), New) for layer in layers):
         raise TypeError(
             f"wanted an edit whose `new` returns {{layer: New(scale, value)}} for layers {sorted(layers)}, got "
@@ -176,6 +181,7 @@ def _checked_new(new: Any, layers: set[int]) -> dict[int, New]:
 
 
 def _of_equal_lengths(source: Prompts, prompts: Prompts) -> Prompts:
+    """The source, if it has as many prompts, of the same lengths; else raise Refused."""
     if len(source) != len(prompts):
         raise Refused(
             f"wanted as many prompts to take from as are edited, got {len(source)} for {len(prompts)}"

@@ -41,7 +41,7 @@ def receivers_of(model: Model, intervention: Intervention, receivers: Any, promp
     if site == "resid_post":
         if receivers is not None:
             raise Refused(
-                "at resid_post the receiver is what is unembedded: leave out receivers=, or choose site 'q', 'k', 'v' "
+                "at resid_post the receiver is the final stream: leave out receivers=, or choose site 'q', 'k', 'v' "
                 f"(heads) or 'mlp_out' (layers), got {receivers!r}"
             )
         options = {"layers": [sizes(model).n_layers - 1]}
@@ -83,7 +83,7 @@ def senders_of(model: Model, site: str, touched: Touched, senders: Any) -> dict[
     if late or not heads:
         raise Refused(
             f"wanted senders that come before a receiver (the last at {site} is in layer {last}), got "
-            f"{', '.join(late) or 'none'}"
+            f"{', '.join(late) or 'none'}: leave out senders= for all that do"
         )
     layers = sorted({head.layer for head in heads})
     return {layer: sorted({head.head for head in heads if head.layer == layer}) for layer in layers}

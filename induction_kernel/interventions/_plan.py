@@ -110,6 +110,7 @@ def planned(
 
 
 def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
+    """`by` as a tuple, if the site has these dimensions; else raise Refused."""
     legal = [(), ("layer",), ("layer", "position")]
     if site in HEAD_SITES:
         legal += [("layer", "head"), ("layer", "head", "position")]
@@ -119,6 +120,7 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
 
 
 def _check_site(model: Model, site: str) -> None:
+    """Raise NotDefined if the model does not have the site."""
     cfg: Any = model.cfg
     if site == "mlp_out" and getattr(cfg, "attn_only", False):
         raise NotDefined("this model is attention-only, so it has no mlp_out: use attn_out or resid_post")
@@ -156,6 +158,7 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
 
 
 def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
+    """The numbers given, in order, or 0 to n - 1 if None; raise Refused for others than these."""
     if given is None:
         return list(range(n))
     found = list(given) if isinstance(given, Iterable) else [given]

@@ -94,8 +94,7 @@ class Metric:
             self.name if self.part is None else "metric"
         )  # kl_to(model) is not a call of what kl_to returns
         own, call = (cleandoc(each.__doc__ or "") for each in (type(self), type(self).__call__))
-        said = [f"{self.title}."] if self.title else []
-        return "\n\n".join([f"{name}{called}", *said, call, own])
+        return "\n\n".join([f"{name}{called}", *([f"{self.title}."] if self.title else []), call, own])
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
@@ -224,8 +223,10 @@ def reading_of(metric: Metric, prompts: Prompts, outputs: int | None = None) -> 
     """
     shape = prompts.tokens.shape
     reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
-    if reads.shape != shape or not bool(reads.any(1).all()):
-        row = 0 if reads.shape != shape else int(reads.any(1).int().argmin())
+    if reads.shape != shape:
+        raise Refused(f"wanted what {metric.name} reads as bool {list(shape)}, got {list(reads.shape)}")
+    if not bool(reads.any(1).all()):
+        row = int(reads.any(1).int().argmin())
         raise Refused(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
     most = int(reads.sum(1).max())
     order = torch.argsort((~reads).int(), dim=1, stable=True)[:, :most]
@@ -273,8 +274,7 @@ def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
     if not bool(values.isfinite().all()):
         row = int(values.isfinite().int().argmin())
         raise Refused(
-            f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
-            "(or in the edit), for a division by zero in the metric, or for a knock-out that leaves a query attention "
-            "too small for the dtype"
+            f"the metric of prompt {row} is not finite: look for NaN or infinity in the weights or the edit, for a "
+            "division by zero in the metric, or for a knock-out that leaves a query too little attention for the dtype"
         )
     return values

@@ -493,6 +493,7 @@ ROWS = [
     ("sweep", "unknown hold", lambda tmp: swept(hold=True), ValueError, "hold=None or 'patterns'"),
     ("sweep", "max_tokens below a prompt", lambda tmp: swept(max_tokens=12), ValueError, "at least one prompt, 13 tokens, got 12"),
     ("sweep", "an edit given as a class", lambda tmp: swept(edit=ik.Mean), TypeError, "Zero() or Mean(reference)"),
+    ("sweep", "a tensor as edit", lambda tmp: swept(edit=torch.zeros(4)), TypeError, "got a Tensor: see Add(vector)"),
     ("sweep", "no edit", lambda tmp: swept(edit="zero"), TypeError, "got 'zero'"),
     ("sweep", "metric of another shape", lambda tmp: swept(metric=lambda logits, p: logits[:, :, 0]), ValueError, "one number a prompt [8], got [8, 13]"),
     ("sweep", "metric that is no tensor", lambda tmp: swept(metric=lambda logits, p: 1.0), ValueError, "got float"),
