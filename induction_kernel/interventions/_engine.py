@@ -71,7 +71,7 @@ def sweep(
 
     Args:
         model: any TransformerLens model; given back as it was. Hooks that are already on it act (each edit is then one
-            whole run, without any saving).
+            whole run, at full cost).
         prompts: anything `as_prompts` takes; None for the metric's own.
         edit: what replaces the activation; None for `Mean()`, the mean over the matched control.
         site: which activation is edited.
@@ -82,7 +82,7 @@ def sweep(
         heads: only these are edited, as Head, (layer, head) or "L5H1"; None for all.
         layers: only these are edited; None for all.
         positions: only these are edited; None for all.
-        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
+        max_tokens: tokens in one batch, with the prompts once for each edit; None to fit a quarter of the free memory.
         progress: a bar if it takes longer than two seconds.
 
     Returns:

@@ -74,7 +74,8 @@ def path_patch(
         site: the receivers' activation that changes.
         senders: only these heads; None for all that come before a receiver.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
-        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
+        max_tokens: tokens in one batch, with the prompts once for each sender; None to fit a quarter of the free
+            memory.
         progress: a bar if it takes longer than two seconds.
 
     Returns:

@@ -1,9 +1,10 @@
 """A widened batch (the prompts once for each edited run), and edits whose change is added to the untouched run.
 
-A cell is one edited run. An edit after attention (z, attn_out) only adds to what attention wrote, and one after the MLP
-only adds to the layer's output: if the lane keeps the untouched activations, the layer's attention is not run again. If
-a single head of the last layer is edited, the change before the final norm has only d_head dimensions, and the logits
-are computed from these. Any other edit runs its layer again in `_cells_together`.
+A cell is one edited run. An edit after attention (z, attn_out, resid_mid) only adds to the stream after attention, and
+one after the MLP (mlp_out, resid_post) only adds to the layer's output: if the lane, the way of running layers again,
+keeps the untouched activations, the layer's attention is not run again. If a single head of the last layer is edited
+and no MLP reads it, the final stream changes in only d_head dimensions, and the logits are computed from these. Any
+other edit runs its layer again in `_cells_together`.
 """
 
 from __future__ import annotations
