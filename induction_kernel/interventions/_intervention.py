@@ -79,7 +79,7 @@ def _check_edit(edit: Any, site: str) -> None:
         )
     if isinstance(edit, ZeroValues) and site not in ("z", "v"):
         raise Refused(
-            f"ZeroValues is an edit of z and v, which alone have a value bias, got site={site!r}: use Zero() there"
+            f"ZeroValues is an edit of z and v, which alone have a value bias: use Zero() at site={site!r}"
         )
     if site == "pattern" and isinstance(edit, Mean) and edit.by_position is False:
         raise Refused("a mean of patterns is by position: wanted Mean(by_position=True) or None, got False")
