@@ -1,9 +1,9 @@
-"""Masks: which entries of an attention pattern a measurement reads, from tokens and lengths.
+"""Masks over attention patterns, from tokens and lengths: which entries a score reads.
 
-Every mask is `[prompt, query, key]`, causal (key <= query) and False wherever query or key is padding; at most one
-other array of that size is made. Definitions: induction reads the token after the *latest* earlier copy of the query
-token, prefix matching the tokens after *all* earlier copies (Olsson et al. 2022, "prefix-matching score"). No model is
-needed.
+Every mask is bool `[prompt, query, key]`, causal (key <= query), and False wherever query or key is padding; at most
+one more array of that size is in memory. Definitions: induction reads the token after the *latest* earlier copy of the
+query token, prefix matching the tokens after *all* earlier copies (Olsson et al. 2022, "prefix-matching score"). No
+model is needed; `scorers` reads the entries.
 """
 
 import torch
@@ -24,11 +24,11 @@ Mask = Bool[Tensor, "prompt query key"]
 
 
 def after_latest_copy(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, j + 1) where j < i is the latest position with the token of i.
+    """True at (i, j + 1), where j < i is the latest position with the token of i: the induction mask.
 
     Args:
-        tokens: `[prompt, position]` ids.
-        lengths: `[prompt]`.
+        tokens: ids `[prompt, position]`, padded on the right.
+        lengths: `[prompt]`, beyond which is padding.
 
     Returns:
         bool `[prompt, query, key]`.
@@ -41,27 +41,27 @@ def after_latest_copy(tokens: Tokens, lengths: Lengths) -> Mask:
 
 
 def after_all_copies(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, j + 1) for every j < i with the token of i; `[prompt, query, key]`."""
+    """True at (i, j + 1) for every j < i with the token of i: the prefix-matching mask, bool `[prompt, query, key]`."""
     copies = earlier_copies(tokens, lengths)
     return torch.nn.functional.pad(copies, (1, 0))[..., :-1]  # causal because every copy is strictly earlier
 
 
 def earlier_copies(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, j) for every j < i with the token of i; `[prompt, query, key]`."""
+    """True at (i, j) for every j < i with the token of i: the duplicate-token mask, bool `[prompt, query, key]`."""
     same = (tokens[:, :, None] == tokens[:, None, :]).tril_(-1)
     return same.logical_and_(_real(tokens, lengths)[:, :, None])
 
 
 def previous_key(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, i - 1); `[prompt, query, key]`."""
+    """True at (i, i - 1): the previous-token mask, bool `[prompt, query, key]`."""
     return _at_lag(torch.ones_like(lengths), tokens, lengths)
 
 
 def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:
-    """True at (i, i - period + 1) for *every* query; period is the prompt's smallest lag between copies.
+    """True at (i, i - period + 1) for *every* query i; the period is a prompt's smallest lag between copies of a token.
 
-    On `[BOS, r, r]` this is the widely used diagonal at offset `1 - len(r)`, which has two entries too many. A prompt
-    without copies has no entries.
+    On `[BOS, r, r]` this is the widely used diagonal at offset `1 - len(r)`, which has two entries more than
+    `after_latest_copy`. A prompt without copies has no entries. Bool `[prompt, query, key]`.
     """
     latest, n = _latest_copy(tokens), tokens.shape[1]
     lags = torch.arange(n, device=tokens.device) - latest
@@ -85,5 +85,5 @@ def _at_lag(lag: Lengths, tokens: Tokens, lengths: Lengths) -> Mask:
 
 
 def _real(tokens: Tokens, lengths: Lengths) -> Bool[Tensor, "prompt position"]:
-    """True where a position is not padding; a key before a real query never is."""
+    """True at positions that are not padding; keys before such a query are not padding either."""
     return torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]

@@ -217,7 +217,7 @@ def test_unfit_input_is_refused(what):
 def test_more_that_is_refused():
     model = model_of("attention-only", FASTEST["attention-only"])
     prompts = tokens_for(model, [5])
-    with pytest.raises(ValueError, match="attention alone"):
+    with pytest.raises(ValueError, match="attention-only"):
         path_patch(model, source=prompts, into=prompts, receivers=[1], site="mlp_out", metric=weighed)
     grouped = model_of("Llama", FASTEST["Llama"])
     with pytest.raises(ValueError, match="2 key/value heads"):

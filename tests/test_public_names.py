@@ -5,6 +5,7 @@ import importlib
 import inspect
 import json
 import pydoc
+import re
 import runpy
 import subprocess
 import sys
@@ -121,6 +122,20 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "induction(model" in shown
     assert "prompts: anything `as_prompts` takes" in shown
     assert "score[prompt, layer, head]" in shown
+
+
+@pytest.mark.parametrize("name", ["loss", "repeat_loss", "label_accuracy", "logit_difference", "probability"])
+def test_help_on_a_metric_shows_how_to_call_it(name):
+    shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)
+    assert f"{name}(model, prompts=None" in shown
+    assert getattr(ik, name).title in shown
+    assert "`value[prompt]`" in shown
+
+
+@pytest.mark.parametrize("name", "Add FromRun KnockOut Mean Resample Scale Zero ZeroValues".split())
+def test_help_on_an_edit_shows_how_to_use_it(name):
+    shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)
+    assert re.search(rf"edit=ik\.{name}\(", shown)
 
 
 def test_defaults_are_as_written_down():

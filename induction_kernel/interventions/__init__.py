@@ -1,6 +1,6 @@
-"""Activations replaced, and what the model's predictions do then: ablation, patching, paths, attribution.
+"""Interventions on activations: ablation, activation and path patching, attention knock-out, attribution patching.
 
-An edit says what stands in an activation's place; `sweep` makes it at every layer, head or position in turn.
+An edit says what replaces an activation; `sweep` applies it at every layer, head or position in turn.
 """
 
 from .._lazy import attach

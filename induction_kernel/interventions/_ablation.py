@@ -1,8 +1,8 @@
 """Ablation of heads: single ones, groups, and the strongest heads beside random ones of the same layers.
 
-After Olsson et al. 2022 ("direct ablation"). Single heads understate what a group does, because others take
-over: always look at single and joint effects, and at random heads of the same layers. How it is computed says
-`_engine`.
+After Olsson et al. 2022 ("direct ablation"). Ablating single heads understates what a group does, because other
+heads take over: look at single and at joint effects, and at random heads of the same layers. `_engine` runs the
+edited model.
 """
 
 from __future__ import annotations
@@ -56,35 +56,41 @@ def ablate(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The metric with these heads removed together, beside the metric of the untouched model.
+    """The metric with these heads ablated together, and the metric of the untouched model.
 
-    Choose the heads on other prompts than these: the best of many heads looks better than it is where it was
-    chosen.
+    Choose the heads on other prompts than these: on the prompts it was chosen on, the best of many heads looks better
+    than it is.
 
     Args:
         model: any TransformerLens model; given back as it was.
         prompts: anything `as_prompts` takes; None for the metric's own.
         heads: one or several, as Head, (layer, head) or "L5H1".
-        edit: what stands in the place of their z; None for `Mean()`, the mean on the matched control. `Zero()` for
-            z := 0; `ZeroValues()` leaves the value bias.
+        edit: what replaces their z; None for `Mean()`, the mean over the matched control. `Zero()` sets z to 0,
+            `ZeroValues()` to the value bias.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
-        hold: "patterns" to hold every pattern at the untouched run's, so that only values move.
+        hold: "patterns" to keep every pattern as in the untouched run, so that only values change.
         seed: of the bootstrap.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `value`, `baseline` and `effect` = value - baseline, each `[prompt]`, in the metric's
-        unit; and where the metric knows its value without the ability (`repeat_loss`: the loss of the first
-        copy), `share`, with `share_low` and `share_high` (95%, `stats.ratio` over prompts): the share of the
-        benefit that is lost, a ratio of means, 0 if nothing changes and 1 if the benefit is gone. Above 1
-        means destroyed, not a size; NaN where the model has no reliable benefit to lose. Beside it `without[prompt]`,
-        that value without the ability, and the attribute `cautions`: why `share` is NaN, if it is; a sentence where the
-        value without the ability is above the loss of guessing uniformly, since the benefit is then partly that of no
-        longer being wrong; else "".
+        Dataset in the metric's unit; `without` and the shares for a metric that has `without` (see `Metric`):
+
+        | variable | |
+        |---|---|
+        | `value`, `baseline` `[prompt]` | the metric with the heads ablated, and of the untouched model |
+        | `effect` `[prompt]` | value - baseline |
+        | `without` `[prompt]` | the value without the ability (`repeat_loss`: the loss on the first copy) |
+        | `share` | share of the benefit that is lost, a ratio of means: 0 if nothing changes, 1 if all is lost |
+        | `share_low`, `share_high` | its 95% interval over prompts (`stats.ratio`) |
+
+        A share above 1 means that the benefit is destroyed; how far above has no meaning. It is NaN if the model has no
+        reliable benefit to lose. The attribute `cautions` says why a share is NaN, or that the value without the
+        ability is above the loss of uniform guessing (part of the benefit is then that the model is no longer wrong);
+        else it is "".
 
     Raises:
-        TypeError: an edit of another type.
+        TypeError: an edit or a metric of another type.
         Refused: no heads, heads the model does not have, prompts that lack what the metric reads.
 
     Source: Olsson et al. 2022, argument 3.
@@ -100,7 +106,7 @@ def ablate(
 def joint_of(
     model: Model, found: Found, chosen: Sequence[Head], seed: int, attrs: dict[str, Any]
 ) -> xr.Dataset:
-    """What `ablate` returns, of a run of one group."""
+    """The result of `ablate`, from what was measured for one group."""
     shares, attrs = _shares(model, found, seed, attrs)
     value, baseline = found.values[0], found.baseline
     variables = {"value": value, "baseline": baseline, "effect": value - baseline}
@@ -129,34 +135,35 @@ def ablation_curve(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The k strongest heads removed together, beside as many random other heads of the same layers.
+    """The metric with the k strongest heads ablated together, and with as many random other heads of the same layers.
 
     Args:
         model: any TransformerLens model; given back as it was.
-        prompts: anything `as_prompts` takes, other than the heads were scored on; None for the metric's own.
-        scores: a score Dataset (or what `summarise` made of it), or the heads in order, strongest first.
-        ks: how many heads; None for 1, 2, 4, ... as far as the layers have other heads to compare with.
-        edit: what stands in the place of their z; None for `Mean()`.
+        prompts: anything `as_prompts` takes, not those the heads were scored on; None for the metric's own.
+        scores: a score Dataset (or its summary by `summarise`), or the heads in order, strongest first.
+        ks: how many heads; None for 1, 2, 4, ... as long as the layers have enough other heads to compare with.
+        edit: what replaces their z; None for `Mean()`.
         metric: as in `ablate`.
-        controls: different random sets for each k; fewer where the layers have no more (`n_controls`).
-        control: "same layer", or "any layer" where layers have too few other heads. Random heads are never among
-            the strongest of the largest k.
+        controls: number of different random sets for each k; fewer if the layers have no more (`n_controls`).
+        control: "same layer", or "any layer" if layers have too few other heads. Random heads are never among the
+            strongest ones of the largest k.
         seed: of the random sets and of the bootstrap.
         hold: as in `ablate`.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `value[prompt, k]`, `control[prompt, k, draw]`, `baseline[prompt]`, `effect` and
-        `control_effect` (differences to the baseline), and where the metric has one, `share[k]` with `share_low`,
-        `share_high` (as in `ablate`), `control_share[k, draw]` and `without[prompt]`. `n_controls[k]` different random
-        sets were measured, each once; beyond them `control...` is NaN. Coordinates `heads[k]` and
-        `control_heads[k, draw]` (names), `k`, `draw`. Attribute `cautions` as in `ablate`, and where more heads cost
-        less than some of them.
+        `control_effect` (differences from the baseline); for a metric that has `without`, also `share[k]` with
+        `share_low`, `share_high` (as in `ablate`), `control_share[k, draw]` and `without[prompt]`. `n_controls[k]`
+        random sets were measured, all different; beyond them `control...` is NaN. Coordinates `k`, `draw`,
+        `heads[k]` and `control_heads[k, draw]` (names). The attribute `cautions` is as in `ablate`, and also says if
+        ablating more heads costs less than ablating some of them.
 
     Raises:
         TypeError: scores, an edit or a metric of another type.
-        Refused: a k below 1 or beyond the heads there are, no draws. NotDefined: a layer with too few other heads.
+        Refused: a k below 1 or above the number of heads; no controls.
+        NotDefined: a layer with too few other heads.
 
     Source: Olsson et al. 2022, argument 3.
     """
@@ -173,7 +180,7 @@ def ablation_curve(
 
 
 def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> xr.Dataset:
-    """What `ablation_curve` returns, of a run of `sets.groups`."""
+    """The result of `ablation_curve`, from what was measured for `sets.groups`."""
     counts, drawn, groups = sets.counts, sets.drawn, sets.groups
     shares, attrs = _shares(model, found, sets.seed, attrs)
     n, baseline = len(counts), found.baseline
@@ -202,7 +209,7 @@ def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> x
 
 
 def _by_draw(values: np.ndarray, drawn: Sequence[Sequence[Any]], nothing: Any = np.nan) -> np.ndarray:
-    """`[k, draw, ...]` of values of all random sets, one k after another; some ks have fewer sets."""
+    """The values of all random sets, given in the order of k, as `[k, draw, ...]`; some ks have fewer sets."""
     out = np.full((len(drawn), max(map(len, drawn)), *values.shape[1:]), nothing, values.dtype)
     begin = 0
     for at, sets in enumerate(drawn):
@@ -212,7 +219,7 @@ def _by_draw(values: np.ndarray, drawn: Sequence[Sequence[Any]], nothing: Any = 
 
 
 def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
-    """Says where more heads cost less than some of them."""
+    """A sentence if ablating more heads costs less than ablating some of them; else ""."""
     for at in range(1, len(counts)):
         best = int(np.argmax(shares[:at]))
         if shares[at] < shares[best]:
@@ -224,6 +231,7 @@ def _cheaper(counts: Sequence[int], shares: np.ndarray) -> str:
 
 
 def _of_heads(edit: Edit | None, metric: MetricLike, hold: Hold) -> Intervention:
+    """An intervention on z, by default with `Mean()`."""
     return Intervention(Mean() if edit is None else edit, "z", as_metric(metric), hold)
 
 
@@ -236,7 +244,7 @@ def groups_removed(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> tuple[Found, dict[str, Any]]:
-    """Each group of heads edited together in one run: what was found, and the attributes of such results."""
+    """Each group of heads edited together in one run: what was measured, and the attributes of the result."""
     intervention = _of_heads(None, repeat_loss, None) if intervention is None else intervention
     ready = intervention.metric.ready(model, prompts)
     cells = [
@@ -250,7 +258,7 @@ def groups_removed(
 def _shares(
     model: Model, found: Found, seed: int, attrs: dict[str, Any]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """The shares of the benefit that are lost, where the metric knows one, and the attributes with their cautions."""
+    """The shares of the benefit that are lost (none if the metric has no `without`), and attributes with cautions."""
     shares = shares_lost(found.values, found.baseline, found.without, seed)
     if found.without is None:
         return shares, dict(attrs)
@@ -260,7 +268,7 @@ def _shares(
 
 
 def caution(model: Model, without: float, unit: str) -> str:
-    """Says where a loss is above that of guessing uniformly, else nothing."""
+    """A sentence if a loss is above that of uniform guessing; else ""."""
     guessing = float(np.log(n_outputs(model)))
     if not unit.startswith("nats") or without <= guessing:
         return ""

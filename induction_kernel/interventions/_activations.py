@@ -1,6 +1,6 @@
-"""Sites of activations, and what becomes of an activation there: `new = scale * old + value`.
+"""Sites of activations, and the form of an edit: at a site, `new = scale * old + value`.
 
-Edits say what the new values are (`_edits`); nothing is run here.
+`_edits` and `_edits_from_runs` define the edits. No model is run here.
 """
 
 from __future__ import annotations
@@ -18,16 +18,14 @@ __all__ = ["CONVENTION", "HEAD_SITES", "SITES", "Edit", "EditFromRun", "New", "O
 
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
-CONVENTION = (
-    "Zero and Scale act on z and v as they stand, a value bias with them; ZeroValues leaves the value bias"
-)
-"""What every result of an edit says of it."""
+CONVENTION = "Zero and Scale act on z and v including the value bias; ZeroValues leaves the value bias"
+"""The attribute `convention` of every result of an edit."""
 
 
 class New(NamedTuple):
-    """What becomes of an activation: `scale * old + value`.
+    """The new value of an activation: `scale * old + value`.
 
-    The `new` of an edit of your own gives one for each layer:
+    The method `new` of an edit of your own returns one for each layer:
 
         class Shrink:
             def new(self, model, prompts, site, layers):
@@ -35,10 +33,13 @@ class New(NamedTuple):
 
         result = ik.ablate(model, prompts, "L1H0", edit=Shrink())
 
-    `scale`, where it is a tensor, and `value` broadcast to `[prompt, position, head, d_head]`, `[prompt, position,
-    d_model]` or (pattern) `[prompt, head, query, key]`. Of a pattern alone: `removed`, bool, broadcasts to the last and
-    says which entries are knocked out; `instead [head, d_head]` is what z gets for every unit of attention that an
-    edit takes from a row.
+    Attributes:
+        scale: a number, or a tensor that broadcasts as `value` does.
+        value: broadcasts to the activation, `[prompt, position, head, d_head]`, `[prompt, position, d_model]` or, for a
+            pattern, `[prompt, head, query, key]`.
+        removed: for patterns only: bool, broadcasts to `[prompt, head, query, key]`; True is knocked out.
+        instead: for patterns only: `[head, d_head]`, which is added to z times the attention that the edit takes from
+            the row.
     """
 
     scale: float | Tensor
@@ -48,7 +49,7 @@ class New(NamedTuple):
 
 
 class OwnEdit(Protocol):
-    """Says what an activation becomes; a class with `new` is enough for an edit of your own."""
+    """An edit that needs no other run; any class with this method `new` is one."""
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """For each layer, the new value at `site`."""
@@ -56,9 +57,9 @@ class OwnEdit(Protocol):
 
 
 class EditFromRun(Protocol):
-    """Says what an activation becomes of what stood in another run, which is made for it.
+    """An edit that takes from another run, which is made for it; any class with these two methods is one.
 
-    For example half of the other run's activation in the place of this one's:
+    This one replaces an activation by half of the other run's:
 
         class Half:
             def __init__(self, other):
@@ -74,25 +75,25 @@ class EditFromRun(Protocol):
     """
 
     def source(self, model: Model, prompts: Prompts) -> Any:
-        """The prompts of the other run, as many and of the same lengths, anything `as_prompts` takes; None for none."""
+        """The other run's prompts: anything `as_prompts` takes, as many, of the same lengths; None for no other run."""
         ...
 
     def new(
         self, model: Model, prompts: Prompts, site: str, layers: set[int], taken: Mapping[int, Tensor]
     ) -> dict[int, New]:
-        """For each layer, the new value at `site`, of `taken[layer]`, what stood there in the other run.
+        """For each layer, the new value at `site`; `taken[layer]` is the other run's activation there.
 
-        Called for one batch of the prompts after another; `taken` is empty where there is no other run.
+        Called for each batch of prompts in turn. `taken` is empty if there is no other run.
         """
         ...
 
 
 Edit: TypeAlias = OwnEdit | EditFromRun
-"""What may be an edit: a class with `new`, and with `source` where it takes from another run."""
+"""An edit: an object with the method `new`, and with `source` if it takes from another run."""
 
 
 def shape_at(model: Model, prompts: Prompts, site: str) -> torch.Size:
-    """Of the whole activation of these prompts at a site."""
+    """Shape of the whole activation of these prompts at a site."""
     size, (n, length) = sizes(model), prompts.tokens.shape
     if site == "pattern":
         return torch.Size((n, size.n_heads, length, length))
@@ -102,6 +103,6 @@ def shape_at(model: Model, prompts: Prompts, site: str) -> torch.Size:
 
 
 def fitted(tokens: Tensor, width: int) -> Tensor:
-    """Right-padded tokens, padded less or more."""
+    """Right-padded tokens, cut or padded further to this width."""
     last = tokens[:, -1:].expand(-1, max(0, width - tokens.shape[1]))
     return torch.cat([tokens, last], 1)[:, :width]

@@ -1,7 +1,7 @@
-"""Attribution patching: the effect of every cell of a sweep, to first order, at the price of one backward pass.
+"""Attribution patching: a first-order estimate of the effect of every cell of a sweep, from one backward pass.
 
-Good for choosing what to sweep; where the model is far from linear in an activation it misses (see `verify`).
-How the estimate is made says `_gradients`; the exact numbers come from `_engine`.
+A cell is one edited run of a sweep. The estimate is good for choosing what to sweep; it is wrong where the metric is
+far from linear in an activation (see `verify`). `_gradients` computes it, `_engine` the exact effects.
 """
 
 from __future__ import annotations
@@ -50,40 +50,50 @@ def attribution(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The effect of every cell of a sweep, estimated from one forward and one backward pass on the run that is edited.
+    """The effect of every cell of a sweep, estimated from one forward and one backward pass on the untouched run.
 
-    Estimate = sum over the cell's entries of (new - old) * d metric / d activation. With `edit=FromRun(source)` it is
-    attribution patching. Attention saturates: where a row rests on one key its gradient is nearly 0 and says nothing of
-    a large change. So patterns (always), and with `qk_fix` queries and keys, act through the exact pattern row: only
-    what follows is linear. A cell with a position moves one key, any other cell all keys of its heads together.
+    A cell is one edited run of the sweep. Its estimate is the sum over the edited entries of
+    (new - old) * d metric / d activation; with `edit=FromRun(source)` this is attribution patching. Attention
+    saturates: if a query attends almost only to one key, the gradient is nearly 0 even though a large change of the
+    query or key would matter. So patterns (always), and queries and keys (with `qk_fix`), act through the exact pattern
+    row of the edited run, and only what follows is linear. A cell with a position changes one key, any other cell all
+    keys of its heads together.
 
     Args:
-        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        model: any TransformerLens model; given back as it was. Hooks that are already on it act.
         prompts: anything `as_prompts` takes; None for the metric's own.
-        edit: what would stand in its place.
+        edit: what would replace the activation.
         site: as in `sweep`.
-        by: as in `sweep`; `()` for the sum of all.
+        by: as in `sweep`; `()` for the sum over everything.
         metric: as in `sweep`; it must have a gradient (`label_accuracy` has none).
         heads: only these are edited; None for all. At sites k and v a head is a key/value head.
         layers: only these are edited; None for all.
         qk_fix: False for the plain gradient at q and k.
-        verify: run this many of the strongest cells, and as many others drawn at random, exactly.
+        verify: number of the strongest cells, and of others drawn at random, to run exactly too; 0 for none.
         seed: of that draw.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `estimate[prompt, *by]` of the effect (value - baseline), in the metric's unit, NaN as in `sweep`;
-        `size[*by]`, the mean over prompts of its absolute value: rank by this (effects of different signs do not
-        cancel); `baseline[prompt]`. With `verify`, along `cell` ("L0H1", "L0 pos 3", "all"): `exact`, `estimated`,
-        means over prompts of the effect, coordinate `group` ("strongest", "random"), and attributes `correlation`
-        (Pearson, over these cells; 0 where one side does not vary, NaN of a single cell), `worst_miss`, the largest
-        |exact - estimated|, `worst_cell`, and `verified_by`, the lane that ran them. Attribute `lane_reason`: why
-        pattern rows were had from whole runs, where they were.
+        Dataset in the metric's unit. The last three rows are there with `verify`; `cell` is "L0H1", "L0 pos 3" or
+        "all":
+
+        | variable | |
+        |---|---|
+        | `estimate` `[prompt, *by]` | of the effect (value - baseline); NaN as in `sweep` |
+        | `size` `[*by]` | mean over prompts of the absolute estimate: rank by it, since signs do not cancel |
+        | `baseline` `[prompt]` | the metric of the untouched model |
+        | `exact`, `estimated` `[cell]` | effects, means over prompts |
+        | `group` `[cell]` | coordinate: "strongest" or "random" |
+        | attributes | `correlation`, `worst_miss`, `worst_cell`, `verified_by` |
+
+        `correlation` is Pearson's over these cells (0 if one side does not vary, NaN for a single cell), `worst_miss`
+        the largest |exact - estimated|, and `verified_by` the lane (the way of running layers again) that ran them. The
+        attribute `lane_reason` says why pattern rows come from whole runs, if they do.
 
     Raises:
         TypeError: an edit or a metric of another type.
-        Refused: what `sweep` refuses; a metric without a gradient; a number of cells to verify that is none.
+        Refused: what `sweep` refuses; a metric without a gradient; a `verify` that is not a whole number >= 0.
         MemoryError: as `sweep`.
 
     Source: Nanda 2023 (attribution patching); Kramar et al. 2024 (AtP*: absolute value inside the mean; QK fix).
@@ -105,8 +115,9 @@ def attribution(
 
 
 def _check_verify(verify: int) -> None:
+    """Raise Refused unless this is a whole number, 0 or more."""
     if not is_whole(verify) or verify < 0:
-        raise Refused(f"wanted a number of cells to verify, 0 for none, got {verify!r}")
+        raise Refused(f"wanted verify, a whole number of cells to run exactly (0 for none), got {verify!r}")
 
 
 def _estimates(
@@ -118,7 +129,7 @@ def _estimates(
     max_tokens: int | None,
     progress: bool,
 ) -> Found:
-    """`values [cell, prompt]` are the estimates."""
+    """The estimates, as `values [cell, prompt]`, and the baseline."""
     layers = {layer for cell in plan.cells for layer in cell.touched}
     site = intervention.site
     intervention = replace(intervention, metric=replace(intervention.metric, without=None))
@@ -144,7 +155,7 @@ def _estimates(
 
 
 def _batches(model: Model, prompts: Prompts, max_tokens: int | None) -> list[slice]:
-    """All layers' activations are kept for the backward pass, and the logits."""
+    """Batches small enough that all layers' activations and the logits can be kept for the backward pass."""
     length, size = prompts.tokens.shape[1], sizes(model)
     most = tokens_at_once(model, length, max_tokens)
     if max_tokens is None:
@@ -155,7 +166,7 @@ def _batches(model: Model, prompts: Prompts, max_tokens: int | None) -> list[sli
 
 
 def _of_cell(entries: dict[int, np.ndarray], cell: Cell) -> np.ndarray:
-    """`[prompt]`: the sum of what the cell touches."""
+    """`[prompt]`: the sum over the entries that the cell edits."""
     total = np.zeros(len(next(iter(entries.values()))))
     for layer, heads in cell.touched.items():
         entry = entries[layer] if heads is None else entries[layer][..., list(heads)]
@@ -166,6 +177,7 @@ def _of_cell(entries: dict[int, np.ndarray], cell: Cell) -> np.ndarray:
 def _dataset(
     model: Model, prompts: Prompts, plan: Plan, found: Found, intervention: Intervention, *, qk_fix: bool
 ) -> xr.Dataset:
+    """The estimates in their places, their mean size, and the baseline."""
     from_zero = replace(found, baseline=np.zeros_like(found.baseline))
     placed = labelled(model, prompts, plan, from_zero, intervention)
     estimate = placed["value"]
@@ -182,7 +194,7 @@ def _dataset(
 
 
 def _chosen(plan: Plan, size: np.ndarray, verify: int, seed: int) -> tuple[list[int], list[str]]:
-    """Which cells to run: the strongest, strongest first, and random others."""
+    """The cells to run exactly, and their groups: the strongest, strongest first, then random others."""
     of_cells = np.array([size[place] for place in plan.places])
     order = np.argsort(-of_cells, kind="stable")[: np.isfinite(of_cells).sum()]  # NaN come last
     strongest, others = order[:verify], order[verify:]
@@ -192,7 +204,7 @@ def _chosen(plan: Plan, size: np.ndarray, verify: int, seed: int) -> tuple[list[
 
 
 def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str], found: Found) -> xr.Dataset:
-    """The estimates beside the exact effects of some cells."""
+    """The estimates, with the exact effects of the chosen cells."""
     estimate = np.stack([out["estimate"].values[(slice(None), *plan.places[i])] for i in chosen])
     effect = np.where(np.isnan(estimate), np.nan, found.values - found.baseline)
     exact, estimated = np.nanmean(effect, 1), np.nanmean(estimate, 1)
@@ -211,6 +223,7 @@ def _verified(out: xr.Dataset, plan: Plan, chosen: list[int], groups: list[str],
 
 
 def _name(plan: Plan, index: int) -> str:
+    """The name of a cell: "L0H1", "L0 pos 3", "L0H1 pos 3" or "all"."""
     at = {name: plan.coords[name][i] for name, i in zip(plan.by, plan.places[index], strict=True)}
     if not at:
         return "all"

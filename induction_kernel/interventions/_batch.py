@@ -1,7 +1,8 @@
-"""One batch of prompts with all its cells: run together, each from where it differs; or whole runs, one a cell.
+"""The edited runs of one batch of prompts: many together in a lane, or one whole run of the model each.
 
-The untouched run is computed once; positions before an edit are not run again where the lane can start later; a
-cell that changes nothing is not run. Which lane is to be trusted says `_lanes`.
+A cell is one edited run. A lane is a way of running layers again: from the model's parameters, or by its own blocks.
+The untouched run is computed once; positions before an edit are not run again if the lane can start later; a cell that
+changes nothing is not run. `_lanes` checks the lanes.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ __all__ = ["Job", "Measured", "found_by_cell", "job_of", "run_batch"]
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """What was measured of cells.
+    """The metric, measured in each cell.
 
     Attributes:
         values: `[cell, prompt]`, the metric.
-        baseline: `[prompt]`, that of the untouched run.
-        without: `[prompt]`, its value where the ability is absent; None where the metric has none.
-        readings: `[1 + cell, prompt, read, target]`, what the metric is computed from, of the untouched run first;
-            None where they were not asked for.
+        baseline: `[prompt]`, the metric of the untouched run.
+        without: `[prompt]`, the value without the ability that the metric measures; None if the metric has none.
+        readings: `[1 + cell, prompt, read, target]`, what the metric is computed from, the untouched run first; None
+            unless asked for.
     """
 
     values: np.ndarray
@@ -52,7 +53,17 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One batch of prompts: what is edited in it and what is read."""
+    """One batch of prompts, what is edited in it, and what is read.
+
+    Attributes:
+        model: the model.
+        prompts: the batch.
+        intervention: the edit, its site and the metric.
+        new: layer -> new value of the activation.
+        wanted: what the metric reads.
+        without: what its value without the ability reads; None if it has none.
+        start: the first position that any cell changes.
+    """
 
     model: Model
     prompts: Prompts
@@ -60,11 +71,11 @@ class Job:
     new: dict[int, New]
     wanted: Reading
     without: Reading | None
-    start: int  # no cell changes anything before it
+    start: int
 
 
 def job_of(values: NewValues, rows: slice) -> Job:
-    """What is edited and read in these rows of the prompts."""
+    """The job for these rows of the prompts."""
     model, intervention = values.model, values.intervention
     batch, metric, outputs = values.prompts[rows], intervention.metric, n_outputs(model)
     new, start = values.of(rows)
@@ -77,7 +88,7 @@ def run_batch(
     job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any, *, readings: bool = False,
     gradients: bool = False,
 ) -> Measured:  # fmt: skip
-    """What the metric of every cell is; and with `readings` what it is computed from, seen by autograd if asked."""
+    """The metric of every cell; with `readings` also what it is computed from, with its graph if `gradients`."""
     clean, other, found = found_by_cell(job, cells, lane_class, most, bar)
     baseline = _numbers(job.wanted, clean)
     without = None if job.without is None or other is None else _numbers(job.without, other)
@@ -93,18 +104,18 @@ def run_batch(
 def found_by_cell(
     job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
 ) -> tuple[Tensor, Tensor | None, Iterator[tuple[int, Tensor]]]:
-    """What is read of the runs, `[prompt, read, target]`.
+    """What the metric reads in each run, `[prompt, read, target]`.
 
     Args:
         job: the batch.
-        cells: the runs.
-        lane_class: does them together; None for whole runs of the model, one a cell.
-        most: tokens in one widened batch.
-        bar: of progress, moved on by one a prompt and cell.
+        cells: the edited runs.
+        lane_class: the lane that runs them together; None for whole runs of the model, one for each cell.
+        most: tokens in one widened batch (the prompts once for each cell).
+        bar: a progress bar; advances by one per prompt and cell.
 
     Returns:
-        What `job.wanted` reads of the untouched run, and `job.without`; and each cell that changes anything, as its
-        runs come, by its index.
+        The readings of `job.wanted` and of `job.without` in the untouched run; then, as the runs are done, the index
+        and the reading of each cell that changes anything.
     """
     if lane_class is None:
         logits = tapped_run(job.model, job.prompts.tokens, {}, lengths=job.prompts.lengths).cpu()
@@ -119,13 +130,14 @@ def found_by_cell(
 def _together(
     job: Job, cells: Sequence[Cell], lane: Lane, clean: Tensor, most: int, bar: Any
 ) -> Iterator[tuple[int, Tensor]]:
+    """The cells run together in a lane, in groups that share a widened batch."""
     (n, length), site = job.prompts.tokens.shape, job.intervention.site
     starts = [_start(cell, job, length) for cell in cells]
     read_last = int(job.wanted.positions[job.wanted.there].max()) if only_later(job.model) else length - 1
     moving = [index for index, start in enumerate(starts) if start <= read_last]
     bar.update((len(cells) - len(moving)) * n)
     starts = starts if lane.saves_positions else [0] * len(cells)
-    # a pattern is edited among all keys, those before the start too
+    # an edited pattern has all keys, also those before the start
     costs = [n * (length if site == "pattern" else length - start) for start in starts]
     for group in passes(moving, cells, starts=starts, cost=costs, most=most):
         batch = WidenedBatch(lane, cells, job.intervention, job.new, job.wanted, clean, starts[group[0]])
@@ -134,11 +146,12 @@ def _together(
 
 
 def _numbers(wanted: Reading, found: Tensor) -> np.ndarray:
+    """The metric `[prompt]` of what was read, in float64."""
     return one_a_prompt(wanted, found).cpu().double().numpy()
 
 
 def _start(cell: Cell, job: Job, length: int) -> int:
-    """The first position where the cell's run differs; the length where it never does."""
+    """The first position where the cell's run differs from the untouched one; the length if it never does."""
     if not cell.touched:
         return length
     if cell.position is None:
@@ -147,7 +160,7 @@ def _start(cell: Cell, job: Job, length: int) -> int:
 
 
 def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int, Tensor]]:
-    """One whole run of the model for each cell, with whatever hooks are on it."""
+    """One whole run of the model for each cell; hooks that are already on the model act."""
     tokens, lengths, n_layers = job.prompts.tokens, job.prompts.lengths, sizes(job.model).n_layers
     patterns: dict[int, Tensor] = {}
 
@@ -169,5 +182,5 @@ def _whole_runs(job: Job, cells: Sequence[Cell], bar: Any) -> Iterator[tuple[int
 
 
 def _untouched(lane: Lane, wanted: Reading) -> Tensor:
-    """What is read of the untouched run."""
+    """What the metric reads in the untouched run."""
     return next(found_in(lane, at_positions(lane.final[None], wanted.positions), wanted))

@@ -1,6 +1,7 @@
-"""Many cells run together in one widened batch: each joins as its layer comes, and is read where the metric reads.
+"""Edited runs in one widened batch: each run joins at its first edited layer and is read only where the metric reads.
 
-Which cells share a batch says `_plan`; what a sweep is, `_engine`.
+A widened batch holds the prompts once for each cell (edited run), `[cell, prompt, position, ...]`. A lane runs the
+layers again, from the model's parameters or by its own blocks. `_plan` chooses the cells that share a batch.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _BLOCK = 128  # rows whose logits over the whole vocabulary are in memory at onc
 
 
 def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Each cell of the group that changes anything, with what the metric found, `[prompt, read, target]`."""
+    """Each cell of the group that changes anything, and what the metric reads in it, `[prompt, read, target]`."""
     lane, start = batch.lane, batch.start
     reads = batch.wanted.positions.clamp(min=start).to(lane.final.device)
     fewer = reads.shape[1] < batch.wanted.prompts.tokens.shape[1] - start
@@ -45,7 +46,7 @@ def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[in
 def _layer(
     batch: WidenedBatch, layer: int, whole: Rows, narrow: Rows, joining: list[int], reads: Tensor | None
 ) -> tuple[Rows, Rows]:
-    """Whole and narrow rows after the layer."""
+    """The whole and the narrow rows (see `Rows`) after the layer, with the cells that join in it."""
     after = narrow_after = NO_ROWS
     additions = batch.additions(joining) if joining else None
     if additions is not None:
@@ -66,7 +67,10 @@ def _layer(
 
 
 def _entering(batch: WidenedBatch, layer: int, joining: list[int]) -> Rows:
-    """Cells whose edit is in or before the layer."""
+    """The stream that enters the first edited layer of these cells, from the first position run again.
+
+    It is narrow (see `Rows`) if only one position of the stream before the layer is edited, and then already edited.
+    """
     clean, start = batch.lane.resid_pre(layer)[None], batch.start
     one = batch.cells[joining[0]]
     alone = one.position is not None and one.new is None and start < clean.shape[2] - 1
@@ -78,7 +82,7 @@ def _entering(batch: WidenedBatch, layer: int, joining: list[int]) -> Rows:
 
 
 def _stepped(batch: WidenedBatch, layer: int, rows: Rows, reads: Tensor | None, held: Tensor | None) -> Rows:
-    """Whole rows after the layer, with the edits of the cells that touch it."""
+    """Whole rows after the layer, with the edits that cells make in it."""
     lane, site, start = batch.lane, batch.site, batch.start
     cells = [batch.cells[i] for i in rows.ids]
     touching = [cell for cell in cells if layer in cell.touched]
@@ -96,14 +100,14 @@ def _stepped(batch: WidenedBatch, layer: int, rows: Rows, reads: Tensor | None, 
 def found_in(
     lane: Lane, rows: Tensor, wanted: Reading, start: int = 0, clean: Tensor | None = None
 ) -> Iterator[Tensor]:
-    """What the metric finds in each cell, `[prompt, read, target]`, on the CPU.
+    """What the metric reads in each cell, `[prompt, read, target]`, on the CPU.
 
     Args:
-        lane: unembeds.
+        lane: the lane that unembeds the rows.
         rows: `[cell, prompt, read, d_model]`, the final stream at the positions read.
         wanted: what is read.
-        start: positions before it are those of `clean`.
-        clean: what was found in the untouched run.
+        start: what is read at positions before it is taken from `clean`.
+        clean: what is read in the untouched run.
     """
     fresh = wanted.there & (wanted.positions >= start)
     if bool(fresh.all()):
@@ -116,6 +120,7 @@ def found_in(
 
 
 def _read(lane: Lane, rows: Tensor, wanted: Reading, fresh: Tensor) -> Iterator[Tensor]:
+    """What is read in each cell, `[prompt, read, target]`; meaningful only where `fresh`."""
     if wanted.ids is None:
         for cells in rows.split(max(1, _BLOCK // rows[0, ..., 0].numel())):
             yield from full_precision(lane.logits(cells)).cpu()

@@ -1,6 +1,7 @@
-"""Changes of activations: what the edits of cells make of the activation of one layer, and knock-out in a pattern.
+"""Edits made on an activation of one layer: `scale * old + value` in each cell, and knock-out in a pattern.
 
-Taps for widened batches and for whole runs alike; what the new values are say `_edits`.
+A cell is one edited run. A tap is a function that gets an activation and returns its replacement; those made here are
+used in widened batches (the prompts once for each cell) and in whole runs. `_edits` computes the new values.
 """
 
 from __future__ import annotations
@@ -17,13 +18,16 @@ from ._plan import Cell
 
 __all__ = ["changed", "new_of", "tap", "taps_at"]
 
-_ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # by which a row may miss 1; a Bridge's is of float32
+_ROUNDING = {
+    torch.float64: 1e-6,
+    torch.float32: 1e-5,
+}  # how far a row's sum may be from 1; a Bridge's softmax may be float32
 
 
 def taps_at(
     cells: Sequence[Cell], new: Mapping[int, New], site: str, layer: int, start: int, *, in_logs: bool = False
 ) -> dict[str, Callable[[Tensor], Tensor]]:
-    """All that these cells do in a layer: `tap` at the site, and at z what stands in for attention taken away."""
+    """The taps of these cells in a layer: `tap` at the site, and at z one that adds `New.instead` if there is any."""
     change = tap(cells, new, site, layer, start, in_logs=in_logs)
     here = {row: cell for row, cell in enumerate(cells) if layer in cell.touched}
     instead = {row: new_of(cell, new, layer).instead for row, cell in here.items()}
@@ -49,9 +53,10 @@ def taps_at(
 def tap(
     cells: Sequence[Cell], new: Mapping[int, New], site: str, layer: int, start: int, *, in_logs: bool = False
 ) -> Callable[[Tensor], Tensor]:
-    """What these cells do to the activation of a layer, `[cell, prompt, position >= start, ...]`.
+    """A tap that makes these cells' edits on the activation of a layer, `[cell, prompt, position >= start, ...]`.
 
-    With `in_logs` it is the logarithm of a pattern: there a knock-out leaves what softmax would have rounded away.
+    With `in_logs` the activation is the logarithm of a pattern: a knock-out then keeps entries that the softmax rounds
+    to 0.
     """
 
     def change(activation: Tensor) -> Tensor:
@@ -87,12 +92,12 @@ def tap(
 
 
 def new_of(cell: Cell, new: Mapping[int, New], layer: int) -> New:
-    """What becomes of a layer's activation in this cell: its own new value, or the sweep's."""
+    """The new value of a layer's activation in this cell: the cell's own, or the sweep's."""
     return (new if cell.new is None else cell.new)[layer]
 
 
 def changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_logs: bool = False) -> Tensor:
-    """`scale * old + value` at positions `here` of `length`; a pattern's knocked-out entries taken away."""
+    """`scale * old + value` at positions `here` of `length`; or a pattern without its knocked-out entries."""
     dim = 2 if site == "pattern" else 1
     shape = [*old.shape[:dim], length, *old.shape[dim + 1 :]]
 
@@ -104,7 +109,7 @@ def changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_lo
         if in_logs:
             return old.masked_fill(removed, -torch.inf).log_softmax(-1)
         left = old.masked_fill(removed, 0)
-        # An attention sink, where a model has one, takes part in the softmax and is no key of the row.
+        # An attention sink, if the model has one, takes part in the softmax but is not a key of the row.
         sink = 1 - full_precision(old).sum(-1, keepdim=True)
         sink = torch.where(sink > _ROUNDING.get(old.dtype, 5e-3), sink, 0).to(left)
         return left / (left.sum(-1, keepdim=True) + sink)
@@ -115,13 +120,13 @@ def changed(old: Tensor, new: New, site: str, here: slice, length: int, *, in_lo
 
 
 def _check_left(old: Tensor, new: Tensor, layer: int, first: int) -> None:
-    """Refused where a query of `[prompt, head, query >= first, key]` has lost all it attended to.
+    """Raise Refused if a query of `[prompt, head, query >= first, key]` has nothing left to attend to.
 
-    Its past is not all that it can see where a layer has a window, which only the run itself shows.
+    In a layer with a sliding window a query attends to a part of its past only, which the run itself shows.
     """
     nothing = (new.isnan() & ~old.isnan()).any(-1)
     if bool(nothing.any()):
         raise Refused(
             f"query {first + int(nothing.nonzero()[0, 2])} would be left with nothing to attend to in layer {layer}: "
-            "all it sees there (of a local layer only a window) is knocked out; keep a key within the window"
+            "every key it can attend to there (in a local layer, those in its window) is knocked out; keep one of them"
         )

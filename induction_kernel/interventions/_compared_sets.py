@@ -1,6 +1,6 @@
-"""The sets of heads of an ablation curve: the strongest heads, and random sets of the same layers beside each number.
+"""The sets of heads of an ablation curve: the k strongest heads, and random sets from the same layers for each k.
 
-Nothing is removed here: see `_ablation`.
+`_ablation` ablates them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ __all__ = ["Sets", "checked_heads", "compared_sets", "ranked_heads"]
 
 @dataclass(frozen=True)
 class Sets:
-    """The heads of a curve: strongest first, how many are removed together, and the random sets beside each."""
+    """The heads of an ablation curve.
+
+    Attributes:
+        ranked: all heads, strongest first.
+        counts: numbers of heads that are ablated together.
+        drawn: for each count, the random sets that are compared with it.
+        control: "same layer" or "any layer".
+        seed: of the draw.
+    """
 
     ranked: list[Head]
     counts: list[int]
@@ -32,7 +40,7 @@ class Sets:
 
     @property
     def groups(self) -> list[list[Head]]:
-        """What is removed together: the strongest of every count, then all random sets."""
+        """The sets to ablate: the strongest heads for each count, then all random sets."""
         return [self.ranked[:k] for k in self.counts] + [heads for sets in self.drawn for heads in sets]
 
 
@@ -45,7 +53,12 @@ def compared_sets(
     seed: int,
     control: str = "same layer",
 ) -> Sets:
-    """How many heads to remove, and the random sets beside each."""
+    """The numbers of heads to ablate together, and the random sets to compare with each.
+
+    Raises:
+        Refused: ks that are not whole numbers from 1 to the number of heads.
+        NotDefined: a layer with too few other heads.
+    """
     if ks is None:
         return _as_many_as_compare(model, ranked, controls=controls, control=control, seed=seed)
     given = list(ks) if isinstance(ks, Iterable) else [ks]
@@ -58,17 +71,18 @@ def compared_sets(
 
 
 def _as_many_as_compare(model: Model, ranked: list[Head], *, controls: int, control: str, seed: int) -> Sets:
+    """Sets for k = 1, 2, 4, ... as long as the layers have enough other heads."""
     powers = [2**i for i in range(len(ranked).bit_length())]
     for last in range(len(powers), 1, -1):
         try:
             return compared_sets(model, ranked, powers[:last], controls=controls, control=control, seed=seed)
-        except NotDefined:  # too few other heads
+        except NotDefined:  # a layer has too few other heads
             continue
     return compared_sets(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
 
 
 def ranked_heads(model: Model, scores: Any) -> list[Head]:
-    """Every head by its score, strongest first; or the heads given."""
+    """All heads by score, strongest first; or the heads in the order given."""
     if isinstance(scores, xr.Dataset):
         return top_heads(scores, None)
     ordered = isinstance(scores, Sequence) or hasattr(scores, "tolist") or hasattr(scores, "columns")
@@ -76,11 +90,14 @@ def ranked_heads(model: Model, scores: Any) -> list[Head]:
         raise TypeError(f"wanted scores of heads, or heads strongest first, got {type(scores).__name__}")
     given = checked_heads(model, scores)
     if len(given) < len(scores):
-        raise Refused(f"wanted each head once, got {len(scores)} that are {' '.join(map(str, given))}")
+        raise Refused(
+            f"wanted each head once, got {len(scores)} heads, some of them repeated: pass "
+            f"{' '.join(map(str, given))}"
+        )
     return given
 
 
 def checked_heads(model: Model, heads: Any) -> list[Head]:
-    """One head or more that the model has."""
+    """The heads given: at least one, all of which the model has."""
     size = sizes(model)
     return some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)

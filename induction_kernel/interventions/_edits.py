@@ -1,9 +1,10 @@
-"""The edits: what stands in the place of an activation, `new = scale * old + value`, and knock-out for patterns.
+"""Edits that need no other run: zero, the value bias, a multiple, an added vector, attention knock-out.
 
-Convention: `Zero` and `Scale` act on the activation as it stands. Folding value biases into the output takes them out
-of z and v, so there these two do another thing on raw than on processed weights of one model; `ZeroValues` and all
-other edits do the same. Zero is out of distribution; the mean on a matched reference is not. Means and activations
-of other runs are in `_edits_from_runs`. No edited run is made here: see `_engine`.
+An edit replaces an activation by `new = scale * old + value`. Convention: `Zero` and `Scale` act on the whole
+activation. Folding value biases into the output takes them out of z and v, so at these sites the two are different
+edits on raw and on processed weights of one model; `ZeroValues` and all other edits are the same on both. Zero is out
+of distribution, the mean over a matched reference is not. `_edits_from_runs` has the mean and the activations of other
+runs; `_engine` runs the edited model.
 """
 
 from __future__ import annotations
@@ -40,28 +41,30 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Zero:
-    """Zero in its place: z := 0, v := 0, whatever the site. Not of patterns.
+    """Zero ablation: the activation becomes 0, at any site but the pattern.
 
-    Of z and v it takes the value bias away too, unless that has been folded into the output (`fold_value_biases`, a
-    default of TransformerLens' loading), where it stays: the two are different edits of one model. `ZeroValues` is one
-    and the same.
+    Use it as `edit=` of `ablate`, `sweep` and others: `ik.ablate(model, prompts, "L5H1", edit=ik.Zero())`. At z and v
+    it removes the value bias too, unless that has been folded into the output (`fold_value_biases`, a default of
+    TransformerLens' loading), where it stays. So on raw and on processed weights it is not the same edit; `ZeroValues`
+    is.
     """
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0, value 0."""
+        """The new value by layer: `New(0, 0)`."""
         return Scale(0.0).new(model, prompts, site, layers)
 
 
 @dataclass(frozen=True)
 class ZeroValues:
-    """The value bias in the place of z or v, as if all that the head reads were zero. Of z and v alone.
+    """Values without what the head reads: z or v becomes the value bias. At sites z and v only.
 
-    The same on raw and on processed weights: z := b_V, with the bias of the norm before attention in b_V. Where both
-    are zero, or folded into the output, it is `Zero`.
+    Use it as `edit=`: `ik.ablate(model, prompts, "L5H1", edit=ik.ZeroValues())`. The same edit on raw and on processed
+    weights: z := b_V, where b_V includes the bias of the norm before attention. If both biases are zero, or folded into
+    the output, it equals `Zero`.
     """
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0; `[head, d_head]` of z, of the key/value heads of v."""
+        """The new value by layer: `New(0, b_V)`, `[head, d_head]`; at v by key/value head."""
         size = sizes(model)
         step = 1 if site == "z" else size.n_heads // size.n_key_value_heads
         return {layer: New(0.0, value_weights(model, layer)[1][::step]) for layer in layers}
@@ -69,12 +72,16 @@ class ZeroValues:
 
 @dataclass(frozen=True)
 class Scale:
-    """The activation as it stands, times a number. Not of patterns.
+    """The activation times a number, at any site but the pattern.
 
-    Of z and v it scales the value bias too, unless that has been folded into the output: see `Zero`.
+    Use it as `edit=`: `ik.ablate(model, prompts, "L5H1", edit=ik.Scale(0.5))`. At z and v it scales the value bias too,
+    unless that has been folded into the output: see `Zero`.
 
     Attributes:
-        factor: 0 is `Zero`, 1 changes nothing, 2 doubles.
+        factor: a finite number: 0 is `Zero`, 1 changes nothing, 2 doubles.
+
+    Raises:
+        Refused: not a finite number.
     """
 
     factor: float
@@ -86,29 +93,38 @@ class Scale:
         object.__setattr__(self, "factor", float(self.factor))
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """`factor * old`."""
+        """The new value by layer: `New(factor, 0)`."""
         return dict.fromkeys(layers, New(float(self.factor), torch.zeros(())))
 
 
 @dataclass(frozen=True, eq=False)
 class Add:
-    """The activation plus a vector. Not of patterns.
+    """The activation plus a vector, at any site but the pattern.
+
+    Use it as `edit=`: `ik.sweep(model, prompts, edit=ik.Add(vector), site="resid_pre", by=("layer",))`.
 
     Attributes:
-        vector: broadcasts to `[prompt, position, head, d_head]` at z, q, k and v, to `[prompt, position, d_model]`
-            at the other sites; the last dimension in full.
+        vector: a floating-point tensor that broadcasts to `[prompt, position, head, d_head]` at z, q, k and v, and to
+            `[prompt, position, d_model]` at the other sites; its last dimension must be d_head or d_model.
+
+    Raises:
+        TypeError: not a floating-point tensor.
+        Refused: numbers that are not finite; when it is used, a shape that does not broadcast.
     """
 
     vector: Tensor
 
     def __post_init__(self) -> None:
         if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
-            raise TypeError(f"wanted a vector as a floating-point tensor, got {type(self.vector).__name__}")
-        if self.vector.ndim < 1 or not bool(self.vector.isfinite().all()):
-            raise Refused(f"wanted a vector of finite numbers, got shape {list(self.vector.shape)}")
+            got = self.vector.dtype if isinstance(self.vector, Tensor) else type(self.vector).__name__
+            raise TypeError(f"wanted a vector as a floating-point tensor, got {got}")
+        if self.vector.ndim < 1:
+            raise Refused("wanted a vector of d_head or d_model numbers, got a single number")
+        if not bool(self.vector.isfinite().all()):
+            raise Refused("wanted a vector of finite numbers, got NaN or infinity in it")
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 1."""
+        """The new value by layer: `New(1, vector)`."""
         shape = shape_at(model, prompts, site)
         try:
             fits = torch.broadcast_shapes(self.vector.shape, shape) == shape
@@ -123,11 +139,18 @@ class Add:
 
 @dataclass(frozen=True, eq=False)
 class KnockOut:
-    """Attention removed from a query to a key, the rest of the row renormalised (as -inf before the softmax).
+    """Attention knock-out: attention from some queries to some keys is removed. For patterns only.
+
+    The rest of each row is renormalised, as if the attention scores had been -inf. Use it as
+    `ik.sweep(model, prompts, edit=ik.KnockOut(mask), site="pattern")`, or use `knock_out`.
 
     Attributes:
-        mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed. A query that is left with nothing is
-            a Refused, also where it is a layer's window that hides the rest.
+        mask: bool, broadcasts to `[prompt, head, query, key]`; True is removed.
+
+    Raises:
+        TypeError: not a bool tensor.
+        Refused: when it is used, a mask that does not broadcast, or that leaves a query nothing to attend to (in a
+            layer with a sliding window, nothing in the window).
 
     Source: Geva et al. 2023 (attention knock-out).
     """
@@ -140,7 +163,11 @@ class KnockOut:
             raise TypeError(f"wanted a bool tensor to knock out, got {got}")
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """What is removed, checked to leave something to every query."""
+        """The new value by layer: `New(removed=mask)`, checked to leave every query a key.
+
+        Raises:
+            Refused: a mask that does not broadcast, or that leaves a query nothing to attend to.
+        """
         shape = shape_at(model, prompts, "pattern")
         try:
             removed = self.mask.expand(shape)
@@ -160,20 +187,20 @@ class KnockOut:
             raise Refused(
                 f"query {query} of prompt {prompt}, head {head}, would be left with nothing to attend to: keep one key"
             )
-        # Padding attends as it did: nothing there counts, but a row of nothing would be NaN.
+        # Queries in padding keep their attention: they do not count, but an empty row would be NaN.
         return dict.fromkeys(layers, New(1.0, torch.zeros(()), self.mask.cpu() & real[:, None, :, None]))
 
 
 @dataclass(frozen=True, eq=False)
 class Given:
-    """New values that are known beforehand.
+    """New values given directly, by layer.
 
     Attributes:
-        values: layer -> what becomes of the activation there.
+        values: layer -> new value of the activation there.
     """
 
     values: Mapping[int, New] = field(default_factory=dict)
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Those of these layers."""
+        """The new values of these layers."""
         return {layer: self.values[layer] for layer in layers}

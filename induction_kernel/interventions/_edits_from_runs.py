@@ -1,6 +1,6 @@
-"""Edits that put in what stood in other runs: the mean over reference prompts, another prompt's, another run's.
+"""Edits that take activations from other runs: the mean over reference prompts, another prompt's, another run's.
 
-The mean is taken here; the runs that `Resample` and `FromRun` take from are made by the engine (see `_intervention`).
+`Mean` runs its reference prompts itself; the runs that `Resample` and `FromRun` take from are made in `_intervention`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,29 @@ __all__ = ["FromRun", "Mean", "Resample"]
 
 @dataclass(frozen=True, eq=False)
 class Mean:
-    """The mean activation over reference prompts.
+    """Mean ablation: the activation becomes its mean over reference prompts. The default edit.
+
+    Use it as `edit=`: `ik.ablate(model, prompts, "L5H1", edit=ik.Mean(reference))`.
 
     Attributes:
-        reference: prompts to average over; None for the edited prompts' matched control, or for themselves
-            where they have none.
-        by_position: whether each position has its own mean (all lengths must be equal) or all positions but the
-            first, an outlier, have one; None for the former where it can be had. Of patterns only the former.
+        reference: prompts to average over, anything `as_prompts` takes; None for the matched control of the edited
+            prompts, or for these prompts themselves if they have none.
+        by_position: True for a mean at each position (all lengths must be equal), False for one mean over all positions
+            but the first, which is an outlier; None for True if all lengths are equal. Patterns need True or None.
+
+    Raises:
+        Refused: when it is used, unequal lengths for a mean by position; a reference of one token a prompt.
     """
 
     reference: Any = None
     by_position: bool | None = None
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
-        """Scale 0; `[position or 1, ...]` of each layer."""
+        """The new value by layer: `New(0, mean)`, the mean `[1, position or 1, ...]`.
+
+        Raises:
+            Refused: unequal lengths for a mean by position; a reference of one token a prompt.
+        """
         tokens, lengths = _reference(model, prompts, self.reference)
         one_length = len({*lengths.tolist(), *prompts.lengths.tolist()}) == 1
         if not one_length and (self.by_position or site == "pattern"):
@@ -54,7 +63,8 @@ class Mean:
         counted = (place < lengths[:, None]) & (place > 0)
         if not by_position and not bool(counted.any()):
             raise Refused(
-                "wanted a reference of more than one token a prompt (the first is left out), got none"
+                "wanted a reference with more than one token in a prompt (the mean leaves out the first), got none: "
+                "pass longer prompts"
             )
         means: dict[int, New] = {}
 
@@ -71,26 +81,36 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Resample:
-    """Another prompt's activation at the same position, drawn at random.
+    """Resample ablation: the activation of another prompt, drawn at random, at the same position.
+
+    Use it as `edit=`: `ik.ablate(model, prompts, "L5H1", edit=ik.Resample(reference, seed=0))`.
 
     Attributes:
-        reference: prompts to draw from; None for the edited prompts' matched control (for themselves where they
-            have none), of another prompt than the one edited.
+        reference: prompts to draw from, at least as long as the edited ones; None to draw, for each edited prompt,
+            another prompt's matched control (or another prompt itself if there is no control).
         seed: of the draw.
+
+    Raises:
+        Refused: when it is used, a drawn prompt that is too short (in a bidirectional model, of another length); a
+            single prompt without a reference.
     """
 
     reference: Any = None
     seed: int = 0
 
     def source(self, model: Model, prompts: Prompts) -> Prompts:
-        """The prompts drawn, cut to the lengths of those that are edited."""
+        """The prompts drawn, cut to the lengths of the edited ones.
+
+        Raises:
+            Refused: a drawn prompt that is too short, or, in a bidirectional model, of another length.
+        """
         tokens, lengths = _reference(model, prompts, self.reference)
         drawn = self.drawn(len(prompts), None if self.reference is None else len(tokens))
         tokens, lengths = tokens[drawn], lengths[drawn]
         if bool((lengths != prompts.lengths).any()) and not is_causal(model):
             raise Refused(
-                "wanted a reference of prompts as long as these for a bidirectional model, in which a part of a prompt "
-                f"runs otherwise than the whole, got {lengths.tolist()} for {prompts.lengths.tolist()} tokens"
+                "wanted a reference of prompts exactly as long as these, since cutting a prompt changes all its "
+                f"activations in a bidirectional model, got {lengths.tolist()} for {prompts.lengths.tolist()} tokens"
             )
         if bool((lengths < prompts.lengths).any()):
             row = int((lengths < prompts.lengths).int().argmax())
@@ -104,46 +124,61 @@ class Resample:
     def new(
         self, model: Model, prompts: Prompts, site: str, layers: set[int], taken: Mapping[int, Tensor]
     ) -> dict[int, New]:
-        """Scale 0; what stood in the run on the prompts drawn."""
-        return _as_it_stood(layers, taken)
+        """The new value by layer: `New(0, taken[layer])`, the activation in the run on the drawn prompts."""
+        return _as_it_was(layers, taken)
 
     def drawn(self, n: int, of: int | None) -> Tensor:
-        """`[prompt]`: which of `of` reference prompts stands for each of n; of n others if None."""
+        """`[prompt]`: which of `of` reference prompts replaces each of n prompts; None for another of the n.
+
+        Raises:
+            Refused: fewer than two prompts to draw another one from.
+        """
         generator = torch.Generator().manual_seed(checked_seed(self.seed))
         if of is not None:
             return torch.randint(of, (n,), generator=generator)
         if n < 2:
             raise Refused("wanted two prompts or more to draw another from, got 1: pass Resample(reference)")
-        order = torch.randperm(n, generator=generator)  # each takes the next of a random circle: never itself
+        order = torch.randperm(
+            n, generator=generator
+        )  # each takes from the next in a random cycle, never from itself
         return torch.empty_like(order).scatter_(0, order, order.roll(1))
 
 
 @dataclass(frozen=True, eq=False)
 class FromRun:
-    """The activation of another run at the same prompt and position: activation patching.
+    """Activation patching: the activation of another run, at the same prompt and position.
+
+    Use it as `edit=`: `ik.sweep(model, corrupted, edit=ik.FromRun(clean))`, or use `patch`, which also normalises.
 
     Attributes:
-        other: as many prompts, of the same lengths.
+        other: the other run's prompts, anything `as_prompts` takes: as many as are edited, of the same lengths.
+
+    Raises:
+        Refused: when it is used, prompts of another number or other lengths.
+
+    Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
 
     other: Any
 
     def source(self, model: Model, prompts: Prompts) -> Prompts:
-        """The other prompts."""
+        """The other run's prompts."""
         return as_prompts(model, self.other)
 
     def new(
         self, model: Model, prompts: Prompts, site: str, layers: set[int], taken: Mapping[int, Tensor]
     ) -> dict[int, New]:
-        """Scale 0; what stood in the other run."""
-        return _as_it_stood(layers, taken)
+        """The new value by layer: `New(0, taken[layer])`, the activation in the other run."""
+        return _as_it_was(layers, taken)
 
 
-def _as_it_stood(layers: set[int], taken: Mapping[int, Tensor]) -> dict[int, New]:
+def _as_it_was(layers: set[int], taken: Mapping[int, Tensor]) -> dict[int, New]:
+    """The other run's activations as new values."""
     return {layer: New(0.0, taken[layer]) for layer in layers}
 
 
 def _reference(model: Model, prompts: Prompts, reference: Any) -> tuple[Tensor, Tensor]:
+    """Tokens and lengths of the reference; without one, of the matched control or of the prompts themselves."""
     if reference is not None:
         ready = as_prompts(model, reference)
         return ready.tokens, ready.lengths

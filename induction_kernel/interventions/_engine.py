@@ -1,10 +1,11 @@
-"""The engine of every intervention: sweeps of many edited runs at once, each run again only from where it differs.
+"""The engine of all interventions: many edited runs together, each computed again only from where it differs.
 
-Exact: the same numbers as one whole run a cell. The untouched run is computed once; layers before an edit, and
-positions before it where the lane can, are not run again; cells share one widened batch and join it as their layer
-comes; only what the metric reads is unembedded; a cell that changes nothing is not run. What is edited says
-`_edits`; which cells there are, `_plan`; what is run for a batch, `_batch`; which lane runs it, `_lanes`; how a
-layer is run again, `replay`. `run_cells` is the one entry: what else edits runs gives it cells.
+A cell is one edited run of a sweep. The values are those of one whole run for each cell, but the untouched run is
+computed once; layers before an edit, and positions before it if the lane can, are not run again; cells share a widened
+batch (the prompts once for each cell) and join it at their first edited layer; only what the metric reads is
+unembedded; a cell that changes nothing is not run. A lane is a way of running layers again: from the model's
+parameters, or by its own blocks. `_edits` says what is edited, `_plan` makes the cells, `_batch` runs a batch, `_lanes`
+chooses the lane, and `replay` runs a layer again. Every function that edits runs gives its cells to `run_cells`.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ def sweep(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The metric with each part of the model edited in turn: as one whole run a cell, in a fraction of the time.
+    """The metric with each head, layer or position edited in turn.
 
-    The same numbers, to rounding in the model's dtype.
+    The values are those of one whole run for each edit, up to rounding in the model's dtype, in a fraction of the time.
 
     | site | shape | by head | edits | `hold="patterns"` |
     |---|---|---|---|---|
@@ -64,37 +65,38 @@ def sweep(
     | `resid_pre`, `resid_mid`, `resid_post` | the same | no | all but KnockOut, ZeroValues | yes |
 
     `by` is `()`, `("layer",)` or `("layer", "position")`, and by head `("layer", "head")` or
-    `("layer", "head", "position")`. What is not in `by` is edited together. The position of a pattern is its
-    query's. Under grouped-query attention a head of `k` or `v` is a key/value head: its edit reaches all query
-    heads that share it.
+    `("layer", "head", "position")`. What is not in `by` is edited together. The position of a pattern is the position
+    of its query. Under grouped-query attention a head of `k` or `v` is a key/value head, and editing it affects all
+    query heads that share it.
 
     Args:
-        model: any TransformerLens model; given back as it was. Hooks that stand on it act (each cell is then one
-            whole run, at the usual speed).
+        model: any TransformerLens model; given back as it was. Hooks that are already on it act (each edit is then one
+            whole run, at full cost).
         prompts: anything `as_prompts` takes; None for the metric's own.
-        edit: what stands in its place; None for `Mean()`, the mean on the matched control.
-        site: what is edited.
-        by: what the result is by.
-        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`, which gets one batch
-            of the prompts after another, in order: take what belongs to a prompt from `prompts`.
-        hold: "patterns" to hold every pattern at the untouched run's (Olsson et al.'s pattern-preserving ablation).
+        edit: what replaces the activation; None for `Mean()`, the mean over the matched control.
+        site: which activation is edited.
+        by: the result's dimensions after `prompt`.
+        metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`. It is called with one
+            batch of the prompts at a time: take what belongs to a prompt from its argument `prompts`.
+        hold: "patterns" to keep every pattern as in the untouched run (Olsson et al.'s pattern-preserving ablation).
         heads: only these are edited, as Head, (layer, head) or "L5H1"; None for all.
         layers: only these are edited; None for all.
-        positions: only these are swept; None for all.
-        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
-        progress: a bar on what takes longer than two seconds.
+        positions: only these are edited; None for all.
+        max_tokens: tokens in one batch, with the prompts once for each edit; None to fit a quarter of the free memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `value[prompt, *by]`, `baseline[prompt]` of the untouched model and `effect` = value - baseline,
-        in the metric's unit. NaN where a prompt has no such position, and at heads left out. Coordinates `layer`,
-        `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attributes `lane`, how it was computed,
-        and `lane_reason`, why by no faster lane.
+        in the metric's unit; NaN where a prompt has no such position, and at heads left out. Coordinates `layer`,
+        `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attributes `lane`, the way it was computed,
+        and `lane_reason`, why no faster lane was used.
 
     Raises:
         TypeError: an edit or a metric of another type.
-        Refused: what does not go together (see the table), what the model does not have, prompts that lack
-            what the metric reads, a metric that is not one finite number a prompt.
-        MemoryError: a batch that does not fit: give a smaller `max_tokens`.
+        Refused: a combination that is not in the table; heads, layers or positions that are not there; prompts that
+            lack what the metric reads; a metric that is not one finite number for each prompt.
+        NotDefined: a site that the model does not have.
+        MemoryError: a batch that does not fit: pass a smaller `max_tokens`.
 
     Source: Olsson et al. 2022, argument 3; Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
@@ -119,32 +121,33 @@ def knock_out(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The metric where heads may not attend from chosen queries to chosen keys: `sweep` with `KnockOut`.
+    """The metric with attention from chosen queries to chosen keys removed: `sweep` with `KnockOut`.
 
     Args:
         model: any TransformerLens model; given back as it was.
         prompts: anything `as_prompts` takes; None for the metric's own.
         mask: bool, True is removed: `[query, key]`, `[prompt, query, key]` or `[prompt, head, query, key]`; or a
-            function `(tokens, lengths) -> [prompt, query, key]` such as `masks.after_latest_copy`. Entries beyond the
-            query (the future) may be either.
-        by: as in `sweep`; `()` for all heads chosen together.
+            function `(tokens, lengths) -> [prompt, query, key]` such as `masks.after_latest_copy`. In a causal model,
+            entries of keys after the query do not matter.
+        by: as in `sweep`; `()` for all chosen heads together.
         metric: as in `sweep`.
         heads: only these; None for all.
         layers: only these; None for all.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        As `sweep`.
+        Dataset as in `sweep`: `value[prompt, *by]`, `baseline[prompt]` and `effect`, in the metric's unit.
 
     Raises:
-        TypeError: not a bool mask. Refused: a mask that does not fit, or that leaves a query nothing.
+        TypeError: not a bool mask.
+        Refused: a mask that does not broadcast, or that leaves a query nothing to attend to.
 
     Source: Geva et al. 2023 (attention knock-out).
     """
     ready = as_metric(metric).ready(model, prompts)
     if hasattr(mask, "mask"):
-        raise TypeError(f"wanted a mask or a mask function, got a scorer: pass its own, {mask!r}.mask")
+        raise TypeError(f"wanted a mask or a mask function, got the scorer {mask!r}: pass its .mask")
     if callable(mask):
         mask = mask(ready.tokens, ready.lengths)
     wanted = KnockOut(mask[:, None] if isinstance(mask, Tensor) and mask.ndim == 3 else mask)
@@ -159,7 +162,7 @@ class Found(Measured):
     """What `run_cells` measured.
 
     Attributes:
-        way: how.
+        way: how it was computed.
     """
 
     way: Way
@@ -176,18 +179,18 @@ def run_cells(
     readings: bool = False,
     gradients: bool = False,
 ) -> Found:
-    """The metric of every cell on every prompt, beside the untouched model's.
+    """The metric of every cell on every prompt, and of the untouched model.
 
     Args:
         model: any TransformerLens model; given back as it was.
-        prompts: to run on.
-        cells: the runs; those with new values of their own need prompts that fit one batch.
+        prompts: the prompts to run on.
+        cells: the edited runs; cells with new values of their own need prompts that fit one batch.
         intervention: what is edited in them, and what is measured.
         max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
-        progress: a bar on what takes longer than two seconds.
-        readings: whether to keep what the metric is computed from; for metrics that read as many positions of all
-            prompts.
-        gradients: whether autograd sees the cells' readings (the untouched run's it does not).
+        progress: a bar if it takes longer than two seconds.
+        readings: whether to keep what the metric is computed from; only for metrics that read the same number of
+            positions in all prompts.
+        gradients: whether autograd records the cells' readings (never those of the untouched run).
     """
     length = prompts.tokens.shape[1]
     most = tokens_at_once(model, length, max_tokens)
@@ -208,7 +211,7 @@ def run_cells(
 
 
 def concatenated(parts: Sequence[Measured], way: Way) -> Found:
-    """What was measured of all batches."""
+    """What was measured in all batches, in one piece."""
     without = [each.without for each in parts if each.without is not None]
     readings = [each.readings for each in parts if each.readings is not None]
     return Found(
@@ -220,12 +223,12 @@ def concatenated(parts: Sequence[Measured], way: Way) -> Found:
 def labelled(
     model: Model, prompts: Prompts, plan: Plan, found: Found, intervention: Intervention
 ) -> xr.Dataset:
-    """The cells in their places, beside the untouched model's value."""
+    """The result of `sweep`: each cell's values in its place, the untouched model's, coordinates and attributes."""
     n, shape = len(prompts), tuple(len(plan.coords[name]) for name in plan.by)
     value = np.full((n, *shape), np.nan)
     for place, values in zip(plan.places, found.values, strict=True):
         value[(slice(None), *place)] = values
-    if "position" in plan.by:  # the last dimension, where there is one
+    if "position" in plan.by:  # then it is the last dimension
         beyond = np.array(plan.coords["position"]) >= prompts.lengths.numpy()[:, None]
         value[np.broadcast_to(beyond.reshape(n, *[1] * (len(shape) - 1), -1), value.shape)] = np.nan
     baseline = found.baseline.reshape(n, *[1] * len(shape))

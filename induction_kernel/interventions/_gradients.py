@@ -1,10 +1,9 @@
-"""First-order effects of edits on a metric: one forward and one backward pass a batch of prompts.
+"""First-order effects of edits on a metric: one forward and one backward pass for each batch of prompts.
 
 Estimate = sum of (new - old) * d metric / d activation. For patterns, and with the QK fix for queries and keys, the
-pattern row is the exact one of the edited run and what follows it is linear: (a' - a) . g with
-g_t = d metric / d z_i . v_t.
-Gradients are of zeros added to the activations: nothing is written to a parameter's `grad`, no flag is touched.
-Cells, labels and the check against exact runs: see `_attribution`.
+pattern row is the exact one of the edited run, and only what follows is linear: (a' - a) . g with
+g_t = d metric / d z_i . v_t. Gradients are taken of zeros added to the activations, so that no parameter's `grad` and
+no flag changes. `_attribution` sums the effects by cell and checks them.
 
 Source: Nanda 2023 (attribution patching); Kramar et al. 2024, AtP*, section 3.1 (QK fix).
 """
@@ -52,25 +51,25 @@ def first_order(
     one_key: bool = False,
     blocks: bool = False,
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """The metric of one batch of prompts, and what the edit of each entry would add to it, to first order.
+    """The metric on one batch of prompts, and the first-order effect on it of editing each entry.
 
     Args:
-        model: any TransformerLens model; hooks that stand on it act.
+        model: any TransformerLens model; hooks that are already on it act.
         prompts: the batch.
-        new: layer -> what becomes of `site` there.
-        site: one of `activations.SITES`.
+        new: layer -> new value at `site`.
+        site: one of `SITES`.
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
-        one_key: whether keys change one at a time (else all of a head's together); only with the fix.
-        blocks: whether pattern rows come from running the model's blocks by themselves, which must have been
-            checked on it; else from whole runs.
+        one_key: whether keys change one at a time, not all of a head's together; only with the fix.
+        blocks: whether pattern rows come from the model's blocks run by themselves, which must have been checked on
+            this model; else from whole runs.
 
     Returns:
-        `values [prompt]`; layer -> `[prompt, position, head]`, with one head at sites that have none. The position of
-        a pattern, and of keys that change together, is the query's. 0 in padding.
+        `values [prompt]`; layer -> `[prompt, position, head]`, with one head at sites that have none. For patterns, and
+        for keys that change together, the position is the query's. 0 in padding.
 
     Raises:
-        Refused: a metric that has no gradient, or one that is not finite.
+        Refused: a metric that has no gradient, or a gradient that is not finite.
     """
     rows, layers = by_rows(site, qk_fix), sorted(new)
     values, old, slopes = gradients_at(model, prompts, wanted, "z" if rows else site, layers)
@@ -88,7 +87,7 @@ def first_order(
 
 
 def by_rows(site: str, qk_fix: bool) -> bool:
-    """Whether an edit acts through exact pattern rows."""
+    """Whether an edit at this site acts through exact pattern rows."""
     return site == "pattern" or (qk_fix and site in ("q", "k"))
 
 
@@ -102,7 +101,7 @@ def gradients_at(
     def probe(layer: int) -> Hook:
         def hook(activation: Tensor, hook: Any) -> Tensor:
             zeros = torch.zeros_like(activation, requires_grad=True)
-            entering = old.get(layer)  # of resid_mid: the stream that attention adds to
+            entering = old.get(layer)  # at resid_mid: the stream that attention's output is added to
             here = activation.detach()
             old[layer], added[layer] = here if entering is None else here + entering.to(here.device), zeros
             return activation + zeros
@@ -118,30 +117,31 @@ def gradients_at(
     hooks = [enter(layer) for layer in layers] if site == "resid_mid" else []
     hooks += [probe(layer) for layer in layers]
     if torch.is_inference_mode_enabled():
-        raise Refused(
-            "attribution needs gradients, which torch.inference_mode() forbids: use torch.no_grad()"
-        )
+        raise Refused("attribution needs gradients: use torch.no_grad() instead of torch.inference_mode()")
     with kept_as_it_was(model), torch.enable_grad():
         logits = run(model, prompts.tokens, hooks, lengths=prompts.lengths, gradients=True)
         values = _with_graph(wanted, logits.cpu())
         if missing := set(layers) - set(added):
             raise RuntimeError(f"hook {hook_name(site, min(missing))} of {type(model).__name__} never fired")
-        slopes = torch.autograd.grad(values.sum(), [added[layer] for layer in layers], allow_unused=True)
-    given = {
-        layer: torch.zeros_like(added[layer]) if slope is None else slope
-        for layer, slope in zip(layers, slopes, strict=True)
-    }
-    for layer, slope in given.items():
-        if not bool(slope.isfinite().all()):
+        slopes = _slopes(values, {layer: added[layer] for layer in layers}, wanted.metric.name)
+    return values.detach(), old, slopes
+
+
+def _slopes(values: Tensor, added: dict[int, Tensor], name: str) -> dict[int, Tensor]:
+    """Layer -> gradient of the sum of the metric's values; 0 if they do not depend on the layer."""
+    given, found = {}, torch.autograd.grad(values.sum(), list(added.values()), allow_unused=True)
+    for (layer, zeros), slope in zip(added.items(), found, strict=True):
+        given[layer] = torch.zeros_like(zeros) if slope is None else slope
+        if not bool(given[layer].isfinite().all()):
             raise Refused(
-                f"the gradient of {wanted.metric.name} in layer {layer} is not finite: look for a square root, a "
-                "logarithm or a division at 0 in the metric, or for NaN weights in the model"
+                f"the gradient of {name} in layer {layer} is not finite: look for a square root, a logarithm or a "
+                "division at 0 in the metric, or for NaN weights in the model"
             )
-    return values.detach(), old, given
+    return given
 
 
 def _with_graph(wanted: Reading, logits: Tensor) -> Tensor:
-    """The metric, `[prompt]`, checked, and still known to autograd."""
+    """The metric `[prompt]`, checked, with its autograd graph."""
     kept: list[Tensor] = []
 
     def measure(found: Tensor, prompts: Prompts) -> Tensor:
@@ -152,7 +152,7 @@ def _with_graph(wanted: Reading, logits: Tensor) -> Tensor:
     if not kept[0].requires_grad:
         raise Refused(
             f"wanted a metric that can be differentiated, {wanted.metric.name} cannot (it counts, rounds or detaches): "
-            "use one like logit_difference, probability or a loss, or sweep"
+            "use one such as logit_difference, probability or a loss, or use sweep"
         )
     return kept[0]
 
@@ -168,7 +168,7 @@ def _linear(
 
 
 def _whole(model: Model, site: str, layer: int, position: int | None = None) -> Cell:
-    """A cell of all heads of a layer."""
+    """A cell (edited run) of all heads of a layer."""
     size = sizes(model)
     n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
     return Cell({layer: tuple(range(n_heads)) if site in HEAD_SITES else None}, position)
@@ -193,7 +193,7 @@ def _by_rows(
         found = torch.where(real[:, None, :, None], moved, 0).sum(2)
     elif site == "k" and one_key:
         found = torch.zeros_like(g[:, :, 0])
-        for key in range(g.shape[-1]):  # this model does not show its scores
+        for key in range(g.shape[-1]):  # the hook on this model's scores does not show them
             one = {site: tap([_whole(model, site, layer, key)], new, site, layer, 0)}
             moved = ((again.attention(layer, one)[0] - old) * g).sum(-1)
             found[..., key] = torch.where(real[:, None], moved, 0).sum(-1)
@@ -207,12 +207,12 @@ def _by_rows(
 
 @dataclass(frozen=True, eq=False)
 class _Again:
-    """A batch whose attention is computed again, layer by layer, with edits.
+    """A batch whose attention is computed again with edits, one layer at a time.
 
     Attributes:
-        model: as it is.
+        model: the model.
         prompts: the batch.
-        lane: the model's blocks, run by themselves; None for whole runs.
+        lane: the lane that runs the model's blocks by themselves; None for whole runs.
     """
 
     model: Model
@@ -220,9 +220,9 @@ class _Again:
     lane: Blocks | None
 
     def attention(self, layer: int, taps: Taps) -> tuple[Tensor, Tensor, Tensor]:
-        """Pattern and scores `[prompt, head, query, key]`, values `[prompt, key, head, d_head]`.
+        """Pattern and scores `[prompt, head, query, key]`, values `[prompt, key, head, d_head]`, with these taps.
 
-        The scores are NaN where the hook on them never fires.
+        A tap gets an activation and returns its replacement. The scores are NaN if the hook on them never fires.
         """
         patterns: list[Tensor] = []
         scores: list[Tensor] = []
@@ -249,21 +249,21 @@ class _Again:
 
 
 def _explain(scores: Tensor, rows: Tensor, seen: Tensor) -> bool:
-    """Whether the softmax of these scores is the pattern: on some Bridges the hook on them shows something else."""
+    """Whether the pattern is the softmax of these scores; on some Bridges the hook shows something else."""
     expected = scores.masked_fill(~seen, -torch.inf).softmax(-1)
     loose = 0.05 if rows.dtype == torch.float32 else 1e-4
     return bool(((expected - rows).abs() <= loose).all())
 
 
 def _one_key_at_a_time(scores: Tensor, new: Tensor, g: Tensor, seen: Tensor) -> Tensor:
-    """What each key adds to each query `[prompt, head, query, key]` when its score becomes `new`, the others' stay.
+    """The effect through each query `[prompt, head, query, key]` if only this key's score becomes `new`.
 
-    (a' - a) . g = (a'_t - a_t) * (g_t - G_t), G_t the mean of g over the other keys by their attention, and a_t the
-    sigmoid of how far the score is above the log-sum-exp of the others. For the key with the largest score the others
-    are summed without it, not by subtraction: 1 - a_t is 0 in floating point where attention is saturated.
+    (a' - a) . g = (a'_t - a_t) * (g_t - G_t), where G_t is the mean of g over the other keys, weighted by their
+    attention, and a_t the sigmoid of the score minus the log-sum-exp of the other scores. For the key with the largest
+    score the others are summed directly, not by subtraction, since 1 - a_t rounds to 0 where attention is saturated.
     """
     scores, moved = scores.masked_fill(~seen, -torch.inf), (new - scores).masked_fill(~seen, 0)
-    moved = torch.where(moved.isnan(), 0, moved)  # -inf, and stays so
+    moved = torch.where(moved.isnan(), 0, moved)  # -inf - -inf: a score that stays -inf
     log_rows = scores.log_softmax(-1)
     rows = log_rows.exp()
     left = (1 - rows).clamp(min=1e-300 if rows.dtype == torch.float64 else 1e-30)
@@ -271,7 +271,7 @@ def _one_key_at_a_time(scores: Tensor, new: Tensor, g: Tensor, seen: Tensor) -> 
     mean = ((rows * g).sum(-1, keepdim=True) - rows * g) / left
     first = torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, scores.argmax(-1, keepdim=True), True)
     others = scores.masked_fill(first, -torch.inf)
-    alone = others.amax(-1, keepdim=True).isinf()  # one key: its score changes nothing
+    alone = others.amax(-1, keepdim=True).isinf()  # a single key has all attention, whatever its score
     of_others = torch.where(alone, 0, others.softmax(-1))
     above = torch.where(first, scores - others.logsumexp(-1, keepdim=True), above)
     mean = torch.where(first, (of_others * g).sum(-1, keepdim=True), mean)

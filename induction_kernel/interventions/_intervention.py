@@ -1,7 +1,7 @@
-"""An intervention: the edit, its site, the metric of the edited run, and what is held; its new values for a batch.
+"""An intervention: an edit, its site, the metric, and what is held fixed; and its new values for a batch of prompts.
 
-What goes together is checked here. An edit with `source` says which prompts another run is on: that run is made here,
-once a batch, and the edit is given what stood in it; any other edit is asked once, for all prompts.
+It is checked here that these go together. If an edit takes from another run (it has `source`), that run is made here
+for each batch and the edit gets its activations; any other edit is asked for its new values once, for all prompts.
 """
 
 from __future__ import annotations
@@ -31,16 +31,18 @@ Hold = Literal["patterns"] | None
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """What is changed in a run, and what is measured in it.
+    """What is edited in a run, and what is measured in it.
 
     Attributes:
-        edit: what stands in the place of an activation.
-        site: which activation, one of `SITES`.
+        edit: what replaces the activation.
+        site: which activation: "z", "q", "k", "v", "pattern", "attn_out", "mlp_out", "resid_pre", "resid_mid" or
+            "resid_post".
         metric: what is measured.
-        hold: "patterns" to hold every pattern at the untouched run's.
+        hold: "patterns" to keep every pattern as in the untouched run; None for none.
 
     Raises:
-        TypeError: no edit. Refused: an edit, a site and a hold that do not go together.
+        TypeError: not an edit.
+        Refused: an edit, a site and a hold that do not go together.
     """
 
     edit: Edit
@@ -54,7 +56,7 @@ class Intervention:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """What a result says of it."""
+        """The attributes of a result that describe the intervention."""
         return {
             "edit": type(self.edit).__name__, "hold": self.hold or "none", "metric": self.metric.name,
             "unit": self.metric.unit, "convention": CONVENTION,
@@ -62,9 +64,12 @@ class Intervention:
 
 
 def _check_edit(edit: Any, site: str) -> None:
-    """Raise unless this is an edit, and one that can be made at this site."""
-    if isinstance(edit, type) or not callable(getattr(edit, "new", None)):
-        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {edit!r}")
+    """Raise TypeError unless this is an edit, Refused unless it can be made at this site."""
+    if isinstance(edit, type | Tensor) or not callable(
+        getattr(edit, "new", None)
+    ):  # tensors have a method `new`
+        got = "a Tensor: see Add(vector)" if isinstance(edit, Tensor) else repr(edit)[:100]
+        raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {got}")
     if site not in SITES:
         raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
     if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
@@ -73,33 +78,37 @@ def _check_edit(edit: Any, site: str) -> None:
             "Resample or FromRun, or site='z'"
         )
     if isinstance(edit, ZeroValues) and site not in ("z", "v"):
-        raise Refused(f"ZeroValues is of z and v, the value bias is in no other: use Zero() at site={site!r}")
+        raise Refused(
+            f"ZeroValues is an edit of z and v, which alone have a value bias: use Zero() at site={site!r}"
+        )
     if site == "pattern" and isinstance(edit, Mean) and edit.by_position is False:
         raise Refused("a mean of patterns is by position: wanted Mean(by_position=True) or None, got False")
     if site != "pattern" and isinstance(edit, KnockOut):
-        raise Refused(f"KnockOut is of patterns: wanted site='pattern', got site={site!r}")
+        raise Refused(f"KnockOut is an edit of patterns: wanted site='pattern', got site={site!r}")
 
 
 def _check_hold(hold: str | None, site: str) -> None:
+    """Raise Refused unless `hold` is known and changes something at this site."""
     if hold not in (None, "patterns"):
         raise Refused(f"wanted hold=None or 'patterns', got {hold!r}")
     if hold and site in ("q", "k", "pattern"):
         raise Refused(
-            f"hold='patterns' keeps every pattern, an edit of {site} acts through patterns alone: use another site"
+            f"hold='patterns' keeps every pattern, but an edit of {site} acts only through patterns: use another site, "
+            "or hold=None"
         )
 
 
 @dataclass(frozen=True, eq=False)
 class NewValues:
-    """What becomes of activations, for any rows of the prompts.
+    """The new values of activations, for any rows of the prompts.
 
     Attributes:
-        model: as it is.
-        prompts: that are edited.
+        model: the model.
+        prompts: the prompts whose run is edited.
         intervention: what is edited.
-        layers: in which.
-        source: the prompts of the other run; None where the edit takes from none.
-        whole: layer -> new value for all prompts, where the edit takes from no other run.
+        layers: the layers in which it is edited.
+        source: the prompts of the other run; None if the edit takes from no other run.
+        whole: layer -> new value for all prompts, if the edit takes from no other run; else empty.
     """
 
     model: Model
@@ -110,7 +119,7 @@ class NewValues:
     whole: dict[int, New]
 
     def of(self, rows: slice) -> tuple[dict[int, New], int]:
-        """Layer -> new value for these rows, and the first position where it differs from the run that is edited."""
+        """Layer -> new value for these rows, and a position before which the edited run cannot differ."""
         site, n = self.intervention.site, len(self.prompts)
         if self.source is None:
             return {layer: _of_rows(new, rows, n, site) for layer, new in self.whole.items()}, 0
@@ -126,8 +135,8 @@ def new_values(model: Model, prompts: Prompts, intervention: Intervention, layer
     """The new values of an intervention in these layers.
 
     Raises:
-        TypeError: an edit whose `new` returns something else than a `New` for each layer.
-        Refused: a source of another number of prompts, or of other lengths.
+        TypeError: an edit whose `new` does not return a `New` for each layer.
+        Refused: a source with another number of prompts, or with other lengths.
     """
     edit, site = _any(intervention), intervention.site
     has_source = callable(getattr(edit, "source", None))
@@ -152,16 +161,17 @@ def taken_from(model: Model, prompts: Prompts, width: int, site: str, layers: se
 
 
 def only_later(model: Model) -> bool:
-    """Whether an edit moves later positions alone, so that what comes before it need not run."""
-    return not foreign_hooks(model) and is_causal(model)  # hooks of the user's own may do anything
+    """Whether an edit can change only its own and later positions, so that earlier ones need not run again."""
+    return not foreign_hooks(model) and is_causal(model)  # the user's own hooks may do anything
 
 
 def _any(intervention: Intervention) -> Any:
-    """The edit: whether its `new` takes what stood in another run says `source`, not its type."""
+    """The edit, as Any: whether `new` takes another run's activations depends on `source`, which no type shows."""
     return intervention.edit
 
 
 def _checked_new(new: Any, layers: set[int]) -> dict[int, New]:
+    """The new values of these layers; raise TypeError if an edit returned anything else."""
     if not isinstance(new, Mapping) or not all(isinstance(new.get(layer), New) for layer in layers):
         raise TypeError(
             f"wanted an edit whose `new` returns {{layer: New(scale, value)}} for layers {sorted(layers)}, got "
@@ -171,18 +181,21 @@ def _checked_new(new: Any, layers: set[int]) -> dict[int, New]:
 
 
 def _of_equal_lengths(source: Prompts, prompts: Prompts) -> Prompts:
+    """The source, if it has as many prompts, of the same lengths; else raise Refused."""
     if len(source) != len(prompts):
-        raise Refused(f"wanted as many prompts to take from, got {len(source)} for {len(prompts)}")
+        raise Refused(
+            f"wanted as many prompts to take from as are edited, got {len(source)} for {len(prompts)}"
+        )
     for row, (a, b) in enumerate(zip(source.lengths.tolist(), prompts.lengths.tolist(), strict=True)):
         if a != b:
             raise Refused(
-                f"prompt {row} has {b} tokens, the one to take from {a}: wanted equal lengths, see pairs(...)"
+                f"prompt {row} has {b} tokens, its source {a}: wanted equal lengths, see pairs(...)"
             )
     return source
 
 
 def _of_rows(new: New, rows: slice, n: int, site: str) -> New:
-    """A new value for some of n prompts; one without a dimension of prompts is of all."""
+    """The new value for some of n prompts; a value without a prompt dimension is the same for all."""
     dims = 4 if site in HEAD_SITES else 3
 
     def cut(value: Tensor) -> Tensor:
@@ -200,7 +213,7 @@ def _is_number(scale: float | Tensor, number: float) -> bool:
 
 
 def _first_difference(prompts: Prompts, other: Prompts) -> int:
-    """The first position where any two real tokens differ; the length where none do."""
+    """The first position where tokens of the two differ, outside padding; the length if none do."""
     length = min(prompts.tokens.shape[1], other.tokens.shape[1])
     real = torch.arange(length) < prompts.lengths[:, None]
     differs = ((prompts.tokens[:, :length] != other.tokens[:, :length]) & real).any(0)

@@ -1,9 +1,10 @@
-"""Checks that decide which lane runs a sweep on a model: a lane is used only after it has agreed with whole runs.
+"""The choice of the lane that runs a sweep on a model: a lane is used only if it agrees with whole runs of the model.
 
-On random edits of random tokens it must give the logits of whole hooked runs, and on the longest of the prompts at hand
-the model's own untouched run. What was found, a reason where it fails, is remembered for as long as the model is made
-of the same parts. A check that passed is not made again on another model of the same structure (the next checkpoint of
-one training run); one that failed is, for it may have failed by the weights.
+A lane is a way of running layers again: from the model's parameters (`Decoder`), or by its own blocks (`Blocks`). For
+random edits of random tokens it must give the logits of whole runs with hooks, and for the longest of the given prompts
+the model's own untouched run. The outcome is remembered while the model keeps the same parts. A check that passed also
+holds for other models of the same structure (the next checkpoint of a training run); one that failed is made again for
+them, since the cause may be the weights.
 """
 
 from __future__ import annotations
@@ -35,19 +36,18 @@ from ._plan import Cell
 
 __all__ = ["Chosen", "chosen_lane", "on_batch"]
 
-_REASONS: WeakKeyDictionary[Any, dict[tuple[Any, ...], str]] = (
-    WeakKeyDictionary()
-)  # empty where a check passed
+_REASONS: WeakKeyDictionary[Any, dict[tuple[Any, ...], str]] = WeakKeyDictionary()
+"""Model -> check -> why it failed; empty if it passed."""
 _PASSED: set[tuple[Any, ...]] = set()
-"""Checks that passed, each with the structure of the model."""
+"""The checks that passed, each with the structure of its model."""
 
 
 @dataclass(frozen=True)
 class Chosen(Way):
-    """The lane that runs something.
+    """The lane that was chosen.
 
     Attributes:
-        lane: its class; None for whole runs.
+        lane: its class; None for whole runs of the model.
     """
 
     lane: type[Lane] | None = None
@@ -60,26 +60,26 @@ def chosen_lane(
     *,
     among: Sequence[type[Lane]] = (Decoder, Blocks),
 ) -> Chosen:
-    """The fastest way of doing layers again that is right on this model and the longest of these prompts.
+    """The fastest lane that is right on this model and on the longest of these prompts.
 
     Args:
-        model: as it is.
-        prompts: at hand.
-        intervention: what will be edited, and what is held.
-        among: lanes to choose from, the fastest first.
+        model: the model.
+        prompts: the prompts that will be run.
+        intervention: what will be edited, and what is held fixed.
+        among: the lanes to choose from, fastest first.
 
     Returns:
-        The lane, or whole runs where none is right or hooks of the user's own stand on the model; and why.
+        The lane, or whole runs if none is right or the user's own hooks are on the model; and why no faster lane.
     """
     if hooks := foreign_hooks(model):
-        why = f"there are hooks on {', '.join(hooks[:3])}, which act in whole runs alone"
+        why = f"there are hooks on {', '.join(hooks[:3])}, which act only in whole runs"
         return Chosen("model", refused(model, "lanes", why, failed=False))
     self_check(model)
     reasons = []
     with kept_as_it_was(model):
         for lane in among:
             if lane is Decoder and not supports(model):
-                why = "it is made for HookedTransformers of standard decoder blocks"
+                why = "it is made for HookedTransformers with standard decoder blocks"
                 reasons.append(refused(model, lane.name, why, failed=False))
                 continue
             why = _why_not(model, lane, intervention) or _why_not_here(model, lane, prompts)
@@ -90,7 +90,7 @@ def chosen_lane(
 
 
 def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
-    """The lane chosen, or whole runs where its blocks cannot do as many prompts as this batch has twice over."""
+    """The chosen lane, or whole runs if the model's blocks cannot run this batch's number of prompts twice over."""
     if chosen.lane is not Blocks:
         return chosen
     why = _why_not_widened(model, prompts.tokens, prompts.lengths)
@@ -101,7 +101,7 @@ def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
 
 
 def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
-    """What was found for this key while the model was made of the same parts, or passed on one of its structure."""
+    """The outcome of the check `find` under this key: remembered, passed on a model of this structure, or found now."""
     known, of_model = _REASONS.setdefault(model, {}), (*key, made_of(model))
     if of_model not in known:
         of_structure = (*key, structure_of(model))
@@ -112,13 +112,13 @@ def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
 
 
 def _why_not(model: Model, lane: type[Lane], intervention: Intervention) -> str:
-    """Why the lane is not right for edits of this site; empty where it gives the logits of whole hooked runs."""
+    """Why the lane is not right for edits at this site; empty if it gives the logits of whole runs with hooks."""
     key = (lane, intervention.site, intervention.hold)
     return _known(model, key, lambda: _differs(model, lane, intervention))
 
 
 def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
-    """Why the lane is not right on these prompts; empty where it gives the model's untouched run on the longest."""
+    """Why the lane is not right on these prompts; empty if it gives the model's untouched run on the longest."""
     longest = int(prompts.lengths.argmax())
     tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
@@ -132,7 +132,7 @@ def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
         return _apart(what, seen[0], lane(model, tokens, None).final, looseness(model))
 
     if (structure := structure_of(model)) is None:
-        return tried(find)  # code that cannot be told from other code is checked anew at every call
+        return tried(find)  # the structure of this model has no hash, so nothing can be remembered
     key = (lane, tuple(tokens[0].tolist()), structure)
     why = "" if key in _PASSED else tried(find)
     if not why:
@@ -141,7 +141,7 @@ def _why_not_here(model: Model, lane: type[Lane], prompts: Prompts) -> str:
 
 
 def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
-    """Why a block cannot do as many prompts twice over: what it was given is widened by the shape it has."""
+    """Why a block cannot run this many prompts twice over; its arguments are repeated by what their shapes suggest."""
     tokens = tokens[:, :7]
     padded = bool((lengths < lengths.max()).any())
     lengths = torch.full((len(tokens),), tokens.shape[1])
@@ -151,28 +151,28 @@ def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
         lane = Blocks(model, tokens, lengths)
         twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
         both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
-        what = f"layer 0 of {len(tokens)} prompts given twice over"
+        what = f"layer 0 of {len(tokens)} prompts run twice over"
         return _apart(what, once.expand_as(both), both, looseness(model))
 
     return _known(model, ("widened", len(tokens), padded), find)
 
 
 def _apart(what: str, whole: Tensor, mine: Tensor, loose: float) -> str:
-    """Empty where two ways agree to rounding; else what is apart, and by how much."""
+    """What differs and by how much; empty if the two agree up to rounding."""
     if whole.shape != mine.shape:
         return f"{what} has shape {list(mine.shape)}, wanted {list(whole.shape)}"
     largest = float(whole.abs().max())
     apart = float((whole - mine).abs().max())
     if apart <= loose * (1 + largest):
         return ""
-    return f"{what} differs by {apart:.2g} from whole runs, where the largest number is {largest:.2g}"
+    return f"{what} differs by {apart:.2g} from whole runs, in which the largest number is {largest:.2g}"
 
 
 def _differs(model: Model, lane: type[Lane], intervention: Intervention) -> str:
-    """How the lane's logits differ from those of whole hooked runs, on random edits of random tokens."""
+    """How the lane's logits differ from those of whole runs with hooks, for random edits of random tokens, or empty."""
     size, site, generator = sizes(model), intervention.site, torch.Generator().manual_seed(0)
     length, last = min(7, size.n_ctx), size.n_layers - 1
-    middle = last // 2  # so that another layer follows, where there is one
+    middle = last // 2  # another layer follows, if there is more than one
     prompts = as_prompts(
         model, torch.randint(size.d_vocab, (2, length), generator=generator), lengths=[length] * 2
     )
@@ -187,7 +187,7 @@ def _differs(model: Model, lane: type[Lane], intervention: Intervention) -> str:
     for where, cells in groups.items():
         whole, mine = (_logits(model, prompts, cells, new, intervention, of) for of in (None, lane))
         if len(whole) != len(mine):
-            return f"an edit of {site} {where} changes logits in the lane or in whole runs alone"
+            return f"an edit of {site} {where} changes logits only in the lane, or only in whole runs"
         for a, b in zip(whole, mine, strict=True):
             if why := _apart(f"a logit with {site} edited {where}", a, b, looseness(model)):
                 return why
@@ -202,7 +202,7 @@ def _logits(
     intervention: Intervention,
     lane: type[Lane] | None,
 ) -> list[Tensor]:
-    """Logits of the untouched run and of each cell's, which a lane runs together."""
+    """Logits of the untouched run and of each cell (edited run); a lane runs the cells together."""
     whole = as_metric(lambda logits, _: logits[:, 0, 0])
     job = Job(model, prompts, intervention, new, reading_of(whole, prompts), None, 0)
     with progress_bar(0, progress=False) as bar:
@@ -211,6 +211,7 @@ def _logits(
 
 
 def _random(site: str, length: int, size: Any, generator: torch.Generator) -> New:
+    """A new value at the site: half the activation plus noise; for patterns, uniform attention."""
     if site == "pattern":
         row = torch.ones(length, length).tril()
         return New(0.0, row / row.sum(-1, keepdim=True))

@@ -1,7 +1,8 @@
-"""Activation patching: activations of one run put into another, by layer, head and position.
+"""Activation patching: activations of one run put into another run, by layer, head and position.
 
-Source into corrupted tests what suffices (denoising); swap the two for what is necessary (noising). How it is
-computed says `_engine`; only the direct path of a head, `_paths`; an estimate from gradients, `_attribution`.
+Patching the clean run into the corrupted one shows which activations suffice (denoising), the corrupted into the clean
+one which are necessary (noising). `_engine` runs the patched model; `_paths` patches single paths, and `_attribution`
+estimates from gradients.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from ._intervention import Hold
 
 __all__ = ["against_source", "patch"]
 
-_SMALL = 1e-3  # of the two runs' sizes together: below it their difference is no denominator
+_SMALL = 1e-3  # relative to the metric's size in both runs: a smaller difference is no denominator
 
 
 def patch(
@@ -46,33 +47,34 @@ def patch(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The run on `into` with each activation taken from the run on `source`: exactly, one after another.
+    """The metric on `into` with each activation in turn replaced by that of the run on `source`; exact.
 
     With `pair = pairs(model, clean=..., corrupted=..., answers=...)`, denoising is
-    `patch(model, source=pair.clean, into=pair.corrupted)`, noising has the two swapped.
+    `patch(model, source=pair.clean, into=pair.corrupted)`; noising has the two swapped.
 
     Args:
         model: any TransformerLens model; given back as it was.
-        source: the prompts to take from, anything `as_prompts` takes.
-        into: as many prompts of the same lengths, whose run is changed.
-        site: what is taken; as in `sweep`.
-        by: what the result is by; as in `sweep`.
+        source: the prompts whose activations are taken, anything `as_prompts` takes.
+        into: the prompts whose run is patched: as many, of the same lengths.
+        site: which activation, as in `sweep`.
+        by: the result's dimensions after `prompt`, as in `sweep`.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
         hold: as in `sweep`.
         heads: only these; None for all.
         layers: only these; None for all.
         positions: only these; None for all.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        As `sweep` (`value[prompt, *by]`, `baseline[prompt]` on `into`, `effect`), with `source_value[prompt]`, the
-        metric on `source`, and `normalised[*by]` = mean effect / mean (source_value - baseline): 0 where nothing
-        changes, 1 where the patch does all that `source` does. NaN, with a warning, where the two runs hardly
-        differ.
+        Dataset as in `sweep` (`value[prompt, *by]`, `baseline[prompt]` on `into`, `effect`), with
+        `source_value[prompt]`, the metric on `source`, and `normalised[*by]` = mean effect / mean (source_value -
+        baseline): 0 if the patch changes nothing, 1 if it changes the metric to that of `source`; NaN, with a warning,
+        if the metric hardly differs between the two runs.
 
     Raises:
-        TypeError, Refused: as `sweep`; unequal numbers or lengths of prompts.
+        TypeError: as `sweep`.
+        Refused: as `sweep`; unequal numbers or lengths of prompts.
 
     Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
@@ -88,18 +90,17 @@ def patch(
 def against_source(
     model: Model, found: xr.Dataset, into: Prompts, source: Prompts, metric: Metric
 ) -> xr.Dataset:
-    """A result with `source_value[prompt]` and `normalised`, a ratio of means over the prompts that have the cell.
+    """The result with `source_value[prompt]` and `normalised`, a ratio of means over the prompts that have a value.
 
-    The logits of `source` are read as those of `into` are: the same positions, the same targets. So taking
-    everything from `source` gives 1.
+    The metric reads the logits of `source` at the positions and targets of `into`, so that patching everything gives 1.
     """
     value = xr.DataArray(_source_value(model, into, source, metric), dims="prompt")
     gap = value - found["baseline"]
     least = _SMALL * float((abs(value) + abs(found["baseline"])).mean())
     if abs(float(gap.mean())) < least:
         warnings.warn(
-            f"the runs on source and into hardly differ in {metric.name} (mean difference {float(gap.mean()):.3g}): "
-            "normalised effects are NaN",
+            f"the runs on source and into hardly differ in {metric.name} (mean difference {float(gap.mean()):.3g}), "
+            "so normalised effects are NaN: use prompts between which the metric differs",
             stacklevel=3,
         )
     below = gap.where(found["effect"].notnull()).mean("prompt")
@@ -108,6 +109,7 @@ def against_source(
 
 
 def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
+    """`[prompt]`: the metric on the logits of `source`, read at the positions and targets of `into`."""
     length, values = into.tokens.shape[1], []
     for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
         wanted = reading_of(part_of(metric, rows), into[rows], n_outputs(model))

@@ -1,6 +1,6 @@
-"""Both ends of a path: receivers, and the heads that send to them because they come before one.
+"""The ends of a patched path: the receivers, and the senders, heads that come before a receiver.
 
-Which sites a receiver may change, see `path_patch`.
+`path_patch` in `_paths` lists the sites at which a receiver may change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ._plan import planned
 __all__ = ["Touched", "check_receiving", "is_before", "receivers_of", "senders_of"]
 
 Touched = Mapping[int, tuple[int, ...] | None]
-"""Layer -> heads; None for an MLP or the stream."""
+"""Layer -> heads; None for an MLP or the residual stream."""
 
 _SITES = ("q", "k", "v", "mlp_out", "resid_post")
 
@@ -26,23 +26,28 @@ _SITES = ("q", "k", "v", "mlp_out", "resid_post")
 def check_receiving(site: str) -> None:
     """Raise Refused unless receivers may change at this site."""
     if site not in _SITES:
-        raise Refused(f"wanted site out of {', '.join(_SITES)}, what a receiver changes, got {site!r}")
+        raise Refused(f"wanted site out of {', '.join(_SITES)}, where receivers change, got {site!r}")
 
 
 def receivers_of(model: Model, intervention: Intervention, receivers: Any, prompts: Prompts) -> Touched:
-    """Layer -> heads (None for an MLP or the stream)."""
+    """The receivers, by layer: heads, or None for an MLP or the residual stream.
+
+    Raises:
+        TypeError: receivers of another type.
+        Refused: no receivers, receivers the model does not have, receivers at "resid_post".
+    """
     site = intervention.site
     options: dict[str, Any]
     if site == "resid_post":
         if receivers is not None:
             raise Refused(
-                "at resid_post the receiver is what is unembedded: leave out receivers=, or choose site 'q', 'k', 'v' "
+                "at resid_post the receiver is the final stream: leave out receivers=, or choose site 'q', 'k', 'v' "
                 f"(heads) or 'mlp_out' (layers), got {receivers!r}"
             )
         options = {"layers": [sizes(model).n_layers - 1]}
     elif receivers is None or (not isinstance(receivers, int) and not len(list(receivers))):
         what = "layers" if site == "mlp_out" else 'heads like "L5H1"'
-        raise Refused(f"wanted receivers at {site}, {what}, got none")
+        raise Refused(f"wanted receivers at {site}: {what}, got none")
     else:
         options = {"layers" if site == "mlp_out" else "heads": receivers}
     plan = planned(model, intervention, by=(), length=prompts.tokens.shape[1], **options)
@@ -58,7 +63,11 @@ def is_before(model: Model, site: str, sender: int, receiver: int) -> bool:
 
 
 def senders_of(model: Model, site: str, touched: Touched, senders: Any) -> dict[int, list[int]]:
-    """Layer -> heads, each before a receiver."""
+    """The senders, by layer: heads that come before a receiver; all of them if None are given.
+
+    Raises:
+        Refused: no senders, or one that comes before no receiver.
+    """
     size = sizes(model)
     last = max(touched)
     if senders is None:
@@ -74,7 +83,7 @@ def senders_of(model: Model, site: str, touched: Touched, senders: Any) -> dict[
     if late or not heads:
         raise Refused(
             f"wanted senders that come before a receiver (the last at {site} is in layer {last}), got "
-            f"{', '.join(late) or 'none'}"
+            f"{', '.join(late) or 'none'}: leave out senders= for all that do"
         )
     layers = sorted({head.layer for head in heads})
     return {layer: sorted({head.head for head in heads if head.layer == layer}) for layer in layers}

@@ -1,8 +1,9 @@
-"""Path patching: what a sender wrote in another run, seen by the receivers alone (which head talks to which).
+"""Path patching: only the receivers see what a head (the sender) wrote in another run (which head talks to which).
 
-What a sender wrote in another run is put into the input of the receivers; everything between is held at the
-untouched run, so that no other path counts. Then the receivers' new queries, keys, values or MLP output go into an
-otherwise ordinary run. Every path of a sender together is `sweep` with FromRun.
+The sender's output in the other run is put into the input of the receivers, with everything in between as in the
+untouched run, so that only the direct path counts. The receivers' new queries, keys, values or MLP outputs are then
+patched into a run in which nothing else is fixed. All paths of a sender together: `sweep` with `FromRun`. A lane, named
+below, is a way of running layers again: from the model's parameters, or by its own blocks.
 
 Source: Wang et al. 2022, section 3.1; Goldowsky-Dill et al. 2023.
 """
@@ -54,39 +55,42 @@ def path_patch(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The metric on `into` where the receivers alone see what each head wrote on `source`.
+    """The metric on `into` if only the receivers see what each head wrote on `source`.
 
     | site | receivers | senders |
     |---|---|---|
     | `q`, `k`, `v` | heads (at k and v key/value heads) | heads of earlier layers |
-    | `mlp_out` | layers | heads of earlier layers, and of the same where the MLP reads what attention wrote |
-    | `resid_post` | None: the last layer's, what is unembedded (the direct effect on the logits) | all heads |
+    | `mlp_out` | layers | heads of earlier layers, and of the same layer if its MLP reads what attention wrote |
+    | `resid_post` | None: the final stream, which is unembedded (the direct effect on the logits) | all heads |
 
-    Several receivers change together, each through its own direct path; one that is not after the sender keeps its
-    value.
+    Several receivers change together, each through its own direct path; a receiver that does not come after the sender
+    keeps its value.
 
     Args:
-        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
-        source: the prompts the senders' outputs come from, anything `as_prompts` takes.
-        into: as many prompts of the same lengths, whose run is changed.
-        receivers: who sees them.
-        site: what of the receivers changes.
-        senders: only these; None for all that come before a receiver.
+        model: any TransformerLens model; given back as it was. Hooks that are already on it act.
+        source: the prompts on which the senders' outputs are taken, anything `as_prompts` takes.
+        into: the prompts whose run is patched: as many, of the same lengths.
+        receivers: the heads (as Head, (layer, head) or "L5H1") or layers that see these outputs; see the table.
+        site: the receivers' activation that changes.
+        senders: only these heads; None for all that come before a receiver.
         metric: a metric, or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`.
-        max_tokens: tokens in one widened batch; None to fit a quarter of the free memory.
-        progress: a bar on what takes longer than two seconds.
+        max_tokens: tokens in one batch, with the prompts once for each sender; None to fit a quarter of the free
+            memory.
+        progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `value[prompt, layer, head]` by sender, `baseline[prompt]` on `into`, `effect` = value - baseline,
-        `source_value[prompt]`, the metric of the run on `source` (its logits, with the answers or next tokens of
-        `into`), and `normalised[layer, head]` = mean effect / mean (source_value - baseline): 0 where the path carries
-        nothing, 1 where it carries all. NaN at heads that are no senders; `normalised` also, with a warning, where the
-        two runs hardly differ.
+        Dataset in the metric's unit, by sender, with `value[prompt, layer, head]`, `baseline[prompt]` on `into`,
+        `effect` = value - baseline, `source_value[prompt]`, the metric on `source` (with the answers or next tokens of
+        `into`), and `normalised[layer, head]` = mean effect / mean (source_value - baseline): 0 if the path carries
+        nothing, 1 if it carries everything. NaN at heads that are not senders; `normalised` also, with a warning, if
+        the metric hardly differs between the two runs.
 
     Raises:
-        TypeError: receivers or senders that are none.
+        TypeError: receivers or senders of another type.
         Refused: no receivers; senders that come before no receiver; unequal numbers or lengths of prompts.
-        NotDefined: heads that do not add up to what attention writes (a norm behind attention).
+        NotDefined: a model whose heads do not add up to what attention writes (a norm after attention).
+
+    Source: Wang et al. 2022, section 3.1; Goldowsky-Dill et al. 2023.
     """
     check_model(model)
     metric = replace(as_metric(metric), without=None)
@@ -103,6 +107,7 @@ def path_patch(
 
 
 def _check_equal(into: Prompts, source: Prompts) -> None:
+    """Raise Refused unless both have as many prompts, of the same lengths."""
     if len(into) != len(source):
         raise Refused(f"wanted as many prompts in source as in into, got {len(source)} and {len(into)}")
     for row, (a, b) in enumerate(zip(source.lengths.tolist(), into.lengths.tolist(), strict=True)):
@@ -116,7 +121,7 @@ def _measured(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched,
     intervention: Intervention, max_tokens: int | None, progress: bool,
 ) -> Found:  # fmt: skip
-    """The metric by sender, one cell each."""
+    """The metric in one cell (edited run) for each sender."""
     size, length, site = sizes(model), into.tokens.shape[1], intervention.site
     most = tokens_at_once(model, length, max_tokens)
     width = size.d_model if site in ("mlp_out", "resid_post") else size.n_heads * size.d_head
@@ -136,7 +141,7 @@ def _cells(
     model: Model, into: Prompts, source: Prompts, senders: dict[int, list[int]], touched: Touched,
     intervention: Intervention, most: int,
 ) -> list[Cell]:  # fmt: skip
-    """One cell a sender: what its receivers become."""
+    """A cell for each sender, with the new values of its receivers."""
     site = intervention.site
     chosen = on_batch(model, chosen_lane(model, into, intervention), into)
     lane = None if chosen.lane is None else chosen.lane(model, into.tokens, into.lengths)
@@ -154,7 +159,7 @@ def _cells(
 
 
 def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> dict[int, Tensor]:
-    """Layer -> `[head, prompt, position, d_model]`, what each head writes more on `source`."""
+    """Layer -> `[head, prompt, position, d_model]`: what each head writes on `source` less that on `into`."""
     z, attn_out = (
         [taken_from(model, each, into.tokens.shape[1], site, layers) for each in (source, into)]
         for site in ("z", "attn_out")
@@ -168,8 +173,8 @@ def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> 
         loose = 1e-3 if whole.dtype in (torch.float32, torch.float64) else 0.1
         if bool(((out[layer].sum(0) - whole).abs() > loose * (1 + whole.abs().max())).any()):
             raise NotDefined(
-                f"in layer {layer} the heads do not add up to what attention writes (a norm behind attention, or a "
-                "hook on it): there is no direct path to patch; use patch or sweep"
+                f"in layer {layer} the heads do not add up to what attention writes (a norm after attention, or a "
+                "hook on it), so there is no direct path to patch: use patch or sweep"
             )
     return out
 
@@ -177,7 +182,7 @@ def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> 
 def _received(
     lane: Lane | None, model: Model, into: Prompts, layer: int, more: Tensor, site: str
 ) -> tuple[float, Tensor]:
-    """`scale, value [sender, prompt, position, ...]` of a layer's receivers, where `more` is added to their input."""
+    """`scale, value [sender, prompt, position, ...]` of a layer's receivers if `more` is added to their input."""
     if site == "resid_post":
         return 1.0, more
     serial = site == "mlp_out" and not getattr(model.cfg, "parallel_attn_mlp", False)
@@ -203,7 +208,7 @@ def _received(
 def _received_in_a_run(
     model: Model, into: Prompts, layer: int, read_at: str, more: Tensor, site: str
 ) -> Tensor:
-    """`[prompt, position, ...]` of a layer's receivers in a run of the model, for one sender."""
+    """`[prompt, position, ...]`: a layer's receivers for one sender, from a whole run of the model."""
     kept: list[Tensor] = []
     hooks = hooks_at(layer, {read_at: lambda activation: activation + more.to(activation)}, 1)
     stream(
@@ -217,6 +222,7 @@ def _dataset(
     model: Model, into: Prompts, senders: dict[int, list[int]], touched: Touched,
     intervention: Intervention, found: Found,
 ) -> xr.Dataset:  # fmt: skip
+    """The values in their places by sender, with coordinates and attributes."""
     baseline, metric = found.baseline, intervention.metric
     size, n = sizes(model), len(into)
     value = np.full((n, size.n_layers, size.n_heads), np.nan)

@@ -1,6 +1,6 @@
-"""The plan of a sweep: its cells as plain data (where each run is edited), and how many of them share a batch.
+"""The plan of a sweep: its cells (edited runs) as plain data, and which of them share a batch.
 
-It runs nothing: see `_engine`.
+A cell says which layers, heads and position one run is edited in. `_engine` runs them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ __all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One run: what is edited together.
+    """One edited run: what is edited in it together.
 
     Attributes:
-        touched: layer -> heads edited there; None at a site that has no heads.
-        position: the one position edited; None for all.
-        new: layer -> the cell's own new value; None for the sweep's.
+        touched: layer -> heads edited there, or None at a site that has no heads.
+        position: the only position edited; None for all.
+        new: layer -> the cell's own new value; None for those of the sweep.
     """
 
     touched: Mapping[int, tuple[int, ...] | None]
@@ -41,7 +41,7 @@ class Cell:
 
     @property
     def first(self) -> int:
-        """The first layer touched."""
+        """The first layer that is edited."""
         return min(self.touched)
 
 
@@ -51,9 +51,9 @@ class Plan:
 
     Attributes:
         by: the result's dimensions after `prompt`.
-        coords: dimension -> its integers.
-        cells: the runs.
-        places: cell -> index into the result, one number a dimension.
+        coords: dimension -> its integer coordinates.
+        cells: the edited runs.
+        places: for each cell, its indices in the result, one for each dimension.
     """
 
     by: tuple[str, ...]
@@ -72,11 +72,11 @@ def planned(
     layers: Iterable[int] | None = None,
     positions: Iterable[int] | None = None,
 ) -> Plan:
-    """The cells of a sweep.
+    """The cells of a sweep, for prompts of this length.
 
     Raises:
-        TypeError: heads, layers and positions that are none.
-        Refused: a site and by that do not go together; heads, layers or positions that are not there.
+        TypeError: heads, layers or positions of another type.
+        Refused: a `by` that the site does not have; heads, layers or positions that are not there.
         NotDefined: a site that the model does not have.
     """
     site = intervention.site
@@ -88,11 +88,11 @@ def planned(
     of_layer = _heads_of_layers(model, site, heads)
     all_layers = [layer for layer in all_layers if layer in of_layer]
     if not all_layers:
-        raise Refused("wanted heads in the layers asked for, got none: leave out layers= or heads=")
+        raise Refused("wanted heads in the layers given, got none there: leave out layers= or heads=")
     n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
     coords = {"layer": all_layers, "head": list(range(n_heads)), "position": all_positions}
     if positions is not None and "position" not in by:
-        raise Refused("positions= chooses among positions swept: put 'position' into by")
+        raise Refused(f"positions= chooses among the positions swept, got by={by}: put 'position' into by")
     coords = {name: coords[name] for name in by}
     if not by:
         return Plan(by, coords, [Cell({layer: of_layer[layer] for layer in all_layers})], [()])
@@ -110,6 +110,7 @@ def planned(
 
 
 def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
+    """`by` as a tuple, if the site has these dimensions; else raise Refused."""
     legal = [(), ("layer",), ("layer", "position")]
     if site in HEAD_SITES:
         legal += [("layer", "head"), ("layer", "head", "position")]
@@ -119,21 +120,25 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
 
 
 def _check_site(model: Model, site: str) -> None:
+    """Raise NotDefined if the model does not have the site."""
     cfg: Any = model.cfg
     if site == "mlp_out" and getattr(cfg, "attn_only", False):
-        raise NotDefined("this model has attention alone: it has no mlp_out")
+        raise NotDefined("this model is attention-only, so it has no mlp_out: use attn_out or resid_post")
     if site == "resid_mid" and (getattr(cfg, "attn_only", False) or getattr(cfg, "parallel_attn_mlp", False)):
         raise NotDefined(
-            "attention and MLP of this model both read resid_pre (or there is no MLP): it has no resid_mid; use "
+            "attention and MLP of this model both read resid_pre (or there is no MLP), so it has no resid_mid: use "
             "attn_out or resid_post"
         )
 
 
 def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int, ...] | None]:
+    """Layer -> the heads given that are in it, or None at a site that has no heads."""
     size = sizes(model)
     if site not in HEAD_SITES:
         if heads is not None:
-            raise Refused(f"{site} has no heads: leave out heads=, or choose a site out of {HEAD_SITES}")
+            raise Refused(
+                f"{site} has no heads, got heads={heads!r}: leave out heads=, or use site {', '.join(HEAD_SITES)}"
+            )
         return dict.fromkeys(range(size.n_layers))
     n_heads = size.n_key_value_heads if site in ("k", "v") else size.n_heads
     if heads is None:
@@ -145,14 +150,15 @@ def _heads_of_layers(model: Model, site: str, heads: Any) -> dict[int, tuple[int
             raise
         group = size.n_heads // n_heads
         raise Refused(
-            f"{error}; {site} belongs to the {n_heads} key/value heads, each shared by {group} query heads: query head "
-            f"h has key/value head h // {group}"
+            f"{error}; at {site} heads are the {n_heads} key/value heads, each shared by {group} query heads: query "
+            f"head h has key/value head h // {group}"
         ) from None
     layers = sorted({head.layer for head in some_heads(chosen)})
     return {layer: tuple(sorted({h.head for h in chosen if h.layer == layer})) for layer in layers}
 
 
 def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
+    """The numbers given, in order, or 0 to n - 1 if None; raise Refused for others than these."""
     if given is None:
         return list(range(n))
     found = list(given) if isinstance(given, Iterable) else [given]
@@ -164,7 +170,15 @@ def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
 def passes(
     cells: Sequence[int], plan: Sequence[Cell], *, starts: Sequence[int], cost: Sequence[int], most: int
 ) -> list[list[int]]:
-    """Cells that share one widened batch: of one start, by layer, `cost` tokens each, at most `most` together."""
+    """Groups of cells that share a widened batch: the same start, in the order of layers, at most `most` tokens.
+
+    Args:
+        cells: indices of the cells to run.
+        plan: all cells.
+        starts: for each cell, the first position run again.
+        cost: for each cell, its tokens in the batch.
+        most: tokens in one widened batch (the prompts once for each cell).
+    """
     groups: list[list[int]] = []
     for index in sorted(cells, key=lambda i: (starts[i], plan[i].first)):
         last = groups[-1] if groups else []
@@ -177,10 +191,10 @@ def passes(
 
 
 def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
-    """How many tokens a widened batch may hold: `max_tokens`, or what fits a quarter of the free memory.
+    """The number of tokens that a widened batch may hold: `max_tokens`, or what fits a quarter of the free memory.
 
     Raises:
-        Refused: fewer than one prompt has.
+        Refused: `max_tokens` below the length of a prompt.
     """
     if max_tokens is not None:
         if not is_whole(max_tokens) or max_tokens < length:
@@ -201,10 +215,10 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
 
 @contextmanager
 def within_memory(tokens: int | None) -> Iterator[None]:
-    """Inside, batches of so many tokens are run (None: it is not known); where the memory ends, the remedy is said.
+    """A context for running batches of so many tokens (None if unknown): if memory runs out, the error says what to do.
 
     Raises:
-        MemoryError: in place of Python's own or torch's RuntimeError.
+        MemoryError: instead of Python's own or torch's RuntimeError.
     """
     try:
         yield
@@ -219,5 +233,5 @@ def within_memory(tokens: int | None) -> Iterator[None]:
 
 
 def _free(device: torch.device) -> int:
-    """Bytes."""
+    """Free memory of the device, in bytes."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -1,9 +1,10 @@
-"""A widened batch: cells that differ from the untouched run at one position or later, and edits that are only added.
+"""A widened batch (the prompts once for each edited run), and edits whose change is added to the untouched run.
 
-Behind attention (z, attn_out) what a cell changes is added to what attention wrote; behind the MLP, to the layer's
-output: no attention of their own layer is run again, where the lane keeps the untouched activations. Of single heads of
-the last layer only d_head numbers change before the final norm, so logits start from those. All else runs in
-`_cells_together`.
+A cell is one edited run. An edit after attention (z, attn_out, resid_mid) only adds to the stream after attention, and
+one after the MLP (mlp_out, resid_post) only adds to the layer's output: if the lane, the way of running layers again,
+keeps the untouched activations, the layer's attention is not run again. If a single head of the last layer is edited
+and no MLP reads it, the final stream changes in only d_head dimensions, and the logits are computed from these. Any
+other edit runs its layer again in `_cells_together`.
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ __all__ = ["NO_ROWS", "Rows", "WidenedBatch", "found_at_the_end", "joined", "rea
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Cells and their residual stream, `[cell, prompt, position, d_model]`.
+    """Cells and their residual stream.
 
-    Whole from the batch's `start` on, or narrow, `[cell, prompt, 1, d_model]`, where only position `start` differs.
+    Whole rows have all positions from the batch's `start` on, `[cell, prompt, position, d_model]`; narrow rows only
+    `start`, `[cell, prompt, 1, d_model]`, because they do not differ from the untouched run later.
+
+    Attributes:
+        ids: the cells, by index.
+        stream: their residual stream.
     """
 
     ids: list[int]
@@ -49,12 +55,12 @@ class WidenedBatch:
     """Cells that differ from the untouched run at `start` or later.
 
     Attributes:
-        lane: does layers again.
-        cells: all of them.
-        intervention: what is edited and what is held.
-        new: layer -> what becomes of the activation there.
+        lane: the way of running layers again, from the model's parameters or by its own blocks.
+        cells: all cells of the sweep.
+        intervention: what is edited and what is held fixed.
+        new: layer -> new value of the activation.
         wanted: what the metric reads.
-        clean: what it found in the untouched run.
+        clean: what it reads in the untouched run.
         start: the first position run again.
     """
 
@@ -68,7 +74,7 @@ class WidenedBatch:
 
     @property
     def site(self) -> str:
-        """Where the edit is made."""
+        """The site of the edit."""
         return self.intervention.site
 
     def heads_of(self, layer: int, ids: Sequence[int]) -> list[list[int]]:
@@ -76,7 +82,7 @@ class WidenedBatch:
         return [list(self.cells[i].touched[layer] or ()) for i in ids]
 
     def additions(self, ids: Sequence[int]) -> Additions | None:
-        """How the edits of these cells are added to the untouched stream; None where their layers are done again."""
+        """The lane, if these cells' edits can be added to its untouched stream; None if the layer must run again."""
         simple = all(len(self.cells[i].touched) == 1 and self.cells[i].new is None for i in ids)
         return self.lane.additions(self.site) if simple else None
 
@@ -84,7 +90,7 @@ class WidenedBatch:
 def joined(
     batch: WidenedBatch, additions: Additions, layer: int, joining: list[int], reads: Tensor | None
 ) -> tuple[Rows, Rows]:
-    """Whole and narrow rows after the layer, of the cells that change anything."""
+    """Whole and narrow rows after the layer in which these cells join; cells that change nothing are left out."""
     lane, start = batch.lane, batch.start
     length, is_narrow = len(lane.final[0]), batch.cells[joining[0]].position is not None
     here = slice(start, start + 1 if is_narrow else length)
@@ -113,7 +119,7 @@ def joined(
 def _added(
     batch: WidenedBatch, additions: Additions, layer: int, joining: list[int], here: slice
 ) -> tuple[list[int], Tensor]:
-    """The cells that change anything and what they add, `[cell, prompt, position, d_model]`."""
+    """The cells that change anything, and what each adds to the stream, `[cell, prompt, position, d_model]`."""
     whole = additions.untouched(layer, batch.site)
     old = whole[:, here]
     moved = changed(old, batch.new[layer], batch.site, here, whole.shape[1]) - old
@@ -128,6 +134,7 @@ def _added(
 
 
 def _that_move(ids: list[int], delta: Tensor) -> tuple[list[int], Tensor]:
+    """The cells whose change is not zero, and their changes."""
     moves = (delta != 0).flatten(1).any(1)
     if bool(moves.all()):
         return ids, delta
@@ -135,7 +142,7 @@ def _that_move(ids: list[int], delta: Tensor) -> tuple[list[int], Tensor]:
 
 
 def reach_the_end(batch: WidenedBatch, layer: int, joining: list[int]) -> bool:
-    """Whether these are single heads whose output the final norm reads, and every word's probability is wanted."""
+    """Whether each cell edits a single head whose output the final norm reads, for a metric of log-probabilities."""
     additions = batch.additions(joining)
     if additions is None or batch.site != "z" or batch.wanted.ids is None:
         return False
@@ -145,9 +152,9 @@ def reach_the_end(batch: WidenedBatch, layer: int, joining: list[int]) -> bool:
 
 
 def found_at_the_end(batch: WidenedBatch, layer: int, joining: list[int]) -> Iterator[tuple[int, Tensor]]:
-    """Each of these cells and what the metric finds in it, `[prompt, read, target]`."""
+    """Each of these cells, and what the metric reads in it, `[prompt, read, target]`."""
     additions, wanted, final = batch.additions(joining), batch.wanted, batch.lane.final
-    assert additions is not None and wanted.ids is not None  # noqa: PT018  # `reach_the_end` looked
+    assert additions is not None and wanted.ids is not None  # noqa: PT018  # checked in `reach_the_end`
     needed = (wanted.there & (wanted.positions >= batch.start)).to(final.device)
     prompt = torch.arange(len(needed), device=needed.device)[:, None].expand(needed.shape)[needed]
     at = wanted.positions.to(needed.device)[needed]

@@ -1,6 +1,6 @@
-"""Metrics on logits: losses, logit differences, probabilities and divergences, and losses by position.
+"""Metrics on logits: losses, logit difference, probability, KL divergence, and losses by position.
 
-`Metric` is what every intervention measures; a function `(logits, prompts) -> [prompt]` can stand in its place.
+Interventions take a `Metric`, or a function `(logits, prompts) -> [prompt]`, as `metric=`.
 """
 
 from .._lazy import attach

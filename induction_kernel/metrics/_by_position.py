@@ -1,6 +1,6 @@
-"""The loss of every next token, and the in-context-learning score: loss late in the context minus loss early in it.
+"""Losses by position, and the in-context-learning score: loss late in the context minus loss early in it.
 
-After Olsson et al. 2022, argument 1.
+Source: Olsson et al. 2022, argument 1. Means over positions are the metrics in `_standard`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["icl_score", "loss_by_position", "loss_dataset", "losses_in", "token_
 
 
 def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
-    """The loss of every next token.
+    """The loss of every next token, by position.
 
     Args:
         model: any TransformerLens model.
@@ -40,6 +40,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
         copy begins, -1 if nothing repeats).
 
     Raises:
+        Refused: prompts that the model cannot run.
         NotDefined: a model whose outputs are not its tokens, or that attends to next tokens.
 
     Source: Olsson et al. 2022, argument 1.
@@ -50,7 +51,7 @@ def loss_by_position(model: Model, prompts: Any = None, *, batch_size: int | Non
 
 
 def loss_dataset(model: Model, ready: Prompts, losses: Tensor) -> xr.Dataset:
-    """What `loss_by_position` returns, of `token_losses`."""
+    """The result of `loss_by_position`, from `token_losses`."""
     strings = [row + [""] * (ready.tokens.shape[1] - len(row)) for row in ready.strings(model)]
     start = ready.starts() if ready.control is not None else torch.full((len(ready),), -1)
     return xr.Dataset(
@@ -65,7 +66,16 @@ def loss_dataset(model: Model, ready: Prompts, losses: Tensor) -> xr.Dataset:
 
 
 def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = None) -> Tensor:
-    """The loss of every next token `[prompt, position]` in nats; NaN at a prompt's last token and in padding."""
+    """The loss of every next token `[prompt, position]` in nats; NaN at a prompt's last token and in padding.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: the prompts, as Prompts.
+        batch_size: prompts per forward pass; None to fit the memory.
+
+    Raises:
+        NotDefined: a model whose outputs are not its tokens, or that attends to next tokens.
+    """
     check_next_token(model, "loss")
     losses = []
     for rows in batches(
@@ -77,7 +87,7 @@ def token_losses(model: Model, prompts: Prompts, *, batch_size: int | None = Non
 
 
 def losses_in(model: Model, logits: Tensor, prompts: Prompts) -> Tensor:
-    """The loss of every next token `[prompt, position]`, as in `token_losses`, in these logits of the prompts."""
+    """The loss of every next token `[prompt, position]`, as in `token_losses`, from the prompts' logits."""
     wanted = reading_of(Metric("loss", "nats", mean_loss, targets=next_tokens), prompts, n_outputs(model))
     logs = read_off(logits.cpu(), wanted)[..., 0]
     return (-logs).masked_fill(~has_next(prompts), torch.nan)
@@ -96,18 +106,18 @@ def icl_score(
 
     Args:
         model: any TransformerLens model.
-        prompts: text or tokens, long enough.
-        early: index i of `loss[:, i]`, which predicts token i + 1; 50 by default.
-        late: likewise; 500 by default, which needs 502 tokens.
-        width: positions averaged around each (two single positions are mostly noise: at least 20 is advised).
+        prompts: anything `as_prompts` takes, with enough tokens.
+        early: position i, whose loss is that of predicting token i + 1; None for 50.
+        late: likewise; None for 500, which needs 502 tokens.
+        width: number of positions averaged around each; at least 20 is advised, since single positions are noisy.
         batch_size: prompts per forward pass; None to fit the memory.
 
     Returns:
         Dataset with `value[prompt]` in nats, and `single[prompt]`, the same at width 1.
 
     Raises:
-        Refused: prompts too short (give early and late), early not before late. NotDefined: a model whose outputs
-            are not its tokens, or that attends to next tokens.
+        Refused: prompts that are too short (pass early and late), early not before late.
+        NotDefined: a model whose outputs are not its tokens, or that attends to next tokens.
 
     Source: Olsson et al. 2022 ("in-context learning score"); sign as there.
     """
@@ -121,7 +131,7 @@ def icl_score(
         )
     if first - width // 2 < 0 or last - width // 2 + width > shortest - 1:
         raise Refused(
-            f"the shortest prompt has {shortest} tokens, positions {first} and {last} with width {width} do not fit: "
+            f"the shortest prompt has {shortest} tokens: positions {first} and {last} with width {width} do not fit; "
             "pass longer prompts, or early= and late="
         )
     loss = loss_by_position(model, ready, batch_size=batch_size)["loss"].values

@@ -1,12 +1,13 @@
-"""A metric: what is measured on the logits of every prompt, what it reads of them, and functions taken as metrics.
+"""`Metric`: what is measured on the logits of every prompt, and what it reads of them; functions used as metrics.
 
-It says which positions it reads, and of which tokens: nothing else need be computed.
+A metric names the positions and tokens that it reads, so that only these are computed. `_standard` has the metrics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import Signature, cleandoc, signature
 from typing import Any, Literal
 
 import numpy as np
@@ -40,9 +41,9 @@ METRICS = ("loss", "repeat_loss", "label_accuracy", "logit_difference", "probabi
 
 @dataclass(frozen=True, repr=False)
 class Metric:
-    """Something measured on the logits of every prompt; call it as `metric(model, prompts)`.
+    """A measure of the logits of every prompt: call it as `metric(model, prompts)`, or pass it as `metric=`.
 
-    One of your own, read at each prompt's last token (a plain function of whole logits may be a metric, too):
+    One of your own, read at each prompt's last token (`metric=` also takes a function `(logits, prompts) -> [prompt]`):
 
         def last(prompts):
             return torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 1
@@ -54,20 +55,20 @@ class Metric:
         result = ik.ablate(model, prompts, "L1H0", metric=recalled)
 
     Attributes:
-        name: as the result's `method`.
-        unit: "nats", "logits", "share".
+        name: the result's `method`.
+        unit: "nats", "logits" or "share", for example.
         measure: `(found[prompt, read, target], prompts) -> [prompt]`. `read` counts the positions read, in order
-            (NaN beyond a prompt's own number of them); `target` is the vocabulary where there are no `targets`.
-        reads: `prompts -> bool [prompt, position]`; None to read all of them, padding too.
+            (NaN beyond a prompt's own number of them); without `targets`, `target` is the vocabulary.
+        reads: `prompts -> bool [prompt, position]`, the positions read; None for all, also padding.
         targets: `prompts -> ids [prompt, target]`, the same at every position, or `[prompt, position, target]`; None
-            for whole logits.
-        normalised: whether `found` is log-probabilities (in nats) or logits; only where there are targets.
-        without: what the value is where the ability measured is absent (e.g. the loss of the first copy): an
-            ablation's effect can then be given as the share of the difference. None where there is no such
-            value.
-        prompts: what to run on by default, from the model.
-        part: `slice -> Metric`, the metric of some of the prompts, where it holds something of each; else None.
-        of: which tokens of the prompts the targets are, "next" ones or "labels"; None for others, such as answers.
+            for logits over the whole vocabulary.
+        normalised: whether `found` holds log-probabilities (in nats) of the targets, or their logits.
+        without: the metric whose value is that of a model without the ability (the loss of the first copy, say): an
+            ablation's effect is then also given as a share of the difference. None if there is none.
+        prompts: `model -> Prompts`, the default prompts; None if there are none.
+        part: `slice -> Metric`, the metric for some of the prompts, if it holds data of each prompt; else None.
+        of: which tokens of the prompts the targets are: "next" or "labels"; None for others, such as answers.
+        title: one line that says what is measured, for `help`.
     """
 
     name: str
@@ -80,12 +81,26 @@ class Metric:
     prompts: Callable[[Model], Prompts] | None = None
     part: Callable[[slice], Metric] | None = None
     of: Literal["next", "labels"] | None = None
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self._help())
+
+    def _help(self) -> str:
+        """What `help(loss)` shows: how to call it, what is measured, the arguments, and the class's attributes."""
+        _, *parameters = signature(type(self).__call__).parameters.values()
+        called = Signature([each.replace(annotation=Signature.empty) for each in parameters])
+        name = (
+            self.name if self.part is None else "metric"
+        )  # kl_to(model) is not a call of what kl_to returns
+        own, call = (cleandoc(each.__doc__ or "") for each in (type(self), type(self).__call__))
+        return "\n\n".join([f"{name}{called}", *([f"{self.title}."] if self.title else []), call, own])
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
 
     def __call__(self, model: Model, prompts: Any = None, *, batch_size: int | None = None) -> xr.Dataset:
-        """Run the model and measure.
+        """Run the model and measure every prompt.
 
         Args:
             model: any TransformerLens model.
@@ -93,11 +108,11 @@ class Metric:
             batch_size: prompts per forward pass; None to fit the memory.
 
         Returns:
-            Dataset with `value[prompt]`, and `without[prompt]` where the metric has one.
+            Dataset with `value[prompt]` in the metric's unit, and `without[prompt]` if the metric has one.
 
         Raises:
-            Refused: prompts that lack what is measured (a second copy, labels, answers); a model that has no
-                such outputs, or that attends to the next tokens it would predict.
+            Refused: prompts that lack what is measured (a second copy, labels, answers), or none given and no default.
+            NotDefined: a model that does not have the outputs read, or that attends to the next tokens it predicts.
         """
         ready = self.ready(model, prompts)
         values = measured(model, ready, self, batch_size=batch_size)
@@ -106,11 +121,11 @@ class Metric:
         return xr.Dataset({key: ("prompt", value) for key, value in values.items()}, coords, attrs)
 
     def ready(self, model: Model, prompts: Any) -> Prompts:
-        """The prompts to measure on, the user's or the metric's own, checked against the model.
+        """The prompts to measure on, the user's or the default ones, checked against the model.
 
         Raises:
-            Refused: no prompts. NotDefined: tokens of theirs as targets, which are no outputs of this model or
-                attended to.
+            Refused: no prompts.
+            NotDefined: targets that are not outputs of this model, or next tokens in a model that attends to them.
         """
         if prompts is not None:
             ready = as_prompts(model, prompts)
@@ -129,14 +144,16 @@ MetricLike = Metric | Callable[[Tensor, Prompts], Tensor]
 
 
 def as_metric(metric: MetricLike) -> Metric:
-    """A metric as it is; a function `(logits[prompt, position, vocab], prompts) -> [prompt]` as one that reads all.
+    """The metric itself; or a function `(logits[prompt, position, vocab], prompts) -> [prompt]`, made into one.
 
     Raises:
-        TypeError: neither.
+        TypeError: neither a metric nor a function of two arguments.
     """
     if isinstance(metric, Metric):
         return metric
-    own = str(getattr(metric, "__module__", "")).startswith(f"{__package__}.")  # icl_score: not of logits
+    own = str(getattr(metric, "__module__", "")).startswith(
+        f"{__package__}."
+    )  # e.g. icl_score, not of logits
     if not callable(metric) or isinstance(metric, type) or own:
         got = f"{metric.__name__} itself" if callable(metric) else repr(metric)
         raise TypeError(
@@ -152,27 +169,27 @@ def as_metric(metric: MetricLike) -> Metric:
 
 
 def part_of(metric: Metric, rows: slice) -> Metric:
-    """The metric of these prompts."""
+    """The metric for these rows of the prompts."""
     return metric if metric.part is None else metric.part(rows)
 
 
 def measured(
-    model: Model,
-    prompts: Prompts,
-    metric: Metric,
-    *,
-    batch_size: int | None = None,
+    model: Model, prompts: Prompts, metric: Metric, *, batch_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """`value` (and `without`) per prompt."""
+    """The metric on every prompt, in float64: `value [prompt]`, and `without [prompt]` if the metric has one.
+
+    Args:
+        model: any TransformerLens model.
+        prompts: the prompts, as Prompts.
+        metric: the metric.
+        batch_size: prompts per forward pass; None to fit the memory.
+    """
     measures = {"value": metric} | ({} if metric.without is None else {"without": metric.without})
     parts: dict[str, list[Tensor]] = {}
-    for rows in batches(
-        len(prompts), prompts.tokens.shape[1], batch_size=batch_size, cost=sizes(model).d_vocab
-    ):
+    (n, length), outputs = prompts.tokens.shape, n_outputs(model)
+    for rows in batches(n, length, batch_size=batch_size, cost=sizes(model).d_vocab):
         batch = prompts[rows]
-        readings = {
-            key: reading_of(part_of(each, rows), batch, n_outputs(model)) for key, each in measures.items()
-        }
+        readings = {key: reading_of(part_of(each, rows), batch, outputs) for key, each in measures.items()}
         logits = run(model, batch.tokens, lengths=batch.lengths).cpu()
         for key, wanted in readings.items():
             parts.setdefault(key, []).append(one_a_prompt(wanted, read_off(logits, wanted)))
@@ -181,14 +198,14 @@ def measured(
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a metric reads of one batch of prompts.
+    """What a metric reads in one batch of prompts.
 
     Attributes:
-        metric: the metric, of these prompts.
+        metric: the metric, for these prompts.
         prompts: the batch.
-        positions: `[prompt, read]`, the positions read; a prompt's first again beyond its own number of them.
-        there: `[prompt, read]` bool, False beyond a prompt's own number.
-        ids: `[prompt, read, target]`; None for whole logits.
+        positions: `[prompt, read]`, the positions read, in order; filled up with the prompt's first one.
+        there: bool `[prompt, read]`, False where `positions` is filled up.
+        ids: `[prompt, read, target]`, the tokens read; None for logits over the whole vocabulary.
     """
 
     metric: Metric
@@ -199,15 +216,17 @@ class Reading:
 
 
 def reading_of(metric: Metric, prompts: Prompts, outputs: int | None = None) -> Reading:
-    """What the metric reads of these prompts.
+    """What the metric reads in these prompts; `outputs` is the model's number of outputs, to check targets against.
 
     Raises:
         Refused: prompts that lack what is measured, or targets beyond the model's number of outputs.
     """
     shape = prompts.tokens.shape
     reads = torch.ones(shape, dtype=torch.bool) if metric.reads is None else metric.reads(prompts)
-    if reads.shape != shape or not bool(reads.any(1).all()):
-        row = 0 if reads.shape != shape else int(reads.any(1).int().argmin())
+    if reads.shape != shape:
+        raise Refused(f"wanted what {metric.name} reads as bool {list(shape)}, got {list(reads.shape)}")
+    if not bool(reads.any(1).all()):
+        row = int(reads.any(1).int().argmin())
         raise Refused(f"{metric.name} reads no position of prompt {row}: pass longer prompts, or others")
     most = int(reads.sum(1).max())
     order = torch.argsort((~reads).int(), dim=1, stable=True)[:, :most]
@@ -219,7 +238,7 @@ def reading_of(metric: Metric, prompts: Prompts, outputs: int | None = None) -> 
     if outputs is not None and not 0 <= int(ids.min()) <= int(ids.max()) < outputs:
         raise Refused(
             f"wanted targets from 0 to {outputs - 1}, the outputs of this model, {metric.name} got {int(ids.min())} to "
-            f"{int(ids.max())}: give answers that it has"
+            f"{int(ids.max())}: give answers that this model has"
         )
     if ids.ndim == 2:
         ids = ids[:, None].expand(-1, most, -1)
@@ -229,7 +248,7 @@ def reading_of(metric: Metric, prompts: Prompts, outputs: int | None = None) -> 
 
 
 def read_off(logits: Tensor, wanted: Reading) -> Tensor:
-    """`found[prompt, read, target]` of whole logits `[prompt, position, vocab]`."""
+    """What is read, `[prompt, read, target]`, from logits `[prompt, position, vocab]`."""
     if wanted.metric.reads is None and wanted.ids is None:
         return logits
     n = torch.arange(len(logits))[:, None]
@@ -242,10 +261,10 @@ def read_off(logits: Tensor, wanted: Reading) -> Tensor:
 
 
 def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
-    """The metric of what was found, checked: `[prompt]`, finite.
+    """The metric `[prompt]` of what was read, checked.
 
     Raises:
-        Refused: another shape, or numbers that are not finite.
+        Refused: another shape than `[prompt]`, or numbers that are not finite.
     """
     values, n = wanted.metric.measure(found, wanted.prompts), len(wanted.prompts)
     if not isinstance(values, Tensor) or values.shape != (n,):
@@ -255,8 +274,7 @@ def one_a_prompt(wanted: Reading, found: Tensor) -> Tensor:
     if not bool(values.isfinite().all()):
         row = int(values.isfinite().int().argmin())
         raise Refused(
-            f"the metric of prompt {row} is not finite: look for NaN or infinite weights in the model "
-            "(or in the edit), for a division by zero in the metric, or for a knock-out that leaves a query no weight "
-            "that its precision can hold"
+            f"the metric of prompt {row} is not finite: look for NaN or infinity in the weights or the edit, for a "
+            "division by zero in the metric, or for a knock-out that leaves a query too little attention for the dtype"
         )
     return values

@@ -82,7 +82,7 @@ class Sizes(NamedTuple):
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError unless `model` is a TransformerLens model with attention heads, Refused without weights."""
+    """Raise TypeError unless `model` is a TransformerLens model with attention heads, Refused if it has no weights."""
     if hasattr(model, "_orig_mod"):
         raise TypeError(
             "wanted the model itself, got a compiled one (torch.compile), which ignores hooks set later: pass "
@@ -126,12 +126,12 @@ def sizes(model: Model) -> Sizes:
 
 
 def bos_id(model: Model) -> int | None:
-    """The id of the beginning-of-sequence token; None without a tokenizer, or if it has none."""
+    """The id of the beginning-of-sequence token; None if there is no tokenizer, or it has no such token."""
     return bos_of(getattr(model, "tokenizer", None))
 
 
 def bos_of(tokenizer: Any) -> int | None:
-    """The id of a tokenizer's beginning-of-sequence token; None if it has none."""
+    """The id of a tokenizer's beginning-of-sequence token; None if it has no such token."""
     token = getattr(tokenizer, "bos_token_id", None)
     # TransformerLens sets "<|endoftext|>" if a tokenizer has none, even if it has no such token (BERT).
     made_up = token is not None and token == getattr(tokenizer, "unk_token_id", None)
@@ -150,13 +150,13 @@ def describe(model: Model) -> dict[str, str | int]:
 
 
 def hook_name(site: str, layer: int) -> str:
-    """The TransformerLens name of a hook point: in attention ("q", "rot_q", "pattern", "z" ...) or on the stream."""
+    """TransformerLens' name of a hook point: in attention ("q", "rot_q", "pattern", "z" ...) or on the stream."""
     of_attention = site in ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z")
     return f"blocks.{layer}.{'attn.' if of_attention else ''}hook_{site}"
 
 
 def all_modules(model: Model) -> dict[torch.nn.Module, str]:
-    """Every module and its name; a Bridge does not list the root of the model it wraps among its modules."""
+    """Every module and its name, also of the model that a Bridge wraps (whose root a Bridge does not list)."""
     named: dict[torch.nn.Module, str] = {}
     for root in (model, getattr(model, "original_model", None)):
         if isinstance(root, torch.nn.Module):
@@ -169,9 +169,9 @@ _MAKING = Lock()
 
 
 def lock_of(model: Model) -> Any:
-    """The model's one reentrant lock, a context: only its holder sets hooks and flags on the modules.
+    """The model's reentrant lock, a context: only its holder sets hooks and flags on the modules.
 
-    It is stored outside the model and dropped with it.
+    There is one for each model, stored outside it and dropped with it.
     """
     with _MAKING:
         return _LOCKS.setdefault(model, RLock())
@@ -181,7 +181,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def one_thread_at_a_time(function: _Function) -> _Function:
-    """A function of a model that holds the model's lock while it runs."""
+    """Decorator: the function holds the lock of its model, the first argument, while it runs."""
 
     @wraps(function)
     def held(model: Model, *args: Any, **kwargs: Any) -> Any:
@@ -193,7 +193,7 @@ def one_thread_at_a_time(function: _Function) -> _Function:
 
 
 def in_this_thread(function: _Function) -> _Function:
-    """A hook that acts in this thread only: the user's calls in other threads are not affected."""
+    """The hook, acting in this thread only, so that the user's calls in other threads are not affected."""
     owner = get_ident()
 
     def hook(*args: Any, **kwargs: Any) -> Any:
@@ -209,7 +209,7 @@ def hooks_on(model: Model, hooks: Sequence[Hook]) -> Any:
 
 @contextmanager
 def kept_as_it_was(model: Model) -> Iterator[None]:
-    """Evaluation mode, uncompiled, no gradients, one thread; every module's flags are restored at the end."""
+    """A context: evaluation mode, uncompiled, no gradients, one thread at a time; all flags are restored at the end."""
     check_model(model)
     with lock_of(model):
         modules = all_modules(model)
@@ -240,7 +240,7 @@ def forward(
 ) -> Any:
     """Logits `[prompt, position, vocab]` (or None) of one forward pass with `hooks` for its duration.
 
-    In the model's dtype and on its device, without gradients unless `gradients`. `_padding` makes the `arguments` and
+    In the model's dtype and on its device, without gradients unless `gradients`. `_padding` makes the arguments and
     hooks that hide padding.
     """
     given = no_left_padding(model, tokens) if arguments is None else arguments
@@ -249,7 +249,7 @@ def forward(
 
 
 def is_bridge(model: Model) -> bool:
-    """Whether it is a `TransformerBridge`, and not one of TransformerLens' own models."""
+    """Whether the model is a `TransformerBridge`, not one of TransformerLens' own models."""
     return "TransformerBridge" in {base.__name__ for base in type(model).__mro__}
 
 
@@ -276,5 +276,5 @@ def per_query_head(tensor: Tensor, n_heads: int, dim: int) -> Tensor:
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, so that sums are exact enough; any other dtype unchanged."""
+    """float16 and bfloat16 converted to float32, so that sums are accurate; other dtypes unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,7 +1,6 @@
-"""What a model's logits are over: its own tokens, or something else (the classes of a classifier, sums, ...).
+"""Whether a model's logits are over its own tokens, or over something else (a classifier's classes, sums, ...).
 
-Next tokens and labels can be read only if the logits are over the model's tokens; next tokens also need causal
-attention.
+Metrics of next tokens and labels need logits over the model's tokens; those of next tokens also need causal attention.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ def outputs_are_tokens(model: Model) -> bool:
 
 
 def check_words(model: Model, name: str, instead: str = _INSTEAD) -> None:
-    """Raise NotDefined unless the model's logits are over its own tokens, which is what `name` reads.
+    """Raise NotDefined unless the model's logits are over its own tokens, which the metric or verb `name` reads.
 
-    `instead` is what the message advises.
+    `instead` is the message's advice.
     """
     if not outputs_are_tokens(model):
         raise NotDefined(
@@ -42,7 +41,7 @@ def check_words(model: Model, name: str, instead: str = _INSTEAD) -> None:
 
 
 def check_next_token(model: Model, name: str, instead: str = _INSTEAD) -> None:
-    """Raise NotDefined unless the model predicts next tokens, which `name` reads, without attending to them."""
+    """Raise NotDefined unless the model predicts next tokens, which `name` needs, without attending to them."""
     check_words(model, name, instead)
     if not is_causal(model):
         raise NotDefined(

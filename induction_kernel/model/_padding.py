@@ -1,8 +1,7 @@
-"""Runs in which nothing attends to padding: causal attention never does, any other attention gets a mask.
+"""Padding hidden from attention: prompts are padded on the right, and attention that is not causal gets a mask.
 
-Prompts are padded on the right, which causal attention never sees. How a mask is applied depends on the class: a
-`TransformerBridge` takes one as an argument; in a `HookedTransformer` or `HookedEncoder` a hook masks the attention
-scores.
+Causal attention never sees padding on the right. How a mask is applied depends on the class: a `TransformerBridge`
+takes one as an argument; in a `HookedTransformer` or `HookedEncoder` a hook masks the attention scores.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _HIDES: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()
 
 
 def hidden_padding(model: Model, tokens: Tensor, lengths: Tensor | None) -> tuple[dict[str, Any], list[Hook]]:
-    """Arguments and hooks for a forward pass over these tokens that keep padding from being attended to.
+    """The arguments and hooks of a forward pass over these tokens that keep padding from being attended to.
 
     Args:
         model: the model to run.
@@ -58,6 +57,7 @@ def hidden_padding(model: Model, tokens: Tensor, lengths: Tensor | None) -> tupl
 
 
 def _masked(model: Model, tokens: Tensor, lengths: Tensor) -> tuple[dict[str, Any], list[Hook]]:
+    """The arguments and hooks that mask padding in this model."""
     real = torch.arange(tokens.shape[1]) < lengths.cpu()[:, None]
     if is_bridge(model):
         return {"attention_mask": real.long().to(device_of(model))}, []
@@ -71,7 +71,7 @@ def _masked(model: Model, tokens: Tensor, lengths: Tensor) -> tuple[dict[str, An
 
 
 def _hides(model: Model) -> bool:
-    """Whether a prompt gives the same logits alone and padded; not tested while the user's hooks are on the model."""
+    """Whether a masked prompt gives the same logits as unpadded; not tested while the user's hooks are on the model."""
     parts = made_of(model)
     known, hides = _HIDES.get(model, (None, True))
     if known == parts or foreign_hooks(model):

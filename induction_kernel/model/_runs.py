@@ -1,7 +1,6 @@
-"""Runs of a model with hooks, in full or only up to the last activation wanted.
+"""Runs of a model with hooks, in full or only up to the last activation wanted; batches, memory, progress bars.
 
-Prompts run in batches that fit the memory; nothing attends to their padding (`_padding`). `_anatomy` names the hook
-points.
+Nothing attends to padding (see `_padding`). `_anatomy` names the hook points; `_self_check` tests them at first use.
 """
 
 from __future__ import annotations
@@ -68,7 +67,7 @@ def run(
 
 
 class _Enough(Exception):
-    """Raised by the last hook needed, to end the pass before layers that are not read."""
+    """Raised by the last hook needed, to end the pass before the layers that are not read."""
 
 
 @one_thread_at_a_time
@@ -83,20 +82,20 @@ def stream(
     at: Tensor | None = None,
     whole: bool = False,
 ) -> Tensor | None:
-    """One forward pass that hands each wanted activation to `read(site, layer, activation)`; ends after the last.
+    """One forward pass that calls `read(site, layer, activation)` with each wanted activation, and ends after the last.
 
     Args:
         model: the model to run.
         tokens: `[prompt, position]`, padded on the right.
         read: called in the order of the pass.
         sites: site ("pattern", "v", "z", ...) -> layers.
-        hooks: what else stands on the model for the pass.
-        lengths: `[prompt]`, beyond which is padding; None where there is none.
-        at: `[prompt]`, one position each whose logits are wanted too: the pass then goes to its end.
-        whole: whether the logits of every position are wanted; likewise.
+        hooks: further hooks for the pass.
+        lengths: `[prompt]`, beyond which is padding; None if there is none.
+        at: `[prompt]`, one position for each prompt whose logits are wanted too; the pass then runs to its end.
+        whole: whether the logits of all positions are wanted; the pass then runs to its end.
 
     Returns:
-        Logits `[prompt, vocab]` at these positions, or `[prompt, position, vocab]`; None where none are wanted.
+        Logits `[prompt, vocab]` at these positions, or `[prompt, position, vocab]`; None if none are wanted.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -113,12 +112,7 @@ def stream(
             raise _Enough
 
     arguments, masks = hidden_padding(model, tokens, lengths)
-    reading: list[Hook] = []
-    for site, layer in wanted:
-        bound = _bound(hook, site=site, layer=layer)
-        through = site == "resid_mid" and is_bridge(model)
-        reading += _after_attention(layer, bound) if through else [(hook_name(site, layer), bound)]
-    standing = [*masks, *hooks, *reading]
+    standing = [*masks, *hooks, *_reading(model, wanted, hook)]
     logits = None
     with suppress(_Enough):
         if whole:
@@ -128,21 +122,36 @@ def stream(
         else:
             with _unembedding_only(model, at):
                 logits = forward(model, tokens, standing, arguments=arguments)
-    if missing:
-        site, layer = min(missing)
-        raise RuntimeError(
-            f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
-            "the architecture is not supported: docs/extending.md says what a new one needs"
-        )
+    _check_fired(model, missing)
     if at is None or logits is None:
         return logits
     rows = torch.arange(len(logits), device=logits.device)
     return logits[rows, at.to(logits.device) if logits.shape[1] == tokens.shape[1] else 0]
 
 
+def _reading(model: Model, wanted: Sequence[tuple[str, int]], hook: Callable[..., None]) -> list[Hook]:
+    """Hooks that call `hook(activation, hook, site=, layer=)` with each wanted activation."""
+    reading: list[Hook] = []
+    for site, layer in wanted:
+        bound = _bound(hook, site=site, layer=layer)
+        through = site == "resid_mid" and is_bridge(model)
+        reading += _after_attention(layer, bound) if through else [(hook_name(site, layer), bound)]
+    return reading
+
+
+def _check_fired(model: Model, missing: set[tuple[str, int]]) -> None:
+    """Raise RuntimeError if an activation, given by site and layer, was never read."""
+    if missing:
+        site, layer = min(missing)
+        raise RuntimeError(
+            f"hook {hook_name(site, layer)} of {type(model).__name__} {describe(model)['model']} never fired; "
+            "the architecture is not supported: docs/extending.md says what a new one needs"
+        )
+
+
 @contextmanager
 def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
-    """Only positions `at [prompt]` reach the unembedding; all do if the user's own hooks may depend on positions."""
+    """A context: only positions `at [prompt]` are unembedded, or all if the user's own hooks are on the model."""
     unembed = getattr(model, "unembed", None)
     if not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
         yield
@@ -160,7 +169,7 @@ def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
 
 
 def _after_attention(layer: int, read: Callable[[Tensor, Any], None]) -> list[Hook]:
-    """Hooks on the stream after attention: a Bridge's resid_mid is what a norm reads (OPT-350m: a later one)."""
+    """Hooks on the stream after attention; a Bridge's resid_mid is a norm's input (in OPT-350m, a later norm's)."""
     before: list[Tensor] = []
 
     def keep(stream: Tensor, hook: Any) -> None:
@@ -181,7 +190,7 @@ def _bound(function: Callable[..., None], **bound: Any) -> Callable[..., None]:
 
 
 def batches(n_prompts: int, length: int, *, batch_size: int | None, cost: int) -> list[slice]:
-    """Slices over prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers per position.
+    """Slices over the prompts: `batch_size` prompts each, or about 2**24 numbers at `cost` numbers per position.
 
     Raises:
         Refused: a batch size below 1.

@@ -1,9 +1,9 @@
-"""Checks at a model's first use, and whether it is still the same model.
+"""The check at a model's first use: its hooks show its attention, and an edit of z changes the logits.
 
-A hook name that exists does not prove that it fires, nor that an edit there does anything: on some Bridges a hook on
-the pattern shows or changes a tensor that the computation does not use. So before anything is read off a model, one
-short run must show, in every layer, that z is pattern times v and that an edit of z moves the logits. The same run
-shows whether attention is causal.
+A hook name that exists does not prove that the hook fires, nor that an edit there does anything: on some Bridges a hook
+on the pattern shows or changes a tensor that the computation does not use. So before a model is used, one short run
+must show in every layer that z is pattern times v and that an edit of z changes the logits. The same run shows whether
+attention is causal. `made_of` tells whether a model has changed since; `foreign_hooks` finds the user's own hooks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _SHOWN = ("pattern", "v", "z")
 
 @one_thread_at_a_time
 def self_check(model: Model) -> bool | None:
-    """Raise unless the model's hooks show its attention and act on it; tested once, and again when its parts change.
+    """Raise unless the model's hooks show its attention and act on it; tested once, and again if its parts change.
 
-    Nothing is tested while the user's own hooks are on the model, which may change anything.
+    Nothing is tested while the user's own hooks are on the model, since they may change anything.
 
     Returns:
         Whether attention is causal in that run; None if nothing could be tested because of such hooks.
@@ -68,7 +68,7 @@ def self_check(model: Model) -> bool | None:
 
 
 def is_causal(model: Model) -> bool:
-    """Whether no position attends to, or depends on, later ones, as a run shows it: a configuration may be wrong.
+    """Whether no position attends to, or depends on, later ones, as a run shows it; a configuration may be wrong.
 
     If nothing could be tested yet because of the user's own hooks, the model's configuration decides.
     """
@@ -80,10 +80,10 @@ def is_causal(model: Model) -> bool:
 
 
 def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> bool:
-    """Whether positions attend only to themselves and earlier ones, and another last token moves no earlier logit."""
+    """Whether positions attend only to themselves and earlier ones, and another last token changes no earlier logit."""
     patterns = (pattern for (site, _), pattern in shown.items() if site == "pattern")
     before, after = logits[0, :-1], logits[-1, :-1]
-    moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN counts as no move
+    moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN counts as no change
     return not bool(moved.any()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
 
 
@@ -107,7 +107,8 @@ def _check_finite(model: Model, shown: dict[tuple[str, int], Tensor]) -> None:
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
     """One pass over copies of a prompt: one untouched, one per layer with z edited there, one with another last token.
 
-    (site, layer) -> activation of the untouched copy, `[1, ...]`, with "edit" for what was added; the logits of all.
+    Returns (site, layer) -> activation of the untouched copy, `[1, ...]`, where the site "edit" is what was added to z;
+    and the logits of all copies.
     """
     size, generator = sizes(model), torch.Generator().manual_seed(0)
     spread = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64)
@@ -137,6 +138,7 @@ def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
 
 
 def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
+    """Raise NotDefined unless the hooks of the layer fired and show z = pattern @ v."""
     for site in _SHOWN:
         if (site, layer) not in shown:
             raise NotDefined(
@@ -161,12 +163,13 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
 
 
 def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> None:
+    """Raise NotDefined if the edit of z in the layer should change the logits and does not."""
     block: Any = model.blocks[layer]
     edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
     written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
     moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
     # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the logits do not depend on the stream
-    # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a move.
+    # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a change.
     seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
     if seen and bool(moved <= loose(model) * varies):
         raise NotDefined(
@@ -181,15 +184,15 @@ def _named(model: Model) -> str:
 
 
 def loose(model: Model) -> float:
-    """A generous tolerance for rounding: a Bridge may compute its softmax in float32 whatever its weights' dtype."""
+    """Tolerance for rounding: a Bridge may compute its softmax in float32 whatever the dtype of its weights."""
     return 1e-4 if model.W_U.dtype in (torch.float32, torch.float64) else 0.05
 
 
 def made_of(model: Model) -> int:
-    """A hash of the model's parts, not of its weights, which are read anew at every call.
+    """A hash of the model's modules and configuration, not of its weights, which may change between calls.
 
     Raises:
-        TypeError: a module is compiled, which hides it from hooks.
+        TypeError: a compiled module, which ignores hooks.
     """
     modules = all_modules(model)
     for module, name in modules.items():
@@ -199,18 +202,17 @@ def made_of(model: Model) -> int:
                 "the module itself in its place, compiled._orig_mod, which has the same weights"
             )
     parts = tuple((type(module), "forward" in vars(module)) for module in modules)
-    return hash(
-        (parts, repr(vars(model.cfg)))
-    )  # str(cfg) sorts and wraps it, which takes as long as a small pass
+    # repr, since str(cfg) sorts and wraps the configuration, which takes as long as a small pass
+    return hash((parts, repr(vars(model.cfg))))
 
 
-# A Bridge and a Hugging Face model set hooks themselves; this package's hooks on modules last for one pass.
+# Bridges and Hugging Face models set hooks themselves; this package's hooks on modules last for one pass only.
 _NOT_THE_USERS = ("transformer_lens.", "transformers.", "induction_kernel.")
 
 
 @one_thread_at_a_time
 def foreign_hooks(model: Model) -> list[str]:
-    """Names of the modules with hooks that TransformerLens, transformers and this package did not set themselves."""
+    """Names of the modules with the user's own hooks: not set by TransformerLens, transformers or this package."""
     found = []
     for module, name in all_modules(model).items():
         hooks = [
@@ -230,6 +232,6 @@ def foreign_hooks(model: Model) -> list[str]:
 
 
 def _wired(point: Any) -> int:
-    """How many hooks TransformerLens 4 set here itself, for what has no module (OPT's MLP)."""
+    """The number of hooks that TransformerLens 4 set here itself, for parts without a module (OPT's MLP)."""
     hooks = [getattr(handle, "user_hook", None) for handle in (*point.fwd_hooks, *point.bwd_hooks)]
     return sum(getattr(hook, "__qualname__", "").startswith("_wire_symbolic_hooks.") for hook in hooks)

@@ -1,7 +1,7 @@
 """The structure of a model: its modules with their code, settings, shapes and hooks, without its weights' values.
 
-Models of one structure, such as the checkpoints of one training run, compute the same function of tokens and weights:
-what a check has shown of the code that runs one of them holds for all. It says nothing of what their weights do.
+Models of one structure, such as the checkpoints of a training run, compute the same function of tokens and weights, so
+a check of the code that runs one of them holds for all. What their weights do is not covered.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _LABELS = {
     *("checkpoint_index", "checkpoint_value", "checkpoint_label_type", "from_checkpoint", "training"),
     *("_block_alias_cache", "_capture_hooks_wired", "_capture_hook_handles", "_fired_hook_out"),
 }
-"""Attributes that say which weights these are, or what a Bridge has noted of its runs, and no more."""
+"""Attributes that are not structure: names of the weights, and records that a Bridge keeps of its runs."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.device, torch.Size)
 _DEPTH = 4
 
 
 class _OwnCode(Exception):
-    """Code that was made on the spot: it cannot be told from another that looks the same."""
+    """Raised for code that is made at run time (a closure, a class in a function): no name tells it from other code."""
 
 
 def structure_of(model: Model) -> str | None:
-    """A hash shared by models that differ in the values of their weights alone; None where that cannot be told.
+    """A hash shared by models that differ only in the values of their weights; None if that cannot be told.
 
-    It is None where a module, or its class, has code that was made on the spot (a closure, a class of a function).
+    It cannot if a module, or its class, has code that is made at run time (a closure, a class in a function).
     """
     modules = all_modules(model)
     names = {id(module): name for module, name in modules.items()}
@@ -46,7 +46,7 @@ def structure_of(model: Model) -> str | None:
         told = [
             (name, _of_code(type(module)), _told(vars(module), names)) for module, name in modules.items()
         ]
-        # others put methods on the class of all modules (transformers does), which run none
+        # Libraries (transformers) add methods to torch.nn.Module itself, which run no model.
         mine = {cls for module in modules for cls in type(module).__mro__ if cls is not torch.nn.Module}
         classes = {_of_code(cls): _methods(cls) for cls in mine}
     except _OwnCode:
@@ -55,12 +55,12 @@ def structure_of(model: Model) -> str | None:
 
 
 def _methods(cls: type) -> list[tuple[str, str]]:
-    """What stands under the names of a class's methods: another's function, where somebody put it there."""
+    """The methods of a class, with the functions behind them, which somebody may have replaced."""
     return [(key, _of_code(each)) for key, each in vars(cls).items() if isinstance(each, FunctionType)]
 
 
 def _told(value: Any, names: dict[int, str], depth: int = _DEPTH) -> Any:
-    """What a value is, as text and tuples."""
+    """A value as text, tuples and lists."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, torch.nn.Module):
@@ -83,6 +83,7 @@ def _told(value: Any, names: dict[int, str], depth: int = _DEPTH) -> Any:
 
 
 def _under(key: Any, value: Any, names: dict[int, str], depth: int) -> Any:
+    """The value of an attribute, as text, tuples and lists; of weights and hooks only shapes and names."""
     if key in _HOOKS:
         return _hooks(value)
     if key in ("weight", "bias") and isinstance(value, Tensor) and value.is_floating_point():
@@ -91,7 +92,7 @@ def _under(key: Any, value: Any, names: dict[int, str], depth: int) -> Any:
 
 
 def _of_tensor(value: Tensor) -> str:
-    """Parameters by their shape; of other tensors (masks, rotary angles), which no training changes, the sum too."""
+    """A parameter's shape; the shape and the sum of any other tensor (masks, rotary angles), which training keeps."""
     return _shape_of(value) + ("" if isinstance(value, torch.nn.Parameter) else repr(_sum_of(value)))
 
 
@@ -104,7 +105,7 @@ def _sum_of(value: Tensor) -> float:
 
 
 def _hooks(hooks: Mapping[int, Any]) -> list[str]:
-    """A library's own hooks, by their names: lanes are not chosen where others stand."""
+    """Names of a library's own hooks; the user's own are found by `foreign_hooks`."""
     return [
         f"{each.__module__}.{getattr(each, '__qualname__', type(each).__qualname__)}"
         for each in hooks.values()
@@ -112,7 +113,7 @@ def _hooks(hooks: Mapping[int, Any]) -> list[str]:
 
 
 def _of_code(value: Any) -> str:
-    """The full name of what is found under it; else the code of a function, if it encloses nothing."""
+    """The full name of a class or function that can be found by it; else the code of a function without a closure."""
     name = f"{value.__module__}.{value.__qualname__}"
     found: Any = sys.modules.get(value.__module__ or "builtins")
     for part in value.__qualname__.split("."):

@@ -1,7 +1,7 @@
-"""Weights of heads as they act on the residual stream: W_V, W_O, embedding, unembedding, with norms folded in.
+"""Weights as they act on the residual stream: W_Q, W_K, W_V, W_O, embedding and unembedding, with norms folded in.
 
 With the norms folded in, raw and processed weights of one model give the same scores: folding and centring change z and
-W_OV, not the outputs. No model is run here: see `_runs`.
+W_OV, not the outputs. `_runs` runs models.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def value_weights(model: Model, layer: int) -> tuple[Tensor, Tensor, Tensor]:
         exact = full_precision(w_v)
         b_v = b_v + torch.einsum("m,hmd->hd", shift.to(exact), exact)
     w_o = full_precision(block.attn.W_O.detach())
-    w_o = w_o * getattr(block, "residual_contribution_scale", 1.0)  # Granite's
+    w_o = w_o * getattr(block, "residual_contribution_scale", 1.0)  # only in Granite
     if _centres(model, getattr(model, "ln_final", None)):
         w_o = w_o - w_o.mean(-1, keepdim=True)
     return fold_norm(model, norm, w_v), b_v, w_o
@@ -60,7 +60,8 @@ def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
     processed weights.
 
     Raises:
-        NotDefined: a model that normalises its queries and keys. Refused: weights that are not finite.
+        NotDefined: a model that normalises its queries and keys.
+        Refused: weights that are not finite.
     """
     block: Any = model.blocks[layer]
     if getattr(model.cfg, "use_qk_norm", False) or getattr(block.attn, "q_norm", None) is not None:
@@ -79,14 +80,14 @@ def query_key_weights(model: Model, layer: int) -> tuple[Tensor, Tensor]:
 
 
 def read_dimensions(model: Model, layer: int) -> int:
-    """How many dimensions of the residual stream a layer's attention reads: a LayerNorm removes the mean."""
+    """The number of dimensions of the residual stream that a layer's attention reads; a LayerNorm removes the mean."""
     return sizes(model).d_model - int(_centres(model, getattr(model.blocks[layer], "ln1", None)))
 
 
 def token_embedding(model: Model) -> Tensor:
-    """`[vocab, d_model]`, what each token adds to the residual stream, without positions.
+    """`[vocab, d_model]`: what each token's embedding adds to the residual stream, without positions.
 
-    W_E after what a model does to it: Gemma's scale, BLOOM's norm.
+    W_E, with what the model applies to it: Gemma's scale, BLOOM's norm.
     """
     module: Any = model
     with kept_as_it_was(model):
@@ -96,7 +97,7 @@ def token_embedding(model: Model) -> Tensor:
 
 
 def check_writing(model: Model, layers: Sequence[int]) -> None:
-    """NotDefined unless attention adds z W_O to the residual stream, and a norm (or none) reads it at the end."""
+    """Raise NotDefined unless attention adds z W_O to the stream, and a final norm (or no norm at all) reads it."""
     for layer in layers:
         block: Any = model.blocks[layer]
         normed = getattr(model.cfg, "use_normalization_before_and_after", False) or hasattr(block, "ln1_post")
@@ -138,7 +139,7 @@ def unembedding(model: Model) -> Tensor:
 
 
 def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:
-    """`weights [..., d_model, out]` after a norm as they read the stream before it, except for the norm's scale.
+    """`weights [..., d_model, out]`, which read a norm's output, as they read its input, up to the norm's scale.
 
     In float32 or better; a copy.
     """
@@ -168,7 +169,7 @@ def _scale(model: Model, norm: Any) -> Tensor | None:
 
 
 def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
-    """NotDefined unless the norm acts on a vector as its weights say, without which it cannot be folded."""
+    """Raise NotDefined unless the norm acts on a vector as its weights say; otherwise it cannot be folded in."""
     without = getattr(model.cfg, "normalization_type", None) is None
     if without or not isinstance(norm, torch.nn.Module) or foreign_hooks(model):
         return
@@ -194,9 +195,9 @@ def _check_norm(model: Model, norm: Any, scale: Tensor | None) -> None:
 
 
 def _known_for_it(model: Model) -> bool:
-    """Whether Hugging Face's name of the class, as the model's configuration gives it, is in `_NORMS_AFTER`.
+    """Whether the architecture is known for norms after attention: its Hugging Face name is in `_NORMS_AFTER`.
 
-    A HookedEncoder's blocks are BERT's.
+    So is a HookedEncoder, whose blocks are BERT's.
     """
     if "HookedEncoder" in {base.__name__ for base in type(model).__mro__}:
         return True
@@ -205,12 +206,12 @@ def _known_for_it(model: Model) -> bool:
 
 
 def _attention_out(block: Any) -> str:
-    """The module of a Bridge's `hook_attn_out`: a norm, if one follows attention."""
+    """The module behind a Bridge's `hook_attn_out`: a norm, if one follows attention."""
     return str((getattr(block, "hook_aliases", None) or {}).get("hook_attn_out", ""))
 
 
 def _norms_after(model: Model, block: Any) -> bool:
-    """Whether `ln1` follows attention instead of preceding it (OPT-350m, OLMo 2, GPT-1, BERT)."""
+    """Whether `ln1` comes after attention, not before it (OPT-350m, OLMo 2, GPT-1, BERT)."""
     return (
         getattr(model.cfg, "do_layer_norm_before", True) is False
         or _attention_out(block).startswith("ln1.")
@@ -219,6 +220,6 @@ def _norms_after(model: Model, block: Any) -> bool:
 
 
 def _centres(model: Model, norm: Any) -> bool:
-    """Whether the norm removes the mean of the stream; without its module, whether the model's norms do."""
+    """Whether the norm removes the mean of the stream; if it has no module, whether the model's norms do."""
     by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)

@@ -1,8 +1,9 @@
-"""Parts of a run computed again: one untouched run is kept, and single layers run again from it with edits in place.
+"""Layers of a model run again: one untouched run is kept, and single layers are computed again from it with edits.
 
-A lane is a way of computing layers again on a widened batch, `[cell, prompt, position, d_model]`: by the model's own
-blocks (`_blocks`, any architecture) or from its live parameters (`_decoder`, standard decoders, faster).
-`_attention_rows` reads long prompts a few rows at a time. Edits and metrics are in `interventions`.
+A lane is a way of running layers again: by the model's own blocks (`_blocks`, any architecture), or from its parameters
+(`_decoder`, standard decoders, faster). It runs a widened batch, which holds the prompts once for each edited run
+(cell): `[cell, prompt, position, d_model]`. `_attention_rows` computes the patterns of long prompts a few rows at a
+time. Edits are in `interventions`, metrics in `metrics`.
 """
 
 from .._lazy import attach

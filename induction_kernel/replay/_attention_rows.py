@@ -1,9 +1,9 @@
-"""Entries of the patterns of long prompts, computed a few rows at a time.
+"""Entries of the attention patterns of long prompts, computed a few rows at a time.
 
 Memory grows with the length, not with its square: z comes from PyTorch's `scaled_dot_product_attention`, and only the
-rows of a pattern that are read are computed, some at a time. One layer is in memory at a time, and the last one needs
-only queries and keys. (In PyTorch only `flex_attention` returns a row's log-sum-exp, and it makes the whole pattern
-unless it is compiled.) Models that `_layers` does not support, and short prompts, use the model's own patterns.
+rows of a pattern that are read are computed. One layer is in memory at a time, and the last one needs only queries and
+keys. (In PyTorch only `flex_attention` returns a row's log-sum-exp, and it makes the whole pattern unless it is
+compiled.) Models that `_layers` does not support, and short prompts, use the model's own patterns.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ._layers import Layers, looseness, supports
 
 __all__ = ["Entries", "entry_values", "why_no_rows"]
 
-_AT_ONCE = 2**21  # numbers of patterns in memory at a time
-_PIECE = 32  # tokens on which both ways are compared
+_AT_ONCE = 2**21  # entries of patterns in memory at a time
+_PIECE = 32  # tokens on which the two ways are compared
 
 
 class Entries(NamedTuple):
-    """Entries of patterns: `[entry]` each."""
+    """Entries of attention patterns: the prompt, query and key of each, `[entry]`."""
 
     prompt: Tensor
     query: Tensor
@@ -37,13 +37,13 @@ class Entries(NamedTuple):
 def entry_values(
     model: Model, tokens: Tensor, entries: Entries, layers: Sequence[int], read: Callable[[int, Tensor], None]
 ) -> None:
-    """One pass that hands the attention at these entries to `read(layer, values [entry, head])`.
+    """One pass that calls `read(layer, values [entry, head])` with the attention at these entries.
 
-    Values are in float32 or better, on the CPU; the pass ends after the last layer asked for.
+    The values are in float32 or better, on the CPU. The pass ends after the last layer asked for.
 
     Args:
-        model: one for which `why_no_rows` returns "".
-        tokens: `[prompt, position]`; padding is not attended to, as the model is causal.
+        model: a model for which `why_no_rows` returns "".
+        tokens: `[prompt, position]`; padding is not attended to, since the model is causal.
         entries: key <= query; any number, in any order.
         layers: at least one.
         read: called in the order of the layers.
@@ -55,18 +55,18 @@ def entry_values(
 
 
 def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
-    """Why `entry_values` is not used on this model; empty if it gives the model's own patterns.
+    """Why `entry_values` is not used on this model; empty if it agrees with the model's own patterns.
 
-    Both are compared on the first tokens of one prompt: for every head, the absolute difference of attention, summed
-    over keys and averaged over queries.
+    The two are compared on the first tokens of one prompt, by each head's absolute difference of attention, summed over
+    keys and averaged over queries.
 
     Args:
         model: any model.
         tokens: `[position]`, of one of the prompts.
-        layers: the layers in which both must agree.
+        layers: the layers in which the two must agree.
     """
     if not supports(model):
-        why = "rows are computed only for a HookedTransformer of standard decoder blocks"
+        why = "rows are computed only for a HookedTransformer with standard decoder blocks"
     elif hooks := foreign_hooks(model):
         why = f"there are hooks on {', '.join(hooks[:3])}, which act only in whole runs"
     elif not _as_built(model):
@@ -78,6 +78,7 @@ def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
 
 
 def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
+    """Where and by how much the two ways differ on these tokens; empty if they agree."""
     length = piece.shape[1]
     query, key = torch.ones(length, length).tril().nonzero(as_tuple=True)
     entries = Entries(torch.zeros_like(query), query, key)
@@ -89,7 +90,7 @@ def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
 
     def compare(layer: int, values: Tensor) -> None:
         of_heads = (values - dense.pop(layer)).abs().sum(0) / length
-        apart[layer] = float(of_heads.max())  # rounding in 16 bits changes single entries by some hundredths
+        apart[layer] = float(of_heads.max())  # 16-bit rounding changes single entries by a few hundredths
 
     stream(model, piece, keep, {"pattern": set(layers)}, lengths=None)
     entry_values(model, piece, entries, layers, compare)
@@ -100,7 +101,7 @@ def _differ(model: Model, piece: Tensor, layers: Sequence[int]) -> str:
 
 
 def _as_built(model: Model) -> bool:
-    """Whether every part is TransformerLens' or PyTorch's own: another may agree with them only on a short prompt."""
+    """Whether every module is TransformerLens' or PyTorch's own: others may agree with them on short prompts only."""
 
     def own(part: torch.nn.Module) -> bool:
         replaced = any(callable(value) and hasattr(type(part), name) for name, value in vars(part).items())
@@ -111,7 +112,7 @@ def _as_built(model: Model) -> bool:
 
 
 class _Block(NamedTuple):
-    """Rows of one prompt's pattern that are computed together, and the entries in them."""
+    """Rows of one prompt's pattern that are computed together, and the entries that lie in them."""
 
     prompt: int
     rows: Tensor  # [row], the queries, ascending
@@ -121,7 +122,7 @@ class _Block(NamedTuple):
 
 
 class _Rows(Layers):
-    """Layers that are dropped as soon as their entries are read."""
+    """Layers computed one after another, each dropped as soon as its entries are read."""
 
     def run(
         self, resid: Tensor, entries: Entries, layers: Sequence[int], read: Callable[[int, Tensor], None]
@@ -143,10 +144,10 @@ class _Rows(Layers):
             resid = self._rest(layer, resid, self._written(layer, z), {})
 
     def _values(self, layer: int, q: Tensor, k: Tensor, blocks: Sequence[_Block], n: int) -> Tensor:
-        """`[entry, head]`; entries in one row of a pattern are read together."""
+        """Attention `[entry, head]`; the entries in one row of a pattern are read together."""
         q, k = (full_precision(each) for each in (q, per_query_head(k, self.cfg.n_heads, 2)))
         q = q / float(self.model.blocks[layer].attn.attn_scale)
-        keys = k.permute(0, 2, 3, 1).contiguous()  # a third faster
+        keys = k.permute(0, 2, 3, 1).contiguous()  # contiguous keys make the product a third faster
         values = torch.empty(n, self.cfg.n_heads, dtype=q.dtype)
         for block in blocks:
             rows = block.rows.to(q.device)
@@ -160,6 +161,7 @@ class _Rows(Layers):
 
 
 def _blocks(entries: Entries, rows_at_once: int) -> Iterator[_Block]:
+    """The entries by prompt and row, in blocks of at most so many rows."""
     for prompt in entries.prompt.unique().tolist():
         here = (entries.prompt == prompt).nonzero()[:, 0]
         here = here[entries.query[here].argsort(stable=True)]

@@ -1,8 +1,9 @@
-"""The lane of any architecture: one layer run again by the model's own block, HookedTransformer or Bridge.
+"""The lane for any architecture: a layer is run again by the model's own block (HookedTransformer or Bridge).
 
-The arguments each block received are kept and passed again, widened (without its mask a GPT-J block of a Bridge runs
-and is silently wrong). Every position runs again: this saves the layers before an edit and the unembedding, but not the
-positions before the edit, as `_decoder` does.
+A lane is a way of running layers again; this one keeps the arguments that each block received and passes them again,
+repeated for a widened batch (the prompts once for each edited run, or cell). Without its mask, for example, a GPT-J
+block of a Bridge runs and is silently wrong. All positions run again: this saves the layers before an edit and the
+unembedding, but not, as `_decoder` does, the positions before it.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from ._capture import Taps, pattern_hook, tapped_hooks
 
 __all__ = ["Blocks", "at_positions"]
 
-_BLOCK = 512  # rows unembedded at once
+_BLOCK = 512  # rows that are unembedded at a time
 
 
 class Blocks:
-    """Layers of one batch of prompts, computed again by the model's blocks.
+    """Layers of one batch of prompts, run again by the model's own blocks.
 
     Attributes:
         name: "blocks".
         saves_positions: False: all positions run again.
-        taps_log_pattern: False.
+        taps_log_pattern: False: `step` takes no taps on the logarithm of a pattern.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
     """
@@ -39,7 +40,7 @@ class Blocks:
 
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None:
         self.model: Any = model
-        # A mask passed as an argument is among the arguments that blocks receive.
+        # A mask that is passed as an argument is kept with the blocks' arguments.
         self.masks: list[Hook] = hidden_padding(model, tokens, lengths)[1]
         self.n_prompts: int = len(tokens)
         self.n_layers: int = model.cfg.n_layers
@@ -71,14 +72,14 @@ class Blocks:
         self.final: Tensor = last[0]
 
     def resid_pre(self, layer: int) -> Tensor:
-        """`[prompt, position, d_model]`, the untouched stream before a layer."""
+        """The untouched residual stream before a layer, `[prompt, position, d_model]`."""
         return self.entering[layer]
 
     def additions(self, site: str) -> None:
-        """None: the layer has to run again, whatever is edited in it."""
+        """None: the layer has to run again for every edit."""
 
     def pattern(self, layer: int) -> Tensor:
-        """`[prompt, head, query, key]`, the untouched pattern."""
+        """The untouched pattern of a layer, `[prompt, head, query, key]`."""
         return self._pattern(layer, self.resid_pre(layer)[None])[0]
 
     def _pattern(self, layer: int, rows: Tensor) -> Tensor:
@@ -96,7 +97,16 @@ class Blocks:
         taps: Taps | None = None,
         held: Tensor | None = None,
     ) -> Tensor:
-        """`rows [cell, prompt, position, d_model]` after the layer, at all positions or those in `reads`."""
+        """`rows [cell, prompt, position, d_model]` after the layer, at all positions or at those in `reads`.
+
+        Args:
+            layer: the layer to run.
+            rows: the stream that enters it.
+            start: 0.
+            reads: `[prompt, read]`, the positions wanted; None for all.
+            taps: functions that replace activations inside the layer, by site.
+            held: the pattern to hold fixed.
+        """
         assert start == 0, "the model's blocks run on whole prompts"
         taps = taps or {}
         put = None if held is None else held[None]
@@ -110,14 +120,16 @@ class Blocks:
         masks = [mask for mask in self.masks if mask[0] == hook_name("attn_scores", layer)]
         with hooks_on(self.model, [*masks, *hooks]):
             out = self.model.blocks[layer](
-                rows.flatten(0, 1).contiguous().to(self.resid_pre(layer).device),  # may be on several
+                rows.flatten(0, 1)
+                .contiguous()
+                .to(self.resid_pre(layer).device),  # devices may differ by layer
                 *(self._widened(value, cells) for value in args),
                 **{key: self._widened(value, cells) for key, value in kwargs.items()},
             )
         return (out[0] if isinstance(out, tuple) else out).unflatten(0, (cells, -1))
 
     def logits(self, resid: Tensor) -> Tensor:
-        """`[..., vocab]` of the final residual stream `[..., d_model]`."""
+        """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
         flat = resid.reshape(1, -1, resid.shape[-1])
         norm = getattr(self.model, "ln_final", None)  # None in a model without norms
         logits = self.model.unembed(flat if norm is None else norm(flat))
@@ -127,7 +139,7 @@ class Blocks:
         return logits.reshape(*resid.shape[:-1], -1)
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
+        """Log-sum-exp `[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
         parts = resid.reshape(-1, resid.shape[-1]).split(_BLOCK)
         found = [full_precision(self.logits(part)).logsumexp(-1) for part in parts]
         return torch.cat(found).view(resid.shape[:-1])
@@ -138,6 +150,7 @@ class Blocks:
         return logits.gather(-1, ids.to(logits.device).expand(len(resid), -1, -1, -1))
 
     def _widened(self, value: Any, cells: int) -> Any:
+        """A block's argument, with tensors that have a prompt dimension repeated for each cell."""
         if isinstance(value, tuple | list):
             return type(value)(self._widened(each, cells) for each in value)
         if isinstance(value, Tensor) and value.ndim > 1:
@@ -146,7 +159,7 @@ class Blocks:
             of_heads = value.ndim == 3 and value.shape[:2] == (self.n_prompts * self.model.cfg.n_heads, 1)
             return value.repeat(cells, *[1] * (value.ndim - 1)) if of_prompts or of_heads else value
         if type(value).__name__.endswith("Cache"):
-            return None  # a cache grows with every call
+            return None  # a key/value cache would grow with every call
         return value
 
 

@@ -1,7 +1,7 @@
-"""Taps: functions of activations, put on a whole run of the model or inside one block.
+"""Taps: functions that replace activations, as hooks on a whole run of the model or inside one block.
 
-A tap reads an activation of a widened batch and returns what replaces it. Nothing is kept here: `_blocks` and
-`_decoder` keep the untouched run.
+A tap gets an activation of a widened batch, `[cell, prompt, ...]` (the prompts once for each edited run, or cell), and
+returns it or its replacement. `_blocks` and `_decoder` keep the untouched run; nothing is kept here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..model._runs import run
 __all__ = ["Taps", "attended", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
 
 Taps = Mapping[str, Callable[[Tensor], Tensor]]
-"""Site -> function of the activation there, `[cell, prompt, ...]`, which returns it or its replacement."""
+"""Site -> function of the activation there, `[cell, prompt, ...]`, that returns it or its replacement."""
 
 
 def tapped_run(
@@ -30,15 +30,17 @@ def tapped_run(
     lengths: Tensor | None,
     gradients: bool = False,
 ) -> Tensor:
-    """Logits `[prompt, position, vocab]` of one whole run of the model with these taps, layer by layer.
+    """Logits `[prompt, position, vocab]` of one whole run of the model with these taps.
+
+    A tap on a pattern needs one more run for each such layer, to read the pattern that it replaces.
 
     Args:
-        model: the model to run; hooks already on it stay and act.
+        model: the model to run; hooks that are already on it act.
         tokens: `[prompt, position]`.
-        taps: layer -> taps; activations come as `[1, prompt, ...]`.
+        taps: layer -> taps; they get activations `[1, prompt, ...]`.
         held: layer -> pattern `[prompt, head, query, key]` to hold fixed.
         lengths: `[prompt]`, beyond which is padding; None if there is none.
-        gradients: whether autograd records the run and what the taps do to its patterns.
+        gradients: whether autograd records the run, and the taps on its patterns.
     """
     held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
 
@@ -56,16 +58,16 @@ def tapped_run(
 
 
 def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
-    """TransformerLens hooks on one layer: inside its block, and on the stream before and after it."""
+    """TransformerLens hooks for the taps of one layer: inside its block, and on the stream before and after it."""
     outside = [_hook(site, layer, cells, taps[site]) for site in ("resid_pre", "resid_post") if site in taps]
     return outside + tapped_hooks(layer, taps, cells, held)
 
 
 def tapped_hooks(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
-    """TransformerLens hooks inside one block, for a batch of `cells` times the prompts, without taps on patterns.
+    """TransformerLens hooks for taps inside one block (not on the pattern), for a batch with the prompts `cells` times.
 
-    A pattern, `held [cell or 1, prompt, head, query, key]`, is applied in z-space (`z = pattern @ v`), because editing
-    a Bridge's hook on the pattern may have no effect.
+    A pattern `held [cell or 1, prompt, head, query, key]` is set through z (`z = pattern @ v`), because editing a
+    Bridge's hook on the pattern may have no effect.
     """
     hooks = [_hook(site, layer, cells, taps[site]) for site in ("q", "k", "v") if site in taps]
     if held is not None:
@@ -89,6 +91,7 @@ def _hook(site: str, layer: int, cells: int, tap: Callable[[Tensor], Tensor]) ->
 
 
 def _in_z_space(layer: int, cells: int, held: Tensor) -> list[Hook]:
+    """Hooks that read v and replace z by `held @ v`."""
     values: list[Tensor] = []
 
     def read(v: Tensor, hook: Any) -> None:
@@ -102,7 +105,7 @@ def _in_z_space(layer: int, cells: int, held: Tensor) -> list[Hook]:
 
 
 def attended(pattern: Tensor, v: Tensor) -> Tensor:
-    """`z [cell, prompt, query, head, d_head]` of `pattern [cell or 1, prompt, head, query, key]` and v."""
+    """`z [cell, prompt, query, head, d_head]`, from `pattern [cell or 1, prompt, head, query, key]` and v."""
     return torch.einsum("cphqk,cpkhd->cpqhd", pattern.expand(len(v), -1, -1, -1, -1), v)
 
 

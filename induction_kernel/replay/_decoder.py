@@ -1,7 +1,8 @@
-"""The lane of standard decoders: one layer run again on part of its positions, from the model's live parameters.
+"""The lane for standard decoders: a layer is run again from the model's parameters, on part of its positions.
 
-Only positions at or after an edit run again, against the keys and values of the untouched run before them. What a
-layer computes, and of which models, says `_layers`; the logits, `_final_logits`.
+A lane is a way of running layers again. Here only positions at or after an edit run again, with the untouched run's
+keys and values before them. Its batch is widened: it holds the prompts once for each edited run (cell). `_layers`
+computes one layer and says which models are supported; `_final_logits` computes the logits.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ __all__ = ["Decoder"]
 
 
 class Decoder(Unembedding):
-    """Layers of one batch of prompts, done again from the model's parameters.
+    """Layers of one batch of prompts, run again from the model's parameters.
 
     Attributes:
         name: "decoder".
         saves_positions: True: `start` may be any position.
-        taps_log_pattern: True.
+        taps_log_pattern: True: `step` takes taps on the logarithm of a pattern.
         n_layers: of the model.
         final: `[prompt, position, d_model]`, the residual stream after the last layer.
     """
@@ -62,11 +63,11 @@ class Decoder(Unembedding):
         self.final: Tensor = resid
 
     def resid_pre(self, layer: int) -> Tensor:
-        """`[prompt, position, d_model]`, the untouched stream before a layer."""
+        """The untouched residual stream before a layer, `[prompt, position, d_model]`."""
         return self.clean[layer]["resid_pre"]
 
     def additions(self, site: str) -> Decoder | None:
-        """Itself at sites after attention, where the change that an edit makes is added to the stream; else None."""
+        """This lane for sites after attention, where an edit only adds to the stream; None for other sites."""
         return self if site in ("z", "attn_out", "resid_mid", "mlp_out", "resid_post") else None
 
     def untouched(self, layer: int, site: str) -> Tensor:
@@ -91,7 +92,7 @@ class Decoder(Unembedding):
         )
 
     def pattern(self, layer: int) -> Tensor:
-        """`[prompt, head, query, key]`, the untouched pattern."""
+        """The untouched pattern of a layer, `[prompt, head, query, key]`."""
         kept = self.clean[layer]
         return self._pattern(layer, kept["q"], kept["k"], self._queries(layer))
 
@@ -114,7 +115,7 @@ class Decoder(Unembedding):
             rows: the stream that enters it.
             start: the first position of the rows.
             reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
-            taps: functions of activations inside the layer.
+            taps: functions that replace activations inside the layer, by site.
             held: the pattern to hold fixed.
         """
         rows = rows.to(self.resid_pre(layer).device)
@@ -132,26 +133,39 @@ class Decoder(Unembedding):
         if start:
             k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
         if held is None and not {"pattern", "log_pattern"} & {*taps}:
-            z = self._attend(layer, q, k, v, queries)
+            z = self._attend(layer, q, k, v, queries).unflatten(0, (cells, -1))
         else:
-            whole = queries.expand(rows.shape[1], -1)
-            if held is None:
-                pattern = self._pattern(layer, q, k, queries).unflatten(0, (cells, -1))
-            else:
-                prompt = torch.arange(len(whole), device=whole.device)[:, None]
-                pattern = held[prompt, :, whole].transpose(1, 2)[None].to(rows)
-            pattern = tapped(taps, "pattern", pattern)
-            if "log_pattern" in taps:  # exact even if what is left after a knock-out is tiny
-                scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
-                pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
-            v = per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
-            z = attended(pattern, v).flatten(0, 1)
-        z = tapped(taps, "z", z.unflatten(0, (cells, -1)))
+            z = self._attend_by_pattern(layer, q, k, v, queries, cells, taps, held)
+        z = tapped(taps, "z", z)
         attn_out = tapped(taps, "attn_out", self._written(layer, z))
         return self._rest(layer, entering, attn_out, taps)
 
+    def _attend_by_pattern(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        queries: Tensor,
+        cells: int,
+        taps: Taps,
+        held: Tensor | None,
+    ) -> Tensor:
+        """`z [cell, prompt, query, head, d_head]`, from a pattern that is held fixed or replaced by a tap."""
+        if held is None:
+            pattern = self._pattern(layer, q, k, queries).unflatten(0, (cells, -1))
+        else:
+            whole = queries.expand(len(q) // cells, -1)
+            prompt = torch.arange(len(whole), device=whole.device)[:, None]
+            pattern = held[prompt, :, whole].transpose(1, 2)[None].to(q)
+        pattern = tapped(taps, "pattern", pattern)
+        if "log_pattern" in taps:  # exact even if the attention left after a knock-out is tiny
+            scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
+            pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
+        return attended(pattern, per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1)))
+
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer if attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        """The stream after the layer if `delta [cell, prompt, read, d_model]` is added to what attention writes."""
         kept = self.clean[layer]
         if not self.serial:
             return at_positions(kept["resid_post"][None], positions) + delta
@@ -159,11 +173,14 @@ class Decoder(Unembedding):
         return mid + self._mlp(layer, mid)
 
     def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
-        """What these heads write: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
+        """What these heads write, `[head, prompt, position, d_model]`, from `z [prompt, position, head, d_head]`."""
         return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
 
     def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
-        """The layer if only position `start` of its input changed: one new key and value, old queries after it."""
+        """The stream after the layer if only position `start` of its input changed.
+
+        Later positions keep their queries; only one key and value is new to them.
+        """
         kept, cells, length = self.clean[layer], len(rows), self.length
         q1, k1, v1 = (
             per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
@@ -190,7 +207,11 @@ class Decoder(Unembedding):
         return entering + attn_out + mlp_out
 
     def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
-        # softmax over the other keys once for all cells, then the changed key relative to their log-sum-exp
+        """`z [cell, prompt, query, head, d_head]` of the untouched queries if the key and value at `start` changed.
+
+        The softmax over the other keys is computed once for all cells; the changed key's attention follows from the
+        log-sum-exp of the other scores.
+        """
         kept, heads = self.clean[layer], self.cfg.n_heads
         scale = float(self.model.blocks[layer].attn.attn_scale)
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
@@ -206,7 +227,7 @@ class Decoder(Unembedding):
         return before + share * (v1 - before)
 
     def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        """The changed position and the untouched ones after it."""
+        """Rows of one changed position, followed by the untouched positions after it."""
         after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
         return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
 

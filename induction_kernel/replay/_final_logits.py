@@ -1,6 +1,6 @@
-"""The final norm and the unembedding of a standard decoder, from live parameters: logits of some words, or of all.
+"""Final norm and unembedding of a standard decoder, from the model's parameters: logits of some tokens, or of all.
 
-No more logits are kept than are asked for.
+Only the logits that are asked for are kept.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from ._layers import Layers
 
 __all__ = ["Unembedding"]
 
-_BLOCK = (512, 2048)  # rows and words unembedded at once: they stay in cache
+_BLOCK = (512, 2048)  # rows and tokens unembedded at a time, so that they stay in the processor's cache
 
 
 class Unembedding(Layers):
-    """The layers of one model, and what comes after the last."""
+    """The layers of one model, and the final norm and unembedding after the last."""
 
     def logits(self, resid: Tensor) -> Tensor:
-        """`[..., vocab]` of the final residual stream `[..., d_model]`."""
+        """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
         flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
         return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """`[...]` over the vocabulary, of the final residual stream `[..., d_model]`; no logits are kept."""
+        """Log-sum-exp `[...]` over the vocabulary, of the final stream `[..., d_model]`; no logits are kept."""
         flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
         unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
         rows = []
@@ -42,10 +42,11 @@ class Unembedding(Layers):
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
     ) -> Tensor:
-        """`[head, row, target]` of `ids [row, target]`, where the last layer's heads each add `z [row, head, d_head]`.
+        """Log-probabilities `[head, row, target]` of `ids [row, target]` if a head of the last layer adds to its z.
 
-        Only d_head numbers of a row change before the norm, so its logits do not start from d_model ones; the norm's
-        scale is each head's own.
+        `z [row, head, d_head]` is what each head adds. That changes each row by d_head numbers times W_O, so the change
+        of the logits is computed from W_O W_U of the head, not from d_model numbers; the norm's scale is the head's
+        own.
         """
         norm: Any = getattr(self.model, "ln_final", None)
         centres = type(norm).__name__.startswith("LayerNorm")
@@ -83,7 +84,7 @@ class Unembedding(Layers):
         return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
 
     def _normed_at_the_end(self, resid: Tensor) -> Tensor:
-        """The final stream behind the final norm, where the unembedding is; each may be on a device of its own."""
+        """The final stream after the final norm, on the unembedding's device; each may be on a device of its own."""
         norm = getattr(self.model, "ln_final", None)
         weight = getattr(norm, "w", None)
         return self._norm(norm, resid if weight is None else resid.to(weight.device)).to(

@@ -1,6 +1,7 @@
-"""The protocol of a lane: layers of one batch run again on a widened batch `[cell, prompt, position, d_model]`.
+"""The protocol of a lane, a way of running layers again: from the model's parameters, or by its own blocks.
 
-`Blocks` (any architecture) and `Decoder` (standard decoders, faster) are lanes.
+`Decoder` (standard decoders, faster) and `Blocks` (any architecture) are lanes. They run a widened batch, which holds
+the prompts once for each edited run (cell): `[cell, prompt, position, d_model]`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ class Lane(Protocol):
     """Layers of one batch of prompts, computed again from its untouched run.
 
     Attributes:
-        name: as it stands in results.
+        name: the attribute `lane` of results.
         saves_positions: whether positions before an edit need not run again.
         taps_log_pattern: whether `step` takes taps on the logarithm of a pattern ("log_pattern").
         n_layers: of the model.
@@ -35,11 +36,11 @@ class Lane(Protocol):
     def __init__(self, model: Model, tokens: Tensor, lengths: Tensor | None) -> None: ...
 
     def resid_pre(self, layer: int) -> Tensor:
-        """`[prompt, position, d_model]`, the untouched stream before a layer."""
+        """The untouched residual stream before a layer, `[prompt, position, d_model]`."""
         ...
 
     def pattern(self, layer: int) -> Tensor:
-        """`[prompt, head, query, key]`, the untouched pattern."""
+        """The untouched pattern of a layer, `[prompt, head, query, key]`."""
         ...
 
     def step(
@@ -52,15 +53,18 @@ class Lane(Protocol):
         taps: Taps | None = None,
         held: Tensor | None = None,
     ) -> Tensor:
-        """`rows [cell, prompt, position >= start, d_model]` after the layer, at all positions or `reads`."""
+        """`rows [cell, prompt, position >= start, d_model]` after the layer, at all positions or at `reads`.
+
+        `taps` are functions that replace activations inside the layer, by site; `held` is the pattern to hold fixed.
+        """
         ...
 
     def additions(self, site: str) -> Additions | None:
-        """How an edit of the site is added to the untouched stream; None if the layer has to run again."""
+        """The lane if an edit at this site can be added to the untouched stream; None if the layer must run again."""
         ...
 
     def logits(self, resid: Tensor) -> Tensor:
-        """`[..., vocab]` of the final residual stream `[..., d_model]`."""
+        """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
         ...
 
     def log_sum_exp(self, resid: Tensor) -> Tensor:
@@ -80,11 +84,11 @@ class Additions(Protocol):
         ...
 
     def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
-        """What these heads write: `[head, prompt, position, d_model]` of `z [prompt, position, head, d_head]`."""
+        """What these heads write, `[head, prompt, position, d_model]`, from `z [prompt, position, head, d_head]`."""
         ...
 
     def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer if attention writes `delta [cell, prompt, read, d_model]` more than it did."""
+        """The stream after the layer if `delta [cell, prompt, read, d_model]` is added to what attention writes."""
         ...
 
     def adds_to_the_end(self, layer: int) -> bool:
@@ -94,5 +98,5 @@ class Additions(Protocol):
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
     ) -> Tensor:
-        """`[head, row, target]` of `ids [row, target]`, if heads of the last layer add `z [row, head, d_head]`."""
+        """Log-probabilities `[head, row, target]` of `ids [row, target]` if a head adds `z [row, head, d_head]`."""
         ...

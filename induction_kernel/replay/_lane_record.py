@@ -1,7 +1,8 @@
-"""The lane that computed a result, and why no faster one: what a result says of it, and the log.
+"""The lane that computed a result and why no faster one did, for the result's attributes and for the log.
 
-Logger `induction_kernel.replay._lane_record`: a warning if a lane failed its check on this model, INFO if the lane does
-not support it; once for each model and reason.
+A lane is a way of running layers again: from the model's parameters, or by its own blocks. The logger
+`induction_kernel.replay._lane_record` gets a warning if a lane failed its check on this model, and an INFO if the lane
+does not support it; once for each model and reason.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Way:
     """How a result was computed.
 
     Attributes:
-        name: the lane; "model" (or "patterns") means whole runs of the model.
-        reason: why each faster lane was not used; empty if there is none.
+        name: the lane; "model" or "patterns" means whole runs of the model.
+        reason: why each faster lane was not used; empty if the fastest one was.
     """
 
     name: str
@@ -40,15 +41,15 @@ class Way:
 
 
 def of_slowest(ways: Iterable[Way]) -> Way:
-    """The way of the slowest of several parts: the one for which most lanes were refused."""
+    """The slowest of the ways in which several parts were computed: the one with the longest reason."""
     return max(ways, key=lambda way: len(way.reason))
 
 
 def tried(check: Callable[[], str]) -> str:
     """The reason why a lane failed its check; empty if it passed.
 
-    A lane that cannot compute this model at all may raise; whole runs of the model then work, or raise an error that
-    says why not.
+    A lane that cannot compute this model may raise, which is a reason too: whole runs of the model then work, or raise
+    an error of their own.
     """
     try:
         return check()

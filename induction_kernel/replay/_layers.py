@@ -1,8 +1,9 @@
-"""One layer of a standard decoder: the pre-norm block, computed from the model's live parameters.
+"""One layer of a standard decoder, a pre-norm block, computed from the model's parameters.
 
-Attention and MLP in series or parallel, or attention alone; learned or rotary positions; LayerNorm or RMS; any MLP;
-multi-head, multi-query and grouped-query attention. No copy of the weights is kept. `_decoder` and `_attention_rows`
-choose positions and layers; `_blocks` runs models that are not supported here (`supports`).
+Attention and MLP in series or in parallel, or attention only; learned or rotary positions; LayerNorm or RMSNorm; any
+MLP; multi-head, multi-query and grouped-query attention. No copy of the weights is kept. `_decoder` and
+`_attention_rows` choose positions and layers; `_blocks` runs models that are not supported here (see `supports`). Taps
+are functions that replace activations, by site.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["Layers", "looseness", "supports", "tapped"]
 
 
 def supports(model: Model) -> bool:
-    """Whether `Layers` can compute this model's blocks; a comparison with the model follows before they are used."""
+    """Whether `Layers` may be tried on this model's blocks; it is compared with the model before it is used."""
     cfg: Any = model.cfg
     norms, positions = ("LN", "LNPre", "RMS", "RMSPre", None), ("standard", "rotary")
     absent = (
@@ -40,7 +41,7 @@ def supports(model: Model) -> bool:
 
 
 def looseness(model: Model) -> float:
-    """Tolerance between two ways of computing the same, relative to the largest number: generous for rounding."""
+    """Tolerance for two ways of computing the same, relative to the largest number; rounding is far smaller."""
     return {torch.float64: 1e-6, torch.float32: 1e-4}.get(model.W_U.dtype, 0.02)
 
 
@@ -51,7 +52,7 @@ class Layers:
         model: the model itself.
         cfg: its configuration.
         n_layers: of the model.
-        serial: whether the MLP reads what attention wrote.
+        serial: whether the MLP comes after attention and reads what it wrote.
         length: of the prompts.
     """
 
@@ -92,14 +93,15 @@ class Layers:
         return out.view(*normed.shape[:-1], *weights.shape[::2])
 
     def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
+        """Queries rotated by their positions: those in `queries`, or all from `start` on."""
         if queries is None:
             return attention.apply_rotary(q, start)
-        turned = torch.empty_like(q)  # one position at a time: few are read
+        rotated = torch.empty_like(q)  # one position at a time, since few are read
         of_row = queries.repeat(len(q) // len(queries), 1)
         for position in queries.unique().tolist():
             here = of_row == position
-            turned[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
-        return turned
+            rotated[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
+        return rotated
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
         """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the queries' positions."""
@@ -119,26 +121,29 @@ class Layers:
         return torch.arange(start, self.length, device=self._device(layer))[None]
 
     def _seen(self, queries: Tensor, rows: int, keys: int) -> Tensor:
+        """True where a query can attend to a key, bool `[1 or row, 1, query, key]`."""
         seen = torch.arange(keys, device=queries.device) <= queries[..., None]
         return seen[:, None] if len(seen) == 1 else seen.repeat(rows // len(seen), 1, 1)[:, None]
 
     def _pattern(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
-        """`[row, head, query, key]`."""
+        """The pattern `[row, head, query, key]`."""
         return self._scores(layer, q, k, queries).softmax(-1)
 
     def _scores(self, layer: int, q: Tensor, k: Tensor, queries: Tensor) -> Tensor:
+        """Attention scores `[row, head, query, key]`, -inf at keys after the query."""
         k = per_query_head(k, self.cfg.n_heads, 2)
         scores = torch.einsum("rqhd,rkhd->rhqk", q, k) / float(self.model.blocks[layer].attn.attn_scale)
         return scores.masked_fill(~self._seen(queries, len(q), k.shape[1]), -torch.inf)
 
     def _written(self, layer: int, z: Tensor) -> Tensor:
+        """Attention's output `[..., d_model]`, from `z [..., head, d_head]`."""
         attention: Any = self.model.blocks[layer].attn
         flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
         out = torch.addmm(attention.b_O, flat, attention.W_O.flatten(0, 1))
         return out.view(*z.shape[:-2], -1)
 
     def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
-        """The stream after the layer, from the one before it and attention's output."""
+        """The stream after the layer, from the stream before it and attention's output."""
         if self.cfg.attn_only:
             return entering + attn_out
         if self.serial:

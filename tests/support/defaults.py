@@ -1,7 +1,7 @@
 """The defaults of every public function, class and method, as plain JSON.
 
-`PYTHONPATH=.:tests/support:.ci python tests/support/defaults.py` writes defaults.json anew; read its difference before it
-is committed: whoever changes a default changes numbers that users have.
+`PYTHONPATH=.:tests/support:.ci python tests/support/defaults.py` writes defaults.json. Read its difference before
+it is committed: whoever changes a default changes numbers that users have.
 """
 
 import inspect
