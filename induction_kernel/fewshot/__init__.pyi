@@ -1,3 +1,4 @@
+# Few-shot prompts, and the positions of their labels, are made in `prompts/_few_shot.py`.
 from ._anchors import label_auc as label_auc
 from ._anchors import label_flow as label_flow
 from ._function_vectors import function_vector_effect as function_vector_effect

@@ -323,7 +323,7 @@ ROWS = [
     ("Prompts", "none of them", lambda tmp: repeats()[[]], ValueError, "at least one of the 8 prompts"),
     ("Prompts", "a mask of others", lambda tmp: repeats()[[True, False]], ValueError, "a mask of 8 prompts"),
     ("Prompts", "numbers that are not whole", lambda tmp: repeats()[[0.0]], TypeError, "prompts by a number"),
-    ("as_prompts", "lengths as text", lambda tmp: ik.as_prompts(model(), torch.ones(1, 3).long(), lengths="3"), TypeError, "whole lengths, one a prompt"),
+    ("as_prompts", "lengths as text", lambda tmp: ik.as_prompts(model(), torch.ones(1, 3).long(), lengths="3"), TypeError, "lengths as whole numbers, one per prompt"),
     ("as_prompts", "half a character", lambda tmp: ik.as_prompts(worded(), "fox \ud83d"), ValueError, "half a character"),
     ("repeated_tokens", "a model too small", lambda tmp: ik.repeated_tokens(fresh("GPT-2", n_ctx=1)), ValueError, "this model is too small"),
     ("as_prompts", "a tokenizer's output of words", lambda tmp: ik.as_prompts(worded(), {"input_ids": [["fox"]], "attention_mask": [[1]]}), TypeError, "output of whole numbers, got [['fox']]"),
