@@ -365,7 +365,7 @@ ROWS = [
     ("training.train_families", "none", lambda tmp: ik.training.train_families(tmp, families={}), ValueError, "families with the same checkpoints"),
     ("training.train_families", "a file", lambda tmp: ik.training.train_families(table(tmp)), ValueError, "it is a file"),
     ("training.family_curves", "no such file", lambda tmp: ik.training.family_curves(tmp / "curves.nc"), ValueError, "cannot read curves"),
-    ("training.family_curves", "a table", lambda tmp: ik.training.family_curves(table(tmp)), ValueError, "it is no netCDF file"),
+    ("training.family_curves", "a table", lambda tmp: ik.training.family_curves(table(tmp)), ValueError, "it is not a netCDF file"),
     ("training.training_curves", "text is needed", lambda tmp: ik.training.training_curves(unlike_stories(tmp), checkpoints=[0], progress=False), ValueError, "pass prompts="),
     ("training.training_curves", "prompts too short for the bands", lambda tmp: ik.training.training_curves("tiny", prompts=tokens(2, 90), checkpoints=[0], progress=False), ValueError, "pass longer prompts, or early= and late="),
     ("training.training_curves", "a band beyond the prompts", lambda tmp: ik.training.training_curves("tiny", late=(80, 120), checkpoints=[0], progress=False), ValueError, "early before late within them"),
