@@ -186,7 +186,7 @@ def _threshold(
     """
     n = r.notnull().sum("prompt")
     variance = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # of r under permutation
-    spread = np.sqrt(variance.where(r.notnull()).sum("prompt")) / n.where(n > 0)
+    spread: Any = np.sqrt(variance.where(r.notnull()).sum("prompt")) / n.where(n > 0)
     return _critical(a, b, count, spread * n, level, draws, rng) * spread
 
 
