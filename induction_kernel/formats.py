@@ -1,4 +1,4 @@
-"""File formats of results: a Dataset to netCDF and a table to CSV, as the bytes of a file; and netCDF, JSON, text read.
+"""Formats of result files: a Dataset as the bytes of netCDF, a table as CSV; and netCDF, JSON and text files read.
 
 Files are written in `stores`; formats of labelled data sets are recognised in `data/_contents`. NetCDF is made in
 memory, since HDF5 ends the process if it cannot write a file. A damaged file is refused by an error that names it.

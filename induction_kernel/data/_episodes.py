@@ -160,7 +160,7 @@ def draw_episodes(
             "nearest", an embedding that is not finite or not `[text, d]`.
 
     Warns:
-        UserWarning: queries whose text is also in the pool; it is not shown to themselves.
+        UserWarning: queries whose text is also in the pool; it is left out of their own demonstrations.
 
     Source: Han et al. 2025, sections 4.2 and 5.
     """

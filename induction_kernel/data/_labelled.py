@@ -126,15 +126,22 @@ def load_classification(
 ) -> LabelledTexts:
     """Load a labelled data set from a file, a folder, a DataFrame, or by name from the Hugging Face hub.
 
+    The source is one of:
+
+    - A file: `.tsv` (without quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines `CLASS:fine text` or
+      `CLASS text` (TREC); files with other endings by their content; any of them gzipped.
+    - A pair of files: texts and classes, line by line.
+    - A folder with `<split>_text.txt` and `<split>_labels.txt` (TweetEval).
+    - A DataFrame.
+    - A name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec",
+      "ag_news", or any "owner/name" on the hub, with `text`, `label` and `split`. Names need the package `datasets`, and
+      only they use the network.
+
+    A file or folder whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
+    words and template if none are given.
+
     Args:
-        source: one of
-            a file: `.tsv` (without quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines
-            `CLASS:fine text` or `CLASS text` (TREC); files with other endings by their content; any of them gzipped;
-            a DataFrame; a pair of files, with texts and with classes, line by line;
-            a folder with `<split>_text.txt` and `<split>_labels.txt` (TweetEval);
-            a name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony", "tweet_eval/offensive", "mnli",
-            "trec", "ag_news", or any "owner/name" on the hub together with `text`, `label` and `split`. Names need the
-            package `datasets`, and only they use the network.
+        source: as above.
         text: the column of the inputs, or several in braces, as in "{Title}: {Review Text}" (write {{ and }} for
             braces). A number counts columns from 0, and means that a `.csv` or `.tsv` file has no header.
         label: the column of the classes, likewise. Whole numbers are the same class in any form: 1, 1.0, "1.0".
@@ -146,9 +153,6 @@ def load_classification(
         encoding: of files; a byte-order mark overrides it.
         missing: what to do with rows whose text or class is null, NaN or blank: "refuse", or "drop" with a warning that
             lists them. None drops them from known data sets, which were published with them, and refuses others.
-
-    A file or folder whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
-    words and template if none are given.
 
     Returns:
         `LabelledTexts`, in the order of the source.

@@ -117,7 +117,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     if set(weights["weight"].dims) != {"prompt", "layer", "head", "demonstration"}:
         raise Refused(
             f"wanted weights over prompt, layer, head and demonstration, got {list(weights['weight'].dims)}: "
-            "choose one entry of the others with .sel"
+            "choose one entry of any other dimension by .sel"
         )
     if writes is not None:
         sources["layer sum by writing"] = sum_heads(weights, writes)
@@ -133,7 +133,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     for name, source in sources.items():
         groups[name] = as_ballots(source, None, predictions)
         if not np.array_equal(groups[name].target, heads.target):
-            raise Refused(f"the weights {name!r} are of other prompts: their `target` differs")
+            raise Refused(f"the weights {name!r} are of other prompts (another `target`): use the same")
     words = max((ballots.labels for ballots in groups.values()), key=len)
     return {name: replace(ballots, labels=words) for name, ballots in groups.items()}
 

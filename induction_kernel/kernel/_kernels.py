@@ -119,7 +119,7 @@ def as_representation(queries: Any, demonstrations: Any = None, label_class: Any
     if not isinstance(queries, xr.Dataset):
         found = _of_arrays(queries, demonstrations, label_class)
     elif demonstrations is not None or label_class is not None:
-        raise TypeError("a Dataset of representations has demonstrations and classes: pass nothing beside it")
+        raise TypeError("the Dataset of representations(...) has demonstrations and classes: pass it alone")
     elif not {"queries", "demonstrations"} <= set(queries.data_vars) or "label_class" not in queries.coords:
         raise TypeError(
             "wanted the Dataset of representations(...), with `queries`, `demonstrations` and `label_class`, "
@@ -157,7 +157,9 @@ def weighted(found: xr.Dataset, name: str, values: np.ndarray) -> xr.Dataset:
 def _of_arrays(queries: Any, demonstrations: Any, label_class: Any) -> xr.Dataset:
     """A Dataset of representations from arrays; TypeError or Refused if they do not fit each other."""
     if demonstrations is None:
-        raise TypeError("wanted demonstrations beside an array of queries, or a Dataset of representations")
+        raise TypeError(
+            "wanted demonstrations with an array of queries, or the Dataset of representations(...)"
+        )
     q, k = _floating(queries), _floating(demonstrations)
     if (
         q.ndim != 2
@@ -205,7 +207,9 @@ def _check_numbers(found: xr.Dataset) -> None:
     if not bool((absent | ~missing).all()):
         raise Refused("wanted NaN as features of missing demonstrations (label_class -1), got numbers")
     if 0 in missing.shape or bool(missing.all("demonstration").any()):
-        raise Refused("wanted at least one prompt, and a demonstration in each, got none in at least one")
+        raise Refused(
+            "wanted at least one prompt, and a demonstration in each: leave out prompts without any"
+        )
 
 
 def checked_kernels(kernel: Any) -> list[str]:

@@ -34,7 +34,7 @@ def same_demonstrations(a: xr.Dataset, a_name: str, b: xr.Dataset, b_name: str) 
     one, other = classes_of(a, a_name), classes_of(b, b_name)
     if not np.array_equal(one, other):
         raise Refused(
-            "wanted both of the same prompts and demonstrations in the same order, got label classes "
+            "wanted both for the same prompts and demonstrations in the same order, got label classes "
             f"{list(one.shape)} and {list(other.shape)} that differ: make both from the same episodes"
         )
     return one >= 0

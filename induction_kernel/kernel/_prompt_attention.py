@@ -74,7 +74,7 @@ def demonstration_attention(
     Source: Han et al. 2025, section 5.1.
     """
     if not is_whole(points) or points < 2:
-        raise Refused(f"wanted at least 2 points a part, as a whole number, got {points!r}")
+        raise Refused(f"wanted at least 2 points for each part, as a whole number, got {points!r}")
     ready = label_attention.ready(model, prompts)
     wanted = chosen_layers(model, layers)
     along = AttentionAlong(model, ready, points, wanted)

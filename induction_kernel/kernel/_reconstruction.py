@@ -66,8 +66,8 @@ def vote(
         |---|---|
         | `vote[prompt, *source, label]` | share of all weight, summing to 1; NaN if all weights are 0 |
         | `prediction[prompt, *source]` | class with the largest vote, -1 if tied |
-        | `agreement[prompt, *source]` | with the model's prediction, in [0, 1]; only with predictions |
-        | `correct[prompt, *source]` | agreement with the right class, in [0, 1]; NaN if it is not known |
+        | `agreement[prompt, *source]` | 1 if that is the model's prediction, else 0 (ties as above); if it is given |
+        | `correct[prompt, *source]` | 1 if it is the right class, else 0 (ties as above); NaN if it is not known |
         | `mean`, `low`, `high` | over sources: mean agreement (else correct) over prompts, and its 95% interval |
         | `chance`, `threshold`, `passes` | its mean over permutations, the threshold, and whether the mean exceeds it |
 

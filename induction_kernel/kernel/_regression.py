@@ -77,7 +77,7 @@ def kernel_regression(
     """
     if not isinstance(queries, xr.Dataset) and label_class is None:
         raise TypeError(
-            "wanted label_class, the class of every demonstration, beside arrays of representations"
+            "wanted label_class, the class of every demonstration, with arrays of representations, got None"
         )
     found = as_representation(queries, demonstrations, label_class)
     return _by_kernel(found, kernel, bandwidth, "weight", kernel_shares).assign_attrs(
@@ -114,7 +114,9 @@ def explicit_similarity(
     Source: Han et al. 2025, section 5.3, with explicit kernels in place of next-token distributions.
     """
     if not isinstance(queries, xr.Dataset) and label_class is None and checked_bandwidth(bandwidth) is None:
-        raise TypeError("leave-one-out needs label_class: pass the demonstrations' classes, or a bandwidth")
+        raise TypeError(
+            "leave-one-out needs label_class: pass the demonstrations' classes, or bandwidth=<number>"
+        )
     found = as_representation(queries, demonstrations, label_class)
 
     def alike(scores: np.ndarray, name: str, h: np.ndarray) -> np.ndarray:
@@ -189,7 +191,7 @@ def left_out(k: np.ndarray, label_class: np.ndarray, kernel: str) -> np.ndarray:
     asked = there & (there.sum(1, keepdims=True) > 1)
     if not asked.any():
         raise Refused(
-            "leave-one-out needs at least two demonstrations in a prompt, got none with more than one: pass a bandwidth"
+            "leave-one-out needs at least two demonstrations in a prompt, got none with two: pass a bandwidth"
         )
     scores = scores[asked]
     classes = np.arange(label_class.max() + 1)

@@ -46,17 +46,22 @@ def representations(
 ) -> xr.Dataset:
     """Queries and demonstrations as vectors, for `kernel_regression`, `explicit_similarity` and `fitted_bandwidth`.
 
+    | `what` | source | vectors |
+    |---|---|---|
+    | "tfidf" | Episodes | TF-IDF of each text, fitted on the pool |
+    | a function `texts -> [text, d]` | Episodes | what it returns for all distinct texts, in one call |
+    | "embedding" | Episodes | mean of the text's token embeddings |
+    | "residual" | Episodes | residual stream that enters each layer, at the last token of the text alone (after BOS) |
+    | "residual" | prompts | the same at the prompt's last token, and at the demonstrations' label tokens |
+    | "head" | either | every head's query at the prompt's last token, and its keys in the demonstrations |
+
+    Queries and keys of "head" are rotated and divided by the head's scale, so that <q, k> is the attention score: the
+    head's kernel is the exponential one at bandwidth 1.
+
     Args:
         model: any TransformerLens model; None for TF-IDF and an embedding function.
-        source: `Episodes`, for vectors of texts alone; or `FewShotPrompts`, for vectors inside the prompts. "head"
-            takes either.
-        what: one of
-            for Episodes, "tfidf", fitted on the pool; a function `texts -> [text, d]`, called once; "embedding", the
-            mean of the text's token embeddings; or "residual", the residual stream that enters each layer at the last
-            token of the text alone (after BOS, if the model has one);
-            for prompts, "residual", the same at the prompt's last token and at the demonstrations' label tokens;
-            "head", every head's query at the last token and its keys in the demonstrations, rotated and divided by the
-            head's scale, so that <q, k> is the attention score: the exponential kernel at bandwidth 1.
+        source: `Episodes` or `FewShotPrompts`, as above.
+        what: the representation, as above.
         layers: for "residual" and "head": only these; None for all.
         pooling: for "head": the key at each demonstration's "label" token, or ("max") at the token that the head
             attends to most. The kernel's weights are then those of `demonstration_weights` with the same pooling.

@@ -1,4 +1,4 @@
-"""`few_shot_prompts`: demonstrations and a query written with a template, tokenised, and the position of every label.
+"""`few_shot_prompts`: write demonstrations and a query with a template, tokenise them, find every label's position.
 
 These are the prompts of in-context classification (Han et al. 2025, section 5: lines `Input: <x> Output: <Label>`). One
 prompt becomes tokens and label positions in `_row`:
@@ -130,7 +130,7 @@ def _row(
         start: the token to put first, if any.
 
     Raises:
-        Refused: a label of which the tokenizer makes no token.
+        Refused: a label for which the tokenizer has no token.
     """
     written = [(shot_x, labels[y]) for shot_x, y in shots]
     text, places = form.write(written, x)

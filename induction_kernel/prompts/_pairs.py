@@ -69,7 +69,8 @@ def pairs(
         if a != b:
             shown = [side[i].strings(model)[0] for side in sides]
             raise Refused(
-                f"pair {i} has {a} clean and {b} corrupted tokens, wanted equal: {shown[0]} against {shown[1]}"
+                f"pair {i} has {a} clean and {b} corrupted tokens, wanted equal numbers: replace words by words "
+                f"of as many tokens, got {shown[0]} against {shown[1]}"
             )
     ids = None if answers is None else _answer_ids(model, answers, len(sides[0]))
     ready = []
