@@ -134,8 +134,8 @@ def load_classification(
     - A folder with `<split>_text.txt` and `<split>_labels.txt` (TweetEval).
     - A DataFrame.
     - A name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec",
-      "ag_news", or any "owner/name" on the hub, with `text`, `label` and `split`. Names need the package `datasets`, and
-      only they use the network.
+      "ag_news", or any "owner/name" on the hub, with `text`, `label` and `split`. Names need the package `datasets`,
+      and only they use the network.
 
     A file or folder whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
     words and template if none are given.
@@ -166,6 +166,8 @@ def load_classification(
 
     Warns:
         UserWarning: rows that were left out.
+
+    Source: Han et al. 2025, section 5, table 2 (all names but "trec" and "ag_news").
     """
     if missing is not None and missing not in MISSING:
         raise Refused(f"wanted missing in {list(MISSING)}, got {missing!r}")

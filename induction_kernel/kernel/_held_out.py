@@ -248,7 +248,7 @@ def _check(n: int, splits: int, share: float, confidence: float) -> None:
 
 
 def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
-    """The result of `held_out` as a table by row, rounded to three digits.
+    """The Dataset of `held_out`, `scores`, as a table by row, rounded to three digits.
 
     Returns:
         DataFrame with `agreement` and `accuracy`, `agreement_difference` and `accuracy_difference` (best head less this
