@@ -196,7 +196,7 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
         or bool((found > width).any())
     ):
         raise Refused(
-            f"wanted {n} lengths as whole numbers from 1 to {width}, one per prompt, got {found.tolist()}"
+            f"wanted {n} lengths as whole numbers between 1 and {width}, one per prompt, got {found.tolist()}"
         )
     return _ready(model, *right_padded(tokens, Ends(torch.zeros(n, dtype=torch.long), found.long())))
 
