@@ -1,7 +1,7 @@
-"""What files hold: text in any encoding, JSON, tables as CSV, labelled results as netCDF.
+"""Formats of result files: a Dataset as the bytes of netCDF, a table as CSV; and netCDF, JSON and text files read.
 
-Only contents: where and how they are written says `stores`. What is read and is damaged is refused in a sentence that
-names the file. NetCDF is made in memory, since HDF5 ends the process where it cannot write.
+Files are written in `stores`; formats of labelled data sets are recognised in `data/_contents`. NetCDF is made in
+memory, since HDF5 ends the process if it cannot write a file. A damaged file is refused by an error that names it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from .errors import Refused
 
 __all__ = ["csv_of", "decoded", "lines_of", "netcdf_of", "read_json", "read_netcdf", "text_of"]
 
-MARKS = {  # the longer ones first: that of UTF-32 begins with that of UTF-16
+MARKS = {  # byte-order marks, the longer ones first: that of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 
 
 def text_of(path: str | Path) -> str:
-    """A file as text, without a byte-order mark; UTF-8 where it has none.
+    """A text file's content with line feeds as line ends, read as UTF-8 or by its byte-order mark, which is removed.
 
     Raises:
-        Refused: no such file, or another encoding.
+        Refused: a file that cannot be read, or another encoding.
     """
     try:
         raw = Path(path).read_bytes()
@@ -45,7 +45,17 @@ def text_of(path: str | Path) -> str:
 def decoded(
     raw: bytes, name: str, encoding: str, *, remedy: str = "give encoding=, such as 'latin-1' or 'utf-16-le'"
 ) -> str:
-    """Bytes of a file of this name as text, without a byte-order mark."""
+    """The bytes of a file as text, without a byte-order mark.
+
+    Args:
+        raw: the bytes.
+        name: of the file, for error messages.
+        encoding: used unless there is a byte-order mark.
+        remedy: what to do about a wrong encoding, for error messages.
+
+    Raises:
+        Refused: another encoding, an encoding that Python does not know, null bytes, an archive.
+    """
     if raw.startswith(b"PK\x03\x04"):
         raise Refused(f"{name} is an archive or an Excel workbook: unpack it, or save it as .csv")
     codec = next((codec for mark, codec in MARKS.items() if raw.startswith(mark)), encoding)
@@ -57,21 +67,21 @@ def decoded(
     except LookupError as error:
         raise Refused(f"wanted an encoding that Python knows, got {encoding!r}") from error
     if "\0" in text:
-        raise Refused(f"{name} is no text in {codec}, it holds null bytes: {remedy}")
+        raise Refused(f"{name} is not text in {codec}, since it holds null bytes: {remedy}")
     return text
 
 
 def lines_of(text: str) -> list[str]:
-    """Lines without their ends; only line feeds end a line, so texts may hold any other separator."""
+    """The lines of a text without their line ends; only line feeds end a line, so texts may hold other separators."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if not lines[-1] else lines
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file as Python objects.
 
     Raises:
-        Refused: a file that cannot be read or is no JSON.
+        Refused: a file that cannot be read or is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -82,11 +92,11 @@ def read_json(path: Path) -> Any:
 
 
 def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
-    """A Dataset, or several as groups, as the content of a netCDF file."""
+    """The bytes of a netCDF file with one Dataset, or with several by name, as groups."""
     if not isinstance(data, xr.Dataset):
         return xr.DataTree.from_dict(dict(data)).to_netcdf(engine="h5netcdf")
     buffer = io.BytesIO()
-    # With a lock of its own: in a Dask worker xarray would ask the scheduler for one by the buffer's name.
+    # With a lock of its own: in a Dask worker, xarray would ask the scheduler for a lock by the buffer's name.
     store = H5NetCDFStore.open(buffer, mode="w", lock=Lock())
     try:
         data.dump_to_store(store)
@@ -96,7 +106,7 @@ def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
 
 
 def read_netcdf(path: Path) -> xr.Dataset:
-    """The Dataset in a netCDF file.
+    """The Dataset of a netCDF file, loaded into memory.
 
     Raises:
         Refused: no such file, or a damaged one.
@@ -105,26 +115,31 @@ def read_netcdf(path: Path) -> xr.Dataset:
         return xr.load_dataset(path, engine="h5netcdf").drop_encoding()
     except MemoryError:
         raise
-    except Exception as error:  # whatever h5py raises for a damaged file
-        raise Refused(f"{str(path)!r} is damaged: it is no netCDF file ({error})") from error
+    except Exception as error:  # h5py raises many types for damaged files
+        raise Refused(f"{str(path)!r} is damaged: it is not a netCDF file ({error})") from error
 
 
 def csv_of(frame: pd.DataFrame, *, index: bool = False) -> str:
-    """A table as CSV in which no text acts as a formula of a spreadsheet.
+    """A table as CSV text in which no cell is a spreadsheet formula.
 
-    Texts that begin with =, +, -, @, a tab or a line break get an apostrophe in front, headings and index too; numbers
-    are as they are. Texts that begin with apostrophes before such a sign get one more, so that taking one away,
-    `text.str.replace(r"^'(?='*[=+@\\t\\r\\n-])", "", regex=True)`, gives all back.
+    Texts that begin with =, +, -, @, a tab or a line break get an apostrophe in front, also in headings and the index;
+    numbers stay as they are. Texts with apostrophes before such a character get one more, so that removing one,
+    `text.str.replace(r"^'(?='*[=+@\\t\\r\\n-])", "", regex=True)`, gives back every text.
+
+    Args:
+        frame: the table.
+        index: whether to write its index too.
 
     Source: OWASP, CSV injection.
     """
     plain = frame.reset_index() if index else frame
     guarded = plain.map(_guarded).rename(columns=_guarded)
     text = guarded.to_csv(index=False)
-    # By itself, a carriage return is not quoted, and would end the row.
+    # pandas does not quote a lone carriage return, which would end the row.
     return guarded.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC) if "\r" in text else text
 
 
 def _guarded(value: Any) -> Any:
+    """The value, with an apostrophe in front if a spreadsheet would take it for a formula."""
     formula = isinstance(value, str) and value.lstrip("'").startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{value}" if formula else value

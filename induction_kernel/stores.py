@@ -1,9 +1,9 @@
-"""Files written whole or not at all, and folders of results with which a call that was stopped goes on.
+"""Files written completely or not at all, and folders of results from which an interrupted call can be resumed.
 
-A file is made in memory, written beside its place, then renamed into it: what stands at a path stays there until the
-new file is complete, also when the disk is full or the process is killed; of two processes that write to one path, the
-later one wins. In a folder of results each result is a netCDF file that carries a mark, a string (`fingerprint`) that
-says of what it is. Nothing here knows who computes, or in what order.
+A file is made in memory, written beside its target, then renamed to it: an existing file stays until the new one is
+complete, even if the disk is full or the process is killed. If two processes write to one path, the later one wins. In
+a folder of results each result is a netCDF file that carries a mark, a string (`fingerprint`) that says what it was
+computed from. Nothing is computed here; formats are in `formats`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ __all__ = [
     "write_whole",
 ]
 
-_WANTED = "wanted a file name in an existing folder that can be written to and has room"
+_WANTED = "wanted a file name in an existing folder that can be written to and has space"
 _TRIES = 5
-_FORMAT = 3  # of what stands in a folder of results
+_FORMAT = 3  # format number of folders of results
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview) -> Path:
-    """Write `content` (a text in UTF-8) to `path`, which an existing file keeps until all of it is written.
+    """Write `content` (bytes, or text in UTF-8) to `path`, completely or not at all; returns the path.
 
-    What a killed process left unfinished of this file is removed.
+    An existing file stays until all is written. Unfinished files that killed processes left of it are removed.
 
     Raises:
-        Refused: a path that cannot be written to, or a full disk; nothing is left but what was there.
+        Refused: a path that cannot be written to, or a full disk; the folder is then as it was before.
     """
     target = _target(path)
     data = content.encode("utf-8", "replace") if isinstance(content, str) else content
@@ -54,7 +54,9 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
         try:
             _written(target, data)
             break
-        except FileNotFoundError as error:  # another process took the unfinished file for a killed one's
+        except (
+            FileNotFoundError
+        ) as error:  # another process took the unfinished file for that of a killed one
             if attempt == _TRIES - 1 or not target.parent.is_dir():
                 raise _refused(path, error) from error
         except OSError as error:
@@ -63,10 +65,10 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes | memoryview)
 
 
 def checked_target(path: str | os.PathLike[str]) -> Path:
-    """The path, after a trial: what cannot be written is refused before anything is computed.
+    """The path, after a trial of writing beside it: so it can be refused before anything is computed.
 
     Raises:
-        Refused: the folder does not exist or cannot be written to, a name that is none or too long, a path of a
+        Refused: a folder that does not exist or cannot be written to, an empty or too long name, a path that is a
             folder or a device.
     """
     target = _target(path)
@@ -78,12 +80,14 @@ def checked_target(path: str | os.PathLike[str]) -> Path:
 
 
 def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Path:
-    """The folder at `path`, made where it is not there, after a trial of writing into it.
+    """The folder at `path`, made if it does not exist, after a trial of writing into it.
 
-    With `parents` the folders above it too.
+    Args:
+        path: of the folder.
+        parents: whether to make the folders above it too.
 
     Raises:
-        Refused: a file, a name that is none or too long, no folder above it, a folder that cannot be written to.
+        Refused: a file, an empty or too long name, no folder above it, a folder that cannot be written to.
     """
     folder = Path(path)
     try:
@@ -100,25 +104,25 @@ def checked_folder(path: str | os.PathLike[str], *, parents: bool = False) -> Pa
 
 
 def result_folder(path: str | os.PathLike[str], mark: str, *, kind: str, differs: str) -> Path:
-    """The folder of the results with this mark: new, or of an earlier call that was stopped.
+    """The folder of results with this mark: a new one, or that of an earlier call that was interrupted.
 
-    What a killed call left unfinished is removed. Several processes may share the folder: what both compute, both write
-    alike.
+    Unfinished files of killed processes are removed. Several processes may share the folder: results that two of them
+    compute are the same, so either may write them.
 
     Args:
-        path: of the folder, in an existing one.
-        mark: says of what the results are; it stands in the folder's file `<kind>.json`.
-        kind: what they make up together ("sweep").
-        differs: in what two of that kind may differ, for errors ("measures or options").
+        path: of the folder, in an existing folder.
+        mark: says what the results are computed from; it is kept in the folder's file `<kind>.json`.
+        kind: what the results are together ("sweep").
+        differs: how two of that kind may differ, for error messages ("measures or options").
 
     Raises:
-        Refused: as `checked_folder`; a folder with other files, or with other results.
+        Refused: as in `checked_folder`; a folder with other files or other results.
     """
     folder, label = checked_folder(path).absolute(), f"{kind}.json"
     said = {"format": _FORMAT, "fingerprint": mark}
     names = [file.name for file in folder.iterdir()]
     if label not in names:
-        # One listing: where another process has begun meanwhile, the label comes before its results.
+        # From one listing: another process that starts meanwhile writes the label before any result.
         if any(not name.startswith(".") for name in names):
             raise Refused(f"{str(path)!r} holds other files: give a new folder")
         write_whole(folder / label, json.dumps(said))
@@ -131,15 +135,15 @@ def result_folder(path: str | os.PathLike[str], mark: str, *, kind: str, differs
 
 
 def write_result(path: Path, result: xr.Dataset, mark: str) -> None:
-    """Keep a result under its mark, the folder's or one of its own."""
+    """Write a result to a netCDF file with its mark: that of the folder, or one of its own."""
     write_whole(path, netcdf_of(result.assign_attrs(fingerprint=mark)))
 
 
 def read_result(path: Path, mark: str) -> xr.Dataset | None:
-    """The result that was kept; None where there is none.
+    """The result in a netCDF file that `write_result` wrote with this mark; None if there is no file.
 
     Raises:
-        Refused: one with another mark, or a file that cannot be read.
+        Refused: a result with another mark, or a file that cannot be read.
     """
     if not path.exists():
         return None
@@ -147,18 +151,18 @@ def read_result(path: Path, mark: str) -> xr.Dataset | None:
         found = read_netcdf(path)
     except Refused as error:
         raise Refused(
-            f"{str(path)!r} is damaged: delete it, and it is computed anew ({error.__cause__})"
+            f"{str(path)!r} is damaged: delete it, and it is computed again ({error.__cause__})"
         ) from error
     if found.attrs.pop("fingerprint", None) != mark:
         raise Refused(
             f"{str(path)!r} is of another source (other prompts, recipe, seed or log): delete it, and it is computed "
-            "anew, or give another folder"
+            "again, or give another folder"
         )
     return found
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left unfinished in a folder, but not what another is still writing."""
+    """Remove the unfinished files (of one name, a glob pattern) that killed processes left in a folder."""
     for part in folder.glob(f".{name}.????????.part"):
         with suppress(OSError), part.open("rb") as file:
             if _locked(file.fileno()):
@@ -167,12 +171,12 @@ def remove_unfinished(folder: Path, name: str = "*") -> None:
 
 @contextmanager
 def only_one(folder: Path) -> Iterator[None]:
-    """Inside, no other process and no other thread enters with this folder; the system ends it with the process.
+    """Lock a folder: inside the `with` block no other process or thread can lock it too.
 
-    Where the system or the file system has no such locks, nothing is refused.
+    The lock ends with the process. On systems and file systems without such locks, nothing is locked or refused.
 
     Raises:
-        Refused: another one is inside.
+        Refused: another process or thread holds the lock.
     """
     if os.name == "nt":  # a folder cannot be opened there
         yield
@@ -189,7 +193,7 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    """The file that `path` means, through links, in a folder that exists."""
+    """The file that `path` means, with links followed; Refused if it is not a file in an existing folder."""
     try:
         target = Path(os.path.realpath(path))
         if _is_file_or_nothing(target) and target.parent.is_dir():
@@ -200,6 +204,7 @@ def _target(path: str | os.PathLike[str]) -> Path:
 
 
 def _is_file_or_nothing(target: Path) -> bool:
+    """Whether the path is free or that of a regular file."""
     try:
         return stat.S_ISREG(target.stat().st_mode)
     except FileNotFoundError:
@@ -207,29 +212,33 @@ def _is_file_or_nothing(target: Path) -> bool:
 
 
 def _locked(handle: int) -> bool:
-    """Whether nobody else has locked this open file; now it is locked until it is closed, where there are locks."""
+    """Lock an open file until it is closed; False if another process or thread has locked it.
+
+    True as well if the system or the file system has no such locks.
+    """
     try:
         import fcntl
 
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except (ImportError, OSError):  # Windows, file systems of a network
+    except (ImportError, OSError):  # Windows, network file systems
         return True
     return True
 
 
 def _written(target: Path, data: bytes | memoryview) -> None:
+    """Write the data to an unfinished file beside the target, and rename it to the target."""
     handle, name = _made(target)
     part = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            _locked(handle)  # until it has its name: else others would take it for a killed process's
+            _locked(handle)  # until it is renamed: others would take it for that of a killed process
             file.write(data)
             file.flush()
-            os.fsync(handle)  # some disks say only now that they are full
+            os.fsync(handle)  # some disks report only here that they are full
             part.chmod(0o644)
-            if os.name != "nt":  # where an open file cannot be renamed, and there are no locks
+            if os.name != "nt":  # there, open files cannot be renamed, and there are no locks
                 part.replace(target)
         if os.name == "nt":
             part.replace(target)
@@ -246,18 +255,22 @@ def _part(target: Path) -> Path:
 
 
 def _made(target: Path) -> tuple[int, str]:
+    """A new unfinished file beside the target: its open handle and its path."""
     return tempfile.mkstemp(dir=target.parent, prefix=f".{_short(target)}.", suffix=".part")
 
 
 def _short(target: Path) -> str:
-    return target.name[:40]  # a name may have 255 bytes in all
+    """The beginning of the target's name, for unfinished files; names are limited to 255 bytes."""
+    return target.name[:40]
 
 
 def _refused(path: Any, error: Exception) -> Refused:
+    """The error of a path that cannot be written to, with the system's reason."""
     why = getattr(error, "strerror", None) or str(error)
     return Refused(f"cannot write {_named(path)}: {_WANTED}, got: {why}")
 
 
 def _named(path: Any) -> str:
+    """A path for an error message; the middle of a very long one is left out."""
     text = str(path)
     return repr(text if len(text) < 200 else f"{text[:100]}...{text[-60:]}")

@@ -260,7 +260,7 @@ def test_a_broken_batch_is_named_with_the_remedy(kind, tmp_path):
     whole = ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch = sorted((tmp_path / "kept").glob("prompt-*.nc"))[0]
     BROKEN_BATCHES[kind](batch)
-    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and it is computed anew"):
+    with pytest.raises(ValueError, match=f"{batch.name}.*: delete it, and it is computed again"):
         ik.fewshot.predict(ik.load("tiny"), episodes(), **options)
     batch.unlink()
     xr.testing.assert_identical(ik.fewshot.predict(ik.load("tiny"), episodes(), **options), whole)

@@ -379,7 +379,10 @@ def test_seeds(model, scores, verb, seed):
         (lambda model, scores: ik.repeated_tokens(model, prompts=True), "wanted prompts >= 1, got True"),
         (lambda model, scores: ik.repeated_tokens(model, exclude=None), "wanted exclude from 0"),
         (lambda model, scores: ik.icl_score(model, TEXTS, early=2.0, late=5), "whole numbers 0 <= early"),
-        (lambda model, scores: ik.as_prompts(model, [[5, 6]], lengths="2"), "whole lengths, one a prompt"),
+        (
+            lambda model, scores: ik.as_prompts(model, [[5, 6]], lengths="2"),
+            "lengths as whole numbers, one per prompt",
+        ),
         (lambda model, scores: ik.repeated_tokens(fresh("GPT-2", n_ctx=1)), "this model is too small"),
         (lambda model, scores: ik.repeat_loss(fresh("GPT-2", n_ctx=2)), "a period of at least 2"),
     ],

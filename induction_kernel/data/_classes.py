@@ -1,4 +1,4 @@
-"""Classes as written in a source: which are equal, their order, and the label word of each."""
+"""Classes of a labelled data set: which spellings are the same class, their order, and the label word of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNO
 
 
 def as_class(written: Any) -> str:
-    """A class as a string: 1, 1.0, "1.0" and "+1" are "1"; "01" and "3.10" are names, not numbers."""
+    """A class as a string: 1, 1.0, "1.0" and "+1" become "1"; "01" and "3.10" stay as they are, as names."""
     found = WHOLE.fullmatch(str(written).strip())
     if found is None:
         return str(written).strip()
@@ -31,7 +31,15 @@ def words_of(
     known: Known | None,
     name: str,
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The label word of each class, and the words in the order of the classes.
+    """The label word of each class, and all words in the order of the classes.
+
+    Args:
+        values: the class of every text, as a string.
+        order: the order of the classes, if the source has one; None for numbers by size, then names by alphabet.
+        labels: label words in that order or by class, as in `load_classification`; None for those of the known data
+            set, else the classes themselves.
+        known: the known data set that this is, if any.
+        name: the source, for error messages.
 
     Raises:
         Refused: a single class, classes that differ only in upper and lower case, words that do not fit the classes.
@@ -55,7 +63,7 @@ def words_of(
 
 
 def _words(found: list[str], labels: Sequence[str] | None, known: Known | None, name: str) -> dict[str, str]:
-    """The word of each class, in order."""
+    """The word of each class, in order: as given, of the known data set, or the class itself."""
     if labels is not None:
         words = label_words(labels)
         if len(words) != len(found):
@@ -76,7 +84,7 @@ def _words(found: list[str], labels: Sequence[str] | None, known: Known | None, 
 
 
 def _by_class(labels: Mapping[Any, str]) -> dict[str, str]:
-    """Each class as a string, and its word; Refused if 1 and "1" have different words."""
+    """The word of each class, by the class as a string; Refused if 1 and "1" have different words."""
     words: dict[str, str] = {}
     for key, word in labels.items():
         if words.setdefault(as_class(key), word) != word:
@@ -85,5 +93,5 @@ def _by_class(labels: Mapping[Any, str]) -> dict[str, str]:
 
 
 def _size(value: str) -> tuple[bool, float, str]:
-    """Sort key: numbers by size, then names by alphabet."""
+    """Sort key of a class: numbers by size, then names by alphabet."""
     return (False, float(value), value) if NUMBER.fullmatch(value) else (True, 0.0, value)

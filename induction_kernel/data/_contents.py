@@ -1,6 +1,7 @@
-"""A file's bytes as text, and its format: by the ending, else by the content.
+"""Format of a file of labelled data (CSV, TSV, JSON lines, JSON, lines with a class): by its ending or its content.
 
-Columns and classes are read in `_tables` and `_readers`.
+Also its bytes, unpacked if gzipped. Columns and classes are read in `_tables` and `_readers`; the formats that results
+are saved in are in `formats`.
 """
 
 from __future__ import annotations
@@ -17,33 +18,48 @@ __all__ = ["ENDINGS", "PARQUET", "content", "kind_of", "separator", "unpacked"]
 
 ENDINGS = (".tsv", ".csv", ".jsonl", ".json", ".txt", ".parquet")
 PARQUET = b"PAR1"
-FEW = 10  # lines of a file, below which classes need not recur
+FEW = 10  # lines: in a shorter .txt file, no class needs to occur twice
 
 
 def unpacked(path: Path) -> tuple[bytes, str]:
-    """A file's bytes, decompressed if it is gzip, and its ending in lower case."""
+    """A file's bytes, decompressed if gzipped, and its ending in lower case, without ".gz".
+
+    Raises:
+        Refused: no such file, or a damaged gzip file.
+    """
     if not path.is_file():
-        raise Refused(f"there is no file {str(path)!r}")
+        raise Refused(f"wanted a file that exists, got {str(path)!r}")
     raw = path.read_bytes()
     if not raw.startswith(b"\x1f\x8b"):
         return raw, path.suffix.lower()
     try:
         return gzip.decompress(raw), Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     except (OSError, EOFError, zlib.error) as error:
-        raise Refused(f"cannot unpack {path.name}: {error}") from error
+        raise Refused(
+            f"cannot unpack {path.name} ({error}): fetch it again, or unpack it yourself"
+        ) from error
 
 
 def content(path: Path, encoding: str) -> str:
-    """A file as text; a byte-order mark overrides `encoding`."""
+    """A file as text; a byte-order mark overrides `encoding`.
+
+    Raises:
+        Refused: no such file, or another encoding.
+    """
     return decoded(unpacked(path)[0], path.name, encoding)
 
 
 def kind_of(ending: str, text: str, *, columns: bool) -> str | None:
-    """One of "tsv", "csv", "jsonl", "json" (one list) and "lines" (class first); None if it cannot be told.
+    """Format of a file: "tsv", "csv", "jsonl", "json" (one list) or "lines" (class first); None if it is not clear.
 
-    `.tsv`, `.csv` and `.jsonl` are taken at their word. Others are recognised by content: JSON by its first character,
-    tables by tabs, lines with the class first by few different first words (a short `.txt` need not repeat them), and
-    last by commas and semicolons, which occur in any text. If `columns` are asked for, it is a table.
+    The endings `.tsv`, `.csv` and `.jsonl` decide. Other files are recognised by content, in this order: JSON by the
+    first character; a table with tabs; lines that begin with a class by first words that recur (in a short `.txt` they
+    need not); a table with commas or semicolons, last because these occur in any text.
+
+    Args:
+        ending: of the file, with its point.
+        text: its content.
+        columns: whether columns are asked for: then it is not "lines", unless it is empty.
     """
     if ending in (".tsv", ".csv", ".jsonl"):
         return ending[1:]
@@ -61,12 +77,12 @@ def kind_of(ending: str, text: str, *, columns: bool) -> str | None:
 
 
 def _class_first(lines: list[str]) -> bool:
-    """Whether the first words are classes: at least two, each on two lines or more on average."""
+    """Whether the first words look like classes: two or more different ones, each on two lines or more on average."""
     first = [line.partition(" ")[0].partition(":")[0] for line in lines]
     return 2 <= len(set(first)) <= len(lines) / 2 and not any(re.search(r'[,;"]', word) for word in first)
 
 
 def separator(line: str, default: str = ",") -> str:
-    """What separates the cells of a line outside quotation marks: a comma, else a semicolon, else a tab."""
+    """The separator of a table's cells in a line: a comma, else a semicolon, else a tab, outside quotation marks."""
     bare = re.sub(r'"[^"]*"', "", line)
     return next((sign for sign in ",;\t" if sign in bare), default)

@@ -1,7 +1,7 @@
-"""Episodes: which demonstrations stand before which query, drawn at random, balanced by class, or by similarity.
+"""`Episodes`: the demonstrations of each query, drawn from labelled texts: balanced, at random, or most similar.
 
-Han et al. 2025, section 5 (prompts of demonstrations and a query) and section 4.2 (similar demonstrations help).
-Episodes are text; `few_shot_prompts` makes tokens of them for a model.
+Source: Han et al. 2025, section 5 (prompts of demonstrations and a query), section 4.2 (similar demonstrations help).
+Episodes are text; `Episodes.prompts` makes tokens of them for a model, by `few_shot_prompts`.
 """
 
 from __future__ import annotations
@@ -29,18 +29,22 @@ SAMPLING = ("balanced", "random", "nearest")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Episodes:
-    """Queries, and the labelled demonstrations that stand before each.
+    """Queries and the labelled demonstrations before each, as text; `draw_episodes` makes them.
+
+    `len(episodes)` is the number of queries, and `episodes[index]` some of them.
 
     Attributes:
-        queries: one per prompt.
+        queries: the texts to classify, one per prompt.
         pool: the texts that demonstrations are drawn from.
-        shown: int64 `[prompt, demonstration]`, index into the pool, in the order of the prompt.
-        classes: int64 `[prompt, demonstration]`, the class whose word is written: the text's own unless permuted.
+        shown: int64 `[prompt, demonstration]`, indices of the demonstrations in the pool, in the order of the prompt.
+        classes: int64 `[prompt, demonstration]`, the class whose word is written as the label: the text's own unless
+            labels are permuted.
         template: how an example is written, as in `few_shot_prompts`.
-        separator: between demonstrations, and before the query.
+        separator: the text between demonstrations, and before the query.
 
     Raises:
-        Refused: shapes that do not fit, indices out of range, different labels, a template without `{x}` and `{y}`.
+        Refused: shapes that do not fit each other, indices out of range, different labels, a template without `{x}` and
+            `{y}`.
     """
 
     queries: LabelledTexts
@@ -69,7 +73,7 @@ class Episodes:
         return len(self.queries)
 
     def __getitem__(self, index: slice | Sequence[int] | np.ndarray) -> Episodes:
-        """Some of the prompts: a slice, indices or a bool mask."""
+        """Some of the queries with their demonstrations: a slice, indices or a bool mask."""
         at = index if isinstance(index, slice) else np.asarray(index)
         return replace(self, queries=self.queries[index], shown=self.shown[at], classes=self.classes[at])
 
@@ -79,11 +83,14 @@ class Episodes:
         return f"Episodes({name}: {len(self)} queries, {shots} demonstrations each out of {len(self.pool)})"
 
     def prompts(self, model: Model) -> FewShotPrompts:
-        """As prompts for this model.
+        """Few-shot prompts for this model, one per query, in order.
+
+        Args:
+            model: gives the tokenizer.
 
         Raises:
-            Refused: as `few_shot_prompts`: labels that share their first token, a prompt longer than the context.
-            NotDefined: no tokenizer.
+            Refused: as in `few_shot_prompts`: labels that share their first token, a prompt longer than the context.
+            NotDefined: no tokenizer, or a slow one.
         """
         texts = self.pool.texts
         shots = [
@@ -96,7 +103,7 @@ class Episodes:
         )
 
     def shuffled(self, seed: int = 0) -> Episodes:
-        """The same demonstrations and labels in every prompt, in another order."""
+        """The same episodes with the demonstrations of every query, and their labels, in another random order."""
         order = np.random.default_rng(checked_seed(seed)).permuted(_ranks(self.shown), axis=1)
         return replace(
             self,
@@ -105,11 +112,16 @@ class Episodes:
         )
 
     def permuted(self, seed: int = 0) -> Episodes:
-        """The same prompts with the labels permuted among each prompt's demonstrations."""
+        """The same episodes with the labels permuted at random among each query's demonstrations."""
         return replace(self, classes=np.random.default_rng(checked_seed(seed)).permuted(self.classes, axis=1))
 
     def relabelled(self, labels: Sequence[str]) -> Episodes:
-        """The same with other label words, in the order of the classes."""
+        """The same episodes with other label words, in the order of the classes.
+
+        Raises:
+            TypeError: not a list of words.
+            Refused: another number of words than of classes, or one that occurs twice.
+        """
         return replace(self, queries=self.queries.relabelled(labels), pool=self.pool.relabelled(labels))
 
 
@@ -124,26 +136,33 @@ def draw_episodes(
     separator: str = "\n",
     seed: int = 0,
 ) -> Episodes:
-    """Demonstrations for every query, never the query's own text.
+    """Draw the demonstrations of every query from a pool of labelled texts, never the query's own text.
 
     Args:
         pool: the texts that demonstrations are drawn from.
         queries: the texts to classify.
-        shots: demonstrations per prompt.
-        sampling: "balanced": as nearly equal numbers of each class as the texts allow, with the classes that get one
-            more drawn at random, in random order; "random": any texts; "nearest": those most similar to the query, of
-            any class, the most similar last (ties at random).
-        embed: for "nearest", `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
-        template: None for the pool's.
-        separator: between demonstrations, and before the query.
-        seed: of the draw.
+        shots: number of demonstrations per query.
+        sampling: "balanced": classes as equally frequent as the texts allow (which ones get one more is random), in
+            random order; "random": any texts; "nearest": those most similar to the query, of any class, the most
+            similar one last (ties in random order).
+        embed: for "nearest", a function `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the
+            pool.
+        template: how an example is written, as in `few_shot_prompts`; None for the pool's template.
+        separator: the text between demonstrations, and before the query.
+        seed: of the random draw.
+
+    Returns:
+        `Episodes`, with the queries in their order. `.prompts(model)` makes few-shot prompts of them.
 
     Raises:
-        TypeError: not `LabelledTexts`. Refused: different labels, a pool of one class, more shots than texts, an
-            unknown sampling, an embedding that is not finite or not `[text, d]`.
+        TypeError: not `LabelledTexts`.
+        Refused: different labels, a pool of one class, more shots than texts, an unknown sampling, `embed` without
+            "nearest", an embedding that is not finite or not `[text, d]`.
 
     Warns:
-        UserWarning: queries whose text is also in the pool; it is left out of their own prompt.
+        UserWarning: queries whose text is also in the pool; it is left out of their own demonstrations.
+
+    Source: Han et al. 2025, sections 4.2 and 5.
     """
     _check(pool, queries, shots, sampling, embed)
     own = own_texts(queries, pool)
@@ -172,7 +191,7 @@ def draw_episodes(
 
 
 def own_texts(queries: LabelledTexts, pool: LabelledTexts) -> np.ndarray:
-    """bool `[query, text]`: whether a text of the pool is the query's own."""
+    """Whether a text of the pool is the query's own text, bool `[query, text]`."""
     number = {text: i for i, text in enumerate(dict.fromkeys(text.strip() for text in pool.texts))}
     of_pool = np.array([number[text.strip()] for text in pool.texts])
     of_query = np.array([number.get(text.strip(), -1) for text in queries.texts])
@@ -188,34 +207,40 @@ def similarities(queries: Sequence[str], texts: Sequence[str], embed: Embed | No
 
 
 def by_likeness(likeness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Texts of every query `[query, text]` from the least to the most similar; ties in random order."""
+    """Indices `[query, text]` of each query's texts from the least to the most similar; ties in random order."""
     return np.lexsort((rng.random(likeness.shape), likeness), axis=1)
 
 
 def tfidf(texts: Sequence[str]) -> Embed:
-    """An embedding by word counts, weighted by how rare the words are in these texts; sparse rows."""
+    """The TF-IDF embedding fitted on these texts: word counts weighted by rarity, as sparse rows."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(texts).transform  # one-letter words count
+    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(texts).transform  # words of one letter too
 
 
 def _unit(rows: Any, n: int) -> Any:
+    """The embedding of n texts, checked, with rows of length 1."""
     from sklearn.preprocessing import normalize
     from sklearn.utils.validation import check_array
 
-    rows = check_array(rows, accept_sparse=True, dtype="float64")
+    try:
+        rows = check_array(rows, accept_sparse=True, dtype="float64")
+    except ValueError as error:
+        raise Refused(
+            f"wanted an embedding [{n}, d] of finite numbers, one row per text, got: {error}"
+        ) from error
     if rows.shape[0] != n:
-        raise Refused(f"wanted an embedding of {n} texts [{n}, d], got {list(rows.shape)}")
+        raise Refused(f"wanted an embedding [{n}, d], one row per text, got {list(rows.shape)}")
     return normalize(rows)
 
 
 def _drawn(classes: np.ndarray, free: np.ndarray, shots: int, sampling: str, rng: Any) -> np.ndarray:
-    """Indices of one prompt's demonstrations, in random order."""
+    """Indices in the pool of one query's demonstrations, in random order; only `free` texts are drawn."""
     order = rng.permutation(np.flatnonzero(free))
     if sampling == "random":
         return order[:shots]
-    # the first of every class, then the second of every class, ...: as nearly equal numbers as the texts allow
-    first = rng.permutation(classes.max() + 1)  # which classes come first in a round
+    # First one text of every class, then a second one of every class, and so on: numbers as equal as possible.
+    first = rng.permutation(classes.max() + 1)  # which classes come first in each round
     rank = np.empty(len(order), dtype=np.int64)
     for y in np.unique(classes[order]):
         here = classes[order] == y
@@ -225,10 +250,12 @@ def _drawn(classes: np.ndarray, free: np.ndarray, shots: int, sampling: str, rng
 
 
 def _ranks(shown: np.ndarray) -> np.ndarray:
+    """The place of every demonstration in its prompt, `[prompt, demonstration]`."""
     return np.broadcast_to(np.arange(shown.shape[1]), shown.shape)
 
 
 def _check(pool: Any, queries: Any, shots: Any, sampling: Any, embed: Any) -> None:
+    """Raise TypeError or Refused unless the arguments of `draw_episodes` fit each other."""
     for what, given in (("pool", pool), ("queries", queries)):
         if not isinstance(given, LabelledTexts):
             raise TypeError(

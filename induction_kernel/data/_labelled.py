@@ -1,8 +1,8 @@
-"""`LabelledTexts`, the one form of a labelled data set, from files, DataFrames or the Hugging Face hub.
+"""`load_classification` and `LabelledTexts`: a labelled data set from a file, a DataFrame or the Hugging Face hub.
 
 The data sets of Han et al. 2025 (section 5, table 2) and two with more classes are known by name: `_registry.KNOWN`
-holds their columns, label words and templates. Only such a name uses the network. `_episodes` chooses the texts of each
-prompt; `few_shot_prompts` checks with the model's tokenizer that label words differ in their first token.
+has their columns, label words and templates. Only data sets given by name use the network. Demonstrations are chosen in
+`_episodes`; that label words differ in their first token is checked by `few_shot_prompts`, which has the tokenizer.
 """
 
 from __future__ import annotations
@@ -29,17 +29,20 @@ MISSING = ("refuse", "drop")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledTexts:
-    """A labelled data set: texts, the class of each, and a word for every class.
+    """A labelled data set: texts, the class of each, and a label word for every class.
+
+    `load_classification` makes it from a file, a DataFrame or a name; it can also be made of lists. `len(data)` is the
+    number of texts, and `data[index]` some of them.
 
     Attributes:
         texts: the inputs x.
-        classes: int64 `[text]`, index into `labels`.
-        labels: label words, one per class; at least two.
+        classes: int64 `[text]`, index of each text's class in `labels`.
+        labels: the label words, one per class; at least two.
         name: the data set's name, for display.
         template: how an example is written, as in `few_shot_prompts`.
 
     Raises:
-        TypeError: texts that are not strings, classes that are not whole numbers (1.0 is one).
+        TypeError: texts that are not strings, classes that are not whole numbers (1.0 counts as one).
         Refused: no texts, an empty one, a class without a label, fewer than two labels, a template without
             `{x}` and `{y}`.
     """
@@ -84,18 +87,27 @@ class LabelledTexts:
         return f"LabelledTexts({self.name or 'unnamed'}: {len(self)} texts, {each}; first: {shown!r})"
 
     def split(self, n: int, *, seed: int = 0) -> tuple[LabelledTexts, LabelledTexts]:
-        """`n` texts drawn at random, and the rest, both in random order.
+        """Two data sets: `n` texts drawn at random, and the rest, both in random order.
+
+        Args:
+            n: number of texts in the first.
+            seed: of the random draw.
 
         Raises:
             Refused: n below 1, or not below the number of texts.
         """
         if not 1 <= n < len(self):
-            raise Refused(f"wanted n from 1 to {len(self) - 1}, got {n}")
+            raise Refused(f"wanted n from 1 to {len(self) - 1}, one less than the number of texts, got {n}")
         order = np.random.default_rng(checked_seed(seed)).permutation(len(self))
         return self[order[:n]], self[order[n:]]
 
     def relabelled(self, labels: Sequence[str]) -> LabelledTexts:
-        """The same with other label words, in the order of the classes."""
+        """The same data set with other label words, in the order of the classes.
+
+        Raises:
+            TypeError: not a list of words.
+            Refused: another number of words than of classes, or one that occurs twice.
+        """
         if not isinstance(labels, str) and len(labels) != len(self.labels):
             raise Refused(f"wanted {len(self.labels)} label words, one per class, got {list(labels)}")
         return replace(self, labels=label_words(labels))
@@ -112,36 +124,50 @@ def load_classification(
     encoding: str = "utf-8",
     missing: str | None = None,
 ) -> LabelledTexts:
-    """A labelled data set from a file, a folder, a DataFrame, or by name from the hub.
+    """Load a labelled data set from a file, a folder, a DataFrame, or by name from the Hugging Face hub.
+
+    The source is one of:
+
+    - A file: `.tsv` (without quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines `CLASS:fine text` or
+      `CLASS text` (TREC); files with other endings by their content; any of them gzipped.
+    - A pair of files: texts and classes, line by line.
+    - A folder with `<split>_text.txt` and `<split>_labels.txt` (TweetEval).
+    - A DataFrame.
+    - A name: "sst2", "rotten_tomatoes", "tweet_eval/hate", "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec",
+      "ag_news", or any "owner/name" on the hub, with `text`, `label` and `split`. Names need the package `datasets`,
+      and only they use the network.
+
+    A file or folder whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
+    words and template if none are given.
 
     Args:
-        source: a file: `.tsv` (no quoting, as in GLUE), `.csv`, `.jsonl`, Parquet, or `.txt` with lines
-            `CLASS:fine text` or `CLASS text` (TREC), files with other endings by their content, any of them gzipped; a
-            DataFrame; a pair of files, texts and classes line by line; a folder of `<split>_text.txt` and
-            `<split>_labels.txt` (TweetEval); or a name: "sst2", "rotten_tomatoes", "tweet_eval/hate",
-            "tweet_eval/irony", "tweet_eval/offensive", "mnli", "trec", "ag_news", or any "owner/name" on the hub with
-            `text`, `label` and `split`. Names need the package `datasets`; only they use the network.
-        text: the column of the inputs; several in braces, as in "{Title}: {Review Text}", where {{ and }} are braces.
-            A number counts columns from 0, and means that a `.csv` or `.tsv` has no header.
+        source: as above.
+        text: the column of the inputs, or several in braces, as in "{Title}: {Review Text}" (write {{ and }} for
+            braces). A number counts columns from 0, and means that a `.csv` or `.tsv` file has no header.
         label: the column of the classes, likewise. Whole numbers are the same class in any form: 1, 1.0, "1.0".
         labels: label words, either in the order of the classes (numbers by size, names by alphabet, an ordered
-            categorical by its own), or by class as in `{1: "world", ...}`, where classes may share a word.
-        template: how an example is written, as in `few_shot_prompts`.
-        split: of a folder or a name; None for the held-out split with public labels.
+            categorical by its own order), or by class as in `{1: "world", ...}`, where classes may share a word.
+        template: how an example is written, as in `few_shot_prompts`; None for that of the known data set, else the
+            lines "Input: {x}" and "Output: {y}".
+        split: which split of a folder or a named data set; None for the held-out split with public labels.
         encoding: of files; a byte-order mark overrides it.
         missing: what to do with rows whose text or class is null, NaN or blank: "refuse", or "drop" with a warning that
             lists them. None drops them from known data sets, which were published with them, and refuses others.
 
-    A file (or folder) whose name begins with that of a known data set, such as `sst2.dev.tsv`, gets its columns, label
-    words and template if none are given.
+    Returns:
+        `LabelledTexts`, in the order of the source.
 
     Raises:
-        TypeError: another kind of source or column. Refused: no such file or name, unknown columns, another
-            encoding, missing values, a single class, words that do not fit the classes. ImportError: a name without
-            `datasets`, Parquet without an engine. ConnectionError: no network.
+        TypeError: another kind of source or column.
+        Refused: no such file or name, unknown columns, another encoding, missing values, a single class, words that do
+            not fit the classes.
+        ImportError: a name without the package `datasets`, or Parquet without an engine.
+        ConnectionError: a name without a network.
 
     Warns:
         UserWarning: rows that were left out.
+
+    Source: Han et al. 2025, section 5, table 2 (all names but "trec" and "ag_news").
     """
     if missing is not None and missing not in MISSING:
         raise Refused(f"wanted missing in {list(MISSING)}, got {missing!r}")
@@ -160,7 +186,7 @@ def load_classification(
 
 
 def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]], str]:
-    """The rows that have both a text and a class, and a sentence about those left out."""
+    """The rows that have both a text and a class, and a warning about the others ("" if there are none)."""
     pairs = list(zip(rows.texts, rows.values, strict=True))
     there = [(text, value) for text, value in pairs if text is not None and value is not None]
     lacking = {
@@ -182,12 +208,13 @@ def _complete(rows: Rows, name: str, missing: str) -> tuple[list[tuple[str, str]
 
 
 def _numbered(rows: list[int]) -> str:
+    """Numbers of rows for a message, the first ten of them."""
     first = ", ".join(map(str, rows[:10]))
     return f"row{'s' if len(rows) > 1 else ''} {first}{', ...' if len(rows) > 10 else ''} (counted from 0)"
 
 
 def _strings(texts: Any) -> tuple[str, ...]:
-    """Texts as a tuple, from any sequence of strings."""
+    """Texts as a tuple, from any sequence of strings; TypeError otherwise."""
     if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
         raise TypeError(f"wanted texts as a sequence of strings, got {type(texts).__name__}")
     found = tuple(texts)
@@ -198,7 +225,7 @@ def _strings(texts: Any) -> tuple[str, ...]:
 
 
 def _whole(classes: Any) -> np.ndarray:
-    """Classes as int64, also if pandas made them float; TypeError if they are not whole numbers."""
+    """Classes as int64, even if pandas made them float; TypeError if they are not whole numbers."""
     given = np.asarray(classes)
     if given.dtype.kind in "iu":
         return given.astype(np.int64)
@@ -208,6 +235,7 @@ def _whole(classes: Any) -> np.ndarray:
 
 
 def _blank(texts: tuple[str, ...]) -> str:
+    """What is wrong with texts, for a message: none at all, or the place of an empty one."""
     if not texts:
         return "none"
     return f"an empty one at {[bool(text.strip()) for text in texts].index(False)}"

@@ -1,6 +1,6 @@
-"""Rows of text and class from files, folders and DataFrames, and from known data sets on the hub.
+"""Texts and classes of a labelled data set, row by row: from files, folders, DataFrames and the Hugging Face hub.
 
-Classes stay as written, except that 1, 1.0 and "1" are the same; `_labelled` names them.
+Classes are kept as written, except that 1, 1.0 and "1" are the same. `_labelled` numbers them and gives them words.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFram
 
 
 class Rows(NamedTuple):
-    """The rows of a source.
+    """The rows of a source, in its order.
 
     Attributes:
         texts: the inputs; None where one is missing.
-        values: the class of each, as written; None where it is missing.
-        order: all classes in order, if the source has an order.
+        values: the class of each text, as written; None where it is missing.
+        order: all classes in order, if the source gives an order.
     """
 
     texts: list[str | None]
@@ -42,7 +42,20 @@ class Rows(NamedTuple):
 def read_rows(
     source: Source, text: Any, label: Any, split: str | None, encoding: str, known: Known | None
 ) -> Rows:
-    """Texts and classes of a source; arguments as in `load_classification`."""
+    """Texts and classes of a source, without blanks around the texts.
+
+    Args:
+        source: as in `load_classification`, like the next four.
+        text: column of the texts.
+        label: column of the classes.
+        split: of a folder or a named data set.
+        encoding: of files.
+        known: the known data set that this is, if any.
+
+    Raises:
+        TypeError: another kind of source or column.
+        Refused: as in `load_classification`.
+    """
     one = not isinstance(source, str | os.PathLike) or Path(source).is_file()
     if split is not None and one:
         raise Refused(
@@ -63,12 +76,12 @@ def read_rows(
             f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
             f"got {str(source)!r}"
         )
-    stripped = [text and text.strip() for text in rows.texts]  # GLUE's texts end in a blank
+    stripped = [text and text.strip() for text in rows.texts]  # texts in GLUE end in a blank
     return rows._replace(texts=stripped)
 
 
 def called(source: Source) -> str:
-    """A source's name, or that of its file."""
+    """The name of a source: of its file or folder, the name it was given by, or "DataFrame"."""
     if isinstance(source, pd.DataFrame):
         return "DataFrame"
     if isinstance(source, str | os.PathLike):
@@ -82,7 +95,7 @@ def called(source: Source) -> str:
 
 
 def find_known(source: Source) -> Known | None:
-    """The known data set with this name, or whose name a file's or folder's name begins with."""
+    """The known data set with this name, or with whose name the file's or folder's name begins; else None."""
     if isinstance(source, str) and source in KNOWN and not Path(source).exists():
         return KNOWN[source]
     name = called(source)
@@ -91,6 +104,7 @@ def find_known(source: Source) -> Known | None:
 
 
 def _is_repository(source: Any) -> bool:
+    """Whether it looks like "owner/name" on the hub rather than a file."""
     return (
         isinstance(source, str)
         and re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None
@@ -99,8 +113,9 @@ def _is_repository(source: Any) -> bool:
 
 
 def _pair(source: Any, encoding: str) -> Rows:
+    """The rows of two files, texts and classes, line by line."""
     if len(source) != 2:
-        raise Refused(f"wanted a pair of files, texts and classes, got {len(source)}")
+        raise Refused(f"wanted a pair of files, texts and classes, got {len(source)} files")
     texts, values = (lines_of(content(Path(path), encoding)) for path in source)
     if len(texts) != len(values):
         raise Refused(
@@ -111,20 +126,22 @@ def _pair(source: Any, encoding: str) -> Rows:
 
 
 def _there(text: str) -> str | None:
+    """The text; None if it is blank."""
     return text if text.strip() else None
 
 
 def _without_columns(source: Any, text: Any, label: Any) -> Any:
-    """The source; Refused if columns are asked for."""
+    """The source, which is read line by line; Refused if columns are asked for."""
     if text is not None or label is not None:
         raise Refused(
-            f"text= and label= are for the columns of a table: {called(source)} is read line by line, with texts and "
-            "classes in a file each"
+            f"text= and label= are for the columns of a table: {called(source)} is read line by line, with texts in "
+            "one file and classes in another: leave them out"
         )
     return source
 
 
 def _folder(folder: Path, split: str, encoding: str) -> Rows:
+    """The rows of one split in a folder with `<split>_text.txt` and `<split>_labels.txt`."""
     pair = [folder / f"{split}_{kind}.txt" for kind in ("text", "labels")]
     if not all(path.is_file() for path in pair):
         there = sorted(path.name for path in folder.iterdir())[:10]
@@ -135,6 +152,7 @@ def _folder(folder: Path, split: str, encoding: str) -> Rows:
 
 
 def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None) -> Rows:
+    """The rows of one file in any of the known formats."""
     raw, ending = unpacked(path)
     if raw.startswith(PARQUET):
         return Rows(*columns_of(parquet(raw, path.name), text, label, path.name, known))
@@ -162,6 +180,7 @@ def _file(path: Path, text: Any, label: Any, encoding: str, known: Known | None)
 
 
 def _lines_with_class(written: str, name: str) -> Rows:
+    """The rows of a file with lines `CLASS:fine text` or `CLASS text`."""
     lines = [line for line in lines_of(written) if line.strip()]
     parts = [line.partition(" ") for line in lines]
     values, texts = (
@@ -179,7 +198,7 @@ def _lines_with_class(written: str, name: str) -> Rows:
 
 
 def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | None) -> Rows:
-    """A data set from the hub, by the package `datasets`."""
+    """The rows of one split of a data set on the hub, read with the package `datasets`."""
     try:
         import datasets
     except ImportError as error:
@@ -194,10 +213,13 @@ def _hub(name: str, text: Any, label: Any, split: str | None, known: Known | Non
         table = datasets.load_dataset(*where, split=split, revision=revision)
     except ConnectionError as error:
         raise ConnectionError(
-            f"the data set {name!r} is not stored here and the hub cannot be reached: pass a file instead ({error})"
+            f"the data set {name!r} is not in the local cache, and the hub cannot be reached: pass a file instead "
+            f"({error})"
         ) from error
     except FileNotFoundError as error:
-        raise Refused(f"the hub has no data set {name!r}, or you have no access to it: {error}") from error
+        raise Refused(
+            f"the hub has no data set {name!r}, or you have no access to it: check the name, or pass a file ({error})"
+        ) from error
     assert isinstance(table, datasets.Dataset)  # one split was asked for
     frame = table.to_pandas()
     assert isinstance(frame, pd.DataFrame)  # no batches were asked for

@@ -1,6 +1,6 @@
-"""Data sets known by name: where they are, their columns and classes, label words and templates.
+"""Data sets known by name: where they are on the hub, their columns and classes, label words and templates.
 
-The data sets of Han et al. 2025 (table 2), and two with more classes. `_readers` reads them.
+They are those of Han et al. 2025 (table 2) and two with more classes. `_readers` reads them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,25 @@ PLAIN = "Input: {x}\nOutput: {y}"
 
 
 class Known(NamedTuple):
-    """A known data set: where it is on the hub, the names of its columns and classes, its template."""
+    """A known data set.
 
-    hub: tuple[str, ...]  # repository, configuration
-    split: str  # of the queries
+    Attributes:
+        hub: repository and, if it has several, configuration on the hub.
+        split: the default split, held out and with public labels.
+        text: the column of the texts, or several in braces.
+        label: the column of the classes.
+        words: the label word of each class.
+        values: spellings of the classes, in the order of the words, in the files and on the hub.
+        template: how an example is written.
+        revision: on the hub; None for the current one.
+    """
+
+    hub: tuple[str, ...]
+    split: str
     text: str
     label: str
     words: tuple[str, ...]
-    values: tuple[tuple[str, ...], ...]  # how the classes are written in files and on the hub
+    values: tuple[tuple[str, ...], ...]
     template: str
     revision: str | None = None
 
@@ -54,7 +65,7 @@ KNOWN = {
         ("CogComp/trec",), "test", "text", "coarse_label",
         ("abbreviation", "entity", "description", "person", "location", "number"),
         (("ABBR", "ENTY", "DESC", "HUM", "LOC", "NUM"), ("0", "1", "2", "3", "4", "5")), "Question: {x}\nType: {y}",
-        "refs/convert/parquet",  # the data set itself is a script, which newer releases of `datasets` do not run
+        "refs/convert/parquet",  # the main revision is a script, which newer releases of `datasets` do not run
     ),
     "ag_news": Known(
         ("fancyzhx/ag_news",), "test", "text", "label", ("world", "sports", "business", "technology"),
@@ -62,4 +73,4 @@ KNOWN = {
         "News: {x}\nTopic: {y}",
     ),
 }  # fmt: skip
-"""The known data sets. If a data set has several versions, its classes are known by name, not by number."""
+"""The known data sets, by name."""

@@ -1,7 +1,7 @@
-"""Tables of labelled data, and the texts and classes in their columns: CSV, JSON, Parquet and DataFrames alike.
+"""Texts and classes in the columns of a table, which is read from CSV, TSV, JSON or Parquet or is a DataFrame.
 
-A missing value is null, NaN, empty or blank. "NA" or "null" in a cell of a file is a word. `_labelled` numbers and
-names the classes.
+Missing values are null, NaN, empty or blank; "NA" or "null" in a cell of a file is a word like any other. `_labelled`
+numbers the classes and gives them words.
 """
 
 from __future__ import annotations
@@ -30,13 +30,22 @@ Columns = tuple[list[str | None], list[str | None], list[str] | None]
 
 
 def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Known | None) -> Columns:
-    """Texts and classes from the given, known or usual columns (None where missing), and the classes in order.
+    """Texts and classes from the columns that are given, else those of the known data set, else the usual ones.
 
-    The third is None unless the column of classes is an ordered categorical.
+    Args:
+        table: one labelled text per row.
+        text: column of the texts, as in `load_classification`; None for the known or usual one.
+        label: column of the classes, likewise.
+        name: the source, for error messages.
+        known: the known data set that this is, if any.
+
+    Returns:
+        Texts and classes, None where missing; and all classes in order if their column is an ordered categorical, else
+        None.
 
     Raises:
-        TypeError: a column that is neither a name nor a number. Refused: no rows, no such columns, two columns of the
-            same name, a cell that is a list.
+        TypeError: a column that is neither a name nor a number.
+        Refused: no rows, no such columns, two columns of the same name, a cell that is a list.
     """
     if not len(table):
         raise Refused(f"wanted at least one labelled text in {name}, got none")
@@ -60,7 +69,7 @@ def columns_of(table: pd.DataFrame, text: Any, label: Any, name: str, known: Kno
 def _found(
     table: pd.DataFrame, there: list[str], what: str, given: Any, usual: Sequence[str], name: str
 ) -> list[str | int]:
-    """The parts of a text: literal strings, and columns by their number."""
+    """The parts of which each text (or class) is joined: literal strings, and columns by number."""
     if given is None:
         parts = _usual(table, there, what, usual, name)
     else:
@@ -78,7 +87,7 @@ def _found(
 def _usual(
     table: pd.DataFrame, there: list[str], what: str, usual: Sequence[str], name: str
 ) -> list[str | int]:
-    """The first of the usual columns that exists."""
+    """The parts of the first of the usual columns that exists; Refused if none does."""
     for column in usual:
         with suppress(KeyError):
             return _parsed(column, there)
@@ -87,7 +96,7 @@ def _usual(
 
 
 def _called(table: pd.DataFrame, given: Any) -> str:
-    """The name of a column; a number that is no column's name counts from 0."""
+    """The name of a column given by name or number; a number that is not a name counts columns from 0."""
     if isinstance(given, str):
         return given
     if isinstance(given, bool) or not isinstance(given, int | np.integer):
@@ -97,7 +106,11 @@ def _called(table: pd.DataFrame, given: Any) -> str:
 
 
 def _parsed(asked: str, there: Sequence[str]) -> list[str | int]:
-    """A column's name, or text with names in braces, as literal text and columns' numbers; else KeyError."""
+    """A column's name, or text with names in braces, as literal strings and column numbers.
+
+    Raises:
+        KeyError: with the name that no column has, or the brace that belongs to no name.
+    """
     if asked in there:
         return [list(there).index(asked)]
     names = "|".join(re.escape(name) for name in sorted(filter(None, there), key=len, reverse=True))
@@ -117,9 +130,9 @@ def _parsed(asked: str, there: Sequence[str]) -> list[str | int]:
 
 
 def _hint(missing: str, given: str, there: list[str]) -> str:
-    """A suggestion for the name of a column that does not exist."""
+    """The end of the message about a column that does not exist: which one, and a name like it."""
     if missing in ("{", "}"):
-        return ": write a brace that names no column twice, {{ or }}"
+        return ": write a brace that stands for itself twice, {{ or }}"
     which = f", without a column {missing!r}" if missing != given else ""
     folded = {name.strip().casefold(): name for name in there}
     near = get_close_matches(missing.strip().casefold(), folded, n=1, cutoff=0.5)
@@ -127,7 +140,7 @@ def _hint(missing: str, given: str, there: list[str]) -> str:
 
 
 def _joined(table: pd.DataFrame, parts: list[str | int], name: str) -> list[str | None]:
-    """Every row's text; None if any of its columns is missing."""
+    """Every row's parts joined to one text; None if a cell of it is missing."""
     columns = [
         [part] * len(table) if isinstance(part, str) else _cells(table.iloc[:, part], name) for part in parts
     ]
@@ -136,9 +149,9 @@ def _joined(table: pd.DataFrame, parts: list[str | int], name: str) -> list[str 
 
 
 def _cells(column: pd.Series, name: str) -> list[str | None]:
-    """A column's cells as text, None where they are missing.
+    """A column's cells as text; None where they are missing.
 
-    Whole numbers are written without a point: pandas makes a column of them float if a value is missing.
+    Whole numbers are written without a decimal point: pandas turns a column of them into floats if a value is missing.
     """
     found: list[str | None] = []
     for row, value in enumerate(column.tolist()):
@@ -157,9 +170,12 @@ def _cells(column: pd.Series, name: str) -> list[str | None]:
 def delimited(
     content: str, text: Any, label: Any, name: str, known: Known | None, *, tabs: bool
 ) -> pd.DataFrame:
-    """The rows of a table as written; columns are named by the header or, without one, numbered.
+    """A CSV table, or with `tabs` a TSV table without quoting (as in GLUE), all cells as text.
 
-    With tabs there is no quoting, as in GLUE.
+    Columns are named by the header or, without one, numbered from 0. Other arguments are as in `columns_of`.
+
+    Raises:
+        Refused: not a table.
     """
     first = next((line for line in lines_of(content) if line.strip()), "")
     options: dict[str, Any] = {"sep": "\t", "quoting": 3} if tabs else {"sep": separator(first)}
@@ -177,7 +193,10 @@ def delimited(
 
 
 def _has_header(first: list[str], text: Any, label: Any, known: Known | None) -> bool:
-    """Columns given by number mean no header, by name a header; otherwise a usual name in the first row does."""
+    """Whether the first row is a header: it is if columns are given by name, and is not if given by number.
+
+    If no columns are given, it is a header if it has one of the usual names.
+    """
     asked = [each for each in (text, label) if each is not None]
     if not all(isinstance(each, str) for each in asked):
         return False
@@ -189,7 +208,11 @@ def _has_header(first: list[str], text: Any, label: Any, known: Known | None) ->
 
 
 def json_lines(content: str, name: str) -> pd.DataFrame:
-    """One object per line; numbers with a point stay as written."""
+    """The table of a JSON lines file, one object per line; numbers with a decimal point stay as written.
+
+    Raises:
+        Refused: a line that is not a JSON object.
+    """
     records = []
     for i, line in enumerate(lines_of(content)):
         if not line.strip():
@@ -202,7 +225,11 @@ def json_lines(content: str, name: str) -> pd.DataFrame:
 
 
 def json_list(content: str, name: str) -> pd.DataFrame:
-    """One list of objects."""
+    """The table of a JSON file that is one list of objects.
+
+    Raises:
+        Refused: anything else.
+    """
     records = _parse(content, name)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise Refused(f"wanted a list of objects in {name}, got {' '.join(content[:60].split())}")
@@ -210,6 +237,7 @@ def json_list(content: str, name: str) -> pd.DataFrame:
 
 
 def _parse(content: str, where: str) -> Any:
+    """JSON as Python objects; Refused if it is not JSON."""
     try:
         return json.loads(content, parse_float=str)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -217,7 +245,12 @@ def _parse(content: str, where: str) -> Any:
 
 
 def parquet(raw: bytes, name: str) -> pd.DataFrame:
-    """A Parquet file's table; needs an engine that pandas knows."""
+    """The table of a Parquet file.
+
+    Raises:
+        ImportError: pandas has no engine for Parquet.
+        Refused: a damaged file.
+    """
     try:
         return pd.read_parquet(BytesIO(raw))
     except ImportError as error:
@@ -225,4 +258,6 @@ def parquet(raw: bytes, name: str) -> pd.DataFrame:
             f"{name} is Parquet, for which pandas needs pyarrow: install induction-kernel[datasets], or pass a .csv"
         ) from error
     except (ValueError, OSError) as error:
-        raise Refused(f"cannot read {name} as Parquet: {error}") from error
+        raise Refused(
+            f"cannot read {name} as Parquet, so it may be damaged: fetch it again ({error})"
+        ) from error

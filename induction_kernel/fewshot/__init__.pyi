@@ -1,3 +1,4 @@
+# `prompts/_few_shot.py`, not this folder, makes few-shot prompts and finds the position of every label.
 from ._anchors import label_auc as label_auc
 from ._anchors import label_flow as label_flow
 from ._function_vectors import function_vector_effect as function_vector_effect

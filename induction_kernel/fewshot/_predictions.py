@@ -194,7 +194,7 @@ def _read_into(kept: Mapping[str, np.ndarray], folder: Path | None, mark: str) -
             sound &= key in found and found[key].shape == values.shape and found[key].dtype.kind == "f"
         if not sound:
             raise Refused(
-                f"{str(file)!r} does not hold what was written to it: delete it, and it is computed anew"
+                f"{str(file)!r} does not hold what was written to it: delete it, and it is computed again"
             )
         for key in found.data_vars:
             kept[str(key)][at] = found[key].values

@@ -1,8 +1,9 @@
 """The head summary: mean, interval, threshold and rank of every head, in one form whatever was measured.
 
-Intervals are those of `stats.mean_interval` over prompts, the threshold is that of `stats.threshold`. Its level holds
-for all heads together: by chance alone, the largest excess of all heads would pass in 5% of cases. No model is run:
-`_results` reads the labelled results.
+Intervals are those of `stats.mean_interval` over prompts. The max-statistic threshold is `stats.threshold`, computed in
+`stats/_thresholds`. Its level holds for all heads together: by chance alone, the largest excess of all heads would pass
+in 5% of cases. `vote` and `kernel_alignment` bring their own threshold, and that of scores of weights is computed here,
+from random draws. No model is run: `_results` reads the labelled results.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Kernel alignment: the correlation of heads' weights of demonstrations with similarities to the query.
+"""`kernel_alignment`: correlation between heads' weights of demonstrations and their similarity to the query.
 
-Alignment (Han et al. 2025, section 5.3) is Pearson's r between the weights a_i and sim(x, x_i): within a prompt, over
-its demonstrations, averaged over prompts; and pooled over all pairs of query and demonstration, as in the paper, which
-lengths of prompts and places of demonstrations can bring about too. It runs no model: weights and similarities are
-given.
+Alignment (Han et al. 2025, section 5.3) is Pearson's r between the weights a_i and sim(x, x_i). It is computed within
+prompts, over the demonstrations of one, and averaged; and pooled over all pairs of query and demonstration, as in the
+paper, where lengths of prompts and places of demonstrations can also cause it. The threshold is a max-statistic like
+that of `stats/_thresholds`, but its null is that similarities are permuted within prompts, so it is computed here. No
+model is run: weights and similarities are given.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ._paired import CONSTANT, bare, same_demonstrations, with_coordinates
 
 __all__ = ["kernel_alignment"]
 
-AT_ONCE = 2**24  # numbers of permuted similarities alive at a time
+AT_ONCE = 2**24  # permuted similarities in memory at a time
 
 
 def kernel_alignment(
@@ -33,40 +34,47 @@ def kernel_alignment(
     level: float = 0.05,
     seed: int = 0,
 ) -> xr.Dataset:
-    """How far heads weigh demonstrations by their similarity to the query: Pearson's r, within prompts and pooled.
+    """Correlation of weights with similarities to the query, for every head: Pearson's r within prompts, and pooled.
 
-    `alignment`, and its `mean` over prompts, is r over the demonstrations of one prompt: what differs between prompts
-    cannot bring it about. `pooled` is r over all pairs of query and demonstration, as in the paper. It is confounded
-    by length and recency: weights are larger in short prompts, and at some places, whatever is similar, and so may
-    similarities be.
+    `alignment` is r over the demonstrations of one prompt, and `mean` its mean over prompts: differences between
+    prompts cannot cause it. `pooled` is r over all pairs of query and demonstration, as in the paper. It is confounded
+    by length and recency: weights, and perhaps similarities, are larger in short prompts and at some places, whatever
+    the texts.
 
     Args:
-        weights: `weight[prompt, ..., demonstration]`, of `demonstration_weights`, `predict` or
+        weights: Dataset with `weight[prompt, ..., demonstration]`, of `demonstration_weights`, `fewshot.predict` or
             `kernel_regression`.
-        similarities: `similarity[prompt, ..., demonstration]` of the same prompts, from `next_token_similarity` or
-            `explicit_similarity`. Dimensions of one name (layer, head) go together, others (kernel) are crossed.
-        confidence: of the intervals over prompts, the units of both: demonstrations of one prompt are not independent.
+        similarities: Dataset with `similarity[prompt, ..., demonstration]` for the same prompts, of
+            `next_token_similarity` or `explicit_similarity`. Dimensions that both have (layer, head) are matched,
+            others (kernel) are crossed; each combination is a cell.
+        confidence: of the intervals. Their units are prompts, as demonstrations of one prompt are not independent.
         draws: of the bootstrap and of the permutations.
-        level: chance that any cell at all passes where no similarity matters.
-        seed: of both.
+        level: probability that any cell at all passes if similarities do not matter.
+        seed: of the bootstrap and of the permutations.
 
     Returns:
-        Dataset with `alignment[prompt, ...]` (Pearson's r in [-1, 1], within a prompt; NaN where weights or
-        similarities of a prompt are all the same, or there is one demonstration), and over the cells alone `mean` (over
-        prompts where it is defined; their number is `n`), `low`, `high`, `threshold` and `passes`; `pooled`,
-        `pooled_low` and `pooled_high` (NaN where either never varies; no interval from fewer than 3 prompts). 1 where
-        the weights are the similarities up to a factor and a constant. The threshold is a max-statistic: the
-        similarities of every prompt are permuted over its demonstrations, in all cells alike, and the largest mean over
-        all cells, in units of its spread under permutation, is kept; cells pass together at the stated level. It takes
-        the order of demonstrations to be random: where they were sorted by similarity, a head that reads by position
-        passes too. And it is blind to the reason: longer demonstrations may have both a larger maximum of attention and
-        another similarity.
+        Dataset. All correlations are in [-1, 1], and 1 if weights are similarities up to a factor and a constant.
+
+        | variable | meaning |
+        |---|---|
+        | `alignment[prompt, ...]` | r within the prompt; NaN if its weights or its similarities are all equal |
+        | `mean`, `low`, `high` | mean over the prompts in which it is defined, and its interval |
+        | `n` | number of these prompts |
+        | `threshold`, `passes` | value that the mean must exceed, and whether it does |
+        | `pooled`, `pooled_low`, `pooled_high` | r over all pairs, and its interval (from 3 prompts on) |
+
+        The threshold is a max-statistic over all cells: similarities are permuted within prompts, in all cells alike,
+        and the largest mean, in units of its spread under permutation, is kept from every draw. It assumes that
+        demonstrations are in random order: if they are sorted by similarity, a head that reads by position passes too.
+        It does not show the reason: longer demonstrations may have a larger maximum of attention, and another
+        similarity.
 
     Raises:
-        TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; an option out of range.
+        TypeError: not such Datasets.
+        Refused: Datasets of different prompts or demonstrations; an option out of its range.
 
-    Source: Han et al. 2025, section 5.3 (pooled r; r within a prompt is ours, and so are the intervals and the
-    threshold, the latter by Westfall & Young 1993).
+    Source: Han et al. 2025, section 5.3 (pooled r); Westfall & Young 1993 (max-statistic). The correlation within
+    prompts, the intervals and the use of the threshold are this package's.
     """
     check_confidence(confidence, draws)
     if not 0 < level < 1:
@@ -79,22 +87,15 @@ def kernel_alignment(
     r = xr.dot(a, b, dim="demonstration").where(a_varies & b_varies).clip(-1, 1)
     cells = [dim for dim in r.dims if dim != "prompt"]
     r = r.transpose("prompt", *cells)
-    rng = np.random.default_rng(checked_seed(seed))
-    n = r.notnull().sum("prompt")
     ends = mean_interval(r.values, confidence=confidence, draws=draws, seed=checked_seed(seed))
     low, high = (r.isel(prompt=0, drop=True).copy(data=end) for end in ends)
-    each = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # the variance of r under permutation
-    spread = np.sqrt(each.where(r.notnull()).sum("prompt")) / n.where(n > 0)
-    threshold = (
-        _critical(a.where(a_varies, 0), b.where(b_varies, 0), count, spread * n, level, draws, rng) * spread
-    )
-    mean = r.mean("prompt")
-    out = xr.Dataset(
-        {
-            "alignment": r, "mean": mean, "low": low, "high": high, "threshold": threshold,
-            "passes": mean > threshold, "n": n,
-        } | _pooled(weights["weight"], similarities["similarity"], there, cells, confidence)
-    )  # fmt: skip
+    rng = np.random.default_rng(checked_seed(seed))
+    threshold = _threshold(a.where(a_varies, 0), b.where(b_varies, 0), r, count, level, draws, rng)
+    mean, n = r.mean("prompt"), r.notnull().sum("prompt")
+    variables = {"alignment": r, "mean": mean, "low": low, "high": high, "threshold": threshold}
+    variables |= {"passes": mean > threshold, "n": n}
+    variables |= _pooled(weights["weight"], similarities["similarity"], there, cells, confidence)
+    out = xr.Dataset(variables)
     return with_coordinates(out, similarities, weights).assign_attrs(
         method="kernel_alignment",
         unit="Pearson's r",
@@ -110,9 +111,12 @@ def kernel_alignment(
 def _standardised(
     values: xr.DataArray, first: np.ndarray, count: np.ndarray
 ) -> tuple[xr.DataArray, xr.DataArray]:
-    """Values less their mean and of length 1 over the demonstrations of a prompt; and whether they vary at all.
+    """Values centred and scaled to length 1 over each prompt's demonstrations; and whether they vary, `[prompt, ...]`.
 
-    Those that are there come first; the rest is 0.
+    Args:
+        values: `[prompt, ..., demonstration]`.
+        first: `[prompt, demonstration]`, an order in which demonstrations that exist come first.
+        count: `[prompt]`, how many exist; the other values become 0.
     """
     values = bare(values).transpose("prompt", ..., "demonstration")
     middle = [1] * (values.ndim - 2)
@@ -130,7 +134,7 @@ def _standardised(
 def _pooled(
     a: xr.DataArray, b: xr.DataArray, there: np.ndarray, cells: list[Any], confidence: float
 ) -> dict[str, xr.DataArray]:
-    """Pearson's r over all demonstrations of all prompts, by cell, and its interval with prompts as units."""
+    """Pearson's r over the demonstrations of all prompts, by cell, and its interval with prompts as units."""
     shown = xr.DataArray(there, dims=("prompt", "demonstration"))
     (a, a_known), (b, b_known) = (_centred_over_all(bare(each), shown) for each in (a, b))
     known = a_known & b_known
@@ -147,7 +151,10 @@ def _pooled(
 
 
 def _centred_over_all(values: xr.DataArray, shown: xr.DataArray) -> tuple[xr.DataArray, xr.DataArray]:
-    """Values less their mean over all pairs, over their largest size, 0 where there are none; prompts all finite."""
+    """Values centred over all pairs and divided by their largest absolute value; and which prompts can be used.
+
+    Values are 0 where there is no demonstration, and a prompt `[prompt, ...]` is used if all its values are finite.
+    """
     finite: xr.DataArray = values.notnull() & (abs(values) < np.inf)
     known = (finite | ~shown).all("demonstration")
     used = values.where(shown & known)
@@ -155,6 +162,32 @@ def _centred_over_all(values: xr.DataArray, shown: xr.DataArray) -> tuple[xr.Dat
     size = abs(used).max(("prompt", "demonstration"))
     varies = abs(centred).max(("prompt", "demonstration")) > CONSTANT * size
     return (centred / size).where(varies, 0).fillna(0), known
+
+
+def _threshold(
+    a: xr.DataArray,
+    b: xr.DataArray,
+    r: xr.DataArray,
+    count: np.ndarray,
+    level: float,
+    draws: int,
+    rng: np.random.Generator,
+) -> xr.DataArray:
+    """The mean of r `[...]` that each cell must exceed: the critical max-statistic times the spread of its mean.
+
+    Args:
+        a: standardised weights `[prompt, ..., demonstration]`, 0 where they do not vary.
+        b: standardised similarities, likewise.
+        r: `[prompt, ...]`, NaN where it is not defined.
+        count: `[prompt]`, number of demonstrations.
+        level: probability that any cell passes under permutation.
+        draws: number of permutations.
+        rng: of the permutations.
+    """
+    n = r.notnull().sum("prompt")
+    variance = xr.DataArray(1 / np.maximum(count - 1, 1), dims="prompt")  # of r under permutation
+    spread: Any = np.sqrt(variance.where(r.notnull()).sum("prompt")) / n.where(n > 0)
+    return _critical(a, b, count, spread * n, level, draws, rng) * spread
 
 
 def _critical(
@@ -166,7 +199,7 @@ def _critical(
     draws: int,
     rng: np.random.Generator,
 ) -> float:
-    """The quantile over permutations of the largest sum of r over all cells, in units of its `spread`."""
+    """The quantile over permutations of the largest sum of r over prompts, in units of its `spread`, of all cells."""
     largest, size = [], max(1, AT_ONCE // b.size)
     beyond = np.arange(b.sizes["demonstration"]) >= count[:, None]
     middle = [1] * (b.ndim - 2)

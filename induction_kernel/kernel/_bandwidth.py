@@ -1,7 +1,7 @@
-"""The bandwidth at which a kernel gives a head's weights: a line through log weights, by least squares.
+"""`fitted_bandwidth`: the bandwidth at which a kernel comes closest to a head's weights, by least squares.
 
-If a_i is proportional to exp(<q, k_i> / h), log a_i is a line in <q, k_i> with the slope 1/h, and an intercept for each
-prompt. It runs no model: weights and vectors are given.
+If a_i is proportional to exp(<q, k_i> / h), then log a_i is a linear function of <q, k_i> with slope 1/h and an
+intercept for each prompt. No model is run: weights and representations are given.
 """
 
 from __future__ import annotations
@@ -32,31 +32,33 @@ def fitted_bandwidth(
     draws: int = 2000,
     seed: int = 0,
 ) -> xr.Dataset:
-    """At which bandwidth does a kernel give a head's weights, and how well?
+    """Bandwidth of the exponential or Gaussian kernel that best fits a head's weights, and how well it fits.
 
-    Log weights are fitted within prompts, by least squares: log a_i = <q, k_i> / h + c for "exponential",
-    -|q - k_i|^2 / (2 h^2) + c for "gaussian", one h for all prompts and a c for each.
+    Log weights are fitted by least squares: log a_i = <q, k_i> / h + c for "exponential", -|q - k_i|^2 / (2 h^2) + c
+    for "gaussian", with one h for all prompts and one c for each prompt. Weights of 0, which have no logarithm, are
+    left out.
 
     Args:
-        weights: as in `kernel_alignment`.
-        queries: the Dataset of `representations`, of the same prompts; or an array `[prompt, feature]` and then also
-        demonstrations: `[prompt, demonstration, feature]`.
-        kernel: "exponential", "gaussian" or both.
+        weights: Dataset with `weight[prompt, ..., demonstration]`, as in `kernel_alignment`.
+        queries: the Dataset of `representations` for the same prompts; or an array `[prompt, feature]`.
+        demonstrations: with an array, `[prompt, demonstration, feature]`; otherwise left out.
+        kernel: "exponential", "gaussian", or both in a list.
         confidence: of the interval over prompts.
         draws: of the bootstrap.
         seed: of the bootstrap.
 
     Returns:
-        Dataset over the dimensions of both (layer, head), and `kernel` where several are asked: `bandwidth` with `low`
-        and `high` (infinite where the slope may as well be 0, so that all weights are equal), NaN where nearer
-        demonstrations weigh less; `fit`, the share of the variance within prompts that the line explains (in [0, 1]);
-        and `n`, the weights used. Weights of 0, which have no logarithm, are left out.
+        Dataset over the dimensions of both (layer, head), and over `kernel` if a list of them was given:
+        `bandwidth`, in the unit of <q, k> or of |q - k|, with `low` and `high`: infinite if the slope may be 0, that
+        is, all weights equal; NaN if nearer demonstrations weigh less. `fit`, the share of the variance within prompts
+        that the fit explains, in [0, 1]. `n`, the number of weights used.
 
     Raises:
-        TypeError: not such Datasets. Refused: not of the same prompts and demonstrations; a kernel without a
-        bandwidth; an option out of range.
+        TypeError: not such Datasets.
+        Refused: other prompts or demonstrations than the weights'; a kernel without a bandwidth; an option out of its
+            range.
 
-    Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is ours.
+    Source: Han et al. 2025, section 3 (attention as an exponential kernel); the fit is this package's.
     """
     check_confidence(confidence, draws)
     names = checked_kernels(kernel)
@@ -80,7 +82,7 @@ def _line(
     draws: int,
     seed: int,
 ) -> xr.Dataset:
-    """The least-squares line of log weights in the kernel's scores, with an intercept for each prompt."""
+    """The fit of log weights to one kernel's scores: `bandwidth`, `low`, `high`, `fit` and `n`."""
     scores = weighted(found, "score", scores_of(found, kernel))
     same_demonstrations(weights, "weight", scores, "score")
     w, x = bare(weights["weight"]), bare(scores["score"])
@@ -106,14 +108,14 @@ def _line(
 
 
 def _centred(values: xr.DataArray) -> xr.DataArray:
-    """Values less their mean over a prompt's demonstrations; 0 where they do not vary, or are missing."""
+    """Values less their mean over each prompt's demonstrations; 0 where they do not vary or are missing."""
     out = values - values.mean("demonstration")
     varies = abs(out).max("demonstration") > CONSTANT * abs(values).max("demonstration")
     return out.where(varies, 0).fillna(0)
 
 
 def _bandwidth(slope: np.ndarray, kernel: str) -> np.ndarray:
-    """h of 1/h, or of 1/h^2: infinite at 0, NaN below."""
+    """The bandwidth h from the slope 1/h (exponential) or 1/h^2 (Gaussian): infinite for slope 0, NaN below 0."""
     inverse = _ratio(np.ones_like(slope), np.maximum(slope, 0))
     inverse = np.where(slope == 0, np.inf, np.where(slope > 0, inverse, np.nan))
     return inverse if kernel == "exponential" else np.sqrt(inverse)

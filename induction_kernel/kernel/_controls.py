@@ -1,8 +1,8 @@
-"""Controls of the vote: weights that need no head, and runs that only the labels' places explain.
+"""Controls of the vote: weights of the majority label, the last label and by position; runs with permuted labels.
 
-Controls of the reconstruction of Han et al. 2025, section 5.2: equal weights (the majority label of the
-demonstrations), the last label, a head's mean weight by position. What must be fitted on the prompts where the head is
-chosen is put together in `_held_out`. It runs no model: permuted labels and another order are runs of the user's.
+They belong to the reconstruction of Han et al. 2025, section 5.2. Controls that are fitted on the prompts on which the
+head is chosen are put together in `_held_out`. No model is run: runs with permuted labels or in another order are made
+by the user.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ __all__ = ["by_position", "control_weights", "permuted_run"]
 
 
 def control_weights(weights: xr.Dataset) -> xr.Dataset:
-    """Two ways to vote without looking at the query, in the format of `demonstration_weights`.
+    """Weights of two controls that do not look at the query, in the format of `demonstration_weights`.
 
-    "majority label": every demonstration counts alike; classes shown equally often are tied, which `vote`
-    counts as a fair draw. "last label": only the demonstration right before the query counts.
+    "majority label": all demonstrations weigh the same; classes shown equally often are tied, which `vote` counts as a
+    fair draw. "last label": only the demonstration right before the query has weight.
 
     Args:
-        weights: of `demonstration_weights` or any other source; only its labels are used.
+        weights: Dataset of `demonstration_weights` or another source; only the labels of its demonstrations are used.
 
     Returns:
-        Dataset with `weight[prompt, control, demonstration]`, NaN where a prompt has fewer demonstrations, and the
-        labels' coordinates.
+        Dataset with `weight[prompt, control, demonstration]`, in [0, 1], summing to 1, NaN where a prompt has fewer
+        demonstrations; with the coordinates of the labels.
 
     Raises:
-        TypeError: not a Dataset. Refused: no labels of the demonstrations in it.
+        TypeError: not a Dataset.
+        Refused: a Dataset without labels of demonstrations.
 
-    Source: the controls are this package's.
+    Source: these controls are this package's.
     """
     ballots = as_ballots(weights)
     present = ballots.classes >= 0
@@ -54,17 +55,17 @@ def control_weights(weights: xr.Dataset) -> xr.Dataset:
 
 
 def _latest(present: np.ndarray) -> np.ndarray:
-    """Each prompt's last demonstration."""
+    """Index of each prompt's last demonstration, `[prompt]`."""
     return present.shape[1] - 1 - present[:, ::-1].argmax(1)
 
 
 def by_position(ballots: Ballots, source: int, prompts: np.ndarray) -> np.ndarray:
-    """A source's mean weight at each place, counted back from the query, as weights of every prompt.
+    """A source's mean weight at each place, counted back from the query, as weights for every prompt.
 
     Args:
         ballots: the weights.
-        source: whose.
-        prompts: bool `[prompt]`, over which the mean is.
+        source: index of the source (head).
+        prompts: bool `[prompt]`, the prompts that the mean is taken over.
 
     Returns:
         `[prompt, demonstration]`; 0 at places that none of these prompts has.
@@ -79,25 +80,26 @@ def by_position(ballots: Ballots, source: int, prompts: np.ndarray) -> np.ndarra
 
 
 def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr.Dataset:
-    """Do predictions follow when the labels in the prompt change places, as a vote with the same weights says?
+    """Whether predictions after a permutation of the labels are those that a vote with the old weights gives.
 
-    If in-context learning is kernel regression with weights that depend on the inputs alone, a run on the same
-    demonstrations with other labels (`Episodes.permuted`) must be predicted by the first run's weights over the new
-    labels. For a run with the demonstrations in another order (`Episodes.shuffled`), which no vote of the inputs can
-    feel, `vote(weights, predictions=rerun)` is what compares.
+    If in-context learning is kernel regression with weights that depend on the inputs alone, the first run's weights
+    over the new labels must predict a run on the same demonstrations with permuted labels (`Episodes.permuted`). For a
+    run with the demonstrations in another order (`Episodes.shuffled`), which does not change such a vote, compare with
+    `vote(weights, predictions=rerun)`.
 
     Args:
-        weights: of the first run, `weight[prompt, *source, demonstration]`.
-        predictions: of the first run, int `[prompt]` or what `predict` returned.
-        rerun: what `predict` returned for the same prompts with other labels on their demonstrations.
+        weights: Dataset of the first run, with `weight[prompt, *source, demonstration]`.
+        predictions: of the first run, int `[prompt]`, or the Dataset of `fewshot.predict`.
+        rerun: the Dataset of `fewshot.predict` for the same prompts with other labels on their demonstrations.
 
     Returns:
-        Dataset over the prompts and sources: `follows[prompt, *source]`, the agreement of the first run's weights
-        over the new labels with the new prediction; `stays[prompt, *source]`, that of the same weights over the
-        old labels with it, the control; and `moved[prompt]`, whether the model's prediction changed at all.
+        Dataset with `follows[prompt, *source]`, in [0, 1]: the agreement with the new prediction of a vote with the
+        first run's weights over the new labels; `stays[prompt, *source]`, its control: the same over the old labels;
+        and bool `moved[prompt]`: whether the model's prediction changed.
 
     Raises:
-        TypeError: not Datasets. Refused: a run of other prompts, or without `prediction` and `label_class`.
+        TypeError: not Datasets.
+        Refused: a run of other prompts, or without `prediction` and `label_class`.
 
     Source: the hypothesis is Han et al. 2025, section 5; this test of it is this package's.
     """
@@ -107,7 +109,8 @@ def permuted_run(weights: xr.Dataset, predictions: Any, rerun: xr.Dataset) -> xr
         raise TypeError(f"wanted the Dataset of fewshot.predict, got {type(rerun).__name__}")
     if not {"prediction", "label_class"} <= set(rerun.variables):
         raise Refused(
-            f"wanted a run with `prediction` and `label_class`, got {[str(key) for key in rerun.variables]}"
+            "wanted the Dataset of fewshot.predict, with `prediction` and `label_class`, got variables "
+            f"{[str(key) for key in rerun.variables]}"
         )
     after, classes = (
         as_predictions(rerun, ballots),

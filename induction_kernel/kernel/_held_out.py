@@ -1,13 +1,9 @@
-"""The best head's vote on prompts that it was not chosen on, beside controls.
+"""`held_out`: the best head's vote, chosen on some prompts and scored on the others, beside controls.
 
-The held-out protocol of Han et al. 2025, section 5.5, repeated: on one part of the prompts the head (the layer, the
-kernel) with the largest agreement is chosen; on the other, that same head's agreement and accuracy are reported (the
-paper chooses on 700 prompts and reports on 300). Intervals are for repeated splits of one set
-of prompts (Nadeau & Bengio 2003), whose test parts overlap: with J splits and the scores' variance s^2 over them,
-
-    variance of the mean = (1 / J + n_test / n_train) s^2.
-
-It runs no model; the vote itself is `_reconstruction`'s.
+The held-out protocol of Han et al. 2025, section 5.5, over many random splits: the head (layer, kernel) with the
+largest agreement on one part of the prompts is chosen, and scored on the other (700 and 300 prompts in the paper). Test
+parts of different splits overlap, so the variance s^2 of the scores of J splits is corrected (Nadeau & Bengio 2003):
+that of their mean is (1 / J + n_test / n_train) s^2. No model is run; the vote itself is in `_reconstruction`.
 """
 
 from __future__ import annotations
@@ -31,7 +27,7 @@ from ._votes import Ballots, as_ballots, as_predictions, permuted_hits, vote_hit
 __all__ = ["held_out", "reconstruction_table"]
 
 BEST = "best head"
-PERMUTATIONS = 50  # of labels in the vote, averaged in every prompt
+PERMUTATIONS = 50  # of the labels in the vote, averaged for every prompt
 
 
 def held_out(
@@ -45,40 +41,42 @@ def held_out(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Agreement and accuracy of the head that agrees best, on prompts that it was not chosen on, beside its controls.
+    """Agreement and accuracy of the best head's vote on prompts that it was not chosen on, beside controls.
 
-    Rows (dimension `row`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's
-    plain sum over heads; with `writes`, "layer sum by writing"; then `others`, the best of each where it has several.
-    Controls: "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight
-    at each place (counted back from the query) over the part it was chosen on; "random head", the mean over all
-    heads; "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant",
-    always the class that the model predicts most often on the part where heads are chosen.
+    Rows (dimension `row`): "model", the model itself (accuracy alone); "best head"; "layer sum", the best layer's plain
+    sum over heads; "layer sum by writing", if `writes` are given; then `others`, the best source of each.
+    Controls: "majority label" and "last label" of the demonstrations; "position only", the chosen head's mean weight at
+    each place (counted back from the query) over the prompts it was chosen on; "random head", the mean over all heads;
+    "labels permuted", the chosen head's weights with the labels permuted among the demonstrations; "constant", always
+    the class that the model predicts most often on the prompts that heads are chosen on.
 
-    All that is chosen is chosen once, by its agreement with the model: a row's accuracy (the paper's "reconstructed
-    performance") is that of the same head. Of equals the first is chosen. Ties of the vote count as in `vote`.
+    Every choice is made by agreement with the model: a row's accuracy (the paper's "reconstructed performance") is that
+    of the same head. Of equally good ones the first is chosen. Ties of the vote count as in `vote`.
 
     Args:
-        weights: `weight[prompt, layer, head, demonstration]` of `demonstration_weights` or `predict`.
-        predictions: the model's predicted classes, int `[prompt]`, or what `predict` returned.
-        others: name -> weights of the same prompts over any sources (explicit kernels, nearest neighbours).
-        writes: of `label_logits`, for the weighted layer sum.
-        splits: how many random splits.
+        weights: Dataset with `weight[prompt, layer, head, demonstration]`, of `demonstration_weights` or `predict`.
+        predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`.
+        others: name -> weights for the same prompts from any sources (explicit kernels, nearest neighbours).
+        writes: the Dataset of `label_logits`, for the weighted layer sum.
+        splits: number of random splits, at least 2.
         share: of the prompts that heads are chosen on, between 0 and 1; .7 as in the paper.
         confidence: of the intervals.
-        seed: of splits and permutations; a local generator.
+        seed: of splits and permutations.
 
     Returns:
-        Dataset over `row`: `agreement` and `accuracy` (0 to 1, means over splits; accuracy NaN where no query's
-        class is known), with `_low` and `_high`; `agreement_difference` and `accuracy_difference`, best head less this
-        method, paired by split, with `_low` and `_high`. Over (`row`, `split`): `agreement_split` and
-        `accuracy_split`; `choice`, what was chosen ("L5H1"; "" where nothing is).
-        `random_spread[criterion]`: the standard deviation of the score over all heads. Intervals of the scores are
-        Wilson's with the number of prompts that would give that variance (as Korn & Graubard 1998 do for surveys), so
-        that one of 1.0 is not without doubt; of the differences, Student's t.
+        Dataset; scores are in [0, 1], and accuracy is NaN if no query's class is known.
+
+        | variable | meaning |
+        |---|---|
+        | `agreement`, `accuracy` | by row: mean over splits, with `_low` and `_high` (Wilson's, corrected variance) |
+        | `agreement_difference`, `accuracy_difference` | best head less this row, likewise (Student's t over splits) |
+        | `agreement_split`, `accuracy_split` | the score of every row and split |
+        | `choice[row, split]` | what was chosen ("L5H1"), "" if there is no choice |
+        | `random_spread[criterion]` | standard deviation of the score over all heads |
 
     Raises:
-        TypeError: weights that are no Dataset, predictions that are no whole numbers.
-        Refused: weights not over layer and head, of other prompts, too few prompts, an option out of its range.
+        TypeError: weights that are not a Dataset, predictions that are not whole numbers.
+        Refused: weights not over layer and head, or for other prompts; too few prompts; an option out of its range.
 
     Source: Han et al. 2025, section 5.5; Nadeau & Bengio 2003 (corrected resampled variance).
     """
@@ -114,19 +112,19 @@ def held_out(
 
 
 def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[str, Ballots]:
-    """Every set of weights by its row's name; the best of each is chosen."""
+    """Every set of weights as `Ballots`, by the name of its row."""
     sources = {"layer sum": sum_heads(weights)}
     if set(weights["weight"].dims) != {"prompt", "layer", "head", "demonstration"}:
         raise Refused(
             f"wanted weights over prompt, layer, head and demonstration, got {list(weights['weight'].dims)}: "
-            "choose one entry of the others with .sel"
+            "choose one entry of any other dimension by .sel"
         )
     if writes is not None:
         sources["layer sum by writing"] = sum_heads(weights, writes)
     controls = control_weights(weights)
     for name, other in (others or {}).items():
         if name in {"model", BEST, "layer sum", "layer sum by writing", *CONTROLS}:
-            raise Refused(f"{name!r} is the name of a row of its own: give these weights another")
+            raise Refused(f"{name!r} is the name of a row of its own: give these weights another name")
         sources[name] = other
     for name in controls["control"].values.tolist():
         sources[name] = controls.sel(control=name, drop=True)
@@ -135,7 +133,7 @@ def _groups(weights: Any, predictions: Any, others: Any, writes: Any) -> dict[st
     for name, source in sources.items():
         groups[name] = as_ballots(source, None, predictions)
         if not np.array_equal(groups[name].target, heads.target):
-            raise Refused(f"the weights {name!r} are of other prompts: their `target` differs")
+            raise Refused(f"the weights {name!r} are of other prompts (another `target`): use the same")
     words = max((ballots.labels for ballots in groups.values()), key=len)
     return {name: replace(ballots, labels=words) for name, ballots in groups.items()}
 
@@ -146,7 +144,7 @@ CONTROLS = ("majority label", "last label", "position only", "random head", "lab
 def _choices(
     groups: dict[str, Ballots], agreement: dict[str, np.ndarray], predicted: np.ndarray, train: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What is chosen by agreement in every split, `[split]`: a source of each row, and the constant class."""
+    """The choice of each split, `[split]`: the source of each row that agrees best, and the constant class."""
     chosen = {name: _means(found, train).argmax(1) for name, found in agreement.items()}
     classes = predicted[:, None] == np.arange(len(groups[BEST].labels))
     return chosen | {"constant": _means(classes.astype(float), train).argmax(1)}
@@ -160,10 +158,10 @@ def _rows(
     train: np.ndarray,
     rng: Any,
 ) -> dict[str, np.ndarray]:
-    """All methods' scores `[split]` by one criterion, on the prompts that nothing was chosen on."""
+    """The scores `[split]` of all rows by one criterion, on the test part of each split."""
     test, every = ~train & (wanted >= 0), np.arange(len(train))
     heads, best = groups[BEST], choices[BEST]
-    rows = {"model": np.full(len(train), np.nan)}  # agrees by itself
+    rows = {"model": np.full(len(train), np.nan)}  # always agrees with itself
     rows |= {name: _means(found, test)[every, choices[name]] for name, found in hits.items()}
     rows["position only"] = _by_position(heads, wanted, best, train, test)
     rows["random head"] = _means(hits[BEST], test).mean(1)
@@ -176,7 +174,7 @@ def _rows(
 
 
 def _named(groups: dict[str, Ballots], choices: dict[str, np.ndarray]) -> dict[str, list[str]]:
-    """By row, what was chosen in each split; "" where there was no choice."""
+    """The name of what each row's choice was in each split; "" if there was no choice."""
     nothing = [""] * len(choices[BEST])
     named = {"model": nothing}
     for name, ballots in groups.items():
@@ -188,7 +186,7 @@ def _named(groups: dict[str, Ballots], choices: dict[str, np.ndarray]) -> dict[s
 
 
 def _means(found: np.ndarray, prompts: np.ndarray) -> np.ndarray:
-    """Means over some prompts: `found[prompt, source]` and bool `[split, prompt]` -> `[split, source]`."""
+    """Means of `found[prompt, source]` over the prompts of each split, bool `[split, prompt]`: `[split, source]`."""
     count = prompts.sum(1, keepdims=True)
     total = prompts.astype(float) @ np.nan_to_num(found)
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
@@ -197,14 +195,14 @@ def _means(found: np.ndarray, prompts: np.ndarray) -> np.ndarray:
 def _by_position(
     heads: Ballots, wanted: np.ndarray, best: np.ndarray, train: np.ndarray, test: np.ndarray
 ) -> np.ndarray:
-    """Scores `[split]` of the chosen heads' mean weights by position."""
+    """Scores `[split]` of a vote with the chosen head's mean weights by position."""
     profiles = [by_position(heads, source, prompts) for source, prompts in zip(best, train, strict=True)]
     found = vote_hits(replace(heads, weight=np.stack(profiles, 1)), wanted)
     return _means(found, test).diagonal()
 
 
 def source_names(ballots: Ballots) -> list[str]:
-    """What each source is called: "L5H1", "layer 5", a coordinate's value; "" where there is only one."""
+    """The name of each source: "L5H1", "layer 5", a coordinate's value; "" if there is only one."""
     dims, like = ballots.dims, ballots.like
     names = []
     for index in np.ndindex(like.shape):
@@ -223,7 +221,7 @@ def source_names(ballots: Ballots) -> list[str]:
 def _variables(
     criterion: str, rows: dict[str, np.ndarray], parts: tuple[float, float], confidence: float
 ) -> dict[str, Any]:
-    """Means, intervals and differences of all methods by one criterion."""
+    """Means, intervals and differences of all rows by one criterion."""
     scores = np.stack(list(rows.values()))
     lead = rows[BEST] - scores
     low, high = np.transpose([split_interval(row, *parts, confidence=confidence) for row in scores])
@@ -237,6 +235,7 @@ def _variables(
 
 
 def _check(n: int, splits: int, share: float, confidence: float) -> None:
+    """Refused if an option is out of its range, or there are too few prompts."""
     if not (0 < share < 1 and 0 < confidence < 1 and splits >= 2):
         raise Refused(
             "wanted splits >= 2, and share and confidence between 0 and 1, "
@@ -249,14 +248,15 @@ def _check(n: int, splits: int, share: float, confidence: float) -> None:
 
 
 def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
-    """What `held_out` found, as a data frame by row, rounded to three digits for reading.
+    """The Dataset of `held_out`, `scores`, as a table by row, rounded to three digits.
 
     Returns:
-        `agreement` and `accuracy` with `_low` and `_high`; `agreement_difference` and `accuracy_difference`, best head
-        less this, likewise; and `chosen`, what was chosen most often, in how many of the splits.
+        DataFrame with `agreement` and `accuracy`, `agreement_difference` and `accuracy_difference` (best head less this
+        row), each with `_low` and `_high`, and `chosen`: the most frequent choice, and in how many splits it was made.
 
     Raises:
-        TypeError: not a Dataset. Refused: not one of `held_out`.
+        TypeError: not a Dataset.
+        Refused: not the Dataset of `held_out`.
     """
     if not isinstance(scores, xr.Dataset):
         raise TypeError(f"wanted the Dataset of held_out, got {type(scores).__name__}")
@@ -272,6 +272,7 @@ def reconstruction_table(scores: xr.Dataset) -> pd.DataFrame:
 
 
 def _most(choices: np.ndarray) -> str:
+    """The most frequent choice, and in how many splits; "" if there is none."""
     names, counts = np.unique(choices, return_counts=True)
     name, count = names[counts.argmax()], counts.max()
     return f"{name} ({count} of {len(choices)})" if name else ""

@@ -1,9 +1,10 @@
-"""Representations inside a few-shot prompt: the residual stream, or a head's query and keys, at the labels.
+"""Representations read inside a few-shot prompt: the residual stream, or every head's query and keys.
 
-A head's kernel is exp<q, k> (Han et al. 2025, section 3), with the last token's query, divided by the head's scale, and
-the keys of demonstrations, both rotated where positions are. Whether <q, k> is the attention score is checked against
-the patterns in every pass: log a_j - <q, k_j> must be one number for all keys of a row. Position biases, soft caps and
-windows make it something else, and are refused.
+They are read at the last token and at the demonstrations. A head's kernel is exp<q, k> (Han et al. 2025, section 3):
+the last token's query, divided by the head's scale, and a demonstration's key, both rotated if positions are rotary.
+Every pass checks against the attention pattern that <q, k> is the attention score: log a_j - <q, k_j> must be the same
+for all keys. Position biases, soft caps and windows violate this, and are refused. `representations` (in
+`_representations`) is the public function; vectors of texts outside prompts are made there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,11 @@ def stream_inside(
     batch_size: int | None,
     progress: bool,
 ) -> xr.Dataset:
-    """The residual stream that enters each layer, at the last token and at the labels."""
+    """The residual stream that enters each layer, at the last token and at the labels; as in `representations`.
+
+    Returns:
+        Dataset with `queries[prompt, layer, feature]` and `demonstrations[prompt, layer, demonstration, feature]`.
+    """
 
     def take(_: int, seen: Mapping[str, Tensor], batch: FewShotPrompts) -> tuple[Tensor, Tensor]:
         n, resid = torch.arange(len(batch)), seen["resid_pre"]
@@ -72,7 +77,15 @@ def heads_inside(
     batch_size: int | None,
     progress: bool,
 ) -> xr.Dataset:
-    """Every head's query at the last token and its keys in the demonstrations."""
+    """Every head's query at the last token and its keys in the demonstrations; arguments as in `representations`.
+
+    Returns:
+        Dataset with `queries[prompt, layer, head, feature]` and `demonstrations[prompt, layer, head, demonstration,
+        feature]`, whose products <q, k> are attention scores.
+
+    Raises:
+        Refused: a layer whose attention scores are not <q, k>.
+    """
     wanted = chosen_layers(model, layers)
     sites = _sites(model, prompts, wanted[0])
 
@@ -101,7 +114,10 @@ def _read(
     batch_size: int | None,
     progress: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Queries `[prompt, layer, ..., feature]` and demonstrations, as `take` has them of a layer's activations."""
+    """Queries `[prompt, layer, ..., feature]` and demonstrations that `take` picks from each layer's activations.
+
+    Demonstrations are `[prompt, layer, ..., demonstration, feature]`, NaN where a prompt has fewer.
+    """
     size, length = sizes(model), prompts.tokens.shape[1]
     cost = max(8 * size.d_model, length * size.n_heads if "pattern" in sites else 0)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost)
@@ -120,7 +136,7 @@ def _read(
                 taken: Any = taken,
             ) -> None:
                 seen[site] = values.detach()
-                if len(seen) == len(sites):  # all of this layer
+                if len(seen) == len(sites):  # all activations of this layer are there
                     q, k = take(layer, seen, batch)
                     missing = ~batch.demonstrations.mask
                     missing = missing.reshape(len(missing), *[1] * (k.ndim - 3), -1, 1)
@@ -138,7 +154,7 @@ def _read(
 def _places(
     scores: Float[Tensor, "prompt head key"], batch: FewShotPrompts, pooling: str, span: str
 ) -> Int[Tensor, "prompt head demonstration"]:
-    """The position of each demonstration's key: its label, or the token with the largest score; 0 where missing."""
+    """The position of each demonstration's key: its label, or its token with the largest score; 0 where missing."""
     found = batch.demonstrations
     if pooling == "label":
         return found.label_positions[:, None].expand(-1, scores.shape[1], -1)
@@ -147,9 +163,9 @@ def _places(
 
 
 def _sites(model: Model, prompts: FewShotPrompts, layer: int) -> tuple[str, str]:
-    """Where queries and keys are shown: after rotation, if the model shows that."""
+    """The hooks of queries and keys: those after rotation, if the model has them."""
     if hook_name("rot_q", layer) in getattr(model, "hook_dict", {}):
-        with suppress(RuntimeError):  # there, and never fires, on some Bridges
+        with suppress(RuntimeError):  # on some Bridges these hooks exist but never fire
             piece = prompts.tokens[:1, : int(prompts.lengths[0])]
             wanted = {"rot_q": {layer}, "rot_k": {layer}}
             stream(model, piece, lambda site, layer, values: None, wanted, lengths=None)
@@ -162,15 +178,21 @@ def _as_attended(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries `[prompt, head, feature]` and keys `[prompt, position, head, feature]` whose products are the scores.
 
-    As they are shown or, where the rotated ones are not, rotated here; and the scores `[prompt, head, key]`.
+    They are as the hooks give them or, if these are before rotation, rotated here.
 
     Args:
-        model: as it is.
-        layer: of which.
+        model: gives heads and rotary parameters.
+        layer: for error messages.
         q: `[prompt, position, head, feature]`.
-        k: likewise; its heads may be fewer.
-        pattern: `[prompt, head, key]`, the last token's.
+        k: likewise, with fewer heads under grouped-query attention.
+        pattern: `[prompt, head, key]`, the last token's attention.
         lengths: `[prompt]`.
+
+    Returns:
+        Queries, keys, and the scores `[prompt, head, key]`.
+
+    Raises:
+        Refused: no rotation makes the products the scores.
     """
     k, last = per_query_head(k, sizes(model).n_heads, 2), (torch.arange(len(q)), lengths - 1)
     allowed = (torch.arange(k.shape[1]) < lengths[:, None])[:, None]
@@ -187,7 +209,10 @@ def _as_attended(
 
 
 def _slope(products: Tensor, pattern: Tensor, allowed: Tensor, loose: float) -> float | None:
-    """The factor that makes the products the scores, one for all heads; None where there is none."""
+    """The factor, one for all heads, by which the products are the scores that gave the pattern; None if there is none.
+
+    Scores are known up to a constant for each query, as log attention. `loose` is the relative error allowed.
+    """
     seen = allowed & (pattern > 0)
     logs = torch.where(seen, pattern, 1).log().double()
     x, y = (_less_mean(each.double(), seen) for each in (products, logs))
@@ -199,17 +224,18 @@ def _slope(products: Tensor, pattern: Tensor, allowed: Tensor, loose: float) -> 
     expected = slope * products.double() + offset
     size = 1 + expected.abs().masked_fill(~seen, 0).max()
     right = bool(((logs - expected).abs() <= loose * size)[seen].all())
-    lost = 0.9 * math.log(torch.finfo(pattern.dtype).tiny)  # below, a weight may have become 0
+    lost = 0.9 * math.log(torch.finfo(pattern.dtype).tiny)  # below this, attention may be rounded to 0
     return slope if right and bool((expected < lost)[allowed & ~seen].all()) else None
 
 
 def _less_mean(values: Tensor, seen: Tensor) -> Tensor:
+    """Values less their mean over the keys that are `seen`; 0 at the others."""
     kept = values.masked_fill(~seen, 0)
     return (kept - kept.sum(-1, keepdim=True) / seen.sum(-1, keepdim=True)).masked_fill(~seen, 0)
 
 
 def _turns(model: Model, length: int) -> list[Callable[[Tensor], Tensor]]:
-    """As shown, and where positions are rotary in either layout of the pairs that are rotated."""
+    """Rotations to try on queries and keys: none and, if positions are rotary, both layouts of the rotated pairs."""
     cfg: Any = model.cfg
     if getattr(cfg, "positional_embedding_type", None) != "rotary":
         return [lambda each: each]

@@ -1,12 +1,12 @@
-"""Label logits: what each head writes into the logits of the label that it attends to.
+"""`label_logits`: how much a head that attends to a label raises that label's logit (direct logit attribution).
 
-At a label's position a head's value is v_j; attended fully, it puts (v_j - b_V) W_O into the last token's residual
-stream. Through the unembedding and the final norm with its scale as in the run (direct logit attribution, Elhage et
-al. 2021) that adds to the logit of the label y_j, over the mean of all labels,
+At a label's position a head's value is v_j. With attention 1 to it, the head writes (v_j - b_V) W_O into the last
+token's residual stream. Through the final norm, with its scale as in the run, and the unembedding (Elhage et al. 2021),
+this adds to the logit of the label y_j, relative to the mean over all labels,
 
     writes = mean over demonstrations j of (v_j - b_V) W_O (u_{y_j} - mean_y u_y) / scale.
 
-It does not look at attention (see `demonstration_weights`), nor at effects by way of later layers.
+The attention itself is not used (see `demonstration_weights`), and effects through later layers are not included.
 """
 
 from __future__ import annotations
@@ -35,28 +35,29 @@ __all__ = ["LabelWriting", "label_logits"]
 def label_logits(
     model: Model, prompts: Any = None, *, batch_size: int | None = None, progress: bool = True
 ) -> xr.Dataset:
-    """How much a head that attends to a demonstration's label raises the logit of that label.
+    """How much each head, if it attended to a demonstration's label alone, would raise the logit of that label.
 
-    For `sum_heads(weights, writes)`: a layer's heads summed by what they write, not by where they look alone.
-    The model's predictions are not used.
+    `sum_heads(weights, writes)` uses it to weight the heads of a layer by what they write about labels. The model's
+    predictions are not used.
 
     Args:
-        model: any TransformerLens model whose attention writes to the residual stream without a norm between.
+        model: any TransformerLens model whose attention writes to the residual stream without a norm in between.
         prompts: few-shot prompts; None for `word_episodes(model)`.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `writes[layer, head]` in logits, the mean over a prompt's demonstrations and then over prompts:
-        above zero where the head copies labels, 0 where it writes nothing that tells labels apart, below zero where
-        it suppresses them.
+        Dataset with `writes[layer, head]` in logits, the mean over each prompt's demonstrations and then over prompts:
+        above 0 if the head copies labels, 0 if it writes nothing that distinguishes labels, below 0 if it suppresses
+        them.
 
     Raises:
-        TypeError: not a model. Refused: prompts without demonstrations, a model that is not finite. NotDefined: one
-            that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose
-            outputs are not its tokens.
+        TypeError: not a model.
+        Refused: prompts without demonstrations, a model that is not finite.
+        NotDefined: a model that norms what attention writes (Gemma 2 and 3, OLMo 2 and 3), has no final norm
+            (OPT-350m), or whose outputs are not its tokens.
 
-    Source: Elhage et al. 2021 (direct logit attribution); the use for label words is this package's.
+    Source: Elhage et al. 2021 (direct logit attribution); its use for label words is this package's.
     """
     ready = label_attention.ready(model, prompts)
     writes, size = LabelWriting(model, ready), sizes(model)
@@ -70,10 +71,13 @@ def label_logits(
 
 
 class LabelWriting:
-    """What heads write of labels, summed over prompts batch by batch; an observer of `answered` in `fewshot`."""
+    """What heads write about labels, summed over prompts, batch by batch.
+
+    `label_logits` uses it, and `answered` in `fewshot`, which measures several things in one pass.
+    """
 
     def __init__(self, model: Model, prompts: FewShotPrompts) -> None:
-        """Raises Refused and NotDefined as `label_logits`."""
+        """Prepare for these prompts; raises Refused and NotDefined as in `label_logits`."""
         layers = list(range(sizes(model).n_layers))
         check_words(model, "label_logits")
         check_writing(model, layers)
@@ -84,7 +88,7 @@ class LabelWriting:
         self._writes = np.zeros((len(layers), sizes(model).n_heads))
 
     def reader(self, batch: FewShotPrompts) -> Callable[[str, int, Tensor], None]:
-        """What takes the values of these prompts, and at the end the stream before the final norm."""
+        """A function that takes every layer's values in a batch, then the residual stream before the final norm."""
         found = batch.demonstrations
         prompt, slot = found.mask.nonzero(as_tuple=True)
         position = found.label_positions[prompt, slot]
@@ -107,7 +111,7 @@ class LabelWriting:
         return read
 
     def dataset(self) -> xr.Dataset:
-        """What `label_logits` returns."""
+        """The Dataset that `label_logits` returns."""
         if not np.isfinite(self._writes).all():
             raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
         n_layers, n_heads = self._writes.shape
@@ -125,7 +129,7 @@ class LabelWriting:
 
 
 def _label_directions(model: Model, prompts: FewShotPrompts) -> Tensor:
-    """`[label, d_model]`: along which the residual stream raises a label's logit over the mean of all labels."""
+    """Directions `[label, d_model]` in which the residual stream raises a label's logit over the mean of all labels."""
     columns = unembedding(model).T
     found = columns[prompts.demonstrations.label_ids.to(columns.device)]
     return found - found.mean(0)

@@ -1,8 +1,9 @@
-"""Next-token similarity: the inner product of what the model expects after each of two texts.
+"""`next_token_similarity`: the inner product of the model's next-token distributions after two texts.
 
     sim(x, x') = sum_w P(w | x) P(w | x')        (Han et al. 2025, section 5.3)
 
-the probability that the model would continue both with the same token. It compares with no head: see `_alignment`.
+It is the probability that the model continues both texts with the same token. The comparison with heads is made in
+`_alignment`.
 """
 
 from __future__ import annotations
@@ -23,29 +24,32 @@ from ._representations import alone, distinct, labels_of
 
 __all__ = ["next_token_similarity"]
 
-AT_ONCE = 2**27  # probabilities kept at a time: half a gigabyte in float32
+AT_ONCE = 2**27  # probabilities kept at a time, half a gigabyte in float32
 
 
 def next_token_similarity(
     model: Model, episodes: Episodes, *, batch_size: int | None = None, progress: bool = True
 ) -> xr.Dataset:
-    """Similarity of every query and its demonstrations by the next tokens the model expects after each text alone.
+    """Similarity of every query to its demonstrations, by the model's next-token distributions after each text alone.
+
+    Every distinct text is run once. The distributions of queries or of demonstrations, whichever are fewer, are kept in
+    memory while the others are run. If they are more than 2**27 probabilities, this is done in rounds, and the others
+    are run again in each.
 
     Args:
         model: any TransformerLens model.
-        episodes: of `draw_episodes`. Texts stand alone: without template and label, after BOS where the model has one.
+        episodes: of `draw_episodes`. Each text is run by itself: without template and label, after the BOS token if the
+            model has one.
         batch_size: texts per forward pass; None to fit the memory.
         progress: a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `similarity[prompt, demonstration]` (in [0, 1]), coordinates `label_class`, `target`, `label`.
-
-    Every distinct text is run once. The distributions of the fewer of queries and demonstrations are kept, the others
-    pass by; where more than 2**27 probabilities would be kept, in rounds, in each of which the others run again.
+        Dataset with `similarity[prompt, demonstration]`, in [0, 1], and the coordinates `label_class`, `target` and
+        `label`.
 
     Raises:
-        TypeError: no model, or other things than Episodes. Refused: a text without tokens or beyond the context,
-            logits that are not finite.
+        TypeError: not a model, or not Episodes.
+        Refused: a text without tokens or longer than the context, logits that are not finite.
 
     Source: Han et al. 2025, section 5.3.
     """
@@ -83,7 +87,7 @@ def next_token_similarity(
 def _distributions(
     model: Model, texts: list[str], chosen: np.ndarray, batch_size: int | None, bar: tqdm[Any]
 ) -> Iterator[tuple[int, Tensor]]:
-    """Which text, and P(next | it) `[vocab]`, of the chosen ones, batch by batch."""
+    """The index and next-token distribution `[vocab]` of each chosen text, batch by batch."""
     if not len(chosen):
         return
     for index, tokens, lengths in alone(

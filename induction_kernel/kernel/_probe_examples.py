@@ -1,9 +1,9 @@
-"""Examples for probes: where the demonstrations' vectors lie, their classes, and the folds.
+"""Examples for the probes: which demonstrations, at which positions, their classes and control classes, and the folds.
 
-The classes are the labels written, or what the model predicts after x_i alone (Han et al. 2025, section 5.4). Control
-classes are the same ones assigned at random: to the distinct texts, so that a probe which knows its texts again
-can tell them too (Hewitt & Liang 2019, section 2); or, where a text comes with several classes and so cannot
-tell its class, to the demonstrations. It reads no vector: see `_probes`.
+Classes are the written labels, or the model's next-token predictions after x_i alone (Han et al. 2025, section 5.4).
+Control classes are the same classes, assigned at random to the distinct texts, so that a probe that merely recognises
+texts predicts them as well (Hewitt & Liang 2019, section 2). If a text occurs with several classes, control classes are
+assigned to the single demonstrations instead. Vectors are read in `_probes`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ __all__ = ["Examples", "Rows", "examples", "rows_of"]
 
 
 class Rows(NamedTuple):
-    """The demonstrations that have a token at every offset.
+    """The demonstrations that have a token at every offset from the label.
 
     Attributes:
-        prompt: `[row]`.
-        slot: `[row]`, which of the prompt's demonstrations.
-        positions: `[row, offset]`, of the tokens.
+        prompt: `[row]`, index of the prompt.
+        slot: `[row]`, index of the demonstration in it.
+        positions: `[row, offset]`, positions of the tokens.
     """
 
     prompt: Tensor
@@ -39,15 +39,15 @@ class Rows(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """What a probe is to tell, of the rows that count.
+    """The examples of one target: the rows that are used, with the classes that a probe predicts.
 
     Attributes:
         rows: `[example]`, index into `Rows`.
-        labels: `[example]`, classes numbered from 0.
-        control: `[example]`, those of the control.
-        folds: `[example]`, the fold each is held out in.
-        chance: `[example]`, whether the most frequent class of the other folds is right.
-        dealt_to: what the control's classes were dealt out to, "text" or "demonstration".
+        labels: `[example]`, the class, numbered from 0.
+        control: `[example]`, the control class.
+        folds: `[example]`, the fold that it is held out in.
+        chance: bool `[example]`, whether the most frequent class of the other folds is its class.
+        dealt_to: what control classes were assigned to, "text" or "demonstration".
     """
 
     rows: np.ndarray
@@ -59,7 +59,7 @@ class Examples(NamedTuple):
 
 
 def rows_of(prompts: FewShotPrompts, offsets: tuple[int, ...]) -> Rows:
-    """The rows; Refused where no demonstration has a token at every offset."""
+    """The demonstrations with a token at every offset; Refused if there are none."""
     found = prompts.demonstrations
     positions = found.label_positions[..., None] + torch.tensor(offsets)
     inside = ((positions >= 0) & (positions < prompts.lengths[:, None, None])).all(-1) & found.mask
@@ -81,10 +81,21 @@ def examples(
     batch_size: int | None,
     progress: bool,
 ) -> Examples:
-    """The examples of the target "label" or "next token".
+    """The examples of a target.
+
+    Args:
+        model: predicts the next tokens.
+        prompts: few-shot prompts.
+        rows: of `rows_of`.
+        target: "label" or "next token".
+        folds: number of cross-validation folds; the demonstrations of a prompt stay together.
+        min_count: of "next token": how many examples a token needs to be used as a class.
+        seed: of folds and control classes.
+        batch_size: texts per forward pass; None to fit the memory.
+        progress: whether to show a progress bar.
 
     Raises:
-        Refused: fewer than two classes, or fewer prompts than folds.
+        Refused: fewer than two classes, or examples from fewer prompts than folds.
     """
     texts = _texts(prompts, rows)
     if target == "label":
@@ -103,14 +114,14 @@ def examples(
     rng = np.random.default_rng(checked_seed(seed))
     held_out = folds_of(prompt, folds, rng)
     _, first, text = np.unique(_numbered(texts)[kept], return_index=True, return_inverse=True)
-    by_text = bool((labels[first][text] == labels).all())  # each text has one class
+    by_text = bool((labels[first][text] == labels).all())  # whether each text has one class
     control = rng.permutation(labels[first])[text] if by_text else rng.permutation(labels)
     dealt_to = "text" if by_text else "demonstration"
     return Examples(kept, labels, control, held_out, chance(labels, held_out), dealt_to)
 
 
 def _texts(prompts: FewShotPrompts, rows: Rows) -> list[tuple[int, ...]]:
-    """Every row's tokens before its label, the BOS token in front where there is one."""
+    """The tokens of each row's demonstration before its label, after the BOS token if the prompts have one."""
     found = prompts.demonstrations
     start = prompts.tokens[0, :1].tolist() if prompts.bos else []
     begins, labels = found.spans[..., 0], found.label_positions
@@ -119,7 +130,7 @@ def _texts(prompts: FewShotPrompts, rows: Rows) -> list[tuple[int, ...]]:
 
 
 def _numbered(texts: list[tuple[int, ...]]) -> np.ndarray:
-    """`[row]`: equal texts have equal numbers."""
+    """Numbers `[row]` of the texts; equal texts have equal numbers."""
     number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
     return np.array([number[text] for text in texts])
 
@@ -127,7 +138,7 @@ def _numbered(texts: list[tuple[int, ...]]) -> np.ndarray:
 def _predictions(
     model: Model, texts: list[tuple[int, ...]], batch_size: int | None, progress: bool
 ) -> np.ndarray:
-    """`[row]`: the likeliest token after each text alone; distinct texts run once, those of like length together."""
+    """The most probable token after each text alone, `[row]`; each distinct text is run once."""
     distinct = sorted(set(texts), key=len)
     if not distinct[0]:
         raise Refused('a demonstration has no token before its label to predict from: give targets=["label"]')

@@ -1,11 +1,11 @@
-"""Ridge probes on heads' key and value vectors around the labels.
+"""`probe`: ridge probes that predict labels and next tokens from every head's key and value vectors around the labels.
 
-If attention is kernel regression, a head's keys say how x_i is to be compared, so they tell argmax P(next | x_i), and
-its values carry y_i (Han et al. 2025, section 5.4): a ridge classifier (penalty .01) for every head and every offset
-from the label's token. Probes are cross-validated by prompts, beside the most frequent class and beside control
-classes, dealt out anew to the texts: a probe that tells those too knows its texts again (Hewitt & Liang 2019,
-section 2), as it well may where few texts come in many prompts. That something can be read off a vector does not say
-that the model reads it: see `knock_out`.
+If attention is kernel regression, a head's keys should represent x_i, so that argmax P(next | x_i) can be predicted
+from them, and its values should hold y_i (Han et al. 2025, section 5.4). There is a ridge classifier (penalty .01) for
+every head and every offset from the label's token, cross-validated by prompts. It is compared with the most frequent
+class, and with control classes that are assigned to the texts at random (Hewitt & Liang 2019, section 2): a probe that
+predicts those too recognises its texts, as it may if few texts occur in many prompts. That a vector holds something
+does not mean that the model uses it: see `knock_out`.
 """
 
 from __future__ import annotations
@@ -51,44 +51,46 @@ def probe(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How well a linear probe reads labels and next-token predictions off every head's keys and values.
+    """Accuracy of linear probes for labels and next-token predictions, on every head's keys and values.
 
-    The examples are the demonstrations of all prompts, and the vectors those at the label's first token plus an
-    offset. All offsets have the same examples: a demonstration is left out where any of its positions lies outside
-    its prompt. Keys are those before rotary positions. Vectors are kept in float32, 4 bytes for each of
-    examples x offsets x layers x key/value heads x d_head x 2 (230 KB an example in SmolLM2-135M): give `layers`
-    where that is too much.
+    Examples are the demonstrations of all prompts; vectors are taken at the label's first token plus an offset. All
+    offsets have the same examples: a demonstration is left out if any of its positions lies outside its prompt. Keys
+    are those before rotary positions. Vectors are kept in float32, 4 bytes for each of examples x offsets x layers x
+    key/value heads x d_head x 2 (230 KB per example in SmolLM2-135M): give `layers` if that is too much.
 
     Args:
         model: any TransformerLens model.
         prompts: few-shot prompts.
-        vectors: "key", "value".
-        targets: "label", the class y_i that is written; "next token", the token the model itself predicts after x_i
-            alone: after the BOS token (where the prompts have one) and the demonstration's tokens before its label,
-            so with the template's words around x. Each distinct text is run once.
+        vectors: "key", "value" or both.
+        targets: "label", the written class y_i; "next token", the most probable next token after x_i alone: after the
+            BOS token (if the prompts have one) and the demonstration's tokens before its label, with the template's
+            words. Each distinct text is run once.
         offsets: from the label's first token.
-        layers: only these.
-        penalty: of the ridge regression's squared weights (the paper's lambda).
-        folds: of the cross-validation; the demonstrations of a prompt stay together.
-        min_count: of "next token": examples whose token fewer examples have are left out (`coverage` says how many
-            are not).
-        seed: of folds, control labels and intervals.
+        layers: only these; None for all.
+        penalty: of the squared weights in the ridge regression (the paper's lambda), above 0.
+        folds: of the cross-validation, at least 2; the demonstrations of a prompt stay together.
+        min_count: of "next token": examples of tokens that fewer examples have are left out (see `coverage`).
+        seed: of folds, control classes and intervals.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset over (prompt, target, vector, layer, head, offset): `score`, the share of the prompt's examples whose
-        class is told, and `control`, that of its control classes (NaN where a prompt has no example). Without
-        prompt, means over prompts with 95% intervals (`_low`, `_high`): `accuracy`, `control_accuracy` and
-        `selectivity`, accuracy - control_accuracy. By target: `chance`, the accuracy of the training folds' most
-        frequent class; `classes`; `examples`; `coverage`, their share of all demonstrations; the coordinate
-        `dealt_to`: control classes go to "text"s or, where one text has several classes, to the single
-        "demonstration". Heads are key/value heads: under grouped-query attention the coordinate `query_heads[head]`
-        says which heads read each, and `name` is "L5KV1".
+        Dataset; its heads are key/value heads. Under grouped-query attention `name` is "L5KV1", and the coordinate
+        `query_heads[head]` says which query heads use each. Shares are in [0, 1].
+
+        | variable | over | meaning |
+        |---|---|---|
+        | `score`, `control` | prompt, target, vector, layer, head, offset | share with right class, control class |
+        | `accuracy`, `control_accuracy` | the same without prompt | means over prompts, with 95% `_low` and `_high` |
+        | `selectivity` | likewise | accuracy less control_accuracy, likewise |
+        | `chance` | target | accuracy of the most frequent class of the other folds |
+        | `classes`, `examples`, `coverage` | target | their numbers, and the share of demonstrations used |
+        | `dealt_to` (coordinate) | target | what control classes are assigned to: "text" or "demonstration" |
 
     Raises:
-        TypeError: options of another type. Refused: options out of their range; prompts without demonstrations;
-            offsets that no demonstration has; a target of one class; vectors that are not finite.
+        TypeError: options of another type.
+        Refused: options out of their range; prompts without demonstrations; offsets that no demonstration has; a target
+            with one class; vectors that are not finite.
 
     Source: Han et al. 2025, section 5.4; Hewitt & Liang 2019, section 2 (control tasks).
     """
@@ -114,6 +116,8 @@ def probe(
 
 
 class _Asked(NamedTuple):
+    """The options of `probe`, checked."""
+
     vectors: tuple[str, ...]
     targets: tuple[str, ...]
     offsets: tuple[int, ...]
@@ -126,7 +130,7 @@ class _Asked(NamedTuple):
 def _captured(
     model: Model, prompts: FewShotPrompts, rows: Rows, asked: _Asked, parts: list[slice], bar: Any
 ) -> dict[tuple[str, int], np.ndarray]:
-    """(site, layer) -> vectors `[row, offset, head, d_head]` in float32; nothing else is kept of a pass."""
+    """Vectors `[row, offset, head, d_head]` in float32 by (site, layer), read in one pass over the prompts."""
     size, kept = sizes(model), dict[tuple[str, int], np.ndarray]()
     shape = (*rows.positions.shape, size.n_key_value_heads, size.d_head)
     sites = {SITES[vector]: set(asked.layers) for vector in asked.vectors}
@@ -154,7 +158,7 @@ def _captured(
 def _told(
     kept: dict[tuple[str, int], np.ndarray], layer: int, known: list[Examples], asked: _Asked, bar: Any
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """By target, whether probes tell classes and control classes, each `[example, vector, head, offset]`."""
+    """Whether probes predict classes and control classes, bool `[example, vector, head, offset]` each, by target."""
     out = []
     for target in known:
         labels, by_vector = [target.labels, target.control], []
@@ -179,7 +183,7 @@ def _result(
     told: list[list[np.ndarray]],
     asked: _Asked,
 ) -> xr.Dataset:
-    """Of what is told by target: classes and control classes, each `[example, vector, layer, head, offset]`."""
+    """The Dataset of `probe`; `told` has right predictions `[example, vector, layer, head, offset]` by target."""
     of_prompt = [rows.prompt.numpy()[target.rows] for target in known]
 
     def shares(values: list[np.ndarray]) -> np.ndarray:
@@ -214,7 +218,7 @@ def _result(
 
 
 def _shares(values: np.ndarray, of_prompt: np.ndarray, n_prompts: int) -> np.ndarray:
-    """Means `[prompt, ...]` of values `[example, ...]`; NaN where a prompt has none."""
+    """Means `[prompt, ...]` of each prompt's values `[example, ...]`; NaN if it has none."""
     total = np.zeros((n_prompts, *values.shape[1:]))
     np.add.at(total, of_prompt, values)
     count = np.bincount(of_prompt, minlength=n_prompts).reshape(-1, *[1] * (values.ndim - 1))
@@ -222,11 +226,12 @@ def _shares(values: np.ndarray, of_prompt: np.ndarray, n_prompts: int) -> np.nda
 
 
 def _interval(values: np.ndarray, seed: int) -> np.ndarray:
-    """`[low and high, ...]` of the mean over the prompts `[prompt, ...]` that have examples."""
+    """Interval `[low and high, ...]` of the mean over the prompts `[prompt, ...]` that have examples."""
     return np.stack(mean_share_interval(values, confidence=CONFIDENCE, seed=checked_seed(seed)))
 
 
 def _coordinates(model: Model, asked: _Asked) -> dict[str, Any]:
+    """The coordinates of the result."""
     size = sizes(model)
     shared = size.n_heads // size.n_key_value_heads
     heads, letter = np.arange(size.n_key_value_heads), "H" if shared == 1 else "KV"
@@ -239,6 +244,7 @@ def _coordinates(model: Model, asked: _Asked) -> dict[str, Any]:
 
 
 def _names(what: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The given names, if they are different ones out of the known."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"wanted {what} as a list out of {list(known)}, got {given!r}")
     chosen = tuple(given)
@@ -248,6 +254,7 @@ def _names(what: str, given: Any, known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _offsets(given: Any) -> tuple[int, ...]:
+    """The given offsets, if they are different whole numbers."""
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"wanted offsets as a list of whole numbers, got {given!r}")
     chosen = tuple(given)
@@ -259,6 +266,7 @@ def _offsets(given: Any) -> tuple[int, ...]:
 
 
 def _check(asked: _Asked, min_count: int, n_prompts: int) -> None:
+    """Raise TypeError or Refused unless the numbers are in their ranges."""
     if not (is_whole(asked.folds) and is_whole(min_count)):
         raise TypeError(f"wanted folds and min_count as whole numbers, got {asked.folds!r} and {min_count!r}")
     if not 2 <= asked.folds <= n_prompts or min_count < 1:

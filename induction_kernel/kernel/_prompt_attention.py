@@ -1,10 +1,10 @@
-"""The last token's attention over the whole few-shot prompt, averaged over prompts.
+"""`demonstration_attention`: the last token's attention along the few-shot prompt, averaged over prompts.
 
-Han et al. 2025, section 5.1: prompts differ in length, so each part of one is resampled to 30 points before prompts are
-averaged. Parts are the start (what stands before the first demonstration, such as BOS), each demonstration from its
-first token to the end of its label, and the query (all after the last label). Point p of a part of n tokens lies at
-p (n - 1) / (points - 1) of its tokens, between which attention is interpolated linearly. Points are values of the
-attention, not shares of it: how much of it a part has says its mass. Separators between demonstrations are in no part.
+Prompts differ in length, so each part is resampled to 30 points before averaging (Han et al. 2025, section 5.1). Parts
+are the start (what is before the first demonstration, such as BOS), each demonstration from its first token to the end
+of its label, and the query (everything after the last label); separators between demonstrations are in no part. Point p
+of a part of n tokens is at position p (n - 1) / (points - 1) in it, with linear interpolation between tokens. Points
+are values of the attention at positions; the attention that a whole part gets is its `mass`.
 """
 
 from __future__ import annotations
@@ -50,32 +50,31 @@ def demonstration_attention(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The last token's attention over the whole prompt, by parts resampled to equal length, for every head.
-
-    One pass a batch; what is kept of a prompt is added up at once.
+    """Every head's attention from the last token to the whole prompt, in parts that are resampled to equal length.
 
     Args:
         model: any TransformerLens model.
         prompts: few-shot prompts; None for `word_episodes(model)`.
-        points: each part is resampled to, at least 2.
-        layers: only these.
+        points: number of points in each part, at least 2.
+        layers: only these; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset over `part` ("start", "1", "2", ... for the demonstrations, "query"): `attention[layer, head, part,
-        point]` (probability, in [0, 1]), the mean over the `n[part]` prompts that have the part (NaN where none has);
-        `mass[layer, head, part]`, the attention summed over the part's tokens, mean over all prompts (what is missing
-        to 1 is on separators). Coordinates `point`, 0 at a part's first token and 1 at its last, and
-        `name[layer, head]`.
+        point]`, a probability in [0, 1], the mean over the `n[part]` prompts that have the part (NaN if none has);
+        `mass[layer, head, part]`, the attention summed over the part's tokens, averaged over all prompts (the masses of
+        a head sum to 1 less its attention to separators). The coordinate `point` is 0 at a part's first token and 1 at
+        its last.
 
     Raises:
+        TypeError: not a model, or not prompts.
         Refused: fewer than 2 points, prompts without demonstrations, attention that is not finite.
 
     Source: Han et al. 2025, section 5.1.
     """
     if not is_whole(points) or points < 2:
-        raise Refused(f"wanted at least 2 points a part, got {points!r}")
+        raise Refused(f"wanted at least 2 points for each part, as a whole number, got {points!r}")
     ready = label_attention.ready(model, prompts)
     wanted = chosen_layers(model, layers)
     along = AttentionAlong(model, ready, points, wanted)
@@ -94,9 +93,13 @@ def demonstration_attention(
 
 
 class AttentionAlong:
-    """The last tokens' attention summed over prompts, batch by batch; an observer of `answered` in `fewshot`."""
+    """The last token's attention along prompts, summed over prompts, batch by batch.
+
+    `demonstration_attention` uses it, and `answered` in `fewshot`, which measures several things in one pass.
+    """
 
     def __init__(self, model: Model, prompts: FewShotPrompts, points: int, layers: list[int]) -> None:
+        """Prepare for these prompts; arguments are as in `demonstration_attention`."""
         self.model, self.prompts, self.points, self.layers = model, prompts, points, layers
         self.sites, self.n_prompts = {"pattern": set(layers)}, len(prompts)
         n_parts, n_heads = _parts(prompts).shape[1], sizes(model).n_heads
@@ -105,7 +108,7 @@ class AttentionAlong:
         self._broken = set[int]()
 
     def reader(self, batch: FewShotPrompts) -> Callable[[str, int, Tensor], None]:
-        """What takes the patterns of these prompts."""
+        """A function that takes every layer's patterns in this batch."""
         entries, edited = _last_rows(batch), bool(foreign_hooks(self.model))
 
         def read(_: str, layer: int, pattern: Tensor) -> None:
@@ -115,7 +118,7 @@ class AttentionAlong:
         return read
 
     def add(self, layer: int, values: Tensor, sound: bool, batch: FewShotPrompts) -> None:
-        """Add the attention of a batch at `_last_rows`."""
+        """Add the attention of a batch, `values[entry, head]` at the entries of `_last_rows`."""
         if not sound:
             self._broken.add(layer)
         along, inside = resampled(values.double(), batch, self.points)
@@ -123,7 +126,7 @@ class AttentionAlong:
         self._mass[self.layers.index(layer)] += inside.numpy()
 
     def dataset(self, way: Way) -> xr.Dataset:
-        """What `demonstration_attention` returns."""
+        """The Dataset that `demonstration_attention` returns; `way` says how attention was read."""
         check_sound(self._broken)
         places, n_heads = _parts(self.prompts), self._mass.shape[2]
         n = (places[..., 1] > places[..., 0]).sum(0).numpy()
@@ -154,7 +157,7 @@ class AttentionAlong:
 
 
 def _parts(prompts: FewShotPrompts) -> Int[Tensor, "prompt part 2"]:
-    """Where the start, each demonstration and the query begin and end; nothing where a prompt has none."""
+    """First position of the start, of each demonstration and of the query, and one past the last; equal if empty."""
     found = prompts.demonstrations
     spans = torch.where(found.mask[..., None], found.spans, 0)
     first = found.spans[..., 0].masked_fill(~found.mask, prompts.tokens.shape[1]).amin(1)
@@ -164,7 +167,7 @@ def _parts(prompts: FewShotPrompts) -> Int[Tensor, "prompt part 2"]:
 
 
 def _last_rows(prompts: FewShotPrompts) -> Entries:
-    """The last token's attention to every token, prompt after prompt."""
+    """The entries of the patterns from the last token to every token, prompt after prompt."""
     real = torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None]
     prompt, key = real.nonzero(as_tuple=True)
     return Entries(prompt, (prompts.lengths - 1)[prompt], key)
@@ -173,7 +176,7 @@ def _last_rows(prompts: FewShotPrompts) -> Entries:
 def resampled(
     values: Float[Tensor, "entry head"], prompts: FewShotPrompts, points: int
 ) -> tuple[Float[Tensor, "part point head"], Float[Tensor, "part head"]]:
-    """The values at `_last_rows` summed over prompts: resampled along each part, and all of each part."""
+    """The values at `_last_rows` summed over prompts: resampled along each part, and totalled over each part."""
     parts = _parts(prompts)
     lengths = parts[..., 1] - parts[..., 0]
     there = lengths > 0

@@ -1,11 +1,12 @@
-"""`vote`: the demonstrations vote for their labels, weighted by a head's attention, beside the prediction.
+"""`vote`: the demonstrations' labels, weighted by a head's attention, against the model's prediction and the truth.
 
-Han et al. 2025, section 5.2: with a_i the head's attention to demonstration i, y_i its label,
+With a_i the head's attention to demonstration i and y_i its label (Han et al. 2025, section 5.2),
 
-    vote(y) = sum_i a_i [y_i = y] / sum_i a_i,      prediction = the y with the largest vote,
+    vote(y) = sum_i a_i [y_i = y] / sum_i a_i,      prediction = the y with the largest vote.
 
-compared with the model's own prediction (agreement) and with the truth. The same for sums of heads, explicit kernels
-and controls. It does not choose: the best of many heads looks better than it is where it was found (see `_held_out`).
+Sums of heads, explicit kernels and controls vote in the same way. The threshold is a max-statistic like that of
+`stats/_thresholds`, but its null is that labels are permuted among the demonstrations, so it is computed here. No head
+is chosen: the best of many looks better than it is on the prompts it was chosen on (see `_held_out`).
 """
 
 from __future__ import annotations
@@ -34,40 +35,49 @@ def vote(
     level: float = 0.05,
     seed: int = 0,
 ) -> xr.Dataset:
-    """The vote that weights make over the demonstrations' labels, against the model's predictions and the truth.
+    """Let the demonstrations vote for their labels with given weights, and compare with the model and the truth.
 
-    Where several classes have the same largest vote (equal weights over balanced demonstrations; no weight on any
-    demonstration), no class wins: `prediction` is -1, and `agreement` and `correct` are 1 / tied if the right class
-    is among them, which is what a fair draw gets on average.
+    A source is a head, or whatever else the weights are over. If several classes have the same largest vote (equal
+    weights over balanced demonstrations, or no weight at all), none wins: `prediction` is -1, and `agreement` and
+    `correct` are 1 / (number of tied classes) if the right class is among them, as a fair draw would get on average.
 
-    A source is marked where the mean of its `agreement` (without predictions: of `correct`) is above what it has with
-    the labels permuted among each prompt's demonstrations, all sources alike. The threshold is a max-statistic: a
-    source's mean over the permutations and its own, plus c times their standard deviation, where a share `level` of
-    the permutations has a source more than c of its standard deviations up. So it holds for all sources together.
+    A source passes if its mean `agreement` (without predictions, `correct`) is above the threshold, which is a
+    max-statistic over all sources: labels are permuted among each prompt's demonstrations, for all sources alike, and
+    the threshold of a source is its mean over these permutations plus c of their standard deviations, where in a share
+    `level` of the permutations any source is more than c of its standard deviations up. The observed labels count as
+    one of the permutations.
 
     Args:
-        weights: `weight[prompt, *source, demonstration]` of `demonstration_weights`, `predict(..., pooling=)`,
-            `sum_heads`, `control_weights` or a kernel, with `label_class` and `target`. Weights below zero vote
-            against.
-        prompts: the prompts they are of, for the label words; None where `weights` or `predictions` have `label`,
-            or to number them.
-        predictions: the model's predicted classes, int `[prompt]`, or what `predict` returned; None to compare
+        weights: Dataset with `weight[prompt, *source, demonstration]`, `label_class` and `target`, of
+            `demonstration_weights`, `fewshot.predict(..., pooling=)`, `sum_heads`, `control_weights` or
+            `kernel_regression`. Negative weights vote against.
+        prompts: the few-shot prompts of the weights, for the label words; not needed if `weights` or `predictions` have
+            `label`; without any, labels are numbered.
+        predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`; None to compare
             with the truth alone.
-        permutations: of the labels, for the threshold.
-        level: chance that any source at all is marked where none reads the labels' places.
-        seed: of permutations and bootstrap; a local generator.
+        permutations: number of permutations of the labels.
+        level: probability that any source at all passes if none depends on where the labels are.
+        seed: of the permutations and the bootstrap.
 
     Returns:
-        Dataset with `vote[prompt, *source, label]` (shares, which sum to 1; with weights below zero, of the sum of
-        their sizes, in [-1, 1]; NaN where all weights are 0), `prediction[prompt, *source]` (class, -1 where tied),
-        `correct[prompt, *source]` and, with predictions, `agreement[prompt, *source]` (0 to 1; NaN where the class is
-        unknown). Of the agreement (else of `correct`) over the sources: `mean`, `low` and `high` (95%, over
-        prompts), `chance` (its mean over permutations), `threshold` and `passes`; NaN where no prompt is known.
+        Dataset:
+
+        | variable | meaning |
+        |---|---|
+        | `vote[prompt, *source, label]` | share of all weight, summing to 1; NaN if all weights are 0 |
+        | `prediction[prompt, *source]` | class with the largest vote, -1 if tied |
+        | `agreement[prompt, *source]` | 1 if that is the model's prediction, else 0 (ties as above); if it is given |
+        | `correct[prompt, *source]` | 1 if it is the right class, else 0 (ties as above); NaN if it is not known |
+        | `mean`, `low`, `high` | over sources: mean agreement (else correct) over prompts, and its 95% interval |
+        | `chance`, `threshold`, `passes` | its mean over permutations, the threshold, and whether the mean exceeds it |
+
+        With negative weights, votes are shares of the sum of absolute weights, in [-1, 1]. If no right class (and no
+        prediction) is known, values over sources are NaN.
 
     Raises:
-        TypeError: weights that are no Dataset, predictions that are no whole numbers.
-        Refused: weights in another format or not finite, other prompts', another number of predictions than
-            of prompts, too few permutations for the level.
+        TypeError: weights that are not a Dataset, predictions that are not whole numbers.
+        Refused: weights in another format, not finite, or of other prompts; another number of predictions than of
+            prompts; too few permutations for the level.
 
     Source: Han et al. 2025, section 5.2; Westfall & Young 1993 (max-statistic).
     """
@@ -103,7 +113,7 @@ def vote(
 def _over_prompts(
     ballots: Ballots, found: np.ndarray, wanted: np.ndarray, permutations: int, level: float, seed: int
 ) -> dict[str, np.ndarray]:
-    """Mean, interval, chance and threshold of every source."""
+    """Mean over prompts, interval, chance and max-statistic threshold of every source."""
     known = wanted >= 0
     if not known.any():
         nothing = np.full(found.shape[1], np.nan)
@@ -112,7 +122,9 @@ def _over_prompts(
     mean = found[known].mean(0)
     _, null = permuted_hits(ballots, wanted, permutations, np.random.default_rng(seed))
     low, high = mean_share_interval(found[known], seed=seed)
-    all_of_them = np.vstack([null, mean])  # what was observed is one more permutation: so the level is exact
+    all_of_them = np.vstack(
+        [null, mean]
+    )  # the observed labels are one permutation too: this makes the level exact
     centre, spread = all_of_them.mean(0), all_of_them.std(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         largest = np.where(spread > 1e-12, (null - centre) / spread, 0.0).max(1)
@@ -125,12 +137,13 @@ def _over_prompts(
 
 
 def _kept(weights: xr.Dataset, ballots: Ballots) -> list[str]:
-    """Coordinates of the weights that the result still has: of prompts, demonstrations and sources."""
+    """Names of the weights' coordinates that fit the result: over prompts, demonstrations and sources."""
     dims = {"prompt", "demonstration", *ballots.dims}
     return [str(key) for key, coord in weights.coords.items() if set(coord.dims) <= dims]
 
 
 def _check(permutations: int, level: float) -> None:
+    """Refused unless there are enough permutations for the level."""
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
     if int(np.ceil((1 - level) * (permutations + 1))) > permutations:
@@ -140,19 +153,20 @@ def _check(permutations: int, level: float) -> None:
 
 
 def sum_heads(weights: xr.Dataset, writes: xr.Dataset | None = None) -> xr.Dataset:
-    """The weights of each layer: the sum over its heads, plain or each head by how strongly it writes labels.
+    """Weights of each layer: the sum over its heads, plain or with each head weighted by what it writes about labels.
 
     Args:
-        weights: `weight[prompt, layer, head, demonstration]` of `demonstration_weights`.
-        writes: of `label_logits`, over the same layers and heads; None for the plain sum. A head that attends to
-            labels and writes nothing then counts for nothing, one that writes against the label counts against it.
+        weights: Dataset with `weight[prompt, layer, head, demonstration]`, of `demonstration_weights`.
+        writes: the Dataset of `label_logits`, over the same layers and heads; None for the plain sum. With it, a head
+            that attends to labels but writes nothing about them does not count, and one that suppresses the label it
+            attends to counts against it.
 
     Returns:
-        The weights without `head`: `weight[prompt, layer, demonstration]`; with `writes` in logits, and possibly
-        below zero.
+        Dataset with `weight[prompt, layer, demonstration]`, for `vote`; with `writes` in logits, and possibly negative.
 
     Raises:
-        TypeError: not Datasets. Refused: no layers and heads; writes of other heads.
+        TypeError: not Datasets.
+        Refused: weights not over layers and heads; writes of other heads.
 
     Source: Han et al. 2025, section 5.2, for one head; the sum is this package's.
     """
@@ -176,6 +190,7 @@ def sum_heads(weights: xr.Dataset, writes: xr.Dataset | None = None) -> xr.Datas
 
 
 def _matching(weights: xr.Dataset, writes: Any) -> xr.DataArray:
+    """The writes of the weights' heads; TypeError or Refused if they are of others."""
     if not isinstance(writes, xr.Dataset):
         raise TypeError(f"wanted the Dataset of label_logits(model, prompts), got {type(writes).__name__}")
     found = writes.get("writes")
@@ -184,6 +199,7 @@ def _matching(weights: xr.Dataset, writes: Any) -> xr.DataArray:
     )
     if found is None or not same:
         raise Refused(
-            "wanted `writes` over the layers and heads of the weights: label_logits(model, prompts) of the same model"
+            "wanted `writes` over the layers and heads of the weights, got another Dataset: use "
+            "label_logits(model, prompts) of the same model"
         )
     return found.astype(np.float64).drop_vars("name", errors="ignore")

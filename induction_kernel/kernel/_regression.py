@@ -1,10 +1,10 @@
-"""Kernel regression: Nadaraya-Watson weights of demonstrations, for any kernel and representation.
+"""`kernel_regression`: Nadaraya-Watson weights of the demonstrations, for a given kernel and representation.
 
     y_hat(q) = sum_i K_h(q, k_i) e(y_i) / sum_i K_h(q, k_i)
 
-(Nadaraya 1964; Watson 1964; Han et al. 2025, sections 3 and 5.4 on sentence embeddings.) It returns the weights, in the
-form of `demonstration_weights`, so that heads and explicit kernels vote by one function. The bandwidth h is given, or
-chosen by leave-one-out: every demonstration is predicted from the others. It runs no model, and takes no vote.
+(Nadaraya 1964; Watson 1964; Han et al. 2025, section 3, and 5.4 for sentence embeddings). The weights K_h / sum K_h are
+returned in the format of `demonstration_weights`, so that `vote` takes heads and explicit kernels alike. The bandwidth
+h is given, or chosen by leave-one-out: every demonstration is predicted from the others. No model is run here.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from ._kernels import (
 
 __all__ = ["explicit_similarity", "kernel_regression"]
 
-GRID = np.logspace(-3, 3, 61)  # bandwidths tried, in units of the spread of the scores
+GRID = np.logspace(-3, 3, 61)  # bandwidths tried, in units of the spread of scores
 
 
 def kernel_regression(
@@ -41,41 +41,43 @@ def kernel_regression(
     kernel: str | Iterable[str] = "exponential",
     bandwidth: str | float = "loo",
 ) -> xr.Dataset:
-    """The weights that kernel regression gives each demonstration.
+    """The weights that kernel regression gives the demonstrations of each prompt.
+
+    With "loo", leave-one-out chooses one bandwidth for all prompts (by layer and head), as one prompt's demonstrations
+    are too few. Every demonstration is predicted from the others of its prompt (of the pool, if all prompts share it),
+    and the bandwidth with the least mean squared error of the vote's shares is taken; of equally good ones, the
+    largest. Tried are 61 bandwidths, a factor of 1.26 apart, from 1/1000 to 1000 times the spread of scores. Labels of
+    queries are not used. In balanced prompts the class of the left-out demonstration is in the minority among the
+    others, so wide bandwidths look worse than they are.
 
     Args:
-        queries: the Dataset of `representations`; or an array `[prompt, feature]`, and then also
-        demonstrations: `[prompt, demonstration, feature]` or, the same for all prompts, `[demonstration, feature]`
-            (NaN where a prompt has fewer), and
-        label_class: of the same shape without features, -1 where a demonstration is missing.
-        kernel: "exponential" exp(<q,k>/h), "gaussian" exp(-|q-k|^2/(2h^2)), "cosine" or "linear"; or several. Negative
-            values of the last two count as 0 (see `kernels`).
-        bandwidth: h above 0 (infinity gives equal weights), in the unit of <q, k> or of |q - k|; or "loo", chosen by
-            leave-one-out. Cosine and linear have none.
+        queries: the Dataset of `representations`, or an array `[prompt, feature]`.
+        demonstrations: with an array, `[prompt, demonstration, feature]` or, if all prompts share them,
+            `[demonstration, feature]`; NaN where a prompt has fewer.
+        label_class: with an array, classes in the shape of the demonstrations without features, -1 where one is
+            missing.
+        kernel: "exponential" exp(<q,k>/h), "gaussian" exp(-|q-k|^2/(2h^2)), "cosine" or "linear", or a list of them.
+            Negative values of the last two count as 0.
+        bandwidth: h above 0 (infinity gives equal weights), in the unit of <q, k> or of |q - k|; or "loo". Cosine and
+            linear have none.
 
     Returns:
-        Dataset with `weight[prompt, ..., kernel, demonstration]` (shares, in [0, 1], summing to 1; NaN where a
-        prompt has fewer demonstrations); `kernel` only where several are asked, and in place of the dots the
-        representations' own dimensions (layer, head). `bandwidth[..., kernel]` (NaN where there is none). Coordinates
-        `label_class`, `target` and the others of the representations.
-
-    Leave-one-out: one bandwidth for all prompts (for each layer and head), since a few demonstrations say too little.
-    Every demonstration is predicted from the others of its prompt (of the pool, where all prompts share it), the
-    squared error of the vote's shares is averaged over all, and the least one wins; among equals the largest
-    bandwidth. The labels of queries are not used. In balanced prompts the class of what is left out is in the minority
-    among the others, so wide bandwidths look worse than they are. Tried are 61 bandwidths, a factor of 1.26 apart,
-    from a thousandth to a thousand times the spread of the scores.
+        Dataset with `weight[prompt, ..., kernel, demonstration]`, shares in [0, 1] that sum to 1, NaN where a prompt
+        has fewer demonstrations; and `bandwidth[..., kernel]`, NaN for kernels without one. The dots stand for the
+        dimensions of the representations (layer, head), and `kernel` is there if a list of kernels was given.
+        Coordinates are `label_class`, `target` and the others of the representations.
 
     Raises:
-        TypeError: no numbers, or a Dataset of something else.
-        Refused: shapes that do not fit, an unknown kernel, a bandwidth of 0 or below, leave-one-out where no prompt
-            has two demonstrations or for a head's queries and keys, which are of different kinds (1 is its own).
+        TypeError: arrays of other things than numbers, or another Dataset.
+        Refused: shapes that do not fit each other, an unknown kernel, a bandwidth of 0 or below; leave-one-out if no
+            prompt has two demonstrations, or for a head's queries and keys, which cannot be exchanged (a head's own
+            bandwidth is 1).
 
     Source: Nadaraya 1964; Watson 1964; Han et al. 2025, sections 3 and 5.4.
     """
     if not isinstance(queries, xr.Dataset) and label_class is None:
         raise TypeError(
-            "wanted label_class, the class of every demonstration, beside arrays of representations"
+            "wanted label_class, the class of every demonstration, with arrays of representations, got None"
         )
     found = as_representation(queries, demonstrations, label_class)
     return _by_kernel(found, kernel, bandwidth, "weight", kernel_shares).assign_attrs(
@@ -91,28 +93,30 @@ def explicit_similarity(
     kernel: str | Iterable[str] = "exponential",
     bandwidth: str | float = "loo",
 ) -> xr.Dataset:
-    """How alike a query and its demonstrations are under explicit kernels: what `kernel_alignment` compares with.
+    """Similarity of every query to its demonstrations under explicit kernels, for `kernel_alignment`.
 
     Args:
-        queries: as in `kernel_regression`, like the rest.
-        demonstrations: likewise.
-        label_class: likewise; only leave-one-out needs it.
-        kernel: likewise.
-        bandwidth: likewise.
+        queries: as in `kernel_regression`.
+        demonstrations: as in `kernel_regression`.
+        label_class: as in `kernel_regression`; needed for leave-one-out only.
+        kernel: as in `kernel_regression`.
+        bandwidth: as in `kernel_regression`.
 
     Returns:
-        Dataset with `similarity[prompt, ..., kernel, demonstration]`, otherwise as of `kernel_regression`: of
-        "exponential" and "gaussian" the share of the prompt's sum (a correlation within a prompt is blind to the
-        factor), of "cosine" and "linear" the kernel's value, negative ones too.
+        Dataset with `similarity[prompt, ..., kernel, demonstration]`, otherwise as that of `kernel_regression`. For
+        "exponential" and "gaussian" it is the kernel value's share of the prompt's sum, in [0, 1] (a factor does not
+        change a correlation within the prompt); for "cosine" and "linear" the kernel value, which may be negative.
 
     Raises:
-        TypeError: as `kernel_regression`.
-        Refused: likewise.
+        TypeError: as in `kernel_regression`.
+        Refused: as in `kernel_regression`.
 
     Source: Han et al. 2025, section 5.3, with explicit kernels in place of next-token distributions.
     """
     if not isinstance(queries, xr.Dataset) and label_class is None and checked_bandwidth(bandwidth) is None:
-        raise TypeError("leave-one-out needs label_class: pass the demonstrations' classes, or a bandwidth")
+        raise TypeError(
+            "leave-one-out needs label_class: pass the demonstrations' classes, or bandwidth=<number>"
+        )
     found = as_representation(queries, demonstrations, label_class)
 
     def alike(scores: np.ndarray, name: str, h: np.ndarray) -> np.ndarray:
@@ -130,7 +134,10 @@ def _by_kernel(
     variable: str,
     made_of: Callable[[np.ndarray, str, np.ndarray], np.ndarray],
 ) -> xr.Dataset:
-    """`variable[prompt, *source, kernel, demonstration]` made of every kernel's scores at its bandwidth."""
+    """A Dataset with `variable[prompt, *source, kernel, demonstration]`, which `made_of` computes for each kernel.
+
+    `made_of` takes the kernel's scores, its name and its bandwidth `[*source]`.
+    """
     names, given, source = checked_kernels(kernel), checked_bandwidth(bandwidth), source_dims(found)
     parts = []
     for name in names:
@@ -149,7 +156,7 @@ def _by_kernel(
 
 
 def _bandwidth(found: xr.Dataset, kernel: str, given: float | None) -> np.ndarray:
-    """`[*source]`; NaN where the kernel has none."""
+    """The bandwidth `[*source]`: as given, else by leave-one-out; NaN for a kernel that has none."""
     shape = tuple(found.sizes[dim] for dim in source_dims(found))
     if kernel not in EXPONENTIALS:
         return np.full(shape, np.nan)
@@ -157,8 +164,8 @@ def _bandwidth(found: xr.Dataset, kernel: str, given: float | None) -> np.ndarra
         return np.full(shape, given)
     if found.attrs.get("representation") == "head":
         raise Refused(
-            "leave-one-out asks how demonstrations see one another, and a head's queries and keys are of different "
-            "kinds: pass bandwidth=1.0, the head's own, or another number"
+            "leave-one-out compares demonstrations with each other, and a head's queries and keys cannot be exchanged: "
+            "pass bandwidth=1.0, the head's own, or another number"
         )
     k = found["demonstrations"]
     k = k.transpose("prompt", *source_dims(found), "demonstration", "feature", missing_dims="ignore").values
@@ -167,12 +174,15 @@ def _bandwidth(found: xr.Dataset, kernel: str, given: float | None) -> np.ndarra
 
 
 def left_out(k: np.ndarray, label_class: np.ndarray, kernel: str) -> np.ndarray:
-    """The bandwidth `[*source]` at which demonstrations predict one another best.
+    """The bandwidth `[*source]` at which demonstrations predict each other's labels best (leave-one-out).
 
     Args:
-        k: `[prompt, *source, demonstration, feature]`.
+        k: the demonstrations' vectors `[prompt, *source, demonstration, feature]`.
         label_class: `[prompt, demonstration]`, -1 where missing.
         kernel: "exponential" or "gaussian".
+
+    Raises:
+        Refused: no prompt with two demonstrations.
     """
     scores = kernel_scores(np.moveaxis(k, -2, 1), k[:, None], kernel)  # [prompt, left out, *source, other]
     n = np.arange(k.shape[-2])
@@ -181,7 +191,7 @@ def left_out(k: np.ndarray, label_class: np.ndarray, kernel: str) -> np.ndarray:
     asked = there & (there.sum(1, keepdims=True) > 1)
     if not asked.any():
         raise Refused(
-            "leave-one-out needs at least two demonstrations in a prompt, got none with more than one: pass a bandwidth"
+            "leave-one-out needs at least two demonstrations in a prompt, got none with two: pass a bandwidth"
         )
     scores = scores[asked]
     classes = np.arange(label_class.max() + 1)

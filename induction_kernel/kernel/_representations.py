@@ -1,9 +1,9 @@
-"""Representations of queries and demonstrations for kernels to compare.
+"""`representations`: queries and demonstrations as vectors, for explicit kernels to compare.
 
-Of texts alone, each distinct one once: TF-IDF, any embedding function, the mean of the model's token embeddings, the
-residual stream at the text's last token (Han et al. 2025, section 5.4, compares with sentence embeddings). Or inside
-the prompt, where the model compares them itself: the residual stream at the last token and at the labels, or a head's
-query there and its keys (`querykey`). It computes no kernel: see `_kernels` and `_regression`.
+Vectors of texts alone, each distinct text once: TF-IDF, any embedding function, the mean of the model's token
+embeddings, or the residual stream at the text's last token (Han et al. 2025, section 5.4, use sentence embeddings).
+Vectors inside the few-shot prompt, read in `_in_prompt`: the residual stream at the last token and at the labels, or a
+head's query and keys. Kernels are computed in `_kernels` and `_regression`.
 """
 
 from __future__ import annotations
@@ -44,34 +44,41 @@ def representations(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Queries and demonstrations as vectors.
+    """Queries and demonstrations as vectors, for `kernel_regression`, `explicit_similarity` and `fitted_bandwidth`.
+
+    | `what` | source | vectors |
+    |---|---|---|
+    | "tfidf" | Episodes | TF-IDF of each text, fitted on the pool |
+    | a function `texts -> [text, d]` | Episodes | what it returns for all distinct texts, in one call |
+    | "embedding" | Episodes | mean of the text's token embeddings |
+    | "residual" | Episodes | residual stream that enters each layer, at the last token of the text alone (after BOS) |
+    | "residual" | prompts | the same at the prompt's last token, and at the demonstrations' label tokens |
+    | "head" | either | every head's query at the prompt's last token, and its keys in the demonstrations |
+
+    Queries and keys of "head" are rotated and divided by the head's scale, so that <q, k> is the attention score: the
+    head's kernel is the exponential one at bandwidth 1.
 
     Args:
         model: any TransformerLens model; None for TF-IDF and an embedding function.
-        source: `Episodes`, whose texts are represented alone, or few-shot `Prompts`, inside which they are; "head"
-            takes both.
-        what: of Episodes "tfidf", fitted on the pool; a function `texts -> [text, d]`, called once; "embedding", the
-            mean of the text's token embeddings; "residual", the residual stream that enters each layer, at the last
-            token of the text alone (after BOS, where the model has one). Of Prompts "residual", the same at the
-            prompt's last token and at the demonstrations' label tokens; "head", every head's query at the last token
-            and its keys in the demonstrations, rotated and divided by the head's scale, so that <q, k> is the attention
-            score: the kernel exp<q, k> at bandwidth 1.
-        layers: of "residual" and "head": only these.
-        pooling: of "head": the key at the demonstration's "label" token, or ("max") at that token of it which the head
-            attends to most: the weights of `demonstration_weights` with the same pooling.
-        span: of "head" and "max": which tokens these are, "demonstration" or "words", as there.
-        batch_size: prompts (texts) per forward pass; None to fit the memory.
+        source: `Episodes` or `FewShotPrompts`, as above.
+        what: the representation, as above.
+        layers: for "residual" and "head": only these; None for all.
+        pooling: for "head": the key at each demonstration's "label" token, or ("max") at the token that the head
+            attends to most. The kernel's weights are then those of `demonstration_weights` with the same pooling.
+        span: for "head" with "max": the tokens to choose from, "demonstration" or "words", as in
+            `demonstration_weights`.
+        batch_size: prompts (or texts) per forward pass; None to fit the memory.
         progress: a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `queries[prompt, ..., feature]` and `demonstrations[prompt, ..., demonstration, feature]` (NaN
-        where a prompt has fewer), over `layer` for "residual", (`layer`, `head`) for "head"; coordinates
-        `label_class[prompt, demonstration]` (-1 there), `target[prompt]`, `label`.
+        where a prompt has fewer). The dots stand for `layer` with "residual", and `layer`, `head` with "head".
+        Coordinates `label_class[prompt, demonstration]` (-1 where missing), `target[prompt]` and `label`.
 
     Raises:
-        TypeError: another source, or no model where one is needed. Refused: an unknown representation, or one that
-            the source does not have; options of another; an embedding that is not finite or not [text, d]; a head whose
-            scores are not <q, k>.
+        TypeError: another source, or no model where one is needed.
+        Refused: an unknown representation, or one that the source does not have; options of another representation; an
+            embedding that is not finite or not [text, d]; a head whose attention scores are not <q, k>.
 
     Source: Han et al. 2025, sections 3 and 5.4.
     """
@@ -80,7 +87,7 @@ def representations(
     check_span(span, source if isinstance(source, FewShotPrompts) else None)
     ways: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
     if what == "head" or isinstance(source, FewShotPrompts):
-        asked: Any = model  # `_check` looked
+        asked: Any = model  # not None: `_check` has refused that
         prompts = source if isinstance(source, FewShotPrompts) else source.prompts(asked)
         found = (
             heads_inside(asked, prompts, pooling, span, **ways)
@@ -106,6 +113,7 @@ def representations(
 
 
 def _check(model: Any, source: Any, what: Any, layers: Any, pooling: str) -> None:
+    """Raise TypeError or Refused unless the arguments of `representations` fit each other."""
     if not isinstance(source, Episodes | Prompts):
         raise TypeError(f"wanted Episodes or few-shot Prompts, got {type(source).__name__}")
     known = (*OF_TEXTS, "head") if isinstance(source, Episodes) else ("residual", "head")
@@ -125,13 +133,14 @@ def _check(model: Any, source: Any, what: Any, layers: Any, pooling: str) -> Non
 
 
 def _described(found: xr.Dataset, model: Model | None, what: Any, **more: str) -> xr.Dataset:
+    """The Dataset with attributes that name the representation and the model."""
     name = what if isinstance(what, str) else getattr(what, "__name__", type(what).__name__)
     attrs = {"method": "representations", "representation": name, **more}
     return found.assign_attrs(attrs | (describe(model) if model is not None else {}))
 
 
 def labels_of(source: Episodes | FewShotPrompts) -> dict[str, Any]:
-    """The coordinates `label_class`, `target` and `label`."""
+    """The coordinates `label_class[prompt, demonstration]`, `target[prompt]` and `label` of a result."""
     if isinstance(source, Episodes):
         classes, target, labels = source.classes, source.queries.classes, source.pool.labels
     else:
@@ -146,7 +155,7 @@ def labels_of(source: Episodes | FewShotPrompts) -> dict[str, Any]:
 
 
 def distinct(episodes: Episodes) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The distinct texts, and where in them are the queries `[prompt]` and demonstrations `[prompt, demonstration]`."""
+    """The distinct texts, and their index for each query `[prompt]` and demonstration `[prompt, demonstration]`."""
     used = {int(i): episodes.pool.texts[i] for i in np.unique(episodes.shown)}
     place = {text: i for i, text in enumerate(dict.fromkeys([*episodes.queries.texts, *used.values()]))}
     of_query = np.array([place[text] for text in episodes.queries.texts])
@@ -157,7 +166,7 @@ def distinct(episodes: Episodes) -> tuple[list[str], np.ndarray, np.ndarray]:
 def alone(
     model: Model, texts: Sequence[str], *, batch_size: int | None, cost: int
 ) -> Iterator[tuple[np.ndarray, Tensor, Tensor]]:
-    """Batches of texts of like length: which they are, tokens `[text, position]` and lengths."""
+    """Batches of texts of similar length: their indices `[text]`, tokens `[text, position]` and lengths `[text]`."""
     ready = as_prompts(model, texts)
     order = torch.argsort(ready.lengths, stable=True)
     for rows in batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=cost):
@@ -166,15 +175,15 @@ def alone(
 
 
 def _embedded(model: Model | None, texts: list[str], episodes: Episodes, what: str | Embed) -> np.ndarray:
-    """`[text, feature]` of the distinct texts."""
+    """Vectors `[text, feature]` of texts, by token embeddings, TF-IDF or an embedding function."""
     if what == "embedding":
-        assert model is not None  # `_check` looked
+        assert model is not None  # `_check` has refused that
         table = full_precision(token_embedding(model).detach().cpu())
         ready = as_prompts(model, texts, bos=False)
         pairs = zip(ready.tokens, ready.lengths.tolist(), strict=True)
         return torch.stack([table[row[:length]].mean(0) for row, length in pairs]).numpy()
     embed = tfidf(episodes.pool.texts) if what == "tfidf" else what
-    assert callable(embed)  # `_check` looked
+    assert callable(embed)  # `_check` has refused anything else
     rows: Any = embed(texts)
     rows = (
         rows.toarray()
@@ -194,15 +203,14 @@ def _embedded(model: Model | None, texts: list[str], episodes: Episodes, what: s
             f"wanted an embedding of {len(texts)} texts as finite numbers [{len(texts)}, d], got {rows.dtype} "
             f"{list(rows.shape)}"
         )
-    return (
-        rows[:, np.any(rows != 0, axis=0)] if what == "tfidf" else rows
-    )  # words of no text here weigh nothing
+    # Columns of words that none of these texts has are left out.
+    return rows[:, np.any(rows != 0, axis=0)] if what == "tfidf" else rows
 
 
 def _stream_alone(
     model: Any, texts: list[str], *, layers: Iterable[int] | None, batch_size: int | None, progress: bool
 ) -> xr.DataArray:
-    """`[text, layer, feature]`, what enters each layer at the last token of every text."""
+    """The residual stream `[text, layer, feature]` that enters each layer at the last token of every text."""
     wanted, size = chosen_layers(model, layers), sizes(model)
     rows: list[np.ndarray] = [np.zeros(0)] * len(texts)
     parts = list(alone(model, texts, batch_size=batch_size, cost=8 * size.d_model))

@@ -1,9 +1,12 @@
 """Ridge classifiers on many sets of vectors at once, cross-validated.
 
-A ridge classifier regresses +1 (of this class) and -1 (of another) on the vectors, one column a class:
-w = (X^T X + penalty I)^-1 X^T y, X and y centred on the training rows, the largest column wins: what scikit-learn's
-`RidgeClassifier(alpha=penalty)` computes, one set of vectors and one set of labels at a time. Here X^T X is factored
-once for all labels, and sets of vectors go through together. It knows no model: see `_probes`.
+A ridge classifier regresses +1 (this class) or -1 (another class) on the vectors, with one column for each class,
+
+    w = (X^T X + penalty I)^-1 X^T y,     X and y centred on the training rows,
+
+and predicts the class with the largest column. This is what scikit-learn's `RidgeClassifier(alpha=penalty)` computes
+for one set of vectors and labels; here X^T X is used for several sets of labels at once, and many sets of vectors are
+solved together. Vectors of models are read in `_probes`.
 """
 
 import numpy as np
@@ -14,16 +17,16 @@ __all__ = ["chance", "cross_validated", "folds_of"]
 def cross_validated(
     vectors: np.ndarray, labels: list[np.ndarray], folds: np.ndarray, penalty: float
 ) -> list[np.ndarray]:
-    """Each row's class, as predicted from the other folds.
+    """The class of each row, as predicted by a classifier that is trained on the other folds.
 
     Args:
         vectors: `[cell, row, d]`, float64.
-        labels: several classifications of the rows: each `[row]`, integers from 0.
+        labels: one or more sets of labels, each `[row]`, integers from 0.
         folds: `[row]`, the fold that each row is held out in.
-        penalty: of the squared weights, above 0; the constant is free.
+        penalty: of the squared weights, above 0; the intercept is not penalised.
 
     Returns:
-        For each of the labels `[cell, row]`. A class that no training row has is never predicted.
+        Predicted classes `[cell, row]` for each set of labels. A class that no training row has is never predicted.
     """
     out = [np.zeros(vectors.shape[:2], dtype=np.int64) for _ in labels]
     for fold in np.unique(folds):
@@ -38,24 +41,25 @@ def cross_validated(
 
 
 def chance(labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Whether each row `[row]` has the class that is most frequent in the other folds."""
+    """Whether each row's class is the most frequent class of the other folds, bool `[row]`."""
     counts = _one_hot(labels)
     most = {fold: counts[folds != fold].sum(0).argmax() for fold in np.unique(folds)}
     return labels == np.array([most[fold] for fold in folds])
 
 
 def folds_of(groups: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """The fold of every row `[row]`: groups are dealt out at random, none is parted."""
+    """The fold of every row, `[row]`: whole groups of rows are assigned to folds at random."""
     names, group = np.unique(groups, return_inverse=True)
     return (rng.permutation(len(names)) % folds)[group]
 
 
 def _one_hot(labels: np.ndarray) -> np.ndarray:
+    """Labels `[row]` as bool `[row, class]`."""
     return np.eye(int(labels.max()) + 1, dtype=bool)[labels]
 
 
 def _decisions(train: np.ndarray, marks: np.ndarray, test: np.ndarray, penalty: float) -> np.ndarray:
-    """`[cell, test row, column]` of training rows `[cell, row, d]` and their marks `[row, column]`."""
+    """Decision values `[cell, test row, column]` from training rows `[cell, row, d]` with targets `[row, column]`."""
     middle = train.mean(1, keepdims=True)
     train = train - middle
     gram = train.transpose(0, 2, 1) @ train + penalty * np.eye(train.shape[2])

@@ -1,8 +1,7 @@
-"""The vote on each prompt beside the texts that are voted on.
+"""The vote on each prompt together with the texts of its demonstrations and query, for display.
 
-Puts the texts of demonstrations and query beside the weights that one head (or a sum of heads, or an explicit kernel)
-gives them, with the vote they make and the model's own prediction. It measures nothing anew (`vote` votes) and
-draws nothing (`vote_view` does).
+Weights are those of one head, a sum of heads or an explicit kernel. The vote is computed by `vote` (in
+`_reconstruction`), and `vote_view` shows the result.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ __all__ = ["quoted_votes", "texts_of"]
 
 
 def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None) -> xr.Dataset:
-    """The vote on each prompt, with the words that are voted on.
+    """The vote on each prompt with the texts of its demonstrations and query.
 
     Args:
-        weights: `weight[prompt, demonstration]` of one source: choose it from what `demonstration_weights`,
-            `predict`, `sum_heads` or `kernel_regression` returned by `.sel(layer=..., head=...)`.
-        prompts: the few-shot prompts that they were read on.
-        predictions: the model's predicted classes, int `[prompt]`, or what `predict` returned.
+        weights: Dataset with `weight[prompt, demonstration]`, of one source: choose it by `.sel(layer=..., head=...)`
+            from that of `demonstration_weights`, `fewshot.predict`, `sum_heads` or `kernel_regression`.
+        prompts: the few-shot prompts of the weights.
+        predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`.
 
     Returns:
-        Dataset with `weight[prompt, demonstration]`, `vote[prompt, label]` (shares) and `prediction[prompt]` of the
-        vote (class, -1 where tied), `model_prediction[prompt]` where given; coordinates `text[prompt, demonstration]`
-        (up to the label; "" where a prompt has fewer), `query[prompt]`, `label` (words), `label_class`, `target`.
+        Dataset with `weight[prompt, demonstration]`, `vote[prompt, label]` (shares), `prediction[prompt]` of the vote
+        (class, -1 if tied), and `model_prediction[prompt]` if given. Coordinates are `text[prompt, demonstration]` (up
+        to the label; "" where a prompt has fewer), `query[prompt]`, `label` (words), `label_class` and `target`.
 
     Raises:
-        TypeError: no Dataset, no `Prompts`, predictions that are no whole numbers.
+        TypeError: not a Dataset, not `Prompts`, predictions that are not whole numbers.
         Refused: weights of several sources or of other prompts, prompts without demonstrations.
 
     Source: Han et al. 2025, section 5.2.
@@ -60,7 +59,10 @@ def quoted_votes(weights: xr.Dataset, prompts: Prompts, predictions: Any = None)
 
 
 def texts_of(prompts: FewShotPrompts) -> tuple[np.ndarray, np.ndarray]:
-    """Text `[prompt, demonstration]` up to the label, and the query `[prompt]`, without what separates them."""
+    """Text of each demonstration up to its label, `[prompt, demonstration]`, and of the query, `[prompt]`.
+
+    Separators between them are left out.
+    """
     found = prompts.demonstrations
     texts, queries = np.full(found.mask.shape, "", object), []
     for row, ids in enumerate(prompts.tokens.tolist()):
@@ -76,7 +78,7 @@ def texts_of(prompts: FewShotPrompts) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _source(weights: xr.Dataset) -> str:
-    """What the weights are of, by the coordinates that were chosen."""
+    """The name of the weights' source, by the coordinates that were selected: "L5H1", a layer, a kernel, a control."""
     known = {
         key: weights[key].item() for key in ("layer", "head", "kernel", "control") if key in weights.coords
     }

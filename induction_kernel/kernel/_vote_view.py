@@ -1,6 +1,6 @@
-"""`vote_view`: the vote of one head's weights on some prompts, with the texts that are voted on.
+"""`vote_view`: a view of one head's vote on some prompts, with the texts of demonstrations and query.
 
-It computes the vote (`_vote_text`) and draws it (`plots._vote_view`) in one call.
+The vote is computed in `_vote_text` and drawn in `plots/_vote_view`.
 """
 
 from __future__ import annotations
@@ -27,25 +27,26 @@ def vote_view(
     head: HeadLike | None = None,
     show: Iterable[int] | int | None = None,
 ) -> VoteView:
-    """Show how the demonstrations vote on some prompts: their texts, shaded by weight, above the labels' shares.
+    """Show how the demonstrations vote on some prompts: their texts, shaded by weight, and the labels' shares.
 
-    The darker a demonstration, the larger its weight beside the prompt's largest; its colour is its label's, the
-    number its share of all weights. Below the query are the shares of the labels, what the vote predicts, what the
-    model predicts and what is right, where these are known.
+    Each demonstration has the colour of its label, darker for a larger weight relative to the prompt's largest, and a
+    number, its share of all weight. Below the query are the shares of the labels, the prediction of the vote, and the
+    model's prediction and the right label if they are known.
 
     Args:
-        weights: what `demonstration_weights`, `predict`, `sum_heads` or `kernel_regression` returned; with other
-            dimensions than prompt and demonstration, choose by `head=` or `.sel`.
-        prompts: the few-shot prompts that they were read on.
-        predictions: the model's predicted classes, int `[prompt]`, or what `predict` returned.
-        head: whose weights, where there are those of several heads.
-        show: which prompts, by index; the first eight by default.
+        weights: the Dataset of `demonstration_weights`, `fewshot.predict`, `sum_heads` or `kernel_regression`. If it
+            has other dimensions than prompt and demonstration, choose one entry by `head=` or `.sel`.
+        prompts: the few-shot prompts of the weights.
+        predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`; None to show
+            none.
+        head: whose weights to show, if they are over layer and head: "L5H1", `(5, 1)` or a `Head`.
+        show: indices of the prompts to show; None for the first eight.
 
     Returns:
-        A `VoteView`: the last line of a cell shows it, `.save(path)` writes a page of it.
+        A `VoteView`, which a notebook shows as the last value of a cell; `.save(path)` writes it as a page.
 
     Raises:
-        TypeError: no Dataset, no `Prompts`, predictions that are not whole numbers.
+        TypeError: not a Dataset, not `Prompts`, predictions that are not whole numbers.
         Refused: weights of several sources or of other prompts, prompts without demonstrations, no such head or prompt.
 
     Source: Han et al. 2025, section 5.2.
@@ -56,6 +57,7 @@ def vote_view(
 
 
 def _of_head(weights: xr.Dataset, head: HeadLike) -> xr.Dataset:
+    """The weights of one head; Refused if they are not over heads, or not of that one."""
     if not isinstance(weights, xr.Dataset) or not {"layer", "head"} <= set(weights.dims):
         raise Refused(
             "head= chooses from weights over layer and head: leave it out for weights of one source"
@@ -63,5 +65,7 @@ def _of_head(weights: xr.Dataset, head: HeadLike) -> xr.Dataset:
     n_layers, n_heads = (int(weights[dim].max()) + 1 for dim in ("layer", "head"))
     chosen = as_head(head, n_layers=n_layers, n_heads=n_heads)
     if chosen.layer not in weights["layer"] or chosen.head not in weights["head"]:
-        raise Refused(f"these weights have no head {chosen}")
+        raise Refused(
+            f"wanted one of the heads of these weights, in layers {weights['layer'].values.tolist()}, got {chosen}"
+        )
     return weights.sel(layer=chosen.layer, head=chosen.head)

@@ -1,7 +1,8 @@
-"""Weights of demonstrations, checked, and the vote they make.
+"""`Ballots`: weights of demonstrations as checked arrays; and the weighted vote, its winners and its hits.
 
-The vote of class y is sum_i a_i [y_i = y] (Han et al. 2025, section 5.2). Weights come in one format, whatever they
-are of (heads, sums of heads, explicit kernels, controls). It judges nothing: see `_reconstruction` and `_held_out`.
+The vote of class y is sum_i a_i [y_i = y] (Han et al. 2025, section 5.2). Weights have one format whatever their source
+(heads, sums of heads, explicit kernels, controls). Thresholds and held-out scores are in `_reconstruction` and
+`_held_out`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = [
     "Ballots", "as_ballots", "as_predictions", "class_weights", "hits", "permuted_hits", "vote_hits", "winners",
 ]  # fmt: skip
 
-TIE = 1e-9  # votes this close, as a share of the prompt's whole weight, are equal: sums in another order differ by less
+TIE = 1e-9  # votes are tied if closer than this share of the prompt's total weight: sums in any order differ by less
 PREDICTIONS = (
     "wanted the model's predictions as classes [prompt], whole numbers, or what fewshot.predict returned"
 )
@@ -29,15 +30,15 @@ PREDICTIONS = (
 
 @dataclass(frozen=True, eq=False)
 class Ballots:
-    """Weights as arrays, sources in a row.
+    """Weights of demonstrations as arrays, with all sources (heads, layers, kernels) along one axis.
 
     Attributes:
         weight: float64 `[prompt, source, demonstration]`, 0 where a prompt has fewer demonstrations.
-        classes: int64 `[prompt, demonstration]`, -1 there.
-        target: int64 `[prompt]`, the query's class, -1 where unknown.
-        labels: the label words, or "0", "1", ...
-        dims: the dimensions of the sources.
-        like: an array over these, for their coordinates.
+        classes: int64 `[prompt, demonstration]`, the label's class, -1 where a prompt has fewer demonstrations.
+        target: int64 `[prompt]`, the query's class, -1 where it is not known.
+        labels: the label words by class, or "0", "1", ...
+        dims: the dimensions of the sources, such as (layer, head).
+        like: an array over these dimensions, for their coordinates.
     """
 
     weight: np.ndarray
@@ -48,22 +49,22 @@ class Ballots:
     like: xr.DataArray
 
     def over_sources(self, values: np.ndarray) -> np.ndarray:
-        """The last axis, sources in a row, as the sources' own dimensions."""
+        """Values `[..., source]` with the last axis as the sources' own dimensions."""
         return values.reshape((*values.shape[:-1], *self.like.shape))
 
 
 def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions: Any = None) -> Ballots:
-    """Weights in the format of `demonstration_weights`, checked.
+    """The weights of a Dataset in the format of `demonstration_weights`, checked.
 
     Args:
         weights: Dataset with `weight[prompt, *source, demonstration]` and the coordinates `label_class[prompt,
-            demonstration]` and `target[prompt]`; with `label`, the label words, where they are known.
-        prompts: what the weights are of, for the label words; None where they are not needed.
-        predictions: an `predict` Dataset, for the label words; else ignored.
+            demonstration]` and `target[prompt]`; `label`, the label words, if they are known.
+        prompts: the prompts of the weights, for the label words; None if they are not needed.
+        predictions: the Dataset of `fewshot.predict`, for the label words; otherwise for the number of classes.
 
     Raises:
-        TypeError: not a Dataset. Refused: a variable or coordinate that is missing, weights that are not finite,
-            prompts other than the weights'.
+        TypeError: not a Dataset.
+        Refused: a missing variable or coordinate, weights that are not finite, other prompts than the weights'.
     """
     if not isinstance(weights, xr.Dataset):
         raise TypeError(
@@ -83,11 +84,13 @@ def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions:
     weight, present = ordered.values.astype(np.float64).reshape(n, -1, width), classes >= 0
     if not present.any(1).all():
         row = int((~present.any(1)).argmax())
-        raise Refused(f"prompt {row} has no demonstration, so that nothing votes: leave it out")
+        raise Refused(f"prompt {row} has no demonstration, so there is no vote: leave it out")
     weight = np.where(present[:, None], weight, 0.0)
     if not np.isfinite(weight).all():
         row = int(np.isfinite(weight).all((1, 2)).argmin())
-        raise Refused(f"weights of prompt {row} are not finite where it has demonstrations")
+        raise Refused(
+            f"wanted finite weights of all demonstrations, got NaN or infinite ones in prompt {row}"
+        )
     target = _whole(weights["target"])
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
@@ -95,20 +98,21 @@ def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions:
 
 
 def _whole(classes: xr.DataArray) -> np.ndarray:
-    """Classes as int64; -1 where xarray put NaN, joining prompts with more and with fewer demonstrations."""
+    """Classes as int64; -1 for NaN, with which xarray fills up prompts with fewer demonstrations when joining."""
     return np.nan_to_num(classes.values, nan=-1).astype(np.int64)
 
 
 def _labels(
     weights: xr.Dataset, prompts: Any, predictions: Any, classes: np.ndarray, target: np.ndarray
 ) -> tuple[str, ...]:
-    """The label words: of the weights, the prompts or the predictions; else numbers up to the largest class."""
+    """The label words, from the prompts, the weights or the predictions; else numbers up to the largest class."""
     words: tuple[str, ...] | None = None
     if prompts is not None:
         found = few_shot_only(prompts).demonstrations
         if not np.array_equal(np.where(found.mask, found.classes, -1), classes):
             raise Refused(
-                "these weights are of other prompts: their demonstrations have other classes than label_class says"
+                "these weights are of other prompts, whose demonstrations have other classes (label_class): pass the "
+                "prompts they were read on"
             )
         words = tuple(found.labels)
     for given in (weights, predictions):
@@ -126,10 +130,11 @@ def _labels(
 
 
 def as_predictions(predictions: Any, ballots: Ballots) -> np.ndarray:
-    """The model's predictions `[prompt]` as classes, checked; of an `predict` Dataset or as numbers.
+    """The model's predicted classes, int64 `[prompt]`, from the Dataset of `fewshot.predict` or from numbers.
 
     Raises:
-        TypeError: no whole numbers. Refused: another number of them than of prompts, or a class there is not.
+        TypeError: not whole numbers.
+        Refused: another number of predictions than of prompts, or a class that does not exist.
     """
     given = predictions["prediction"].values if _has_prediction(predictions) else _numbers(predictions)
     n, most = len(ballots.target), len(ballots.labels) - 1
@@ -143,7 +148,7 @@ def as_predictions(predictions: Any, ballots: Ballots) -> np.ndarray:
 
 
 def _numbers(predictions: Any) -> np.ndarray:
-    """Predictions as an array; TypeError for prompts, which numpy would take for nested lists."""
+    """Predictions as an array; TypeError for prompts, which numpy would read as nested lists."""
     if isinstance(predictions, Prompts):
         raise TypeError(
             f"{PREDICTIONS}, got prompts: fewshot.predict(model, prompts) has the model's predictions"
@@ -152,6 +157,7 @@ def _numbers(predictions: Any) -> np.ndarray:
 
 
 def _has_prediction(predictions: Any) -> bool:
+    """Whether predictions are a Dataset; Refused if it has no `prediction[prompt]`."""
     if isinstance(predictions, xr.Dataset):
         if "prediction" not in predictions or predictions["prediction"].dims != ("prompt",):
             raise Refused(
@@ -163,29 +169,40 @@ def _has_prediction(predictions: Any) -> bool:
 
 
 def class_weights(weight: np.ndarray, classes: np.ndarray, labels: int) -> np.ndarray:
-    """Every class's weight, sum_i a_i [y_i = y]: `[prompt, source, demonstration]` -> `[prompt, source, label]`."""
+    """The vote of each class, sum_i a_i [y_i = y], `[prompt, source, label]`.
+
+    Args:
+        weight: `[prompt, source, demonstration]`.
+        classes: `[prompt, demonstration]`, -1 where a prompt has fewer.
+        labels: number of classes.
+    """
     return weight @ (classes[..., None] == np.arange(labels)).astype(np.float64)
 
 
 def winners(votes: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Each class's part of winning, `[..., label]`: 1 for the largest vote, 1 / tied where several are, else 0.
+    """The winner's indicator, `[..., label]`: 1 for the largest vote (divided among tied classes), else 0.
 
     Args:
         votes: `[..., label]`.
-        total: `[...]`, the sum of the weights' sizes; where it is 0, every class is tied.
+        total: `[...]`, the sum of absolute weights; if it is 0, all classes are tied.
     """
     tied = votes >= votes.max(-1, keepdims=True) - TIE * total[..., None]
     return tied / tied.sum(-1, keepdims=True)
 
 
 def hits(won: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How far each source's winner is the class wanted, `[prompt, source]`; NaN where that is -1."""
+    """Hits of each source, `[prompt, source]`: 1 if its winner is the wanted class, 1 / tied if tied, else 0.
+
+    Args:
+        won: of `winners`, `[prompt, source, label]`.
+        wanted: `[prompt]`, the class to hit; hits are NaN where it is -1 (unknown).
+    """
     found = np.take_along_axis(won, np.maximum(wanted, 0)[:, None, None], axis=-1)[..., 0]
     return np.where(wanted[:, None] >= 0, found, np.nan)
 
 
 def vote_hits(ballots: Ballots, wanted: np.ndarray) -> np.ndarray:
-    """`hits` of the vote, `[prompt, source]`."""
+    """Hits of the vote, `[prompt, source]`, as in `hits`."""
     votes = class_weights(ballots.weight, ballots.classes, len(ballots.labels))
     return hits(winners(votes, np.abs(ballots.weight).sum(-1)), wanted)
 
@@ -193,17 +210,17 @@ def vote_hits(ballots: Ballots, wanted: np.ndarray) -> np.ndarray:
 def permuted_hits(
     ballots: Ballots, wanted: np.ndarray, permutations: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`hits` with the labels permuted among each prompt's demonstrations, all sources seeing the same permutations.
+    """Hits of the vote with the labels permuted among each prompt's demonstrations, for all sources alike.
 
     Args:
         ballots: the weights.
         wanted: `[prompt]`, the class to hit; -1 where unknown.
-        permutations: how many.
+        permutations: number of permutations.
         rng: of the permutations.
 
     Returns:
-        `[prompt, source]`, the mean over permutations (NaN where unknown); and `[permutation, source]`, the mean
-        over prompts.
+        The mean over permutations, `[prompt, source]` (NaN where unknown), and the mean over prompts,
+        `[permutation, source]`.
     """
     n_labels, sources = len(ballots.labels), ballots.weight.shape[1]
     by_prompt = np.full((len(wanted), sources), np.nan)

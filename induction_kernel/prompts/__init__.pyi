@@ -1,3 +1,4 @@
+# `_few_shot.py` makes few-shot prompts and finds the position of every label in their tokens.
 from ._conversion import as_few_shot as as_few_shot
 from ._conversion import as_prompts as as_prompts
 from ._demonstrations import Demonstrations as Demonstrations

@@ -1,7 +1,7 @@
-"""Whatever a user has, as `Prompts`: tokens, padded or not, a tokenizer's output, text.
+"""`as_prompts`: token ids, a tokenizer's output or text, converted to `Prompts` and checked against the model.
 
-Prompts are right-padded inside; what comes in with padding at either end loses it, or is refused where it may be text
-(see `_padding`). It does not write templates: see `_few_shot`.
+Padding at either end of the input is removed, or refused where it may be text (see `_padding`); the result is padded on
+the right. Templates are not written here: see `_few_shot`.
 """
 
 from __future__ import annotations
@@ -30,30 +30,30 @@ WANTED = "wanted Prompts, tokens, a tokenizer's output, a string or a list of st
 def as_prompts(
     model: Model, prompts: Readable, *, lengths: Any = None, bos: bool | int | None = None
 ) -> Prompts:
-    """Whatever a user has, as `Prompts` checked against the model; the same text means the same in every form.
+    """Token ids, a tokenizer's output or text, as `Prompts` that are checked against the model.
 
-    - `Prompts`: as they are.
+    - `Prompts`: returned unchanged, but for padding beyond the model's context.
     - Token ids `[prompt, position]` or `[position]` (torch, numpy, lists): as they are, without runs of the tokenizer's
       padding token at either end.
     - A tokenizer's output: its `input_ids` where its `attention_mask` is 1.
-    - A string or strings (a list, an array, a pandas column): as `model.to_tokens` reads each alone, but text that
-      begins with the BOS token gets no second one.
+    - A string or several (a list, an array, a pandas column): each tokenised by itself, as `model.to_tokens` does, but
+      text that begins with the BOS token gets no second one.
 
     Args:
         model: gives the tokenizer, vocabulary and context.
         prompts: as above.
-        lengths: `[prompt]`, of right-padded tokens: nothing is then looked for in them. Needed where the padding token
-            also ends (or begins) texts.
-        bos: of text: True to put the BOS token first, an id for another one, False for none; None for the model's own
-            rule, `model.cfg.default_prepend_bos`.
+        lengths: `[prompt]`, number of tokens of each prompt, for right-padded token ids: padding is then not searched
+            for. Needed where texts may begin or end with the padding token.
+        bos: for text: True to put the BOS token first, an id to put another token first, False for none; None for the
+            model's own rule, `model.cfg.default_prepend_bos`.
 
     Returns:
-        Right-padded prompts, every position scored; `bos` says whether all of them begin with that token.
+        Right-padded prompts with every position scored; `bos` says whether all of them begin with the BOS token.
 
     Raises:
-        TypeError: none of these forms, or tokens that are not integers. Refused: nothing in it, a prompt of padding
-            alone, padding that may be text, a word that the tokenizer does not know, an id outside the vocabulary, a
-            prompt beyond the context, text without a tokenizer.
+        TypeError: none of these forms, or tokens that are not integers.
+        Refused: no prompts, a prompt of padding alone, padding that may be text, a word that the tokenizer does not
+            know, an id outside the vocabulary, a prompt longer than the context, text without a tokenizer.
     """
     check_model(model)
     if isinstance(prompts, Prompts):
@@ -76,16 +76,24 @@ def as_prompts(
 
 
 def as_few_shot(model: Model, prompts: Any) -> FewShotPrompts:
-    """Few-shot prompts, checked against the model.
+    """Few-shot prompts, checked against the model as in `as_prompts`.
+
+    Args:
+        model: gives the tokenizer, vocabulary and context.
+        prompts: `FewShotPrompts`, as `few_shot_prompts` and `word_episodes` make them.
+
+    Returns:
+        The prompts; their `demonstrations` say where demonstrations and labels lie.
 
     Raises:
-        TypeError, Refused: as `as_prompts`; prompts that do not say where their demonstrations lie.
+        TypeError: as in `as_prompts`.
+        Refused: as in `as_prompts`; prompts that do not say where their demonstrations lie.
     """
     return few_shot_only(as_prompts(model, prompts))
 
 
 def few_shot_only(prompts: Any) -> FewShotPrompts:
-    """The prompts, if they say where their demonstrations lie; Refused else."""
+    """The prompts, which must be `FewShotPrompts` (say where their demonstrations lie); otherwise Refused."""
     if not isinstance(prompts, FewShotPrompts):
         raise Refused(
             f"wanted prompts with demonstrations (FewShotPrompts), got {type(prompts).__name__}: make them with "
@@ -95,7 +103,7 @@ def few_shot_only(prompts: Any) -> FewShotPrompts:
 
 
 def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None) -> Prompts:
-    """Of a list: texts, ids of one prompt, or ids of each."""
+    """Prompts from a list of texts, of one prompt's token ids, or of several prompts' ids."""
     if not items:
         raise Refused("wanted at least one prompt, got an empty list")
     if all(isinstance(item, str) for item in items):
@@ -119,23 +127,23 @@ def _listed(model: Model, items: list[Any], lengths: Any, bos: bool | int | None
 
 
 def _one_row(ids: Tensor | np.ndarray) -> Any:
-    """The ids of one prompt, also of `[1, position]`, as `model.to_tokens` gives them of a text."""
+    """One prompt's ids as a list, from `[position]` or `[1, position]`, as `model.to_tokens` returns for a text."""
     return (ids[0] if ids.ndim == 2 and len(ids) == 1 else ids).tolist()
 
 
 def _texts(model: Model, texts: list[str], bos: bool | int | None) -> Prompts:
+    """Prompts from texts, each tokenised by itself."""
     start = start_token(model, bos).tolist() if getattr(model, "tokenizer", None) is not None else []
     rows = [encode_whole(model, text, start) for text in texts]
     if not all(rows):
         raise Refused(f"prompt {[bool(row) for row in rows].index(False)} has no tokens: wanted text")
     ready = _ready(model, *pad(rows))
-    return (
-        replace(ready, bos=True) if start else ready
-    )  # the token put first may be another than the tokenizer's
+    # The token put first counts as BOS even if it is not the tokenizer's own.
+    return replace(ready, bos=True) if start else ready
 
 
 def _encoded(model: Model, output: Mapping[str, Any], lengths: Any, bos: bool | int | None) -> Prompts:
-    """Of what a tokenizer returns."""
+    """Prompts from a tokenizer's output, with or without an attention mask."""
     if "input_ids" not in output:
         raise TypeError(f"wanted a tokenizer's output with input_ids, got one with {sorted(output)}")
     if output.get("attention_mask") is None:
@@ -148,13 +156,13 @@ def _encoded(model: Model, output: Mapping[str, Any], lengths: Any, bos: bool | 
 
 
 def _rectangle(rows: Any) -> Tensor:
-    """A tensor of what may be rows of different lengths, filled with 0."""
+    """Rows of ids as a tensor; shorter rows are filled with 0."""
     if isinstance(rows, Tensor):
         return rows
     if isinstance(rows, np.ndarray):
         return _from_numpy(rows)
     if isinstance(rows, list | tuple) and not rows:
-        raise Refused("wanted at least one prompt, got a tokenizer's output of none")
+        raise Refused("wanted at least one prompt, got a tokenizer's output without any")
     if isinstance(rows, list | tuple) and all(isinstance(row, list | tuple) for row in rows):
         width = max(map(len, rows))
         rows = [[*row, *([0] * (width - len(row)))] for row in rows]
@@ -165,11 +173,12 @@ def _rectangle(rows: Any) -> Tensor:
 
 
 def _from_numpy(array: np.ndarray) -> Tensor:
-    """A copy, since a tensor must not write into what may be read-only; int64 of any whole numbers."""
+    """A copy as a tensor, int64 for all integer types; a copy, as the array may be read-only."""
     return torch.from_numpy(array.astype(np.int64) if array.dtype.kind in "iu" else array.copy())
 
 
 def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) -> Prompts:
+    """Prompts from token ids, with the given lengths or without the padding found at their ends."""
     check_ids(tokens, dims=(1, 2))
     _refuse(bos=bos, what="token ids, which are taken as they are")
     tokens = torch.atleast_2d(tokens.detach().cpu().long())
@@ -179,37 +188,41 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
     try:
         found = torch.as_tensor(lengths).detach().cpu()
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"wanted {n} whole lengths, one a prompt, got {lengths!r}") from None
+        raise TypeError(f"wanted {n} lengths as whole numbers, one per prompt, got {lengths!r}") from None
     if (
         found.is_floating_point()
         or found.shape != (n,)
         or bool((found < 1).any())
         or bool((found > width).any())
     ):
-        raise Refused(f"wanted {n} whole lengths between 1 and {width}, one a prompt, got {found.tolist()}")
+        raise Refused(
+            f"wanted {n} lengths as whole numbers between 1 and {width}, one per prompt, got {found.tolist()}"
+        )
     return _ready(model, *right_padded(tokens, Ends(torch.zeros(n, dtype=torch.long), found.long())))
 
 
 def _ready(model: Model, tokens: Tensor, lengths: Tensor) -> Prompts:
+    """Prompts of right-padded tokens, all positions scored, checked against the model."""
     tokenizer, scored = getattr(model, "tokenizer", None), real_positions(tokens, lengths)
     bos = starts_with_bos(model, tokens)
     return _fits(model, Prompts(tokens, lengths, scored, bos=bos, tokenizer=tokenizer))
 
 
 def _refuse(*, what: str, lengths: Any = None, bos: bool | int | None = None) -> None:
-    """Refused for an option that would not act on what came."""
+    """Refused if `lengths` or `bos` is given with input (`what`) that it does not apply to."""
     for name, value, of in (("lengths", lengths, "right-padded token tensors"), ("bos", bos, "text")):
         if value is not None:
-            raise Refused(f"{name}= is for {of}, got {what}")
+            raise Refused(f"{name}= is for {of}, got {what}: leave it out")
 
 
 def _short(item: Any) -> str:
+    """An item for an error message, cut to 40 characters."""
     shown = repr(item)
     return shown if len(shown) <= 40 else f"{shown[:40]} ..."
 
 
 def _fits(model: Model, prompts: Prompts) -> Prompts:
-    """The prompts, if the model can read them; without padding beyond its context."""
+    """The prompts without padding beyond the model's context; Refused if the model cannot read them."""
     size = sizes(model)
     longest = int(prompts.lengths.max())
     if longest > size.n_ctx:
@@ -220,5 +233,8 @@ def _fits(model: Model, prompts: Prompts) -> Prompts:
     used = [prompts.tokens] + ([] if prompts.control is None else [prompts.control])
     low, high = min(int(t.min()) for t in used), max(int(t.max()) for t in used)
     if low < 0 or high >= size.d_vocab:
-        raise Refused(f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}")
+        raise Refused(
+            f"wanted token ids from 0 to {size.d_vocab - 1}, got {low if low < 0 else high}: "
+            "make them with this model's tokenizer"
+        )
     return prompts

@@ -1,4 +1,7 @@
-"""`Demonstrations`: where the labelled examples of few-shot prompts lie in the tokens, and what their labels are."""
+"""`Demonstrations`: token positions, classes and label words of the demonstrations in few-shot prompts, as tensors.
+
+`_few_shot` computes them from the text; this file holds, checks, selects and joins them.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,24 @@ __all__ = ["Demonstrations", "below_one_another", "widened"]
 
 @dataclass(frozen=True, eq=False)
 class Demonstrations:
-    """Where the labelled demonstrations of few-shot prompts lie; padded with `mask` False.
+    """Where the demonstrations of few-shot prompts lie in the tokens, and which labels they have.
+
+    Prompts may have different numbers of demonstrations: rows are filled up, and `mask` is False there.
 
     Attributes:
-        spans: `[prompt, demonstration, 2]`, first token and one past the last of `[x, y]` as it is written: with the
-            template's words before x and between x and y, without what follows y.
-        label_positions: `[prompt, demonstration]`, the first token of each label.
-        classes: `[prompt, demonstration]`, index into `labels`.
-        mask: `[prompt, demonstration]`, False where a prompt has fewer demonstrations.
-        label_ids: `[class]`, the first token of each label, as it stands in the prompt.
-        target: `[prompt]`, class of the query, -1 where not given.
-        labels: the label words.
-        inputs: `[prompt, demonstration, 2]`, first token and one past the last of x alone; None where nobody said.
+        spans: `[prompt, demonstration, 2]`, position of the first token and one past the last of each demonstration
+            `[x, y]` as written: with the template's words before x and between x and y, without what follows y.
+        label_positions: `[prompt, demonstration]`, position of each label's first token.
+        classes: `[prompt, demonstration]`, the label's index in `labels`.
+        mask: `[prompt, demonstration]` bool, False where a prompt has fewer demonstrations.
+        label_ids: `[class]`, token id with which each label begins in the prompt.
+        target: `[prompt]`, class of the query, -1 where it is not known.
+        labels: the label words, by class.
+        inputs: `[prompt, demonstration, 2]`, position of the first token and one past the last of x alone; None where
+            it is not known.
 
     Raises:
-        Refused: shapes that do not fit, or a prompt without a demonstration.
+        Refused: shapes that do not fit each other, or a prompt without a demonstration.
     """
 
     spans: Tensor
@@ -61,7 +67,7 @@ class Demonstrations:
                 )
         if not bool((some := self.mask.any(1)).all()):
             raise Refused(
-                f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each"
+                f"prompt {int(some.int().argmin())} has no demonstration: wanted at least one in each prompt"
             )
 
     def __getitem__(self, index: slice | Tensor) -> Demonstrations:
@@ -71,14 +77,17 @@ class Demonstrations:
 
 
 def below_one_another(parts: Sequence[Demonstrations]) -> Demonstrations:
-    """The demonstrations of several batches of prompts, as those of one; `inputs` only where all have them.
+    """The demonstrations of several batches of prompts, concatenated along `prompt`; `inputs` only if all have them.
 
     Raises:
         Refused: demonstrations with different labels.
     """
     first = parts[0]
     if any(part.labels != first.labels or not torch.equal(part.label_ids, first.label_ids) for part in parts):
-        raise Refused(f"wanted demonstrations with the same labels, got {[part.labels for part in parts]}")
+        raise Refused(
+            f"wanted demonstrations with the same labels in all parts, got {[part.labels for part in parts]}: make all "
+            "prompts with the same labels=[...]"
+        )
     width = max(part.mask.shape[1] for part in parts)
     keys = ["spans", "label_positions", "classes", "mask"]
     keys += [] if any(part.inputs is None for part in parts) else ["inputs"]
@@ -88,7 +97,7 @@ def below_one_another(parts: Sequence[Demonstrations]) -> Demonstrations:
 
 
 def widened(value: Tensor, width: int) -> Tensor:
-    """Zeros (False) appended along dimension 1."""
+    """The tensor with zeros (False) appended along dimension 1 up to `width`."""
     out = value.new_zeros(value.shape[0], width, *value.shape[2:])
     out[:, : value.shape[1]] = value
     return out

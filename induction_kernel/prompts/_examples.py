@@ -1,4 +1,7 @@
-"""Label words, demonstrations and queries as `few_shot_prompts` takes them: tuples, lists, arrays, table rows."""
+"""Arguments of `few_shot_prompts`, checked: label words, demonstrations `(x, y)` and queries, as text and class.
+
+They may come as tuples, lists, arrays or rows of a table. Nothing is tokenised here: see `_few_shot`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,12 @@ __all__ = ["label_words", "queries_of", "shots_per_query"]
 
 
 def label_words(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels, if they are different words; TypeError or Refused else."""
+    """The label words as a tuple.
+
+    Raises:
+        TypeError: not a list of strings.
+        Refused: fewer than two, an empty one, or one that occurs twice.
+    """
     unordered = isinstance(labels, str | Mapping | Set) or not isinstance(labels, Iterable)
     given = [labels] if unordered else list(labels)
     if unordered or not all(isinstance(label, str) for label in given):
@@ -25,7 +33,12 @@ def label_words(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def queries_of(queries: Any, labels: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Every query as `(x, class)`, the class -1 where it is not given."""
+    """Every query as `(x, class)`; the class is -1 where it is not given.
+
+    Raises:
+        TypeError: not a list of x or `(x, y)`.
+        Refused: no query, or an unknown label.
+    """
     asked = [_query(query, labels) for query in _listed(queries, "queries")]
     if not asked:
         raise Refused("wanted at least one query, got none")
@@ -33,7 +46,12 @@ def queries_of(queries: Any, labels: tuple[str, ...]) -> list[tuple[str, int]]:
 
 
 def shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> list[list[tuple[str, int]]]:
-    """Every query's demonstrations as `(x, class)`; a shared list is repeated."""
+    """The demonstrations of each of `n` queries as `(x, class)`; one list for all queries is repeated.
+
+    Raises:
+        TypeError: not a list of `(x, y)`, nor a list of such lists.
+        Refused: no demonstrations, those of another number of queries, an unknown label, a label without any.
+    """
     given = _listed(demonstrations, "demonstrations (x, y)")
     if not given:
         raise Refused("wanted at least one demonstration, got none")
@@ -47,13 +65,13 @@ def shots_per_query(demonstrations: Any, n: int, labels: tuple[str, ...]) -> lis
     if not all(shots) or len(seen) < len(labels):
         missing = [label for y, label in enumerate(labels) if y not in seen]
         raise Refused(
-            f"wanted demonstrations of every label, got none of {missing or 'any'}: add some or drop the label"
+            f"wanted demonstrations of every label, got none of {missing or 'any'}: add some, or leave the label out"
         )
     return shots
 
 
 def _listed(given: Any, what: str) -> list[Any]:
-    """The items of a list, an array, a column or an iterator; of a table nobody knows which columns are meant."""
+    """The items of a list, an array, a column or an iterator; TypeError for a table, whose columns are not named."""
     if hasattr(given, "columns"):
         raise TypeError(
             f"wanted a list of {what}, got {type(given).__name__}: give its rows as (x, y), "
@@ -65,13 +83,14 @@ def _listed(given: Any, what: str) -> list[Any]:
 
 
 def _is_pair(item: Any) -> bool:
-    """Whether it is one text and its class: a tuple, list, array or row of two."""
+    """Whether an item is one text and its class: a tuple, list, array or row of two."""
     if not isinstance(item, Collection) or isinstance(item, str | Mapping | Set):
         return False
     return len(item) == 2 and isinstance(next(iter(item)), str)
 
 
 def _pair(item: Any, labels: tuple[str, ...], what: str) -> tuple[str, int]:
+    """One `(x, y)` as text and class."""
     if not _is_pair(item):
         raise TypeError(f"wanted {what}, got {item!r}")
     x, y = item
@@ -79,10 +98,12 @@ def _pair(item: Any, labels: tuple[str, ...], what: str) -> tuple[str, int]:
 
 
 def _query(query: Any, labels: tuple[str, ...]) -> tuple[str, int]:
+    """One query as text and class, -1 where only x is given."""
     return (str(query), -1) if isinstance(query, str) else _pair(query, labels, "a query as x or (x, y)")
 
 
 def _class_of(y: Any, labels: tuple[str, ...]) -> int:
+    """The class of y, which is a label word or its index."""
     if isinstance(y, str):
         if y not in labels:
             folded = {label.strip().casefold(): label for label in labels}

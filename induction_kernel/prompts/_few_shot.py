@@ -1,8 +1,15 @@
-"""Labelled demonstrations in a template, and where everything lies in the tokens.
+"""`few_shot_prompts`: write demonstrations and a query with a template, tokenise them, find every label's position.
 
-The prompts of in-context classification (Han et al. 2025, section 5: lines `Input: <x> Output: <Label>`). The
-text is tokenised whole, as the model would meet it, and spans are read off the tokenizer's character offsets.
-It does not read data sets.
+These are the prompts of in-context classification (Han et al. 2025, section 5: lines `Input: <x> Output: <Label>`). One
+prompt becomes tokens and label positions in `_row`:
+
+1. `Template.write` (in `_template`) writes the text, and says at which character each demonstration, its x and its
+   label begin.
+2. `tokenised` (in `_text`) tokenises the text as a whole, and says which characters each token stands for.
+3. The label's position is that of the first token that reaches beyond the character where the label begins.
+
+`_demonstrations` below puts the positions of all prompts into the tensors of a `Demonstrations`. No data set is read
+here: see `data`.
 """
 
 from __future__ import annotations
@@ -36,35 +43,35 @@ def few_shot_prompts(
     separator: str = "\n",
     bos: bool | int | None = None,
 ) -> FewShotPrompts:
-    """Demonstrations and a query in one prompt each; the last token predicts the query's label.
+    """Prompts of labelled demonstrations and one query each; the last token predicts the query's label.
 
-    The template says how one example is written: `{x}` is the input, `{y}` the label, once each and in this
-    order, and no other name stands in braces. Blanks right before `{y}` belong to the label ("Output: {y}" puts
-    " positive" after "Output:"), line breaks to the query.
-    Demonstrations are written whole and joined by `separator`; the query is written up to, and without, those
-    blanks. Where a tokenizer makes the blank a token of its own (many do before digits), there is no label token for
-    the model to predict: write "Output:{y}" then, or take words.
+    The template says how one example is written: `{x}` is the input and `{y}` the label, each once and in this order,
+    with no other name in braces. Blanks right before `{y}` belong to the label ("Output: {y}" writes " positive" after
+    "Output:"), line breaks to the query. Demonstrations are written in full and joined by `separator`; the query is
+    written up to its label, without those blanks. If a tokenizer makes the blank a token of its own (many do before
+    digits), the query is not followed by a label token: write "Output:{y}" then, or use words as labels.
 
     Args:
-        model: gives the tokenizer (a fast one: spans need character offsets).
-        demonstrations: `(x, y)` for all queries alike, or a list of `(x, y)` for each query; y is a label
-            word or its index. Rows of a table do, `table[["text", "label"]].itertuples(index=False)`.
+        model: gives the tokenizer (a fast one: positions of labels are read from character offsets).
+        demonstrations: a list of `(x, y)` for all queries, or one such list for each query; y is a label word or its
+            index. Rows of a table can be given as `table[["text", "label"]].itertuples(index=False)`.
         queries: inputs x, or `(x, y)` where the right label is known.
         template: as above.
-        labels: the label words, one a class; their first tokens must differ, and only the first token is
-            looked at.
+        labels: the label words, by class. Only the first token of each is looked at, so first tokens must differ.
         separator: between demonstrations, and before the query.
-        bos: True to put the BOS token first, an id for another one, False for none; None for the model's own rule
-            (`cfg.default_prepend_bos`). A template that begins with that token gets no second one.
+        bos: True to put the BOS token first, an id to put another token first, False for none; None for the model's
+            own rule (`cfg.default_prepend_bos`). A template that begins with the BOS token gets no second one.
 
     Returns:
-        Prompts that say where their demonstrations lie; only the last position is scored.
+        Right-padded prompts, one per query, of which only the last position is scored. Their `demonstrations` say where
+        each demonstration, its x and its label lie: `prompts.demonstrations.label_positions[prompt, demonstration]`.
 
     Raises:
-        TypeError: x or y of another type. Refused: a template without `{x}` and `{y}`, unknown, empty or
-        missing labels, labels that share their first token, a
-            class without a demonstration, a prompt beyond the context, a tokenizer that merges query and
-            label, or makes the blank before the label a token of its own. NotDefined: no tokenizer, or a slow one.
+        TypeError: x or y of another type.
+        Refused: a template without `{x}` and `{y}`; unknown, empty or missing labels; labels that share their first
+            token; a class without a demonstration; a prompt longer than the context; a tokenizer that merges query and
+            label, or makes the blank before the label a token of its own.
+        NotDefined: no tokenizer, or a slow one.
 
     Source: Han et al. 2025, section 5.
     """
@@ -89,6 +96,15 @@ def few_shot_prompts(
 
 
 class _Row(NamedTuple):
+    """One prompt as token ids, and where its demonstrations lie in them.
+
+    Attributes:
+        ids: of all tokens.
+        spans: first token of each demonstration, and one past the last of its label.
+        label_positions: first token of each label.
+        inputs: first token of each x, and one past its last; (0, 0) where x has no token.
+    """
+
     ids: list[int]
     spans: list[tuple[int, int]]
     label_positions: list[int]
@@ -103,6 +119,19 @@ def _row(
     labels: tuple[str, ...],
     start: list[int],
 ) -> _Row:
+    """One prompt: its demonstrations `shots` and query `x` written, tokenised, and located in the tokens.
+
+    Args:
+        model: gives the tokenizer.
+        form: how examples are written.
+        shots: the demonstrations as text and class.
+        x: the query.
+        labels: the label words, by class.
+        start: the token to put first, if any.
+
+    Raises:
+        Refused: a label for which the tokenizer has no token.
+    """
     written = [(shot_x, labels[y]) for shot_x, y in shots]
     text, places = form.write(written, x)
     ids, offsets = tokenised(model, text)
@@ -122,7 +151,7 @@ def _row(
 
 
 def _check_context(rows: list[_Row], n_ctx: int) -> None:
-    """Refused where a prompt is longer; says how many of the demonstrations every prompt has room for."""
+    """Refused if a prompt is longer than the context; the message says how many demonstrations would fit."""
     longest = max(len(row.ids) for row in rows)
     if longest <= n_ctx:
         return
@@ -136,7 +165,12 @@ def _check_context(rows: list[_Row], n_ctx: int) -> None:
 def _label_ids(
     model: Model, form: Template, labels: tuple[str, ...], shots: list[list[tuple[str, int]]]
 ) -> Tensor:
-    """The first token of each label as it follows a query; they differ and leave the query's tokens alone."""
+    """Token id with which each label begins after a query, `[class]`.
+
+    Raises:
+        Refused: labels that begin with the same token; a tokenizer that merges the label with the text before or after
+            it, or makes the blank before it a token of its own.
+    """
     x = shots[0][0][0]
     query, _ = tokenised(model, form.query(x))
     blanks = form.between[len(form.between.rstrip(" ")) :]
@@ -148,7 +182,7 @@ def _label_ids(
         if continued[: len(query)] != query:
             raise Refused(
                 f"the tokenizer merges the end of the query {form.query(x)[-12:]!r} with the label {word!r}: "
-                "end the template's text before {y} with a sign and a blank, as in 'Output: {y}'"
+                "end the template's text before {y} with a punctuation mark and a blank, as in 'Output: {y}'"
             )
         after[word] = continued[len(query) :]
     _check_first(model, form.query(x)[-12:], after, ids)
@@ -163,7 +197,14 @@ def _label_ids(
 
 
 def _check_first(model: Model, end: str, after: dict[str, list[int]], ids: list[int]) -> None:
-    """Refused where a label's first token in demonstrations is not what comes right after the end of a query."""
+    """Refused if a label begins with another token in demonstrations than right after a query.
+
+    Args:
+        model: gives the tokenizer.
+        end: the last characters of the query, for the message.
+        after: the tokens of each label after a query.
+        ids: the first token of each label in a demonstration.
+    """
     shown = {word: [model.tokenizer.decode([token]) for token in each] for word, each in after.items()}
     for (word, tokens), first in zip(after.items(), ids, strict=True):
         if tokens[0] == first:
@@ -174,9 +215,8 @@ def _check_first(model: Model, end: str, after: dict[str, list[int]], ids: list[
                 "template's text after {y}, or the separator, with a blank or a line break"
             )
         raise Refused(
-            f"after {end!r} the labels become the tokens {shown}, and what comes first is no part of a label but a "
-            "blank, which tells none from another: write the template without a blank, as in 'Output:{y}', or take "
-            "words as labels"
+            f"after {end!r} the labels become the tokens {shown}: the first one is a blank, the same for all labels; "
+            "write the template without a blank, as in 'Output:{y}', or use words as labels"
         )
 
 
@@ -187,6 +227,7 @@ def _demonstrations(
     labels: tuple[str, ...],
     label_ids: Tensor,
 ) -> Demonstrations:
+    """The positions, classes and labels of all prompts, as tensors filled up to the most demonstrations."""
     width = max(len(shot) for shot in shots)
     spans, inputs = torch.zeros(2, len(rows), width, 2).long()
     positions, classes = torch.zeros(2, len(rows), width).long()

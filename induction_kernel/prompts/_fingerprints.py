@@ -1,6 +1,7 @@
-"""Fingerprints: a hash of all that a result depends on, from measures and their options to prompts and weights.
+"""Fingerprints: a hash of everything a result depends on: measures and their options, prompts, weights, versions.
 
-The same in every process, and wherever the files lie; the package's and TransformerLens' versions count.
+It is the same in every process and does not depend on where files lie. The versions of this package and of
+TransformerLens are part of it. A folder of results (`stores`) is marked with it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from ..model._self_check import foreign_hooks
 
 __all__ = ["fingerprint", "weights_of"]
 
-_SAMPLED = 4096  # numbers of each parameter that count, evenly spread
+_SAMPLED = 4096  # numbers of each parameter that are hashed, evenly spaced
 _PACKAGE = __name__.partition(".")[0] + "."
 _PLAIN = (
     str,
@@ -44,21 +45,22 @@ _PLAIN = (
 
 
 def fingerprint(*of: Any) -> str:
-    """A hash of measures (functions, partials, frozen dataclasses), what they hold (prompts too) and plain data.
+    """A hash of measures (functions, partials, frozen dataclasses) with all they hold, prompts, and plain data.
 
-    The same in every process.
+    Returns:
+        64 hexadecimal digits, the same in every process.
 
     Raises:
-        TypeError: something whose contents cannot be told from another's of its kind.
+        TypeError: an object whose contents cannot be read, so that it cannot be told from others of its type.
     """
     versions = [__version__, version("transformer-lens")]
     return hashlib.sha256(json.dumps([_said(of), versions]).encode()).hexdigest()
 
 
 def weights_of(model: Model) -> list[Any]:
-    """A model as plain data, for `fingerprint`: what it is, hooks of the user's own, and its weights.
+    """A model as plain data, for `fingerprint`: its description, the user's own hooks, and its weights.
 
-    Of large parameters, some of the numbers.
+    Of large parameters only about `_SAMPLED` evenly spaced numbers are taken.
     """
     sampled = [
         (list(weights.shape), weights.detach().reshape(-1)[:: max(1, weights.numel() // _SAMPLED)])
@@ -68,7 +70,7 @@ def weights_of(model: Model) -> list[Any]:
 
 
 def _said(value: Any) -> Any:
-    """What a value is, as data that JSON can write."""
+    """A value as data that JSON can write, different for different contents."""
     if isinstance(value, _PLAIN):
         return [type(value).__name__, repr(value)]
     if isinstance(value, torch.Tensor):
@@ -91,14 +93,12 @@ def _said(value: Any) -> Any:
 
 
 def _said_of_tokenizer(value: Any) -> Any:
-    """What a tokenizer does: its rules, and the tokens that have a meaning; not where it was read from.
+    """A tokenizer as its rules and special tokens, without the place it was read from.
 
-    Padding and truncation of a fast one are those of its latest call.
+    Padding and truncation are left out: a fast tokenizer keeps those of its latest call.
     """
     pieces, backend = getattr(value, "sp_model", None), getattr(value, "backend_tokenizer", None)
-    if (
-        backend is not None
-    ):  # its vocabulary is among the rules; entry by entry, 100,000 words would take seconds
+    if backend is not None:  # the rules include the vocabulary, which would take seconds word by word
         rules = json.dumps(
             json.loads(backend.to_str()) | {"padding": None, "truncation": None}, sort_keys=True
         )
@@ -112,7 +112,7 @@ def _said_of_tokenizer(value: Any) -> Any:
 
 
 def _said_of_code(value: Any) -> Any:
-    """The same, of what computes something."""
+    """The same for code: functions, partials, methods, classes and frozen dataclasses."""
     if isinstance(value, functools.partial):
         return ["partial", _said([value.func, value.args, value.keywords])]
     if isinstance(value, type | BuiltinFunctionType):
@@ -133,7 +133,10 @@ def _said_of_code(value: Any) -> Any:
 
 
 def _said_of_function(value: Any) -> Any:
-    """Its name, options, what it encloses, and the code, for which in this package the version stands."""
+    """A function as its name, defaults, enclosed values and code.
+
+    Code of this package is left out: the version stands for it.
+    """
     name, wrapped = f"{value.__module__}.{value.__qualname__}", getattr(value, "__wrapped__", None)
     ours = name.startswith(_PACKAGE)
     if wrapped is not None and ours:

@@ -1,7 +1,7 @@
-"""Where padding lies in token tensors: at either end, by an attention mask or by the tokenizer's padding token.
+"""Padding at the ends of token tensors: found by an attention mask or by the tokenizer's padding token, and removed.
 
-The token alone does not always say it: GPT-2's tokenizer pads with its end-of-text token, with which a text may end
-and which it puts first too. What cannot be told is refused; it is never guessed.
+The token alone does not always show it: GPT-2's tokenizer pads with its end-of-text token, which may also end a text,
+and which is its BOS token too. An ambiguous case is refused, never guessed.
 """
 
 from __future__ import annotations
@@ -17,27 +17,33 @@ __all__ = ["Ends", "by_mask", "by_token", "right_padded"]
 
 AMBIGUOUS = (
     "{where} the tokenizer's padding token {token!r}, which is also its {also} token, so nothing says whether it is "
-    "text: pass the texts themselves, the tokenizer's output with its attention_mask, or (of right-padded tokens) "
-    "lengths=[...], one a prompt"
+    "text: pass the texts themselves, the tokenizer's output with its attention_mask, or (for right-padded tokens) "
+    "lengths=[...], one per prompt"
 )
 
 
 class Ends(NamedTuple):
-    """Where each prompt begins, and one past where it ends: `[prompt]` each."""
+    """Where each prompt lies in its row of tokens.
+
+    Attributes:
+        begin: `[prompt]`, position of the first token.
+        end: `[prompt]`, one past the last token.
+    """
 
     begin: Tensor
     end: Tensor
 
 
 def by_mask(mask: Tensor, shape: torch.Size) -> Ends:
-    """The ends of prompts whose tokens are 1 (True) in an attention mask `[prompt, position]`.
+    """Where prompts begin and end by an attention mask `[prompt, position]`, 1 (True) for tokens, 0 for padding.
 
     Raises:
-        Refused: another shape, other values, a prompt of padding alone, padding between tokens.
+        Refused: a mask of another shape or with other values, a prompt of padding alone, padding between tokens.
     """
     if mask.shape != shape or not bool(((mask == 0) | (mask == 1)).all()):
         raise Refused(
-            f"wanted an attention mask of 0 and 1 as large as the tokens {list(shape)}, got {list(mask.shape)}"
+            f"wanted an attention mask of 0 and 1 as large as the tokens {list(shape)}, got {list(mask.shape)} with "
+            f"values {mask.unique().tolist()[:5]}"
         )
     kept = mask.bool()
     ends = Ends(_run(~kept), mask.shape[1] - _run(~kept.flip(1)))
@@ -45,16 +51,16 @@ def by_mask(mask: Tensor, shape: torch.Size) -> Ends:
     if bool((kept.sum(1) != ends.end - ends.begin).any()):
         row = int((kept.sum(1) != ends.end - ends.begin).int().argmax())
         raise Refused(
-            f"the attention mask of prompt {row} hides tokens between others: wanted padding at the ends alone"
+            f"the attention mask of prompt {row} hides tokens between others: wanted padding at the ends only"
         )
     return ends
 
 
 def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
-    """The ends of prompts `[prompt, position]` without the runs of the padding token there.
+    """Where prompts `[prompt, position]` begin and end if runs of the padding token at the ends are padding.
 
     Raises:
-        Refused: a prompt of padding alone; what may be padding or text.
+        Refused: a prompt of padding alone; tokens that may be padding or text.
     """
     n, width = tokens.shape
     whole = Ends(torch.zeros(n, dtype=torch.long), torch.full((n,), width))
@@ -70,14 +76,14 @@ def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
         where = "every prompt ends in"
         raise Refused(AMBIGUOUS.format(where=where, token=tokenizer.pad_token, also="end-of-text"))
     if first and bool((before > 0).all()):
-        before = before - 1  # the last of the run is the beginning-of-sequence token
+        before = before - 1  # the last token of the run is the beginning-of-sequence token
     ends = Ends(before, whole.end - after)
     _check_some(ends)
     return ends
 
 
 def _of_one_token(before: Tensor, after: Tensor, whole: Ends, tokenizer: Any) -> Ends:
-    """The prompts as they are, if the token that begins, ends and pads stands where it can only begin."""
+    """The whole rows, if one token is BOS, end and padding and stands only where it must be BOS; else Refused."""
     ends, starts = after > 0, (before > 1) | (before != before[0])
     if bool((ends | starts).any()):
         row = int((ends | starts).int().argmax())
@@ -88,18 +94,19 @@ def _of_one_token(before: Tensor, after: Tensor, whole: Ends, tokenizer: Any) ->
 
 
 def right_padded(tokens: Tensor, ends: Ends) -> tuple[Tensor, Tensor]:
-    """Tokens `[prompt, position]` from each one's beginning, padded by its last, and lengths `[prompt]`."""
+    """The prompts moved to the left, `[prompt, position]`, padded with their last token; and lengths `[prompt]`."""
     lengths = ends.end - ends.begin
     place = ends.begin[:, None] + torch.arange(int(lengths.max()))
     return tokens.gather(1, place.minimum(ends.end[:, None] - 1)), lengths
 
 
 def _run(padding: Tensor) -> Tensor:
-    """`[prompt]`: how many positions at the beginning are padding."""
+    """How many positions at the beginning are padding, `[prompt]`, of bool `[prompt, position]`."""
     return padding.long().cumprod(1).sum(1)
 
 
 def _check_some(ends: Ends) -> None:
+    """Refused if a prompt has no token."""
     if bool((ends.end <= ends.begin).any()):
         row = int((ends.end <= ends.begin).int().argmax())
-        raise Refused(f"prompt {row} is padding alone: wanted at least one token")
+        raise Refused(f"prompt {row} is padding alone: wanted at least one token in each prompt")

@@ -1,4 +1,7 @@
-"""Sixteen short passages of plain English, for scores that are defined on text, and whether a tokenizer reads them."""
+"""Sixteen short passages of plain English as prompts, for scores that are defined on natural text.
+
+Models whose tokenizer does not read English get none.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from ._text import encode_whole, knows, start_token
 
 __all__ = ["english_passages"]
 
-LETTERS = (2, 8)  # of text for each token, of tokenizers that read English
+LETTERS = (2, 8)  # fewest and most characters per token, on average, of a tokenizer that reads English
 
 PASSAGES = (
     "The harbour was quiet that morning. A few boats had come in before dawn, and their owners were mending nets "
@@ -48,7 +51,10 @@ PASSAGES = (
 
 
 def english_passages(model: Model) -> Prompts | None:
-    """The passages as prompts; None where the model has no tokenizer that reads English, or too short a context."""
+    """The passages as prompts, one each; None if the model's tokenizer does not read English.
+
+    None too without a tokenizer, or if a passage is longer than the context or has ids outside the vocabulary.
+    """
     if getattr(model, "tokenizer", None) is None or not all(knows(model, text) for text in PASSAGES):
         return None
     start, size = start_token(model, None).tolist(), sizes(model)

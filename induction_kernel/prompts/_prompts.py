@@ -1,6 +1,7 @@
-"""`Prompts`: a batch of right-padded tokens with their lengths and the positions that count; `FewShotPrompts`.
+"""`Prompts`: a batch of right-padded tokens with lengths and scored positions; `FewShotPrompts`, with demonstrations.
 
-What users have becomes one in `_conversion`. It holds nothing of a model but its tokenizer, to be read by people.
+`as_prompts` (in `_conversion`) makes prompts of what users have, and `few_shot_prompts` (in `_few_shot`) makes few-shot
+prompts. Of the model they keep the tokenizer alone, to show tokens as text.
 """
 
 from __future__ import annotations
@@ -32,21 +33,23 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompts:
-    """Right-padded prompts.
+    """A batch of right-padded prompts, which every measurement takes; `as_prompts` makes them.
+
+    `len(prompts)` is their number, `prompts[index]` some of them, and iteration gives batches of one.
 
     Attributes:
-        tokens: `[prompt, position]` int64 ids; beyond `lengths` padding that causal attention never sees.
-        lengths: `[prompt]` int64.
-        scored: `[prompt, position]` bool, the queries that count (e.g. the second and later copies).
-        control: `[prompt, position]` tokens of the matched control (later copies replaced by fresh tokens),
-            or None.
-        answers: `[prompt, 2]` ids of the right and the wrong answer, or None.
+        tokens: int64 `[prompt, position]`, token ids; padding after `lengths`, which causal attention never sees.
+        lengths: int64 `[prompt]`, number of tokens.
+        scored: bool `[prompt, position]`, the query positions that measurements count (such as the second and later
+            copies of repeated tokens).
+        control: `[prompt, position]`, tokens of the matched control (later copies replaced by fresh tokens), or None.
+        answers: `[prompt, 2]`, ids of the right and the wrong answer, or None.
         bos: whether position 0 of every prompt holds a beginning-of-sequence token.
-        tokenizer: what decodes the tokens for people, or None.
+        tokenizer: decodes the tokens for display, or None.
 
     Raises:
-        Refused: shapes that do not fit, or no prompts at all.
         TypeError: tokens that are not integers, lengths that are not int64, scored that is not bool.
+        Refused: shapes that do not fit each other, or no prompts.
     """
 
     tokens: Tensor
@@ -79,7 +82,7 @@ class Prompts:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Self:
-        """Some of the prompts, of the same kind (an int gives a batch of one)."""
+        """Some of the prompts: a slice, indices, a bool mask, or an int for a batch of one."""
         index, kept = _indices(index, len(self)), {}
         for each in fields(self):
             value = getattr(self, each.name)
@@ -90,12 +93,20 @@ class Prompts:
         return (self[i] for i in range(len(self)))
 
     def strings(self, model: Model | None = None) -> list[list[str]]:
-        """Every prompt's tokens as strings, without padding; ids as text where there is no tokenizer."""
+        """Every prompt's tokens as strings, without padding; ids in digits if there is no tokenizer.
+
+        Args:
+            model: whose tokenizer to use; None for the prompts' own.
+        """
         tokenizer = self._tokenizer(model)
         return [[decoded(tokenizer, [token]) for token in row] for row in self._rows()]
 
     def text(self, model: Model | None = None) -> list[str]:
-        """Every prompt as text; ids where there is no tokenizer."""
+        """Every prompt as text, without padding; ids in digits if there is no tokenizer.
+
+        Args:
+            model: whose tokenizer to use; None for the prompts' own.
+        """
         tokenizer = self._tokenizer(model)
         return [decoded(tokenizer, row) for row in self._rows()]
 
@@ -107,20 +118,20 @@ class Prompts:
         return self.tokenizer if model is None else getattr(model, "tokenizer", None)
 
     def narrowed(self) -> Self:
-        """The same without positions that are padding in every prompt."""
+        """The same prompts without the positions that are padding in all of them."""
         width = int(self.lengths.max())
         control = None if self.control is None else self.control[:, :width]
         return replace(self, tokens=self.tokens[:, :width], scored=self.scored[:, :width], control=control)
 
     def with_bos(self) -> Tensor:
-        """`[prompt]` bool: which begin with a beginning-of-sequence token; all of them where `bos` says so."""
+        """Which prompts begin with a beginning-of-sequence token, bool `[prompt]`; all if `bos` is True."""
         token = bos_of(self.tokenizer)
         if self.bos or token is None:
             return torch.full((len(self),), self.bos)
         return self.tokens[:, 0] == token
 
     def starts(self) -> Tensor:
-        """`[prompt]`: the first scored position (of repeated tokens: of the second copy); -1 where none counts."""
+        """The first scored position, `[prompt]` (for repeated tokens, the start of copy two); -1 if there is none."""
         return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
 
     def __repr__(self) -> str:
@@ -134,13 +145,15 @@ class Prompts:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FewShotPrompts(Prompts):
-    """Right-padded prompts that say where their demonstrations lie, as `few_shot_prompts` makes them.
+    """Right-padded prompts that say where their demonstrations and labels lie; `few_shot_prompts` makes them.
 
     Attributes:
-        demonstrations: at least one a prompt; by keyword.
+        demonstrations: positions, classes and label words of the demonstrations, at least one per prompt; given by
+            keyword. The other attributes are those of `Prompts`.
 
     Raises:
-        Refused, TypeError: as `Prompts`; demonstrations of another number of prompts.
+        TypeError: as in `Prompts`; demonstrations of another type.
+        Refused: as in `Prompts`; demonstrations of another number of prompts.
     """
 
     demonstrations: Demonstrations = field(kw_only=True)
@@ -150,7 +163,7 @@ class FewShotPrompts(Prompts):
         if not isinstance(self.demonstrations, Demonstrations):
             got = type(self.demonstrations).__name__
             raise TypeError(
-                f"wanted demonstrations as Demonstrations, got {got}: without any, these are Prompts"
+                f"wanted demonstrations as Demonstrations, got {got}: make Prompts of prompts without any"
             )
         if len(self.demonstrations.mask) != len(self.tokens):
             raise Refused(
@@ -159,7 +172,7 @@ class FewShotPrompts(Prompts):
 
 
 def _indices(index: Any, n: int) -> Tensor:
-    """Which of n prompts an int, a slice, whole numbers or a mask of them mean, `[chosen]`."""
+    """Numbers `[chosen]` of the prompts, out of n, that an int, a slice, whole numbers or a bool mask select."""
     if isinstance(index, slice):
         index = list(range(n)[index])
     found = np.atleast_1d(np.asarray(plain(index)))
@@ -170,26 +183,30 @@ def _indices(index: Any, n: int) -> Tensor:
     if found.ndim > 1 or found.dtype.kind not in "iub":
         raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
     chosen = found.nonzero()[0] if found.dtype == bool else found
-    return torch.tensor([range(n)[i] for i in chosen])  # out of range is an IndexError, as in a list
+    return torch.tensor([range(n)[i] for i in chosen])  # out of range: IndexError, as for a list
 
 
 def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:
-    """What a result says of the prompts, the model and the versions; `bos` is that token's text, or "none"."""
+    """Attributes of a result: number of prompts, `bos` (that token's text, or "none"), model and versions."""
     bos = prompts[0].strings(model)[0][0] if prompts.bos else "none"
     return {"n_prompts": len(prompts), "bos": bos, **describe(model)}
 
 
 def concat(parts: Sequence[Prompts]) -> Prompts:
-    """Prompts below one another, padded to the longest; what not all parts have is dropped.
+    """Several `Prompts` as one batch, in order, padded to the longest.
+
+    Args:
+        parts: at least one.
 
     Returns:
-        `FewShotPrompts` where all parts are, else `Prompts`.
+        `FewShotPrompts` if all parts are, else `Prompts`. `control` and `answers` are None, and `bos` is False, unless
+        all parts have them; the tokenizer is that of the first.
 
     Raises:
         Refused: no parts, or demonstrations with different labels.
     """
     if not parts:
-        raise Refused("wanted at least one Prompts, got none")
+        raise Refused("wanted at least one Prompts to join, got an empty list")
     length = max(part.tokens.shape[1] for part in parts)
 
     def stacked(key: str) -> Any:
@@ -208,26 +225,26 @@ def concat(parts: Sequence[Prompts]) -> Prompts:
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of ids as tokens `[prompt, position]`, padded by each row's last id, and lengths `[prompt]`."""
+    """Rows of ids as tokens `[prompt, position]`, padded with each row's last id, and lengths `[prompt]`."""
     lengths = torch.tensor([len(row) for row in rows])
     width = int(lengths.max())
     return torch.tensor([[*row, *([row[-1]] * (width - len(row)))] for row in rows]), lengths
 
 
 def real_positions(tokens: Tensor, lengths: Tensor) -> Tensor:
-    """bool `[prompt, position]`: not padding."""
+    """Positions that are not padding, bool `[prompt, position]`."""
     return torch.arange(tokens.shape[1]) < lengths[:, None]
 
 
 def decoded(tokenizer: Any, ids: list[int]) -> str:
-    """These ids as text; as numbers where there is no tokenizer."""
+    """Ids as text; in digits if there is no tokenizer."""
     if tokenizer is None:
         return " ".join(map(str, ids))
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
 
 
 def check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
-    """Raise unless these are integer token ids, at least one."""
+    """Raise TypeError or Refused unless these are integer token ids, at least one, with `dims` dimensions."""
     if not isinstance(tokens, Tensor):
         raise TypeError(f"wanted tokens as a torch tensor, got {type(tokens).__name__}")
     if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:

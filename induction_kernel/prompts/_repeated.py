@@ -1,9 +1,9 @@
-"""Random tokens said again, and the same lengths with nothing to copy: the prompts of induction scores.
+"""Repeated random tokens `[BOS, r, r, ...]` with a matched control: the prompts of the induction scores.
 
-`[BOS, r, r, ...]` after Olsson et al. 2022 ("prefix-matching score": random tokens without the most and least
-common) with two changes that make the score honest: every prompt has its own period, so that a head attending
-at one fixed lag cannot look like an induction head, and every prompt brings a matched control, in which the
-later copies are fresh tokens. No text is decoded and encoded again: ids do not survive that.
+The prompts are those of the prefix-matching score of Olsson et al. 2022 (random tokens without the most and least
+common ones), with two changes. Every prompt has its own period, so that a head that attends at one fixed lag does not
+look like an induction head; and every prompt has a matched control, in which the later copies are fresh tokens. Tokens
+are never decoded and encoded again, as that would change them.
 """
 
 from __future__ import annotations
@@ -35,28 +35,30 @@ def repeated_tokens(
     bos: bool | int | None = None,
     exclude: float = 0.04,
 ) -> Prompts:
-    """`[BOS, r, r, ...]` with `r` distinct random tokens; the second and later copies are scored.
+    """Prompts `[BOS, r, r, ...]` in which `r` is a sequence of distinct random tokens, with a matched control each.
 
     Args:
         model: gives vocabulary, context and special tokens.
-        period: length of `r`: an int for all prompts, a range `(low, high)`, or None for the range
-            `default_periods` (up to 50 tokens at two repeats and 25 at more, within the context; 16 or more
-            different ones where the context allows). Periods of a range come equally often.
-        repeats: copies of `r`, at least 2.
-        prompts: how many.
-        seed: of the draw; a local generator.
-        bos: True to put the model's BOS token first, an id for another one, False for none; None for the model's
-            own rule (`cfg.default_prepend_bos`, where it has one).
-        exclude: share of the vocabulary left out at each end by frequency, where the tokenizer ranks its
-            tokens (byte-pair encodings: ids in order of merging); other vocabularies are used whole. In [0,
-            0.5).
+        period: number of tokens in `r`: an int for all prompts, a range `(low, high)`, both included, or None for a
+            default range (up to 50 tokens with two repeats and 25 with more, as far as the context allows; at least 16
+            different periods where it does). The periods of a range come equally often.
+        repeats: number of copies of `r`, at least 2.
+        prompts: number of prompts.
+        seed: of the random draw.
+        bos: True to put the BOS token first, an id to put another token first, False for none; None for the model's
+            own rule (`cfg.default_prepend_bos`, if it has a BOS token).
+        exclude: share of the vocabulary left out at each end of the frequency ranks, in [0, 0.5). Ranks are known for
+            byte-pair encodings (ids in order of merging); other vocabularies are used in full.
 
     Returns:
-        Prompts with `control`; tokens of one prompt and its control are all distinct but for the copies.
+        Prompts of which the second and later copies are scored. In `control` the later copies are replaced by fresh
+        tokens; the tokens of a prompt and its control are all distinct, apart from the copies.
 
     Raises:
-        Refused: no BOS token where one is asked for, a period that does not fit context or vocabulary,
-            counts below 1. NotDefined: a context or vocabulary too small for any period.
+        TypeError: a period that is neither a whole number nor a range.
+        Refused: a BOS token asked for that the model does not have, a period that does not fit the context or the
+            vocabulary, fewer than 2 repeats or 1 prompt, `exclude` out of its range.
+        NotDefined: a context or vocabulary too small for any period.
 
     Source: Olsson et al. 2022, "prefix-matching score"; Crosbie & Shutova 2024 for the 4% at each end.
     """
@@ -64,9 +66,9 @@ def repeated_tokens(
         raise Refused(f"wanted repeats >= 2, got {repeats!r}")
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
-    room = min((sizes(model).n_ctx - len(start)) // repeats, len(allowed) // repeats)
+    longest = min((sizes(model).n_ctx - len(start)) // repeats, len(allowed) // repeats)
     generator = torch.Generator().manual_seed(checked_seed(seed))
-    periods = _periods(period, room, repeats, prompts, generator)
+    periods = _periods(period, longest, repeats, prompts, generator)
     rows, controls = [], []
     for p in periods:
         drawn = allowed[torch.randperm(len(allowed), generator=generator)[: p * repeats]]
@@ -89,24 +91,29 @@ def random_tokens(
     bos: bool | int | None = None,
     exclude: float = 0.04,
 ) -> Prompts:
-    """`[BOS, r]` with distinct random tokens, all of them scored: for scores of position, not of copying.
+    """Prompts `[BOS, r]` of distinct random tokens without any repeat, for scores of position such as previous token.
 
     Args:
         model: gives vocabulary, context and special tokens.
-        length: of `r`; None for up to 50, within context and vocabulary.
-        prompts: how many.
-        seed: as in `repeated_tokens`, like the other two.
-        bos: likewise.
-        exclude: share of the vocabulary left out at each end.
+        length: number of tokens in `r`; None for 50, or what the context and the vocabulary allow.
+        prompts: number of prompts.
+        seed: of the random draw.
+        bos: as in `repeated_tokens`.
+        exclude: as in `repeated_tokens`.
+
+    Returns:
+        Prompts of equal length in which every position is scored, without a control.
 
     Raises:
-        Refused: as `repeated_tokens`.
+        TypeError: as in `repeated_tokens`, with `length` for the period.
+        Refused: likewise.
+        NotDefined: likewise.
     """
     start = start_token(model, bos)
     allowed = allowed_tokens(model, exclude=exclude, bos=start)
-    room = min(sizes(model).n_ctx - len(start), len(allowed))
+    longest = min(sizes(model).n_ctx - len(start), len(allowed))
     generator = torch.Generator().manual_seed(checked_seed(seed))
-    (period, *_) = _periods(length or min(50, room), room, 1, prompts, generator)
+    (period, *_) = _periods(length or min(50, longest), longest, 1, prompts, generator)
     drawn = [allowed[torch.randperm(len(allowed), generator=generator)[:period]] for _ in range(prompts)]
     tokens = torch.stack([torch.cat([start, row]) for row in drawn])
     lengths = torch.full((prompts,), tokens.shape[1])
@@ -114,17 +121,20 @@ def random_tokens(
     return Prompts(tokens, lengths, scored, bos=len(start) == 1, tokenizer=tokenizer)
 
 
-def default_periods(room: int, repeats: int) -> tuple[int, int]:
-    """The range of default periods where at most `room` fits: up to 50 (25 beyond two repeats), 16 of them."""
-    high = min(50 if repeats <= 2 else 25, room)
+def default_periods(longest: int, repeats: int) -> tuple[int, int]:
+    """The default range of periods, both ends included, none above `longest`.
+
+    It ends at 50 tokens with two repeats and 25 with more, and holds at least 16 periods where `longest` allows.
+    """
+    high = min(50 if repeats <= 2 else 25, longest)
     return max(1, min(4, high), min(high // 2, high - 15)), high
 
 
 def allowed_tokens(model: Model, *, exclude: float, bos: Tensor) -> Tensor:
-    """The ids to draw from, `[id]`: no special or added token, none at the ends of the frequency ranks.
+    """The token ids to draw from, `[id]`: without special and added tokens, and without the ends of frequency ranks.
 
     Raises:
-        Refused: `exclude` outside [0, 0.5), or nothing left.
+        Refused: `exclude` outside [0, 0.5).
     """
     if not isinstance(exclude, Real) or not 0 <= exclude < 0.5:
         raise Refused(
@@ -134,40 +144,40 @@ def allowed_tokens(model: Model, *, exclude: float, bos: Tensor) -> Tensor:
     special = set(bos.tolist())
     if tokenizer is not None:
         special |= set(tokenizer.all_special_ids) | set(getattr(tokenizer, "added_tokens_decoder", {}))
-        d_vocab = min(d_vocab, len(tokenizer))  # embeddings are often padded beyond the tokens there are
+        d_vocab = min(d_vocab, len(tokenizer))  # embeddings often have more rows than there are tokens
     ids = torch.tensor([token for token in range(d_vocab) if token not in special], dtype=torch.long)
     cut = int(exclude * len(ids)) if ranked_by_frequency(tokenizer) else 0
     return ids[cut : len(ids) - cut]
 
 
 def ranked_by_frequency(tokenizer: Any) -> bool:
-    """Whether ids follow the order in which a byte-pair encoding merged them, common ones first."""
+    """Whether ids are in the order of a byte-pair encoding's merges, common tokens first."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return backend is not None and json.loads(backend.to_str())["model"].get("type") == "BPE"
 
 
 def _periods(
-    period: int | Sequence[int] | None, room: int, repeats: int, prompts: int, generator: torch.Generator
+    period: int | Sequence[int] | None, longest: int, repeats: int, prompts: int, generator: torch.Generator
 ) -> list[int]:
-    """One period a prompt, equally often where it is a range, in random order."""
+    """The period of each prompt, at most `longest`; those of a range equally often, in random order."""
     if not is_whole(prompts) or prompts < 1:
         raise Refused(f"wanted prompts >= 1, got {prompts!r}")
-    if room < 1:
+    if longest < 1:
         raise NotDefined(
-            f"{repeats} x 1 tokens do not fit the context and the vocabulary (each token is used once a prompt): this "
-            "model is too small"
+            f"{repeats} x 1 tokens do not fit the context and the vocabulary (no token is drawn twice for a prompt): "
+            "this model is too small"
         )
-    given: Any = default_periods(room, repeats) if period is None else plain(period)
+    given: Any = default_periods(longest, repeats) if period is None else plain(period)
     ends = (given, given) if is_whole(given) else given
     if not (isinstance(ends, Sequence) and len(ends) == 2 and all(map(is_whole, ends))):
         raise TypeError(f"wanted a period as a whole number or a range (low, high), got {period!r}")
     low, high = map(int, ends)
     if not 1 <= low <= high:
         raise Refused(f"wanted a period >= 1 or a range (low, high), got {period!r}")
-    if high > room:
+    if high > longest:
         raise Refused(
-            f"{repeats} x {high} tokens do not fit the context and the vocabulary (each token is used once a prompt): "
-            f"wanted a period of at most {room}"
+            f"{repeats} x {high} tokens do not fit the context and the vocabulary (no token is drawn twice for a "
+            f"prompt): wanted a period of at most {longest}"
         )
     rounds = -(-prompts // (high - low + 1))
     drawn = [torch.randperm(high - low + 1, generator=generator) + low for _ in range(rounds)]

@@ -1,4 +1,7 @@
-"""How a few-shot prompt is written: a template for one example, and how examples and the query make a text."""
+"""`Template`: the text of a few-shot prompt, and the characters at which its demonstrations and labels begin.
+
+`_few_shot` turns these characters into token positions.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,14 @@ DEFAULT_TEMPLATE = "Input: {x} Output: {y}"
 
 @dataclass(frozen=True)
 class Template:
-    """How one example is written: the text before x, between x and y, and after y; what stands between examples."""
+    """How one example is written, and what separates examples.
+
+    Attributes:
+        before: the text before x.
+        between: the text between x and y.
+        after: the text after y.
+        separator: the text between examples, and before the query.
+    """
 
     before: str
     between: str
@@ -23,7 +33,12 @@ class Template:
 
     @classmethod
     def parse(cls, template: str, separator: str) -> Template:
-        """Out of a string with `{x}` and `{y}`; Refused where they are not there once each, in this order."""
+        """The template of a string with `{x}` and `{y}`.
+
+        Raises:
+            TypeError: a separator that is not text.
+            Refused: `{x}` and `{y}` not once each and in this order, or another name in braces.
+        """
         if not isinstance(separator, str):
             raise TypeError(f"wanted the separator as text, got {separator!r}")
         if not isinstance(template, str) or template.count("{x}") != 1 or template.count("{y}") != 1:
@@ -33,21 +48,32 @@ class Template:
         others = [name for name in re.findall(r"{(\w+)}", template) if name not in ("x", "y")]
         if others:
             raise Refused(
-                f"wanted no other names in braces than {{x}} and {{y}} in a template, got {{{others[0]}}} in "
-                f"{template!r}: put what else an example has into x, as load_classification(text=...) does with columns"
+                f"wanted no names in braces but {{x}} and {{y}} in a template, got {{{others[0]}}} in "
+                f"{template!r}: write everything else into x, as load_classification(text=...) does with columns"
             )
         before, rest = template.split("{x}")
         if "{y}" not in rest:
-            raise Refused(f"wanted {{x}} before {{y}} in the template, got {template!r}")
+            raise Refused(
+                f"wanted {{x}} before {{y}} in the template, like {DEFAULT_TEMPLATE!r}, got {template!r}"
+            )
         between, after = rest.split("{y}")
         return cls(before, between, after, separator)
 
     def query(self, x: str) -> str:
-        """What stands before the label of x."""
+        """The query x as it is written: up to its label, without the blanks before that."""
         return f"{self.before}{x}{self.between.rstrip(' ')}"
 
     def write(self, shots: list[tuple[str, str]], x: str) -> tuple[str, list[tuple[int, int, int, int]]]:
-        """The prompt, and where each demonstration and its x begin, its label begins, and that ends (characters)."""
+        """The text of a prompt, and the characters at which its demonstrations lie.
+
+        Args:
+            shots: the demonstrations as x and label word.
+            x: the query.
+
+        Returns:
+            The text, and for each demonstration the characters where it begins, where its x begins, where its label
+            begins, and one past the end of its label.
+        """
         text, places = "", []
         for shot_x, word in shots:
             begin = len(text)

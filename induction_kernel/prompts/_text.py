@@ -1,7 +1,7 @@
-"""Text as token ids: which token goes first, which characters each stands for, and words that are not known.
+"""One text as token ids, the characters of each token, the BOS token in front, and checks for unknown words.
 
-Text means what the model's own `to_tokens` makes of it, but for one thing: text that begins with the
-beginning-of-sequence token gets no second one. It knows nothing of batches: see `_conversion`.
+Text is tokenised as by the model's own `to_tokens`, with one difference: text that begins with the
+beginning-of-sequence token gets no second one. Batches are made in `_conversion`, few-shot prompts in `_few_shot`.
 """
 
 from __future__ import annotations
@@ -30,19 +30,23 @@ __all__ = [
 ]
 
 IDS_INSTEAD = "use words of its vocabulary, or pass token ids, which are taken as they are"
-NAMED = 3  # unknown words named in a message, and known ones suggested for each
+NAMED = 3  # unknown words named in a message, and known words suggested for each
 
 
 def default_bos(model: Model) -> bool:
-    """Whether text gets the BOS token by the model's own rule, `cfg.default_prepend_bos`; never where it has none."""
+    """Whether the model puts the BOS token before text, `cfg.default_prepend_bos`; False if it has no BOS token."""
     return bos_id(model) is not None and bool(getattr(model.cfg, "default_prepend_bos", True))
 
 
 def start_token(model: Model, bos: bool | int | None) -> Tensor:
-    """The token to put first as `[1]`, or `[0]` for none; None for the model's own rule.
+    """The token to put before text: its id as `[1]`, or an empty `[0]` for none.
+
+    Args:
+        model: gives the BOS token and the vocabulary.
+        bos: True for the BOS token, an id for another token, False for none; None for the model's own rule.
 
     Raises:
-        Refused: asked for, but the model has none; an id outside the vocabulary.
+        Refused: a BOS token asked for that the model does not have; an id outside the vocabulary.
     """
     asked = default_bos(model) if bos is None else plain(bos)
     if asked is False:
@@ -52,7 +56,11 @@ def start_token(model: Model, bos: bool | int | None) -> Tensor:
         raise Refused("this model has no BOS token: pass bos=False, or bos=<id> for the token to put first")
     d_vocab = sizes(model).d_vocab
     if not is_whole(token) or not 0 <= token < d_vocab:
-        got = f"{token!r}, the tokenizer's BOS token: is it this model's?" if asked is True else repr(bos)
+        got = (
+            f"{token!r}, the tokenizer's BOS token: set the tokenizer of this model"
+            if asked is True
+            else repr(bos)
+        )
         raise Refused(f"wanted bos as True, False or an id from 0 to {d_vocab - 1}, got {got}")
     return torch.tensor([int(token)])
 
@@ -64,10 +72,11 @@ def starts_with_bos(model: Model, tokens: Tensor) -> bool:
 
 
 def encode(model: Model, text: str) -> list[int]:
-    """The ids of a piece of text, with nothing that the tokenizer adds of its own.
+    """The token ids of a piece of text, without the special tokens that the tokenizer adds.
 
     Raises:
-        NotDefined: no tokenizer. Refused: a word that it does not know.
+        NotDefined: no tokenizer.
+        Refused: a word that it does not know, or half a character.
     """
     tokenizer = _tokenizer(model)
     check_text(text)
@@ -77,9 +86,10 @@ def encode(model: Model, text: str) -> list[int]:
 
 
 def encode_whole(model: Model, text: str, start: Sequence[int]) -> list[int]:
-    """The ids of a whole prompt: `start` (empty, or one token) first, unless it is BOS and the text begins with that.
+    """The token ids of a whole prompt: `start` (one token or none) first, but no second BOS token.
 
-    What else the tokenizer adds to a whole text stays: [CLS] and [SEP], or an end token, which a Bridge leaves out.
+    Other special tokens that the tokenizer adds are kept: [CLS] and [SEP], or an end token, unless a Bridge leaves that
+    out (`cfg.tokenizer_appends_eos`).
     """
     tokenizer, ids = _tokenizer(model), encode(model, text)
     before, after = _added(list(tokenizer(text)["input_ids"]), ids)
@@ -91,7 +101,7 @@ def encode_whole(model: Model, text: str, start: Sequence[int]) -> list[int]:
 
 
 def _added(whole: list[int], ids: list[int]) -> tuple[list[int], list[int]]:
-    """What a tokenizer puts before and after the ids of a text."""
+    """The ids that a tokenizer puts before and after the ids of a text."""
     n = len(ids)
     for at in range(len(whole) - n, -1, -1):  # from the right: a text may begin with the token put before it
         if whole[at : at + n] == ids:
@@ -100,10 +110,11 @@ def _added(whole: list[int], ids: list[int]) -> tuple[list[int], list[int]]:
 
 
 def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-    """The ids of a text and the characters of each.
+    """The token ids of a text, and for each the characters it stands for, as (first, one past the last).
 
     Raises:
-        NotDefined: a tokenizer that does not say them. Refused: a word that it does not know.
+        NotDefined: a slow tokenizer, which has no character offsets.
+        Refused: a word that it does not know, or half a character.
     """
     if not getattr(model.tokenizer, "is_fast", False):
         raise NotDefined(
@@ -117,7 +128,7 @@ def tokenised(model: Model, text: str) -> tuple[list[int], list[tuple[int, int]]
 
 
 def check_text(text: str) -> None:
-    """Refused where a text holds half a character (a lone surrogate, of cut or wrongly decoded text)."""
+    """Refused if a text holds half a character (a lone surrogate, from text that was cut or decoded wrongly)."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -135,7 +146,7 @@ def knows(model: Model, text: str) -> bool:
 
 
 def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = IDS_INSTEAD) -> None:
-    """Refused where a word of the text became the tokenizer's unknown token; names it, and known ones like it."""
+    """Refused if a word of the text became the unknown token; the message names it, and known words like it."""
     if not _n_unknown(tokenizer, text, ids):
         return
     words = list(dict.fromkeys(_unknown_words(tokenizer, text)))
@@ -145,14 +156,16 @@ def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = 
 
 
 def _n_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> int:
+    """How many of the ids are the unknown token, without those that the text itself writes out."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None:
         return 0
-    # GPT-2's unknown token is its end of text, which may be written out.
+    # GPT-2's unknown token is its end-of-text token, which a text may contain.
     return max(0, list(ids).count(unknown) - text.count(tokenizer.unk_token))
 
 
 def _unknown_words(tokenizer: Any, text: str) -> list[str]:
+    """The words of the text that the tokenizer does not know; the whole text if no single word shows it."""
     unknown = tokenizer.unk_token_id
     if getattr(tokenizer, "is_fast", False):
         found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
@@ -164,7 +177,7 @@ def _unknown_words(tokenizer: Any, text: str) -> list[str]:
 
 
 def _near(tokenizer: Any, word: str) -> str:
-    """Known words like this one, to be read after it."""
+    """Known words like this one, as the part of a message that follows it."""
     special = set(tokenizer.all_special_tokens)
     known = {token.lstrip("Ġ▁#") for token in tokenizer.get_vocab() if token not in special}
     near = get_close_matches(word.lower(), known, n=NAMED)
@@ -172,6 +185,7 @@ def _near(tokenizer: Any, word: str) -> str:
 
 
 def _tokenizer(model: Model) -> Any:
+    """The model's tokenizer; NotDefined if it has none."""
     if model.tokenizer is None:
         raise NotDefined(
             "this model has no tokenizer: pass token ids instead of text, or call model.set_tokenizer first"

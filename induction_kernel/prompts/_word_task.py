@@ -1,6 +1,7 @@
-"""A small classification task in words that any English tokenizer can read: topics with arbitrary labels.
+"""`word_episodes`: few-shot prompts that classify single words by topic, with arbitrary label words.
 
-Prompts like `fox dax ; apple wug ; ... ; lemon`, whose labels can only be learned from the demonstrations.
+They read `fox dax ; apple wug ; ... ; lemon`. Which label stands for which topic changes from prompt to prompt, so it
+can only be learned from the demonstrations. No data set is needed, only a tokenizer that reads English words.
 """
 
 from __future__ import annotations
@@ -34,24 +35,29 @@ LABEL_WORDS = ("dax", "wug", "foo", "bar", "blick", "fep", "red", "blue", "yes",
 def word_episodes(
     model: Model, *, shots: int = 8, prompts: int = 32, noise: float = 0.0, classes: int = 2, seed: int = 0
 ) -> FewShotPrompts:
-    """A small classification task that any English tokenizer can read: `fox dax ; apple wug ; ... ; lemon`.
+    """Few-shot prompts of a small classification task in English words: `fox dax ; apple wug ; ... ; lemon`.
 
-    Each prompt draws which label word stands for which topic (animals and fruits; with more classes parts of the
-    body and vehicles too); the model can only learn it from the demonstrations. All classes are demonstrated
-    equally often where the number of shots allows it, in random order; the query's word is not among them.
+    Every prompt draws which label word stands for which topic (animals and fruits; with more classes parts of the body
+    and vehicles too), so the model can learn it only from the demonstrations. Classes are demonstrated equally often if
+    the number of shots allows it, in random order; the query's word is not among the demonstrations.
 
     Args:
-        model: gives the tokenizer; the first label words that are one token each are used.
-        shots: demonstrations a prompt, from one a class to 11 a class.
-        prompts: how many.
-        noise: chance of each demonstration's word to be replaced by a word of any class, in [0, 1]: at 1 the
-            labels say nothing.
-        classes: 2 to 4. With more of them the label shown most often, or last, is seldom the right one.
-        seed: of the draw; a local generator.
+        model: gives the tokenizer. Labels are the first label words that are one token each.
+        shots: demonstrations per prompt, from 1 to 11 per class.
+        prompts: number of prompts.
+        noise: probability, in [0, 1], that a demonstration's word is replaced by a word of any class: at 1 the labels
+            carry no information.
+        classes: number of classes, 2 to 4. With more classes, the most frequent label and the last one are less often
+            right.
+        seed: of the random draw.
+
+    Returns:
+        `FewShotPrompts`, as of `few_shot_prompts`, with the right class of every query in `demonstrations.target`.
 
     Raises:
-        Refused: an option out of its range. NotDefined: no tokenizer, or one that cannot write the words apart; a
-            context too short for the prompts.
+        TypeError: an option that is not a number.
+        Refused: an option out of its range.
+        NotDefined: no tokenizer, one that does not tell the words apart, or a context too short for the prompts.
     """
     _check_episodes(shots, prompts, noise, classes)
     labels = single_token_words(model, classes)
@@ -64,9 +70,8 @@ def word_episodes(
     for _ in range(prompts):
         words = [shuffled(topic) for topic in shuffled(list(TOPICS[:classes]))]
         queries.append(shuffled([(words[y].pop(), y) for y in range(classes)])[0])
-        kinds = (
-            shuffled(list(range(classes))) if classes > 2 else [0, 1]
-        )  # who comes once more where they must differ
+        # The first of these classes get one demonstration more than the others where the shots do not divide evenly.
+        kinds = shuffled(list(range(classes))) if classes > 2 else [0, 1]
         drawn = shuffled(
             [(words[kinds[i % classes]][i // classes], kinds[i % classes]) for i in range(shots)]
         )
@@ -79,10 +84,10 @@ def word_episodes(
 def own_task(
     model: Model, demonstrations: Sequence[Any], queries: Sequence[Any], **form: Any
 ) -> FewShotPrompts:
-    """`few_shot_prompts` of words that this package chose: a model that cannot read them is one without the task.
+    """`few_shot_prompts` for a task whose words this package chose: NotDefined on models that cannot read them.
 
     Raises:
-        NotDefined: what `few_shot_prompts` refuses.
+        NotDefined: where `few_shot_prompts` raises Refused.
     """
     try:
         return few_shot_prompts(model, demonstrations, queries, **form)
@@ -91,6 +96,7 @@ def own_task(
 
 
 def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> None:
+    """Raise TypeError or Refused unless the options are in their ranges."""
     if classes not in (2, 3, 4):
         raise Refused(f"wanted 2, 3 or 4 classes, got {classes!r}")
     most = 11 * classes
@@ -105,7 +111,11 @@ def _check_episodes(shots: int, prompts: int, noise: float, classes: int) -> Non
 
 
 def single_token_words(model: Model, count: int) -> list[str]:
-    """The first label words that are one token each, where there are so many; NotDefined without a tokenizer."""
+    """The first `count` label words of one token each; the first `count` of all if there are not so many.
+
+    Raises:
+        NotDefined: no tokenizer.
+    """
     tokenizer = getattr(model, "tokenizer", None)
     if tokenizer is None:
         raise NotDefined(

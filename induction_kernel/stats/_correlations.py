@@ -1,4 +1,4 @@
-"""Correlations and their intervals, on plain arrays."""
+"""Pearson's and Spearman's correlation, and their intervals: over pairs, or pooled over independent units."""
 
 from __future__ import annotations
 
@@ -16,7 +16,19 @@ ONE = 1 - 1e-15  # the largest correlation whose Fisher z is finite
 
 
 def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
-    """Pearson's or Spearman's correlation over the last axis, in [-1, 1]; NaN if either does not vary."""
+    """Pearson's or Spearman's correlation of `x` and `y` over the last axis, in [-1, 1].
+
+    Args:
+        x: `[..., pair]`.
+        y: `[..., pair]`.
+        kind: "pearson" or "spearman".
+
+    Returns:
+        `[...]`; NaN if either does not vary.
+
+    Raises:
+        Refused: another kind.
+    """
     if kind not in ("pearson", "spearman"):
         raise Refused(f'wanted kind "pearson" or "spearman", got {kind!r}')
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -30,7 +42,18 @@ def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
 def correlation_interval(
     x: Any, y: Any, kind: str = "pearson", *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Percentile interval (95%) of the correlation of `x` and `y` over their only axis, resampling pairs."""
+    """Percentile bootstrap interval (95%) of the correlation of `x` and `y`, resampling pairs.
+
+    Args:
+        x: `[pair]`.
+        y: `[pair]`.
+        kind: "pearson" or "spearman".
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Both ends; NaN if the correlation is not defined in any draw.
+    """
     rows = np.stack(
         [np.repeat(np.arange(len(x)), times) for times in resampled(len(x), draws, seed).astype(int)]
     )
@@ -40,22 +63,24 @@ def correlation_interval(
 def pooled_correlation(
     n: Array, x: Array, y: Array, xx: Array, yy: Array, xy: Array, *, confidence: float = CONFIDENCE
 ) -> tuple[Array, Array, Array]:
-    """Pearson's correlation over all pairs of several units, and both ends of its interval, with units independent.
+    """Pearson's correlation over all pairs of several independent units (prompts), and its interval.
 
-    Student's interval of Fisher's z by the jackknife over units. Simulated coverage of nominal .95, with 4, 8, 16 and
-    32 units of 6 pairs that share a level: .93, .93, .94, .95; if 16 units' pairs are taken as independent, below .8.
+    The interval is Student's for Fisher's z, by the jackknife over units. Simulated coverage of nominal .95, with 4, 8,
+    16 and 32 units of 6 pairs that share a level: .93, .93, .94, .95; if the pairs of 16 units are taken as
+    independent, below .8.
 
     Args:
         n: `[unit, ...]`, number of pairs in each unit, 0 for none.
-        x: sums over each unit's pairs, of nearly centred values, for precision.
-        y: likewise.
-        xx: sums of squares.
-        yy: likewise.
-        xy: sums of products.
-        confidence: of the interval.
+        x: `[unit, ...]`, sums over each unit's pairs; values should be nearly centred, for precision.
+        y: `[unit, ...]`, likewise.
+        xx: `[unit, ...]`, sums of squares.
+        yy: `[unit, ...]`, likewise.
+        xy: `[unit, ...]`, sums of products.
+        confidence: of the interval, between 0 and 1.
 
     Returns:
-        `[...]` three times; NaN if either does not vary, ends also with fewer than three units.
+        The correlation and both ends of its interval, `[...]` each; NaN if either does not vary, the ends also with
+        fewer than three units.
     """
     parts = [np.asarray(each, dtype=np.float64) for each in (n, x, y, xx, yy, xy)]
     whole = [each.sum(0) for each in parts]
@@ -73,6 +98,7 @@ def pooled_correlation(
 
 
 def _of_sums(n: Array, x: Array, y: Array, xx: Array, yy: Array, xy: Array) -> Array:
+    """Pearson's correlation from the number of pairs, sums, sums of squares and sums of products."""
     spread = np.maximum(n * xx - x**2, 0) * np.maximum(n * yy - y**2, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(spread > 0, np.clip((n * xy - x * y) / np.sqrt(spread), -1, 1), np.nan)

@@ -18,14 +18,14 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 CONFIDENCE, DRAWS, LEVEL = 0.95, 2000, 0.05
 SKEWED_FROM = 8
-"""Number of values below which their bootstrap says nothing about the tails."""
+"""Number of values from which the bootstrap is used; with fewer it says nothing about the tails."""
 FARTHEST = 4
-"""Farthest that an end may lie, in Student's half-widths: one outlier in 16 could move it a hundred times as far."""
+"""Largest half-width, in units of Student's: without a limit, one outlier in 16 could make it a hundred of them."""
 AT_ONCE = 512  # cells whose draws are in memory at once
 
 
 def check_confidence(confidence: Any, draws: Any = DRAWS) -> None:
-    """Refused unless these make an interval: confidence between 0 and 1, whole draws of 100 or more."""
+    """Refused unless confidence is between 0 and 1 and draws is a whole number of 100 or more."""
     whole = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
     number = isinstance(confidence, float | np.floating)
     if not (number and 0 < confidence < 1 and whole and draws >= 100):
@@ -38,20 +38,22 @@ def check_confidence(confidence: Any, draws: Any = DRAWS) -> None:
 def mean_interval(
     values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Both ends of an interval for the mean over the first axis.
+    """Interval of the mean over the first axis.
 
-    Below 8 values Student's t interval; from 8 on its hull with the bootstrap-t interval, no end farther out than four
-    times Student's. Simulated coverage of nominal .95 with 8, 16 and 32 values: .94 to .97 for normal, t (3 degrees)
-    and beta(.3, 3), .91 to .94 for lognormal values; with 4, .95 and .96 for the first two.
+    With fewer than 8 values Student's t interval; from 8 on its hull with the bootstrap-t interval, no half-width more
+    than four times Student's. Simulated coverage of nominal .95 with 8, 16 and 32 values: .94 to .97 for normal, t (3
+    degrees of freedom) and beta(.3, 3), .91 to .94 for lognormal values; with 4, .95 and .96 for the first two.
 
     Args:
         values: `[n, ...]`, continuous, NaN where missing. For shares of 0 and 1 see `share_interval`.
-        confidence: of the interval.
-        draws: of the bootstrap, which is the same for all cells.
+        confidence: of the interval, between 0 and 1.
+        draws: of the bootstrap; all cells share its samples.
         seed: of the bootstrap.
 
     Returns:
-        `[...]` twice; NaN with fewer than two values.
+        Both ends, `[...]` each; NaN with fewer than two values.
+
+    Source: Student's t; Efron & Tibshirani 1993, chapter 12 (bootstrap-t); Hesterberg 2015 (its width).
     """
     values = np.asarray(values, dtype=np.float64)
     shape = values.shape[1:]
@@ -65,6 +67,7 @@ def mean_interval(
 
 
 def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tuple[Array, Array]:
+    """`mean_interval` of `[n, cell]`, with the bootstrap samples `counts [draw, n]`, None for Student's alone."""
     n, mean, error = moments(values)
     with np.errstate(invalid="ignore"):
         quantile = distributions.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
@@ -78,7 +81,7 @@ def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tu
 
 
 def hull(middle: Array, ends: tuple[Array, Array], others: tuple[Array, Array]) -> tuple[Array, Array]:
-    """The hull of two intervals, but no farther out than `FARTHEST` times the first one's ends."""
+    """The hull of two intervals around `middle`, with half-widths of at most `FARTHEST` times the first one's."""
     low, high = np.fmin(ends[0], others[0]), np.fmax(ends[1], others[1])
     with np.errstate(invalid="ignore"):
         least, most = (middle + FARTHEST * (end - middle) for end in ends)
@@ -86,12 +89,12 @@ def hull(middle: Array, ends: tuple[Array, Array], others: tuple[Array, Array]) 
 
 
 def expanded(error: Array, n: Array) -> Array:
-    """The standard error for bootstrap intervals: resampled values vary less, by (n - 1) / n (Hesterberg 2015)."""
+    """The standard error times sqrt(n / (n - 1)), to make up for the smaller spread of resamples (Hesterberg 2015)."""
     return error * np.sqrt(n / np.maximum(n - 1, 1))
 
 
 def moments(values: Array) -> tuple[Array, Array, Array]:
-    """For each cell of `[n, cell]`: number of values, mean, and its standard error (NaN with fewer than two)."""
+    """Number of values, mean and standard error of the mean (NaN with fewer than two), `[cell]`, of `[n, cell]`."""
     there = np.isfinite(values)
     n = there.sum(0).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -102,7 +105,7 @@ def moments(values: Array) -> tuple[Array, Array, Array]:
 
 
 def _studentised(values: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
-    """Quantiles of (resampled mean - mean) / standard error, over the draws whose standard error is not 0."""
+    """Both quantiles `[cell]` of (resampled mean - mean) / standard error, over draws in which that is not 0."""
     there = np.isfinite(values).astype(np.float64)
     _, mean, _ = moments(values)
     away = np.where(there > 0, values - mean, 0)
@@ -116,7 +119,7 @@ def _studentised(values: Array, counts: Array, confidence: float) -> tuple[Array
 
 
 def quantiles_of(draws: Array, q: float) -> Array:
-    """The quantile of the finite draws of each cell of `[draw, cell]`; NaN if there are none."""
+    """The quantile `[cell]` of the finite draws in `[draw, cell]`; NaN if there are none."""
     ordered = np.sort(draws, axis=0)  # NaN is last
     n = np.isfinite(ordered).sum(0)
     place = np.maximum(n - 1, 0) * q
@@ -127,18 +130,27 @@ def quantiles_of(draws: Array, q: float) -> Array:
 
 
 def resampled(n: int, draws: int, seed: int | np.random.Generator) -> Array:
-    """How often each of n values is drawn in each bootstrap sample of n of them: `[draw, n]`, whole numbers."""
+    """Bootstrap samples of n values, as how often each value is drawn: `[draw, n]`, whole numbers in float64.
+
+    Args:
+        n: number of values, and size of each sample.
+        draws: number of samples.
+        seed: a seed or a generator.
+    """
     rng = np.random.default_rng(seed)
     return rng.multinomial(n, np.full(n, 1 / n), size=draws).astype(np.float64)
 
 
 def percentiles(draws: Any, *, confidence: float = CONFIDENCE, least: float = 0.0) -> tuple[Array, Array]:
-    """Percentile interval over the first axis, for statistics other than means, computed on bootstrap samples.
+    """Percentile bootstrap interval over the first axis, for statistics other than means.
 
     Args:
-        draws: `[draw, ...]`, NaN where the statistic is not defined.
-        confidence: of the interval.
-        least: share of the draws that have to be defined; NaN below it.
+        draws: `[draw, ...]`, the statistic of each bootstrap sample, NaN where it is not defined.
+        confidence: of the interval, between 0 and 1.
+        least: smallest share of draws that must be defined.
+
+    Returns:
+        Both ends, `[...]` each; NaN if fewer draws are defined, or none.
     """
     draws = np.asarray(draws, dtype=np.float64)
     flat = draws.reshape(len(draws), -1)
@@ -151,10 +163,20 @@ def percentiles(draws: Any, *, confidence: float = CONFIDENCE, least: float = 0.
 def difference_interval(
     first: Any, second: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Interval of mean(second) - mean(first) for two unpaired samples, over the first axis of each.
+    """Interval of mean(second) - mean(first) over the first axes of two unpaired samples.
 
     Welch's interval; with at least 8 values in both, its hull with the bootstrap-t interval. For paired samples use
     `mean_interval(second - first)`.
+
+    Args:
+        first: `[n, ...]`, NaN where missing.
+        second: `[m, ...]`, likewise.
+        confidence: of the interval, between 0 and 1.
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        Both ends, `[...]` each; NaN if either has fewer than two values.
     """
     a, b = (np.asarray(each, dtype=np.float64) for each in (first, second))
     shape = a.shape[1:]
@@ -178,7 +200,7 @@ def difference_interval(
 
 
 def resampled_moments(values: Array, counts: Array) -> tuple[Array, Array]:
-    """The mean and its squared standard error in every draw, `[draw, cell]`."""
+    """Mean and squared standard error in every bootstrap sample, `[draw, cell]`, of values `[n, cell]`."""
     n = len(values)
     middle = counts @ values / n
     return middle, np.maximum(counts @ values**2 / n - middle**2, 0) / (n - 1)

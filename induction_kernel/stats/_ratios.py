@@ -1,4 +1,7 @@
-"""Intervals of ratios of means over the first axis: Fieller's, and its hull with the bootstrap-t interval."""
+"""Intervals of ratios of means: Fieller's, and its hull with the bootstrap-t interval.
+
+Source: Fieller 1954.
+"""
 
 from __future__ import annotations
 
@@ -26,21 +29,22 @@ __all__ = ["ratio", "shares_lost"]
 def ratio(
     above: Any, below: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array, Array]:
-    """mean(above) / mean(below) over the first axis, with both ends of its interval.
+    """Ratio of means, mean(above) / mean(below), over the first axis, with its interval.
 
-    Below 8 cases Fieller's interval; from 8 on its hull with the bootstrap-t interval of the ratio. Simulated coverage
-    of nominal .95 with 8, 16 and 32 cases: .95 to .97 for normal numbers, .93 to .96 for lognormal ones with a standard
-    deviation of .6 in the logarithm, .90 to .93 with one of 1.
-
-    All three are NaN if Fieller's interval is not bounded: if the interval of mean(below) contains 0, the ratio may
-    have any size and sign.
+    With fewer than 8 cases Fieller's interval; from 8 on its hull with the bootstrap-t interval of the ratio. Simulated
+    coverage of nominal .95 with 8, 16 and 32 cases: .95 to .97 for normal values, .93 to .96 for lognormal ones with a
+    standard deviation of .6 in the logarithm, .90 to .93 with one of 1.
 
     Args:
-        above: `[n, ...]`, NaN where missing.
-        below: `[n]` or `[n, ...]`, of the same cases.
-        confidence: of the interval.
+        above: `[n, ...]`, numerators, NaN where missing.
+        below: `[n]` or `[n, ...]`, denominators of the same cases.
+        confidence: of the interval, between 0 and 1.
         draws: of the bootstrap.
         seed: of the bootstrap.
+
+    Returns:
+        The ratio and both ends, `[...]` each. All three are NaN if the interval of mean(below) contains 0: the ratio
+        may then have any size and sign, and Fieller's interval is not bounded.
 
     Source: Fieller 1954.
     """
@@ -61,6 +65,7 @@ def ratio(
 
 
 def _ratio(above: Array, below: Array, confidence: float, counts: Array | None) -> tuple[Array, Array, Array]:
+    """`ratio` of `[n, cell]`, with the bootstrap samples `counts [draw, n]`, None for Fieller's interval alone."""
     (n, top, top_error), (_, bottom, bottom_error) = moments(above), moments(below)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = top / bottom
@@ -84,7 +89,7 @@ def _ratio(above: Array, below: Array, confidence: float, counts: Array | None) 
 
 
 def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: float) -> tuple[Array, Array]:
-    """Both ends of the bootstrap-t interval, with the linearised standard error: that of above - ratio * below."""
+    """The bootstrap-t interval with the linearised standard error, that of above - ratio * below."""
     there = np.isfinite(above).astype(np.float64)
     a, b = np.nan_to_num(above), np.nan_to_num(below)
     n = there.sum(0)
@@ -106,7 +111,18 @@ def _ratio_resampled(above: Array, below: Array, counts: Array, confidence: floa
 def shares_lost(
     values: np.ndarray, baseline: np.ndarray, without: np.ndarray | None, seed: int
 ) -> dict[str, np.ndarray]:
-    """Of `values [cell, prompt]`, the ratios of means over prompts with intervals; NaN without a reliable benefit."""
+    """Share of a benefit that is lost, mean(values - baseline) / mean(without - baseline), with its interval.
+
+    Args:
+        values: `[cell, prompt]`, losses of edited runs.
+        baseline: `[prompt]`, losses of the untouched run.
+        without: `[prompt]`, losses without the benefit (of the first copy of repeated tokens); None for no shares.
+        seed: of the bootstrap.
+
+    Returns:
+        `share`, `share_low` and `share_high`, `[cell]` each, NaN if the benefit is not above 0 or its interval contains
+        0; empty without `without`.
+    """
     if without is None:
         return {}
     benefit = without - baseline

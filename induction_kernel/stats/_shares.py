@@ -1,4 +1,4 @@
-"""Intervals of shares of right cases: Wilson's, for paired differences, and over repeated random splits.
+"""Intervals of shares of right cases: Wilson's, of paired differences, and over repeated random splits.
 
 Sources: Wilson 1927; Bonett & Price 2012; Nadeau & Bengio 2003.
 """
@@ -22,9 +22,19 @@ __all__ = [
 
 
 def share_interval(right: Any, n: Any, *, confidence: float = CONFIDENCE) -> tuple[Array, Array]:
-    """Wilson's interval of the share right / n of independent cases, each right or wrong; NaN if n is 0.
+    """Wilson's interval of the share right / n of independent cases, each right or wrong.
 
-    Its width is not 0 if all are right. `right` may be fractional, for a share of effective cases.
+    Its width is not 0 even if all cases are right.
+
+    Args:
+        right: `[...]`, number of right cases; may be fractional.
+        n: `[...]`, number of cases; may be fractional, for an effective number.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        Both ends, `[...]` each, in [0, 1]; NaN if n is 0.
+
+    Source: Wilson 1927.
     """
     right, n = np.broadcast_arrays(np.asarray(right, dtype=np.float64), np.asarray(n, dtype=np.float64))
     quantile = float(distributions.norm.ppf((1 + confidence) / 2))
@@ -33,6 +43,7 @@ def share_interval(right: Any, n: Any, *, confidence: float = CONFIDENCE) -> tup
 
 
 def _wilson(share: Array, n: Array, quantile: float) -> tuple[Array, Array]:
+    """Wilson's interval of a share of n cases, with the normal quantile."""
     square = quantile**2 / n
     centre = (share + square / 2) / (1 + square)
     half = quantile / (1 + square) * np.sqrt(share * (1 - share) / n + square / (4 * n))
@@ -42,15 +53,18 @@ def _wilson(share: Array, n: Array, quantile: float) -> tuple[Array, Array]:
 def mean_share_interval(
     values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Interval of the mean over the first axis of shares in [0, 1], one per case: right or wrong, or in between.
+    """Interval of the mean over the first axis of shares in [0, 1], one per case: right, wrong or in between.
 
-    Wilson's in cells where every value is 0 or 1, else that of `mean_interval`, cut to [0, 1].
+    Wilson's in cells in which every value is 0 or 1, else that of `mean_interval`, cut to [0, 1].
 
     Args:
         values: `[n, ...]`, NaN where missing.
-        confidence: of the interval.
+        confidence: of the interval, between 0 and 1.
         draws: of the bootstrap.
         seed: of the bootstrap.
+
+    Returns:
+        Both ends, `[...]` each; NaN in cells without values.
     """
     values = np.asarray(values, dtype=np.float64)
     low, high = mean_interval(values, confidence=confidence, draws=draws, seed=seed)
@@ -63,16 +77,19 @@ def mean_share_interval(
 def mean_share_difference_interval(
     values: Any, *, confidence: float = CONFIDENCE, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Interval of the mean over the first axis of differences in [-1, 1] of paired shares (right before, right after).
+    """Interval of the mean over the first axis of paired differences in [-1, 1] (right after less right before).
 
-    In cells where every value is -1, 0 or 1, Wald's with one case added on each side, so that its width is not 0 if
+    In cells in which every value is -1, 0 or 1, Wald's with one case added on each side, so that its width is not 0 if
     nothing changed; else that of `mean_interval`, cut to [-1, 1].
 
     Args:
         values: `[n, ...]`, NaN where missing.
-        confidence: of the interval.
+        confidence: of the interval, between 0 and 1.
         draws: of the bootstrap.
         seed: of the bootstrap.
+
+    Returns:
+        Both ends, `[...]` each; NaN in cells without values.
 
     Source: Bonett & Price 2012.
     """
@@ -100,10 +117,13 @@ def split_interval(
     surveys), so that a score of 1.0 has an interval too.
 
     Args:
-        scores: `[split]`, each the mean over the prompts of the test part.
-        n_train: number of prompts in the part used for choosing.
-        n_test: number of prompts in the other part.
-        confidence: of the interval.
+        scores: `[split]`, each a mean over the prompts of the test part.
+        n_train: number of prompts in the part that is used for choosing.
+        n_test: number of prompts in the test part.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        Both ends, in [0, 1]; the mean twice if all splits have the same score other than 0 or 1; NaN without scores.
 
     Source: Nadeau & Bengio 2003.
     """
@@ -122,7 +142,21 @@ def split_interval(
 def split_margin(
     scores: Any, n_train: float, n_test: float, *, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Half the width of Student's interval over splits, the corrected variance of the mean, and the quantile."""
+    """Half-width of Student's interval of a mean over repeated random splits, with the corrected variance.
+
+    With J splits, the variance of the mean is (1 / J + n_test / n_train) s^2, s^2 that of the scores.
+
+    Args:
+        scores: `[split]`, each a mean over the prompts of the test part.
+        n_train: number of prompts in the part that is used for choosing.
+        n_test: number of prompts in the test part.
+        confidence: of the interval, between 0 and 1.
+
+    Returns:
+        The half-width, the variance of the mean, and the quantile of Student's t.
+
+    Source: Nadeau & Bengio 2003.
+    """
     scores = np.asarray(scores, dtype=np.float64)
     splits = len(scores)
     quantile = float(distributions.t.ppf((1 + confidence) / 2, splits - 1))

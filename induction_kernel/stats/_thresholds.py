@@ -1,4 +1,9 @@
-"""One threshold for all heads together: the level holds for the largest excess of all, by sign flips or bootstrap.
+"""The max-statistic threshold: one threshold for all heads together, by sign flips of prompts or a max-t bootstrap.
+
+Its level holds for the largest excess of all heads. `heads.summarise` uses it for every result with values per prompt.
+Three results have a null of their own and compute the max-statistic of its draws beside it: `vote` (labels permuted,
+`kernel/_reconstruction`), `kernel_alignment` (similarities permuted, `kernel/_alignment`), and scores of weights
+(random draws, `heads/_summary`).
 
 Source: Westfall & Young 1993 (max-statistics by resampling).
 """
@@ -17,19 +22,19 @@ __all__ = ["Threshold", "threshold"]
 
 EXCHANGEABLE = "score and control are exchangeable, but for the margin (sign flips of prompts)"
 DOUBT = 0.1
-"""Share of flips below which excesses count as skewed: above a test's usual level, as a false alarm costs little."""
+"""Quantile of the flips below which values count as skewed; above a usual level, since a false alarm costs little."""
 NO_EXCESS = "the mean excess is at most the margin (max-t bootstrap: excesses are skewed)"
 
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """The value that a cell's mean has to pass; the level is the probability that any cell without an effect passes.
+    """The value that each cell's mean must exceed, and what was tested; `threshold` makes it.
 
     Attributes:
-        at: `[cell]`; infinite if nothing could pass, NaN if the cell lacks finite values.
-        tested: `[cell]`, whether the cell could be tested.
-        null: the hypothesis tested and how, in words; "" if nothing is tested.
-        why: why cells are not tested; "" if all are.
+        at: `[cell]`, the threshold; infinite if nothing could pass, NaN if a value of the cell is missing.
+        tested: bool `[cell]`, whether the cell could be tested.
+        null: the null hypothesis and the test, in words; "" if nothing is tested.
+        why: why some cells are not tested; "" if all are.
     """
 
     at: Array
@@ -41,27 +46,30 @@ class Threshold:
 def threshold(
     values: Any, *, margin: float = 0.0, level: float = LEVEL, draws: int = DRAWS, seed: int = 0
 ) -> Threshold:
-    """The mean that each cell of `[n, cell]` has to pass: margin plus a critical max-t times its standard error.
+    """Threshold of each cell's mean: the margin plus the critical max-t of all cells times the cell's standard error.
 
     The level holds for all cells together: by chance alone, the largest t over all cells would pass in 5% of cases (at
-    level .05). Its critical value comes from flipping the signs of all values of a prompt together. This is exact if
-    score and control are exchangeable, but gives false alarms of .2 to 1.0 if the mean is no excess and the values have
-    a long lower tail. So the skewness of all cells together, and that of the lowest tenth of them, is compared with
-    sign flips of the deviations from the means: if either is below nine in ten of the flips, the critical value is that
+    level .05). The critical value comes from sign flips, of all values of a prompt together. These are exact if score
+    and control are exchangeable, but give false alarms of .2 to 1.0 if there is no mean excess and the values have a
+    long lower tail. So the skewness of all cells together, and that of the lowest tenth of them, is compared with that
+    of sign-flipped deviations from the means. If either is below nine in ten of the flips, the critical value is that
     of a max-t bootstrap, which holds the level for skewed values too and is higher.
 
-    A cell between the two values, which would pass if values were symmetric, is not tested: more prompts would decide.
-    Nothing is tested with fewer than 6 values, as no flip is then rare enough, or with fewer than 8 skewed ones, as the
-    bootstrap is then too narrow. False alarms at level .05, with 144 cells, skewness 0, -1, -2, -4 and 8 to 32 values:
-    at most .06 if all cells are alike, .08 if a tenth of them are skewed (simulated; with flips alone 1.0 and .7). A
-    few skewed cells among many may still raise more with 8 values.
+    A cell between these two thresholds, which would pass if values were symmetric, is not tested: more prompts would
+    decide. Nothing is tested with fewer than 6 values (at level .05), when no flip is rare enough, or with fewer than 8
+    skewed ones, when the bootstrap is too narrow. Simulated false alarms at level .05, with 144 cells, skewness 0, -1,
+    -2, -4 and 8 to 32 values: at most .06 if all cells are alike, .08 if a tenth of them are skewed (with flips alone
+    1.0 and .7). With 8 values, a few skewed cells among many may still cause more.
 
     Args:
-        values: `[n, cell]`: excesses of prompts.
-        margin: excess too small to matter.
-        level: probability that any cell at all passes if none exceeds the margin.
-        draws: number of flips, and of bootstrap samples.
+        values: `[n, cell]`, excess of each prompt and cell.
+        margin: excess that is too small to matter, in the unit of the values.
+        level: probability, between 0 and 1, that any cell at all passes if no mean exceeds the margin.
+        draws: number of sign flips, and of bootstrap samples.
         seed: of both.
+
+    Returns:
+        `Threshold` with `at[cell]` and `tested[cell]`; a cell passes if it is tested and its mean is above `at`.
 
     Source: Westfall & Young 1993 (max-statistics by resampling).
     """
@@ -98,12 +106,12 @@ def threshold(
 
 
 def _squared_errors(values: Array, mean: Array) -> Array:
-    """Squared standard errors of the means `[..., cell]` of values with flipped signs."""
+    """Squared standard errors of means `[..., cell]` of values `[n, cell]` with any signs flipped."""
     return np.maximum((values**2).mean(0) - mean**2, 1e-24) / (len(values) - 1)
 
 
 def _largest_flipped(values: Array, draws: int, rng: np.random.Generator) -> Array:
-    """The largest t over all cells, `[draw]`, with the signs of whole rows flipped."""
+    """The largest t over all cells in each draw, `[draw]`, with the signs of whole rows (prompts) flipped."""
     parts = []
     for flips in _in_parts(rng.choice([-1.0, 1.0], size=(draws, len(values))), values.shape[1]):
         mean = flips @ values / len(values)
@@ -112,7 +120,7 @@ def _largest_flipped(values: Array, draws: int, rng: np.random.Generator) -> Arr
 
 
 def _largest_resampled(values: Array, draws: int, rng: np.random.Generator) -> Array:
-    """The largest t over all cells, `[draw]`, of bootstrap samples of the deviations from the means."""
+    """The largest t over all cells in each draw, `[draw]`, of bootstrap samples of deviations from the means."""
     away, parts = values - values.mean(0), []
     counts = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), size=draws)
     for some in _in_parts(counts.astype(np.float64), values.shape[1]):
@@ -124,13 +132,13 @@ def _largest_resampled(values: Array, draws: int, rng: np.random.Generator) -> A
 
 
 def _in_parts(rows: Array, cells: int) -> Iterator[Array]:
-    """A few rows at a time, so that products with `cells` columns stay small."""
+    """The rows in parts, so that products with `cells` columns fit in memory."""
     at_once = max(1, 4_000_000 // max(cells, 1))
     return (rows[at : at + at_once] for at in range(0, len(rows), at_once))
 
 
 def _is_skewed(values: Array, rng: np.random.Generator) -> bool:
-    """Whether all cells, or the lowest tenth, are skewed further down than nine in ten sign flips of the deviations."""
+    """Whether the skewness of all cells, or of the lowest tenth, is below that of nine in ten sign-flipped samples."""
     away = values - values.mean(0)
     square = (away**2).mean(0)
     away, square = away[:, square > 1e-24], square[square > 1e-24]
@@ -140,7 +148,7 @@ def _is_skewed(values: Array, rng: np.random.Generator) -> bool:
     every, lowest = [], []
     for some in _in_parts(flips, square.size):
         mean, cube = some @ away / len(values), some @ away**3 / len(values)
-        variance = np.maximum(square - mean**2, 1e-3 * square)  # avoids skewness of a flip without spread
+        variance = np.maximum(square - mean**2, 1e-3 * square)  # not 0, for flips without spread
         skewness = np.sort((cube - 3 * mean * square + 2 * mean**3) / variance**1.5, axis=1)
         every.append(skewness.mean(1))
         lowest.append(skewness[:, : max(1, square.size // 10)].mean(1))
