@@ -18,7 +18,7 @@ from induction_kernel.evidence._verdicts import (
     NOT_DEFINED,
     Check,
     inconclusive,
-    judged,
+    judge,
     not_defined,
 )
 
@@ -269,7 +269,7 @@ AGAINST = Check("a share", 0.3, 0.2, 0.4, 0.5)
 
 
 def argued(*checks, argument="mechanism"):
-    return judged(replace(MECHANISM, name=argument), checks)
+    return judge(replace(MECHANISM, name=argument), checks)
 
 
 def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weakest(tmp_path):

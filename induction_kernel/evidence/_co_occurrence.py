@@ -29,10 +29,10 @@ from ..plots._phases import phase_plot
 from ..training._loss_components import loss_components, loss_slope
 from ..training._onset_coupling import onset_coupling
 from ..training._turns import FEWEST, check_curves
-from ._argument import NO_TEXTS, Argument, Ground, Part, SixArguments
+from ._argument import NO_TEXTS, Argument, Inputs, Part, SixArguments
 from ._saying import ends_of, millions
 from ._seed_intervals import mean_check, runs_of, window_check, windows_of
-from ._verdicts import Check, inconclusive, judged
+from ._verdicts import Check, inconclusive, judge
 
 __all__ = ["CO_OCCURRENCE", "co_occurrence"]
 
@@ -54,7 +54,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
         window: what `phase_window` found in these curves, if it is at hand.
 
     Returns:
-        Dataset of verdict (see `judged`), with everything that
+        Dataset of verdict (see `judge`), with everything that
         `phase_window` returns over `seed`, and `difference[with, seed]`, `statistic[with, seed]`, `p_value[with, seed]`
         of `onset_coupling`, `turn[seed]` (tokens at which the path of the losses turns most). A single run is seed 0.
         Inconclusive with fewer than 4 checkpoints after step 0.
@@ -94,7 +94,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     details = found.merge(kept.assign_coords({"with": list(OTHERS)}), combine_attrs="override")
     details = details.assign(turn=("seed", _turns(runs_of(loss_components(curves)))))
     attrs = {"model": str(curves.attrs["model"])} if "model" in curves.attrs else {}
-    return judged(CO_OCCURRENCE, checks, details, attrs=attrs)
+    return judge(CO_OCCURRENCE, checks, details, attrs=attrs)
 
 
 def _distance(pair: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -129,12 +129,12 @@ def _turns(components: xr.Dataset) -> np.ndarray:
     return np.array(found)
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    if ground.curves is not None:
-        return co_occurrence(ground.curves, window=ground.window)
-    if not isinstance(ground.source, str | Path):
+def _run(inputs: Inputs) -> xr.Dataset:
+    if inputs.curves is not None:
+        return co_occurrence(inputs.curves, window=inputs.window)
+    if not isinstance(inputs.source, str | Path):
         return inconclusive(CO_OCCURRENCE, AT_HAND)
-    training_history(ground.source)  # not defined where a source has no checkpoints
+    training_history(inputs.source)  # not defined where a source has no checkpoints
     return inconclusive(CO_OCCURRENCE, NO_TEXTS)
 
 
@@ -188,4 +188,5 @@ CO_OCCURRENCE = Argument(
     primary=SHARE,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

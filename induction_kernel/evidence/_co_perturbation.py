@@ -21,10 +21,10 @@ from scipy import stats
 from ..errors import Refused
 from ..plots._phases import phase_plot
 from ..training._turns import check_curves
-from ._argument import Argument, Ground, Part, SixArguments, Table
+from ._argument import Argument, Inputs, Part, SixArguments, Table
 from ._saying import window_rows
 from ._seed_intervals import mean_check, runs_of, share_check, window_check, windows_of
-from ._verdicts import Check, inconclusive, judged
+from ._verdicts import Check, inconclusive, judge
 
 __all__ = ["ABOUT_FAMILIES", "CO_PERTURBATION", "NO_FAMILY", "SMEARED", "co_perturbation", "layers_of"]
 
@@ -84,7 +84,7 @@ def co_perturbation(
         checks += (_appears if layers == 1 else _moves)(plain, smeared, both[0], both[1], n)
         parts.append(_details(*both).assign(layers=layers))
     details = xr.concat(parts, "pair").assign_coords(pair=[" / ".join(pair[::-1]) for pair in pairs.items()])
-    return judged(CO_PERTURBATION, checks, details)
+    return judge(CO_PERTURBATION, checks, details)
 
 
 def _pairs(labels: list[str]) -> dict[str, str]:
@@ -136,11 +136,11 @@ def _details(control: xr.Dataset, changed: xr.Dataset) -> xr.Dataset:
     return found.assign(p_value=float(p)) if control.sizes["seed"] > 1 else found
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    if ground.families is None:
+def _run(inputs: Inputs) -> xr.Dataset:
+    if inputs.families is None:
         return inconclusive(CO_PERTURBATION, NO_FAMILY)
-    found = co_perturbation(ground.families, window=ground.family_windows)
-    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+    found = co_perturbation(inputs.families, window=inputs.family_windows)
+    return found.assign_attrs(about=ABOUT_FAMILIES) if inputs.shipped else found
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
@@ -169,4 +169,5 @@ CO_PERTURBATION = Argument(
     primary="smeared: ",
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

@@ -18,10 +18,10 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ._argument import Argument, Ground
+from ._argument import Argument, Inputs
 from ._co_occurrence import co_occurrence
 from ._co_perturbation import ABOUT_FAMILIES, NO_FAMILY, SMEARED, layers_of
-from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judged
+from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judge
 
 __all__ = ["CONTINUITY", "continuity"]
 
@@ -80,7 +80,7 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
         weakest=("check", [label for label, _ in weakest]),
     )
     checks = [check for _, check in weakest]
-    return judged(CONTINUITY, checks, details, attrs={"models": len(results)})
+    return judge(CONTINUITY, checks, details, attrs={"models": len(results)})
 
 
 def _defined(name: str, results: dict[str, dict[str, xr.Dataset]]) -> dict[str, xr.Dataset]:
@@ -152,9 +152,9 @@ def _strength(check: Check) -> tuple[int, float]:
     return order, float(np.nan_to_num(margin, nan=-np.inf))
 
 
-def _run(ground: Ground) -> xr.Dataset:
+def _run(inputs: Inputs) -> xr.Dataset:
     """Of the models of the family with two layers or smeared keys, which can have induction heads."""
-    families, windows = ground.families, ground.family_windows
+    families, windows = inputs.families, inputs.family_windows
     if families is None or windows is None:
         return inconclusive(CONTINUITY, NO_FAMILY)
     labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
@@ -164,7 +164,7 @@ def _run(ground: Ground) -> xr.Dataset:
         for name in able
     }
     found = continuity(each)
-    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+    return found.assign_attrs(about=ABOUT_FAMILIES) if inputs.shipped else found
 
 
 CONTINUITY = Argument(
@@ -183,4 +183,5 @@ CONTINUITY = Argument(
     primary="share of the final ICL score",
     run=_run,
     draw=lambda found, result: (),
+    source="Olsson et al. 2022",
 )

@@ -41,9 +41,9 @@ from ..training._merged import with_names
 from ..training._phases import EXCESS, phase_window
 from ._ablation_figures import figures_of
 from ._ablation_runs import MODES, Removal, chosen_heads, other_heads
-from ._argument import NO_TEXTS, Argument, Ground, Part, SixArguments
+from ._argument import NO_TEXTS, Argument, Inputs, Part, SixArguments
 from ._lost_shares import shares_of
-from ._verdicts import Check, inconclusive, judged, not_defined
+from ._verdicts import Check, inconclusive, judge, not_defined
 
 __all__ = ["DIRECT_ABLATION", "direct_ablation"]
 
@@ -201,18 +201,18 @@ def _verdict(found: xr.Dataset, share: float, beyond: float, attrs: dict[str, An
                 float(last[f"icl_{key}{end}"].sel(mode=mode)) for end in ("", "_low", "_high")
             )
             checks.append(Check(f"{words} ({mode})", value, low, high, threshold, n=n, of="prompts"))
-    return judged(DIRECT_ABLATION, checks, found, attrs=attrs)
+    return judge(DIRECT_ABLATION, checks, found, attrs=attrs)
 
 
-def _run(ground: Ground) -> xr.Dataset:
+def _run(inputs: Inputs) -> xr.Dataset:
     """Along training where there are checkpoints, in the window that is known already."""
-    if not ground.texts:
+    if not inputs.texts:
         return inconclusive(DIRECT_ABLATION, NO_TEXTS)
-    options: dict[str, Any] = {"n": FEW} if ground.large else {}
-    options |= {"by_head": not ground.large, "seed": ground.seed, "progress": ground.progress, **ground.texts}
-    if not ground.steps:
-        return direct_ablation(ground.model, **options)
-    return direct_ablation(ground.source, checkpoints=ground.steps, window=ground.window, **options)
+    options: dict[str, Any] = {"n": FEW} if inputs.large else {}
+    options |= {"by_head": not inputs.large, "seed": inputs.seed, "progress": inputs.progress, **inputs.texts}
+    if not inputs.steps:
+        return direct_ablation(inputs.model, **options)
+    return direct_ablation(inputs.source, checkpoints=inputs.steps, window=inputs.window, **options)
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
@@ -237,4 +237,5 @@ DIRECT_ABLATION = Argument(
     primary=LOST,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

@@ -34,7 +34,7 @@ from ..prompts._repeated import repeated_tokens
 from ..scorers._attention import prefix_matching
 from ..scorers._copying import copying
 from ..scorers._labels import label_attention
-from ._argument import Argument, Ground, Part, SixArguments
+from ._argument import Argument, Inputs, Part, SixArguments
 from ._behaviour_scores import by_behaviour, summaries
 from ._copy_losses import copies_without, random_share
 from ._pattern_task import literal_prompts, pattern_prompts
@@ -45,7 +45,7 @@ from ._translation_task import (
     translation_attention,
     unreadable,
 )
-from ._verdicts import Check, inconclusive, judged, not_defined
+from ._verdicts import Check, inconclusive, judge, not_defined
 
 __all__ = ["GENERALITY", "generality"]
 
@@ -86,7 +86,7 @@ def generality(
         progress: bars on what takes longer than two seconds.
 
     Returns:
-        Dataset as of every argument (see `judged`), and over `behaviour` ("copying", "prefix_matching",
+        Dataset as of every argument (see `judge`), and over `behaviour` ("copying", "prefix_matching",
         "literal", "pattern", "translation" where the tokenizer knows the languages; `translation` among the attributes
         says so), layer and head:
         `score` and `control` by prompt (NaN beyond a behaviour's own number); `attention` (their mean score, a
@@ -138,7 +138,7 @@ def generality(
         "heads": " ".join(map(str, chosen)), "translation": why or "in the languages given", "seed": seed,
         "unit": "probability; losses in nats", **copies.attrs, **describe(model),
     }  # fmt: skip
-    return judged(GENERALITY, _checks(details, controls, seed), details, attrs=attrs)
+    return judge(GENERALITY, _checks(details, controls, seed), details, attrs=attrs)
 
 
 def _repeats(model: Model, seed: int) -> Prompts:
@@ -195,8 +195,8 @@ def _with_ends(found: xr.Dataset, name: str) -> tuple[float, float, float]:
     return value, low, high
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    return generality(ground.model, passages=ground.passages, seed=ground.seed, progress=ground.progress)
+def _run(inputs: Inputs) -> xr.Dataset:
+    return generality(inputs.model, passages=inputs.passages, seed=inputs.seed, progress=inputs.progress)
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
@@ -226,4 +226,5 @@ GENERALITY = Argument(
     primary=OF_LABELS,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

@@ -35,9 +35,9 @@ from ..stats._correlations import correlation, correlation_interval
 from ..stats._means import mean_interval
 from ..training._merged import with_names
 from ..training._phases import EXCESS
-from ._argument import Argument, Ground, Part, SixArguments
+from ._argument import Argument, Inputs, Part, SixArguments
 from ._circuit_scores import PAIRS, scores_of
-from ._verdicts import STATED, Check, judged, not_defined
+from ._verdicts import STATED, Check, judge, not_defined
 
 __all__ = ["MECHANISM", "mechanism"]
 
@@ -113,7 +113,7 @@ def mechanism(
             checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
     attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
     attrs["previous_token"] = ", ".join(sorted(measured_on))
-    return judged(MECHANISM, checks, found, attrs=attrs)
+    return judge(MECHANISM, checks, found, attrs=attrs)
 
 
 def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
@@ -192,8 +192,8 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     return xr.Dataset(out, {"pair": list(PAIRS)})
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    return mechanism(ground.model, seed=ground.seed, progress=ground.progress)
+def _run(inputs: Inputs) -> xr.Dataset:
+    return mechanism(inputs.model, seed=inputs.seed, progress=inputs.progress)
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
@@ -241,4 +241,5 @@ MECHANISM = Argument(
     primary=ABOVE,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )
