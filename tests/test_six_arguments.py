@@ -24,9 +24,9 @@ from induction_kernel.errors import NotDefined, Refused
 from induction_kernel.evidence import _six_arguments as gathering
 from induction_kernel.evidence._argument import NO_TEXTS, Argument, Table
 from induction_kernel.evidence._mechanism import MECHANISM
-from induction_kernel.evidence._saying import counted, first_check, said_of, window_rows
 from induction_kernel.evidence._six_arguments import ARGUMENTS
 from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, judge
+from induction_kernel.evidence._wording import counted, first_check, in_words, window_rows
 from induction_kernel.interventions import _lanes as trust
 from induction_kernel.loading import build
 
@@ -328,7 +328,7 @@ def test_the_page_says_each_verdict_its_failing_checks_and_its_limits(found, htm
         assert html_of(argument.limits) in text
         assert f"First: {html_of(first_check(argument, each))}." in text
         for at in np.flatnonzero(each["verdict"].values != HOLDS):
-            assert html_of(said_of(each.isel(check=at))) in text
+            assert html_of(in_words(each.isel(check=at))) in text
         holding = int((each["verdict"] == HOLDS).sum())
         assert f"<b>Here</b> {holding} of {each.sizes['check']} checks hold." in text
     assert counted(found.results) in text
@@ -393,7 +393,7 @@ def test_evidence_prints_every_check_and_writes_the_page(found, tmp_path, monkey
     assert asked == {"of": "runs/one", "prompts": "call me", "seed": 3, "page": (found, tmp_path / "a.html")}
     for each in found.results.values():
         for at in range(each.sizes["check"]):
-            assert said_of(each.isel(check=at)) in result.output
+            assert in_words(each.isel(check=at)) in result.output
     for verdict in (HOLDS, CONTRADICTED, INCONCLUSIVE):
         lines = [line for line in result.output.splitlines() if line.startswith(f"  {verdict} ")]
         assert len(lines) == sum(int((each["verdict"] == verdict).sum()) for each in found.results.values())

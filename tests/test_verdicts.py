@@ -11,7 +11,6 @@ from induction_kernel.evidence._co_perturbation import CO_PERTURBATION
 from induction_kernel.evidence._continuity import CONTINUITY
 from induction_kernel.evidence._generality import GENERALITY
 from induction_kernel.evidence._mechanism import MECHANISM
-from induction_kernel.evidence._saying import check_rows, counted, first_check, said_of
 from induction_kernel.evidence._verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -22,6 +21,7 @@ from induction_kernel.evidence._verdicts import (
     judge,
     not_defined,
 )
+from induction_kernel.evidence._wording import check_rows, counted, first_check, in_words
 
 NONE = float("nan")
 SURE = Check("a share", 0.8, 0.7, 0.9, 0.5, n=16, of="prompts")
@@ -98,8 +98,8 @@ def test_a_verdict_has_the_name_the_title_and_the_claim_of_its_argument():
 def test_a_sentence_speaks_of_the_primary_check_first():
     of_share = replace(CO_OCCURRENCE, primary="another share")
     found = judge(of_share, [SURE, OPEN, AGAINST])
-    assert first_check(of_share, found) == said_of(found.isel(check=2))
-    assert first_check(replace(of_share, primary="not there"), found) == said_of(found.isel(check=0))
+    assert first_check(of_share, found) == in_words(found.isel(check=2))
+    assert first_check(replace(of_share, primary="not there"), found) == in_words(found.isel(check=0))
 
 
 @pytest.mark.parametrize(("make", "verdict"), [(not_defined, NOT_DEFINED), (inconclusive, INCONCLUSIVE)])
@@ -122,15 +122,15 @@ def test_checks_have_names_of_their_own(checks):
 
 def test_a_check_in_words_has_its_n_and_what_a_narrower_interval_takes():
     found = judge(CO_OCCURRENCE, [SURE, OPEN, CHANCE])
-    sure, unsure, chance = (said_of(found.isel(check=at)) for at in range(3))
+    sure, unsure, chance = (in_words(found.isel(check=at)) for at in range(3))
     assert sure == "a share is 0.8 (0.7 to 0.9, 16 prompts), wanted above 0.5"
     assert unsure == (
         "a loss, nats is 0.2 (−0.1 to 0.5, 5 seeds), wanted below 0.3; the half-width is 0.3, one of 0.1 "
-        "would take about 45 seeds"
+        "would need about 45 seeds"
     )
     assert chance == "a p-value is 0.04 (4 seeds), wanted below 0.05"
     lone = judge(CO_OCCURRENCE, [Check("z", 1, NONE, NONE, 0, n=1, of="heads", why="wanted two, got one")])
-    assert said_of(lone.isel(check=0)) == "z is 1 (1 head), wanted above 0: wanted two, got one"
+    assert in_words(lone.isel(check=0)) == "z is 1 (1 head), wanted above 0: wanted two, got one"
 
 
 def test_verdicts_are_counted_in_words():

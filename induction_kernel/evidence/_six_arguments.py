@@ -30,8 +30,8 @@ from ..prompts._prompts import Prompts
 from ..prompts._text import encode, start_token
 from ..training._curves import Band, Curves, reads_stories, training_curves
 from ..training._families import family_curves
+from ..training._onsets import FEWEST as FEWEST_CHECKPOINTS
 from ..training._phases import phase_window
-from ..training._turns import FEWEST as FEWEST_CHECKPOINTS
 from ._argument import Argument, Inputs, SixArguments
 from ._co_occurrence import CO_OCCURRENCE
 from ._co_perturbation import CO_PERTURBATION

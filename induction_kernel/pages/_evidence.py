@@ -17,8 +17,8 @@ import xarray as xr
 
 from .. import __version__
 from ..evidence._argument import Argument, Part, SixArguments, Table
-from ..evidence._saying import check_rows, counted, first_check, said_of
 from ..evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
+from ..evidence._wording import check_rows, counted, first_check, in_words
 from ..plots._evidence import evidence_plot
 from ..plots._offline import plotly_script
 from ..stores import checked_target, write_whole
@@ -54,7 +54,7 @@ def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[s
         of_checks = drawn(checks, by_check(result), f"{argument.name}_checks", least=CHECKS)
         plots = [{"kind": "figure", "value": of_checks}]
         open_ = {
-            word: [said_of(result.isel(check=at)) for at in np.flatnonzero(words == word)]
+            word: [in_words(result.isel(check=at)) for at in np.flatnonzero(words == word)]
             for word in (CONTRADICTED, INCONCLUSIVE)
         }
         said = {

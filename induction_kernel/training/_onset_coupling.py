@@ -1,7 +1,7 @@
 """`onset_coupling`: whether two curves turn together beyond chance.
 
 The statistic is the correlation over training of the two curves' slopes in ln(tokens), each counted positive in the
-direction in which it improves (`_turns`). Two nulls:
+direction in which it improves (`_onsets`). Two nulls:
 
 - within a run, one curve is shifted in time, around the ends: p is the share of all shifts whose correlation is at
   least the observed one. It assumes that without a link the turn could have come anywhere in the range of ln(tokens)
@@ -26,8 +26,8 @@ from .. import __version__
 from .._given import checked_seed
 from ..errors import Refused
 from ..stats._means import percentiles
-from ._phases import SMOOTHING, check_turning, onsets
-from ._turns import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
+from ._onsets import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
+from ._phases import SMOOTHING, check_options, onsets
 
 __all__ = ["exchanged_p", "onset_coupling", "shifted_p"]
 
@@ -70,7 +70,7 @@ def onset_coupling(
     if first not in DIRECTION or second not in DIRECTION or first == second:
         raise Refused(f"wanted two different curves of {list(DIRECTION)}, got {first!r} and {second!r}")
     check_curves(curves, "icl_score", first, second)
-    check_turning(smoothing, draws)
+    check_options(smoothing, draws)
 
     def told(run: xr.Dataset) -> xr.Dataset:
         run, rng = trained(run), np.random.default_rng(checked_seed(seed))

@@ -19,7 +19,7 @@ from .. import __version__
 from .._given import checked_seed, is_whole
 from ..errors import Refused
 from ..stats._means import percentiles
-from ._turns import (
+from ._onsets import (
     CURVES,
     DIRECTION,
     Numbers,
@@ -36,7 +36,7 @@ from ._turns import (
     values_of,
 )
 
-__all__ = ["EXCESS", "FALL", "SMOOTHING", "check_turning", "onsets", "phase_window"]
+__all__ = ["EXCESS", "FALL", "SMOOTHING", "check_options", "onsets", "phase_window"]
 
 EXCESS, FALL = 0.3, 1.0
 """The prefix-matching excess that has to be crossed in a window, and the nats by which the repeat loss has to fall."""
@@ -88,7 +88,7 @@ def phase_window(
     Source: Olsson et al. 2022, argument 1; the exact rule is this package's and stands in the attribute `rule`.
     """
     check_curves(curves, *CURVES, "prefix_matching_control")
-    check_turning(smoothing, draws)
+    check_options(smoothing, draws)
 
     def told(run: xr.Dataset) -> xr.Dataset:
         return _window(trained(run), smoothing, draws, np.random.default_rng(checked_seed(seed)))
@@ -101,7 +101,7 @@ def phase_window(
     return over_runs(curves, told).assign_attrs(attrs)
 
 
-def check_turning(smoothing: Any, draws: Any) -> None:
+def check_options(smoothing: Any, draws: Any) -> None:
     """Refused unless these are a width in ln(tokens) and a number of draws."""
     if not 0 < smoothing <= 1 or not is_whole(draws) or draws < 100:
         raise Refused(
