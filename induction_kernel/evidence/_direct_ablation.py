@@ -114,8 +114,9 @@ def direct_ablation(
         | `change_joint[prompt]`, `change_control[draw, prompt]` | the same for the other groups |
 
         The last two rows are measured in the mode "patterns". Attributes: `induction_heads`, `control` ("same layer",
-        or "any layer" where layers have too few other heads), `window_start` and `window_end`. Not defined where no head
-        is chosen, or there are too few others to compare with; inconclusive where the score is not reliably below 0.
+        or "any layer" where layers have too few other heads), `window_start` and `window_end`. Not defined where no
+        head is chosen, or there are too few others to compare with; inconclusive where the score is not reliably
+        below 0.
 
     Raises:
         TypeError: neither a model nor a source.

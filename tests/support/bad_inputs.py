@@ -785,7 +785,7 @@ ROWS = [
     ("fewshot.fit_label_weights", "no steps", lambda tmp: ik.fewshot.fit_label_weights(worded(), word_episodes(worded(), prompts=2), steps=0), ValueError, "steps=0"),
     ("fewshot.fit_label_weights", "no heads", lambda tmp: ik.fewshot.fit_label_weights(worded(), word_episodes(worded(), prompts=2), heads=[]), ValueError, "at least one head"),
     ("fewshot.fit_label_weights", "no demonstrations", lambda tmp: ik.fewshot.fit_label_weights(model(), repeats()), ValueError, "few_shot"),
-    ("fewshot.reweighted", "another shape", lambda tmp: ik.fewshot.reweighted(worded(), shots(), np.zeros((2, 8))), ValueError, "wanted beta [2, 8, 2]"),
+    ("fewshot.reweighted", "another shape", lambda tmp: ik.fewshot.reweighted(worded(), shots(), np.zeros((2, 8))), ValueError, "wanted beta of shape [2, 8, 2]"),
     ("fewshot.reweighted", "NaN", lambda tmp: ik.fewshot.reweighted(worded(), shots(), np.full((2, 8, 2), NAN)), ValueError, "without NaN"),
     ("fewshot.reweighted", "a list", lambda tmp: ik.fewshot.reweighted(worded(), shots(), [0.0]), TypeError, "got list"),
     ("fewshot.reweighted", "another Dataset", lambda tmp: ik.fewshot.reweighted(worded(), shots(), scores()), TypeError, "what fit_label_weights returned"),
