@@ -1,10 +1,10 @@
 """Label knock-out: predictions when the last token cannot attend to the labels of demonstrations.
 
 If attention is the kernel of a regression over demonstrations (Han et al. 2025, section 5), a head that cannot attend
-to the labels of some demonstrations votes with the others. Only the last token's row of the pattern changes: the entries
-of the labels are set to zero and the rest is renormalised (Geva et al. 2023), so their mass moves to other keys.
-Controls: the same mass of other keys knocked out, as many labels drawn without regard to class, and the same labels in
-other heads. The paper has no such test. `_reweighting` removes labels without moving their mass to other keys.
+to the labels of some demonstrations votes with the others. Only the last token's row of the pattern changes: the
+entries of the labels are set to zero and the rest is renormalised (Geva et al. 2023), so their mass moves to other
+keys. Controls: the same mass of other keys knocked out, as many labels drawn without regard to class, and the same
+labels in other heads. The paper has no such test. `_reweighting` removes labels without moving their mass elsewhere.
 """
 
 from __future__ import annotations

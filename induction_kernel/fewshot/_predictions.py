@@ -159,8 +159,8 @@ def asked(
         data = draw_episodes(pool, data, shots=shots, sampling=sampling, template=template, seed=seed)
     elif pool is not None or template is not None:
         raise Refused(
-            f"pool= and template= go with LabelledTexts, got {type(data).__name__}: leave them out (episodes and prompts "
-            "have their own)"
+            f"pool= and template= go with LabelledTexts, got {type(data).__name__}: leave them out (episodes and "
+            "prompts have their own)"
         )
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
@@ -200,7 +200,7 @@ def _read_into(kept: Mapping[str, np.ndarray], folder: Path | None, mark: str) -
             sound &= key in found and found[key].shape == values.shape and found[key].dtype.kind == "f"
         if not sound:
             raise Refused(
-                f"{str(file)!r} does not hold what was written to it: delete it, and it is computed again"
+                f"{str(file)!r} does not hold what was written to it: delete it, and it is computed anew"
             )
         for key in found.data_vars:
             kept[str(key)][at] = found[key].values

@@ -131,14 +131,13 @@ def few_shot_study(
         )
     if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
         raise Refused(
-            f"pool= and template= go with LabelledTexts, got {'no data' if data is None else type(data).__name__}: leave "
-            "them out (words, episodes and prompts have their own)"
+            f"pool= and template= go with LabelledTexts, got {'no data' if data is None else type(data).__name__}: "
+            "leave them out (words, episodes and prompts have their own)"
         )
     episodes = _episodes(model, data, pool, queries, shots, template, seed)
     check_words(model, "few_shot_study")
     prompts, texts = asked(model, episodes)
-    if isinstance(episodes, Prompts):
-        episodes = _as_episodes(episodes)
+    episodes = _as_episodes(episodes) if isinstance(episodes, Prompts) else episodes
     ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     answers, along, writes = _in_one_pass(model, prompts, texts, span, ways)
     weights = answers.sel(pooling="max")
