@@ -18,7 +18,7 @@ from induction_kernel.evidence._verdicts import (
     NOT_DEFINED,
     Check,
     inconclusive,
-    judged,
+    judge,
     not_defined,
 )
 
@@ -57,7 +57,7 @@ def test_fewer_than_two_values_of_several_runs_have_no_interval(values):
     found = mean_check("x", *[np.array(values)] * 3, threshold=0.5)
     assert np.isnan(found.low)
     assert found.verdict == INCONCLUSIVE
-    assert found.why == f"wanted a window in two seeds or more, got {np.isfinite(values).sum()} of 2"
+    assert found.why == f"wanted two or more seeds with a window, got {np.isfinite(values).sum()} of 2"
 
 
 def test_one_run_keeps_its_own_interval():
@@ -122,7 +122,7 @@ def test_curves_that_never_turn_do_not():
     assert verdict(found) == CONTRADICTED
     assert those(found, CONTRADICTED) == ["share of seeds with a window"]
     formed = found.sel(check="share of the final ICL score formed in the window, mean over seeds")
-    assert formed["why"].item() == "wanted a window in two seeds or more, got 0 of 4"
+    assert formed["why"].item() == "wanted two or more seeds with a window, got 0 of 4"
 
 
 def test_three_perfect_seeds_leave_it_open():
@@ -134,7 +134,7 @@ def test_three_perfect_seeds_leave_it_open():
 
 def test_one_run_without_a_window_contradicts():
     found = ik.evidence.co_occurrence(curves(None))
-    assert those(found, CONTRADICTED) == ["share of resamplings with a window"]
+    assert those(found, CONTRADICTED) == ["share of bootstrap samples with a window"]
     assert (
         found["why"].sel(check="share of the final ICL score formed in the window").item()
         == "the run has no window"
@@ -240,7 +240,7 @@ def test_without_a_window_in_the_smeared_runs_there_is_no_ratio_of_starts():
     found = perturbing(two=FIVE, **{"two smeared": [None] * 5})
     ratio = found.isel(check=0)
     assert np.isnan(ratio["value"])
-    assert ratio["why"].item() == "wanted a window in two seeds or more, got 0 of 5"
+    assert ratio["why"].item() == "wanted two or more seeds with a window, got 0 of 5"
 
 
 def test_single_runs_are_compared_by_the_intervals_over_their_prompts(single):
@@ -269,7 +269,7 @@ AGAINST = Check("a share", 0.3, 0.2, 0.4, 0.5)
 
 
 def argued(*checks, argument="mechanism"):
-    return judged(replace(MECHANISM, name=argument), checks)
+    return judge(replace(MECHANISM, name=argument), checks)
 
 
 def test_a_check_that_holds_at_every_model_is_continuous_and_is_that_of_the_weakest(tmp_path):

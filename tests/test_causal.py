@@ -33,7 +33,7 @@ def test_the_same_as_plain_hooks(name, kind, which):
     check_label_knock_out(name, kind, which)
 
 
-def test_the_vote_of_the_labels_still_seen_is_what_is_foretold():
+def test_the_vote_of_the_labels_still_seen_is_what_is_expected():
     model, prompts = model_of(*KINDS[0]), random_shots(n=6)
     found, demonstrations = (
         ik.fewshot.label_knock_out(model, prompts, HEADS, which=1, draws=0),
@@ -50,12 +50,12 @@ def test_the_vote_of_the_labels_still_seen_is_what_is_foretold():
             }
             best = max(votes, key=votes.__getitem__) if max(votes.values()) > 0 else -1
             got = found.sel(prompt=p, run=run)
-            assert int(got["foretold"]) == best
-            assert float(got["as_foretold"]) == (int(got["prediction"]) == best)
+            assert int(got["expected"]) == best
+            assert float(got["as_expected"]) == (int(got["prediction"]) == best)
     assert demonstrations is not None
     nothing_left = ik.fewshot.label_knock_out(model, prompts, HEADS, draws=0).sel(run="labels")
-    assert (nothing_left["foretold"] == -1).all()
-    assert nothing_left["as_foretold"].isnull().all()
+    assert (nothing_left["expected"] == -1).all()
+    assert nothing_left["as_expected"].isnull().all()
 
 
 def test_permuted_labels_are_as_many_among_those_there_are():
@@ -101,10 +101,10 @@ def test_intervals_differences_and_the_round_trip(tmp_path):
         assert float(found["agreed"].sel(group=group)) == pytest.approx(float(runs["agreement"].mean()))
         expected = runs["correct"].mean("run") - found["correct"].sel(run="labels")
         assert float(found["accuracy_difference"].sel(group=group)) == pytest.approx(float(expected.mean()))
-        moved = runs["as_foretold"].values[
-            (runs["agreement"].values == 0) & runs["as_foretold"].notnull().values
+        moved = runs["as_expected"].values[
+            (runs["agreement"].values == 0) & runs["as_expected"].notnull().values
         ]
-        share = float(found["foretold_moves"].sel(group=group))
+        share = float(found["expected_moves"].sel(group=group))
         assert share == pytest.approx(moved.mean()) if len(moved) else np.isnan(share)
     for key in ("accuracy", "agreed", "accuracy_difference"):
         assert ((found[f"{key}_low"] <= found[key]) & (found[key] <= found[f"{key}_high"])).all()
@@ -229,7 +229,7 @@ def test_without_labels_the_embedded_model_is_at_chance_and_without_as_much_of_o
 def test_labels_of_one_class_gone_the_vote_of_the_others_foretells_the_embedded_model(words):
     model, prompts = words
     found = ik.fewshot.label_knock_out(model, prompts, "L1H7", which=0, draws=5)
-    moves, low = (float(found[key].sel(group="labels")) for key in ("foretold_moves", "foretold_moves_low"))
+    moves, low = (float(found[key].sel(group="labels")) for key in ("expected_moves", "expected_moves_low"))
     assert moves > 0.6
     assert low > 1 / 3  # of the three classes left, one by chance
     lost = {

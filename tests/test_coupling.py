@@ -6,7 +6,7 @@ from formula_curves import curves_of, together
 
 import induction_kernel as ik
 from induction_kernel.training._onset_coupling import exchanged_p, shifted_p
-from induction_kernel.training._turns import slope_of
+from induction_kernel.training._onsets import slope_of
 
 LAST = 3.5  # ln(tokens) of the last of 24 checkpoints, the first at 0
 

@@ -185,7 +185,7 @@ def test_before_and_after_vectors_are_products_with_losses_of_whole_runs(along):
     with ik.edited(model, ik.Zero(), heads=list(chosen(along))):
         moved = losses(model) - clean
     twin = float((change / change.norm() * moved).sum())
-    assert along["turn_joint"].sel(checkpoint=1700).sum().item() == pytest.approx(twin, rel=1e-3)
+    assert along["change_joint"].sel(checkpoint=1700).sum().item() == pytest.approx(twin, rel=1e-3)
     assert twin < 0
 
 

@@ -8,7 +8,7 @@ from made_curves import HEADS, LAYERS, STEPS, TOKENS, curves, family, window
 import induction_kernel as ik
 from induction_kernel.evidence._co_occurrence import CO_OCCURRENCE
 from induction_kernel.evidence._co_perturbation import CO_PERTURBATION
-from induction_kernel.evidence._verdicts import Check, judged, not_defined
+from induction_kernel.evidence._verdicts import Check, judge, not_defined
 from induction_kernel.plots._training_axis import edges, layout, places, short
 
 NONE = float("nan")
@@ -185,7 +185,7 @@ CHECKS = [
 
 
 def test_every_check_is_a_dot_with_its_interval_on_an_axis_that_holds_its_threshold():
-    figure = ik.plots.evidence_plot(judged(CO_OCCURRENCE, CHECKS, attrs={"model": "a <b>"}))
+    figure = ik.plots.evidence_plot(judge(CO_OCCURRENCE, CHECKS, attrs={"model": "a <b>"}))
     assert [trace.name for trace in figure.data] == [check.name for check in CHECKS]
     axes = [figure.layout[f"xaxis{index}"] for index in (1, 2, 3)]
     sides = [shape for shape in figure.layout.shapes if shape.type == "rect"]
@@ -203,7 +203,7 @@ def test_every_check_is_a_dot_with_its_interval_on_an_axis_that_holds_its_thresh
 
 def test_arguments_stand_under_one_another_with_verdict_claim_and_reason():
     results = [
-        judged(CO_OCCURRENCE, CHECKS[:1]),
+        judge(CO_OCCURRENCE, CHECKS[:1]),
         not_defined(CO_PERTURBATION, "one model alone"),
     ]
     figure = ik.plots.evidence_plot(results)

@@ -389,7 +389,7 @@ def test_a_damaged_state_of_training_is_a_sentence(kind, tmp_path, monkeypatch):
             trainer.fit(SHORT, folder=tmp_path / "run", progress=False)
     STATES[kind](tmp_path / "run" / "state.safetensors")
     with pytest.raises(
-        ValueError, match=r"state\.safetensors is damaged: .*; remove the folder and train anew"
+        ValueError, match=r"state\.safetensors is damaged: .*; remove the folder and train again"
     ):
         trainer.fit(SHORT, folder=tmp_path / "run", progress=False)
 

@@ -180,7 +180,7 @@ def test_the_translations_that_come_with_it_can_be_read():
 
 @pytest.mark.parametrize(("tokenizer", "why"), [
     (words_known("one two"), "does not know the words"),
-    (lambda text, **_: {"input_ids": list(range(len(text.encode())))}, "pieces of 1.0 letters"),
+    (lambda text, **_: {"input_ids": list(range(len(text.encode())))}, "tokens of 1.0 letters"),
 ])  # fmt: skip
 def test_a_tokenizer_without_the_words_is_said_to_be_so(tokenizer, why):
     if not hasattr(tokenizer, "unk_token_id"):

@@ -104,7 +104,7 @@ ON_THE_WAY = places(
     [
         *((gathering, "phase_window"), (ablating, "direct_ablation")),
         *((losing, "prefix_matching"), (cooccurring, "onset_coupling")),
-        *((smearing, "windows_of"), (across, "judged")),
+        *((smearing, "windows_of"), (across, "judge")),
     ],
 )
 

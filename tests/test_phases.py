@@ -8,7 +8,15 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.stats import norm
 
 import induction_kernel as ik
-from induction_kernel.training._turns import CURVES, grid_of, heads_of, slope_of, steepest, trained, values_of
+from induction_kernel.training._onsets import (
+    CURVES,
+    grid_of,
+    heads_of,
+    slope_of,
+    steepest,
+    trained,
+    values_of,
+)
 
 SMOOTHING = 0.05
 # A ramp's slope is a box; smoothed, it is at a quarter of its height this far outside each end

@@ -23,9 +23,10 @@ from induction_kernel.cli import app
 from induction_kernel.errors import NotDefined, Refused
 from induction_kernel.evidence import _six_arguments as gathering
 from induction_kernel.evidence._argument import NO_TEXTS, Argument, Table
-from induction_kernel.evidence._saying import counted, first_check, said_of, window_rows
+from induction_kernel.evidence._mechanism import MECHANISM
 from induction_kernel.evidence._six_arguments import ARGUMENTS
-from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, judged
+from induction_kernel.evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, judge
+from induction_kernel.evidence._wording import counted, first_check, in_words, window_rows
 from induction_kernel.interventions import _lanes as trust
 from induction_kernel.loading import build
 
@@ -238,7 +239,7 @@ OWN = Argument(
     paper="No paper says so.",
     limits="Nothing follows from it.",
     primary="layers",
-    run=lambda ground: judged(OWN, [Check("layers", len(ground.model.blocks), 1.5, 2.5, 1)]),
+    run=lambda inputs: judge(OWN, [Check("layers", len(inputs.model.blocks), 1.5, 2.5, 1)]),
     draw=drawn,
 )
 
@@ -255,7 +256,9 @@ def test_a_line_of_evidence_is_one_object_in_one_list(monkeypatch, tmp_path, lla
     for part in (
         '<h2 id="parity">7 Parity: holds</h2>', "No paper says so.", "Nothing follows from it.",
         "drawn by &lt;hand&gt;.", "<td>a cell</td>",
-        "First: layers is 2", "<b>1 holds</b>", "<td>7 Parity</td><td>holds</td>",
+        "First: layers is 2",
+        "1 argument that induction heads make most of\nin-context learning: <b>1 holds</b>",
+        "<td>7 Parity</td><td>holds</td>",
     ):  # fmt: skip
         assert part in text, part
     assert html_of("a figure of one's own") in text
@@ -265,11 +268,21 @@ def test_a_line_of_evidence_is_one_object_in_one_list(monkeypatch, tmp_path, lla
     assert any("7 Parity" in each for each in said)
 
 
+def test_arguments_of_ones_own_are_run_after_the_six(llama, tmp_path):
+    found = ik.evidence.six_arguments(llama[0], arguments=(each for each in (MECHANISM, OWN)), progress=False)
+    assert {name: each.attrs.get("paper") for name, each in found.results.items()} == {
+        "mechanism": "Olsson et al. 2022", "parity": None,
+    }  # fmt: skip
+    text = text_of(ik.report(found, tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert "2 arguments that" in text
+    assert "in-context learning (Olsson et al. 2022): <b>" in text
+
+
 def test_only_what_is_not_defined_makes_that_verdict(monkeypatch, llama):
-    def refuses(ground):
+    def refuses(inputs):
         raise Refused("an option is wrong")
 
-    def undefined(ground):
+    def undefined(inputs):
         raise NotDefined("it has no meaning here")
 
     monkeypatch.setattr(gathering, "ARGUMENTS", (replace(OWN, run=undefined),))
@@ -315,7 +328,7 @@ def test_the_page_says_each_verdict_its_failing_checks_and_its_limits(found, htm
         assert html_of(argument.limits) in text
         assert f"First: {html_of(first_check(argument, each))}." in text
         for at in np.flatnonzero(each["verdict"].values != HOLDS):
-            assert html_of(said_of(each.isel(check=at))) in text
+            assert html_of(in_words(each.isel(check=at))) in text
         holding = int((each["verdict"] == HOLDS).sum())
         assert f"<b>Here</b> {holding} of {each.sizes['check']} checks hold." in text
     assert counted(found.results) in text
@@ -380,7 +393,7 @@ def test_evidence_prints_every_check_and_writes_the_page(found, tmp_path, monkey
     assert asked == {"of": "runs/one", "prompts": "call me", "seed": 3, "page": (found, tmp_path / "a.html")}
     for each in found.results.values():
         for at in range(each.sizes["check"]):
-            assert said_of(each.isel(check=at)) in result.output
+            assert in_words(each.isel(check=at)) in result.output
     for verdict in (HOLDS, CONTRADICTED, INCONCLUSIVE):
         lines = [line for line in result.output.splitlines() if line.startswith(f"  {verdict} ")]
         assert len(lines) == sum(int((each["verdict"] == verdict).sum()) for each in found.results.values())

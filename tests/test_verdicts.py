@@ -11,7 +11,6 @@ from induction_kernel.evidence._co_perturbation import CO_PERTURBATION
 from induction_kernel.evidence._continuity import CONTINUITY
 from induction_kernel.evidence._generality import GENERALITY
 from induction_kernel.evidence._mechanism import MECHANISM
-from induction_kernel.evidence._saying import check_rows, counted, first_check, said_of
 from induction_kernel.evidence._verdicts import (
     CONTRADICTED,
     HOLDS,
@@ -19,9 +18,10 @@ from induction_kernel.evidence._verdicts import (
     NOT_DEFINED,
     Check,
     inconclusive,
-    judged,
+    judge,
     not_defined,
 )
+from induction_kernel.evidence._wording import check_rows, counted, first_check, in_words
 
 NONE = float("nan")
 SURE = Check("a share", 0.8, 0.7, 0.9, 0.5, n=16, of="prompts")
@@ -63,7 +63,7 @@ def test_a_p_value_never_contradicts(p, verdict):
     ],
 )
 def test_a_claim_holds_only_if_every_check_does_and_is_contradicted_by_one(checks, verdict):
-    assert judged(CO_OCCURRENCE, checks).attrs["verdict"] == verdict
+    assert judge(CO_OCCURRENCE, checks).attrs["verdict"] == verdict
 
 
 def test_the_half_width_reached_and_the_n_for_a_stated_one_do_not_depend_on_the_value():
@@ -78,7 +78,7 @@ def test_the_half_width_reached_and_the_n_for_a_stated_one_do_not_depend_on_the_
 
 def test_what_it_was_computed_from_is_kept_and_comes_back_from_a_file(tmp_path):
     details = xr.Dataset({"slope": ("checkpoint", [1.0, 2.0])}, attrs={"rule": "a quarter"})
-    found = judged(CO_OCCURRENCE, [SURE, OPEN, CHANCE], details, attrs={"seeds": 5})
+    found = judge(CO_OCCURRENCE, [SURE, OPEN, CHANCE], details, attrs={"seeds": 5})
     assert found["verdict"].values.tolist() == [HOLDS, INCONCLUSIVE, HOLDS]
     assert found["n_for"].values[:2].tolist() == [16, 45]
     assert found["of"].values.tolist() == ["prompts", "seeds", "seeds"]
@@ -90,16 +90,16 @@ def test_what_it_was_computed_from_is_kept_and_comes_back_from_a_file(tmp_path):
 
 
 def test_a_verdict_has_the_name_the_title_and_the_claim_of_its_argument():
-    for found in (judged(CO_OCCURRENCE, [SURE]), not_defined(CO_OCCURRENCE, "-")):
+    for found in (judge(CO_OCCURRENCE, [SURE]), not_defined(CO_OCCURRENCE, "-")):
         said = [found.attrs[key] for key in ("argument", "title", "claim")]
         assert said == [CO_OCCURRENCE.name, CO_OCCURRENCE.title, CO_OCCURRENCE.claim]
 
 
 def test_a_sentence_speaks_of_the_primary_check_first():
     of_share = replace(CO_OCCURRENCE, primary="another share")
-    found = judged(of_share, [SURE, OPEN, AGAINST])
-    assert first_check(of_share, found) == said_of(found.isel(check=2))
-    assert first_check(replace(of_share, primary="not there"), found) == said_of(found.isel(check=0))
+    found = judge(of_share, [SURE, OPEN, AGAINST])
+    assert first_check(of_share, found) == in_words(found.isel(check=2))
+    assert first_check(replace(of_share, primary="not there"), found) == in_words(found.isel(check=0))
 
 
 @pytest.mark.parametrize(("make", "verdict"), [(not_defined, NOT_DEFINED), (inconclusive, INCONCLUSIVE)])
@@ -114,29 +114,29 @@ def test_without_checks_a_verdict_says_why(make, verdict, tmp_path):
 @pytest.mark.parametrize("checks", [[], [SURE, SURE]])
 def test_checks_have_names_of_their_own(checks):
     with pytest.raises(ValueError, match="different names"):
-        judged(CO_OCCURRENCE, checks)
+        judge(CO_OCCURRENCE, checks)
 
 
 # in words
 
 
 def test_a_check_in_words_has_its_n_and_what_a_narrower_interval_takes():
-    found = judged(CO_OCCURRENCE, [SURE, OPEN, CHANCE])
-    sure, unsure, chance = (said_of(found.isel(check=at)) for at in range(3))
+    found = judge(CO_OCCURRENCE, [SURE, OPEN, CHANCE])
+    sure, unsure, chance = (in_words(found.isel(check=at)) for at in range(3))
     assert sure == "a share is 0.8 (0.7 to 0.9, 16 prompts), wanted above 0.5"
     assert unsure == (
         "a loss, nats is 0.2 (−0.1 to 0.5, 5 seeds), wanted below 0.3; the half-width is 0.3, one of 0.1 "
-        "would take about 45 seeds"
+        "would need about 45 seeds"
     )
     assert chance == "a p-value is 0.04 (4 seeds), wanted below 0.05"
-    lone = judged(CO_OCCURRENCE, [Check("z", 1, NONE, NONE, 0, n=1, of="heads", why="wanted two, got one")])
-    assert said_of(lone.isel(check=0)) == "z is 1 (1 head), wanted above 0: wanted two, got one"
+    lone = judge(CO_OCCURRENCE, [Check("z", 1, NONE, NONE, 0, n=1, of="heads", why="wanted two, got one")])
+    assert in_words(lone.isel(check=0)) == "z is 1 (1 head), wanted above 0: wanted two, got one"
 
 
 def test_verdicts_are_counted_in_words():
     results = {
-        "co_occurrence": judged(CO_OCCURRENCE, [SURE, OPEN, AGAINST]),
-        "mechanism": judged(MECHANISM, [SURE]),
+        "co_occurrence": judge(CO_OCCURRENCE, [SURE, OPEN, AGAINST]),
+        "mechanism": judge(MECHANISM, [SURE]),
         "continuity": inconclusive(CONTINUITY, "-"),
         "generality": not_defined(GENERALITY, "-"),
     }

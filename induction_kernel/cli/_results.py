@@ -13,8 +13,8 @@ import xarray as xr
 
 from ..data._labelled import load_classification
 from ..errors import Refused
-from ..evidence._saying import said_of, window_rows
 from ..evidence._six_arguments import six_arguments
+from ..evidence._wording import in_words, window_rows
 from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
 from ..formats import text_of
 from ..heads._names import as_heads
@@ -178,4 +178,4 @@ def _verdict(result: xr.Dataset) -> list[str]:
         return [f"{verdict} ({result.attrs['reason']})"]
     checks = [result.isel(check=at) for at in range(result.sizes["check"])]
     about = [f"  about {result.attrs['about']}"] if "about" in result.attrs else []
-    return [verdict, *about, *(f"  {check['verdict'].item():<12}  {said_of(check)}" for check in checks)]
+    return [verdict, *about, *(f"  {check['verdict'].item():<12}  {in_words(check)}" for check in checks)]

@@ -1,4 +1,4 @@
-"""What direct ablation found, drawn: the score lost along training, in its phases, and without each head at the end."""
+"""Figures of direct ablation: score lost along training, shares lost in its phases, score lost without single heads."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import xarray as xr
 from ..plots._effect_map import effect_map
 from ..plots._lines import line_plot
 from ._argument import Part, Table
-from ._saying import percent
+from ._wording import percent
 
 __all__ = ["figures_of"]
 
 STRONGEST = 6
-"""Single heads whose curves along training are drawn."""
+"""How many single heads are drawn along training."""
 
 
 def figures_of(result: xr.Dataset) -> Iterator[Part]:
-    """Figures, tables and sentences behind the verdict of `direct_ablation`; nothing where it has no checks."""
+    """What the page shows of a result of `direct_ablation`, below its checks; nothing where it has no checks."""
     if not result.sizes["check"]:
         return
     yield (
-        f"Induction heads, chosen at the end of training on other prompts: {result.attrs['induction_heads']}. Removed: "
-        "their output replaced by zero, by its mean over a control, or by zero with all attention patterns held "
-        '("patterns"), so that only values move.'
+        f"Induction heads, chosen at the end of training on other prompts: {result.attrs['induction_heads']}. To "
+        "remove them, their output is replaced by zero, by its mean over control prompts, or by zero with all "
+        'attention patterns held fixed ("patterns"), so that only values move.'
     )
     mode = result.sel(mode="mean")
     if "checkpoint" in result.dims:
@@ -33,17 +33,19 @@ def figures_of(result: xr.Dataset) -> Iterator[Part]:
         mode = mode.isel(checkpoint=-1)
     if "phase" in result.dims:
         yield (
-            "Share of the score that goes with them, in the three phases. Before the window there is next to no score "
-            "to lose, so its share may be of almost any size:"
+            "Share of the score lost without them, in the three phases of training. Before the window there is almost "
+            "no score to lose, so that share may have almost any size:"
         )
         yield _phases(result)
     if "icl_effect" in mode:
         effect = mode[["icl_effect"]].rename(icl_effect="effect").drop_vars("mode").drop_attrs()
-        yield effect_map(effect.assign_attrs(unit="nats"), title="score lost without one head at the end")
+        yield effect_map(
+            effect.assign_attrs(unit="nats"), title="score lost without each head, at the end of training"
+        )
 
 
 def _along(mode: xr.Dataset) -> Iterator[Part]:
-    """What removing costs at each checkpoint: all induction heads, random heads, and the strongest heads alone."""
+    """Score lost at each checkpoint without all induction heads, without random heads, and without single heads."""
     groups = {
         "induction heads": _lost(mode["icl_joint"]),
         "random heads": _lost(mode["icl_control"].mean("prompt")),
@@ -58,7 +60,7 @@ def _along(mode: xr.Dataset) -> Iterator[Part]:
             str(name): _lost(best.isel(cell=at, drop=True).reset_coords(drop=True))
             for at, name in enumerate(best["name"].values)
         }
-        title = "the same for single heads: the six that cost most at the end"
+        title = "the same for the six single heads that matter most at the end of training"
         yield line_plot(alone, "lost", over="tokens", title=title)
 
 
@@ -77,4 +79,6 @@ def _phases(result: xr.Dataset) -> Table:
                 str(phase), str(mode), value if value == "–" else f"{value} ({low} to {high})",
                 percent(random.mean()), f"{percent(random.min())} to {percent(random.max())}",
             ])  # fmt: skip
-    return Table(["phase", "replaced by", "share lost", "with random heads", "least and most of draws"], rows)
+    return Table(
+        ["phase", "replaced by", "share lost", "lost without random heads", "smallest and largest"], rows
+    )

@@ -1,8 +1,8 @@
-"""Ablations of one model for argument 3: its induction heads, as many random others, and each head alone.
+"""Ablations of one model for argument 3: induction heads together, random sets of other heads, and each head alone.
 
-After Olsson et al. 2022: heads are removed in three ways: "zero" (z := 0; everything downstream moves), "mean" (their
-mean activation in its place) and "patterns" (z := 0, and all attention patterns held at the untouched run's, so that
-only values move: their pattern-preserving ablation). It judges nothing: see `_direct_ablation`.
+Heads are removed in three ways, after Olsson et al. 2022: "zero" (z := 0; everything downstream moves), "mean" (their
+mean activation in place of z) and "patterns" (z := 0 with all attention patterns held at the untouched run's, so that
+only values move: pattern-preserving ablation). `_direct_ablation` makes the verdict.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MODES: dict[str, tuple[Edit, Hold]] = {
     "mean": (Mean(), None),
     "patterns": (Zero(), "patterns"),
 }
-"""Way of removing heads -> edit of z, and what is held."""
+"""Way of removing heads -> the edit of z, and what is held fixed."""
 
 
 def chosen_heads(model: Model, *, n: int, seed: int) -> list[Head]:
@@ -52,10 +52,10 @@ def chosen_heads(model: Model, *, n: int, seed: int) -> list[Head]:
 
 
 def other_heads(model: Model, heads: Sequence[Head]) -> str:
-    """Where random heads to compare with are from: "same layer", or "any layer" where layers have too few.
+    """Which heads random sets are drawn from: those of the "same layer", or of "any layer" where layers have too few.
 
     Raises:
-        NotDefined: the model has too few others.
+        NotDefined: the model has too few other heads.
     """
     try:
         random_heads(model, like=heads)
@@ -67,16 +67,16 @@ def other_heads(model: Model, heads: Sequence[Head]) -> str:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Removal:
-    """Everything that is removed from a model, and what is measured then; call it as `removal(model)`.
+    """Which heads are removed and what is measured; `removal(model)` measures one model.
 
     Attributes:
         heads: the induction heads, removed together.
-        controls: sets of other heads.
+        controls: sets of other heads, each removed together.
         texts: the prompts of the in-context-learning score and their bands.
-        n: prompts of the repeat, and of choosing heads.
-        seed: of both.
-        by_head: whether every head is removed by itself.
-        direction: `[prompt, position]` of losses of the texts; None not to measure along it.
+        n: number of prompts of repeated tokens, both those measured and those that heads are chosen on.
+        seed: of these prompts.
+        by_head: whether every head is also removed by itself.
+        direction: `[prompt, position]`, a direction in the losses of the texts; None to leave `change` out.
     """
 
     heads: tuple[Head, ...]
@@ -88,18 +88,18 @@ class Removal:
     direction: Tensor | None = None
 
     def __call__(self, model: Model) -> xr.Dataset:
-        """What the untouched model has, and what changes without what is removed.
+        """The measures of the untouched model, and how they change when heads are removed.
 
-        `icl[prompt]` is the in-context-learning score of the texts, `repeat[prompt]` the loss of a second copy, `turn`
-        the losses of the texts along `direction`, where there is one (in the mode "patterns" alone). Of each of these:
-        `..._effect[mode, prompt, layer, head]` of each head, `..._joint[mode, prompt]` of the induction heads,
-        `..._control[mode, draw, prompt]` of other sets, `..._then[mode, prompt]` of the heads that would be chosen in
-        this model (0 where there are none; `..._n_then` says how many), `..._without[prompt]`, the value where the
-        ability is absent.
+        The measures, in nats: `icl[prompt]`, the in-context-learning score of the texts; `repeat[prompt]`, the loss of
+        a second copy; with a `direction`, `change[prompt]`, the losses of the texts along it (in the mode "patterns"
+        only, without a dimension `mode`). For each of them the changes `..._effect[mode, prompt, layer, head]` (each
+        head alone), `..._joint[mode, prompt]` (the induction heads), `..._control[mode, draw, prompt]` (the other
+        sets) and `..._then[mode, prompt]` (the heads that would be chosen in this model: 0 where there are none;
+        `..._n_then` is their number); and `..._without[prompt]`, the value without any in-context learning.
         """
         then = chosen_heads(model, n=self.n, seed=self.seed)
         ready, early, late = self.texts.icl_prompts(model)
-        # other tokens than those that heads are chosen on
+        # Other tokens than those that heads are chosen on.
         repeats = repeated_tokens(model, prompts=self.n, seed=self.seed + 1)
         found = {
             "icl": self._effects(model, ready, _banded(early, late), list(MODES), then),
@@ -107,13 +107,13 @@ class Removal:
         }
         if self.direction is not None:
             along = self._effects(model, ready, _along(self.direction), ["patterns"], then)
-            found["turn"] = along.isel(mode=0, drop=True)
+            found["change"] = along.isel(mode=0, drop=True)
         return joined([as_variables(name, each) for name, each in found.items()])
 
     def _effects(
         self, model: Model, prompts: Prompts, metric: Metric, modes: list[str], then: list[Head]
     ) -> xr.Dataset:
-        """One metric, on the same prompts in these modes."""
+        """One metric on the same prompts: its untouched value, and its change for each group of heads in each mode."""
         size = sizes(model)
         single = [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
         groups = [[head] for head in single] if self.by_head else []
@@ -146,7 +146,7 @@ class Removal:
 def _without(
     model: Model, prompts: Prompts, metric: Metric, groups: Sequence[Sequence[Head]], edit: Edit, hold: Hold
 ) -> Found:
-    """Each group removed together; one of no heads changes nothing."""
+    """One run for each group of heads, removed together; the values of an empty group are the untouched run's."""
     cells = [
         Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
         for heads in groups
@@ -159,7 +159,7 @@ def _without(
 
 
 def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:
-    """The in-context-learning score of each prompt, in nats; without in-context learning it is 0."""
+    """The in-context-learning score as a metric: loss of the late band minus loss of the early one, in nats."""
     width = early[1] - early[0]
 
     def reads(prompts: Prompts) -> Tensor:
@@ -168,17 +168,19 @@ def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:
         return wanted
 
     def score(found: Tensor, _: Prompts) -> Tensor:
-        return found[:, :width, 0].mean(1) - found[:, width:, 0].mean(1)  # of log-probabilities
+        return found[:, :width, 0].mean(1) - found[:, width:, 0].mean(
+            1
+        )  # log-probabilities, so early minus late
 
-    def nothing(found: Tensor, _: Prompts) -> Tensor:
+    def zero(found: Tensor, _: Prompts) -> Tensor:
         return torch.zeros(len(found))
 
-    without = Metric("no_icl_score", "nats", nothing, reads, loss.targets)
+    without = Metric("no_icl_score", "nats", zero, reads, loss.targets)
     return Metric("banded_icl_score", "nats", score, reads, loss.targets, without=without, of="next")
 
 
 def _along(direction: Tensor) -> Metric:
-    """The losses of a prompt along its row `[position]` of a direction."""
+    """The losses of each prompt, projected on its row of a direction `[prompt, position]`, in nats."""
 
     def product(found: Tensor, _: Prompts) -> Tensor:
         losses = -found[..., 0].double()

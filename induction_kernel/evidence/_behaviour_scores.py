@@ -1,6 +1,7 @@
-"""Several behaviours of the same heads beside one another: each head's score, its excess, and how they go together.
+"""Scores of several behaviours (copying, prefix matching, patterns, translation) on the same heads, side by side.
 
-Over `behaviour`, layer and head; of the chosen heads together, of all others, and by rank with prefix matching.
+For each behaviour: every head's mean score and excess over its control; the means of the chosen heads and of all
+others; and the rank correlation of the heads' excess with prefix matching. Used by `generality`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ __all__ = ["by_behaviour", "summaries"]
 
 
 def by_behaviour(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -> xr.Dataset:
-    """Every behaviour's scores beside one another, with what they say of all heads and of the chosen."""
+    """Dataset over `behaviour`, layer and head, as `generality` documents it: scores, excess, correlation."""
     parts: list[xr.Dataset] = []
     first = scores["prefix_matching"]
     is_chosen = xr.zeros_like(first["score"].isel(prompt=0).reset_coords(drop=True), dtype=bool)
@@ -30,14 +31,14 @@ def by_behaviour(scores: dict[str, xr.Dataset], chosen: list[Head], seed: int) -
         null = each["control"] if "control" in each else each["chance"]
         both = xr.Dataset({"score": each["score"], "control": null.broadcast_like(each["score"])})
         both = both.assign(chance=both["control"]).reset_coords(drop=True)
-        parts.append(_summed_up(both, is_chosen, seed).expand_dims(behaviour=[name]))
+        parts.append(_of_behaviour(both, is_chosen, seed).expand_dims(behaviour=[name]))
     out = xr.concat(parts, "behaviour", join="outer")
     out["score"], out["control"] = (out[key].astype(np.float32) for key in ("score", "control"))
     out = with_names(out).assign(chosen=is_chosen)
     return xr.merge([out, _correlated(out["excess"], seed)])
 
 
-def _summed_up(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Dataset:
+def _of_behaviour(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Dataset:
     names = {"mean": "attention", "low": "attention_low", "high": "attention_high", "threshold": "needed"}
     kept = [*names.values(), "excess", "excess_low", "excess_high", "passes"]
     found = summarise(scores, seed=seed).rename(names)[kept].drop_vars(["null", "untested"])
@@ -55,7 +56,7 @@ def _summed_up(scores: xr.Dataset, chosen: xr.DataArray, seed: int) -> xr.Datase
 
 
 def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
-    """Spearman of each behaviour with prefix matching over heads, and its bootstrap over heads."""
+    """Spearman's correlation of each behaviour with prefix matching over heads, with a bootstrap interval."""
     by_head = excess.stack(cell=("layer", "head"))
     first = by_head.sel(behaviour="prefix_matching").values
     rows = []
@@ -63,7 +64,7 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
         there = np.isfinite(first + other)
         x, y = first[there], other[there]
         if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-            rows.append([np.nan] * 3)  # heads that do not differ
+            rows.append([np.nan] * 3)  # too few heads, or heads that do not differ
             continue
         ends = correlation_interval(x, y, "spearman", seed=seed)
         rows.append([correlation(x, y, "spearman"), *ends])
@@ -72,7 +73,7 @@ def _correlated(excess: xr.DataArray, seed: int) -> xr.Dataset:
 
 
 def summaries(result: xr.Dataset) -> xr.Dataset:
-    """The head summaries of all behaviours of `by_behaviour`, over `scorer`."""
+    """Head summaries of the behaviours in a result of `generality`, over `scorer`, as `head_map` draws them."""
     parts: list[xr.Dataset] = []
     for name in result["behaviour"].values:
         one = result.sel(behaviour=name)[["score", "control"]].dropna("prompt", how="all")

@@ -1,7 +1,7 @@
-"""Every head's scores of weights beside its scores of behaviour, of one model: what `mechanism` compares.
+"""Scores of every head by its weights and by its behaviour, for one model: what `mechanism` compares.
 
-OV eigenvalues and QK-traces, with their distance from random rotations of the same circuits; K-composition with earlier
-heads; copying, prefix matching, induction and previous-token scores.
+By weights: OV eigenvalues and QK-traces, with their distance from random rotations of the same circuits, and
+K-composition with earlier heads. By behaviour: copying, prefix-matching, induction and previous-token scores.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from ..training._phases import EXCESS
 __all__ = ["PAIRS", "scores_of"]
 
 DRAWS = 50
-"""Random rotations of every circuit."""
+"""Number of random rotations of every circuit."""
 PAIRS = {
     "eigenvalues and copying": ("ov_eigenvalues", "copying"),
     "QK-trace and prefix matching": ("qk_trace", "prefix_matching"),
     "K-composition and induction": ("k_composition", "induction"),
 }
-"""Name -> the score of weights and the score of behaviour."""
+"""Name of a pair -> its score by weights and its score by behaviour."""
 
 
 def scores_of(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr.Dataset, dict[str, str]]:
-    """Every score of one model over (layer, head), and why pairs are left out."""
+    """All scores of one model over (layer, head), NaN where undefined; and pair -> why it is left out."""
     quiet: dict[str, Any] = {"progress": progress}
     previous = previous_token_on_text(model, prompts, **quiet)
     found = {
@@ -44,10 +44,10 @@ def scores_of(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr
         "induction": _excess(induction(model, **quiet)),
     }
     weights: dict[str, Callable[[], dict[str, xr.DataArray]]] = {
-        "ov_eigenvalues": lambda: _beside_null(
+        "ov_eigenvalues": lambda: _with_distance(
             "ov_eigenvalues", ov_eigenvalues(model, draws=DRAWS, seed=seed, **quiet)
         ),
-        "qk_trace": lambda: _beside_null(
+        "qk_trace": lambda: _with_distance(
             "qk_trace", qk_trace(model, prompts, draws=DRAWS, seed=seed, **quiet)
         ),
         "k_composition": lambda: {
@@ -60,15 +60,15 @@ def scores_of(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr
         found |= {key: nothing} if key == "k_composition" else {key: nothing, f"{key}_spreads": nothing}
         try:
             found |= weights[key]()
-        except NotDefined as reason:  # what these weights do not say, in the scorer's own words
+        except NotDefined as reason:  # a score that these weights do not define
             left_out[pair] = str(reason)
     found["is_induction"] = found["prefix_matching"] > EXCESS
     scores = xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()})
     return scores.assign_attrs(previous_token=previous.attrs["previous_token"]), left_out
 
 
-def _beside_null(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:
-    """The score, and its distance from its null in standard deviations of the null."""
+def _with_distance(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The score, and its distance from the mean of random rotations in their standard deviations (`..._spreads`)."""
     distance = (scores["score"] - scores["chance"]) / scores["null"].std("draw")
     return {key: scores["score"], f"{key}_spreads": distance}
 
@@ -82,10 +82,10 @@ def _excess(scores: xr.Dataset) -> xr.DataArray:
 
 
 def _with_previous_token_heads(model: Model, previous: xr.DataArray, progress: bool) -> xr.DataArray:
-    """K-composition of each head with all earlier ones, a mean weighted with their previous-token scores."""
+    """K-composition of each head with earlier heads: a mean weighted by their previous-token scores."""
     found = composition(model, progress=progress)
     score = found["score"]
     total = (score * previous).sum(("layer", "head")) / previous.where(score.notnull()).sum(("layer", "head"))
-    values = total.values.reshape(-1, found.sizes["head"])  # receivers come layer by layer
+    values = total.values.reshape(-1, found.sizes["head"])  # receivers are ordered layer by layer
     coords = {"layer": np.unique(found["receiver_layer"].values), "head": found["head"].values}
     return xr.DataArray(values, coords, ("layer", "head"))

@@ -1,17 +1,17 @@
 """Co-occurrence (argument 1 of Olsson et al. 2022): induction heads form when in-context learning does.
 
-The in-context-learning (ICL) score, the prefix-matching score and the loss on a repeat turn in one window of training.
-The thresholds:
+The in-context-learning (ICL) score, the prefix-matching score and the loss on a repeat change in one window of
+training. The checks and their thresholds:
 
-    runs with a window      over half of the seeds (95% Wilson interval), or 97.5% of the resamplings of one run
-    formed in the window    over 75% of the final ICL score (Olsson et al.: over 75% of the score forms in it)
-    onsets                  |ln(onset) - ln(start)| / (ln(end) - ln(start)) below 0.5: less than half a window apart
-    turning together        p below 0.05 (`onset_coupling`): with four or more seeds that of pairing them anew,
-                            for fewer the largest p of shifting one curve of a run in time
+    runs with a window      in over half of the seeds (95% Wilson interval), or in 97.5% of one run's bootstrap samples
+    formed in the window    over 75% of the final ICL score (as in Olsson et al.)
+    distance of onsets      |ln(onset) - ln(start)| / (ln(end) - ln(start)) below 0.5: less than half a window
+    changing together       p below 0.05 (`onset_coupling`): from four seeds on, by pairing each seed's first curve with
+                            other seeds' second; for fewer, by circular shifts, the largest p of all runs
 
-That two things come at once is no proof that one makes the other. Where the path of the losses in their principal
-components turns (Olsson et al.'s fourth sign) is told but not judged: on a logarithmic grid its sharpest turn may be
-the end of the first descent, long before the window. It finds no window itself (`phase_window` does).
+Changes at the same time are no proof that one causes the other. Olsson et al.'s fourth sign, the turn of the path of
+per-token losses in their principal components, is reported without a check: on a logarithmic grid its sharpest turn may
+be the end of the first descent, long before the window. The window is found by `phase_window`.
 """
 
 from __future__ import annotations
@@ -28,40 +28,42 @@ from ..plots._loss_components import component_plot, slope_plot
 from ..plots._phases import phase_plot
 from ..training._loss_components import loss_components, loss_slope
 from ..training._onset_coupling import onset_coupling
-from ..training._turns import FEWEST, check_curves
-from ._argument import NO_TEXTS, Argument, Ground, Part, SixArguments
-from ._saying import ends_of, millions
+from ..training._onsets import FEWEST, check_curves
+from ._argument import NO_TEXTS, Argument, Inputs, Part, SixArguments
 from ._seed_intervals import mean_check, runs_of, window_check, windows_of
-from ._verdicts import Check, inconclusive, judged
+from ._verdicts import Check, inconclusive, judge
+from ._wording import ends_of, millions
 
 __all__ = ["CO_OCCURRENCE", "co_occurrence"]
 
 FORMED, APART, CHANCE = 0.75, 0.5, 0.05
 SHARE = "share of the final ICL score formed in the window"
-AT_HAND = "wanted training checkpoints, got a model at hand: give its name or its folder"
+AT_HAND = "wanted training checkpoints, got a loaded model, which has none: give its name or its folder"
 OTHERS = {"prefix_matching": "prefix matching", "repeat_loss": "repeat loss"}
 
 
 def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr.Dataset:
-    """Whether the curves of one model turn in one window, in one run or over seeds.
+    """Whether the curves of one model change in one window of training, in one run or over seeds.
 
-    All thresholds stand at the top of this file. Numbers over seeds are means with a 95% interval over the seeds that
-    have a window, those of one run have the interval over its prompts. p-values have none. Where no run has a window
-    the claim is contradicted by that; the numbers of a window are NaN and inconclusive.
+    Checks: runs have a window; over 75% of the final ICL score forms in it; prefix matching and repeat loss have their
+    onset within half a window of the ICL score's; each changes together with it (p below 0.05). Over seeds, values are
+    means with a 95% interval over the seeds that have a window; of one run, the interval is over its prompts; p-values
+    have none. Where no run has a window, that check is contradicted, and with it the claim; the checks about the window
+    are then NaN and inconclusive.
 
     Args:
-        curves: what `training_curves` returns for one model, maybe over `seed`.
-        window: what `phase_window` found in these curves, if it is at hand.
+        curves: what `training_curves` returned for one model, over `seed` where there are several.
+        window: what `phase_window` found in these curves; None to find it.
 
     Returns:
-        Dataset of verdict (see `judged`), with everything that
-        `phase_window` returns over `seed`, and `difference[with, seed]`, `statistic[with, seed]`, `p_value[with, seed]`
-        of `onset_coupling`, `turn[seed]` (tokens at which the path of the losses turns most). A single run is seed 0.
-        Inconclusive with fewer than 4 checkpoints after step 0.
+        Dataset of the verdict (see `judge`), with the variables of `phase_window` over `seed`; `difference`,
+        `statistic` and `p_value` of `onset_coupling` over `with` and `seed`; and `turn[seed]`, the tokens at which the
+        path of the losses turns most sharply. A single run is seed 0. Inconclusive with fewer than 4 checkpoints after
+        step 0.
 
     Raises:
-        TypeError: if `curves` is no Dataset.
-        Refused: if it has several models, lacks a curve, or the windows are those of other runs.
+        TypeError: `curves` is no Dataset.
+        Refused: curves of several models, a missing curve, or windows of other runs.
 
     Source: Olsson et al. 2022, argument 1.
     """
@@ -69,7 +71,7 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     if "model" in curves.dims:
         raise Refused(
             f"wanted the curves of one model, got {[str(each) for each in curves['model'].values]}: choose with "
-            ".sel(model=...), or ask continuity for all of them"
+            ".sel(model=...), or test all of them with continuity"
         )
     kept = int((curves["tokens"] > 0).sum())
     if kept < FEWEST:
@@ -86,38 +88,35 @@ def co_occurrence(curves: xr.Dataset, *, window: xr.Dataset | None = None) -> xr
     pairs = [runs_of(onset_coupling(curves, "icl_score", other)) for other in OTHERS]
     for pair, name in zip(pairs, OTHERS.values(), strict=True):
         distance = (each / width for each in _distance(pair))
-        said = f"distance of the onsets of ICL score and {name}, windows"
-        checks.append(mean_check(said, *distance, threshold=APART, above=False, prompts=n))
+        title = f"distance of the onsets of ICL score and {name}, in windows"
+        checks.append(mean_check(title, *distance, threshold=APART, above=False, prompts=n))
     for pair, name in zip(pairs, OTHERS.values(), strict=True):
-        checks.append(_together(f"p-value of ICL score and {name} turning together", pair))
+        checks.append(_together(f"p-value of ICL score and {name} changing together", pair))
     kept = xr.concat([pair[["difference", "statistic", "p_value"]] for pair in pairs], "with")
     details = found.merge(kept.assign_coords({"with": list(OTHERS)}), combine_attrs="override")
-    details = details.assign(turn=("seed", _turns(runs_of(loss_components(curves)))))
+    details = details.assign(turn=("seed", _sharpest_turns(runs_of(loss_components(curves)))))
     attrs = {"model": str(curves.attrs["model"])} if "model" in curves.attrs else {}
-    return judged(CO_OCCURRENCE, checks, details, attrs=attrs)
+    return judge(CO_OCCURRENCE, checks, details, attrs=attrs)
 
 
 def _distance(pair: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How far apart two curves turn, whichever is first, and the ends of the interval, by seed, in ln(tokens)."""
+    """Distance of two onsets, whichever is first, and the ends of its interval, by seed, in ln(tokens)."""
     value, low, high = (pair[f"difference{end}"].values for end in ("", "_low", "_high"))
     nearest = np.where((low < 0) & (high > 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
     return np.abs(value), nearest, np.maximum(np.abs(low), np.abs(high))
 
 
 def _together(name: str, pair: xr.Dataset) -> Check:
-    """By pairings of seeds, where they are enough for that, else by shifts, the largest of all runs.
-
-    A p-value has no interval of its own.
-    """
+    """The p-value over pairings of seeds where there are enough seeds; otherwise the largest over the runs' shifts."""
     paired = float(pair["seeds_p_value"]) if "seeds_p_value" in pair else np.nan
     p = paired if np.isfinite(paired) else float(pair["p_value"].max())
-    name = f"{name}, {'seeds paired anew' if np.isfinite(paired) else 'shifted'}"
+    name = f"{name}, {'over pairings of seeds' if np.isfinite(paired) else 'over shifts in time'}"
     n = pair.sizes["seed"]
     return Check(name, p, np.nan, np.nan, CHANCE, above=False, n=n, of="seeds" if n > 1 else "run", is_p=True)
 
 
-def _turns(components: xr.Dataset) -> np.ndarray:
-    """Tokens at the checkpoint farthest from the straight line between the ends of the path, for each seed."""
+def _sharpest_turns(components: xr.Dataset) -> np.ndarray:
+    """For each seed, tokens at the checkpoint farthest from the straight line between the ends of the path."""
     found = []
     for seed in range(components.sizes["seed"]):
         run = components.isel(seed=seed)
@@ -129,12 +128,12 @@ def _turns(components: xr.Dataset) -> np.ndarray:
     return np.array(found)
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    if ground.curves is not None:
-        return co_occurrence(ground.curves, window=ground.window)
-    if not isinstance(ground.source, str | Path):
+def _run(inputs: Inputs) -> xr.Dataset:
+    if inputs.curves is not None:
+        return co_occurrence(inputs.curves, window=inputs.window)
+    if not isinstance(inputs.source, str | Path):
         return inconclusive(CO_OCCURRENCE, AT_HAND)
-    training_history(ground.source)  # not defined where a source has no checkpoints
+    training_history(inputs.source)  # raises NotDefined where a source has no checkpoints
     return inconclusive(CO_OCCURRENCE, NO_TEXTS)
 
 
@@ -145,17 +144,19 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
     if bool(window["exists"]):
         start, end, share = ends_of(window)
         yield (
-            f"The window is {window.attrs['rule']}. Here it reaches from {start} to {end} tokens, and {share} of the "
+            f"The window is {window.attrs['rule']}. Here it runs from {start} to {end} tokens, and {share} of the "
             f"final score forms in it. {_order(window)}"
         )
     yield phase_plot(curves, window)
     yield (
-        "The losses of one token of each text at every checkpoint, along their first two principal components (from a "
-        "quarter of the way to the window on; rimmed points are in it), and how much each further token in the context "
-        "helps."
+        "The losses of one random token of each text, along their first two principal components: one point for each "
+        "checkpoint, from a quarter of the tokens at which the window starts; points in the window have a rim. And the "
+        "slope of the loss in the logarithm of the position in the context."
     )
     from_here = float(window["start"] if bool(window["exists"]) else curves["tokens"].max()) / 4
-    late = curves.sel(checkpoint=curves["tokens"].values > from_here)  # the first descent dwarfs what follows
+    # The first descent of the loss is far larger than all later changes.
+    # The first descent of the loss is far larger than all later changes.
+    late = curves.sel(checkpoint=curves["tokens"].values > from_here)
     yield component_plot(loss_components(late).assign_attrs(model=found.model), window)
     yield slope_plot(loss_slope(curves).sel(position=slice(9, None)), window)
 
@@ -167,25 +168,26 @@ def _order(window: xr.Dataset) -> str:
         f"({millions(one['onset_low'])} to {millions(one['onset_high'])})"
         for one in (order.isel(curve=at) for at in range(order.sizes["curve"]))
     ]
-    return f"In the order in which they turn: {'; '.join(said)}."
+    return f"Onsets, in order of time: {'; '.join(said)}."
 
 
 CO_OCCURRENCE = Argument(
     name="co_occurrence",
     title="1 Co-occurrence",
-    claim="in-context-learning score, prefix matching and the loss on a repeat turn in one window of training",
+    claim="in-context-learning score, prefix matching and the loss on a repeat change in one window of training",
     paper=(
-        "In the paper all models of two and more layers, and none of one, go through a short phase early in "
-        "training. In it the in-context-learning score falls from above −0.15 to about −0.4 nats (over 75% of it "
-        "forms there), induction heads appear, and the path of the losses turns. The paper rates this evidence medium "
-        "and correlational, for models of every kind and size."
+        "In the paper all models of two or more layers, and none of one layer, go through a short phase change early "
+        "in training. In it the in-context-learning score falls from above −0.15 to about −0.4 nats (over 75% of it "
+        "forms there), induction heads appear, and the path of the per-token losses turns. The paper rates this "
+        "evidence medium and correlational, for models of every kind and size."
     ),
     limits=(
-        "That things come at once is no proof that one makes the other: a third, such as the composition of layers in "
-        "general, may make both. Intervals over the prompts of one run do not say where the window of another seed "
-        "would be."
+        "That two things appear at the same time is no proof that one causes the other: a third, such as the "
+        "composition of layers in general, may cause both. Intervals over the prompts of one run do not say where the "
+        "window of another seed would be."
     ),
     primary=SHARE,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

@@ -1,12 +1,12 @@
 """Co-perturbation (argument 2 of Olsson et al. 2022): smeared keys make induction heads form earlier.
 
 A smeared key mixes each key with the one before it, so that a head can find what followed a token without a
-previous-token head in a layer below. If induction heads make the phase change, then with smeared keys
+previous-token head in an earlier layer. If induction heads cause the phase change, then with smeared keys
 
-    one layer:         a window, where the plain model has none
-    two and more:      an earlier window: mean over seeds of ln(start with smeared keys / start without) below 0
+    one layer            a window, where the plain model has none
+    two or more layers   an earlier window: mean over seeds of ln(start with smeared keys / start without) below 0
 
-Runs are paired by their seed. It trains nothing and finds no window itself (`phase_window` does).
+Runs are paired by their seed. Models are trained by `train_families`, and windows found by `phase_window`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from scipy import stats
 
 from ..errors import Refused
 from ..plots._phases import phase_plot
-from ..training._turns import check_curves
-from ._argument import Argument, Ground, Part, SixArguments, Table
-from ._saying import window_rows
+from ..training._onsets import check_curves
+from ._argument import Argument, Inputs, Part, SixArguments, Table
 from ._seed_intervals import mean_check, runs_of, share_check, window_check, windows_of
-from ._verdicts import Check, inconclusive, judged
+from ._verdicts import Check, inconclusive, judge
+from ._wording import window_rows
 
 __all__ = ["ABOUT_FAMILIES", "CO_PERTURBATION", "NO_FAMILY", "SMEARED", "co_perturbation", "layers_of"]
 
-NO_FAMILY = "wanted curves of a family of models, with smeared keys and without: train_families makes them"
+NO_FAMILY = "wanted curves of a family of models with smeared keys and without: train_families makes them"
 ABOUT_FAMILIES = (
     "the families of models that come with the package (one and two layers, with smeared keys and without, several "
-    "seeds each), which learned the same language: models like this one, not this one"
+    "seeds each), trained on the same language: models like this one, not this model itself"
 )
 SMEARED = re.compile(r"[\s,_-]*smeared([\s_-]*keys)?", re.IGNORECASE)
 
@@ -39,28 +39,29 @@ SMEARED = re.compile(r"[\s,_-]*smeared([\s_-]*keys)?", re.IGNORECASE)
 def co_perturbation(
     curves: xr.Dataset, *, pairs: Mapping[str, str] | None = None, window: xr.Dataset | None = None
 ) -> xr.Dataset:
-    """Whether smeared keys move the window of the phase change as induction heads would have it.
+    """Whether smeared keys move the window of the phase change as expected if induction heads cause it.
 
-    For a pair of one-layer models two checks: over half of the seeds of the plain model have no window, over half of
-    those of the smeared one have one (95% Wilson interval). For deeper ones: ln of the ratio of the starts of their
-    windows, paired by seed, is below 0 (95% interval over seeds; a single run of each has the interval that their own
-    intervals span); and the smeared model is first in over half of the seeds, where no window counts as never (a single
-    run: it has a window at all).
+    Two checks for each pair of models. One layer: over half of the plain model's seeds have no window, and over half of
+    the smeared model's have one (95% Wilson intervals). Deeper: ln of the ratio of the windows' starts, paired by seed,
+    is below 0 (95% interval over seeds; for one run of each, the interval spanned by their own intervals); and the
+    smeared model's window is first in over half of the seeds, a missing window counting as infinitely late (for one run
+    of each, it has a window at all).
 
     Args:
-        curves: what `training_curves` returns, over `model`, maybe over `seed`.
-        pairs: label of the plain model -> label of the one with smeared keys. By default every "... smeared" with the
-            label that is left without the word.
-        window: what `phase_window` found in these curves, if it is at hand.
+        curves: what `training_curves` returned, over `model`, and over `seed` where there are several.
+        pairs: label of the plain model -> label of the one with smeared keys. None pairs every label with "smeared" in
+            it with the same label without that word.
+        window: what `phase_window` found in these curves; None to find it.
 
     Returns:
-        Dataset of verdict, with `log_ratio[pair, seed]` (NaN where one of the two has no window), `start[pair, keys,
-        seed]` in tokens, `layers[pair]`, and for two or more seeds `p_value[pair]` (one-sided Wilcoxon signed rank of
-        the log ratios; at least 1/32 with five seeds). Inconclusive without a pair.
+        Dataset of the verdict (see `judge`), with `log_ratio[pair, seed]` (NaN where one of the two has no
+        window), `start[pair, keys, seed]` in tokens, `layers[pair]`, and for two or more seeds `p_value[pair]`
+        (one-sided Wilcoxon signed-rank test of the log ratios; at least 1/32 with five seeds). Inconclusive without a
+        pair.
 
     Raises:
-        TypeError: if `curves` or `window` is no Dataset.
-        Refused: if a label is not among the models, the windows are those of other runs, or a curve is missing.
+        TypeError: `curves` or `window` is no Dataset.
+        Refused: a label that is not among the models, windows of other runs, or a missing curve.
 
     Source: Olsson et al. 2022, argument 2.
     """
@@ -84,17 +85,17 @@ def co_perturbation(
         checks += (_appears if layers == 1 else _moves)(plain, smeared, both[0], both[1], n)
         parts.append(_details(*both).assign(layers=layers))
     details = xr.concat(parts, "pair").assign_coords(pair=[" / ".join(pair[::-1]) for pair in pairs.items()])
-    return judged(CO_PERTURBATION, checks, details)
+    return judge(CO_PERTURBATION, checks, details)
 
 
 def _pairs(labels: list[str]) -> dict[str, str]:
-    """Every label with "smeared" in it, and the one that is left without the word."""
+    """Label without "smeared" -> label with it, for all models that are there with and without."""
     bare = {label: SMEARED.sub("", label).strip() for label in labels if SMEARED.search(label)}
     return {plain: label for label, plain in bare.items() if plain in labels}
 
 
 def layers_of(curves: xr.Dataset) -> int:
-    """How many layers have a finite score."""
+    """The number of layers, by how many have a finite score."""
     over = [dim for dim in curves["prefix_matching"].dims if dim != "layer"]
     return int(curves["prefix_matching"].notnull().any(over).sum())
 
@@ -106,7 +107,7 @@ def _appears(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset,
 
 
 def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n: int) -> list[Check]:
-    """The checks of deeper models: earlier by the mean of the logarithms, and in most seeds; one run has a window."""
+    """Checks of deeper models: the window is earlier on average and in most seeds; of one run, that it has one."""
     ratio, low, high = (
         np.log(changed[f"start{a}"].values / control[f"start{b}"].values)
         for a, b in (("", ""), ("_low", "_high"), ("_high", "_low"))
@@ -116,13 +117,13 @@ def _moves(plain: str, smeared: str, control: xr.Dataset, changed: xr.Dataset, n
     seeds = control.sizes["seed"]
     if seeds == 1:
         return [*checks, window_check(changed, of=f"{smeared}: ", prompts=n)]
-    first = int((_never(changed) < _never(control)).sum())
+    first = int((_starts(changed) < _starts(control)).sum())
     name = f"{smeared}: share of seeds in which its window starts before that of {plain}"
     return [*checks, share_check(name, first, seeds)]
 
 
-def _never(window: xr.Dataset) -> np.ndarray:
-    """Starts in tokens; infinite where there is no window."""
+def _starts(window: xr.Dataset) -> np.ndarray:
+    """Start of each window in tokens; infinite where there is none."""
     start = window["start"].values.astype(float)
     return np.where(np.isfinite(start), start, np.inf)
 
@@ -136,11 +137,11 @@ def _details(control: xr.Dataset, changed: xr.Dataset) -> xr.Dataset:
     return found.assign(p_value=float(p)) if control.sizes["seed"] > 1 else found
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    if ground.families is None:
+def _run(inputs: Inputs) -> xr.Dataset:
+    if inputs.families is None:
         return inconclusive(CO_PERTURBATION, NO_FAMILY)
-    found = co_perturbation(ground.families, window=ground.family_windows)
-    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+    found = co_perturbation(inputs.families, window=inputs.family_windows)
+    return found.assign_attrs(about=ABOUT_FAMILIES) if inputs.shipped else found
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
@@ -148,25 +149,26 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
         return
     yield phase_plot(found.families, found.family_windows)
     dims = [dim for dim in ("model", "seed") if dim in found.family_windows.dims]
-    header = [*dims, "start of the window", "end", "of the score formed in it"]
+    header = [*dims, "start of the window", "end", "share of the score formed in it"]
     yield Table(header, window_rows(found.family_windows))
 
 
 CO_PERTURBATION = Argument(
     name="co_perturbation",
     title="2 Co-perturbation",
-    claim="smeared keys give one-layer models the phase change, and move it to fewer tokens in deeper ones",
+    claim="with smeared keys one-layer models have the phase change, and deeper ones have it earlier",
     paper=(
-        "A smeared key mixes each key with the one before it, so that a head finds what followed a token without "
+        "A smeared key mixes each key with the one before it, so that a head can find what followed a token without "
         "the help of an earlier layer. In the paper one-layer models then go through the phase change, which they "
-        "never do without, and deeper ones go through it earlier. The paper rates this evidence medium and "
+        "otherwise never do, and deeper models go through it earlier. The paper rates this evidence medium and "
         "interventional, and weak for large models."
     ),
     limits=(
-        "Smeared keys may help other heads than induction heads. The shift is one of training, not of what the "
-        "trained model does."
+        "Smeared keys may help other heads than induction heads. What moves is the time in training, which says "
+        "nothing about what the trained model does."
     ),
     primary="smeared: ",
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

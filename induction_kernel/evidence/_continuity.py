@@ -1,12 +1,12 @@
-"""Continuity: whether the checks of an argument hold at every model. Argument 6 of Olsson et al. 2022.
+"""Continuity (argument 6 of Olsson et al. 2022): whether the checks of an argument hold at every model.
 
-A check of another argument holds at every model if it holds at the weakest, and is contradicted if it is at one:
+Each check of the argument is judged at its weakest model: it holds only if it holds there, and is contradicted if it is
+contradicted there. The weakest model of a check is
 
-    the weakest model of a check = one that contradicts it, else one that leaves it open, else one at which it holds;
-    among several, the one whose interval reaches farthest to the wrong side
+    one that contradicts it, otherwise one at which it is inconclusive, otherwise one at which it holds;
+    among several, the one whose interval reaches farthest to the wrong side of the threshold
 
-No interval over models is drawn from a population: models are few, and chosen. What is a trend (stronger in larger
-models) is not asked. It measures nothing itself.
+Models are few and chosen, so no interval over a population of models is given, and no trend with size is tested.
 """
 
 from __future__ import annotations
@@ -18,51 +18,52 @@ import numpy as np
 import xarray as xr
 
 from ..errors import Refused
-from ._argument import Argument, Ground
+from ._argument import Argument, Inputs
 from ._co_occurrence import co_occurrence
 from ._co_perturbation import ABOUT_FAMILIES, NO_FAMILY, SMEARED, layers_of
-from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judged
+from ._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE, NOT_DEFINED, Check, inconclusive, judge
 
 __all__ = ["CONTINUITY", "continuity"]
 
-NOT_ASKED = "not asked"
-"""In the place of the verdict of an argument that a model was not put through."""
+NOT_TESTED = "not tested"
+"""In place of a verdict, where an argument was not tested on a model."""
 
 
 def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Dataset]]) -> xr.Dataset:
     """Whether the checks of an argument, or of several, hold at every model.
 
-    Every check has to hold at every model on which its argument is defined; at a model that lacks a check that others
-    have it is inconclusive. Models of one attention layer, which have no induction heads, belong to another argument:
-    leave them out.
+    Every check has to hold at every model on which its argument is defined; at a model that lacks a check which others
+    have, it is inconclusive. Leave out plain models of one attention layer: they have no induction heads.
 
     Args:
-        models: label -> what an argument returned for that model (or several arguments did); or the curves of
-            `training_curves` over `model`, for each of which `co_occurrence` is asked.
+        models: label -> what an argument returned for that model, or a list of what several arguments returned; or the
+            curves of `training_curves` over `model`, on each of which `co_occurrence` is then tested.
 
     Returns:
-        Dataset of verdict, as in the other arguments, a check for each of theirs ("co_occurrence: ..."), which is that
-        of its `weakest[check]` model. Beside it, over `check` and `model`: `value_of`, `low_of`, `high_of` and
-        `check_verdict_of`; and `verdict_of[argument, model]`. Inconclusive with fewer than two models on which an
-        argument is defined.
+        Dataset of the verdict (see `judge`), with a check for each one of the arguments ("co_occurrence: ..."), taken
+        from its `weakest[check]` model. Over `check` and `model`: `value_of`, `low_of`, `high_of` and
+        `check_verdict_of`; and `verdict_of[argument, model]`. Inconclusive where no argument is defined on two models
+        or more.
 
     Raises:
-        TypeError: if a result is no Dataset.
-        Refused: if a result is no verdict, or one model has two of one argument.
+        TypeError: a result that is no Dataset.
+        Refused: a Dataset that is no argument's, or two of one argument for one model.
 
     Source: Olsson et al. 2022, argument 6.
     """
     results = _results(models)
     names = list(dict.fromkeys(name for parts in results.values() for name in parts))
     verdicts = [
-        [str(parts[name].attrs["verdict"]) if name in parts else NOT_ASKED for parts in results.values()]
+        [str(parts[name].attrs["verdict"]) if name in parts else NOT_TESTED for parts in results.values()]
         for name in names
     ]
     defined = {name: _defined(name, results) for name in names}
     rows = [row for name, parts in defined.items() if len(parts) > 1 for row in _rows(name, parts)]
     if not rows:
         most = max(map(len, defined.values()), default=0)
-        return inconclusive(CONTINUITY, f"wanted checks of two or more models to compare, got {most} of them")
+        return inconclusive(
+            CONTINUITY, f"wanted the checks of two or more models to compare, got those of {most}"
+        )
     weakest = [min(row.items(), key=lambda item: _strength(item[1])) for row in rows]
     nothing = Check("", np.nan, np.nan, np.nan, np.nan)
     details = xr.Dataset(
@@ -80,17 +81,17 @@ def continuity(models: xr.Dataset | Mapping[str, xr.Dataset | Sequence[xr.Datase
         weakest=("check", [label for label, _ in weakest]),
     )
     checks = [check for _, check in weakest]
-    return judged(CONTINUITY, checks, details, attrs={"models": len(results)})
+    return judge(CONTINUITY, checks, details, attrs={"models": len(results)})
 
 
 def _defined(name: str, results: dict[str, dict[str, xr.Dataset]]) -> dict[str, xr.Dataset]:
-    """Label -> verdict, of the models on which this argument is defined."""
+    """Label -> result of this argument, of the models on which it is defined."""
     parts = {label: of[name] for label, of in results.items() if name in of}
     return {label: part for label, part in parts.items() if part.attrs["verdict"] != NOT_DEFINED}
 
 
 def _results(models: object) -> dict[str, dict[str, xr.Dataset]]:
-    """label -> name of an argument -> its verdict."""
+    """Label -> name of an argument -> its result."""
     if isinstance(models, xr.Dataset):
         if "model" not in models.dims:
             return {}
@@ -107,7 +108,7 @@ def _results(models: object) -> dict[str, dict[str, xr.Dataset]]:
 
 
 def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
-    """The verdicts of one model by the name of the argument."""
+    """Name of an argument -> its result on one model."""
     for part in parts:
         if not isinstance(part, xr.Dataset):
             raise TypeError(f"wanted the Datasets of arguments, got {type(part).__name__}")
@@ -122,7 +123,7 @@ def _named(parts: Sequence[Any]) -> dict[str, xr.Dataset]:
 
 
 def _rows(name: str, parts: dict[str, xr.Dataset]) -> list[dict[str, Check]]:
-    """Of each check of an argument, label -> the check."""
+    """For each check of an argument, label -> the check at that model."""
     titles = list(dict.fromkeys(str(title) for part in parts.values() for title in part["check"].values))
     return [
         {label: _check_of(f"{name}: {title}", title, part, parts) for label, part in parts.items()}
@@ -131,7 +132,7 @@ def _rows(name: str, parts: dict[str, xr.Dataset]) -> list[dict[str, Check]]:
 
 
 def _check_of(name: str, title: str, part: xr.Dataset, parts: Mapping[str, xr.Dataset]) -> Check:
-    """The check as it was judged at one model; without a number where that model lacks it."""
+    """The check at one model; NaN where that model lacks it."""
     if title in part["check"]:
         one = part.sel(check=title)
         kept = {
@@ -141,46 +142,47 @@ def _check_of(name: str, title: str, part: xr.Dataset, parts: Mapping[str, xr.Da
         return Check(name, **kept, is_p=bool(one["is_p"]), why=str(one["why"].item()))
     one = next(each for each in parts.values() if title in each["check"]).sel(check=title)
     kept = {key: one[key].item() for key in ("threshold", "above", "stated")}
-    return Check(name, np.nan, np.nan, np.nan, **kept, why="there is no such check of this model")
+    return Check(name, np.nan, np.nan, np.nan, **kept, why="this model has no such check")
 
 
 def _strength(check: Check) -> tuple[int, float]:
-    """How far a model is from breaking the check: by its verdict, then by the end of its interval on the wrong side."""
+    """What models are ordered by: the verdict, then how far the interval's weaker end is beyond the threshold."""
     order = (CONTRADICTED, INCONCLUSIVE, HOLDS).index(check.verdict)
     end = check.value if check.is_p else check.low if check.above else check.high
     margin = end - check.threshold if check.above else check.threshold - end
     return order, float(np.nan_to_num(margin, nan=-np.inf))
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    """Of the models of the family with two layers or smeared keys, which can have induction heads."""
-    families, windows = ground.families, ground.family_windows
+def _run(inputs: Inputs) -> xr.Dataset:
+    """On the models of the family that can have induction heads: with two or more layers, or with smeared keys."""
+    families, windows = inputs.families, inputs.family_windows
     if families is None or windows is None:
         return inconclusive(CONTINUITY, NO_FAMILY)
     labels = [str(label) for label in families["model"].values] if "model" in families.dims else []
-    able = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
+    tested = [name for name in labels if SMEARED.search(name) or layers_of(families.sel(model=name)) > 1]
     each = {
         name: co_occurrence(families.sel(model=name, drop=True), window=windows.sel(model=name, drop=True))
-        for name in able
+        for name in tested
     }
     found = continuity(each)
-    return found.assign_attrs(about=ABOUT_FAMILIES) if ground.shipped else found
+    return found.assign_attrs(about=ABOUT_FAMILIES) if inputs.shipped else found
 
 
 CONTINUITY = Argument(
     name="continuity",
     title="6 Continuity",
-    claim="what holds for one model holds for every model, smaller or larger",
+    claim="what holds for one model holds for every model of the family, smaller or larger",
     paper=(
-        "In the paper the same curves and the same heads are seen in models of all sizes, and the argument is "
-        "that what causes in-context learning in small ones is not likely to be another thing in large ones. The paper "
-        "counts this as an analogy, and needs it for large models alone."
+        "In the paper the same curves and the same kinds of heads are seen in models of all sizes; what causes "
+        "in-context learning in small models is then likely to cause it in large ones too. The paper calls this an "
+        "analogy, and needs it for large models only."
     ),
     limits=(
-        "Models are few, chosen and small, so that no step to large ones follows. In large models the paper itself "
-        "removes no heads: what it says of them rests on correlations, weights and this analogy."
+        "The models are few, chosen and small, so nothing follows about large ones. The paper itself removes no heads "
+        "in large models: what it says about them rests on correlations, on weights and on this analogy."
     ),
     primary="share of the final ICL score",
     run=_run,
     draw=lambda found, result: (),
+    source="Olsson et al. 2022",
 )

@@ -1,6 +1,7 @@
-"""The loss of a passage said twice, without the heads that copy and without random ones.
+"""Loss on the second copy of a passage without the heads that copy, and without random heads.
 
-How much of what the second copy gains from the first is lost, as a share: a ratio of means over passages.
+The share lost is the part of the second copy's benefit (loss of the first copy minus loss of the second) that is gone
+without the heads: a ratio of means over passages. Used by `generality`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ __all__ = ["copies_without", "random_share"]
 def copies_without(
     model: Model, literal: Prompts, heads: list[Head], controls: int, seed: int, progress: bool
 ) -> xr.Dataset:
-    """The losses of both copies, and of the second without the heads and without random ones."""
+    """Losses of both copies by passage, and of the second without the heads and without random ones, in nats."""
     options: dict[str, Any] = {"progress": progress}
     try:
         options |= {"control": other_heads(model, heads), "controls": controls, "seed": seed}
-    except NotDefined:  # the model has too few other heads
+    except NotDefined:  # too few other heads: no random sets
         found = ablate(model, literal, heads, **options)
     else:
         found = ablation_curve(model, literal, heads, ks=len(heads), **options).isel(k=0)
@@ -42,17 +43,17 @@ def copies_without(
 
 
 def random_share(found: xr.Dataset, controls: int, seed: int) -> tuple[float, float, float]:
-    """The mean share that random heads take, with its interval.
+    """The mean share lost without random heads, and the ends of its 95% interval.
 
-    The distances to its ends add up in square: of the ratio over passages, with the mean of the draws, and of the mean
-    over draws. Fewer draws than were asked for are all sets there are: their mean is no estimate.
+    Two half-widths are added in quadrature: that of the ratio over passages, for the mean of the draws, and that of the
+    mean over draws. Fewer draws than `controls` are all sets there are, so the second is then 0.
     """
     gain = (found["first_loss"] - found["copy_loss"]).values
     effect = (found["copy_loss_random"] - found["copy_loss"]).transpose("passage", "draw").values
     share, *of_passages = ratio(effect.mean(1), gain, seed=seed)
     by_draw = ratio(effect, gain, seed=seed)[0]
-    all_there_are = len(by_draw) < controls
-    of_draws = [by_draw.mean()] * 2 if all_there_are else mean_interval(by_draw, seed=seed)
+    exhausted = len(by_draw) < controls
+    of_draws = [by_draw.mean()] * 2 if exhausted else mean_interval(by_draw, seed=seed)
     below, above = (
         np.hypot(a - share, b - by_draw.mean()) for a, b in zip(of_passages, of_draws, strict=True)
     )

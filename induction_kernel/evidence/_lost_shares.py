@@ -1,7 +1,8 @@
-"""The shares of in-context learning that go with what is removed: at each checkpoint, and in the phases of training.
+"""Shares of the in-context-learning score and of a repeat's benefit that are lost when heads are removed.
 
-A share is the mean effect over the mean benefit, a ratio of means over prompts with its interval (`stats.ratio`), NaN
-where there is no reliable benefit to lose.
+A share lost is the mean effect divided by the mean benefit, a ratio of means over prompts with its interval
+(`stats.ratio`): for the model, or for each checkpoint and each phase of training. NaN where there is no reliable
+benefit to lose.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["shares_of"]
 
 
 def shares_of(found: xr.Dataset, window: tuple[float, float] | None, seed: int) -> xr.Dataset:
-    """With the shares lost by what is removed together: at each checkpoint, and in the means of each phase."""
+    """The result of `Removal` with the shares lost by each group: at each checkpoint, and for each phase's means."""
     if "checkpoint" not in found.dims:
         return found.merge(_lost(found, seed), join="exact")
     at_each = [_lost(found.isel(checkpoint=i), seed) for i in range(found.sizes["checkpoint"])]
@@ -43,7 +44,7 @@ def _labels(dim: str, labels: Iterable[str]) -> xr.DataArray:
 
 
 def _lost(run: xr.Dataset, seed: int) -> xr.Dataset:
-    """Of one model, by mode, the shares of the score and of the repeat's benefit."""
+    """Shares of the score and of the repeat's benefit, by mode, for one model."""
     parts = [
         xr.concat([_of_mode(run.sel(mode=mode), on, seed) for mode in MODES], dim=_labels("mode", MODES))
         for on in ("icl", "repeat")
@@ -53,7 +54,7 @@ def _lost(run: xr.Dataset, seed: int) -> xr.Dataset:
 
 def _of_mode(run: xr.Dataset, on: str, seed: int) -> xr.Dataset:
     benefit = (run[f"{on}_without"] - run[on]).values
-    there = np.isfinite(benefit)  # the other measure may have more prompts
+    there = np.isfinite(benefit)  # NaN where the other measure has more prompts
     benefit = benefit[there]
     joint, then, control = (
         run[f"{on}_{key}"].transpose(..., "prompt").values[..., there] for key in ("joint", "then", "control")

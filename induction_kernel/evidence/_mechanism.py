@@ -1,20 +1,20 @@
-"""Mechanistic plausibility: whether the weights of induction heads look for and copy as they are said to. Argument 5.
+"""Mechanistic plausibility (argument 5 of Olsson et al. 2022): whether induction heads' weights match and copy.
 
-Olsson et al. 2022: an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
-al. 2021) and copies what it attends to (eigenvalues of OV). Two kinds of checks:
+In Olsson et al. 2022 an induction head looks for what a previous-token head wrote (QK-trace; K-composition, Elhage et
+al. 2021) and copies what it attends to (OV eigenvalues). Two kinds of checks:
 
-- of the induction heads (excess of prefix matching above EXCESS = 0.3) the mean of OV eigenvalues, and of QK-traces,
-  lies above random rotations of the same circuits by more than SPREADS = 2 standard deviations of these;
-- scores of weights, which know no prompt, rank all heads as scores of behaviour do: Spearman's correlation above
+- for the induction heads (excess of prefix matching above EXCESS = 0.3), the mean OV eigenvalue score and the mean
+  QK-trace lie above random rotations of the same circuits by more than SPREADS = 2 standard deviations of these;
+- scores of weights, which involve no prompt, rank all heads as scores of behaviour do: Spearman's correlation is above
   CORRELATION = 0, of OV eigenvalues with the OLS copying score, of QK-traces with prefix matching (excess over the
-  control), of K-composition with earlier heads (a mean weighted with their previous-token scores) with induction
-  (excess). The first pair goes together in untrained models too, for eigenvalues are what copying is made of: alone
-  it shows only that the two measure one thing.
+  control), and of K-composition with earlier heads (a mean weighted by their previous-token scores) with induction
+  (excess). The first pair correlates in untrained models too, because the copying score is made of the same weights:
+  alone it shows only that two scores measure one thing.
 
-Of several models the numbers of each are averaged (the QK-trace has no unit that two models share), with the interval
-of a mean over models: heads of one model are not independent. Of one model the interval is over its heads (of
-correlations the percentiles of a bootstrap), and says how far other heads like them would be, not other models.
-Neither is proof that the circuit is used: see `_direct_ablation`.
+For several models, the numbers of each are averaged (two models share no unit of the QK-trace), with the interval of a
+mean over models: heads of one model are not independent. For one model the interval is over its heads (for
+correlations, percentiles of a bootstrap); it is about other heads like these, not about other models. None of this is
+proof that the circuit is used: see `_direct_ablation`.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from ..stats._correlations import correlation, correlation_interval
 from ..stats._means import mean_interval
 from ..training._merged import with_names
 from ..training._phases import EXCESS
-from ._argument import Argument, Ground, Part, SixArguments
+from ._argument import Argument, Inputs, Part, SixArguments
 from ._circuit_scores import PAIRS, scores_of
-from ._verdicts import STATED, Check, judged, not_defined
+from ._verdicts import STATED, Check, judge, not_defined
 
 __all__ = ["MECHANISM", "mechanism"]
 
@@ -46,9 +46,9 @@ ABOVE = "standard deviations above random rotations"
 CORRELATION = 0.0
 SPREADS = 2.0
 OF_SPREADS = 0.5
-"""Half-width that n is stated for, in standard deviations."""
+"""The half-width that `n_for` is computed for, in standard deviations of the random rotations."""
 FEWEST = 6
-"""Heads that a correlation takes."""
+"""Fewest heads that a correlation is computed over."""
 
 
 def mechanism(
@@ -61,29 +61,31 @@ def mechanism(
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Whether induction heads copy and match prefixes by their weights, and weights rank all heads as behaviour does.
+    """Whether induction heads match and copy by their weights, and whether weights rank all heads as behaviour does.
+
+    The checks and their thresholds are at the top of this file.
 
     Args:
-        models: a model, a name or folder to load, or a mapping of labels to any of these (seeds, sizes), of which one
-            at a time is loaded.
+        models: a model, a name or folder to load, or a mapping label -> any of these (seeds, sizes), which are loaded
+            one at a time.
         prompts: what the previous-token scores are measured on, as in `qk_trace`; the same for all models.
-        correlation: threshold of Spearman's correlation.
+        correlation: threshold of Spearman's correlation, in [-1, 1).
         spreads: threshold of the induction heads' mean distance from random rotations, in standard deviations.
-        draws: of the bootstrap over heads.
+        draws: bootstrap samples over heads, at least 100.
         seed: of the rotations and the bootstrap.
-        progress: bars on what takes longer than two seconds.
+        progress: a bar on what takes longer than two seconds.
 
     Returns:
-        The verdict (see `verdicts`; not defined without an induction head), and its grounds. Over (model, layer,
-        head), NaN where undefined: `ov_eigenvalues` and `qk_trace`, and `ov_eigenvalues_spreads` and
-        `qk_trace_spreads`, how many standard deviations they are above random rotations; `k_composition` (weighted
-        mean, in [0, 1]); `copying`, `prefix_matching`, `induction`, `previous_token`; `is_induction`. `pearson` and
-        `spearman[pair]` with `_low` and `_high` (95%); `model_pearson` and `model_spearman[model, pair]`,
-        `heads[model, pair]` (how many). Attributes: `left_out`, which pairs some model leaves
-        undefined, and why; `previous_token`, what those scores are measured on.
+        Dataset of the verdict (see `judge`; not defined without an induction head). Over (model, layer, head), NaN
+        where undefined: `ov_eigenvalues` and `qk_trace`, with `..._spreads`, their distance above random rotations in
+        standard deviations; `k_composition` (weighted mean, in [0, 1]); `copying`, `prefix_matching`, `induction` and
+        `previous_token`; `is_induction`. Over `pair`: `pearson` and `spearman` with `_low` and `_high` (95%); over
+        (model, pair): `model_pearson`, `model_spearman` and `heads`, the number of heads. Attributes: `left_out`, which
+        pairs are undefined for some model, and why; `previous_token`, what those scores are measured on.
 
     Raises:
-        TypeError: something else than models or sources. Refused: none; a threshold outside [-1, 1].
+        TypeError: neither models nor sources.
+        Refused: no models, a threshold of correlation outside [-1, 1), fewer than 100 draws.
 
     Source: Olsson et al. 2022, argument 5; Elhage et al. 2021.
     """
@@ -99,7 +101,6 @@ def mechanism(
     scores = xr.concat(parts, dim="model", join="outer", coords="minimal", compat="override")
     scores = with_names(scores.assign_coords(model=list(given)))
     found = scores.merge(_correlations(scores, draws, checked_seed(seed)))
-    said = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     if not bool(found["is_induction"].any()):
         return not_defined(MECHANISM, f"no head's prefix matching exceeds its control by {EXCESS}")
     checks = _of_induction_heads(found, spreads, seed)
@@ -111,13 +112,14 @@ def mechanism(
             )
             counted = _counted(heads[heads >= FEWEST], STATED)
             checks.append(Check(f"Spearman, {pair}", value, low, high, correlation, **counted))
-    attrs: dict[str, str | int | float] = {"left_out": said, "seed": seed, "draws": draws}
+    attrs: dict[str, str | int | float] = {"seed": seed, "draws": draws}
+    attrs["left_out"] = "; ".join(f"{pair}: {why}" for pair, why in reasons.items()) or "none"
     attrs["previous_token"] = ", ".join(sorted(measured_on))
-    return judged(MECHANISM, checks, found, attrs=attrs)
+    return judge(MECHANISM, checks, found, attrs=attrs)
 
 
 def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Check]:
-    """Their mean distance from random rotations: over models where there are several, else over heads."""
+    """Checks of the induction heads' mean distance from random rotations: over models, or over the heads of one."""
     checks = []
     for key, words in (("ov_eigenvalues", "OV eigenvalues"), ("qk_trace", "QK-trace")):
         values = found[f"{key}_spreads"].where(found["is_induction"]).stack(cell=("layer", "head"))
@@ -134,11 +136,11 @@ def _of_induction_heads(found: xr.Dataset, spreads: float, seed: int) -> list[Ch
 
 
 def _counted(heads: Any, stated: float) -> dict[str, Any]:
-    """What an interval is over, of so many heads in each model, and what would narrow it."""
+    """The `n`, `of`, `stated` and `why` of a check, by the number of heads in each model."""
     if len(heads) > 1:
         return {"n": len(heads), "of": "models", "stated": stated}
     n = int(heads[0])
-    why = f"an interval over {n} heads of one model" if n > 1 else "one head alone has no interval"
+    why = f"the interval is over {n} heads of one model" if n > 1 else "one head alone has no interval"
     return {"n": n, "of": "heads", "stated": np.nan, "why": f"{why}; give several models (seeds)"}
 
 
@@ -160,7 +162,7 @@ def _loaded(model: Any) -> Model:
 
 
 def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
-    """Both correlations of every pair: of each model, and their mean over models with its interval."""
+    """Pearson's and Spearman's correlation of every pair: of each model, and the mean over models with its interval."""
     n_models, shape = scores.sizes["model"], (scores.sizes["model"], len(PAIRS))
     heads = np.zeros(shape, dtype=np.int64)
     found = {kind: np.full(shape, np.nan) for kind in ("pearson", "spearman")}
@@ -192,16 +194,16 @@ def _correlations(scores: xr.Dataset, draws: int, seed: int) -> xr.Dataset:
     return xr.Dataset(out, {"pair": list(PAIRS)})
 
 
-def _run(ground: Ground) -> xr.Dataset:
-    return mechanism(ground.model, seed=ground.seed, progress=ground.progress)
+def _run(inputs: Inputs) -> xr.Dataset:
+    return mechanism(inputs.model, seed=inputs.seed, progress=inputs.progress)
 
 
 def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
     if not result.sizes["check"]:
         return
     yield (
-        "A point for each head: to the right what its weights say, which have seen no prompt, upwards what it does on "
-        "prompts. Diamonds are induction heads."
+        "One point for each head: the score of its weights, which involves no prompt, on the horizontal axis; what it "
+        "does on prompts on the vertical axis. Diamonds are induction heads."
     )
     one = result.isel(model=0)
     yield [
@@ -210,14 +212,14 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
         if np.isfinite(one[weights].values).any()
     ]
     if result.attrs["left_out"] != "none":
-        yield f"Left out: {result.attrs['left_out']}."
+        yield f"Left out, because they are not defined: {result.attrs['left_out']}."
 
 
 def _points(one: xr.Dataset, key: str) -> xr.Dataset:
-    """A score as `score_plot` takes it: induction heads are diamonds, the strongest of them with their names."""
+    """A score as `score_plot` takes it: `passes` marks induction heads, and `rank` decides which are named."""
     values = one[key].transpose("layer", "head")
     nothing = xr.full_like(values, np.nan, dtype=float)
-    rank = np.argsort(np.argsort(-values.values, axis=None)).reshape(values.shape) + 1  # NaN is last
+    rank = np.argsort(np.argsort(-values.values, axis=None)).reshape(values.shape) + 1  # NaN ranks last
     found = {"mean": values, "passes": one["is_induction"], "rank": values.copy(data=rank)}
     found |= dict.fromkeys(("low", "high", "chance"), nothing)
     return xr.Dataset(found).drop_vars("model", errors="ignore").assign_attrs(method=key)
@@ -226,19 +228,20 @@ def _points(one: xr.Dataset, key: str) -> xr.Dataset:
 MECHANISM = Argument(
     name="mechanism",
     title="5 Mechanistic plausibility",
-    claim="by their weights induction heads look for what previous-token heads wrote, and copy",
+    claim="the weights of induction heads look for what previous-token heads wrote, and copy",
     paper=(
-        "In the paper the weights of induction heads copy what they attend to (eigenvalues of the OV circuit), "
-        "and look for tokens that a previous-token head of an earlier layer has marked (QK-trace, K-composition). The "
-        "paper rates this evidence strong and mechanistic that induction heads make some of in-context learning in "
-        "small models, and medium in large ones; that they make most of it, weak without MLPs, and none with them."
+        "In the paper the weights of induction heads copy what they attend to (eigenvalues of the OV circuit), and "
+        "look for tokens that a previous-token head in an earlier layer has marked (QK-trace, K-composition). The "
+        "paper rates this as strong mechanistic evidence that induction heads make some of in-context learning in "
+        "small models, and as medium evidence in large ones; that they make most of it, as weak evidence in models "
+        "without MLPs, and as none in models with them."
     ),
     limits=(
-        "That the weights could do it is no proof that they are what does it. The score of weights for copying "
-        "and the one of behaviour go together in untrained models too, and many heads that are no induction heads copy "
-        "by their weights."
+        "That the weights could do it is no proof that the model works this way. The two scores of copying, by weights "
+        "and by behaviour, correlate in untrained models too, and the weights of many other heads copy as well."
     ),
     primary=ABOVE,
     run=_run,
     draw=_draw,
+    source="Olsson et al. 2022",
 )

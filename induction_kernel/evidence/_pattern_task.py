@@ -1,9 +1,8 @@
-"""Prompts of argument 4: passages said twice, and lines of four categories with labels.
+"""Prompts of `generality`: repeated passages, and lines of two words with the label of their category.
 
-The tasks of Olsson et al. 2022, argument 4, as prompts. Literal copying: `[BOS, passage, passage]`, beside the same
-lengths in which another passage follows. Abstract pattern matching: lines such as `fox arm: dax`, in which the label
-says of which of two kinds each of the two words is (theirs: a month or a colour, an animal or a fruit). It measures
-nothing.
+The tasks of Olsson et al. 2022, argument 4. Literal copying: `[BOS, passage, passage]`, with a control of the same
+length in which another passage follows. Abstract pattern matching: lines such as `fox arm: dax`, where the label says
+which of two kinds each of the two words is (in the paper a month or a colour, an animal or a fruit).
 """
 
 from __future__ import annotations
@@ -25,57 +24,56 @@ from ..prompts._word_task import TOPICS, own_task, single_token_words
 __all__ = ["literal_prompts", "pattern_lines", "pattern_prompts", "repeated_passages"]
 
 CATEGORIES = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""What the two words of a line are: an animal or a fruit, a part of the body or a vehicle."""
+"""The four categories: which kind the first word is of (animal, fruit) and the second (part of the body, vehicle)."""
 
 
 def literal_prompts(model: Model, passages: Any, seed: int) -> Prompts:
-    """A passage said twice, with the control that is averaged over where heads are removed."""
+    """Repeated passages, with a control: `Prompts` as given, cut from texts, or random tokens for None."""
     if passages is None:
         return repeated_tokens(model, prompts=16, seed=seed + 2)
     if not isinstance(passages, Prompts):
         return repeated_passages(model, passages)
     if passages.control is None:
         raise Refused(
-            "wanted passages with a control, as repeated_tokens(model) makes them; or pass the texts"
+            "wanted passages with a control, got Prompts without one: use repeated_tokens(model), or pass texts"
         )
     return as_prompts(model, passages)
 
 
 def pattern_prompts(model: Model, pattern: Prompts | None, seed: int) -> Prompts | str:
-    """The prompts of the pattern task, or why there are none."""
+    """The prompts of the pattern task, given or made; a string that says why where they cannot be made."""
     if pattern is None:
         try:
             return pattern_lines(model, seed=seed)
-        except NotDefined as error:  # a tokenizer without the words, or a context too short
+        except NotDefined as error:  # the tokenizer lacks the words, or the context is too short
             return str(error)
     if not isinstance(pattern, Prompts):
         raise TypeError(f"wanted pattern as Prompts made by few_shot_prompts, got {type(pattern).__name__}")
     found = pattern.demonstrations if isinstance(pattern, FewShotPrompts) else None
     if found is None or bool((found.target < 0).any()):
         raise Refused(
-            "wanted a pattern whose queries carry labels: few_shot_prompts(model, ..., [(x, y), ...])"
+            "wanted a pattern whose queries carry labels, got one with queries that do not: give them to "
+            "few_shot_prompts as [(x, y), ...]"
         )
     return as_prompts(model, pattern)
 
 
 def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: int = 100) -> Prompts:
-    """`[BOS, passage, passage]`; the second copy is scored.
+    """`[BOS, passage, passage]`, of which the second copy is scored.
 
     Args:
-        model: gives the tokenizer and the context.
-        texts: one text, out of which passages are cut at even distances; or a list of passages, used whole up to
-            `length`.
-        prompts: passages cut out of one text.
-        length: tokens of a passage at most; half the context where that is less, and the shortest passage of a
-            list.
+        model: gives the tokenizer and the length of the context.
+        texts: one text, from which evenly spaced passages are cut; or a list of passages, each used up to `length`.
+        prompts: how many passages are cut from one text.
+        length: most tokens of a passage; at most half the context, and in a list the length of the shortest passage.
 
     Returns:
         Prompts with `control`, in which the second copy is another of the passages.
 
     Raises:
         TypeError: neither a text nor a list of texts.
-        Refused: fewer than two passages, a text too short for them, passages below 4 tokens. NotDefined: no
-            tokenizer.
+        Refused: fewer than two passages, a text too short for them, passages below 4 tokens.
+        NotDefined: no tokenizer.
     """
     single = isinstance(texts, str)
     if not single and not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
@@ -102,7 +100,7 @@ def repeated_passages(model: Model, texts: Any, *, prompts: int = 16, length: in
 
 
 def _cut(ids: torch.Tensor, count: int, length: int) -> list[torch.Tensor]:
-    """Passages at even distances that do not overlap."""
+    """Evenly spaced passages of the text that do not overlap."""
     if len(ids) < count * length:
         raise Refused(
             f"{count} passages of {length} tokens need a text of {count * length}, got {len(ids)}: pass a longer one"
@@ -114,23 +112,23 @@ def _cut(ids: torch.Tensor, count: int, length: int) -> list[torch.Tensor]:
 def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int = 0) -> Prompts:
     """Lines of two words and the label of their category, then the two words of the query.
 
-    The first word is an animal or a fruit, the second a part of the body or a vehicle: four categories, each with a
-    label drawn anew for every prompt, and in as many lines. No word comes twice in a prompt, so that nothing but
-    its kind says which lines are like the query. Where the tokenizer knows a colon, a line is `fox arm: dax`; else
+    The first word is an animal or a fruit, the second a part of the body or a vehicle: four categories, each in the
+    same number of lines, with labels drawn for every prompt. No word is repeated in a prompt, so only its kind says
+    which lines are like the query. A line is `fox arm: dax` where the tokenizer knows a colon, otherwise
     `fox arm dax ;`.
 
     Args:
-        model: gives the tokenizer and the context.
-        lines: in a prompt, a multiple of four from 4 to 20.
-        prompts: how many.
-        seed: of the draw; a local generator.
+        model: gives the tokenizer and the length of the context.
+        lines: lines in a prompt, a multiple of 4 from 4 to 20.
+        prompts: how many prompts.
+        seed: of all draws.
 
     Returns:
         Prompts with `demonstrations`.
 
     Raises:
-        Refused: an option out of its range. NotDefined: no tokenizer, or one that does not know the words; a context
-            too short for the lines.
+        Refused: an option out of its range.
+        NotDefined: no tokenizer, or one that does not know the words; a context too short for the lines.
 
     Source: Olsson et al. 2022, argument 4 (abstract pattern matching).
     """
@@ -147,11 +145,11 @@ def pattern_lines(model: Model, *, lines: int = 16, prompts: int = 64, seed: int
     demonstrations, queries = [], []
     for _ in range(prompts):
         words = [shuffled(topic) for topic in TOPICS]
-        classes = shuffled(range(4))  # which label stands for which category
-        asked, *kinds = [
+        classes = shuffled(range(4))  # which label each category has
+        queried, *kinds = [
             CATEGORIES[i] for i in [*shuffled(range(4))[:1], *shuffled(list(range(4)) * (lines // 4))]
         ]
-        shots = [(_line(words, kind), classes[CATEGORIES.index(kind)]) for kind in [asked, *kinds]]
+        shots = [(_line(words, kind), classes[CATEGORIES.index(kind)]) for kind in [queried, *kinds]]
         queries.append(shots[0])
         demonstrations.append(shots[1:])
     template, separator = ("{x}: {y}", "\n") if knows(model, ":") else ("{x} {y} ;", " ")

@@ -1,7 +1,7 @@
-"""Checks on the runs of a family: intervals over seeds, or over prompts where there is one run.
+"""Checks on training runs: means and shares over seeds, or, for a single run, values with intervals over its prompts.
 
-Means over seeds have the interval of `stats.mean_interval`, shares of seeds Wilson's: three seeds of three are at least
-.44 of all seeds, four of four over half. One run has the interval that its prompts give. It finds no window itself.
+Means over seeds have the interval of `stats.mean_interval`, shares of seeds Wilson's interval: three seeds of three
+give at least .44, four of four over .5. A single run has the interval that was computed over its prompts.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ._verdicts import Check
 __all__ = ["mean_check", "runs_of", "share_check", "window_check", "windows_of"]
 
 ONE_RUN = 0.975
-"""Share of resamplings in which one run has a window, from which on an interval of 95% holds nothing else."""
+"""The share of bootstrap samples with a window from which on the 95% interval of "has a window" is [1, 1]."""
 
 
 def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
-    """The windows of these curves: those at hand, if they are theirs, else found anew.
+    """The windows of these curves, as given or, for None, by `phase_window`.
 
     Raises:
-        TypeError: no Datasets.
-        Refused: the windows of other runs.
+        TypeError: not a Dataset.
+        Refused: windows of other runs.
     """
     if window is None:
         return phase_window(curves)
@@ -37,13 +37,13 @@ def windows_of(curves: xr.Dataset, window: xr.Dataset | None) -> xr.Dataset:
     if "exists_share" not in window or got != wanted:
         raise Refused(
             f"wanted the phase_window of these curves, over {wanted or 'one run'}, got {list(window.data_vars)} over "
-            f"{got or 'one run'}: leave window out to have it found"
+            f"{got or 'one run'}: leave window out, and it is found"
         )
     return window
 
 
 def runs_of(found: xr.Dataset) -> xr.Dataset:
-    """What was found in one run or several, over `seed` in either case."""
+    """A result over `seed`, also where it is of a single run (seed 0)."""
     return found if "seed" in found.dims else found.expand_dims(seed=[0])
 
 
@@ -57,16 +57,18 @@ def mean_check(
     above: bool = True,
     prompts: int = 0,
 ) -> Check:
-    """The mean over runs with its interval over seeds, or the value of one run with its own, over so many prompts.
+    """The mean over seeds with its interval, or the value of a single run with its interval over `prompts` prompts.
 
-    Runs whose value is NaN (no window) are left out; fewer than two of several have no interval.
+    Seeds whose value is NaN (no window) are left out; where fewer than two are left, there is no interval.
     """
     if len(value) == 1:
         why = "" if np.isfinite(value[0]) else "the run has no window"
         mean, first, last = float(value[0]), float(low[0]), float(high[0])
         return Check(name, mean, first, last, threshold, above, n=prompts, of="prompts", why=why)
     known = value[np.isfinite(value)]
-    why = "" if len(known) > 1 else f"wanted a window in two seeds or more, got {len(known)} of {len(value)}"
+    why = (
+        "" if len(known) > 1 else f"wanted two or more seeds with a window, got {len(known)} of {len(value)}"
+    )
     mean, first, last = np.nan, np.nan, np.nan
     if len(known):
         mean, (first, last) = float(known.mean()), map(float, mean_interval(known))
@@ -76,21 +78,22 @@ def mean_check(
 
 
 def share_check(name: str, count: int, n: int, *, above: bool = True) -> Check:
-    """Whether something is so in over half of n seeds (or in fewer), with Wilson's interval."""
+    """Whether `count` of n seeds is more than half of all seeds (less with `above=False`), with Wilson's interval."""
     low, high = share_interval(count, n)
     return Check(name, count / n, float(low), float(high), 0.5, above, n=n, of="seeds")
 
 
 def window_check(window: xr.Dataset, *, has: bool = True, of: str = "", prompts: int = 0) -> Check:
-    """Whether the runs have a window (or have none): in over half of the seeds, or in one run, by its prompts.
+    """Whether runs have a window (with `has=False`, have none): over half of the seeds, or a single run.
 
-    Of one run the interval is that of "there is a window", 0 or 1, over resamplings of its prompts: from 1 to 1 where
-    at most 2.5% of them have none, from 0 to 0 where at most 2.5% have one, else from 0 to 1.
+    For a single run the value is the share of bootstrap samples of its prompts with a window; the interval is that of
+    "has a window", 0 or 1: [1, 1] where at most 2.5% of the samples have none, [0, 0] where at most 2.5% have one,
+    otherwise [0, 1].
     """
     exists = np.atleast_1d(window["exists"].values)
     if len(exists) > 1:
         return share_check(f"{of}share of seeds with a window", int(exists.sum()), len(exists), above=has)
     share = float(np.atleast_1d(window["exists_share"].values)[0])
     low, high = float(share >= ONE_RUN), float(share > 1 - ONE_RUN)
-    name = f"{of}share of resamplings with a window"
+    name = f"{of}share of bootstrap samples with a window"
     return Check(name, share, low, high, 0.5, has, n=prompts, of="prompts", stated=np.nan)

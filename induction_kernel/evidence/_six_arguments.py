@@ -1,16 +1,15 @@
-"""The six arguments of Olsson et al. 2022 on one model: each on what the model gives ground for.
+"""The six arguments of Olsson et al. 2022 on one model, each tested on what the model has.
 
-    1 co-occurrence     its checkpoints
-    2 co-perturbation   the curves of its family, trained with smeared keys and without
+    1 co-occurrence     the model's training checkpoints
+    2 co-perturbation   curves of a family of models, trained with smeared keys and without
     3 direct ablation   the model, at every checkpoint there is
     4 generality        the model
     5 mechanism         the model
-    6 continuity        co-occurrence in every model of the family but plain one-layer ones
+    6 continuity        co-occurrence in every model of the family except plain one-layer ones
 
-An argument for which something is missing is inconclusive, and says what is needed; one that has no meaning on the
-model is not defined. The family of a model of the synthetic language is the one that comes with the package: what 2 and
-6 say is then said of those models, not of this one. It measures nothing of its own and draws nothing: `report`
-does.
+An argument for which something is missing is inconclusive and says what is needed; one that has no meaning on the model
+is not defined. For a model of the synthetic language the family is the one that comes with the package: the verdicts of
+2 and 6 are then about those models, not about this one. `report` draws the page.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from ..prompts._prompts import Prompts
 from ..prompts._text import encode, start_token
 from ..training._curves import Band, Curves, reads_stories, training_curves
 from ..training._families import family_curves
+from ..training._onsets import FEWEST as FEWEST_CHECKPOINTS
 from ..training._phases import phase_window
-from ..training._turns import FEWEST as FEWEST_CHECKPOINTS
-from ._argument import Argument, Ground, SixArguments
+from ._argument import Argument, Inputs, SixArguments
 from ._co_occurrence import CO_OCCURRENCE
 from ._co_perturbation import CO_PERTURBATION
 from ._continuity import CONTINUITY
@@ -44,18 +43,21 @@ from ._verdicts import not_defined
 
 __all__ = ["ARGUMENTS", "SixArguments", "six_arguments"]
 
-WINDOW, MOST, FEWEST = 512, 48, 4  # tokens of a window cut from a text; how many windows
+WINDOW, MOST, FEWEST = 512, 48, 4  # tokens of a window cut from a text; most and fewest windows
 LARGE = 64
-"""Heads, beyond which heads are removed together only, on FEW windows."""
+"""With more heads than this, heads are removed together only, and a text gives FEW windows."""
 FEW = 16
-BAND = 20  # positions of a band in windows too short for the standard ones
-ARGUMENTS = (CO_OCCURRENCE, CO_PERTURBATION, DIRECT_ABLATION, GENERALITY, MECHANISM, CONTINUITY)
-"""Every line of evidence, in the order in which it is printed: add one here."""
+BAND = 20  # positions of a band in windows too short for the standard bands
+ARGUMENTS: tuple[Argument, ...] = (
+    CO_OCCURRENCE, CO_PERTURBATION, DIRECT_ABLATION, GENERALITY, MECHANISM, CONTINUITY,
+)  # fmt: skip
+"""The six arguments of Olsson et al. 2022, in the order in which they are printed."""
 
 
 def six_arguments(
     source: Any = "tiny",
     *,
+    arguments: Iterable[Argument] | None = None,
     prompts: Any = None,
     families: xr.Dataset | None = None,
     checkpoints: Iterable[int] | None = None,
@@ -65,37 +67,42 @@ def six_arguments(
     seed: int = 0,
     progress: bool = True,
 ) -> SixArguments:
-    """Put one model through the six arguments.
+    """The verdicts of the six arguments on one model, or of arguments of your own.
 
     Args:
-        source: "tiny", a run's folder, a name with or without training checkpoints, a file; or a model at hand.
-        prompts: what in-context learning is measured on: one text, out of which windows of up to 512 tokens are cut
+        source: "tiny", the folder of a training run, a name with or without training checkpoints, a file, or a loaded
+            model (which has no checkpoints).
+        arguments: which arguments to test, in this order: `[*ik.evidence.ARGUMENTS, mine]` for the six and one of your
+            own. None for the six.
+        prompts: what in-context learning is measured on: one text, from which windows of up to 512 tokens are cut
             (48; 16 for models of more than 64 heads), and passages for literal copying; or what `training_curves`
-            takes. None for stories of the synthetic language, where that is what the model reads; without it, other
-            models are asked for arguments 4 and 5 alone.
-        families: curves of models that this one belongs with, over `model`, maybe over `seed`, some of them called
-            "... smeared": of `training_curves` or `train_families`. None for those that come with the package, where
-            the model reads the synthetic language.
+            takes. None for stories of the synthetic language, where the model reads it; on other models arguments
+            1 and 3 are then inconclusive.
+        families: curves of a family of models that this one belongs to, over `model`, and over `seed` where there are
+            several, with smeared-key models called "... smeared": from `training_curves` or `train_families`. None for
+            those that come with the package, where the model reads the synthetic language.
         checkpoints: training steps; None for all there are.
-        n: stories, or windows cut from a text, and prompts of repeated tokens; None for the defaults of
-            `training_curves` and of `direct_ablation`.
-        early: positions of the early band, as in `training_curves`; windows of a text shorter than 511 tokens have
-            their positions 10 to 30 by default.
-        late: likewise; by default their last 20 positions.
-        seed: of all prompts and draws.
+        n: how many stories, or windows cut from a text, and prompts of repeated tokens; None for the defaults of
+            `training_curves` and `direct_ablation`.
+        early: positions of the early band, as in `training_curves`; in windows shorter than 512 tokens, which a
+            short context gives, positions 10 to 30 by default.
+        late: positions of the late band, likewise; in such windows the last 20 by default.
+        seed: for all prompts and draws.
         progress: show progress bars.
 
     Returns:
-        `SixArguments`: `results` by argument, each with its verdict, and the curves they rest on. The thresholds are
-        those of the arguments' own functions. An argument that has no meaning on the model is not defined, one for
-        which texts, checkpoints or a family are missing is inconclusive.
+        `SixArguments`: `results`, name of an argument -> its Dataset with the verdict (see `judge`), and the curves
+        they rest on. The thresholds are those of the arguments' own functions.
 
     Raises:
-        TypeError: neither a source nor a model, prompts or families of no known form.
-        Refused: no such source, prompts too few or too short for the bands, a checkpoint that is not there.
+        TypeError: a source that is neither a name nor a model, prompts or families of no known form, or arguments that
+            are not a list of `Argument`.
+        Refused: no such source, prompts too few or too short for the bands, a checkpoint that is not there, no
+            arguments, or two of one name.
 
     Source: Olsson et al. 2022, In-context Learning and Induction Heads.
     """
+    tested = _checked_arguments(arguments)
     model = load(source) if isinstance(source, str | Path) else source
     check_model(model)
     shipped = families is None and reads_stories(model)
@@ -106,23 +113,34 @@ def six_arguments(
     if steps and texts:
         curves = training_curves(source, checkpoints=steps, **texts, seed=seed, progress=progress)
         window = phase_window(curves) if (curves["tokens"] > 0).sum() >= FEWEST_CHECKPOINTS else None
-    ground = Ground(
+    inputs = Inputs(
         model=model, source=source, steps=steps, texts=texts, large=_is_large(model),
         passages=prompts if isinstance(prompts, str) else None, curves=curves, window=window, families=families,
         family_windows=None if families is None else phase_window(families), shipped=shipped, seed=seed,
         progress=progress,
     )  # fmt: skip
-    arguments = tuple(ARGUMENTS)
     return SixArguments(
-        str(describe(model)["model"]), arguments, {each.name: _put(each, ground) for each in arguments},
-        curves, window, families, ground.family_windows, seed,
+        str(describe(model)["model"]), tested, {each.name: _verdict(each, inputs) for each in tested},
+        curves, window, families, inputs.family_windows, seed,
     )  # fmt: skip
 
 
-def _put(argument: Argument, ground: Ground) -> xr.Dataset:
-    """The argument's verdict; not defined where the model's form does not allow it (a norm behind attention)."""
+def _checked_arguments(arguments: Any) -> tuple[Argument, ...]:
+    if arguments is None:
+        return tuple(ARGUMENTS)
+    tested = tuple(arguments) if isinstance(arguments, Iterable) else (arguments,)
+    if not all(isinstance(each, Argument) for each in tested):
+        raise TypeError(f"wanted arguments as a list of ik.evidence.Argument, got {arguments!r}")
+    names = [each.name for each in tested]
+    if not names or len({*names}) < len(names):
+        raise Refused(f"wanted one or more arguments of different names, got {names}: rename one")
+    return tested
+
+
+def _verdict(argument: Argument, inputs: Inputs) -> xr.Dataset:
+    """Not defined where a measure has no meaning on the model (with a norm after attention, for example)."""
     try:
-        return argument.run(ground)
+        return argument.run(inputs)
     except NotDefined as reason:
         return not_defined(argument, str(reason))
 
@@ -130,7 +148,7 @@ def _put(argument: Argument, ground: Ground) -> xr.Dataset:
 def _texts(
     model: Model, prompts: Any, n: int | None, early: Band | None, late: Band | None
 ) -> dict[str, Any]:
-    """The prompts and bands of the in-context-learning score; nothing if there are no such prompts."""
+    """The prompts and bands of the in-context-learning score; empty where there are no prompts to measure it on."""
     if prompts is None and not reads_stories(model):
         return {}
     if isinstance(prompts, str):
@@ -139,12 +157,12 @@ def _texts(
         if length < WINDOW:
             early, late = early or (10, 10 + BAND), late or (length - 1 - BAND, length - 1)
     asked = {"prompts": prompts, "early": early, "late": late}
-    Curves(**asked).icl_prompts(model)  # what is wrong with them is said before anything runs
+    Curves(**asked).icl_prompts(model)  # wrong prompts and bands are refused before anything runs
     return asked if n is None else asked | {"n": n}
 
 
 def _windows(model: Model, text: str, n: int) -> Prompts:
-    """Windows of a text at even distances that do not overlap: n of them, or as many as there are."""
+    """Evenly spaced windows of a text that do not overlap: n of them, or as many as fit."""
     start = start_token(model, None)
     ids = torch.tensor(encode(model, text))
     inside = min(WINDOW, sizes(model).n_ctx) - len(start)
@@ -165,7 +183,7 @@ def _is_large(model: Model) -> bool:
 
 
 def _steps(source: Any, checkpoints: Iterable[int] | None) -> list[int]:
-    """The training steps asked for; none of a model at hand, or of a source without checkpoints."""
+    """The training steps asked for; none for a loaded model, or for a source without checkpoints."""
     if not isinstance(source, str | Path):
         return []
     try:

@@ -1,10 +1,10 @@
-"""Prompts of argument 4: short sentences in two languages, aligned word by word by hand.
+"""Prompts of `generality`: short sentences in two languages, aligned word by word, and attention along the alignment.
 
-An induction head at a token looks at what came after its earlier copy. Olsson et al. 2022, argument 4, show heads that
-do so across languages: at a word, they look at what comes after its *translation*. Read is the attention from the
-last token of a word to the first token of the word after its translation, where the next word is the translation of
-that one too; not where the word stands in the first sentence as it is, which would be literal copying. A head that
-looks at positions alone does as much where the first sentence's words stand in another order: the control. The
+An induction head attends from a token to the token after its earlier copy. In Olsson et al. 2022, argument 4, some
+heads do so across languages: from a word they attend to the word after its *translation*. Measured here is the
+attention from the last token of a word to the first token of the word after its translation, where that word translates
+the next one. Words that also occur in the first sentence are left out: attention there would be literal copying. In the
+control the first sentence's words are in another order, so a head that attends by position alone scores the same. The
 sentences were written for this package.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 LETTERS = 2.0
-"""Letters a token below which a tokenizer is said not to know a language's words, only pieces of them."""
+"""Mean letters per token below which a tokenizer counts as not knowing the words, only pieces of them."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class Translation:
     """A sentence in two languages.
 
     Attributes:
-        languages: their names, written before each: ("English", "French").
-        source: the first sentence, words with blanks between them.
-        target: the second.
-        aligned: for each word of the target the index of the word of the source that it translates, -1 for none;
-            None where they are in the same order.
+        languages: names of the two languages, written before the sentences: ("English", "French").
+        source: the first sentence, with spaces between words.
+        target: the second sentence, likewise.
+        aligned: for each word of `target` the index of the word of `source` that it translates, -1 for none; None
+            where both have the same number of words in the same order.
 
     Raises:
-        Refused: an alignment of another length, or to a word that is not there.
+        Refused: an alignment of another length, or to a word that does not exist.
     """
 
     languages: tuple[str, str]
@@ -70,7 +70,7 @@ class Translation:
 
     @property
     def order(self) -> tuple[int, ...]:
-        """`aligned`, written out."""
+        """`aligned`, with None written out."""
         return tuple(range(len(self.source.split()))) if self.aligned is None else tuple(self.aligned)
 
 
@@ -79,14 +79,15 @@ def translation_attention(model: Model, translations: Sequence[Translation]) -> 
 
     Args:
         model: any TransformerLens model whose tokenizer knows the words.
-        translations: the sentences.
+        translations: sentences in two languages.
 
     Returns:
-        Dataset with `score[prompt, layer, head]`, the mean over a sentence's words that are read, in [0, 1], and
-        `control`, the same entries where the first sentence's words are turned round.
+        Dataset with `score[prompt, layer, head]`, the mean over the words of a sentence that are measured, in [0, 1],
+        and `control`, the same entries where the first sentence's words are in another order.
 
     Raises:
-        TypeError, Refused: as `aligned_words`; attention that is not finite.
+        TypeError: as `aligned_words`.
+        Refused: as `aligned_words`; attention that is not finite.
     """
     prompts, entries = aligned_words(model, translations)
     layers, n = list(range(sizes(model).n_layers)), len(prompts)
@@ -106,15 +107,15 @@ def translation_attention(model: Model, translations: Sequence[Translation]) -> 
 
 
 def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Prompts, Entries]:
-    """The sentences as prompts, and where a word's attention should be if it follows its translation.
+    """The sentences as prompts, and the entries of their patterns from a word to the word after its translation.
 
     Returns:
-        Prompts `English: ... French: ...` whose `control` has the words of the first sentence turned round (by half
-        of them; the same tokens in the same number), and the entries of their patterns: prompt, query and key.
+        Prompts `English: ...\\nFrench: ...`, whose `control` has the second half of the first sentence's words before
+        the first half (the same tokens at other positions); and the entries: prompt, query and key.
 
     Raises:
-        TypeError: not a list of `Translation`. Refused: a tokenizer that does not know them, none that is left
-        to read.
+        TypeError: not a list of `Translation`.
+        Refused: no sentence with an entry to measure.
     """
     check_translations(translations)
     start = start_token(model, None).tolist()
@@ -122,7 +123,8 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
     rows = [row for row in found if row.pairs]
     if not rows:
         raise Refused(
-            f"none of {len(found)} translations has two neighbouring words whose translations are too"
+            f"wanted two neighbouring words whose translations are neighbours too, got none in {len(found)} "
+            "translations: pass others, or another alignment"
         )
     tokens, lengths = pad([row.ids for row in rows])
     control, _ = pad([row.control for row in rows])
@@ -137,7 +139,7 @@ def aligned_words(model: Model, translations: Sequence[Translation]) -> tuple[Pr
 class _Row(NamedTuple):
     ids: list[int]
     control: list[int]
-    pairs: list[tuple[int, int]]  # query and key
+    pairs: list[tuple[int, int]]  # query and key of each entry
 
 
 def _row(model: Model, pair: Translation, start: list[int]) -> _Row:
@@ -149,19 +151,19 @@ def _row(model: Model, pair: Translation, start: list[int]) -> _Row:
     begins = [first for first, _ in source]
     groups = [ids[a:b] for a, b in zip(begins, [*begins[1:], source[-1][1] + 1], strict=True)]
     half = len(groups) // 2
-    turned = [token for group in groups[half:] + groups[:half] for token in group]
-    control = ids[: begins[0]] + turned + ids[begins[0] + len(turned) :]
-    order, shift, said = pair.order, len(start), set(turned)
+    rotated = [token for group in groups[half:] + groups[:half] for token in group]
+    control = ids[: begins[0]] + rotated + ids[begins[0] + len(rotated) :]
+    order, shift, in_source = pair.order, len(start), set(rotated)
     pairs = [
         (shift + target[k][1], shift + begins[order[k] + 1])
         for k in range(len(order) - 1)
-        if order[k] >= 0 and order[k + 1] == order[k] + 1 and ids[target[k][1]] not in said
+        if order[k] >= 0 and order[k + 1] == order[k] + 1 and ids[target[k][1]] not in in_source
     ]
     return _Row(start + ids, start + control, pairs)
 
 
 def _words(sentence: str, begin: int, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """First and last token of every word of a sentence that begins at this character."""
+    """First and last token of each word of a sentence that begins at character `begin`."""
     out = []
     for word in sentence.split():
         inside = [i for i, (low, high) in enumerate(offsets) if high > begin and low < begin + len(word)]
@@ -171,7 +173,7 @@ def _words(sentence: str, begin: int, offsets: list[tuple[int, int]]) -> list[tu
 
 
 def check_translations(translations: Any) -> None:
-    """TypeError unless this is a list of `Translation`."""
+    """Raises TypeError unless this is a list of `Translation`."""
     if not isinstance(translations, Sequence) or not all(
         isinstance(each, Translation) for each in translations
     ):
@@ -179,7 +181,7 @@ def check_translations(translations: Any) -> None:
 
 
 def unreadable(model: Model, translations: Sequence[Translation]) -> str:
-    """Why the tokenizer gives no ground for translation; empty where it does."""
+    """Why attention along translations cannot be measured with this tokenizer; empty where it can."""
     tokenizer: Any = model.tokenizer
     texts = [text for each in translations for text in (each.source, each.target)]
     rows = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
@@ -187,7 +189,7 @@ def unreadable(model: Model, translations: Sequence[Translation]) -> str:
         return "the tokenizer does not know the words of the translations"
     letters = sum(map(len, texts)) / max(1, sum(map(len, rows)))
     if letters < LETTERS:
-        return f"the tokenizer cuts the translations into pieces of {letters:.1f} letters, wanted {LETTERS:g} or more"
+        return f"the tokenizer cuts the translations into tokens of {letters:.1f} letters, wanted {LETTERS:g} or more"
     return ""
 
 
@@ -224,4 +226,4 @@ TRANSLATIONS = tuple(
     for language, rows in (("French", _FRENCH), ("German", _GERMAN))
     for row in rows
 )
-"""Twelve sentences in English with their French, and the same with their German."""
+"""Twelve English sentences with French translations, and the same twelve with German ones."""

@@ -1,17 +1,18 @@
-"""Verdicts: *holds*, *contradicted*, *inconclusive*, *not defined*, of a claim by the checks it rests on.
+"""Checks and verdicts: a number with its interval beside a threshold, and whether the claim it belongs to holds.
 
-A check is a number with its 95% interval beside a stated threshold. It holds where the whole interval lies beyond the
-threshold, is contradicted where the whole interval lies on the other side, and is inconclusive else. A p-value has no
-interval: below its level the check holds, else it is inconclusive; it never contradicts. A claim holds only if every
-check holds (intersection-union: no level is spent on their number), is contradicted if one is, and is inconclusive
-else. It is not defined where it has no meaning on the model; where data are missing it is inconclusive.
+A check is a number with its 95% interval beside a stated threshold. It *holds* where the whole interval lies beyond the
+threshold, is *contradicted* where the whole interval lies on the other side, and is *inconclusive* otherwise. A p-value
+has no interval: below its level the check holds, otherwise it is inconclusive; it never contradicts. A claim holds only
+if every check holds (intersection-union: no correction for their number), is contradicted if one is, and is
+inconclusive otherwise. Where data are missing it is inconclusive, and where it has no meaning on the model, *not
+defined*.
 
-Beside a verdict stand the half-width reached and the n that a stated half-width would take,
+Beside a verdict stand the half-width reached and the n at which a stated half-width would be reached,
 
     n_for = n (half-width / stated half-width)^2,
 
-which does not depend on where the interval lies; not the power at the value seen. The thresholds stand in the files of
-the arguments. It measures nothing.
+which does not depend on where the interval lies, as the power at the value seen would. The thresholds are stated in the
+files of the arguments.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ __all__ = [
     "STATED",
     "Check",
     "inconclusive",
-    "judged",
+    "judge",
     "not_defined",
 ]
 
 HOLDS, CONTRADICTED, INCONCLUSIVE = "holds", "contradicted", "inconclusive"
 NOT_DEFINED = "not defined on this model"
 STATED = 0.1
-"""Half-width that n is stated for, in a check's own unit, where the argument states no other."""
+"""The half-width that `n_for` is computed for, in a check's own unit, where the argument states no other."""
 KEYS = (
     *("value", "low", "high", "threshold", "above", "verdict"),
     *("n", "of", "half_width", "stated", "n_for", "is_p", "why"),
@@ -50,20 +51,23 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Check:
-    """One condition: a number with its interval, and the threshold that the whole interval has to be beyond.
+    """A number with its 95% interval, and the threshold that the whole interval has to be beyond.
 
     Attributes:
-        name: what is measured, in a few words, with its unit.
+        name: what is measured, in a few words, with its unit; names differ within an argument.
         value: the number.
-        low: lower end of its 95% interval; NaN where there is none.
+        low: lower end of its interval; NaN where there is none.
         high: upper end.
-        threshold: what it is compared with.
-        above: whether the interval has to lie above the threshold, or below it.
-        n: how many of what the interval is over; 0 where nobody counted.
-        of: what they are: "prompts", "seeds".
-        stated: half-width that `n_for` is of.
-        is_p: whether the number is a p-value, which has no interval.
+        threshold: what the interval is compared with.
+        above: whether the interval has to lie above the threshold (True) or below it (False).
+        n: the number of units that the interval is over; 0 where they are not counted.
+        of: what the units are: "prompts", "seeds".
+        stated: the half-width that `n_for` is computed for.
+        is_p: whether the number is a p-value, which has no interval and has to be below the threshold.
         why: why there is no interval, or what would narrow it.
+
+    Raises:
+        Refused: an interval whose lower end is above its upper end.
     """
 
     name: str
@@ -78,9 +82,15 @@ class Check:
     is_p: bool = False
     why: str = ""
 
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise Refused(
+                f"wanted an interval with low <= high for {self.name!r}, got {self.low} and {self.high}"
+            )
+
     @property
     def verdict(self) -> str:
-        """In one word; inconclusive where an end of the interval is NaN."""
+        """One of "holds", "contradicted" and "inconclusive"; inconclusive where an end of the interval is NaN."""
         if self.is_p:
             return HOLDS if self.value < self.threshold else INCONCLUSIVE
         beyond, short = self.low > self.threshold, self.high < self.threshold
@@ -95,39 +105,45 @@ class Check:
 
     @property
     def n_for(self) -> float:
-        """The n at which the half-width would be the stated one, a whole number; NaN without an interval or an n."""
+        """The n at which the half-width would be `stated`, rounded up; NaN without an interval or an n."""
         wanted = self.n * (self.half_width / self.stated) ** 2 if self.n else np.nan
-        return float(np.ceil(np.round(wanted, 9)))  # rounding of floats is no further case
+        return float(np.ceil(np.round(wanted, 9)))  # 10.000000000000002 is 10
 
 
-def judged(
+def judge(
     argument: Argument,
     checks: Sequence[Check],
     details: xr.Dataset | None = None,
     *,
     attrs: Mapping[str, str | int | float] | None = None,
 ) -> xr.Dataset:
-    """The Dataset of an argument: `details`, and its checks over the dimension `check`.
+    """The verdict of an argument by its checks.
 
     Args:
         argument: whose checks they are.
-        checks: at least one; all have to hold.
+        checks: one or more, of different names; the claim holds if every one holds.
         details: what the checks were computed from; its variables and attributes are kept.
         attrs: further attributes.
 
     Returns:
-        Dataset over `check` (their names) with `value`, `low`, `high`, `threshold`, `above`; `verdict` of each in a
-        word; `half_width` reached, with `n` of what (`of`), and `n_for`, the n that the half-width `stated` would take;
-        `is_p` where it is a p-value, `why` there is no interval, or what would narrow it. With all variables of
-        `details`, and the attributes `argument` (its name), `title`, `claim`, `verdict` and `reason` (the checks in
-        words).
+        Dataset over `check` (their names) with `value`, `low`, `high`, `threshold`, `above`, `is_p` and `why` as in
+        `Check`; `verdict`, of each check; `half_width`, the one reached; `n`, the number of units, and `of`, what they
+        are; `n_for`, the n at which the half-width would be `stated`. With the variables of `details`, and the
+        attributes `argument` (its name), `title`, `claim`, `verdict`, `reason` (the checks in words) and `paper` (its
+        `source`, where it has one).
 
     Raises:
+        TypeError: not an `Argument`, or something other than `Check`s.
         Refused: no checks, or two of one name.
     """
+    _check_argument(argument)
+    if not isinstance(checks, Sequence) or not all(isinstance(check, Check) for check in checks):
+        raise TypeError(f"wanted checks as a list of Check, got {checks!r}")
     names = [check.name for check in checks]
     if not checks or len(set(names)) < len(names):
-        raise Refused(f"wanted one or more checks of different names, got {names}")
+        raise Refused(
+            f"wanted one or more checks of different names, got {names}: name each by what it measures"
+        )
     table = {key: ("check", np.array([getattr(check, key) for check in checks])) for key in KEYS}
     found = xr.Dataset(table, {"check": names})
     if details is not None:
@@ -137,16 +153,46 @@ def judged(
 
 
 def not_defined(argument: Argument, reason: str) -> xr.Dataset:
-    """The Dataset of an argument that has no meaning on this model: no checks, and why."""
+    """The verdict "not defined on this model" of an argument that has no meaning on it.
+
+    Args:
+        argument: the argument.
+        reason: why it has none, in a sentence.
+
+    Returns:
+        Dataset as of `judge`, without checks.
+
+    Raises:
+        TypeError: not an `Argument`, or a reason that is no string.
+    """
     return _without_checks(argument, NOT_DEFINED, reason)
 
 
 def inconclusive(argument: Argument, reason: str) -> xr.Dataset:
-    """The Dataset of an argument for which too little is at hand: no checks, and what is needed."""
+    """The verdict "inconclusive" of an argument for which something is missing.
+
+    Args:
+        argument: the argument.
+        reason: what is missing, in a sentence.
+
+    Returns:
+        Dataset as of `judge`, without checks.
+
+    Raises:
+        TypeError: not an `Argument`, or a reason that is no string.
+    """
     return _without_checks(argument, INCONCLUSIVE, reason)
 
 
+def _check_argument(argument: object) -> None:
+    if not isinstance(argument, Argument):
+        raise TypeError(f"wanted the Argument that the verdict is of, got {type(argument).__name__}")
+
+
 def _without_checks(argument: Argument, verdict: str, reason: str) -> xr.Dataset:
+    _check_argument(argument)
+    if not isinstance(reason, str):
+        raise TypeError(f"wanted the reason as a string, got {type(reason).__name__}")
     return xr.Dataset(coords={"check": np.array([], dtype=str)}, attrs=_said(argument, verdict, reason))
 
 
@@ -175,4 +221,5 @@ def _outcome(check: Check) -> str:
 def _said(argument: Argument, verdict: str, reason: str) -> dict[str, str]:
     said = {"argument": argument.name, "title": argument.title, "claim": argument.claim}
     said |= {"verdict": verdict, "reason": reason}
-    return said | {"paper": "Olsson et al. 2022", "induction_kernel": __version__}
+    said |= {"paper": argument.source} if argument.source else {}
+    return said | {"induction_kernel": __version__}

@@ -1,6 +1,6 @@
 """Accuracy, calibration error, Brier score and confusion matrix of label log-probabilities.
 
-Guo et al. 2017, section 2 (calibration error); Brier 1950. It runs no model: see `_predictions`.
+Calibration error: Guo et al. 2017, section 2; Brier score: Brier 1950. `_predictions` runs the model.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ BINS = 10
 
 
 def scores_of(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
-    """The variables of `predict` that follow from log-probabilities `[prompt, label]` and classes `[prompt]`.
+    """The variables of `predict` that are computed from log-probabilities `[prompt, label]` and classes `[prompt]`.
 
-    Accuracy and calibration are over the prompts whose class is known (not -1).
+    Accuracy, calibration error and Brier score are over the prompts whose class is known (not -1); NaN if none is.
     """
     prediction, known = logs.argmax(1), target >= 0
     correct = np.where(known, prediction == target, np.nan)
@@ -48,7 +48,9 @@ def scores_of(logs: np.ndarray, target: np.ndarray) -> dict[str, Any]:
 
 
 def calibration_error(confidence: np.ndarray, correct: np.ndarray) -> float:
-    """|accuracy - mean confidence| in each of 10 equal bins (low, high] of confidence, weighted by how many lie there.
+    """Expected calibration error, in [0, 1]: |accuracy - mean confidence| of each bin, weighted by its prompts.
+
+    10 bins (low, high] of equal width; `confidence` and `correct` are `[prompt]`.
 
     Source: Guo et al. 2017, equations 1 to 3.
     """

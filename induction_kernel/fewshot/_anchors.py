@@ -1,11 +1,11 @@
-"""Label words as anchors: saliency of attention to and from labels, and label attention against the prediction.
+"""Label words as anchors: saliency of attention to and from labels, and label attention compared with predictions.
 
-Saliency of an entry of attention in layer l: I_l = | sum_h A_hl * dLoss/dA_hl |, the absolute value after the sum over
-heads; the loss is the cross-entropy of the right label at the last token, over the label words. Its means over three
-groups of entries (query, key), key before query, are S_wp (a label reads words before it), S_pq (the last token reads
-labels) and S_ww (all others): Wang et al. 2023, section 2.2. The gradient needs no gradient of patterns: dLoss/dA[q, k]
-= (dLoss/dz[q]) . v[k]. Expected: S_wp large in shallow layers, S_pq in deep ones. Saliency is first-order and not an
-effect: for that see `_label_knockout`.
+Saliency of an attention entry in layer l: I_l = | sum_h A_hl * dLoss/dA_hl |, the absolute value after the sum over
+heads, where the loss is the cross-entropy of the right label at the last token, over the label words. It is averaged
+over three groups of entries (query, key), key before query: S_wp (a label attends to words before it), S_pq (the last
+token attends to labels) and S_ww (all others): Wang et al. 2023, section 2.2, who find S_wp large in shallow layers and
+S_pq in deep ones. No gradient of the pattern itself is needed: dLoss/dA[q, k] = (dLoss/dz[q]) . v[k]. Saliency is a
+first-order estimate, not an effect: for effects see `_label_knockout`.
 """
 
 from __future__ import annotations
@@ -45,25 +45,27 @@ def label_flow(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How salient attention is from words to labels, from labels to the last token, and elsewhere, by layer.
+    """Saliency of attention from words to labels, from labels to the last token, and elsewhere, by layer.
 
     Args:
-        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
+        model: any TransformerLens model; given back as it was. Hooks that are on it stay active.
         prompts: few-shot prompts whose right labels are known.
-        over: what the loss's softmax is over at the last token: the first tokens of the "labels", as in the paper, or
-            the whole "vocabulary", where raising all labels alike lowers the loss too.
-        batch_size: prompts a pass; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        over: what the softmax of the loss is over: the first tokens of the "labels", as in the paper, or the whole
+            "vocabulary", where raising all labels alike lowers the loss too.
+        batch_size: prompts per pass; None to fit the memory.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `saliency[prompt, layer, flow]`, in nats, 0 or more: the mean of I_l over each group's entries;
         `flow` is "words to labels" (S_wp), "labels to last token" (S_pq) and "other words" (S_ww). And `loss[prompt]`,
-        of the right label, in nats. Where the values have a bias, the saliency counts it as the model has it: it
-        depends on whether the weights are processed.
+        of the right label, in nats. A value bias is included as it is in the model, so saliency depends on whether
+        the weights are processed.
 
     Raises:
-        TypeError: not prompts. Refused: another `over`; prompts without demonstrations or right labels; gradients
-            that are not finite or that torch.inference_mode() forbids; a model whose outputs are not its tokens.
+        TypeError: not prompts.
+        Refused: another `over`; prompts without demonstrations or right labels; gradients that are not finite or that
+            torch.inference_mode() forbids.
+        NotDefined: a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 2.2.
     """
@@ -73,7 +75,7 @@ def label_flow(
     ready, loss = as_few_shot(model, prompts), _label_loss(over)
     size, length = sizes(model), ready.tokens.shape[1]
     saliency, losses = np.full((len(ready), size.n_layers, len(FLOWS)), np.nan), np.full(len(ready), np.nan)
-    # the backward pass keeps every layer's patterns
+    # The backward pass keeps the patterns of every layer.
     cost = size.n_layers * (length * size.n_heads + 20 * size.d_model) + size.d_vocab
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost)
     with progress_bar(len(parts), progress=progress, unit="batch") as bar:
@@ -106,7 +108,8 @@ def _label_ids(prompts: Prompts) -> Tensor:
     found = few_shot_only(prompts).demonstrations
     if bool((found.target < 0).any()):
         raise Refused(
-            "label_flow needs few-shot prompts whose queries carry labels: few_shot_prompts(model, ..., [(x, y), ...])"
+            "wanted few-shot prompts whose queries carry labels, got some that do not: give them to few_shot_prompts "
+            "as [(x, y), ...]"
         )
     return found.label_ids.expand(len(prompts), -1)
 
@@ -117,7 +120,7 @@ def _right_label_loss(over: str, found: Tensor, prompts: Prompts) -> Tensor:
 
 
 def _of_batch(model: Model, prompts: FewShotPrompts, loss: Metric) -> tuple[np.ndarray, np.ndarray]:
-    """`loss [prompt]` and `saliency [prompt, layer, flow]`."""
+    """Loss `[prompt]` and saliency `[prompt, layer, flow]` of one batch."""
     layers, groups = list(range(sizes(model).n_layers)), _entries(prompts)
     losses, _, slopes = gradients_at(model, prompts, reading_of(loss, prompts), "z", layers)
     out = np.zeros((len(prompts), len(layers), len(FLOWS)))
@@ -139,7 +142,7 @@ def _of_batch(model: Model, prompts: FewShotPrompts, loss: Metric) -> tuple[np.n
 
 
 def _entries(prompts: FewShotPrompts) -> tuple[Tensor, Tensor, Tensor]:
-    """bool `[prompt, query, key]` of each flow; a label is all of its tokens."""
+    """The entries of each flow, bool `[prompt, query, key]`; a label counts with all of its tokens."""
     length = prompts.tokens.shape[1]
     place, labels = torch.arange(length), label_keys(prompts).any(1)
     real = place < prompts.lengths[:, None]
@@ -151,25 +154,26 @@ def _entries(prompts: FewShotPrompts) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Whether the last token attends most to the labels of the class that it predicts: AUC, by layer.
+    """How well the last token's attention to labels tells which class is predicted: AUC, by layer.
 
-    The attention to each class's labels, as its share of that to all labels, against whether the class is the
-    predicted one: the area under the ROC curve, one class against the others, averaged over the classes that are
-    predicted in some prompts and not in all. Attention is averaged over heads, where the weights have them.
+    For each class, its labels' share of the attention to all labels is a score for whether the class is predicted. The
+    AUC is the area under the ROC curve of one class against the others, averaged over the classes that are predicted
+    for some prompts and not for all. Attention is averaged over heads, where the weights have them.
 
     Args:
         weights: `weight[prompt, ..., demonstration]` with the coordinate `label_class`, as of
             `demonstration_weights(model, prompts, pooling="label")`.
         predictions: the predicted classes `[prompt]`, or a Dataset with `prediction[prompt]`.
-        draws: of the bootstrap over prompts.
-        seed: of these.
+        draws: bootstrap samples over prompts, at least 1.
+        seed: of the bootstrap.
 
     Returns:
-        Dataset with `auc`, `auc_low` and `auc_high` (95%) over the weights' dimensions other than prompt, demonstration
-        and head: in [0, 1], chance .5; NaN where a single class is predicted.
+        Dataset with `auc`, `auc_low` and `auc_high` (95%) over the dimensions of the weights other than prompt,
+        demonstration and head: in [0, 1], chance .5; NaN where a single class is predicted.
 
     Raises:
-        TypeError: not such weights. Refused: predictions of other prompts, or draws below 1.
+        TypeError: not such weights.
+        Refused: predictions of other prompts, or draws below 1.
 
     Source: Wang et al. 2023, section 2.3.
     """
@@ -196,7 +200,7 @@ def label_auc(weights: xr.Dataset, predictions: Any, *, draws: int = 200, seed: 
 
 
 def _shares(weights: Any) -> xr.DataArray:
-    """`[prompt, ..., label]`: each class's share of the weight."""
+    """Each class's share of the weight, `[prompt, ..., label]`."""
     ready = isinstance(weights, xr.Dataset) and "weight" in weights and "label_class" in weights.coords
     if not ready or not {"prompt", "demonstration"} <= set(weights["weight"].dims):
         raise TypeError(
@@ -208,7 +212,7 @@ def _shares(weights: Any) -> xr.DataArray:
     n = int(classes.max()) + 1
     totals = xr.concat([(weight * (classes == y)).sum("demonstration") for y in range(n)], dim="label")
     total = totals.sum("label")
-    return (totals / total.where(total > 0)).fillna(1 / n)  # no weight on any label says nothing of the class
+    return (totals / total.where(total > 0)).fillna(1 / n)  # no weight on any label: equal shares
 
 
 def _predicted(predictions: Any, n: int) -> np.ndarray:
@@ -221,7 +225,7 @@ def _predicted(predictions: Any, n: int) -> np.ndarray:
 
 
 def _areas(shares: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`[source]` of `shares [prompt, label, source]`, averaged over classes, by ranks."""
+    """AUC `[source]` of shares `[prompt, label, source]`, computed from ranks and averaged over classes."""
     positive = (predicted[:, None] == np.arange(shares.shape[1]))[..., None]
     n = positive.sum(0)
     above = (rankdata(shares, axis=0) * positive).sum(0) - n * (n + 1) / 2

@@ -1,4 +1,4 @@
-"""The same queries under several conditions: accuracy and agreement of each, compared query by query with the first."""
+"""Predictions for the same queries under several conditions, each compared with the first query by query."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def compared_conditions(
     *,
     progress: bool,
 ) -> xr.Dataset:
-    """The same queries under every condition, each compared with the first, query by query."""
+    """Accuracy, difference to the first condition and agreement with it, as documented by `retrieval_effect`."""
     seed = checked_seed(seed)
     runs = [predict(model, each, batch_size=batch_size, progress=progress) for each in conditions.values()]
     first = runs[0]
@@ -44,11 +44,7 @@ def compared_conditions(
         ),
     }  # fmt: skip
     for key, of_prompt in each.items():
-        if key == "difference":
-            low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
-            low[0] = high[0] = 0.0  # the first condition does not differ from itself
-        else:
-            low, high = share_interval(of_prompt.sum(1), of_prompt.shape[1])
+        low, high = _interval(key, of_prompt, seed)
         for name, value in ((key, of_prompt.mean(1)), (f"{key}_low", low), (f"{key}_high", high)):
             values[name] = ("condition", value)
     coords = {"condition": list(conditions)} | {
@@ -62,3 +58,12 @@ def compared_conditions(
         coords,
         attrs | {"method": method, "paper": PAPER, "interval": "Wilson, of differences Bonett & Price, 95%"},
     )
+
+
+def _interval(key: str, of_prompt: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The ends of the 95% interval of each condition's mean over prompts."""
+    if key != "difference":
+        return share_interval(of_prompt.sum(1), of_prompt.shape[1])
+    low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
+    low[0] = high[0] = 0.0  # the first condition does not differ from itself
+    return low, high

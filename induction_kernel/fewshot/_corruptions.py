@@ -1,7 +1,7 @@
-"""Texts moved away from the demonstrations' distribution: typing errors or rare words in some of their words.
+"""Changes to the words of a text: typing errors, or rare words in their place.
 
-Seeded functions of a word. What a shift does to predictions is for `_phenomena`. A rare word here is not a synonym: it
-takes the meaning of the word away, which rare synonyms (as in Han et al. 2025) would keep.
+They move a text away from the distribution of the demonstrations; `_phenomena` measures what predictions do then. The
+rare words are not synonyms: unlike in Han et al. 2025, the meaning of a replaced word is lost.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WORD = re.compile(r"[^\W\d_]{2,}")  # two letters or more
 
 
 def misspelt(word: str, rng: np.random.Generator) -> str:
-    """The word with one typing error: two letters swapped, one left out, or one typed twice; never the same word."""
+    """The word with one typing error: two letters swapped, one left out or one doubled; never the word itself."""
     at = int(rng.integers(len(word) - 1))
     swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
     shorter, longer = word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:]
@@ -29,11 +29,13 @@ def misspelt(word: str, rng: np.random.Generator) -> str:
 
 
 def rare_words(texts: Sequence[str]) -> Perturb:
-    """A function that puts one of the words that occur least often in these texts in the place of any word."""
+    """A function that replaces any word by one of the words that are rarest in these texts."""
     counts = Counter(word.lower() for text in texts for word in WORD.findall(text))
     rare = sorted(word for word, count in counts.items() if count == min(counts.values()))
     if len(rare) < 2:
-        raise Refused(f"wanted texts with at least two rare words, got {rare}")
+        raise Refused(
+            f"wanted texts with at least two rarest words, got {rare}: give a larger pool, or shift='typos'"
+        )
 
     def replaced(word: str, rng: np.random.Generator) -> str:
         at = int(rng.integers(len(rare)))
@@ -43,7 +45,7 @@ def rare_words(texts: Sequence[str]) -> Perturb:
 
 
 def perturbed(text: str, perturb: Perturb, share: float, rng: np.random.Generator) -> str:
-    """The text with this share of its words perturbed; with the same seed, a larger share keeps those of a smaller."""
+    """The text with this share of its words changed; with one seed, a larger share includes the words of a smaller."""
     places = [found.span() for found in WORD.finditer(text)]
     order = rng.permutation(len(places))
     new = [perturb(text[begin:end], rng) for begin, end in places]

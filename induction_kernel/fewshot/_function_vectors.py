@@ -1,8 +1,8 @@
-"""Function-vector scores: a head's mean output over a task, put into prompts whose demonstrations say nothing.
+"""Function-vector scores: the effect of a head's mean output over a task, in prompts whose labels are shuffled.
 
-Each head's z at the last token is averaged over few-shot prompts of the task, and put in its place at the last token
-of prompts whose labels are shuffled; the score is the change of the probability of the right answer (Todd et al. 2024,
-section 2.3, there averaged over tasks). It does not add the vectors up or apply them elsewhere.
+Each head's z at the last token is averaged over few-shot prompts of the task and patched into the last token of prompts
+whose labels are shuffled; the score is the change in the probability of the right answer (Todd et al. 2024, section
+2.3, who average it over tasks too). The function vector itself, the sum of such means over heads, is not built here.
 """
 
 from __future__ import annotations
@@ -44,28 +44,29 @@ def function_vector_effect(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How much each head's mean output over a task's prompts raises the right answer where labels are shuffled.
+    """How much each head's mean output over a task raises the right answer in prompts with shuffled labels.
 
     Args:
-        model: any TransformerLens model; given back as it was. Hooks that stand on it act.
-        prompts: few-shot prompts of the task, which the mean is over.
-        shuffled: prompts whose right labels are known and whose demonstrations do not say them; None for `prompts`
-            with the labels of each shuffled among its demonstrations (where every label is one token).
+        model: any TransformerLens model; given back as it was. Hooks that are on it stay active.
+        prompts: few-shot prompts of the task, over which the mean is taken.
+        shuffled: prompts whose right labels are known, with demonstrations that do not show the task; None for
+            `prompts` with the labels of each shuffled among its demonstrations (where every label is one token).
         heads: only these; None for all.
         layers: only these; None for all.
         seed: of the shuffle.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset as of a scorer, so that `summarise`, `top_heads` and `head_map` take it: `score[prompt, layer, head]` =
-        `value` - `baseline[prompt]`, probabilities of the right answer on `shuffled` with and without the mean output
-        in the head's place, in [-1, 1]; `control`, likewise with the mean over `shuffled` itself, which knows
-        nothing of the task; `chance`, 0. NaN at heads left out.
+        Dataset like that of a scorer, for `summarise`, `top_heads` and `head_map`: `score[prompt, layer, head]` =
+        `value` - `baseline[prompt]`, the probabilities of the right answer on `shuffled` with the head's mean output
+        in place and without it; the score is in [-1, 1]. `control`: the same with the mean over `shuffled` itself,
+        which holds nothing of the task; `chance`: 0. NaN at heads left out.
 
     Raises:
-        TypeError: not prompts. Refused: prompts without demonstrations; shuffled prompts without right labels;
-            labels of several tokens to shuffle; heads the model does not have.
+        TypeError: not prompts.
+        Refused: prompts without demonstrations; shuffled prompts without right labels; labels of several tokens to
+            shuffle; heads the model does not have.
 
     Source: Todd et al. 2024, section 2.3 (average indirect effect).
     """
@@ -95,7 +96,7 @@ def function_vector_effect(
 
 
 def _last_means(model: Model, prompts: FewShotPrompts, max_tokens: int | None) -> dict[int, New]:
-    """Layer -> the mean of z at the last tokens, in the place of z."""
+    """Layer -> the edit that replaces z by its mean over the prompts' last tokens."""
     layers = set(range(sizes(model).n_layers))
     total: dict[int, Tensor] = {}
 
@@ -112,13 +113,13 @@ def _shuffled(prompts: FewShotPrompts, found: Demonstrations, seed: int) -> FewS
     """Each prompt's labels in random order among its demonstrations."""
     if bool((label_keys(prompts).sum(2) > 1).any()):
         raise Refused(
-            "wanted labels of one token each to shuffle in place, got longer ones: pass shuffled=, prompts made with "
-            "their labels permuted"
+            "wanted labels of one token each to shuffle, got longer ones: pass shuffled=, prompts that were made with "
+            "permuted labels"
         )
     drawn = torch.rand(
         found.mask.shape, generator=torch.Generator().manual_seed(checked_seed(seed)), dtype=torch.float32
     )
-    order = drawn.masked_fill(~found.mask, 2.0).argsort(1)  # absent ones, which come last, stay there
+    order = drawn.masked_fill(~found.mask, 2.0).argsort(1)  # absent demonstrations come last and stay there
     order = torch.where(found.mask, order, torch.arange(found.mask.shape[1]))
     tokens, row = prompts.tokens.clone(), torch.arange(len(prompts))[:, None]
     moved = prompts.tokens[row, found.label_positions[row, order]]
@@ -130,7 +131,7 @@ def _shuffled(prompts: FewShotPrompts, found: Demonstrations, seed: int) -> FewS
 
 
 def _in_order(parts: list[xr.Dataset], place: np.ndarray) -> xr.Dataset:
-    """The prompts' results below one another, in the order of the prompts."""
+    """The batches' results joined along `prompt`, in the order of the prompts."""
     together = xr.concat(
         parts, dim="prompt", data_vars="minimal", coords="minimal", compat="override", join="override"
     )

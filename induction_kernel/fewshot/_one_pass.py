@@ -1,6 +1,7 @@
-"""One pass over a batch of few-shot prompts: label log-probabilities, label attention, and what observers read.
+"""One forward pass over few-shot prompts: label log-probabilities, attention to labels, and what observers read.
 
-`_predictions` batches prompts and stores results; `AttentionAlong` and `LabelWriting` of `kernel` are observers.
+`_predictions` makes the batches and stores the results. Observers read further activations in the same pass:
+`AttentionAlong` and `LabelWriting` in `kernel`.
 """
 
 from __future__ import annotations
@@ -27,23 +28,23 @@ Read = Callable[[str, int, Tensor], None]
 
 
 class Observer(Protocol):
-    """What else is read in the passes of `answered`.
+    """Something that reads further activations in the passes of `answered`.
 
     Attributes:
-        sites: what is read, site -> layers.
-        n_prompts: of the first so many prompts.
+        sites: the activations it reads, site -> layers.
+        n_prompts: how many prompts it reads, from the first on.
     """
 
     sites: dict[str, set[int]]
     n_prompts: int
 
     def reader(self, batch: FewShotPrompts) -> Read:
-        """What takes the activations of these prompts, in the order of the pass."""
+        """The function that receives the activations of these prompts, in the order of the pass."""
         ...
 
 
 def narrowed(batch: FewShotPrompts) -> FewShotPrompts:
-    """Without columns that are padding in all of them, and without controls."""
+    """The batch without columns that are padding in every row, and without its control."""
     width = int(batch.lengths.max())
     return replace(batch, tokens=batch.tokens[:, :width], scored=batch.scored[:, :width], control=None)
 
@@ -51,7 +52,7 @@ def narrowed(batch: FewShotPrompts) -> FewShotPrompts:
 def readers(
     observers: Sequence[Observer], batch: FewShotPrompts, at: np.ndarray
 ) -> list[tuple[dict[str, set[int]], Read]]:
-    """Sites and readers of the observers that want any of a batch, which has prompts `at` of all."""
+    """Sites and readers of the observers that read some of this batch; `at` are the indices of its prompts."""
     found = []
     for observer in observers:
         rows = torch.as_tensor(np.flatnonzero(at < observer.n_prompts))

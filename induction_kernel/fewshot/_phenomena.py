@@ -1,9 +1,9 @@
-"""Accuracy with similar demonstrations, other label words, shifted inputs and reordered demonstrations.
+"""Accuracy with similar demonstrations, other label words, changed inputs and reordered demonstrations.
 
-Han et al. 2025, section 4.2: a kernel vote gains from demonstrations similar to the query, follows the label words
-that are written, and loses where inputs leave the demonstrations' distribution; the order of the demonstrations cannot
-matter to it, so what order changes is beyond it. Each function evaluates the same queries under several conditions and
-compares them query by query. It looks at no heads.
+Han et al. 2025, section 4.2: a kernel vote gains from demonstrations similar to the query, follows the label words as
+they are written, and loses where inputs leave the demonstrations' distribution. The order of demonstrations cannot
+matter to it, so effects of order are beyond it. Each function runs the same queries under several conditions and
+compares them query by query. No heads are examined.
 """
 
 from __future__ import annotations
@@ -43,31 +43,33 @@ def retrieval_effect(
 ) -> xr.Dataset:
     """Accuracy with the demonstrations most similar to each query, with random ones, and with the least similar.
 
-    In every condition the most similar demonstration stands last. Classes are as they come: `own_class` says how many
-    of the demonstrations have the query's, which similarity brings too.
+    In every condition the most similar demonstration comes last. Classes are not balanced: `own_class` gives the share
+    of demonstrations of the query's class, which similar demonstrations have more often.
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        pool: where demonstrations come from.
-        queries: what is asked.
-        shots: demonstrations a prompt.
+        pool: the texts that demonstrations are drawn from.
+        queries: the texts to classify.
+        shots: demonstrations per prompt.
         embed: `texts -> [text, d]`; similarity is the cosine. None for TF-IDF, fitted on the pool.
-        template: None for the pool's.
-        separator: between demonstrations.
-        seed: of the random ones, of ties, and of the bootstrap.
-        batch_size: prompts a forward pass.
-        progress: a progress bar if it takes longer than two seconds.
+        template: how an example is written; None for the pool's.
+        separator: text between demonstrations.
+        seed: of random demonstrations, of ties, and of the bootstrap.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset over `condition` ("random", the one compared with, "nearest", "farthest") and `prompt`, as all functions
-        here: `correct[condition, prompt]`, `prediction[condition, prompt]`,
-        `log_probability[condition, prompt, label]` (nats); by condition `accuracy`, `difference` (its accuracy minus
-        the first condition's) and `agreement` (share of queries with the first condition's prediction), each with
-        `_low` and `_high` (95%: Wilson; of the difference, Bonett & Price 2012). Here also
-        `similarity[condition, prompt]` (mean cosine of the demonstrations) and `own_class[condition, prompt]` (share).
+        Dataset over `condition` ("random", with which the others are compared, "nearest", "farthest") and `prompt`.
+        As in all functions here: `correct[condition, prompt]` (0 or 1, NaN where the class is not known),
+        `prediction[condition, prompt]`, `log_probability[condition, prompt, label]` (nats); by condition `accuracy`,
+        `difference` (its accuracy minus the first condition's) and `agreement` (share of queries predicted as in the
+        first condition), each with `_low` and `_high` (95%: Wilson; for the difference, Bonett & Price 2012). Here also
+        `similarity[condition, prompt]` (mean cosine of the demonstrations with the query) and
+        `own_class[condition, prompt]` (share).
 
     Raises:
-        TypeError, Refused: as `draw_episodes`.
+        TypeError: as `draw_episodes`.
+        Refused: as `draw_episodes`.
 
     Source: Han et al. 2025, section 4.2.
     """
@@ -104,19 +106,20 @@ def label_format_effect(
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        episodes: of `draw_episodes`.
-        formats: name -> label words, one a class. None for upper case, capital, letters (A, B, ...) and swapped (every
-            class gets the next one's word).
+        episodes: what `draw_episodes` returned.
+        formats: name -> label words, one per class. None for "upper case", "capital", "letters" (A, B, ...) and
+            "swapped" (every class gets the next one's word).
         seed: of the bootstrap.
-        batch_size: prompts a forward pass.
-        progress: a progress bar if it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset as of `retrieval_effect`; conditions "original" and the formats. Predictions are classes: where words
-        are swapped, following the demonstrations is correct. Coordinate `words[condition, label]`.
+        Dataset as of `retrieval_effect`, with conditions "original" and the formats. Predictions are classes, so with
+        swapped words it is correct to follow the demonstrations. Coordinate `words[condition, label]`.
 
     Raises:
-        TypeError: not episodes. Refused: words that this tokenizer cannot tell apart, or too few.
+        TypeError: not episodes.
+        Refused: too few words, or words that this tokenizer cannot tell apart.
 
     Source: Han et al. 2025, section 4.2.
     """
@@ -147,32 +150,33 @@ def input_shift_effect(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Accuracy where a share of the words of every query is misspelt, or replaced by rare ones.
+    """Accuracy when a share of the words of every query is misspelt or replaced by rare words.
 
-    The demonstrations stay as they are. A larger share keeps the words that a smaller one perturbs.
+    The demonstrations are not changed. A larger share includes the words of a smaller one.
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        episodes: of `draw_episodes`.
-        shift: "typos" (one error a word), "rare words" (of the pool's rarest, whatever they mean), or a function
-            `(word, numpy generator) -> word`.
-        shares: of the words, above 0 and up to 1.
-        seed: of the perturbation and of the bootstrap.
-        batch_size: prompts a forward pass.
-        progress: a progress bar if it takes longer than two seconds.
+        episodes: what `draw_episodes` returned.
+        shift: "typos" (one error per word), "rare words" (from the rarest of the pool, whatever they mean), or a
+            function `(word, numpy generator) -> word`.
+        shares: shares of the words that are changed, above 0 and up to 1.
+        seed: of the changes and of the bootstrap.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset as of `retrieval_effect`; conditions "as they are" and the shares ("25%"), with the coordinate
+        Dataset as of `retrieval_effect`, with conditions "as they are" and the shares ("25%"), and the coordinate
         `share[condition]`.
 
     Raises:
-        TypeError: not episodes. Refused: an unknown shift, shares out of their range.
+        TypeError: not episodes.
+        Refused: an unknown shift, shares out of range.
 
-    Source: Han et al. 2025, section 4.2 (their words were rare but kept the meaning).
+    Source: Han et al. 2025, section 4.2 (their rare words kept the meaning).
     """
     _check(episodes)
     if len(shares) == 0 or not all(0 < share <= 1 for share in shares) or len({*shares}) < len(shares):
-        raise Refused(f"wanted shares above 0 and up to 1, each once, got {list(shares)}")
+        raise Refused(f"wanted shares of the words above 0 and up to 1, each once, got {list(shares)}")
     known: dict[str, Callable[[], Perturb]] = {
         "typos": lambda: misspelt, "rare words": lambda: rare_words(episodes.pool.texts)
     }  # fmt: skip
@@ -201,33 +205,34 @@ def order_effect(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How often the prediction changes when the same demonstrations stand in another order.
+    """How often the prediction changes when the same demonstrations come in another order.
 
-    To a vote with kernel weights that depend on the texts alone, order is nothing: every change is beyond it.
+    A vote whose kernel weights depend on the texts alone does not depend on their order: it explains no such change.
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        episodes: of `draw_episodes`, with at least two demonstrations.
-        orders: how many, the one drawn among them.
+        episodes: what `draw_episodes` returned, with at least two demonstrations per prompt.
+        orders: how many orders, including the one drawn; at least 2.
         seed: of the orders and of the bootstrap.
-        batch_size: prompts a forward pass.
-        progress: a progress bar if it takes longer than two seconds.
+        batch_size: prompts per forward pass; None to fit the memory.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset as of `retrieval_effect`; conditions "as drawn", "order 1", ...; and `changed[prompt]`, the share of
-        pairs of orders whose predictions differ (0 to 1), its mean `change` with `change_low` and `change_high`, and
-        the mean (`accuracy_mean`) and standard deviation (`accuracy_spread`) of the accuracy over orders.
+        Dataset as of `retrieval_effect`, with conditions "as drawn", "order 1", ...; `changed[prompt]`, the share of
+        pairs of orders whose predictions differ (0 to 1), and its mean `change` with `change_low` and `change_high`;
+        `accuracy_mean` and `accuracy_spread`, mean and standard deviation of the accuracy over orders.
 
     Raises:
-        TypeError: not episodes. Refused: fewer than two orders, or one demonstration.
+        TypeError: not episodes.
+        Refused: fewer than two orders, or prompts of one demonstration.
 
     Source: Han et al. 2025, section 4.2; Lu et al. 2022 (order sensitivity).
     """
     _check(episodes)
     if not is_whole(orders) or orders < 2:
-        raise Refused(f"wanted orders >= 2, got {orders!r}")
+        raise Refused(f"wanted orders >= 2, to compare them with one another, got {orders!r}")
     if episodes.shown.shape[1] < 2:
-        raise Refused("wanted at least two demonstrations a prompt: one has one order")
+        raise Refused("wanted at least two demonstrations per prompt, got one: draw episodes with more shots")
     seed, conditions = checked_seed(seed), {"as drawn": episodes}
     conditions |= {f"order {i}": episodes.shuffled(seed=seed + i) for i in range(1, orders)}
     out = compared_conditions(model, conditions, "order_effect", seed, batch_size, progress=progress)
@@ -246,11 +251,11 @@ def order_effect(
 
 def _check(episodes: Any) -> None:
     if not isinstance(episodes, Episodes):
-        raise TypeError(f"wanted Episodes of draw_episodes(...), got {type(episodes).__name__}")
+        raise TypeError(f"wanted Episodes, as draw_episodes returns them, got {type(episodes).__name__}")
 
 
 def _usable(model: Model, name: str, episodes: Episodes) -> None:
-    """Raise Refused, with the format's name, where these label words cannot be told apart."""
+    """Raises Refused, with the name of the format, if its label words cannot be told apart."""
     try:
         episodes.prompts(model)
     except Refused as error:

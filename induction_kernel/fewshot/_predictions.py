@@ -1,8 +1,8 @@
-"""The model's few-shot predictions: label log-probabilities, accuracy, calibration, and label attention in one pass.
+"""Few-shot predictions: label log-probabilities, accuracy and calibration, with label attention in the same pass.
 
-The model's label log-probabilities at the last token (Han et al. 2025, section 5), batched by length; with `pooling`
-also the weight that every head gives each demonstration, read in the same pass. `kernel.vote` says what the
-weights explain. It draws no conclusion from labels of several tokens beyond their first.
+The log-probabilities of the labels at the last token (Han et al. 2025, section 5), in batches by length; with `pooling`
+also the weight that every head gives each demonstration, read in the same pass. Labels of several tokens count by their
+first token. `kernel.vote` tests what the weights explain.
 """
 
 from __future__ import annotations
@@ -56,36 +56,38 @@ def predict(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """What the model predicts for every query after its demonstrations.
+    """The model's prediction for every query after its demonstrations.
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        data: queries (with `pool`), or `Episodes`, or prompts with demonstrations, of `few_shot_prompts`.
-        pool: where demonstrations come from.
-        shots: demonstrations a prompt. This and the next three go with queries and a pool: see `draw_episodes`.
-        template: of an example; None for the pool's.
-        sampling: of demonstrations.
+        data: queries (with `pool`), `Episodes`, or prompts with demonstrations from `few_shot_prompts`.
+        pool: the texts that demonstrations are drawn from.
+        shots: demonstrations per prompt. This and the next three are for queries with a pool: see `draw_episodes`.
+        template: how an example is written; None for the pool's.
+        sampling: how demonstrations are drawn.
         seed: of the draw.
-        pooling: "max", "sum", "mean" or "label", or several, to read heads' weights too: see `demonstration_weights`.
-        span: what is pooled over, "demonstration" or "words": see there.
-        path: a folder where finished batches are kept: a run that was stopped goes on from there.
+        pooling: "max", "sum", "mean" or "label", or several of them, to read heads' weights too: see
+            `demonstration_weights`.
+        span: which tokens are pooled over, "demonstration" or "words": see `demonstration_weights`.
+        path: a folder where finished batches are kept, from which a stopped run continues.
         batch_size: prompts per forward pass; None to fit the memory.
-        progress: a progress bar if it takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `log_probability[prompt, label]` (nats, of each label's first token over the whole vocabulary),
         `prediction[prompt]` (the class of the largest), `correct[prompt]` (0 or 1, NaN where the query's class is not
-        known); `accuracy` with `accuracy_low` and `accuracy_high` (Wilson, 95%); of the probabilities of the labels
-        among themselves, `calibration_error` (expected calibration error, 10 bins of equal width of the predicted
-        label's probability; 0 to 1) and `brier` (0 to 2); `confusion[label, predicted]`, counts. With `pooling` also
-        `weight[prompt, layer, head, demonstration]` (a dimension `pooling` before it where several were asked for).
-        Coordinates `label_class[prompt, demonstration]` (-1 where absent), `target[prompt]` (-1 unknown),
-        `text[prompt]` and label words.
+        known); `accuracy` with `accuracy_low` and `accuracy_high` (Wilson, 95%); from the probabilities of the
+        labels among themselves, `calibration_error` (expected calibration error, 10 bins of equal width of the
+        predicted label's probability; 0 to 1) and `brier` (0 to 2); `confusion[label, predicted]`, counts. With
+        `pooling` also `weight[prompt, layer, head, demonstration]` (with a first dimension `pooling` where several are
+        given). Coordinates `label_class[prompt, demonstration]` (-1 where absent), `target[prompt]` (-1 where unknown),
+        `text[prompt]` and the label words.
 
     Raises:
-        TypeError: data of another type. Refused: queries without a pool, what `draw_episodes` and
-            `few_shot_prompts` refuse, an unknown pooling or span, a folder that holds another evaluation,
-        numbers that are not finite. NotDefined: a model whose outputs are not its tokens, or that has no tokenizer.
+        TypeError: data of another type.
+        Refused: queries without a pool, what `draw_episodes` and `few_shot_prompts` refuse, an unknown pooling or span,
+            a folder that holds another evaluation, logits or attention that are not finite.
+        NotDefined: a model whose outputs are not its tokens, or that has no tokenizer.
 
     Source: Han et al. 2025, section 5; Guo et al. 2017, section 2 (calibration error); Brier 1950.
     """
@@ -109,7 +111,7 @@ def answered(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """What `predict` returns, of prompts; observers read along in the same passes."""
+    """What `predict` returns, for prompts that are made already; `also` reads further activations in the passes."""
     poolings = _poolings(pooling)
     check_span(span, prompts)
     labels = prompts.demonstrations
@@ -147,15 +149,19 @@ def asked(
     sampling: str = "balanced",
     seed: int = 0,
 ) -> tuple[FewShotPrompts, list[str]]:
-    """The prompts, and the text of each query."""
+    """The prompts of any kind of data, and the text of each query."""
     if isinstance(data, LabelledTexts):
         if pool is None:
             raise Refused(
-                "queries need demonstrations: give pool=, of load_classification(...) too, or Episodes"
+                "wanted demonstrations for the queries, got no pool: give pool=, as load_classification returns it, or "
+                "Episodes"
             )
         data = draw_episodes(pool, data, shots=shots, sampling=sampling, template=template, seed=seed)
     elif pool is not None or template is not None:
-        raise Refused("pool= and template= go with LabelledTexts: episodes and prompts have their own")
+        raise Refused(
+            f"pool= and template= go with LabelledTexts, got {type(data).__name__}: leave them out (episodes and "
+            "prompts have their own)"
+        )
     if isinstance(data, Episodes):
         return data.prompts(model), list(data.queries.texts)
     if not isinstance(data, Prompts):
@@ -173,18 +179,18 @@ def asked(
 
 
 def _batch(at: np.ndarray, values: Mapping[str, np.ndarray]) -> xr.Dataset:
-    """The values of the prompts `at`, as they are kept; without those of which there are none."""
+    """The values of the prompts `at` as a Dataset for one file, without empty ones."""
     return xr.Dataset(
         {key: (DIMS[key], value) for key, value in values.items() if value.size}, {"prompt": at}
     )
 
 
 def _read_into(kept: Mapping[str, np.ndarray], folder: Path | None, mark: str) -> np.ndarray:
-    """Fill in the finished batches of a folder; bool `[prompt]`, which prompts that are."""
+    """Fill `kept` with the finished batches of a folder; returns which prompts these are, bool `[prompt]`."""
     done = np.zeros(len(kept["log_probability"]), dtype=bool)
     for file in [] if folder is None else sorted(folder.glob("prompt-*.nc")):
         found = read_result(file, mark)
-        if found is None:  # deleted meanwhile
+        if found is None:  # deleted in the meantime
             continue
         at = found["prompt"].values if "prompt" in found.coords else np.array(-1)
         sound = at.ndim == 1 and at.dtype.kind == "i" and set(at.tolist()) <= set(range(len(done)))
@@ -210,7 +216,7 @@ def _poolings(pooling: Any) -> tuple[str, ...]:
 
 
 def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[slice]:
-    """Batches of prompts in order of their length; the longest says how many go together."""
+    """Batches of prompts ordered by length, of a size that the longest fits."""
     longest = int(lengths[-1]) if len(lengths) else 1
     return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
 

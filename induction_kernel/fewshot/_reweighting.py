@@ -1,10 +1,10 @@
-"""Anchor re-weighting: the last token's attention to labels, times exp(beta), and the beta that predicts best.
+"""Anchor re-weighting: the last token's attention to labels times exp(beta), and the beta that predicts best.
 
-A(q, p_i) becomes exp(beta) A(q, p_i) with one beta for each layer, head and class of label (Wang et al. 2023, section
-4.1; there each class has one demonstration, here its demonstrations share the beta). Nothing is renormalised: of the
-head's output, z_new = z + sum_i (exp(beta) - 1) A(q, p_i) (v_i - b), where b is the head's share of the value bias,
-so that raw and processed weights are the same model. beta = 0 changes nothing; beta = -inf takes the labels' values
-away and gives their mass to no other key. Later layers see the change: their A is the changed run's own.
+A(q, p_i) becomes exp(beta) A(q, p_i), with one beta for each layer, head and class of label (Wang et al. 2023, section
+4.1; there each class has one demonstration, here the demonstrations of a class share its beta). Nothing is
+renormalised: the head's output becomes z_new = z + sum_i (exp(beta) - 1) A(q, p_i) (v_i - b), where b is the head's
+part of the value bias, so that raw and processed weights give the same result. beta = 0 changes nothing; beta = -inf
+removes the labels' values and gives their mass to no other key. Later layers run on the changed stream.
 """
 
 from __future__ import annotations
@@ -46,28 +46,30 @@ def fit_label_weights(
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The beta of every head and class that make the right labels likeliest, by gradient; the model's weights stay.
+    """Fit beta for every head and class, by gradient, so that the right labels are most probable.
 
-    The loss is that of the right label among the labels (their first tokens), in nats: what decides accuracy. Adam
-    from beta = 0, on batches of prompts drawn without replacement until all have been used. Evaluate with `reweighted`
-    on other prompts than these.
+    The loss is the cross-entropy of the right label among the labels (their first tokens), in nats. Adam starts from
+    beta = 0; batches of prompts are drawn without replacement until all have been used. The weights of the model do not
+    change. Evaluate with `reweighted` on other prompts than these.
 
     Args:
         model: any TransformerLens model; given back as it was, without gradients.
         prompts: few-shot prompts whose right labels are known: the training split.
-        heads: only these are re-weighted; None for all.
-        steps: of the optimiser.
+        heads: re-weight only these; None for all.
+        steps: steps of the optimiser.
         lr: its learning rate.
-        batch_size: prompts a step.
-        seed: of the draw.
-        progress: a bar on what takes longer than two seconds.
+        batch_size: prompts per step.
+        seed: of the batches.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `beta[layer, head, label]` (0 at heads left out) and `loss[step]`, of each step's batch before it.
+        Dataset with `beta[layer, head, label]` (0 at heads left out) and `loss[step]`, in nats, on each step's batch
+        before the step.
 
     Raises:
-        Refused: prompts without demonstrations or right labels, options out of their range, no heads, gradients
-            that torch.inference_mode() forbids. NotDefined: a model whose outputs are not its tokens.
+        Refused: prompts without demonstrations or right labels, options out of range, no heads, gradients that
+            torch.inference_mode() forbids.
+        NotDefined: a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """
@@ -76,14 +78,34 @@ def fit_label_weights(
     check_words(model, "fit_label_weights")
     _check_options(found, steps=steps, lr=lr, batch_size=batch_size)
     size, chosen = sizes(model), _chosen(model, heads)
-    beta = torch.zeros(
-        size.n_layers, size.n_heads, len(found.labels), dtype=torch.float64, requires_grad=True
-    )
-    optimiser, losses = torch.optim.Adam([beta], lr=lr), []
+    batches = _drawn(len(ready), steps, batch_size, seed)
+    beta, losses, way = _fitted(model, ready, chosen, batches, lr, progress)
+    names = names_of(range(size.n_layers), range(size.n_heads))
+    attrs = {
+        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
+        **way.attrs, "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
+        **measured_on(model, ready),
+    }  # fmt: skip
+    return xr.Dataset(
+        {"beta": (("layer", "head", "label"), beta), "loss": ("step", losses)},
+        {
+            "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads), "label": list(found.labels),
+            "step": np.arange(steps), "name": (("layer", "head"), names),
+        },
+        attrs,
+    )  # fmt: skip
+
+
+def _fitted(
+    model: Model, ready: FewShotPrompts, heads: list[Head], batches: list[Tensor], lr: float, progress: bool
+) -> tuple[np.ndarray, np.ndarray, Way]:
+    """Beta `[layer, head, class]` after Adam, the loss of each step `[step]`, and how the runs were made."""
+    size, n_labels = sizes(model), len(ready.demonstrations.labels)
+    beta = torch.zeros(size.n_layers, size.n_heads, n_labels, dtype=torch.float64, requires_grad=True)
     used = torch.zeros(size.n_layers, size.n_heads, 1, dtype=torch.float64)
-    used[[h.layer for h in chosen], [h.head for h in chosen]] = 1
-    batches, ways = _drawn(len(ready), steps, batch_size, seed), list[Way]()
-    with kept_as_it_was(model), progress_bar(steps, progress=progress, unit="step") as bar:
+    used[[h.layer for h in heads], [h.head for h in heads]] = 1
+    optimiser, losses, ways = torch.optim.Adam([beta], lr=lr), list[float](), list[Way]()
+    with kept_as_it_was(model), progress_bar(len(batches), progress=progress, unit="step") as bar:
         for rows in batches:
             loss, slope, way = _loss(model, ready[rows], beta)
             ways.append(way)
@@ -91,20 +113,7 @@ def fit_label_weights(
             optimiser.step()
             losses.append(loss)
             bar.update()
-    names = names_of(range(size.n_layers), range(size.n_heads))
-    attrs = {
-        "method": "fit_label_weights", "steps": steps, "lr": lr, "batch_size": batch_size, "seed": seed,
-        **of_slowest(ways).attrs, "convention": "A(q, p) exp(beta), not renormalised; one beta a layer, head and class",
-        **measured_on(model, ready),
-    }  # fmt: skip
-    return xr.Dataset(
-        {"beta": (("layer", "head", "label"), beta.detach().numpy()), "loss": ("step", np.array(losses))},
-        {
-            "layer": np.arange(size.n_layers), "head": np.arange(size.n_heads), "label": list(found.labels),
-            "step": np.arange(steps), "name": (("layer", "head"), names),
-        },
-        attrs,
-    )  # fmt: skip
+    return beta.detach().numpy(), np.array(losses), of_slowest(ways)
 
 
 def reweighted(
@@ -116,24 +125,26 @@ def reweighted(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Predictions with the last token's attention to labels times exp(beta), beside the untouched model's.
+    """Predictions with the last token's attention to labels times exp(beta), compared with the untouched model's.
 
     Args:
         model: any TransformerLens model; given back as it was.
-        prompts: few-shot prompts, other than beta was fitted on.
-        beta: what `fit_label_weights` returned, or numbers `[layer, head, class]`: 0 changes nothing, -inf takes the
-            labels away.
+        prompts: few-shot prompts, other ones than beta was fitted on.
+        beta: what `fit_label_weights` returned, or an array `[layer, head, class]`: 0 changes nothing, -inf removes
+            the labels' values.
         seed: of the bootstrap.
         max_tokens: tokens in one batch; None to fit the memory.
-        progress: a bar on what takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
-        As `label_knock_out`, with the runs and groups `untouched` and `reweighted`, and without mass and what is
-        foretold; differences are to `untouched`.
+        Dataset as of `label_knock_out`, with the runs and groups `untouched` and `reweighted`, and without `mass` and
+        the variables named `expected...`; differences are to `untouched`.
 
     Raises:
-        TypeError: not such numbers. Refused: another shape, labels in another order, NaN or +inf; prompts without
-            demonstrations. NotDefined: a model whose outputs are not its tokens.
+        TypeError: beta of another type.
+        Refused: beta of another shape, for labels in another order, or with NaN or +inf; prompts without
+            demonstrations.
+        NotDefined: a model whose outputs are not its tokens.
 
     Source: Wang et al. 2023, section 4.1.
     """
@@ -160,14 +171,17 @@ def reweighted(
 def _check_options(found: Demonstrations, *, steps: int, lr: float, batch_size: int) -> None:
     if bool((found.target < 0).any()):
         raise Refused(
-            "wanted prompts whose right labels are known: give queries as (x, y) to few_shot_prompts"
+            "wanted prompts whose right labels are known, got queries without: give queries as (x, y) to "
+            "few_shot_prompts"
         )
     if not (is_whole(steps) and steps > 0 and is_whole(batch_size) and batch_size > 0 and lr > 0):
         raise Refused(
             f"wanted steps, batch_size and lr above 0, got steps={steps!r}, batch_size={batch_size!r}, lr={lr!r}"
         )
     if torch.is_inference_mode_enabled():
-        raise Refused("fitting needs gradients, which torch.inference_mode() forbids: use torch.no_grad()")
+        raise Refused(
+            "wanted gradients to fit beta, which torch.inference_mode() forbids: call it outside of that"
+        )
 
 
 def _chosen(model: Model, heads: Any) -> list[Head]:
@@ -195,12 +209,16 @@ def _checked_beta(model: Model, found: Demonstrations, beta: Any) -> Tensor:
             f"{type(beta).__name__}"
         )
     if beta.shape != shape or bool(np.isnan(beta).any()) or bool((beta == np.inf).any()):
-        raise Refused(f"wanted beta {list(shape)} below infinity, without NaN, got shape {list(beta.shape)}")
+        low, high = beta.min(initial=np.inf), beta.max(initial=-np.inf)
+        raise Refused(
+            f"wanted beta of shape {list(shape)}, without NaN or +inf, got shape {list(beta.shape)} and values from "
+            f"{low:.3g} to {high:.3g}"
+        )
     return torch.from_numpy(beta).double()
 
 
 def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
-    """Which prompts each step is on."""
+    """The indices of the prompts of each step."""
     generator, left, out = (
         torch.Generator().manual_seed(checked_seed(seed)),
         torch.empty(0, dtype=torch.long),
@@ -215,7 +233,7 @@ def _drawn(n: int, steps: int, batch_size: int, seed: int) -> list[Tensor]:
 
 
 def _loss(model: Model, prompts: FewShotPrompts, beta: Tensor) -> tuple[float, Tensor, Way]:
-    """Mean loss of the right label among the labels, its gradient, and how it was done; called without gradients."""
+    """Mean loss of the right label among the labels, its gradient in beta, and how the runs were made."""
     total, slope, ways = 0.0, torch.zeros_like(beta), list[Way]()
     for _, batch, most in batches_of_one_length(model, prompts, None):
         with torch.enable_grad():
@@ -228,7 +246,7 @@ def _loss(model: Model, prompts: FewShotPrompts, beta: Tensor) -> tuple[float, T
 
 
 def _cell(model: Model, prompts: FewShotPrompts, beta: Tensor) -> Cell:
-    """The last row of every head times its factors; the mass that is gone (or come) is the value bias's."""
+    """The edit: every head's last row times its factors, with the value bias in place of the change in mass."""
     size, last = sizes(model), prompts.tokens.shape[1] - 1
     new = {
         layer: New(factor[:, :, None], torch.zeros(()), instead=value_weights(model, layer)[1])
@@ -238,7 +256,7 @@ def _cell(model: Model, prompts: FewShotPrompts, beta: Tensor) -> Cell:
 
 
 def _factors(prompts: FewShotPrompts, beta: Tensor) -> Iterator[Tensor]:
-    """By layer, `[prompt, head, key]`: what the last token's attention is multiplied by."""
+    """For each layer, the factors of the last token's attention, `[prompt, head, key]`."""
     keys, classes = label_keys(prompts).double(), prompts.demonstrations.classes
     for of_layer in beta:
         yield 1 + torch.einsum("pik,phi->phk", keys, (of_layer.exp() - 1)[:, classes].transpose(0, 1))

@@ -1,9 +1,9 @@
 """The few-shot study: every measurement of kernel regression over demonstrations, on one set of prompts.
 
-The measurements of Han et al. 2025, section 5, on one set of prompts: what the model predicts, the vote of every head
-and of every layer's sum, the held-out table with its controls (5.5), where the last token looks (5.1), and how heads
-align with the similarity of next-token distributions (5.3). Each has a verb of its own; this puts them together. It
-draws nothing (`report` does) and removes nothing (`label_knock_out` does).
+After Han et al. 2025, section 5: the model's predictions, the vote of every head and of every layer's sum of heads, the
+held-out table with its controls (5.5), the last token's attention over the prompt (5.1), and how heads align with the
+similarity of next-token distributions (5.3). Each measurement has a function of its own; the study makes them together.
+`report` draws it; `label_knock_out` tests what happens without heads' attention to labels.
 """
 
 from __future__ import annotations
@@ -39,26 +39,27 @@ from ._predictions import answered, asked
 
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
 
-FEWEST = 8  # queries
+FEWEST = 8  # fewest queries
 WHY = "entries: read with the predictions, whose passes have whole patterns"
-POINTS = 30  # that each part of a prompt is resampled to
-MAPPED = 64  # prompts that the attention over the prompt, and what heads write, is averaged over
+POINTS = 30  # positions that each part of a prompt is resampled to
+MAPPED = 64  # prompts over which attention along the prompt, and what heads write, is averaged
 TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FewShotStudy:
-    """What `few_shot_study` found.
+    """The results of `few_shot_study`.
 
     Attributes:
-        prompts: what the model read.
-        answers: of `predict`: predictions, accuracy, and weights by maximum (the paper's) and by label token.
-        heads: of `vote`, for every head.
-        sums: of `vote`, for every layer's sum.
-        table: of `held_out`: heads chosen on 70% of the prompts and scored on the others, and controls.
-        alignment: of `kernel_alignment`, with the similarity of next-token distributions; None where prompts were
-            given that have unequal numbers of demonstrations, or queries without a class.
-        along: of `demonstration_attention`.
+        prompts: the few-shot prompts.
+        answers: what `predict` returns: predictions, accuracy, and weights pooled by maximum (as in the paper) and by
+            label token.
+        heads: what `vote` returns for every head.
+        sums: what `vote` returns for the sum of each layer's heads.
+        table: what `held_out` returns: heads chosen on 70% of the prompts and scored on the others, and controls.
+        alignment: what `kernel_alignment` returns for the similarity of next-token distributions; None for given
+            prompts with unequal numbers of demonstrations, or with queries of unknown class.
+        along: what `demonstration_attention` returns.
     """
 
     prompts: FewShotPrompts
@@ -70,7 +71,7 @@ class FewShotStudy:
     along: xr.Dataset
 
     def datasets(self) -> dict[str, xr.Dataset]:
-        """By their names, all Datasets there are: for files, `xarray.DataTree.from_dict(study.datasets())`."""
+        """Name -> Dataset, of all that are not None: for files, `xarray.DataTree.from_dict(study.datasets())`."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: each for name, each in named.items() if isinstance(each, xr.Dataset)}
 
@@ -96,26 +97,26 @@ def few_shot_study(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> FewShotStudy:
-    """Everything about a model's few-shot predictions on one labelled data set.
+    """Measure a model's few-shot predictions, and heads as kernel regressions, on one labelled data set.
 
     Args:
         model: any TransformerLens model with a tokenizer.
-        data: queries; or `Episodes`, or few-shot prompts, as they are; None for
-            `word_episodes(model, classes=4, noise=0.3)`.
-        pool: where demonstrations come from; None for the texts of `data` that are no queries.
-        queries: how many of the data's texts (or episodes of words) are asked, drawn at random.
-        shots: demonstrations a prompt, as equally many of each class as can be.
-        template: of an example; None for the data's.
-        span: what weights are pooled over, with the template's words ("demonstration") or without ("words"): see
-            `demonstration_weights`.
-        splits: of the prompts into 70% to choose heads on and 30% to score them on, as in the paper.
+        data: labelled texts, from which queries are drawn; or `Episodes` or few-shot prompts, used as they are; None
+            for `word_episodes(model, classes=4, noise=0.3)`.
+        pool: the texts that demonstrations are drawn from; None for the texts of `data` that are not queries.
+        queries: how many of the data's texts are queries, drawn at random (or how many word episodes are made).
+        shots: demonstrations per prompt, with classes as balanced as possible.
+        template: how an example is written; None for the data's.
+        span: which tokens weights are pooled over, with the template's words ("demonstration") or without ("words"):
+            see `demonstration_weights`.
+        splits: how many splits of the prompts into 70% to choose heads on and 30% to score them on, as in the paper.
         seed: of all random draws.
         batch_size: prompts per forward pass; None to fit the memory.
-        progress: progress bars if it takes longer than two seconds.
+        progress: show progress bars if it takes longer than two seconds.
 
     Returns:
-        A `FewShotStudy` of Datasets. The table has kernel regression by TF-IDF and by the model's token embeddings too
-        (exponential kernel, bandwidth by leave-one-out), unless `alignment` is None.
+        A `FewShotStudy` of Datasets. Its table also has kernel regression on TF-IDF vectors and on the model's token
+        embeddings (exponential kernel, bandwidth by leave-one-out), unless `alignment` is None.
 
     Raises:
         TypeError: data of another type.
@@ -126,23 +127,21 @@ def few_shot_study(
     """
     if not is_whole(queries) or queries < FEWEST:
         raise Refused(
-            f"wanted at least {FEWEST} queries: some choose heads, the others score them; got {queries!r}"
+            f"wanted at least {FEWEST} queries, some to choose heads on and others to score them on, got {queries!r}"
         )
     if not isinstance(data, LabelledTexts) and (pool is not None or template is not None):
-        raise Refused("pool= and template= go with LabelledTexts: words, episodes and prompts have their own")
+        raise Refused(
+            f"pool= and template= go with LabelledTexts, got {'no data' if data is None else type(data).__name__}: "
+            "leave them out (words, episodes and prompts have their own)"
+        )
     episodes = _episodes(model, data, pool, queries, shots, template, seed)
     check_words(model, "few_shot_study")
     prompts, texts = asked(model, episodes)
-    if isinstance(episodes, Prompts):
-        episodes = _as_episodes(episodes)
+    episodes = _as_episodes(episodes) if isinstance(episodes, Prompts) else episodes
     ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
     answers, along, writes = _in_one_pass(model, prompts, texts, span, ways)
     weights = answers.sel(pooling="max")
-    others, alignment = {}, None
-    if episodes is not None:
-        for name, what in TEXTS.items():
-            others[name] = kernel_regression(representations(model, episodes, what, **ways))
-        alignment = kernel_alignment(weights, next_token_similarity(model, episodes, **ways), seed=seed)
+    others, alignment = _kernels(model, episodes, weights, seed, ways)
     return FewShotStudy(
         prompts,
         answers,
@@ -154,11 +153,23 @@ def few_shot_study(
     )
 
 
-def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
-    """Where label attention is largest: the layer and the mean of its heads, the head and its own.
+def _kernels(
+    model: Model, episodes: Episodes | None, weights: xr.Dataset, seed: int, ways: dict[str, Any]
+) -> tuple[dict[str, xr.Dataset], xr.Dataset | None]:
+    """Kernel regressions by name, and the alignment of heads with next-token similarity; none without episodes."""
+    if episodes is None:
+        return {}, None
+    found = {}
+    for name, what in TEXTS.items():
+        found[name] = kernel_regression(representations(model, episodes, what, **ways))
+    return found, kernel_alignment(weights, next_token_similarity(model, episodes, **ways), seed=seed)
 
-    Of what `predict(..., pooling=("label", ...))` returned; the last token's attention to the first tokens of all
-    labels, mean over prompts.
+
+def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
+    """Where the last token's attention to labels is largest: the layer with its heads' mean, and the head with its own.
+
+    The attention to the first tokens of all labels, averaged over prompts; `answers` is what
+    `predict(..., pooling=("label", ...))` returned.
     """
     mass = (
         answers["weight"].sel(pooling="label").sum("demonstration").mean("prompt").transpose("layer", "head")
@@ -172,7 +183,7 @@ def label_peak(answers: xr.Dataset) -> tuple[int, float, Head, float]:
 def _episodes(
     model: Model, data: Any, pool: Any, queries: int, shots: int, template: str | None, seed: int
 ) -> Episodes | FewShotPrompts:
-    """Queries with their demonstrations."""
+    """Queries with their demonstrations; episodes and prompts as they are."""
     if data is None:
         return word_episodes(model, prompts=queries, shots=shots, classes=4, noise=0.3, seed=seed)
     if not isinstance(data, LabelledTexts):
@@ -184,7 +195,7 @@ def _episodes(
 
 
 def _as_episodes(prompts: Prompts) -> Episodes | None:
-    """The texts of prompts that are made already; none where classes are unknown or prompts have unequal many."""
+    """The texts of given prompts as episodes; None where classes are unknown or numbers of demonstrations differ."""
     prompts = few_shot_only(prompts)
     found = prompts.demonstrations
     if not bool(found.mask.all()) or bool((found.target < 0).any()):
@@ -199,9 +210,9 @@ def _as_episodes(prompts: Prompts) -> Episodes | None:
 def _in_one_pass(
     model: Model, prompts: FewShotPrompts, texts: list[str], span: str, ways: dict[str, Any]
 ) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset | None]:
-    """Predictions and weights; of the first prompts also the attention over the prompt, and what heads write of labels.
+    """Predictions with weights; for the first prompts, attention along the prompt and what heads write about labels.
 
-    The last is None in a model whose attention does not write to the residual stream as it is.
+    The last is None in a model whose attention output is changed before it is added to the residual stream.
     """
     first = label_attention.ready(model, prompts[:MAPPED])
     along = AttentionAlong(model, first, POINTS, list(range(sizes(model).n_layers)))

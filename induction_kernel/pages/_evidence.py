@@ -1,7 +1,7 @@
-"""The page of the six arguments of Olsson et al. 2022 on one model.
+"""The page of what `six_arguments` found on one model.
 
-Makes the figures and words of `templates/evidence.html.j2` of what `six_arguments` found: for each argument what the
-paper says, the verdict with its checks, the figures behind them, and what it does not show. It measures nothing.
+For each argument what the paper says, the verdict with its checks, the figures behind them, and what it does not show.
+The text is in `templates/evidence.html.j2`; nothing is measured here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import xarray as xr
 
 from .. import __version__
 from ..evidence._argument import Argument, Part, SixArguments, Table
-from ..evidence._saying import check_rows, counted, first_check, said_of
 from ..evidence._verdicts import CONTRADICTED, HOLDS, INCONCLUSIVE
+from ..evidence._wording import check_rows, counted, first_check, in_words
 from ..plots._evidence import evidence_plot
 from ..plots._offline import plotly_script
 from ..stores import checked_target, write_whole
@@ -27,7 +27,7 @@ from ._rendering import Drawn, drawn, rendered
 
 __all__ = ["evidence_page"]
 
-CHECKS = 640  # pixels that the figure of checks takes, with its words on both sides
+CHECKS = 640  # least width in pixels of the figure of checks, which has text on both sides
 
 
 def evidence_page(found: SixArguments, path: str | os.PathLike[str]) -> Path:
@@ -36,6 +36,7 @@ def evidence_page(found: SixArguments, path: str | os.PathLike[str]) -> Path:
     title = f"Induction heads and in-context learning in {found.model}"
     data = {
         "counted": counted(found.results),
+        "sources": sorted({each.source for each in found.arguments if each.source}),
         "rows": check_rows(found.results),
         "arguments": [_said(found, each, found.results[each.name]) for each in found.arguments],
         "made": _made(found),
@@ -44,7 +45,7 @@ def evidence_page(found: SixArguments, path: str | os.PathLike[str]) -> Path:
 
 
 def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[str, Any]:
-    """The verdict, the checks that do not hold, and what is drawn of one argument."""
+    """What the template prints about one argument: its verdict, the checks that do not hold, and its figures."""
     plots: list[dict[str, Any]] = []
     said: dict[str, Any] = {"reason": str(result.attrs.get("reason", ""))}
     if result.sizes["check"]:
@@ -53,7 +54,7 @@ def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[s
         of_checks = drawn(checks, by_check(result), f"{argument.name}_checks", least=CHECKS)
         plots = [{"kind": "figure", "value": of_checks}]
         open_ = {
-            word: [said_of(result.isel(check=at)) for at in np.flatnonzero(words == word)]
+            word: [in_words(result.isel(check=at)) for at in np.flatnonzero(words == word)]
             for word in (CONTRADICTED, INCONCLUSIVE)
         }
         said = {
@@ -76,7 +77,7 @@ def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[s
 
 
 def _part(part: Part, name: str) -> dict[str, Any]:
-    """A paragraph, a table, a figure or several, as the template tells them apart."""
+    """A paragraph, a table, a figure or several, with the `kind` by which the template knows them."""
     if isinstance(part, str | Table):
         return {"kind": "text" if isinstance(part, str) else "table", "value": part}
     if isinstance(part, list):

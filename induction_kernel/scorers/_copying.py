@@ -1,7 +1,7 @@
 """Copying scores from the values of a prompt: Olsson et al. 2022, Bansal et al. 2022 and a variant of the latter.
 
 The definitions differ in scale and chance and are never mixed. Norms are folded in, so raw and processed weights agree.
-A head that attends well need not copy well, and neither proves an effect on the output. `_ov` scores copying by the
+A head that attends to a token need not copy it, and neither proves an effect on the output. `_ov` scores copying by the
 weights alone.
 """
 
@@ -29,12 +29,12 @@ from ._streaming import chosen_layers, labelled
 
 __all__ = ["copying"]
 
-# The paper of each method, as it stands in the result's attributes.
 PAPERS = {
     "OLS": "Olsson et al. 2022, copying score",
     "BAN": "Bansal et al. 2022, copying score",
     "BAN-source": "after Bansal et al. 2022, copying score, with the value at the source",
 }
+"""Method -> the paper, as results cite it."""
 
 
 def copying(
@@ -47,7 +47,7 @@ def copying(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How far a head raises the logit of the token it attends to, against the other tokens of the prompt.
+    """How much a head raises the logit of the token it attends to, compared with the other tokens of the prompt.
 
     Every method reads what a position's value writes directly to the logits, v W_O W_U.
 
@@ -65,9 +65,9 @@ def copying(
         prompts: anything `as_prompts` takes; None for the definition's own.
         method: "OLS", "BAN" or "BAN-source".
         centre: what "OLS" takes its mean over: "vocabulary" or "sample" (the paper does not say).
-        layers: only these.
+        layers: only these layers; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
-        progress: a bar if it takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `score[prompt, layer, head]`; `chance[prompt]`, the score if all tokens are raised alike: 4 /
@@ -76,9 +76,24 @@ def copying(
         head]`, the number of sources or queries of 0 / 0. An OLS score is NaN if all its sources are 0 / 0.
 
     Raises:
-        Refused: an unknown method or centre; a model that is not finite. NotDefined: one that normalises what attention
-            writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m); one whose outputs are not its tokens.
+        Refused: an unknown method or centre; attention or weights that are not finite.
+        NotDefined: a model that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm
+            (OPT-350m), or whose outputs are not its tokens.
     """
+    _check_options(method, centre)
+    ready, wanted = _ready(model, prompts, method), chosen_layers(model, layers)
+    check_words(model, "copying")
+    check_writing(model, wanted)
+    check_weights(model, wanted)
+    causal = is_causal(model)
+    values = _scores(model, ready, wanted, (method, centre, causal), batch_size, progress)
+    chance = _chance(ready, method, causal)[None]
+    out = labelled(model, ready, wanted, values, chance, [_Copying(method)]).isel(scorer=0)
+    unit = "4 x share - 1, in [-1, 1]" if method == "OLS" else "share, in [0, 1]"
+    return out.assign_attrs(unit=unit, centre=centre if method == "OLS" else "attendable tokens")
+
+
+def _check_options(method: str, centre: str) -> None:
     if method not in PAPERS or centre not in ("vocabulary", "sample"):
         raise Refused(
             f'wanted method {", ".join(map(repr, PAPERS))} and centre "vocabulary" or "sample", got {method!r} and '
@@ -86,59 +101,64 @@ def copying(
         )
     if method != "OLS" and centre == "sample":
         raise Refused(
-            'wanted centre="sample" with method="OLS" only: the others take the mean over the attendable tokens'
+            f'wanted centre="sample" with method="OLS" only, got method={method!r}, which takes the mean over the '
+            "attendable tokens: leave centre out"
         )
-    ready, wanted, size = _ready(model, prompts, method), chosen_layers(model, layers), sizes(model)
-    check_words(model, "copying")
-    check_writing(model, wanted)
-    check_weights(model, wanted)
-    w_u, causal = unembedding(model), is_causal(model)
+
+
+def _scores(
+    model: Model,
+    ready: Prompts,
+    layers: list[int],
+    how: tuple[str, str, bool],
+    batch_size: int | None,
+    progress: bool,
+) -> dict[str, np.ndarray]:
+    """`score` and `undefined`, `[1, prompt, layer, head]`; `how` is method, centre and whether the model is causal."""
+    size, w_u, method = sizes(model), unembedding(model), how[0]
     values = {
-        key: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for key in ("score", "undefined")
+        key: np.full((1, len(ready), len(layers), size.n_heads), np.nan) for key in ("score", "undefined")
     }
+    sites = {"v": set(layers)} if method == "OLS" else {"v": set(layers), "pattern": set(layers)}
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=16 * size.d_model)
     broken, edited = set[int](), bool(foreign_hooks(model))
-    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
         for rows in parts:
-            batch, pattern = ready[rows], {}
+            batch, seen = ready[rows], dict[str, Tensor]()
 
             def read(
-                site: str,
-                layer: int,
-                activation: Tensor,
-                rows: slice = rows,
-                batch: Prompts = batch,
-                pattern: dict = pattern,
-            ) -> None:
+                site: str, layer: int, activation: Tensor, rows: slice = rows, batch: Prompts = batch,
+                seen: dict[str, Tensor] = seen,
+            ) -> None:  # fmt: skip
                 if site == "v":
-                    pattern["logits"] = _contributions(model, layer, activation, batch, w_u)
-                elif site == "pattern":
-                    pattern["sources"] = activation.argmax(-1).cpu()
+                    seen[site] = _contributions(model, layer, activation, batch, w_u)
+                else:
+                    seen[site] = activation.argmax(-1).cpu()
                     if not attends(activation, batch.lengths, edited=edited):
                         broken.add(layer)
-                if len(pattern) < (1 if method == "OLS" else 2):
-                    return
-                logits = pattern.pop("logits")
-                shares = (
-                    _olsson(logits, batch, centre)
-                    if method == "OLS"
-                    else _bansal(logits, pattern.pop("sources"), batch, causal, method == "BAN-source")
-                )
-                at = (0, rows, wanted.index(layer))
-                values["undefined"][at] = _undefined(shares, batch).numpy()
-                if method != "OLS":  # 0 / 0 counts as 0
-                    shares = shares.nan_to_num(0.0).masked_fill(~_real(batch)[:, None], torch.nan)
-                values["score"][at] = shares.nanmean(-1).double().numpy()
-                bar.update()
+                if len(seen) == len(sites):
+                    at = (0, rows, layers.index(layer))
+                    values["score"][at], values["undefined"][at] = _of_layer(seen, batch, *how)
+                    seen.clear()
+                    bar.update()
 
-            needed = {"v": set(wanted)} | ({} if method == "OLS" else {"pattern": set(wanted)})
-            stream(model, batch.tokens, read, needed, lengths=batch.lengths)
+            stream(model, batch.tokens, read, sites, lengths=batch.lengths)
     check_sound(broken)
-    out = labelled(
-        model, ready, wanted, values, _chance(ready, method, causal)[None], [_Copying(method)]
-    ).isel(scorer=0)
-    unit = "4 x share - 1, in [-1, 1]" if method == "OLS" else "share, in [0, 1]"
-    return out.assign_attrs(unit=unit, centre=centre if method == "OLS" else "attendable tokens")
+    return values
+
+
+def _of_layer(
+    seen: dict[str, Tensor], batch: Prompts, method: str, centre: str, causal: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean share `[prompt, head]` of one layer's contributions ("v") and sources ("pattern"); the count of 0 / 0."""
+    if method == "OLS":
+        shares = _olsson(seen["v"], batch, centre)
+    else:
+        shares = _bansal(seen["v"], seen["pattern"], batch, causal, method == "BAN-source")
+    undefined = _undefined(shares, batch).numpy()
+    if method != "OLS":  # 0 / 0 counts as 0
+        shares = shares.nan_to_num(0.0).masked_fill(~_real(batch)[:, None], torch.nan)
+    return shares.nanmean(-1).double().numpy(), undefined
 
 
 class _Copying:
@@ -217,7 +237,7 @@ def _bansal(
 
 
 def _attendable(prompts: Prompts, causal: bool) -> Bool[Tensor, "prompt query token"]:
-    """What each query may attend to, each token once."""
+    """The tokens that each query may attend to, bool; of a repeated token only its first position."""
     length = prompts.tokens.shape[1]
     past = torch.ones(length, length, dtype=torch.bool).tril() if causal else _real(prompts)[:, None]
     new = (prompts.tokens[:, :, None] == prompts.tokens[:, None, :]).tril(-1).sum(-1) == 0

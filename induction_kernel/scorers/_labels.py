@@ -1,8 +1,8 @@
-"""Label attention: the weight each head gives every demonstration, read off the last token's attention.
+"""Label attention: the weight that each head gives every demonstration, from the last token's attention.
 
-Han et al. 2025, section 5.2: the weight of demonstration i is pooled from the last token's attention over the
-tokens of [x_i, y_i]. The paper does not say whether the template's words around and between these belong to them, and
-a head's vote depends on it: `span` offers both. `kernel` computes the vote with these weights and its controls.
+Han et al. 2025, section 5.2: the weight of demonstration i is the last token's attention to the tokens of [x_i, y_i],
+pooled. The paper does not say whether the template's words around and between these count, and a head's vote depends on
+it: `span` offers both. `kernel` computes the vote with these weights, and its controls.
 """
 
 from collections.abc import Iterable
@@ -22,6 +22,7 @@ from ..prompts._conversion import few_shot_only
 from ..prompts._demonstrations import Demonstrations
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..prompts._word_task import word_episodes
+from ..replay._lane_record import Way
 from ._attention_scorer import AttentionScorer
 from ._pattern_entries import Entries, Reads, check_sound, cost_of, read_entries, way_to_read
 from ._streaming import averaged, chosen_layers
@@ -47,13 +48,13 @@ def demonstration_weights(
     Args:
         model: any TransformerLens model.
         prompts: few-shot prompts; None for `word_episodes(model)`.
-        pooling: over the tokens of [x_i, y_i]: "max" (the paper's), "sum" or "mean"; or "label", the label's
-            first token alone.
-        span: what is pooled over: "demonstration", every token from the template's first word to the end of the label;
-            or "words", the tokens of x_i and y_i alone (a token that also holds letters of the template counts).
-        layers: only these.
+        pooling: over the tokens of [x_i, y_i]: "max" (the paper's), "sum" or "mean"; or "label", only the
+            label's first token.
+        span: which tokens are pooled over: "demonstration", from the template's first word to the end of the label; or
+            "words", those of x_i and y_i only (including tokens that also hold letters of the template).
+        layers: only these layers; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
-        progress: a bar if it takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `weight[prompt, layer, head, demonstration]` (probability, in [0, 1]; NaN where a prompt
@@ -70,26 +71,8 @@ def demonstration_weights(
     found, wanted, size = ready.demonstrations, chosen_layers(model, layers), sizes(model)
     check_pooling(pooling)
     check_span(span, ready)
-    weight = np.full((len(ready), len(wanted), size.n_heads, found.mask.shape[1]), np.nan)
-    length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
-    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
-    broken = set[int]()
-    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
-        for rows in parts:
-            batch = ready[rows]
-
-            def read(
-                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: FewShotPrompts = batch
-            ) -> None:
-                if not sound:
-                    broken.add(layer)
-                weight[rows, wanted.index(layer)] = (
-                    pooled(values, batch, pooling, span).transpose(1, 2).numpy()
-                )
-                bar.update()
-
-            read_entries(model, batch, entries_of(batch, pooling, span), wanted, read, lane=way.name)
-    check_sound(broken)
+    way = way_to_read(model, ready, wanted)
+    weight = _weights(model, ready, wanted, pooling, span, way, batch_size, progress)
     return xr.Dataset(
         {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
         coords={
@@ -109,6 +92,33 @@ def demonstration_weights(
     )
 
 
+def _weights(
+    model: Model, ready: FewShotPrompts, layers: list[int], pooling: str, span: str, way: Way,
+    batch_size: int | None, progress: bool,
+) -> np.ndarray:  # fmt: skip
+    """The weights `[prompt, layer, head, demonstration]`, batch by batch."""
+    length, n_demonstrations = ready.tokens.shape[1], ready.demonstrations.mask.shape[1]
+    weight = np.full((len(ready), len(layers), sizes(model).n_heads, n_demonstrations), np.nan)
+    parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
+    broken = set[int]()
+    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
+        for rows in parts:
+            batch = ready[rows]
+
+            def read(
+                layer: int, values: Tensor, sound: bool, rows: slice = rows, batch: FewShotPrompts = batch
+            ) -> None:
+                if not sound:
+                    broken.add(layer)
+                of_batch = pooled(values, batch, pooling, span).transpose(1, 2)
+                weight[rows, layers.index(layer)] = of_batch.numpy()
+                bar.update()
+
+            read_entries(model, batch, entries_of(batch, pooling, span), layers, read, lane=way.name)
+    check_sound(broken)
+    return weight
+
+
 def pooled(
     values: Float[Tensor, "entry head"], prompts: FewShotPrompts, pooling: str, span: str = "demonstration"
 ) -> Float[Tensor, "prompt demonstration head"]:
@@ -125,7 +135,7 @@ def pooled(
 
 
 def entries_of(prompts: FewShotPrompts, pooling: str, span: str = "demonstration") -> Entries:
-    """The last token's attention to what is pooled."""
+    """The entries that are pooled: the last token's row at the keys of `tokens_of`."""
     inside = tokens_of(prompts.demonstrations, pooling, span, prompts.tokens.shape[1])
     prompt, _, key = inside.nonzero(as_tuple=True)
     return Entries(prompt, (prompts.lengths - 1)[prompt], key)
@@ -163,11 +173,11 @@ def check_span(span: str, prompts: FewShotPrompts | None = None) -> None:
 
 
 def _inputs(found: Demonstrations) -> Tensor:
-    """Where the words of x lie; Refused if the prompts do not say."""
+    """Where the words of x are, `[prompt, demonstration, 2]`; Refused if the prompts do not say."""
     if found.inputs is None:
         raise Refused(
-            'span="words" wants prompts that say where x lies, as few_shot_prompts makes them: the `inputs` of '
-            "these prompts' demonstrations are None"
+            'wanted prompts that say where x is, for span="words", got demonstrations whose `inputs` are None: make '
+            'them with few_shot_prompts, or use span="demonstration"'
         )
     return found.inputs
 
@@ -190,26 +200,26 @@ class LabelAttention(AttentionScorer):
         **options: Any,
     ) -> xr.Dataset:
         """Score every head; `pooling` and `span` as in `demonstration_weights`, other options as every scorer."""
-        asked = replace(
+        chosen = replace(
             self,
             pooling=self.pooling if pooling is None else pooling,
             span=self.span if span is None else span,
         )
-        check_pooling(asked.pooling)
-        check_span(asked.span)
-        found = AttentionScorer.__call__(asked, model, prompts, **options)
-        return found.assign_attrs(pooling=asked.pooling, span=asked.span)
+        check_pooling(chosen.pooling)
+        check_span(chosen.span)
+        found = AttentionScorer.__call__(chosen, model, prompts, **options)
+        return found.assign_attrs(pooling=chosen.pooling, span=chosen.span)
 
     def ready(self, model: Model, prompts: Any) -> FewShotPrompts:
         """The few-shot prompts to score on: the user's, or the scorer's own."""
         return few_shot_only(AttentionScorer.ready(self, model, prompts))
 
     def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
-        """Prompt, query and key index `[entry]` of all that is read; the last token sees all, `causal` or not."""
+        """Prompt, query and key index of every entry; the last token sees the whole prompt, `causal` or not."""
         return entries_of(few_shot_only(prompts), self.pooling, self.span)
 
     def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
-        """What is read of the patterns of these prompts, and the variables made of it."""
+        """The entries read of these prompts' patterns, and the variables computed from them."""
         ready = few_shot_only(prompts)
         found = ready.demonstrations
 

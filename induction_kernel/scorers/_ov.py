@@ -1,8 +1,8 @@
 """OV eigenvalues: copying by a head's weights alone, from the eigenvalues of W_E W_V W_O W_U.
 
-Elhage et al. 2021 and Olsson et al. 2022: a circuit whose eigenvalues are positive raises the tokens it reads. Norms
-are folded in, so raw and processed weights agree. It does not say where a head looks: see `_attention`. `_copying`
-scores copying in context.
+Elhage et al. 2021 and Olsson et al. 2022: a circuit with positive eigenvalues raises the logits of the tokens it reads.
+Norms are folded in, so raw and processed weights agree. Where a head attends is scored in `_attention`, copying in a
+prompt in `_copying`.
 """
 
 from collections.abc import Iterable
@@ -45,20 +45,20 @@ def ov_eigenvalues(
         model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
         embedding: "tokens" for W_E, as it enters the residual stream (with Gemma's scale, BLOOM's norm);
             "effective" for that plus the output of block 0's MLP on it, which changes it much in models like GPT-2.
-        layers: only these.
+        layers: only these layers; None for all.
         draws: random rotations of each head's circuit, for chance and threshold; None for 4,000 over all heads, but at
             least 50 per head.
         seed: of the rotations; a local generator.
-        progress: a bar if it takes longer than two seconds.
+        progress: show a progress bar if it takes longer than two seconds.
 
     Returns:
         Dataset with `score[layer, head]` in [-1, 1], `null[draw, layer, head]` (a random rotation between W_V
         and W_O) and `chance[layer, head]`, its mean.
 
     Raises:
-        Refused: an unknown embedding, or draws below 1. NotDefined: "effective" without an MLP in block 0; a model
-            that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm (OPT-350m), or
-            whose outputs are not its tokens.
+        Refused: an unknown embedding, or draws below 1.
+        NotDefined: "effective" without an MLP in block 0; a model that normalises what attention writes (Gemma 2 and
+            3, OLMo 2 and 3) or has no final norm (OPT-350m), or whose outputs are not its tokens.
 
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
@@ -84,28 +84,27 @@ def ov_eigenvalues(
                 )
                 null[draw, i] = _positive_share(circuit @ rotations(normal))
             bar.update()
-    names = names_of(wanted, range(size.n_heads))
+    attrs = {"embedding": embedding, "norms": "folded", "seed": checked_seed(seed), **describe(model)}
+    return _labelled(wanted, score, null).assign_attrs(attrs)
+
+
+def _labelled(layers: list[int], score: np.ndarray, null: np.ndarray) -> xr.Dataset:
+    """Scores `[layer, head]` and their null `[draw, layer, head]` as a Dataset."""
+    heads = range(score.shape[1])
+    dims = ("layer", "head")
     return xr.Dataset(
-        {
-            "score": (("layer", "head"), score),
-            "chance": (("layer", "head"), null.mean(0)),
-            "null": (("draw", "layer", "head"), null),
-        },
+        {"score": (dims, score), "chance": (dims, null.mean(0)), "null": (("draw", *dims), null)},
         coords={
-            "layer": wanted,
-            "head": np.arange(size.n_heads),
-            "draw": np.arange(draws),
-            "name": (("layer", "head"), names),
+            "layer": layers,
+            "head": list(heads),
+            "draw": np.arange(len(null)),
+            "name": (dims, names_of(layers, heads)),
         },
         attrs={
             "method": "ov_eigenvalues",
             "title": "share of positive eigenvalues of the OV circuit",
             "unit": "ratio, in [-1, 1]",
             "paper": "Elhage et al. 2021; Olsson et al. 2022",
-            "embedding": embedding,
-            "norms": "folded",
-            "seed": checked_seed(seed),
-            **describe(model),
         },
     )
 
@@ -117,13 +116,13 @@ def rotations(normal: Float[Tensor, "head d_head d_head"]) -> Float[Tensor, "hea
 
 
 def _positive_share(circuit: Float[Tensor, "head d_head d_head"]) -> np.ndarray:
-    """`[head]` from `[head, d_head, d_head]`."""
+    """Sum of the eigenvalues' real parts over the sum of their absolute values, `[head]`."""
     values = torch.linalg.eigvals(circuit)
     return (values.real.sum(-1) / values.abs().sum(-1)).numpy()
 
 
 def _through_vocabulary(model: Model, embedding: str) -> Tensor:
-    """W_U W_E `[d_model, d_model]` in float64: from what a head writes, by way of tokens, to what it reads."""
+    """W_U W_E `[d_model, d_model]` in float64: from what a head writes, through the vocabulary, to what it reads."""
     embedded = token_embedding(model)
     if embedding == "effective":
         embedded = _effective_embedding(model, embedded)
@@ -141,7 +140,9 @@ def _through_vocabulary(model: Model, embedding: str) -> Tensor:
 def _effective_embedding(model: Model, embedded: Tensor) -> Tensor:
     """The embedding plus the output of block 0's MLP on it, with attention's output set to zero."""
     if getattr(model.cfg, "attn_only", False):
-        raise NotDefined('embedding="effective" needs an MLP in block 0, this model has none: use "tokens"')
+        raise NotDefined(
+            'wanted an MLP in block 0 for embedding="effective", this model has none: use "tokens"'
+        )
     parts: list[Tensor] = []
     for ids in torch.arange(len(embedded)).split(4096):
         rows = embedded[ids.to(embedded.device)][:, None]

@@ -67,15 +67,16 @@ def read_entries(
     lane: str,
     tokens: Tensor | None = None,
 ) -> None:
-    """One pass that hands `read(layer, values [entry, head], sound)` the attention at these entries, by layer.
+    """One pass that calls `read(layer, values [entry, head], sound)` with the attention at these entries, by layer.
 
     Args:
         model: the model to run.
         prompts: a batch.
-        entries: of their patterns.
-        layers: which; the pass ends after the last.
-        read: `sound` is False if the last tokens attend to nothing, as where weights are not finite.
-        lane: the name of the way that `way_to_read` chose.
+        entries: the entries of their patterns.
+        layers: the layers to read; the pass ends after the last.
+        read: the function that receives them; `sound` is False where a last token attends to nothing, as happens when
+            weights are not finite.
+        lane: "patterns" or "entries": the `name` of what `way_to_read` chose.
         tokens: tokens to run on instead of the prompts' own, such as their control.
     """
     tokens = prompts.tokens if tokens is None else tokens

@@ -8,31 +8,30 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..heads._names import HeadLike, some_heads
+from ..heads._names import Head, HeadLike, some_heads
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._runs import stream
 from ..model._self_check import foreign_hooks
 from ..model._weights import value_weights
 from ..prompts._conversion import as_prompts
-from ..prompts._prompts import measured_on
+from ..prompts._prompts import Prompts, measured_on
 from ._pattern_entries import attends, check_sound
 
 __all__ = ["patterns"]
 
 
 def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -> xr.Dataset:
-    """The raw attention patterns of chosen heads.
+    """The attention patterns of chosen heads on every prompt, whole.
 
     Args:
         model: any TransformerLens model.
         prompts: anything `as_prompts` takes.
-        heads: which; at least one.
+        heads: the heads, at least one.
 
     Returns:
-        Dataset over (prompt, choice, query, key): `pattern` (probability; 0 in padding), `value_norm[prompt,
-        choice, key]`, the norm of v W_O without the bias (and without the mean where LayerNorms read the
-        stream), with coordinates `name`, `layer`, `head` of each choice, `token[prompt, query]` (text) and
-        `length[prompt]`.
+        Dataset with `pattern[prompt, choice, query, key]` (probability; 0 in padding) and `value_norm[prompt, choice,
+        key]`, the norm of v W_O without the bias (and without its mean where LayerNorms read the stream), with
+        coordinates `name`, `layer` and `head` of each choice, `token[prompt, query]` (text) and `length[prompt]`.
 
     Raises:
         Refused: no heads, or heads the model does not have; attention that is not finite.
@@ -60,6 +59,14 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
     needed = {head.layer for head in chosen}
     stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
     check_sound(broken)
+    return _labelled(model, ready, chosen, pattern, norms)
+
+
+def _labelled(
+    model: Model, ready: Prompts, chosen: list[Head], pattern: np.ndarray, norms: np.ndarray
+) -> xr.Dataset:
+    """Patterns `[prompt, choice, query, key]` and norms `[prompt, choice, key]` as a Dataset, 0 in padding."""
+    length = ready.tokens.shape[1]
     real = (torch.arange(length) < ready.lengths[:, None]).numpy()
     strings = [row + [""] * (length - len(row)) for row in ready.strings(model)]
     return xr.Dataset(

@@ -1,7 +1,7 @@
 """Whatever can be measured on a model, at every training checkpoint of one run or several.
 
-A task is one checkpoint of one source (`_tasks`); scheduling, retries and clusters are the executor's. Where
-curves turn is found by `_phases`.
+A task is one checkpoint of one source (`_tasks`); scheduling, retries and clusters are the executor's.
+`_phases` finds the onsets of curves.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 The measures of Olsson et al. 2022 on one set of prompts that all checkpoints, seeds and sizes share:
 in-context-learning score (mean loss in a late band of positions minus mean loss in an early one, at least 20
 positions each: two single ones are mostly noise), loss, loss of a second copy, prefix-matching score beside its
-matched control, previous-token score, copying score. Values are kept for every prompt. `_phases` finds where the curves
-turn.
+matched control, previous-token score, copying score. Values are kept for every prompt. `_phases` finds the onsets of
+the curves.
 """
 
 from __future__ import annotations

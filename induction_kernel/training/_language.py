@@ -2,7 +2,7 @@
 
 There are three kinds of lines, each beginning with `<bos>`, whose later tokens can only be predicted from earlier ones:
 
-- stories: names, adjectives and nouns are paired anew in every story, so a pair seen once is worth copying.
+- stories: names, adjectives and nouns are newly paired in every story, so a pair seen once is worth copying.
   `<bos> the golden frost slept near the bear . Noah Young gave a bear with the golden frost . then Noah`
 - episodes: few-shot classification. Each class is a topic, and each topic gets an arbitrary label in each episode; some
   words are replaced by noise. The label follows the words directly. `<bos> apple quib ; wrench toma ; plum quib ; red

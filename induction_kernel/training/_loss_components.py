@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 
 from .. import __version__
 from ..errors import Refused
-from ._turns import Numbers, at_tokens, check_curves, over_runs, trained
+from ._onsets import Numbers, at_tokens, check_curves, over_runs, trained
 
 __all__ = ["before_and_after", "loss_components", "loss_slope"]
 

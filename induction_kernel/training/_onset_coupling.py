@@ -1,15 +1,15 @@
-"""`onset_coupling`: whether two curves turn together beyond chance.
+"""`onset_coupling`: whether two training curves change together beyond chance.
 
 The statistic is the correlation over training of the two curves' slopes in ln(tokens), each counted positive in the
-direction in which it improves (`_turns`). Two nulls:
+direction in which it improves (`_onsets`). Two nulls:
 
 - within a run, one curve is shifted in time, around the ends: p is the share of all shifts whose correlation is at
-  least the observed one. It assumes that without a link the turn could have come anywhere in the range of ln(tokens)
+  least the observed one. It assumes that without a link the change could have come anywhere in the range of ln(tokens)
   that the checkpoints cover. Effects of the learning-rate schedule or of the steep start of training on both curves
-  then count as turning together, and a longer range makes p smaller.
+  then count as changing together, and a longer range makes p smaller.
 - over seeds, each run's first curve is paired with the second curve of another: p is the share of all pairings whose
   mean correlation is at least that of the true one. It assumes only that seeds are exchangeable: the common effect of
-  schedule and data is in every pairing. It needs seeds that turn at different times.
+  schedule and data is in every pairing. It needs seeds whose onsets differ.
 
 Neither shows that one curve causes the other: see `evidence`.
 """
@@ -26,8 +26,8 @@ from .. import __version__
 from .._given import checked_seed
 from ..errors import Refused
 from ..stats._means import percentiles
-from ._phases import SMOOTHING, check_turning, onsets
-from ._turns import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
+from ._onsets import DIRECTION, Numbers, check_curves, grid_of, over_runs, slope_of, trained, values_of
+from ._phases import SMOOTHING, check_options, onsets
 
 __all__ = ["exchanged_p", "onset_coupling", "shifted_p"]
 
@@ -44,7 +44,7 @@ def onset_coupling(
     draws: int = 500,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Whether two training curves turn together, in each run and over seeds.
+    """Whether two training curves change together, in each run and over seeds.
 
     Args:
         curves: the result of `training_curves`; leading dimensions `model` and `seed` are kept.
@@ -55,8 +55,8 @@ def onset_coupling(
         seed: of bootstrap and pairings.
 
     Returns:
-        Dataset with `statistic` in [-1, 1] and `p_value` of each run; `difference`, how much later the second curve
-        turns, in ln(tokens) (.1 is 10% more tokens), with `difference_low` and `_high` (95%, over prompts). With a
+        Dataset with `statistic` in [-1, 1] and `p_value` of each run; `difference`, how much later the second curve has
+        its onset, in ln(tokens) (.1 is 10% more tokens), with `difference_low` and `_high` (95%, over prompts). With a
         dimension `seed`, for each model: `seeds_p_value` of the pairings (NaN with fewer than 4 seeds),
         `difference_mean` and `difference_spread` (standard deviation over seeds), and `onset_spread`, that of the first
         curve's onset, to compare it with.
@@ -70,18 +70,18 @@ def onset_coupling(
     if first not in DIRECTION or second not in DIRECTION or first == second:
         raise Refused(f"wanted two different curves of {list(DIRECTION)}, got {first!r} and {second!r}")
     check_curves(curves, "icl_score", first, second)
-    check_turning(smoothing, draws)
+    check_options(smoothing, draws)
 
-    def told(run: xr.Dataset) -> xr.Dataset:
+    def of_run(run: xr.Dataset) -> xr.Dataset:
         run, rng = trained(run), np.random.default_rng(checked_seed(seed))
         statistic, p_value = shifted_p(*(_slope(run, name, smoothing) for name in (first, second)))
-        turns = [onsets(run, name, smoothing, draws, rng) for name in (first, second)]
-        later = turns[1] - turns[0]
+        places = [onsets(run, name, smoothing, draws, rng) for name in (first, second)]
+        later = places[1] - places[0]
         low, high = percentiles(later[1:])
-        values = {"statistic": statistic, "p_value": p_value, "onset": turns[0][0]}
+        values = {"statistic": statistic, "p_value": p_value, "onset": places[0][0]}
         return xr.Dataset(values | {"difference": later[0], "difference_low": low, "difference_high": high})
 
-    found = over_runs(curves, told)
+    found = over_runs(curves, of_run)
     if "seed" in curves.dims:
         rng = np.random.default_rng(checked_seed(seed))
         found["seeds_p_value"] = over_runs(

@@ -19,7 +19,7 @@ from .. import __version__
 from .._given import checked_seed, is_whole
 from ..errors import Refused
 from ..stats._means import percentiles
-from ._turns import (
+from ._onsets import (
     CURVES,
     DIRECTION,
     Numbers,
@@ -36,7 +36,7 @@ from ._turns import (
     values_of,
 )
 
-__all__ = ["EXCESS", "FALL", "SMOOTHING", "check_turning", "onsets", "phase_window"]
+__all__ = ["EXCESS", "FALL", "SMOOTHING", "check_options", "onsets", "phase_window"]
 
 EXCESS, FALL = 0.3, 1.0
 """The prefix-matching excess that has to be crossed in a window, and the nats by which the repeat loss has to fall."""
@@ -76,7 +76,7 @@ def phase_window(
         | `peak_excess` | largest prefix-matching excess at the end of the window |
         | `onset[curve]` | in tokens |
         | `resolution[curve]` | tokens between the checkpoints around the onset: more prompts do not make it finer |
-        | `precedes[curve, other]` | share of draws in which `curve` turns before `other`, ties counting half |
+        | `precedes[curve, other]` | share of draws in which `curve` has its onset before `other`, ties counting half |
         | `heads[curve]` | the heads whose mean a curve is, if any |
 
         Those from `start` to `onset` also with `_low` and `_high` (95%).
@@ -85,12 +85,12 @@ def phase_window(
         TypeError: not a Dataset. Refused: variables or tokens missing, fewer than 4 checkpoints after
             step 0, options out of range.
 
-    Source: Olsson et al. 2022, argument 1; the exact rule is this package's and stands in the attribute `rule`.
+    Source: Olsson et al. 2022, argument 1; the exact rule is this package's and is given in the attribute `rule`.
     """
     check_curves(curves, *CURVES, "prefix_matching_control")
-    check_turning(smoothing, draws)
+    check_options(smoothing, draws)
 
-    def told(run: xr.Dataset) -> xr.Dataset:
+    def of_run(run: xr.Dataset) -> xr.Dataset:
         return _window(trained(run), smoothing, draws, np.random.default_rng(checked_seed(seed)))
 
     attrs = {
@@ -98,11 +98,11 @@ def phase_window(
         "onset_rule": ONSET, "smoothing": smoothing, "draws": draws, "seed": seed, "confidence": 0.95,
         "interval": "percentile bootstrap over prompts", "induction_kernel": __version__,
     }  # fmt: skip
-    return over_runs(curves, told).assign_attrs(attrs)
+    return over_runs(curves, of_run).assign_attrs(attrs)
 
 
-def check_turning(smoothing: Any, draws: Any) -> None:
-    """Refused unless these are a width in ln(tokens) and a number of draws."""
+def check_options(smoothing: Any, draws: Any) -> None:
+    """Raises Refused unless these are a width in ln(tokens) and a number of draws."""
     if not 0 < smoothing <= 1 or not is_whole(draws) or draws < 100:
         raise Refused(
             f"wanted smoothing in ln(tokens), above 0 and at most 1, and draws of at least 100; got {smoothing!r} and "
@@ -111,7 +111,7 @@ def check_turning(smoothing: Any, draws: Any) -> None:
 
 
 def onsets(run: xr.Dataset, name: str, smoothing: float, draws: int, rng: np.random.Generator) -> Numbers:
-    """Where a curve of one run turns, in ln(tokens), `[1 + draws]`: for all prompts, then for each draw."""
+    """The onset of a curve of one run, in ln(tokens), `[1 + draws]`: over all prompts, then for each draw."""
     tokens = run["tokens"].values
     slopes = DIRECTION[name] * slope_of(
         resampled_means(values_of(run, name), draws, rng), tokens, smoothing=smoothing
@@ -139,10 +139,10 @@ def _window(run: xr.Dataset, smoothing: float, draws: int, rng: np.random.Genera
     values: dict[str, Any] = {"exists": bool(exists[0]), "exists_share": exists[1:].mean()}
     for name, drawn in found.items():
         values |= _interval(name, drawn, exists)
-    turns = np.stack(
+    of_curves = np.stack(
         [start if name == "icl_score" else onsets(run, name, smoothing, draws, rng) for name in CURVES]
     )
-    order = _order(turns).assign(resolution=("curve", _spacing(tokens, turns[:, 0])))
+    order = _order(of_curves).assign(resolution=("curve", _spacing(tokens, of_curves[:, 0])))
     heads = xr.DataArray([" ".join(heads_of(run, name)) for name in CURVES], dims="curve")
     return xr.Dataset(values).merge(order if exists[0] else order.where(False)).assign(heads=heads)
 
@@ -156,14 +156,14 @@ def _interval(name: str, drawn: Numbers, exists: Any) -> dict[str, float]:
     return {name: float(drawn[0]), f"{name}_low": float(low), f"{name}_high": float(high)}
 
 
-def _order(turns: Numbers) -> xr.Dataset:
+def _order(places: Numbers) -> xr.Dataset:
     """Onsets from `[curve, draw]` with intervals, and how often one comes before another."""
-    low, high = percentiles(turns[:, 1:].T)
-    later = turns[None, :, 1:] - turns[:, None, 1:]
+    low, high = percentiles(places[:, 1:].T)
+    later = places[None, :, 1:] - places[:, None, 1:]
     earlier = ((later > 0) + 0.5 * (later == 0)).mean(2)
     return xr.Dataset(
         {
-            "onset": ("curve", np.exp(turns[:, 0])),
+            "onset": ("curve", np.exp(places[:, 0])),
             "onset_low": ("curve", np.exp(low)),
             "onset_high": ("curve", np.exp(high)),
             "precedes": (("curve", "other"), earlier),
@@ -172,7 +172,7 @@ def _order(turns: Numbers) -> xr.Dataset:
     )
 
 
-def _spacing(tokens: Any, turns: Numbers) -> Numbers:
+def _spacing(tokens: Any, places: Numbers) -> Numbers:
     """The tokens between the checkpoints on both sides of each place in ln(tokens)."""
-    after = np.clip(np.searchsorted(tokens, np.exp(turns)), 1, len(tokens) - 1)
+    after = np.clip(np.searchsorted(tokens, np.exp(places)), 1, len(tokens) - 1)
     return np.diff(tokens).astype(np.float64)[after - 1]

@@ -73,7 +73,7 @@ def begin(folder: Path, recipe: Recipe, seed: int, texts: str) -> State | None:
     if (folder / "recipe.json").exists():
         found = read_json(folder / "recipe.json")
         if not isinstance(found, dict):
-            raise Refused(f"{folder / 'recipe.json'} is damaged: remove the folder and train anew")
+            raise Refused(f"{folder / 'recipe.json'} is damaged: remove the folder and train again")
         for key, wanted in said.items():
             if found.get(key) != wanted:
                 raise Refused(
@@ -133,7 +133,7 @@ def read_state(folder: Path, recipe: Recipe) -> State | None:
         _check_state(state, recipe, wanted)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         said = str(error) or type(error).__name__
-        raise Refused(f"{path} is damaged: {said}; remove the folder and train anew") from error
+        raise Refused(f"{path} is damaged: {said}; remove the folder and train again") from error
     return state
 
 

@@ -1,4 +1,4 @@
-"""Sentences and rows about verdicts and windows, for pages and the command line. It computes nothing."""
+"""Results of arguments in words: sentences about checks, counts of verdicts, rows of tables, for pages and terminal."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = [
     "counted",
     "ends_of",
     "first_check",
+    "in_words",
     "millions",
     "percent",
-    "said_of",
     "window_rows",
 ]
 
 
 def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
-    """A row for each argument: its title, verdict, and how many of its checks hold, are contradicted and open."""
+    """A row for each argument: title, verdict, and how many of its checks hold, are contradicted and inconclusive."""
     words = (HOLDS, CONTRADICTED, INCONCLUSIVE)
     return [
         [
@@ -37,9 +37,9 @@ def check_rows(results: Mapping[str, xr.Dataset]) -> list[list[str]]:
 
 
 def first_check(argument: Argument, result: xr.Dataset) -> str:
-    """The check that the argument speaks of first, in words; its first one where it has none of that name."""
+    """The check named by `argument.primary`, in words; the first check where none is."""
     names = [str(name) for name in result["check"].values]
-    return said_of(
+    return in_words(
         result.isel(check=next((at for at, name in enumerate(names) if argument.primary in name), 0))
     )
 
@@ -56,7 +56,7 @@ def counted(results: Mapping[str, xr.Dataset]) -> str:
 
 
 def window_rows(windows: xr.Dataset) -> list[list[str]]:
-    """A row for each run, by `model` and `seed`: start, end and share of the score, each with its interval."""
+    """A row for each run, by `model` and `seed`: start, end and share of the score of its window, with intervals."""
     dims = [dim for dim in ("model", "seed") if dim in windows.dims]
     rows = []
     for _, run in windows.stack(run=dims).groupby("run", squeeze=False) if dims else [(None, windows)]:
@@ -67,37 +67,37 @@ def window_rows(windows: xr.Dataset) -> list[list[str]]:
 
 
 def ends_of(one: xr.Dataset) -> list[str]:
-    """Start and end of one window in tokens, and the share of the score that forms in it, with intervals."""
+    """Start and end of one window in tokens, and share of the score formed in it, each with its interval."""
     starts = [millions(one[f"{key}{end}"]) for key in ("start", "end") for end in ("", "_low", "_high")]
     parts = [percent(one[f"score_share{end}"]) for end in ("", "_low", "_high")]
     return [f"{a} ({b} to {c})" for a, b, c in (starts[:3], starts[3:], parts)]
 
 
 def millions(tokens: Any) -> str:
-    """ "4.38M"."""
+    """A number of tokens in millions: "4.38M"."""
     return f"{float(tokens) / 1e6:.2f}M"
 
 
-def said_of(check: xr.Dataset) -> str:
-    """One check in words: its number, interval, n and threshold, and what a narrower interval would take."""
+def in_words(check: xr.Dataset) -> str:
+    """One check in words: value, interval, n, threshold, and the n that a narrower interval would need."""
     value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
     n, of, why = int(check["n"]), str(check["of"].item()), str(check["why"].item())
     of = of.removesuffix("s") if n == 1 else of
     over = [f"{_number(low)} to {_number(high)}"] * (low <= high) + [f"{n} {of}"] * (n > 0)
     wanted = f"wanted {'above' if bool(check['above']) else 'below'} {_number(threshold)}"
     between = f" ({', '.join(over)})" if over else ""
-    said = f"{check['check'].item()} is {_number(value)}{between}, {wanted}"
+    sentence = f"{check['check'].item()} is {_number(value)}{between}, {wanted}"
     if str(check["verdict"].item()) != INCONCLUSIVE:
-        return said
-    return f"{said}: {why}" if why else said + _more(check, of)
+        return sentence
+    return f"{sentence}: {why}" if why else sentence + _needed(check, of)
 
 
-def _more(check: xr.Dataset, of: str) -> str:
-    """The half-width reached, and the n that the stated one would take, where the interval is wider."""
+def _needed(check: xr.Dataset, of: str) -> str:
+    """The half-width reached and the n that the stated one would need; empty where the interval is narrow enough."""
     half, stated, n_for = (float(check[key]) for key in ("half_width", "stated", "n_for"))
     if not half > stated:
         return ""
-    return f"; the half-width is {_number(half)}, one of {_number(stated)} would take about {n_for:.0f} {of}"
+    return f"; the half-width is {_number(half)}, one of {_number(stated)} would need about {n_for:.0f} {of}"
 
 
 def _number(value: float) -> str:
@@ -105,5 +105,5 @@ def _number(value: float) -> str:
 
 
 def percent(value: Any) -> str:
-    """A share in whole percent, a dash for what is not finite."""
+    """A share in whole percent; a dash where it is not finite."""
     return f"{float(value):z.0%}".replace("-", "−") if np.isfinite(float(value)) else "–"

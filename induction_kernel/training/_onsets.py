@@ -1,4 +1,4 @@
-"""Where a curve turns: its slope in ln(tokens), and the region around the steepest place.
+"""The onset of a training curve: its slope in ln(tokens), and where the region of steepest change begins.
 
 A curve is the mean over prompts at every checkpoint. Between checkpoints it is linear in ln(tokens), on a grid with
 steps of .01 (1% of the tokens), where its slope is taken and smoothed by a Gaussian of a stated width. Step 0 has no
@@ -57,14 +57,14 @@ def check_curves(curves: Any, *needed: str) -> None:
 
 def over_runs(
     curves: xr.Dataset,
-    told: Callable[[xr.Dataset], xr.Dataset],
+    of_run: Callable[[xr.Dataset], xr.Dataset],
     dims: tuple[str, ...] = ("model", "seed"),
 ) -> xr.Dataset:
-    """The results of `told` for every run, joined along the leading dimensions that exist."""
+    """The results of `of_run` for every run, joined along `model` and `seed` where they exist."""
     dim = next((dim for dim in dims if dim in curves.dims), None)
     if dim is None:
-        return told(curves)
-    parts = [over_runs(curves.isel({dim: i}, drop=True), told, dims) for i in range(curves.sizes[dim])]
+        return of_run(curves)
+    parts = [over_runs(curves.isel({dim: i}, drop=True), of_run, dims) for i in range(curves.sizes[dim])]
     labels = curves[dim].values if dim in curves.coords else np.arange(curves.sizes[dim])
     return xr.concat(
         parts, dim=xr.DataArray(labels, dims=dim, name=dim), join="outer", coords="minimal", compat="override"
