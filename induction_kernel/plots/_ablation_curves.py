@@ -37,7 +37,7 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
             cautions of the result; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place: a line over k with its band, and another one where there are controls;
+        A plotly figure as wide as its container: a line over k with its band, and another one where there are controls;
         shares, or effects in the metric's unit.
 
     Raises:
@@ -84,8 +84,8 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
             error; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with one set of markers for each group: exact effects across, estimates
-        upwards, in the metric's unit.
+        A plotly figure as wide as its container, with one set of markers for each group: exact effects across,
+        estimates upwards, in the metric's unit.
 
     Raises:
         TypeError: if `attribution` is no Dataset.

@@ -53,8 +53,8 @@ def effect_map(
             reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with one heat map `z[row, column]` or one set of bars `y[layer]`, in the
-        metric's unit (normalised: a share). Cells that no prompt has are NaN.
+        A plotly figure as wide as its container, with one heat map `z[row, column]` or one set of bars `y[layer]`, in
+        the metric's unit (normalised: a share). Cells that no prompt has are NaN.
 
     Raises:
         TypeError: if `results` is no Dataset.
@@ -75,7 +75,7 @@ def effect_map(
 
 
 def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
-    """The heat map of a grid, as wide as its place; labels of tokens are turned where they do not fit."""
+    """The heat map of a grid, as wide as its container; labels of tokens are turned where they do not fit."""
     rows, longest = len(grid.rows), max(map(len, grid.columns))
     named = _named(grid)
     turned = named and (8 * longest + 4) * len(grid.columns) > WIDE

@@ -54,8 +54,8 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
         title: replaces "model: method" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place. Each panel has one heat map `z[layer, head]` (units of the score) and one
-        set of dots; of composition, one heat map `z[sender, receiver]`.
+        A plotly figure as wide as its container. Each panel has one heat map `z[layer, head]` (units of the score) and
+        one set of dots; of composition, one heat map `z[sender, receiver]`.
 
     Raises:
         TypeError: if `scores` is no Dataset.

@@ -55,12 +55,12 @@ def line_plot(
 
     Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them, else 95% intervals over
     prompts, or the range over seeds, draws, splits or folds. Where there are heads, the line joins the best head at
-    each place, which is chosen on these prompts and so would do worse on others; the other heads are pale points if no
-    other dimension is compared.
+    each place, which is chosen on these prompts and so would do worse on others; all heads are pale points if no other
+    dimension is compared.
 
     Args:
-        results: what `vote`, `kernel_alignment`, a probe or the theory returns; or several by their name,
-            such as `{"one head": ..., "sum over heads": ...}`.
+        results: what `vote`, `kernel_alignment`, a probe or the theory returns; or several by name, such as
+            `{"best head": ..., "layer sum": ...}`.
         show: the variable, or several with a panel each. Its dimensions: `over`, optionally `prompt` or one of `seed`,
             `draw`, `split`, `fold`, optionally `head`, and at most one more, whose indices become lines.
         over: the dimension across. Numbers are drawn to scale, or on a logarithmic axis where each is at least one and
@@ -68,8 +68,8 @@ def line_plot(
         title: replaces "model: variables by dimension" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with a line for each index in each panel, a band around it, and a dotted
-        line at the chance of scores, agreement or accuracy where it is the same for all results.
+        A plotly figure as wide as its container, with a line for each index in each panel, a band around it, and a
+        dotted line at the chance of scores, agreement or accuracy where it is the same for all results.
 
     Raises:
         TypeError: if a result is no Dataset.
@@ -86,27 +86,46 @@ def line_plot(
     figure = make_subplots(1, len(shown), horizontal_spacing=0.12 if len(shown) < 4 else 0.06)
     several = False
     for panel, variable in enumerate(shown, 1):
-        lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
-        if len(lines) > MOST:
-            raise Refused(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
-        several |= len(lines) > 1
-        for index, line in enumerate(lines):
-            traces = _drawn(line, index, panel)
-            figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
-        figure.update_xaxes(_places(lines[0].x), title_text=words(over), row=1, col=panel)
-        if len(shown) == 1:
-            figure.update_yaxes(title_text=unit(first, variable))
-        else:
-            _caption(figure, unit(first, variable), panel)
-        chance(figure, list(parts.values()), variable, panel)
+        several |= _panel(figure, panel, parts, variable, over, alone=len(shown) == 1) > 1
     figure.update_xaxes(gridcolor="#eee", zeroline=False, title_standoff=8)
     figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8)
     said = f"{', '.join(map(words, shown))} by {words(over)}"
     parts_shown = [part for part in parts.values() if shown[0] in part]
-    said = heading(first, said, *notes(parts_shown, shown[0], "bands")) if title is None else title
+    marks = [
+        *notes(parts_shown, shown[0], "bands"),
+        "pale points: all heads" if _has_points(figure) else "",
+        dotted(figure),
+    ]
+    said = heading(first, said, *marks) if title is None else title
     names = entries(figure) if several else []
     alone = len(shown) == 1
     return fitted(figure, said, 320, legend=names, captions=0 if alone else 24, left=70 if alone else 50)
+
+
+def _panel(
+    figure: go.Figure, panel: int, parts: Mapping[str, xr.Dataset], variable: str, over: str, *, alone: bool
+) -> int:
+    """Add the lines of one panel, its axes and the line at chance; return the number of lines."""
+    lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
+    if len(lines) > MOST:
+        raise Refused(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
+    for index, line in enumerate(lines):
+        traces = _drawn(line, index, panel)
+        figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
+    figure.update_xaxes(_places(lines[0].x), title_text=words(over), row=1, col=panel)
+    first = next(iter(parts.values()))
+    if alone:
+        figure.update_yaxes(title_text=unit(first, variable))
+    else:
+        _caption(figure, unit(first, variable), panel)
+    chance(figure, list(parts.values()), variable, panel)
+    return len(lines)
+
+
+def _has_points(figure: go.Figure) -> bool:
+    """Whether the points of all heads are drawn."""
+    traces: Any = figure.data  # their attributes are made at run time
+    return any(trace.name == "every head" for trace in traces)
 
 
 def _caption(figure: go.Figure, text: str, panel: int) -> None:
@@ -251,6 +270,11 @@ def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int
     if len(known) == 1 and np.isfinite(level := known.pop()):
         draw = figure.add_hline if axis == "y" else figure.add_vline
         draw(level, line={"dash": "dot", "width": 1, "color": "#555"}, row=1, col=panel)  # pyright: ignore[reportArgumentType]  # its stub knows "all" alone
+
+
+def dotted(figure: go.Figure) -> str:
+    """What dotted lines are, for the title; "" where there is none."""
+    return "dotted: chance" if figure.layout["shapes"] else ""
 
 
 def unit(results: xr.Dataset, show: str) -> str:

@@ -1,4 +1,4 @@
-"""The panels of a head map, a map for each scorer and model of a result, and where they stand in the figure."""
+"""The panels of a head map, one for each scorer and model of a result, and their places in the figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..heads._summary import summarise
 from ._style import need
 
 JUDGED = {"agreement": "agreement with the model", "correct": "agreement with the right label"}
-ACROSS = 3  # panels side by side
+ACROSS = 3  # panels in a row, at most
 BELOW, BAR = 46, 34  # pixels below a panel, for its axis and for its colour bar
 FREE = ("nats", "logits", "product of weights")
 """Beginnings of units whose values have no natural maximum."""

@@ -47,7 +47,7 @@ def phase_plot(
         title: replaces "model: training curves" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place: `x` tokens, `y` nats or scores (prefix matching: minus its control).
+        A plotly figure as wide as its container: `x` tokens, `y` nats or scores (prefix matching: minus its control).
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
