@@ -41,7 +41,5 @@ def answer_pairs(answers: str, n: int) -> list[tuple[str, str]]:
             f'wanted --answers as "right,wrong", each with its leading space if it has one, got {",".join(wrong)!r}'
         )
     if len(found) not in (1, n):
-        raise Refused(
-            f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)} pairs"
-        )
+        raise Refused(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)} pairs")
     return [(right, wrong) for right, wrong in (found * n if len(found) == 1 else found)]

@@ -213,7 +213,7 @@ def _markers(
         y=estimated,
         mode="markers+text",
         text=[cell if is_worst else "" for cell, is_worst in zip(cells, worst, strict=True)],
-        textposition=["middle left" if at > 0 else "middle right" for at in exact],
+        textposition=["top left" if at > 0 else "top right" for at in exact],
         customdata=cells,
         marker={"size": 8, "line": {"width": 0.5, "color": "white"}},
         hovertemplate=f"<b>%{{customdata}}</b><br>exact %{{x:.3g}}{unit}<br>estimate %{{y:.3g}}{unit}"
