@@ -18,7 +18,7 @@ from ._style import POSITIVE, entries, escape, fitted, heading, need, of_prompts
 from ._words import effect, intervention, metric
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
-LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many a line
+LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many per line
 
 
 def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
