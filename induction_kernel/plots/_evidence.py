@@ -89,14 +89,14 @@ def _tall(part: xr.Dataset) -> int:
 
 
 def _texts(part: xr.Dataset) -> list[str]:
-    """The lines below an argument's name: its claim, and why there are no checks where there are none."""
+    """The lines below an argument's name: its claim, and, where it has no checks, the reason."""
     model, claim = str(part.attrs.get("model") or ""), str(part.attrs["claim"])
     said = wrap(f"{model}: {claim}" if model else claim, LETTERS)
     return said + ([] if part.sizes["check"] else wrap(str(part.attrs["reason"]), LETTERS))
 
 
 def _argument(figure: go.Figure, part: xr.Dataset, top: int, inside: int) -> int:
-    """Write name, verdict and claim of an argument; where its checks begin."""
+    """Write name, verdict and claim of an argument; return the pixel where its checks begin."""
     verdict = str(part.attrs["verdict"])
     name = f"<b>{escape(str(part.attrs['title']))}: {_coloured(verdict)}</b>"
     _write(figure, [name], 0, top, inside, size=15)
@@ -106,7 +106,7 @@ def _argument(figure: go.Figure, part: xr.Dataset, top: int, inside: int) -> int
 
 
 def _row(figure: go.Figure, check: xr.Dataset, axis: int, top: int, inside: int) -> int:
-    """Draw one check, its name and numbers above its dot and interval; where the next one begins."""
+    """Draw one check, its name and numbers above its dot and interval; return the pixel where the next one begins."""
     value, low, high, threshold = (float(check[key]) for key in ("value", "low", "high", "threshold"))
     above, verdict, name = bool(check["above"]), str(check["verdict"].item()), str(check["check"].item())
     lines = wrap(name, LETTERS)

@@ -1,4 +1,4 @@
-"""`interval_plot`: several measurements with their intervals, a row each.
+"""`interval_plot`: several measurements with their intervals, one row for each.
 
 For results along one dimension: the held-out table of the vote beside its controls, effects of knock-outs, the
 few-shot phenomena. It runs no model; `_lines` draws results along an axis.

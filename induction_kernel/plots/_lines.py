@@ -1,4 +1,4 @@
-"""`line_plot`: a result along an axis, a line for each thing compared, with bands.
+"""`line_plot`: results along one dimension, one line with its band for each of those compared.
 
 Agreement and alignment by layer, probe accuracy by layer and offset, distance and accuracy by the number of
 demonstrations. It runs no model; `_intervals` draws results without such an axis.
@@ -249,7 +249,7 @@ def _drawn(line: Line, index: int, panel: int) -> list[go.Scatter]:
 
 
 def _places(x: np.ndarray) -> dict[str, object]:
-    """Layout of the axis: to scale, or logarithmic where numbers grow by half or more at each step."""
+    """Layout of the horizontal axis: linear, or logarithmic where each number is at least 1.5 times the one before."""
     if x.dtype.kind not in "if":
         return {"type": "category", **NARROWING}
     if len(x) > 2 and (x[:-1] > 0).all() and (x[1:] >= 1.5 * x[:-1]).all():
@@ -265,7 +265,7 @@ def indices(results: xr.Dataset, dim: str) -> list[str]:
 
 
 def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int, axis: str = "y") -> None:
-    """A dotted line at chance, where it is the same for all results."""
+    """Draw a dotted line at chance, where chance is the same for all results."""
     known = {float(part["chance"].mean()) for part in parts if show in HITS and "chance" in part}
     if len(known) == 1 and np.isfinite(level := known.pop()):
         draw = figure.add_hline if axis == "y" else figure.add_vline

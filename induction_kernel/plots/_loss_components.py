@@ -106,7 +106,7 @@ def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
 
 
 def _beside(x: np.ndarray, y: np.ndarray) -> list[str]:
-    """Where the text of each point stands: towards the middle of the figure, away from the neighbouring point."""
+    """Place of the text of each point: towards the middle of the figure, away from the neighbouring point."""
     towards = np.where(x > (np.nanmin(x) + np.nanmax(x)) / 2, "left", "right")
     neighbour = np.r_[y[1:2], y[:-1]]
     away = np.where(neighbour > y, "bottom", "top")
