@@ -64,7 +64,7 @@ def demonstration_map(
     notes = (
         of_prompts(prompts_in(attention), mean),
         "each part from its first token to its last",
-        "colours by the square root",
+        "colour scale: square root",
     )
     said = heading(attention, "last token's attention over the prompt", *notes) if title is None else title
     left = 44 + 8 * max(len(name.removeprefix("layer ")) for name in names)
