@@ -31,7 +31,7 @@ from ..errors import Refused
 from ..loading._sources import load
 from ..model._anatomy import Model
 from ..plots._scores import score_plot
-from ..plots._style import words
+from ..plots._style import words as in_words
 from ..stats._correlations import correlation, correlation_interval
 from ..stats._means import mean_interval
 from ..training._merged import with_names
@@ -215,7 +215,7 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
 
 
 def _titled(weights: str, behaviour: str) -> str:
-    return f"{words(behaviour)} against {words(weights)}; diamonds: induction heads"
+    return f"{in_words(behaviour)} against {in_words(weights)}; diamonds: induction heads"
 
 
 def _points(one: xr.Dataset, key: str) -> xr.Dataset:

@@ -24,10 +24,8 @@ COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 1
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]
 HITS = ("score", "accuracy", "agreement", "correct")  # what `chance` is the chance of
 REPEATED = ("seed", "draw", "split", "fold")
-NARROWING: dict[str, object] = {
-    "autotickangles": [0, -90],
-    "automargin": True,
-}  # labels that turn where they must
+# Labels that turn where they must.
+NARROWING: dict[str, object] = {"autotickangles": [0, -90], "automargin": True}
 MOST = len(COLOURS) * len(DASHES)  # lines that can be told apart
 
 
@@ -91,11 +89,8 @@ def line_plot(
     figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8)
     said = f"{', '.join(map(words, shown))} by {words(over)}"
     parts_shown = [part for part in parts.values() if shown[0] in part]
-    marks = [
-        *notes(parts_shown, shown[0], "bands"),
-        "pale points: all heads" if _has_points(figure) else "",
-        dotted(figure),
-    ]
+    pale = "pale points: all heads" if _has_points(figure) else ""
+    marks = [*notes(parts_shown, shown[0], "bands"), pale, dotted(figure)]
     said = heading(first, said, *marks) if title is None else title
     names = entries(figure) if several else []
     alone = len(shown) == 1
