@@ -149,7 +149,7 @@ def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     assert "alignment" not in study.datasets()
     assert "TF-IDF kernel" not in study.table["row"].values
     html = read(ik.report(study, tmp_path / "a.html"))
-    assert "weigh by similarity" not in html
+    assert "Weights and similarity" not in html
 
 
 def test_the_page_has_every_figure_and_fetches_nothing(html):

@@ -1,6 +1,6 @@
-"""The command line: a command for each question, `induction-kernel --help` lists them.
+"""The command line: `induction-kernel --help` lists the commands.
 
-Its start is quick: nothing but typer is imported before a command runs.
+It starts quickly: nothing but typer is imported before a command runs.
 """
 
 from . import _commands as _commands

@@ -1,4 +1,4 @@
-"""The command line itself: `induction-kernel --help` lists the commands."""
+"""The typer application that the commands register with."""
 
 from __future__ import annotations
 
@@ -25,4 +25,4 @@ def _version(asked: bool) -> None:
 def main(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
 ) -> None:
-    """Which attention heads are induction heads, what do they look at, and what is lost without them?"""
+    """Find the attention heads behind in-context learning and measure what they do."""

@@ -1,7 +1,7 @@
 """Commands about the heads of a model: report, score, ablate, patch.
 
-Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they
-print and write in `_output`.
+Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they print and
+write in `_output`.
 """
 
 from __future__ import annotations
@@ -29,20 +29,49 @@ from ._options import (
     said_if_refused,
 )
 
+Scorers = Annotated[
+    list[Scorer] | None, typer.Option(help="may be given several times; induction by default")
+]
+Form = Annotated[
+    Format, typer.Option(help="table: the strongest heads; csv, json: every head; netcdf: every prompt")
+]
+File = Annotated[Path | None, typer.Option(help="a file instead of the terminal; netcdf needs one")]
+Texts = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="[MODEL] CLEAN CORRUPTED",
+        help="two prompts with the same number of tokens, or two text files with one prompt per line; before them "
+        f"the model, unless it is tiny: {MODEL_HELP}",
+    ),
+]
+Answers = Annotated[
+    str,
+    typer.Option(
+        help='right and wrong next token with their leading spaces, " Mary, John"; or a text file, one pair per line'
+    ),
+]
+Site = Annotated[str, typer.Option(help="what is patched: z, q, k, v, pattern, mlp_out, ...")]
+Parts = Annotated[By, typer.Option(help="the parts of the model that each get an effect")]
+Noising = Annotated[
+    bool, typer.Option("--noising", help="patch the corrupted run into the clean one instead")
+]
+
 
 @app.command()
 def report(
     model: Model = "tiny",
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
     heads: Annotated[
-        str | None, typer.Option(help='heads to show instead of the strongest, like "L5H1,L6H9"')
+        str | None, typer.Option(help='heads to show instead of the strongest ones, such as "L5H1,L6H9"')
     ] = None,
-    prompts: Annotated[int, typer.Option(help="repeated prompts to score on")] = 32,
-    seed: Annotated[int, typer.Option(help="of prompts and resampling")] = 0,
+    prompts: Annotated[int, typer.Option(help="repeated prompts to score on, at least 12")] = 32,
+    seed: Annotated[int, typer.Option(help="seed of prompts and resampling")] = 0,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Write one self-contained HTML page about a model's heads.
+    """Write an HTML page about a model's heads.
+
+    The page holds everything it needs and fetches nothing.
 
     \b
     Examples:
@@ -63,18 +92,16 @@ def report(
 @app.command()
 def score(
     model: Model = "tiny",
-    scorer: Annotated[
-        list[Scorer] | None, typer.Option(help="once or several times; induction by default")
-    ] = None,
-    format: Annotated[
-        Format, typer.Option(help="table: the strongest; csv, json: every head; netcdf: every prompt")
-    ] = Format.table,
-    out: Annotated[Path | None, typer.Option(help="a file instead of the terminal; netcdf needs one")] = None,
+    scorer: Scorers = None,
+    format: Form = Format.table,
+    out: File = None,
     top: Top = 10,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Score every head, each scorer on its own prompts.
+    """Score every head of a model.
+
+    Each scorer makes its own prompts.
 
     \b
     Examples:
@@ -88,7 +115,7 @@ def score(
         from . import _output as output
 
         if format is Format.netcdf and out is None:
-            raise Refused("netcdf is a binary format: say where to, with --out heads.nc")
+            raise Refused("netcdf is a binary format: name a file, such as --out heads.nc")
         import induction_kernel
 
         from ..stores import checked_target, write_whole
@@ -118,24 +145,24 @@ def score(
 def ablate(
     model: Model = "tiny",
     heads: Annotated[
-        str | None, typer.Option(help='heads to remove together, in this order, like "L1H7,L1H1"')
+        str | None, typer.Option(help='heads to remove together, in this order, such as "L1H7,L1H1"')
     ] = None,
     edit: Annotated[
-        EditName, typer.Option(help="what stands in a head's place: its mean, or 0")
+        EditName, typer.Option(help="what replaces a head's output: its mean on the control prompts, or zero")
     ] = EditName.mean,
     prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
-    seed: Annotated[int, typer.Option(help="of the prompts and the random heads")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the prompts and the random heads")] = 0,
     hold: Annotated[
-        HoldName | None, typer.Option(help="hold every attention pattern, so that only values move")
+        HoldName | None, typer.Option(help="hold all attention patterns fixed, so that only values change")
     ] = None,
     out: Out = None,
     top: Top = 10,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Remove heads: how much worse are repeated tokens predicted?
+    """Remove heads and measure the loss on a repeat.
 
-    Each head in turn, or those of --heads together, beside random other heads of their layers.
+    Removes each head in turn; or those of --heads together, compared with random other heads of their layers.
 
     \b
     Examples:
@@ -166,33 +193,19 @@ def ablate(
 
 @app.command()
 def patch(
-    texts: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[MODEL] CLEAN CORRUPTED",
-            help="two prompts of as many tokens, or two text files with a prompt a line; before them, if it is "
-            f"not tiny, the model: {MODEL_HELP}",
-        ),
-    ],
-    answers: Annotated[
-        str,
-        typer.Option(
-            help='right and wrong next token, " Mary, John" with their blanks; or a file, a pair a line'
-        ),
-    ],
-    site: Annotated[
-        str, typer.Option(help="what is patched; z, q, k, v, pattern, mlp_out, ...")
-    ] = "resid_pre",
-    by: Annotated[By, typer.Option(help="what the effects are by")] = By.position,
-    noising: Annotated[
-        bool, typer.Option("--noising", help="patch the corrupted run into the clean one instead")
-    ] = False,
+    texts: Texts,
+    answers: Answers,
+    site: Site = "resid_pre",
+    by: Parts = By.position,
+    noising: Noising = False,
     out: Out = None,
     top: Top = 10,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Patch the clean run into the corrupted one: where does the difference between their answers come in?
+    """Patch a clean run into a corrupted one.
+
+    Shows where the difference between their answers arises: the effect of patching each part of the model.
 
     \b
     Examples:
@@ -208,7 +221,7 @@ def patch(
 
         if len(texts) not in (2, 3):
             raise Refused(
-                f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: quote a prompt with blanks"
+                f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: put prompts with spaces in quotes"
             )
         write = output.writer(out)
         clean, corrupted = (inputs.lines(text) for text in texts[-2:])

@@ -1,4 +1,4 @@
-"""Prompts and answers as the command line gives them: as they are, or in text files."""
+"""Prompts and answers from arguments of the command line: given directly, or in text files."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ TEXT_FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md")
 
 
 def lines(text: str) -> list[str]:
-    """The lines of a file that aren't empty, where `text` is one; else `text` itself."""
+    """The lines of the file `text` that are not empty; `text` itself where there is no such file."""
     try:
         is_file, is_folder = Path(text).is_file(), Path(text).is_dir()
-    except OSError:  # too long to be a name
+    except OSError:  # too long for the name of a file
         is_file = is_folder = False
     if not text.strip():
-        raise Refused("wanted a prompt, or a file with one a line, got an empty text")
+        raise Refused("wanted a prompt, or a text file with one prompt per line, got an empty text")
     name = len(text.split()) == 1 and ("/" in text or Path(text).suffix.lower() in TEXT_FILES)
     if not is_file and (is_folder or name):
         there = "is a folder" if is_folder else "does not exist"
-        raise Refused(f"{text!r} {there}: wanted a text file with a prompt a line, or a prompt itself")
+        raise Refused(f"{text!r} {there}: wanted a text file with one prompt per line, or a prompt")
     if not is_file:
         return [text]
     found = [line for line in lines_of(text_of(text)) if line.strip()]
     if not found:
-        raise Refused(f"wanted a prompt a line in {text!r}, got an empty file")
+        raise Refused(f"wanted one prompt per line in {text!r}, got an empty file")
     return found
 
 
 def answer_pairs(answers: str, n: int) -> list[tuple[str, str]]:
-    """`(right, wrong)` for each of n prompts, from "right,wrong" or a file of such lines."""
+    """`(right, wrong)` for each of n prompts, from "right,wrong" or a text file of such lines."""
     found = [tuple(line.split(",")) for line in lines(answers)]
     wrong = next((pair for pair in found if len(pair) != 2 or not all(pair)), None)
     if wrong is not None:
         raise Refused(
-            f'wanted --answers as "right,wrong", each with the blank before it if it has one, got {",".join(wrong)!r}'
+            f'wanted --answers as "right,wrong", each with its leading space if it has one, got {",".join(wrong)!r}'
         )
     if len(found) not in (1, n):
-        raise Refused(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)}")
+        raise Refused(f"wanted one pair of answers, or one for each of {n} prompts, got {len(found)} pairs")
     return [(right, wrong) for right, wrong in (found * n if len(found) == 1 else found)]

@@ -1,6 +1,6 @@
-"""Options that several commands share, and how a refusal is said.
+"""Options that several commands share, and the handling of refusals.
 
-Only typer is imported here; everything else when a command runs, so that `--help` answers at once.
+Only typer is imported here; everything else is imported when a command runs, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -16,16 +16,18 @@ from ..errors import OUT_OF_MEMORY, Refused
 
 MODEL_HELP = "tiny (the embedded model), a local Hugging Face folder, a .gguf file, or a name on the hub"
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; the default is TransformerLens' choice")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or mps; by default the one TransformerLens chooses")
+]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64")]
 Out = Annotated[
-    Path | None, typer.Option(help="also write a figure (.html), every number (.nc) or a table (.csv)")
+    Path | None, typer.Option(help="also write a figure (.html), all numbers (.nc) or a table (.csv)")
 ]
-Top = Annotated[int, typer.Option(help="rows of a table", min=1)]
+Top = Annotated[int, typer.Option(help="rows of a table, at most", min=1)]
 
 
 class Scorer(StrEnum):
-    """The scores of the command line, by their names in Python."""
+    """The scorers of the command line, by their names in Python."""
 
     induction = "induction"
     prefix_matching = "prefix_matching"
@@ -37,7 +39,7 @@ class Scorer(StrEnum):
 
 
 class Format(StrEnum):
-    """How `score` writes."""
+    """The output formats of `score`."""
 
     table = "table"
     csv = "csv"
@@ -46,7 +48,7 @@ class Format(StrEnum):
 
 
 class By(StrEnum):
-    """What the effects of `patch` are by."""
+    """The parts of the model that `patch` gives an effect for."""
 
     layer = "layer"
     head = "layer,head"
@@ -55,14 +57,14 @@ class By(StrEnum):
 
 
 class EditName(StrEnum):
-    """What stands in the place of removed heads."""
+    """What replaces the output of removed heads."""
 
     mean = "mean"
     zero = "zero"
 
 
 class Missing(StrEnum):
-    """What becomes of rows without a text or a class."""
+    """What is done with rows without a text or a class."""
 
     refuse = "refuse"
     drop = "drop"
@@ -76,13 +78,13 @@ class SpanName(StrEnum):
 
 
 class HoldName(StrEnum):
-    """What is held while heads are removed."""
+    """What is held fixed while heads are removed."""
 
     patterns = "patterns"
 
 
 def said_if_refused(run: Callable[[], None]) -> None:
-    """What the package refuses is one sentence and exit status 2; anything else is a bug, with its traceback."""
+    """Run a command; turn a refusal into a message and exit status 2. Any other error keeps its traceback."""
     try:
         run()
     except (Refused, ImportError, ConnectionError, MemoryError) as error:
@@ -93,7 +95,7 @@ def said_if_refused(run: Callable[[], None]) -> None:
 
 
 def loaded(model: str, device: str | None, dtype: str | None) -> Any:
-    """The model of these options."""
+    """Load the model of these options."""
     from ..loading._sources import load
 
     kwargs: dict[str, Any] = {} if device is None else {"device": device}

@@ -1,4 +1,4 @@
-"""What commands print and write: tables on the terminal, plain text in a pipe, figures and data in files.
+"""Output of the commands: tables on the terminal, plain text in a pipe, figures and data in files.
 
 On a terminal tables are drawn with rich; elsewhere they are plain text with every column, for other programs.
 """
@@ -62,7 +62,7 @@ def _lines(frame: pd.DataFrame) -> str:
 
 
 def _drawn(frame: pd.DataFrame) -> Any:
-    """The table as rich draws it; cells are text, no markup."""
+    """The table as rich draws it; cells are plain text without markup."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -94,7 +94,7 @@ def _has_names(frame: pd.DataFrame) -> bool:
 
 
 def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any]], None]:
-    """What writes a result to `out`, drawn or not, by its ending; refused before anything is measured."""
+    """A function that writes a result to `out`, in the format of its ending; refuses before anything is measured."""
     check_out(out)
 
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
@@ -111,7 +111,7 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
 
 
 def check_out(out: Path | None) -> None:
-    """Raise Refused unless a result can be written there, by its ending."""
+    """Raise Refused unless `out` has a known ending and can be written to."""
     if out is not None and out.suffix not in (".html", ".nc", ".csv"):
         raise Refused(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
     if out is not None:
@@ -119,7 +119,7 @@ def check_out(out: Path | None) -> None:
 
 
 def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:
-    """What writes a study to `out`: a page, every number or the table, by its ending; refused before it is made."""
+    """A function that writes a study to `out`: a page, all numbers or the table, by its ending; refuses at once."""
     check_out(out)
 
     def write(study: FewShotStudy) -> None:
@@ -154,5 +154,5 @@ def as_text(results: dict[str, xr.Dataset], form: str) -> str:
 
 
 def write_netcdf(results: dict[str, xr.Dataset], out: Path) -> None:
-    """One scorer: a plain file; several: a group each."""
+    """Write the scores of one scorer as a plain file, those of several as a group each."""
     write_whole(out, netcdf_of(next(iter(results.values())) if len(results) == 1 else results))

@@ -1,4 +1,4 @@
-"""What the commands measure, by the functions that Python has, and what they say of it: texts and tables."""
+"""What the commands measure, with the functions of the package, and the texts and tables that report it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COLUMNS = {"agreement": "agreement", "accuracy": "accuracy", "best head ahead by
 def ablated(
     model: Model, heads: str | None, *, prompts: int, seed: int, top: int, edit: Edit, hold: Hold
 ) -> tuple[xr.Dataset, list[Part]]:
-    """Every head in turn, or these heads together: what was found, and a table of it."""
+    """Ablate every head in turn, or these heads together; return the result and its table."""
     repeats = repeated_tokens(model, prompts=prompts, seed=seed)
     if heads is None:
         found = sweep(model, repeats, edit=edit, hold=hold)
@@ -76,7 +76,7 @@ def patched(
     noising: bool,
     top: int,
 ) -> tuple[xr.Dataset, list[Part]]:
-    """The clean run patched into the corrupted one (`noising`: the other way): what was found, and a table."""
+    """Patch the clean run into the corrupted one (`noising`: the reverse); return the result and its table."""
     pair = pairs(model, clean=clean, corrupted=corrupted, answers=answers)
     source, into = (pair.corrupted, pair.clean) if noising else pair
     with warnings.catch_warnings(record=True) as warned:
@@ -97,11 +97,11 @@ def studied(
     reading: Mapping[str, str | None],
     **options: Any,
 ) -> tuple[FewShotStudy, list[Part]]:
-    """A model's few-shot predictions on labelled data as a vote: what was found, and a table of it."""
+    """Study a model's few-shot predictions on labelled data as a vote; return the study and its table."""
     read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
     if data is None and (demonstrations or read):
         raise Refused(
-            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} say how it is read"
+            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} go with labelled data"
         )
     read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
     if "labels" in read:
@@ -110,7 +110,7 @@ def studied(
         warnings.simplefilter("always", UserWarning)
         asked = None if data is None else load_classification(data, **read)
         if demonstrations is not None and Path(demonstrations).is_file():
-            read.pop("split", None)  # of DATA alone
+            read.pop("split", None)  # it goes with DATA alone
         pool = None if demonstrations is None else load_classification(demonstrations, **read)
         study = few_shot_study(model, asked, pool=pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
@@ -122,7 +122,7 @@ def studied(
         f"{answers.attrs['model']} on {name}: accuracy {right:.3f} ({low:.3f} to {high:.3f}), {asked_of}, "
         f"labels {', '.join(map(str, answers['label'].values))}",
         *_scores(study.table),
-        f"label attention is largest in layer {layer} ({of_layer:.3f}, mean of its heads); of single heads in {head} "
+        f"label attention is largest in layer {layer} ({of_layer:.3f}, mean of its heads); of single heads, in {head} "
         f"({of_head:.3f})",
         *(f"note: {each.message}" for each in warned if each.category is UserWarning),
     ]
@@ -130,12 +130,12 @@ def studied(
 
 
 def argued(source: str, text: Path | None, out: Path, *, seed: int) -> list[Part]:
-    """A model or a run put through the six arguments, with a page of them: every verdict with its checks."""
+    """Test the six arguments on a model or training run and write their page; return every verdict with its checks."""
     if out.suffix != ".html":
-        raise Refused(f"wanted --out, the page, with the ending .html, got {str(out)!r}")
+        raise Refused(f"wanted --out with the ending .html (it is a page), got {str(out)!r}")
     check_out(out)
     if text is not None and not text.is_file():
-        raise Refused(f"wanted --text as a text file, got {str(text)!r}: there is none")
+        raise Refused(f"wanted --text as a text file, got {str(text)!r}: there is no such file")
     found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
     said: list[Part] = [line for each in found.results.values() for line in _verdict(each)]
     report(found, out)
@@ -143,14 +143,14 @@ def argued(source: str, text: Path | None, out: Path, *, seed: int) -> list[Part
 
 
 def raised(folder: Path, *, seeds: int, workers: int) -> list[Part]:
-    """Trains the embedded families, and says which runs have a window."""
+    """Train the families of small models; return a table of the windows of their runs."""
     curves = train_families(folder, seeds=range(seeds), workers=workers)
-    header = ["family", "seed", "start, tokens", "end", "of the ICL score formed in it"]
+    header = ["family", "seed", "window starts, tokens", "ends", "share of the ICL score formed in it"]
     return [pd.DataFrame(window_rows(phase_window(curves)), columns=header)]
 
 
 def _scores(table: xr.Dataset) -> list[Part]:
-    """The held-out table: scores with their intervals, and what was chosen most often."""
+    """The held-out table: scores with intervals, and the head or layer chosen most often."""
     found, facts = reconstruction_table(table), table.attrs
     columns: dict[str, Any] = {}
     for title, key in COLUMNS.items():
@@ -166,13 +166,13 @@ def _scores(table: xr.Dataset) -> list[Part]:
 
 
 def _said(found: xr.Dataset, how: str) -> str:
-    """What the table is of."""
+    """The line above a table: model, effect, how heads were edited, unit and number of prompts."""
     known, n = found.attrs, found.attrs["n_prompts"]
     return f"{known['model']}: {effect(known)}, {how} ({known['unit']}, {n} prompt{'s' if n > 1 else ''})"
 
 
 def _verdict(result: xr.Dataset) -> list[str]:
-    """An argument's verdict, with a line for each of its checks or the reason why there is none."""
+    """An argument's verdict, with a line for each of its checks, or the reason why there are none."""
     verdict = f"{result.attrs['title']}: {result.attrs['verdict']}"
     if not result.sizes["check"]:
         return [f"{verdict} ({result.attrs['reason']})"]

@@ -1,7 +1,7 @@
-"""Commands that study or train: fewshot, train, evidence, families.
+"""Commands that study or train models: fewshot, train, evidence, families.
 
-Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they
-print and write in `_output`.
+Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they print and
+write in `_output`.
 """
 
 from __future__ import annotations
@@ -15,58 +15,78 @@ import typer
 from ._app import app
 from ._options import MODEL_HELP, Device, Dtype, Missing, Model, SpanName, loaded, said_if_refused
 
+Data = Annotated[
+    str | None,
+    typer.Argument(
+        help="labelled queries: a file (.tsv, .csv, .jsonl, .parquet, .txt) or the name of a data set (sst2, trec, "
+        "ag_news, ...); without it, words with made-up labels"
+    ),
+]
+Demonstrations = Annotated[
+    str | None, typer.Option(help="labelled texts to draw demonstrations from; by default the rest of DATA")
+]
+Shots = Annotated[int, typer.Option(help="demonstrations in a prompt", min=1)]
+Queries = Annotated[int, typer.Option(help="number of queries, drawn from DATA")]
+Template = Annotated[
+    str | None, typer.Option(help='template of an example, such as "Review: {x}\\nSentiment: {y}"')
+]
+Labels = Annotated[
+    str | None, typer.Option(help='label words in the order of the classes, such as "bad,good"')
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        help='column of the texts: its name or its number, from 0; several columns as in "{Title}: {Text}"'
+    ),
+]
+Label = Annotated[str | None, typer.Option(help="column of the classes: its name or its number, from 0")]
+Encoding = Annotated[
+    str | None, typer.Option(help="encoding of the files, such as latin-1; utf-8 by default")
+]
+Split = Annotated[str | None, typer.Option(help="split of a data set or folder, such as train or test")]
+OfMissing = Annotated[
+    Missing | None,
+    typer.Option(
+        help="refuse or drop rows without a text or a class; by default they are dropped from data sets known by "
+        "name and refused elsewhere"
+    ),
+]
+Span = Annotated[
+    SpanName,
+    typer.Option(
+        help="the tokens that weights are pooled over: the whole demonstration, or the words of x and y"
+    ),
+]
+Seed = Annotated[int, typer.Option(help="seed of all random draws")]
+StudyOut = Annotated[
+    Path | None, typer.Option(help="also write a page (.html), all numbers (.nc) or the table (.csv)")
+]
+
 
 @app.command()
 def fewshot(
     model: Model = "tiny",
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            help="labelled queries: a file (.tsv, .csv, .jsonl, .parquet, .txt), or a data set's name (sst2, trec, "
-            "ag_news, ...); without it, words with made-up labels"
-        ),
-    ] = None,
-    demonstrations: Annotated[
-        str | None, typer.Option(help="where demonstrations come from; the rest of DATA by default")
-    ] = None,
-    shots: Annotated[int, typer.Option(help="demonstrations a prompt", min=1)] = 8,
-    queries: Annotated[int, typer.Option(help="queries, drawn from DATA")] = 200,
-    template: Annotated[
-        str | None, typer.Option(help='of an example, such as "Review: {x}\\nSentiment: {y}"')
-    ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help='label words in the order of the classes, "bad,good"')
-    ] = None,
-    text: Annotated[
-        str | None,
-        typer.Option(
-            help='column of the texts: its name, or its number from 0; several as in "{Title}: {Text}"'
-        ),
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="column of the classes, likewise")] = None,
-    encoding: Annotated[str | None, typer.Option(help="of files, such as latin-1; utf-8 by default")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="of a data set's name or a folder, such as train or test")
-    ] = None,
-    missing: Annotated[
-        Missing | None,
-        typer.Option(
-            help="what becomes of rows without a text or a class; by default dropped from data sets known by name, "
-            "refused in others"
-        ),
-    ] = None,
-    span: Annotated[
-        SpanName,
-        typer.Option(help="what attention is pooled over: the words of x and y alone, or the template's too"),
-    ] = SpanName.demonstration,
-    seed: Annotated[int, typer.Option(help="seed of all random draws")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="also write a page (.html), every number (.nc) or the table (.csv)")
-    ] = None,
+    data: Data = None,
+    demonstrations: Demonstrations = None,
+    shots: Shots = 8,
+    queries: Queries = 200,
+    template: Template = None,
+    labels: Labels = None,
+    text: Text = None,
+    label: Label = None,
+    encoding: Encoding = None,
+    split: Split = None,
+    missing: OfMissing = None,
+    span: Span = SpanName.demonstration,
+    seed: Seed = 0,
+    out: StudyOut = None,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
-    """Is in-context learning kernel regression? The vote of demonstrations, weighted by a head's attention.
+    """Compare few-shot answers with a vote.
+
+    Tests in-context learning as kernel regression: every demonstration votes for its label, weighted by the attention
+    of a head.
 
     \b
     Examples:
@@ -75,61 +95,62 @@ def fewshot(
       induction-kernel fewshot gpt2 sst2.tsv --demonstrations train.tsv --labels negative,positive
       induction-kernel fewshot ./my-model mails.csv --text "{Subject}: {Mail Text}" --label folder --missing drop
     """
+    reading = {
+        "labels": labels,
+        "template": None if template is None else template.replace("\\n", "\n"),
+        "text": text,
+        "label": label,
+        "encoding": encoding,
+        "split": split,
+        "missing": None if missing is None else missing.value,
+    }
 
     def run() -> None:
         from . import _output as output
         from . import _results as results
 
         write = output.study_writer(out)
-        study, said = results.studied(
-            loaded(model, device, dtype),
-            data,
-            demonstrations,
-            reading={
-                "labels": labels,
-                "template": None if template is None else template.replace("\\n", "\n"),
-                "text": text,
-                "label": label,
-                "encoding": encoding,
-                "split": split,
-                "missing": None if missing is None else missing.value,
-            },
-            span=span.value,
-            shots=shots,
-            queries=queries,
-            seed=seed,
-        )
+        asked, ways = loaded(model, device, dtype), {"shots": shots, "queries": queries, "seed": seed}
+        study, said = results.studied(asked, data, demonstrations, reading=reading, span=span.value, **ways)
         output.echo(said)
         write(study)
 
     said_if_refused(run)
 
 
+TextFiles = Annotated[
+    list[Path] | None,
+    typer.Option(help="text file to train on, may be given several times; without it, a synthetic language"),
+]
+Pieces = Annotated[
+    int, typer.Option(help="with --text: size of the byte-pair vocabulary, 256 for plain bytes")
+]
+
+
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="the folder to write model and checkpoints to")],
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(help="a text file to learn, once or several times; without, the synthetic language"),
-    ] = None,
-    pieces: Annotated[int, typer.Option(help="of texts: byte pairs to learn, 256 for plain bytes")] = 2000,
-    seed: Annotated[int, typer.Option(help="of weights and data")] = 0,
-    steps: Annotated[int | None, typer.Option(help="optimiser steps; the recipe's own by default")] = None,
-    layers: Annotated[int | None, typer.Option(help="1 to 4")] = None,
-    heads: Annotated[int | None, typer.Option(help="in a layer")] = None,
+    out: Annotated[Path, typer.Option(help="folder for the model and its checkpoints")],
+    text: TextFiles = None,
+    pieces: Pieces = 2000,
+    seed: Annotated[int, typer.Option(help="seed of weights and data")] = 0,
+    steps: Annotated[int | None, typer.Option(help="optimiser steps; by default those of the recipe")] = None,
+    layers: Annotated[int | None, typer.Option(help="number of layers, 1 to 4")] = None,
+    heads: Annotated[int | None, typer.Option(help="heads in each layer")] = None,
     d_model: Annotated[int | None, typer.Option(help="width of the residual stream")] = None,
     d_head: Annotated[int | None, typer.Option(help="width of a head")] = None,
-    mlp: Annotated[int | None, typer.Option(help="width of an MLP in every layer; 0 for none")] = None,
+    mlp: Annotated[int | None, typer.Option(help="width of the MLP in each layer; 0 for none")] = None,
     smeared: Annotated[
-        bool, typer.Option("--smeared", help="smeared keys (Olsson et al., argument 2)")
+        bool, typer.Option("--smeared", help="smeared keys: each key is mixed with the one before it")
     ] = False,
-    context: Annotated[int | None, typer.Option(help="tokens in a row")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="rows in a batch")] = None,
+    context: Annotated[int | None, typer.Option(help="tokens in a sequence")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="sequences in a batch")] = None,
     checkpoints: Annotated[
-        int | None, typer.Option(help="how many to keep, evenly spaced in log steps")
+        int | None, typer.Option(help="number of checkpoints to keep, evenly spaced in log steps")
     ] = None,
 ) -> None:
-    """Train a small transformer whose heads can be watched as they form; interrupted, it goes on when called again.
+    """Train a small transformer with checkpoints.
+
+    An interrupted run continues when the command is called again.
 
     \b
     Examples:
@@ -158,18 +179,20 @@ def train(
 def evidence(
     model: Annotated[
         str,
-        typer.Argument(
-            help=f"a folder that `train` has written, for all of its checkpoints; or {MODEL_HELP}"
-        ),
+        typer.Argument(help=f"a folder that `train` wrote, with all its checkpoints; or {MODEL_HELP}"),
     ] = "tiny",
     out: Annotated[Path, typer.Option(help="the page to write")] = Path("evidence.html"),
     text: Annotated[
         Path | None,
-        typer.Option(help="a text file to measure in-context learning on, where the model reads no stories"),
+        typer.Option(
+            help="text file to measure in-context learning on, for models that do not read the stories"
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="of all prompts and draws")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all prompts and draws")] = 0,
 ) -> None:
-    """Do induction heads make this model's in-context learning? The six arguments of Olsson et al. 2022.
+    """Test the six arguments of Olsson et al. 2022.
+
+    The arguments say that induction heads are the mechanism of in-context learning. Writes a page with the verdicts.
 
     \b
     Examples:
@@ -190,13 +213,14 @@ def evidence(
 
 @app.command()
 def families(
-    out: Annotated[Path, typer.Option(help="the folder for all runs, and curves.nc")],
-    seeds: Annotated[int, typer.Option(help="runs of each family", min=1)] = 5,
-    workers: Annotated[int, typer.Option(help="runs at once, a process each", min=1)] = 2,
+    out: Annotated[Path, typer.Option(help="folder for all runs and curves.nc")],
+    seeds: Annotated[int, typer.Option(help="seeds of each family", min=1)] = 5,
+    workers: Annotated[int, typer.Option(help="processes, one run in each", min=1)] = 2,
 ) -> None:
-    """Train models of one and two layers, with smeared keys and without: which have a phase change, and when?
+    """Train the families of small models.
 
-    What is in the folder already is kept; interrupted, it goes on when called again.
+    One and two layers, with smeared keys and without; prints which runs have a phase change, and when. Runs that are
+    in the folder already are kept; an interrupted command continues when called again.
 
     \b
     Examples:

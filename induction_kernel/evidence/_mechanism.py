@@ -31,6 +31,7 @@ from ..errors import Refused
 from ..loading._sources import load
 from ..model._anatomy import Model
 from ..plots._scores import score_plot
+from ..plots._style import words as in_words
 from ..stats._correlations import correlation, correlation_interval
 from ..stats._means import mean_interval
 from ..training._merged import with_names
@@ -207,12 +208,16 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
     )
     one = result.isel(model=0)
     yield [
-        score_plot(_points(one, weights), _points(one, behaviour))
+        score_plot(_points(one, weights), _points(one, behaviour), title=_titled(weights, behaviour))
         for weights, behaviour in PAIRS.values()
         if np.isfinite(one[weights].values).any()
     ]
     if result.attrs["left_out"] != "none":
         yield f"Left out, because they are not defined: {result.attrs['left_out']}."
+
+
+def _titled(weights: str, behaviour: str) -> str:
+    return f"{in_words(behaviour)} against {in_words(weights)}; diamonds: induction heads"
 
 
 def _points(one: xr.Dataset, key: str) -> xr.Dataset:

@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: the heads of a model, a few-shot study, the six arguments; text in `templates`."""
+"""Self-contained HTML pages about the heads of a model, a few-shot study and the six arguments."""
 
 from .._lazy import attach
 

@@ -1,4 +1,4 @@
-"""The heads of a page: chosen on one half of the prompts, with their table and what is lost without them."""
+"""The choice of heads for the page about a model: on one half of the prompts; and the rows of their table."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..heads._summary import summarise
 from ._removed import Removed
 from ._wording import interval, number, share
 
-__all__ = ["Choice", "chosen", "compared", "found_of", "table_of_heads"]
+__all__ = ["Choice", "chosen", "compared", "found_of", "rows_of_heads"]
 
 SHOWN = 8  # rows of the table of heads, at most
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which heads a page is about.
+    """The heads that a page shows.
 
     Attributes:
-        given: whether they were asked for.
+        given: whether the caller named them.
         shown: the heads of the table.
-        order: all heads, those shown first, then by their scores.
-        passing: those beyond the threshold on the prompts they were chosen on.
-        summary: of these prompts.
+        order: all heads: those shown first, then the others by their scores.
+        passing: the heads that pass the threshold on the prompts that heads are chosen on.
+        summary: the summary of these prompts.
         held: the summary of the other prompts.
     """
 
@@ -42,7 +42,7 @@ class Choice:
 
 
 def chosen(matching: xr.Dataset, wanted: list[Head], seed: int) -> Choice:
-    """The strongest heads on every other prompt, or those wanted."""
+    """Choose the strongest heads on every other prompt, or those wanted."""
     summary, held = (summarise(matching.isel(prompt=slice(at, None, 2)), seed=seed) for at in (0, 1))
     ranked = top_heads(summary, None)
     passing = [head for head in ranked if _at(summary, head)["passes"] == 1]
@@ -52,10 +52,10 @@ def chosen(matching: xr.Dataset, wanted: list[Head], seed: int) -> Choice:
 
 
 def found_of(choice: Choice, removed: Removed) -> dict[str, Any]:
-    """How many heads there are, and what is lost without those shown."""
+    """How many heads pass, and what is lost without those shown."""
     tested, joint = choice.summary["tested"].values, removed.joint
     alone = {head: float(each["share"]) for head, each in removed.single.items()}
-    dearest = max(alone, key=lambda head: alone[head]) if len(alone) > 1 else None
+    costliest = max(alone, key=lambda head: alone[head]) if len(alone) > 1 else None
     return {
         "given": choice.given,
         "shown": [str(head) for head in choice.shown],
@@ -65,14 +65,14 @@ def found_of(choice: Choice, removed: Removed) -> dict[str, Any]:
         "why": str(choice.summary["untested"].values),
         "lost": float(joint["share"]),
         "lost_known": bool(np.isfinite(joint["share"])),
-        "dearest": None if dearest is None else {"head": str(dearest), "lost": alone[dearest]},
+        "costliest": None if costliest is None else {"head": str(costliest), "lost": alone[costliest]},
         "compared": compared(joint),
         "cautions": str(joint.attrs.get("cautions", "")),
     }
 
 
 def compared(joint: xr.Dataset) -> dict[str, Any] | None:
-    """What removing as many random heads costs: of one k of an ablation curve; None where there are none."""
+    """What removing as many random heads costs, at one k of an ablation curve; None where there are no random heads."""
     if "control_share" not in joint:
         return None
     n = int(joint["n_controls"])
@@ -81,13 +81,10 @@ def compared(joint: xr.Dataset) -> dict[str, Any] | None:
     return {"n": n, "count": len(sets[0].split()), "finite": bool(np.isfinite(lost).all()), **ends}
 
 
-def table_of_heads(
+def rows_of_heads(
     removed: Removed, choice: Choice, weights: Sequence[xr.Dataset], direct: xr.Dataset | str
-) -> dict[str, Any]:
-    """Columns, rows and the joint row of the table."""
-    columns = ["head", "prefix matching", "control", "excess"]
-    columns += ["copying, excess", "OV eigenvalues"] if weights else []
-    columns += [] if isinstance(direct, str) else ["direct effect"]
+) -> list[list[str]]:
+    """The rows of the table of heads: scores on the held-out prompts, and the share of the benefit lost."""
     rows = []
     for head, lost in removed.single.items():
         one, of_weights = _at(choice.held, head), [_at(each, head) for each in weights]
@@ -102,8 +99,7 @@ def table_of_heads(
             cells += [number((copies["score"] - copies["chance"]).mean()), number(eigenvalues["score"])]
         cells += [] if isinstance(direct, str) else [interval(_at(direct, head), "excess")]
         rows.append([*cells, share(lost)])
-    last = ["together", *[""] * (len(columns) - 1), share(removed.joint)] if len(rows) > 1 else None
-    return {"columns": [*columns, "benefit lost"], "rows": rows, "last": last}
+    return rows
 
 
 def _at(dataset: xr.Dataset, head: Head) -> xr.Dataset:

@@ -1,7 +1,7 @@
 """The page of what `six_arguments` found on one model.
 
-For each argument what the paper says, the verdict with its checks, the figures behind them, and what it does not show.
-The text is in `templates/evidence.html.j2`; nothing is measured here.
+Makes the figures and words of `templates/evidence.html.j2` from the result of `six_arguments`: for each argument what
+the paper says, the verdict with its checks, the figures behind them, and what it does not show. It measures nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ._rendering import Drawn, drawn, rendered
 
 __all__ = ["evidence_page"]
 
-CHECKS = 640  # least width in pixels of the figure of checks, which has text on both sides
+CHECKS = "checks: values with 95% intervals; a whole interval has to lie on the shaded side of its threshold"
 
 
 def evidence_page(found: SixArguments, path: str | os.PathLike[str]) -> Path:
@@ -45,23 +45,23 @@ def evidence_page(found: SixArguments, path: str | os.PathLike[str]) -> Path:
 
 
 def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[str, Any]:
-    """What the template prints about one argument: its verdict, the checks that do not hold, and its figures."""
+    """What the page says and draws of one argument."""
     plots: list[dict[str, Any]] = []
     said: dict[str, Any] = {"reason": str(result.attrs.get("reason", ""))}
     if result.sizes["check"]:
         words = result["verdict"].values
-        checks = evidence_plot(result, title="checks")
-        of_checks = drawn(checks, by_check(result), f"{argument.name}_checks", least=CHECKS)
+        of_checks = drawn(evidence_plot(result, title=CHECKS), by_check(result), f"{argument.name}_checks")
         plots = [{"kind": "figure", "value": of_checks}]
         open_ = {
             word: [in_words(result.isel(check=at)) for at in np.flatnonzero(words == word)]
             for word in (CONTRADICTED, INCONCLUSIVE)
         }
+        first = first_check(argument, result)
         said = {
             "reason": "",
             "holding": int((words == HOLDS).sum()),
             "n_checks": len(words),
-            "first": first_check(argument, result),
+            "first": "" if any(first in each for each in open_.values()) else first,
             "open": [(word, each) for word, each in open_.items() if each],
         }
     parts = list(argument.draw(found, result))
@@ -77,7 +77,7 @@ def _said(found: SixArguments, argument: Argument, result: xr.Dataset) -> dict[s
 
 
 def _part(part: Part, name: str) -> dict[str, Any]:
-    """A paragraph, a table, a figure or several, with the `kind` by which the template knows them."""
+    """A paragraph, a table, a figure or several figures, with the kind that the template asks for."""
     if isinstance(part, str | Table):
         return {"kind": "text" if isinstance(part, str) else "table", "value": part}
     if isinstance(part, list):
@@ -91,10 +91,11 @@ def _figure(figure: go.Figure, name: str) -> Drawn:
 
 
 def _made(found: SixArguments) -> dict[str, Any]:
+    """Settings and versions."""
     return {
         "model": found.model,
         "checkpoints": 0 if found.curves is None else found.curves.sizes["checkpoint"],
         "seed": found.seed,
         "version": __version__,
-        "command": f"induction-kernel evidence {shlex.quote(found.model)} --out evidence.html --seed {found.seed}",
+        "source": shlex.quote(found.model),
     }

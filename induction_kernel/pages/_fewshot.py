@@ -1,6 +1,6 @@
-"""The page of a few-shot study: is this model's in-context learning kernel regression? (Han et al. 2025, section 5.)
+"""The page of a few-shot study: a model's in-context learning as kernel regression (Han et al. 2025, section 5).
 
-Makes the figures and numbers of `templates/fewshot.html.j2` of what `few_shot_study` found. It measures nothing.
+Makes the figures and numbers of `templates/fewshot.html.j2` from the result of `few_shot_study`. It measures nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ._wording import interval
 __all__ = ["fewshot_page", "outcome", "rows_of", "voted"]
 
 BEST = "best head"
-PROMPTS = 12  # shown with their votes
+PROMPTS = 12  # prompts whose votes are shown
 
 
 def fewshot_page(study: FewShotStudy, path: str | os.PathLike[str]) -> Path:
@@ -54,7 +54,7 @@ def fewshot_page(study: FewShotStudy, path: str | os.PathLike[str]) -> Path:
 
 
 def outcome(answers: xr.Dataset, scores: xr.Dataset) -> dict[str, Any]:
-    """How well the model does the task, and how far one head's vote explains it: of `predict` and `held_out`."""
+    """How well the model does the task and how often one head's vote agrees with it, from `predict` and `held_out`."""
     best, (control, most) = scores.sel(row=BEST), _strongest_control(scores)
     shares = ("accuracy", "accuracy_low", "accuracy_high")
     agreements = ("agreement", "agreement_low", "agreement_high")
@@ -71,7 +71,7 @@ def outcome(answers: xr.Dataset, scores: xr.Dataset) -> dict[str, Any]:
 
 
 def rows_of(scores: xr.Dataset) -> list[list[str]]:
-    """The held-out table: agreement, accuracy, and how far the best head is ahead."""
+    """The rows of the held-out table: agreement, accuracy, and the lead of the best head."""
     rows = []
     for method in scores["row"].values:
         one = scores.sel(row=method)
@@ -84,14 +84,14 @@ def rows_of(scores: xr.Dataset) -> list[list[str]]:
 def voted(
     weights: xr.Dataset, prompts: Prompts, answers: xr.Dataset, scores: xr.Dataset, count: int
 ) -> Markup:
-    """The first prompts, under the head that was chosen most often."""
+    """The votes of the head that was chosen most often, on the first prompts."""
     head = _chosen(scores)
     votes = quoted_votes(weights[["weight"]].sel(layer=head.layer, head=head.head), prompts, answers)
     return Markup(view_of_votes(votes, prompts=range(min(count, len(prompts)))).fragment())
 
 
 def counted(result: xr.Dataset) -> dict[str, Any]:
-    """How many heads pass, of those that are tested, and why others are not."""
+    """How many heads pass, how many are tested, and why the others are not."""
     summary = summarise(result)
     tested = int(summary["tested"].sum())
     untested = summary["tested"].size - tested
@@ -106,13 +106,14 @@ def counted(result: xr.Dataset) -> dict[str, Any]:
 
 def _table(scores: xr.Dataset) -> dict[str, Any]:
     frame = reconstruction_table(scores).reset_index()
-    plots = [drawn(interval_plot(scores, key), frame, key) for key in ("agreement", "accuracy")]
+    known = {key: scores.isel(row=np.isfinite(scores[key].values)) for key in ("agreement", "accuracy")}
+    plots = [drawn(interval_plot(each, key), frame, key) for key, each in known.items() if each.sizes["row"]]
     facts = {key: scores.attrs[key] for key in ("n_choose", "n_score", "splits")}
-    return {"plots": plots, "rows": rows_of(scores), **facts}
+    return {"plots": plots, "rows": rows_of(scores), "names": scores["row"].values.tolist(), **facts}
 
 
 def _heads(study: FewShotStudy) -> dict[str, Any]:
-    lines = line_plot({"one head": study.heads, "sum over heads": study.sums}, "agreement")
+    lines = line_plot({"best head": study.heads, "layer sum": study.sums}, "agreement")
     of_heads, of_sums = by_head(study.heads), by_layer(study.sums)
     return {
         **counted(study.heads),
@@ -150,24 +151,23 @@ def _alignment(alignment: xr.Dataset) -> dict[str, Any]:
 
 
 def _made(study: FewShotStudy) -> dict[str, Any]:
+    """Settings and versions."""
     known, facts = study.answers.attrs, study.table.attrs
-    model = str(known["model"])
-    shown = study.answers.sizes["demonstration"]
-    command = f"induction-kernel fewshot {shlex.quote(model)} DATA --out fewshot.html --span {known['span']}"
     return {
+        "model": shlex.quote(str(known["model"])),
         "n_prompts": facts["n_prompts"],
-        "shots": shown,
+        "shots": study.answers.sizes["demonstration"],
         "labels": [str(label) for label in study.answers["label"].values],
         "seed": facts["seed"],
         "span": known["span"],
         "first": study.prompts[0].text()[0],
-        "versions": f"induction_kernel {known['induction_kernel']}, TransformerLens {known['transformer_lens']}",
-        "command": f"{command} --queries {facts['n_prompts']} --shots {shown} --seed {facts['seed']}",
+        "induction_kernel": known["induction_kernel"],
+        "transformer_lens": known["transformer_lens"],
     }
 
 
 def _chosen(scores: xr.Dataset) -> Head:
-    """The head that was chosen in most splits."""
+    """The head chosen in the most splits."""
     names, counts = np.unique(scores["choice"].sel(row=BEST).values, return_counts=True)
     return as_heads(str(names[counts.argmax()]))[0]
 
@@ -179,6 +179,6 @@ def _strongest_control(scores: xr.Dataset) -> tuple[str, float]:
 
 
 def _constant(answers: xr.Dataset) -> float:
-    """How often the answer is right that is right most often."""
+    """The accuracy of the best constant answer."""
     target = answers["target"].values[answers["target"].values >= 0]
     return float(np.bincount(target).max() / len(target)) if len(target) else 0.0

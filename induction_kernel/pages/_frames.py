@@ -1,4 +1,4 @@
-"""The numbers behind tables and figures as data frames, for files and for the command line."""
+"""The numbers of tables and figures as data frames, for files and the command line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def summaries(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
-    """A row a head and scorer, strongest first, of what `summarise` takes."""
+    """A row for each head and scorer, strongest first, from results that `summarise` takes."""
     frames = []
     for name, scores in results.items():
         frame = by_head(scores).drop(columns="scorer", errors="ignore")
@@ -42,13 +42,13 @@ def by_head(scores: xr.Dataset) -> pd.DataFrame:
 
 
 def by_layer(result: xr.Dataset) -> pd.DataFrame:
-    """What a result has of each layer."""
+    """The variables of a result by layer."""
     of_layer = [key for key, each in result.data_vars.items() if each.dims == ("layer",)]
     return result[of_layer].to_dataframe().reset_index()
 
 
 def effects(found: xr.Dataset) -> pd.DataFrame:
-    """A row a cell, the largest effect of either sign first, with 95% intervals over prompts."""
+    """A row for each cell, the largest effect of either sign first, with 95% intervals over prompts."""
     by = [dim for dim in ("layer", "head", "position") if dim in found["effect"].dims]
     effect = found["effect"].transpose("prompt", *by)
     flat = effect.values.reshape(len(effect), -1)
@@ -67,7 +67,7 @@ def effects(found: xr.Dataset) -> pd.DataFrame:
 
 
 def by_heads_removed(curve: xr.Dataset) -> pd.DataFrame:
-    """A row for each number of heads removed together, beside what random ones cost."""
+    """A row for each number of heads removed together, with the effects of random heads."""
     values: dict[str, Any] = {"k": curve["k"].values, "effect": curve["effect"].mean("prompt").values}
     if "control_effect" in curve:
         values["random"] = curve["control_effect"].mean(("prompt", "draw")).values
@@ -80,7 +80,7 @@ def by_heads_removed(curve: xr.Dataset) -> pd.DataFrame:
 
 
 def by_position(losses: xr.Dataset) -> pd.DataFrame:
-    """The loss of every next token of every prompt, with where the second copy starts."""
+    """The loss of every next token of every prompt, with the start of the second copy."""
     frame = losses[["loss"]].to_dataframe().reset_index().dropna(subset="loss")
     return frame.loc[:, ["prompt", "start", "position", "token", "loss"]]
 
@@ -97,7 +97,7 @@ def by_check(result: xr.Dataset) -> pd.DataFrame:
 
 
 def of_figure(figure: go.Figure) -> pd.DataFrame:
-    """What a figure shows, a row a point or cell: its trace, x, y and, of a heat map, z."""
+    """A row for each point or cell of a figure: its trace, x, y and, for heat maps, z."""
     frames, traces = [], tuple[Any, ...](figure.data)
     for trace in traces:
         if trace.type == "heatmap":
@@ -120,6 +120,6 @@ def _axes(trace: Any, z: np.ndarray) -> list[tuple[int, np.ndarray, int]]:
 
 
 def _tokens(column: np.ndarray) -> str:
-    """The different tokens at a position, the first of many."""
+    """The different tokens at a position; of more than three, the first three."""
     seen = list(dict.fromkeys(repr(str(token))[1:-1] for token in column if str(token)))
     return "/".join([*seen[:3], "…"] if len(seen) > 3 else seen)

@@ -1,9 +1,9 @@
-"""The page of a model's induction heads: which there are, what they do, and what is lost without them.
+"""The page about a model's induction heads: scores, direct effects, ablations, attention patterns.
 
-Scores every head on repeated random tokens, chooses the strongest on one half of the prompts, and reports
-scores and ablations on the other half (Olsson et al. 2022; the split keeps the winner's curse out). It adds
-no measurement of its own: `scorers`, `metrics` and `interventions` make the numbers, `plots` the pictures, and
-`templates/heads.html.j2` has the sentences.
+Scores every head on repeated random tokens, chooses the strongest on one half of the prompts, and reports scores and
+ablations on the other half (Olsson et al. 2022), so that the choice does not bias them. It measures nothing of its own:
+`scorers`, `metrics`, `interventions`, `fewshot` and `kernel` make the numbers, `plots` the figures. The text is in
+`templates/heads.html.j2`.
 """
 
 from __future__ import annotations
@@ -47,18 +47,19 @@ from ..scorers._direct_effect import direct_effect_and_loss
 from ..scorers._ov import ov_eigenvalues
 from ..scorers._raw_patterns import patterns
 from ..stores import checked_target, write_whole
-from ._choice import SHOWN, Choice, chosen, found_of, table_of_heads
+from ._choice import SHOWN, Choice, chosen, found_of, rows_of_heads
 from ._fewshot import outcome, rows_of, voted
 from ._frames import by_head, by_heads_removed, by_position, effects, summaries
 from ._removed import DRAWS, Removed, removed_from
 from ._rendering import Drawn, drawn, rendered
+from ._wording import share
 
 __all__ = ["heads_page"]
 
 SCORERS = (induction, prefix_matching, previous_token, duplicate_token)
 EPISODES = 128  # few-shot prompts
-STEPS = 7  # that the progress bar counts
-INSTEAD = "of such a model look at head_table(induction(model)), head_map and attention_view"
+STEPS = 7  # of the progress bar
+INSTEAD = "for such a model use head_table(induction(model)), head_map and attention_view"
 
 
 def heads_page(
@@ -67,7 +68,9 @@ def heads_page(
     """Write the page of a model; see `report`."""
     check_model(model)
     if not is_whole(n_prompts):
-        raise TypeError(f"wanted the number of prompts, got {type(n_prompts).__name__}: they are made anew")
+        raise TypeError(
+            f"wanted the number of prompts, got {type(n_prompts).__name__}: report makes its own prompts"
+        )
     if n_prompts < 12:
         raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
     size = sizes(model)
@@ -86,7 +89,7 @@ def heads_page(
 def _measured(
     model: Model, wanted: list[Head], n_prompts: int, seed: int, progress: bool, bar: Any
 ) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """The variables of the template."""
     repeats = repeated_tokens(model, prompts=n_prompts, seed=seed)
     held = repeats[1::2]
     held = held[held.lengths.argsort(stable=True)]
@@ -105,10 +108,11 @@ def _measured(
         "weights": bool(weights),
         "direct_defined": not isinstance(direct, str),
         "left_out": direct if isinstance(direct, str) else "",
-        "facts": _facts(model),
+        "about": _about(model),
         "maps": _maps(scores, weights),
         "n_held": len(held),
-        **table_of_heads(removed, choice, weights, direct),
+        "rows": rows_of_heads(removed, choice, weights, direct),
+        "together": share(removed.joint),
         **_ablation(removed),
         "loss": _loss(model, held, losses),
         "looking": _looking(matching, weights[0]) if weights else None,
@@ -122,7 +126,7 @@ def _measured(
 
 
 def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
-    """What heads write; none where a norm stands behind attention (the table says why, with the direct effects)."""
+    """Copying and OV eigenvalues; neither where a norm follows attention (`_direct` then has the reason)."""
     try:
         return [copying(model), ov_eigenvalues(model, progress=progress)]
     except NotDefined:
@@ -130,7 +134,7 @@ def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
 
 
 def _direct(model: Model, held: Prompts, progress: bool) -> tuple[xr.Dataset | str, xr.Dataset]:
-    """Direct effects on the right token, or why this model has none; and the loss of every token."""
+    """Direct effects on the right token, or the reason why they are not defined; and the loss of every token."""
     try:
         direct, losses = direct_effect_and_loss(model, held, progress=progress)
         return summarise(direct), losses
@@ -138,24 +142,28 @@ def _direct(model: Model, held: Prompts, progress: bool) -> tuple[xr.Dataset | s
         return str(reason), loss_by_position(model, held)
 
 
-def _facts(model: Model) -> list[list[str]]:
+def _about(model: Model) -> dict[str, Any]:
+    """What kind of model it is."""
     size, said, cfg = sizes(model), describe(model), model.cfg
-    shared = f", {size.n_key_value_heads} key/value heads" if size.n_key_value_heads != size.n_heads else ""
-    facts = {
+    return {
         "model": said["model"],
-        "layers × heads": f"{size.n_layers} × {size.n_heads}{shared}",
-        "width of the model, of a head": f"{size.d_model}, {size.d_head}",
-        "vocabulary, context": f"{size.d_vocab:,} tokens, {size.n_ctx:,} positions",
-        "positions": getattr(cfg, "positional_embedding_type", None) or "not stated",
-        "MLP layers": "none" if getattr(cfg, "attn_only", False) else "yes",
-        "first token (BOS)": getattr(getattr(model, "tokenizer", None), "bos_token", None) or "none",
-        "kind of object": f"{said['model_class']}, TransformerLens {said['transformer_lens']}",
+        "layers": size.n_layers,
+        "heads": size.n_heads,
+        "shared": 0 if size.n_key_value_heads == size.n_heads else size.n_key_value_heads,
+        "d_model": size.d_model,
+        "d_head": size.d_head,
+        "d_vocab": size.d_vocab,
+        "n_ctx": size.n_ctx,
+        "positions": getattr(cfg, "positional_embedding_type", None),
+        "attn_only": getattr(cfg, "attn_only", False),
+        "bos": getattr(getattr(model, "tokenizer", None), "bos_token", None),
+        "class": said["model_class"],
+        "transformer_lens": said["transformer_lens"],
     }
-    return [[key, str(value)] for key, value in facts.items()]
 
 
 def _maps(scores: xr.Dataset, weights: Sequence[xr.Dataset]) -> list[Drawn]:
-    """A map for each score, so that they stand side by side as the page is wide."""
+    """A map for each score; the page places as many side by side as fit."""
     shown = {str(name): scores.sel(scorer=name).assign_attrs(method=name) for name in scores["scorer"].values}
     shown |= dict(zip(("copying", "ov_eigenvalues"), weights, strict=False))
     return [drawn(head_map(one), by_head(one), name) for name, one in shown.items()]
@@ -198,7 +206,7 @@ def _attention(model: Model, held: Prompts, shown: list[Head]) -> dict[str, Mark
 
 
 def _few_shot(model: Model, seed: int, progress: bool) -> dict[str, Any]:
-    """Is in-context learning a vote over demonstrations? On the embedded model's own task, or an easier one."""
+    """The vote of demonstrations: on the embedded model's own task for that model, on an easier one for others."""
     harder = {"classes": 4, "noise": 0.3} if describe(model)["model"] == "tiny" else {}
     try:
         prompts = word_episodes(model, prompts=EPISODES, seed=seed, **harder)
@@ -219,17 +227,17 @@ def _few_shot(model: Model, seed: int, progress: bool) -> dict[str, Any]:
 
 
 def _made(model: Model, choice: Choice, n_prompts: int, seed: int) -> dict[str, Any]:
-    said, tiny = describe(model), describe(model)["model"] == "tiny"
-    asked = ",".join(map(str, choice.shown)) if choice.given else ""
-    chosen = f"ik.top_heads(choice, {SHOWN}, passing=True)" if choice.passing else "ik.top_heads(choice, 3)"
-    versions = f"induction_kernel {said['induction_kernel']}, TransformerLens {said['transformer_lens']}, "
-    command = f"induction-kernel report {shlex.quote(str(said['model']))} --out report.html"
+    """Settings and versions."""
+    said = describe(model)
     return {
         "n_prompts": n_prompts,
         "seed": seed,
-        "load": 'ik.load("tiny")' if tiny else "...  # this model",
-        "options": (f'heads="{asked}", ' if asked else "") + f"n_prompts={n_prompts}, seed={seed}",
-        "heads": f'"{asked}"' if asked else chosen,
-        "command": command + (f" --heads {asked}" if asked else "") + f" --prompts {n_prompts} --seed {seed}",
-        "versions": versions + f"torch {torch.__version__}, Python {platform.python_version()}",
+        "tiny": said["model"] == "tiny",
+        "source": shlex.quote(str(said["model"])),
+        "asked": ",".join(map(str, choice.shown)) if choice.given else "",
+        "most": SHOWN,
+        "induction_kernel": said["induction_kernel"],
+        "transformer_lens": said["transformer_lens"],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
     }

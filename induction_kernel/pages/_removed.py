@@ -1,7 +1,7 @@
-"""Ablations of the page of heads: each head of the model alone, those shown, and the strongest together.
+"""Ablations for the page about a model: every head alone, the heads shown together, and the strongest together.
 
-On as many prompts as the size of the model allows; how they are computed says `interventions`. Where the map of all
-heads and the curve take as many prompts, all of it is one run.
+On as many prompts as the size of the model allows. Where the map of all heads and the curve use the same prompts, all
+ablations are one run of the engine.
 """
 
 from __future__ import annotations
@@ -29,25 +29,33 @@ from ..stats._ratios import shares_lost
 __all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
 
 DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
-WORK = 8e12  # parameters x tokens that the runs of a figure may take: a minute or two on two cores
-FEWEST = 4  # prompts for an ablation, however large the model
+WORK = 8e12  # parameters x tokens of all runs of a figure, at most: a minute or two on two cores
+FEWEST = 4  # prompts of an ablation, at least
 
 
 @dataclass(frozen=True)
 class Removed:
-    """What is lost without heads: each in turn, those shown, them together, and the strongest together."""
+    """Results of the ablations.
 
-    every: xr.Dataset  # a sweep: effect[prompt, layer, head]
-    single: dict[Head, xr.Dataset]  # share, share_low, share_high
-    joint: xr.Dataset  # likewise, with control_share[draw] where there are controls
+    Attributes:
+        every: the sweep of all heads, `effect[prompt, layer, head]`.
+        single: `share`, `share_low` and `share_high` of each head shown.
+        joint: the same of these heads together, with `control_share[draw]` where there are random heads.
+        curve: the ablation curve of the strongest heads; None where there are no others to compare with.
+        some: number of prompts of all but `every`.
+    """
+
+    every: xr.Dataset
+    single: dict[Head, xr.Dataset]
+    joint: xr.Dataset
     curve: xr.Dataset | None
-    some: int  # prompts of all but `every`
+    some: int
 
 
 def removed_from(
     model: Model, held: Prompts, order: list[Head], count: int, seed: int, progress: bool
 ) -> Removed:
-    """Ablations on the shortest of the prompts; `order` has the `count` heads shown first."""
+    """Run the ablations on the shortest prompts; the first `count` heads of `order` are those shown."""
     size, most, shown = sizes(model), comparable(order, sizes(model).n_heads), order[:count]
     ks = sorted({2**i for i in range(most.bit_length())} | ({count} if count <= most else set()))
     few = _affordable(model, held, size.n_layers * size.n_heads)
@@ -64,7 +72,7 @@ def removed_from(
 
 
 def comparable(order: Sequence[Head], n_heads: int) -> int:
-    """The most heads, strongest first, whose layers have as many others."""
+    """How many heads of `order` can be removed such that their layers still have as many others."""
     taken: dict[int, int] = {}
     for count, head in enumerate(order):
         taken[head.layer] = taken.get(head.layer, 0) + 1
@@ -76,7 +84,7 @@ def comparable(order: Sequence[Head], n_heads: int) -> int:
 def _in_one_run(
     model: Model, prompts: Prompts, alone: list[Head], sets: Sets | None, shown: list[Head], seed: int, progress: bool
 ) -> tuple[Found, xr.Dataset | None, xr.Dataset]:  # fmt: skip
-    """Heads alone; the curve of the strongest, where there are others to compare with; those shown together."""
+    """Ablate heads alone, the strongest together where there are others to compare with, and those shown together."""
     of_curve = [] if sets is None else sets.groups
     apart = sets is None or len(shown) not in sets.counts
     groups = [*([head] for head in alone), *of_curve, *([shown] if apart else [])]
@@ -95,7 +103,7 @@ def _part(found: Found, cells: slice) -> Found:
 
 
 def _as_sweep(model: Model, prompts: Prompts, heads: list[Head], found: Found) -> xr.Dataset:
-    """What `sweep` returns, of a run of every head alone, in order."""
+    """The result of `sweep`, from a run that ablated every head alone, in order."""
     removal = Intervention(Mean(), "z", repeat_loss)
     plan = planned(model, removal, by=("layer", "head"), length=prompts.tokens.shape[1])
     assert [cell.touched for cell in plan.cells] == [{head.layer: (head.head,)} for head in heads]
@@ -103,7 +111,7 @@ def _as_sweep(model: Model, prompts: Prompts, heads: list[Head], found: Found) -
 
 
 def _affordable(model: Model, prompts: Prompts, cells: int) -> Prompts:
-    """As many prompts, shortest first, as `WORK` allows for so many edited runs."""
+    """The first prompts (the shortest), as many as `WORK` allows for so many edited runs."""
     size = sizes(model)
     weights = 12 * size.n_layers * size.d_model**2 + size.d_model * size.d_vocab
     tokens = prompts.lengths * torch.arange(1, len(prompts) + 1)

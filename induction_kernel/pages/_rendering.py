@@ -1,7 +1,7 @@
-"""Pages from Jinja2 templates with autoescape: the environment, figures that fit their column, data to download.
+"""Rendering of pages: the Jinja2 environment, figures that fit their column, and their data as downloads.
 
-The prose of a page stands in `templates/`; what is measured comes as data. Nothing is fetched by a page: its own policy
-(Content-Security-Policy) forbids it.
+The text of a page is in `templates/`; measured values are passed in. A page fetches nothing: its own
+Content-Security-Policy forbids it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,30 @@ from ._wording import interval, number, percent, share
 __all__ = ["Drawn", "File", "drawn", "macro", "rendered"]
 
 LINE = 19  # pixels of a line in a figure's title
+MENU = 32  # pixels that plotly's buttons take above a figure
 
 
 def rendered(template: str, title: str, libraries: Iterable[str], **data: Any) -> str:
     """A whole page.
 
     Args:
-        template: of `templates/`, which extends base.html.j2.
-        title: of the page, as plain text.
-        libraries: JavaScript texts that stand above everything.
-        data: what the template shows.
+        template: a file of `templates/` that extends base.html.j2.
+        title: title of the page, as plain text.
+        libraries: JavaScript sources, placed before the body of the page.
+        data: the variables of the template.
     """
     page = {"policy": Markup(POLICY), "title": title, "libraries": [Markup(each) for each in libraries]}
     return environment().get_template(template).render(**page, heading=Headings(), **data)
 
 
 def macro(template: str, name: str, *values: Any) -> str:
-    """What a macro of a template says."""
+    """The text that a macro of a template makes of these values."""
     return str(getattr(environment().get_template(template).module, name)(*values)).strip()
 
 
 @cache
 def environment() -> Environment:
-    """Of all templates; whatever is not marked as HTML is escaped, and a misspelt name is an error."""
+    """The environment of all templates: text is escaped unless marked as HTML, and undefined names are errors."""
     made = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -63,20 +64,20 @@ def environment() -> Environment:
 
 
 class Heading(NamedTuple):
-    """A section's place and title."""
+    """The anchor and the title of a section."""
 
     id: str
     text: str
 
 
 class Headings:
-    """`heading("Title")` in a template makes a heading of the second rank; all of them are the contents list."""
+    """`heading("Title")` in a template makes an h2 and records it for the list of contents."""
 
     def __init__(self) -> None:
         self.all: list[Heading] = []
 
     def __call__(self, text: str, id: str | None = None) -> Markup:
-        """The heading; its place is called by its words where no id is given."""
+        """The h2; its anchor is made of its words where no id is given."""
         place = id or re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
         self.all.append(Heading(place, text))
         return Markup('<h2 id="{}">{}</h2>').format(place, text)
@@ -84,11 +85,11 @@ class Headings:
 
 @dataclass(frozen=True)
 class File:
-    """Data to download.
+    """A file to download.
 
     Attributes:
-        name: of the file.
-        uri: its content, as a data: address.
+        name: its name.
+        uri: its content, as a data: URI.
     """
 
     name: str
@@ -100,9 +101,9 @@ class Drawn:
     """A figure of a page.
 
     Attributes:
-        caption: what it shows, as plain text.
+        caption: the title, as plain text.
         html: the figure, as wide as its column.
-        file: the numbers behind it.
+        file: its numbers.
     """
 
     caption: str
@@ -110,22 +111,22 @@ class Drawn:
     file: File
 
 
-def drawn(figure: go.Figure, frame: pd.DataFrame, name: str, *, least: int = 0) -> Drawn:
-    """A figure with its title as text above it and its numbers as the file `name`.csv; it is changed.
+def drawn(figure: go.Figure, frame: pd.DataFrame, name: str) -> Drawn:
+    """A figure for a page: its title becomes the caption, its numbers the file `name`.csv. Changes the figure.
 
-    Where its column has less than `least` pixels it scrolls; panels side by side take 70% of the figure's own width.
+    Panels side by side take at least 70% of the figure's own width; a narrower column scrolls.
     """
     layout: Any = figure.layout  # its attributes are made at run time
     title = layout.title.text or ""
     lines = 1 + title.count("<br>")
     top = 100 if layout.margin.t is None else layout.margin.t  # plotly's own where nothing is said
     bottom = 80 if layout.margin.b is None else layout.margin.b
-    above = max(24, top - LINE * lines) if title else top
+    above = max(MENU, top - LINE * lines) if title else top
     height = (layout.height or 450) - top + above
     width = layout.width or 700
     across: Any = figure.select_xaxes()
     beside = len({axis.domain for axis in across}) > 1
-    least = max(least, round(0.7 * width) if beside else 0)
+    least = round(0.7 * width) if beside else 0
     extra = LINE * _wrapped(figure)
     height += extra
     margin = {"t": above, "b": bottom + extra}
@@ -148,7 +149,7 @@ def _in_column(text: str, least: int, most: int) -> str:
 
 
 def _wrapped(figure: go.Figure) -> int:
-    """Titles of horizontal axes in lines that fit a phone; how many lines more the longest takes."""
+    """Wrap the titles of horizontal axes to fit a phone; return the number of extra lines of the longest."""
     more = 0
     axes: Any = figure.select_xaxes()  # their attributes are made at run time
     for axis in axes:

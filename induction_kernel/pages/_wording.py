@@ -1,4 +1,4 @@
-"""Numbers, shares and intervals as people read them: the filters of the templates."""
+"""Numbers, shares and intervals as text: the filters of the templates."""
 
 from __future__ import annotations
 

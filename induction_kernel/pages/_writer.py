@@ -1,4 +1,4 @@
-"""One call for a page: of a model's heads, of a few-shot study, of the six arguments."""
+"""`report`: writes the page about a model's heads, a few-shot study or the six arguments."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ def report(
     | what `few_shot_study` returned | its in-context learning as kernel regression | fewshot.html |
     | what `six_arguments` returned | the six arguments of Olsson et al. 2022 | evidence.html |
 
-    Of a model every head is scored; heads are chosen on every other prompt, and scored and ablated on those left (on
-    fewer of them in large models: a map of every head takes a run for each). Studies and arguments are only drawn.
+    For a model, every head is scored; heads are chosen on every other prompt, and scored and ablated on the others (in
+    large models on fewer of them, since the map of all heads takes a run for each). Studies and arguments are only
+    drawn.
 
     Args:
         source: one of these.
-        path: where the page goes; an existing file is replaced in one step. The page holds its libraries (5 to 6 MB)
+        path: the file to write; an existing one is replaced in one step. The page contains its libraries (5 to 6 MB)
             and fetches nothing.
-        heads: of a model, the heads to show instead of the strongest ones.
-        n_prompts: of a model, repeated prompts to score on, at least 12: half of them choose, half of them report;
-            None for 32.
-        seed: of a model, of the prompts, the resampling and the random heads; None for 0.
+        heads: for a model, the heads to show instead of the strongest ones.
+        n_prompts: for a model, the number of repeated prompts, at least 12: half to choose heads on, half to report
+            on; None for 32.
+        seed: for a model, the seed of the prompts, the resampling and the random heads; None for 0.
         progress: show progress bars.
 
     Returns:
         The path written.
 
     Raises:
-        TypeError: none of these sources, or heads in no known form.
+        TypeError: another source, or heads in an unknown form.
         Refused: too few prompts, heads that the model does not have, a path whose folder does not exist, a model that
             does not predict next tokens; heads, prompts or a seed for what is measured already.
     """
@@ -74,7 +75,7 @@ def report(
 
 
 def _page_of(source: Any) -> tuple[Any, str] | None:
-    """What draws a result, and the page's usual name; None for a model."""
+    """The function that writes the page of a result, and the page's default name; None for a model."""
     if isinstance(source, FewShotStudy):
         from ._fewshot import fewshot_page
 

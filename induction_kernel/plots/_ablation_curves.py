@@ -18,7 +18,7 @@ from ._style import POSITIVE, entries, escape, fitted, heading, need, of_prompts
 from ._words import effect, intervention, metric
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
-LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many a line
+LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many per line
 
 
 def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
@@ -37,7 +37,7 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
             cautions of the result; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place: a line over k with its band, and another one where there are controls;
+        A plotly figure as wide as its container: a line over k with its band, and another one where there are controls;
         shares, or effects in the metric's unit.
 
     Raises:
@@ -84,8 +84,8 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
             error; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with one set of markers for each group: exact effects across, estimates
-        upwards, in the metric's unit.
+        A plotly figure as wide as its container, with one set of markers for each group: exact effects across,
+        estimates upwards, in the metric's unit.
 
     Raises:
         TypeError: if `attribution` is no Dataset.
@@ -213,7 +213,7 @@ def _markers(
         y=estimated,
         mode="markers+text",
         text=[cell if is_worst else "" for cell, is_worst in zip(cells, worst, strict=True)],
-        textposition=["middle left" if at > 0 else "middle right" for at in exact],
+        textposition=["top left" if at > 0 else "top right" for at in exact],
         customdata=cells,
         marker={"size": 8, "line": {"width": 0.5, "color": "white"}},
         hovertemplate=f"<b>%{{customdata}}</b><br>exact %{{x:.3g}}{unit}<br>estimate %{{y:.3g}}{unit}"

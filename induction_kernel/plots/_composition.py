@@ -1,4 +1,4 @@
-"""Maps of composition scores, sender by receiver: how much of what a head writes each later head reads."""
+"""Maps of composition scores, sender by receiver: how much each later head reads of what a head writes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ._style import fitted, heading, need, words
 def composition_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw `composition`, senders downwards and receivers across: one panel, or one along `scorer` for each kind.
 
-    Lines stand between layers. Colours run from 0 to the largest score of the panel; pairs that cannot compose are
+    White lines separate layers. Colours run from 0 to the largest score of the panel; pairs that cannot compose are
     blank.
 
     Raises:

@@ -1,7 +1,7 @@
 """`demonstration_map`: the last token's attention over a few-shot prompt: start, demonstrations, query.
 
-Draws what `demonstration_attention` averaged over prompts (Han et al. 2025, section 5.1). It runs no model and shows no
-single prompt (`_vote_view` does).
+Draws the result of `demonstration_attention`, a mean over prompts (Han et al. 2025, section 5.1). It runs no model;
+`_vote_view` shows single prompts.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def demonstration_map(
             in it.
 
     Returns:
-        A plotly figure as wide as its place, with one heat map `z[row, place]`, in probability; a blank (NaN) column
-        separates the parts.
+        A plotly figure as wide as its container, with one heat map `z[row, place]`, in probability; a blank (NaN)
+        column separates the parts.
 
     Raises:
         TypeError: if `attention` is no Dataset.
@@ -64,7 +64,7 @@ def demonstration_map(
     notes = (
         of_prompts(prompts_in(attention), mean),
         "each part from its first token to its last",
-        "colours by the square root",
+        "colour scale: square root",
     )
     said = heading(attention, "last token's attention over the prompt", *notes) if title is None else title
     left = 44 + 8 * max(len(name.removeprefix("layer ")) for name in names)
@@ -80,15 +80,18 @@ def _heat(rows: np.ndarray, names: list[str], parts: list[str], points: np.ndarr
         for share in (*points, 1)
     ]
     bar = {"thickness": 10, "outlinewidth": 0, "tickfont": {"size": 10}, "ypad": 0, "xpad": 6}
+    most = float(np.nanmax(rows)) or 1.0
+    few = {"tickvals": [0, most], "ticktext": ["0", f"{most:.2g}"]}  # a low bar has no room for more
     return go.Heatmap(
         z=np.concatenate([rows, blank], 2).reshape(len(rows), -1)[:, :-1],
         zmin=0,
+        zmax=most,  # plotly takes zmin only together with it
         colorscale=BY_ROOT,
         customdata=[[f"{name}, {place}" for place in places[:-1]] for name in names],
         hovertemplate="<b>%{customdata}</b><br>%{z:.4f}<extra></extra>",
         hoverongaps=False,
         ygap=1,
-        colorbar=bar | {"nticks": 5 if tall > 60 else 2},
+        colorbar=bar | ({"nticks": 5} if tall > 60 else few),
     )
 
 

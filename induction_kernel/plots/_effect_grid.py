@@ -1,6 +1,6 @@
-"""Effects as rows and columns with labels, means and 95% intervals over prompts: what `effect_map` draws.
+"""The rows and columns that `effect_map` draws: labels, means and 95% intervals over prompts.
 
-Checks the Dataset of a sweep and lays its cells out. It draws nothing and runs no model.
+Checks the Dataset of a sweep and arranges its cells. It draws nothing and runs no model.
 """
 
 from __future__ import annotations

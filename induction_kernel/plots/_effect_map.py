@@ -1,8 +1,8 @@
 """`effect_map`: effects of interventions by layer, head and position.
 
-Draws what `sweep`, `patch`, `path_patch` and `attribution` found, as means over prompts; intervals are 95% intervals
+Draws results of `sweep`, `patch`, `path_patch` and `attribution` as means over prompts; intervals are 95% intervals
 over the prompts that have the cell. Purple is below zero, orange above; cells that no prompt has are blank. It runs no
-model. `_effect_grid` reads the numbers and labels; `_ablation_curves` draws ablation curves and the check of estimates.
+model. `_effect_grid` makes the numbers and labels; `_ablation_curves` draws ablation curves and the check of estimates.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ def effect_map(
         results: what `sweep`, `patch` or `path_patch` returns: `effect[prompt, *by]` in the metric's unit; or
             `attribution`: `estimate[prompt, *by]`.
         show: "effect", "normalised" (of `patch`: 0 as in the untouched run, 1 as in the source run) or
-            "estimate" (of `attribution`); None for the effect where there is one, else the estimate.
+            "estimate" (of `attribution`); None for the effect if there is one, else the estimate.
         top: number of heads drawn by (layer, head, position): those with the largest mean effect of either sign.
         title: replaces "model: effect of mean ablation of head outputs on the loss" and the notes below it; plotly
             reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with one heat map `z[row, column]` or one set of bars `y[layer]`, in the
-        metric's unit (normalised: a share). Cells that no prompt has are NaN.
+        A plotly figure as wide as its container, with one heat map `z[row, column]` or one set of bars `y[layer]`, in
+        the metric's unit (normalised: a share). Cells that no prompt has are NaN.
 
     Raises:
         TypeError: if `results` is no Dataset.
@@ -75,7 +75,7 @@ def effect_map(
 
 
 def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
-    """The heat map of a grid, as wide as its place; labels of tokens are turned where they do not fit."""
+    """The heat map of a grid, as wide as its container; labels of tokens are turned where they do not fit."""
     rows, longest = len(grid.rows), max(map(len, grid.columns))
     named = _named(grid)
     turned = named and (8 * longest + 4) * len(grid.columns) > WIDE
@@ -92,7 +92,7 @@ def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
 
 
 def _columns(grid: Grid, named: bool, turned: bool) -> tuple[list[Any], dict[str, Any]]:
-    """Where the columns stand, and the layout of their axis: categories where they are named, else numbers."""
+    """The places of the columns, and the layout of their axis: categories where they are named, else numbers."""
     if named:
         places = [escape(label) for label in _distinct(grid.columns)]
         angles = [-90] if turned else [0, -90]
@@ -112,7 +112,7 @@ def _named(grid: Grid) -> bool:
 
 
 def _distinct(labels: list[str]) -> list[str]:
-    """Labels that look the same as before and differ from one another, as the categories of an axis must."""
+    """Make labels distinct without changing their look: the categories of an axis have to differ."""
     count: dict[str, int] = {}
     out = []
     for label in labels:

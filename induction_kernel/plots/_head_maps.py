@@ -1,4 +1,4 @@
-"""`head_map`: a number of every head, layer by head: scores, effects, comparisons, several models.
+"""`head_map`: a number for every head, layer by head: scores, effects, comparisons, several models.
 
 Colours are cividis (Nuñez et al. 2018) for numbers that start at zero, and purple to orange around chance for signed
 ones; both can be read with the common colour-vision deficiencies. Intervals and thresholds are those of `summarise`. It
@@ -34,7 +34,7 @@ CAPTION = {1: 44, 2: 20, 3: 13}  # letters in a line above one, two or three pan
 
 
 def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
-    """Draw a number of every head, layers downwards and heads across, with a panel for each scorer and model.
+    """Draw a number for every head, layers downwards and heads across, with a panel for each scorer and model.
 
     A white dot marks the heads that pass the threshold of `summarise` (max statistic over all heads). Where no head
     could be tested, "not tested" stands above the panel; hovering over it shows why. Hovering over a head shows its
@@ -54,8 +54,8 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
         title: replaces "model: method" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place. Each panel has one heat map `z[layer, head]` (units of the score) and one
-        set of dots; of composition, one heat map `z[sender, receiver]`.
+        A plotly figure as wide as its container. Each panel has one heat map `z[layer, head]` (units of the score) and
+        one set of dots; of composition, one heat map `z[sender, receiver]`.
 
     Raises:
         TypeError: if `scores` is no Dataset.

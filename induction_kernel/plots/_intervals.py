@@ -1,7 +1,7 @@
-"""`interval_plot`: several measurements with their intervals, a row each.
+"""`interval_plot`: several measurements with their intervals, one row for each.
 
-For tables along one dimension: the held-out table of the vote beside its controls, effects of knock-outs, the
-phenomena. It runs no model; `_lines` draws results along an axis.
+For results along one dimension: the held-out table of the vote beside its controls, effects of knock-outs, the
+few-shot phenomena. It runs no model; `_lines` draws results along an axis.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import Refused
 from ._effect_grid import number
-from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, indices, notes, unit
+from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, dotted, indices, notes, unit
 from ._style import entries, escape, fitted, heading, need, words
 
 ROW, LABEL = 28, 26  # pixels of a row, and letters in a line of its label
@@ -43,7 +43,7 @@ def interval_plot(
         title: replaces "model: variables" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with dots and bars `x`, rows `y`, and a dotted line at the chance of
+        A plotly figure as wide as its container, with dots and bars `x`, rows `y`, and a dotted line at the chance of
         scores, agreement or accuracy where the result has it.
 
     Raises:
@@ -71,7 +71,8 @@ def interval_plot(
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
     figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0, 0, 0, 0)")
     called = ", ".join(map(words, shown))
-    said = heading(results, called, *notes([results], shown[0], "bars")) if title is None else title
+    marks = [*notes([results], shown[0], "bars"), dotted(figure)]
+    said = heading(results, called, *marks) if title is None else title
     lines = [line for name in names for line in name.split("<br>")]
     tall = len(names) * max(ROW, 21 * (1 + max(name.count("<br>") for name in names)))
     legend = entries(figure) if several else []

@@ -1,4 +1,4 @@
-"""`line_plot`: a result along an axis, a line for each thing compared, with bands.
+"""`line_plot`: results along one dimension, one line with its band for each of those compared.
 
 Agreement and alignment by layer, probe accuracy by layer and offset, distance and accuracy by the number of
 demonstrations. It runs no model; `_intervals` draws results without such an axis.
@@ -24,10 +24,8 @@ COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 1
 DASHES, SYMBOLS = ["solid", "dash", "dot"], ["circle", "diamond", "square", "triangle-up", "x", "cross"]
 HITS = ("score", "accuracy", "agreement", "correct")  # what `chance` is the chance of
 REPEATED = ("seed", "draw", "split", "fold")
-NARROWING: dict[str, object] = {
-    "autotickangles": [0, -90],
-    "automargin": True,
-}  # labels that turn where they must
+# Labels that turn where they must.
+NARROWING: dict[str, object] = {"autotickangles": [0, -90], "automargin": True}
 MOST = len(COLOURS) * len(DASHES)  # lines that can be told apart
 
 
@@ -55,12 +53,12 @@ def line_plot(
 
     Bands are the result's own intervals (`<show>_low`, `<show>_high`) where it has them, else 95% intervals over
     prompts, or the range over seeds, draws, splits or folds. Where there are heads, the line joins the best head at
-    each place, which is chosen on these prompts and so would do worse on others; the other heads are pale points if no
-    other dimension is compared.
+    each place, which is chosen on these prompts and so would do worse on others; all heads are pale points if no other
+    dimension is compared.
 
     Args:
-        results: what `vote`, `kernel_alignment`, a probe or the theory returns; or several by their name,
-            such as `{"one head": ..., "sum over heads": ...}`.
+        results: what `vote`, `kernel_alignment`, a probe or the theory returns; or several by name, such as
+            `{"best head": ..., "layer sum": ...}`.
         show: the variable, or several with a panel each. Its dimensions: `over`, optionally `prompt` or one of `seed`,
             `draw`, `split`, `fold`, optionally `head`, and at most one more, whose indices become lines.
         over: the dimension across. Numbers are drawn to scale, or on a logarithmic axis where each is at least one and
@@ -68,8 +66,8 @@ def line_plot(
         title: replaces "model: variables by dimension" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with a line for each index in each panel, a band around it, and a dotted
-        line at the chance of scores, agreement or accuracy where it is the same for all results.
+        A plotly figure as wide as its container, with a line for each index in each panel, a band around it, and a
+        dotted line at the chance of scores, agreement or accuracy where it is the same for all results.
 
     Raises:
         TypeError: if a result is no Dataset.
@@ -86,27 +84,43 @@ def line_plot(
     figure = make_subplots(1, len(shown), horizontal_spacing=0.12 if len(shown) < 4 else 0.06)
     several = False
     for panel, variable in enumerate(shown, 1):
-        lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
-        if len(lines) > MOST:
-            raise Refused(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
-        several |= len(lines) > 1
-        for index, line in enumerate(lines):
-            traces = _drawn(line, index, panel)
-            figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
-        figure.update_xaxes(_places(lines[0].x), title_text=words(over), row=1, col=panel)
-        if len(shown) == 1:
-            figure.update_yaxes(title_text=unit(first, variable))
-        else:
-            _caption(figure, unit(first, variable), panel)
-        chance(figure, list(parts.values()), variable, panel)
+        several |= _panel(figure, panel, parts, variable, over, alone=len(shown) == 1) > 1
     figure.update_xaxes(gridcolor="#eee", zeroline=False, title_standoff=8)
     figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8)
     said = f"{', '.join(map(words, shown))} by {words(over)}"
     parts_shown = [part for part in parts.values() if shown[0] in part]
-    said = heading(first, said, *notes(parts_shown, shown[0], "bands")) if title is None else title
+    pale = "pale points: all heads" if _has_points(figure) else ""
+    marks = [*notes(parts_shown, shown[0], "bands"), pale, dotted(figure)]
+    said = heading(first, said, *marks) if title is None else title
     names = entries(figure) if several else []
     alone = len(shown) == 1
     return fitted(figure, said, 320, legend=names, captions=0 if alone else 24, left=70 if alone else 50)
+
+
+def _panel(
+    figure: go.Figure, panel: int, parts: Mapping[str, xr.Dataset], variable: str, over: str, *, alone: bool
+) -> int:
+    """Add the lines of one panel, its axes and the line at chance; return the number of lines."""
+    lines = [line for name, part in parts.items() for line in _lines(str(name), part, variable, over)]
+    if len(lines) > MOST:
+        raise Refused(f"wanted at most {MOST} lines, got {len(lines)}: choose some with .isel")
+    for index, line in enumerate(lines):
+        traces = _drawn(line, index, panel)
+        figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
+    figure.update_xaxes(_places(lines[0].x), title_text=words(over), row=1, col=panel)
+    first = next(iter(parts.values()))
+    if alone:
+        figure.update_yaxes(title_text=unit(first, variable))
+    else:
+        _caption(figure, unit(first, variable), panel)
+    chance(figure, list(parts.values()), variable, panel)
+    return len(lines)
+
+
+def _has_points(figure: go.Figure) -> bool:
+    """Whether the points of all heads are drawn."""
+    traces: Any = figure.data  # their attributes are made at run time
+    return any(trace.name == "every head" for trace in traces)
 
 
 def _caption(figure: go.Figure, text: str, panel: int) -> None:
@@ -230,7 +244,7 @@ def _drawn(line: Line, index: int, panel: int) -> list[go.Scatter]:
 
 
 def _places(x: np.ndarray) -> dict[str, object]:
-    """Layout of the axis: to scale, or logarithmic where numbers grow by half or more at each step."""
+    """Layout of the horizontal axis: linear, or logarithmic where each number is at least 1.5 times the one before."""
     if x.dtype.kind not in "if":
         return {"type": "category", **NARROWING}
     if len(x) > 2 and (x[:-1] > 0).all() and (x[1:] >= 1.5 * x[:-1]).all():
@@ -246,11 +260,16 @@ def indices(results: xr.Dataset, dim: str) -> list[str]:
 
 
 def chance(figure: go.Figure, parts: Sequence[xr.Dataset], show: str, panel: int, axis: str = "y") -> None:
-    """A dotted line at chance, where it is the same for all results."""
+    """Draw a dotted line at chance, where chance is the same for all results."""
     known = {float(part["chance"].mean()) for part in parts if show in HITS and "chance" in part}
     if len(known) == 1 and np.isfinite(level := known.pop()):
         draw = figure.add_hline if axis == "y" else figure.add_vline
         draw(level, line={"dash": "dot", "width": 1, "color": "#555"}, row=1, col=panel)  # pyright: ignore[reportArgumentType]  # its stub knows "all" alone
+
+
+def dotted(figure: go.Figure) -> str:
+    """What dotted lines are, for the title; "" where there is none."""
+    return "dotted: chance" if figure.layout["shapes"] else ""
 
 
 def unit(results: xr.Dataset, show: str) -> str:

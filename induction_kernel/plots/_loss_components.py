@@ -47,7 +47,7 @@ def component_plot(
         title: replaces "model: principal components of the losses" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with a line for each run and one colour for each model; both axes have
+        A plotly figure as wide as its container, with a line for each run and one colour for each model; both axes have
         the same scale.
 
     Raises:
@@ -95,7 +95,7 @@ def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
         line={"color": f"rgba({run.colour}, 0.35)", "width": 1},
         marker={"size": 9, "color": [f"rgba({run.colour}, {each:.2f})" for each in shade], "line": rim},
         text=text,
-        textposition=["top left" if at > (np.nanmin(x) + np.nanmax(x)) / 2 else "top right" for at in x],
+        textposition=_beside(x, y),
         cliponaxis=False,
         name=run.model or run.name,
         legendgroup=run.model or run.name,
@@ -103,6 +103,14 @@ def _path(run: Run, window: xr.Dataset | None, *, alone: bool) -> go.Scatter:
         customdata=said,
         hovertemplate=f"<b>{run.name}</b> %{{customdata}}<extra></extra>",
     )
+
+
+def _beside(x: np.ndarray, y: np.ndarray) -> list[str]:
+    """Place of the text of each point: towards the middle of the figure, away from the neighbouring point."""
+    towards = np.where(x > (np.nanmin(x) + np.nanmax(x)) / 2, "left", "right")
+    neighbour = np.r_[y[1:2], y[:-1]]
+    away = np.where(neighbour > y, "bottom", "top")
+    return [f"{vertical} {side}" for vertical, side in zip(away, towards, strict=True)]
 
 
 def _explained(components: xr.Dataset, index: int) -> str:
@@ -125,7 +133,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
         title: replaces "model: slope of the loss along the context" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place, with one heat map `z[position, checkpoint]` between the borders `x`
+        A plotly figure as wide as its container, with one heat map `z[position, checkpoint]` between the borders `x`
         (tokens) and `y` (token indices).
 
     Raises:

@@ -1,7 +1,7 @@
-"""Scripts of plotly and circuitsvis inlined, so that a page needs no network.
+"""Scripts of plotly and circuitsvis as text, so that a page needs no network.
 
-Their scripts as text that is safe inside a script element, and a page whose own policy
-(Content-Security-Policy) forbids fetching anything. It draws nothing and writes no file.
+The scripts are safe inside a script element; `page` is an HTML page whose own Content-Security-Policy forbids fetching
+anything. It draws nothing and writes no file.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def plotly_script() -> str:
 
 
 def figure_fragment(figure: go.Figure) -> str:
-    """A figure for a page that holds `plotly_script()` once, above it; wide ones scroll."""
+    """A figure for a page that has `plotly_script()` once, above it; wide figures scroll."""
     config = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
     return (
         f'<div class="figure">{figure.to_html(full_html=False, include_plotlyjs=False, config=config)}</div>'
@@ -58,7 +58,7 @@ def figure_fragment(figure: go.Figure) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """A page around `body` whose own policy forbids it to fetch anything; `title` is escaped already."""
+    """An HTML page around `body` that may fetch nothing, by its own policy; `title` is escaped already."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""The panels of a head map, a map for each scorer and model of a result, and where they stand in the figure."""
+"""The panels of a head map, one for each scorer and model of a result, and their places in the figure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..heads._summary import summarise
 from ._style import need
 
 JUDGED = {"agreement": "agreement with the model", "correct": "agreement with the right label"}
-ACROSS = 3  # panels side by side
+ACROSS = 3  # panels in a row, at most
 BELOW, BAR = 46, 34  # pixels below a panel, for its axis and for its colour bar
 FREE = ("nats", "logits", "product of weights")
-"""Beginnings of units whose values have no natural maximum."""
+"""First words of units whose values have no natural maximum."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +111,7 @@ def _compared(result: xr.Dataset) -> list[Panel]:
 
 @dataclass(frozen=True)
 class Places:
-    """Where panels stand between the margins of their figure.
+    """Places of the panels between the margins of their figure.
 
     Attributes:
         domains: of each panel, the shares ((left, right), (lower, upper)).
@@ -132,7 +132,7 @@ def above_panels(text: str) -> int:
 
 
 def in_a_row(n_panels: int) -> int:
-    """Panels side by side: as many in each row, at most three."""
+    """The number of panels in each row, at most three."""
     return -(-n_panels // -(-n_panels // ACROSS))
 
 

@@ -1,4 +1,4 @@
-"""`phase_plot`: the curves of training runs under one another, with the window of the phase change.
+"""`phase_plot`: training curves of one or more runs, one panel for each measure, with the windows of the phase change.
 
 The in-context-learning score, the prefix-matching score minus its control, the previous-token and copying scores, the
 loss on the repeat and the loss, as `training_curves` returns them (Olsson et al. 2022, figures of argument 1). It runs
@@ -33,7 +33,7 @@ SHADE = "rgba(110, 110, 110, 0.15)"
 def phase_plot(
     curves: xr.Dataset, window: xr.Dataset | None = None, *, title: str | None = None
 ) -> go.Figure:
-    """Draw the curves of training against the tokens seen, a panel each, with a common axis and the window.
+    """Draw training curves against the tokens seen, one panel for each, with a common axis and the window.
 
     A single run has 95% intervals over its prompts, pale lines for all heads, and its window shaded. Several runs are
     lines, with one colour for each model. Windows are bars in a panel above, thick from start to end and thin over the
@@ -47,7 +47,7 @@ def phase_plot(
         title: replaces "model: training curves" and the notes below it; plotly reads markup in it.
 
     Returns:
-        A plotly figure as wide as its place: `x` tokens, `y` nats or scores (prefix matching: minus its control).
+        A plotly figure as wide as its container: `x` tokens, `y` nats or scores (prefix matching: minus its control).
 
     Raises:
         TypeError: if `curves` or `window` is no Dataset.
@@ -189,13 +189,13 @@ def _how_many(found: list[Run], windowed: list[tuple[Run, xr.Dataset]]) -> str:
     """The caption of the windows."""
     if len(found) == 1:
         return "window of the phase change" if windowed else "no window: no phase change found"
-    return f"windows, in {len(windowed)} of {len(found)} runs"
+    return f"windows of the phase change, in {len(windowed)} of {len(found)} runs"
 
 
 def _bars(
     figure: go.Figure, windowed: list[tuple[Run, xr.Dataset]], known: np.ndarray, *, alone: bool
 ) -> None:
-    """The windows in the first panel, under one another; that of a single run is also shaded behind all panels."""
+    """Draw the windows in the first panel, one below the other; shade that of a single run behind all panels."""
     for at, (run, window) in enumerate(windowed):
         said = (
             f"<b>{run.name}</b> {' to '.join(short(float(window[key])) for key in ('start', 'end'))} tokens"

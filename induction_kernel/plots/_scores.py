@@ -1,7 +1,6 @@
-"""`loss_plot`, the loss along prompts, and `score_plot`, one score of all heads against another.
+"""`loss_plot`, the loss by position, and `score_plot`, one score of all heads against another.
 
-Bands show the middle half of the prompts, bars 95% intervals over prompts. It runs no model. `head_map` is in
-`_head_maps`.
+They run no model. `head_map` is in `_head_maps`.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ BLUE, BAND = "rgb(0, 67, 136)", "rgba(0, 67, 136, 0.18)"
 def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw the mean loss by position, with the middle half of the prompts as a band.
 
-    Repeated prompts are aligned: 0 on the axis is the first token of the second copy (which nothing
-    predicts), 1 the first token that the first copy predicts. Other prompts start at their own position 1.
-    Offsets that fewer than half of the prompts reach are left out. The band describes the prompts and is no interval of
-    the mean: where a few prompts have most of the loss, the mean lies above it.
+    Repeated prompts are aligned: 0 on the axis is the first token of the second copy, which cannot be predicted, and 1
+    the first token that can be copied. Other prompts start at their own position 1. Offsets that fewer than half of the
+    prompts reach are left out. The band describes the prompts and is not an interval of the mean: where a few prompts
+    have most of the loss, the mean lies above it.
 
     Args:
         loss: what `loss_by_position` returns: `loss[prompt, position]` in nats, coordinate `start[prompt]`.
@@ -61,8 +60,8 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     figure = go.Figure([band, line])
     if aligned:
         figure.add_vline(x=0, line={"dash": "dot", "color": "#555"}, annotation_text="second copy starts")
-    place = "predicted token (0: second copy starts)" if aligned else "position of the predicted token"
-    figure.update_xaxes(title_text=place, gridcolor="#eee", zeroline=False, title_standoff=8)
+    figure.update_xaxes(title_text="position of the predicted token", gridcolor="#eee", zeroline=False)
+    figure.update_xaxes(title_standoff=8)
     figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero", title_standoff=8)
     over = of_prompts(prompts_in(loss))
     said = heading(loss, "loss by position", over, "shaded: the middle half of the prompts")
@@ -94,7 +93,7 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
             f"wanted two scores of the same heads, got layers and heads {across['mean'].shape} and "
             f"{upwards['mean'].shape}; score both on one model"
         )
-    figure = go.Figure(_points(across, upwards, (words(name_a), words(name_b))))
+    figure, dashed = go.Figure(_points(across, upwards, (words(name_a), words(name_b)))), False
     for axis, summary in (("x", across), ("y", upwards)):
         chance = float(summary["chance"].mean()) if "chance" in summary else np.nan
         if np.isfinite(chance):
@@ -107,23 +106,24 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
                 f"{other}ref": f"{other} domain",
             }
             figure.add_shape(ends, type="line", line={"dash": "dash", "width": 1, "color": "#888"})
+            dashed = True
     figure.update_xaxes(title_text=words(name_a), gridcolor="#eee", zeroline=False, title_standoff=8)
     figure.update_yaxes(title_text=words(name_b), gridcolor="#eee", zeroline=False, title_standoff=8)
     said = (
-        heading(a, f"{words(name_b)} against {words(name_a)}", *_notes(across, name_a))
+        heading(a, f"{words(name_b)} against {words(name_a)}", *_notes(across, name_a, dashed))
         if title is None
         else title
     )
     return fitted(figure, said, 400, right=70)
 
 
-def _notes(summary: xr.Dataset, name: str) -> list[str]:
+def _notes(summary: xr.Dataset, name: str, dashed: bool) -> list[str]:
     """The number of prompts and the meaning of the marks, for the title."""
     n = int(summary["n"].max()) if "n" in summary else 0
     return [
         of_prompts(n),
         "bars: intervals" if n else "",
-        "dashed: chance",
+        "dashed: chance" if dashed else "",
         f"diamonds: heads that pass the threshold of {words(name)}"
         if bool((summary["passes"] == 1).any())
         else "",

@@ -1,6 +1,6 @@
 """Colours, fonts, titles, captions and legends of all figures, and the check that there is something to draw.
 
-A figure is as wide as its place: no width is set, titles and legends fit 390 pixels. It draws nothing.
+Figures fill the width of their container: no width is set, and titles and legends fit 390 pixels. It draws nothing.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def prompts_in(dataset: xr.Dataset) -> int:
 
 
 def finish(figure: go.Figure, heading: str, width: int | None, height: float) -> go.Figure:
-    """Title, size and the look that all figures share; without a width the figure fills its place."""
+    """Title, size and the look that all figures share; without a width the figure fills its container."""
     figure.update_layout(
         template="none",
         title={"text": heading, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
@@ -128,7 +128,7 @@ def fitted(
     right: int = 20,
     below: int = 52,
 ) -> go.Figure:
-    """Finish a figure that fills its place, with room for its title and legend.
+    """Finish a figure that fills its container, with room for its title and legend.
 
     Args:
         figure: to be finished; returned.

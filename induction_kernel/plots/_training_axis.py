@@ -1,4 +1,4 @@
-"""The axis of training (tokens seen, logarithmic) and the runs in a Dataset of curves.
+"""The axis of training (tokens seen, logarithmic), and the runs in a Dataset of training curves.
 
 Step 0 has no logarithm: it is drawn left of the first checkpoint that has one, with its own tick. Runs are the indices
 of `model` and `seed`, one colour for each model. It draws no curve.

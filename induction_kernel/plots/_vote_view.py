@@ -1,4 +1,4 @@
-"""A vote on a prompt as a view: every demonstration, shaded by its weight, above the shares of the labels.
+"""View of the votes on prompts: the demonstrations, shaded by their weights, above the shares of the labels.
 
 Plain HTML and CSS without scripts; prompts are folded, the first one open. The weights are those of a head, of a sum of
 heads or of an explicit kernel, with the texts that `quoted_votes` adds. All text is escaped. It computes nothing.
@@ -104,7 +104,8 @@ def view_of_votes(votes: xr.Dataset, *, prompts: Iterable[int] | int | None = No
     whose = str(votes.attrs.get("source", "these weights"))
     of = f" of {votes.attrs['model']}" if votes.attrs.get("model") else ""
     caption = (
-        f"The vote of {whose}{of}. The darker a demonstration, the larger its weight; numbers are shares."
+        f"The vote of {whose}{of}. The darker a demonstration, the larger its weight; the numbers beside them are "
+        "shares of all weights, and the bars below are the shares of the labels."
     )
     return VoteView(caption, "".join(_prompt(votes.isel(prompt=at), at, at == wanted[0]) for at in wanted))
 

@@ -1,4 +1,4 @@
-"""Sites, edits, metrics and paths in words, as the titles of figures name them."""
+"""Names of sites, edits, metrics and paths in the titles of figures."""
 
 from __future__ import annotations
 

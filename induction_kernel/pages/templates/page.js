@@ -1,5 +1,5 @@
-// Tables sort by the column whose heading is pressed; links of heads choose that head in the attention view; figures are
-// as wide as their column, also when it changes.
+// Clicking a column heading sorts a table; clicking a head in a table chooses it in the attention view; figures follow
+// the width of their column.
 const valueOf = row => {
   const text = row.textContent.trim().replaceAll("−", "-").replaceAll(",", "");
   const number = parseFloat(text);
