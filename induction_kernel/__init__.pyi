@@ -26,11 +26,11 @@ from .interventions._attribution import attribution as attribution
 from .interventions._contexts import edited as edited
 from .interventions._edits import Add as Add
 from .interventions._edits import KnockOut as KnockOut
-from .interventions._edits import Mean as Mean
 from .interventions._edits import Scale as Scale
 from .interventions._edits import Zero as Zero
 from .interventions._edits import ZeroValues as ZeroValues
 from .interventions._edits_from_runs import FromRun as FromRun
+from .interventions._edits_from_runs import Mean as Mean
 from .interventions._edits_from_runs import Resample as Resample
 from .interventions._engine import knock_out as knock_out
 from .interventions._engine import sweep as sweep

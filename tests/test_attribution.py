@@ -16,7 +16,8 @@ from zoo import BASE, FASTEST, PAIRS, SHAPES, fresh_of, model_of, random_weights
 import induction_kernel as ik
 from induction_kernel.interventions import _gradients as gradients
 from induction_kernel.interventions._attribution import attribution
-from induction_kernel.interventions._edits import FromRun, KnockOut, Mean, Resample, Scale, Zero
+from induction_kernel.interventions._edits import KnockOut, Scale, Zero
+from induction_kernel.interventions._edits_from_runs import FromRun, Mean, Resample
 from induction_kernel.loading import build
 from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.metrics import _metric as metrics

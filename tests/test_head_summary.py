@@ -50,6 +50,13 @@ def test_effects_pass_in_both_directions():
     assert not (found["chance"] != 0).any()
 
 
+def test_heads_are_ranked_by_a_variable_of_each_prompt_through_its_mean():
+    values = np.random.default_rng(1).normal(0, 0.1, (6, 3, 4))
+    values[0, 1, 1] += 5  # one prompt makes this head's mean the largest
+    assert ik.top_heads(made(values), 1, by="effect") == [(1, 1)]
+    assert ik.top_heads(made(values).drop_isel(prompt=0), 1, by="effect") != [(1, 1)]
+
+
 @pytest.mark.parametrize("skewed", [False, True])
 def test_effects_of_nothing_raise_few_alarms(skewed):
     """Of models where no head has an effect, at most about one in twenty shows a head, in either direction."""

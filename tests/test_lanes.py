@@ -22,7 +22,8 @@ from zoo import FASTEST, PAIRS, fresh_of, hooked_only, model_of
 
 import induction_kernel as ik
 from induction_kernel.interventions import _lanes as trust
-from induction_kernel.interventions._edits import FromRun, KnockOut, Zero
+from induction_kernel.interventions._edits import KnockOut, Zero
+from induction_kernel.interventions._edits_from_runs import FromRun
 from induction_kernel.replay import _attention_rows as rows
 from induction_kernel.replay import _lane_record as way
 from induction_kernel.replay._blocks import Blocks

@@ -23,7 +23,8 @@ from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_m
 
 import induction_kernel as ik
 from induction_kernel.interventions._attribution import attribution
-from induction_kernel.interventions._edits import FromRun, KnockOut, Mean, Scale, Zero
+from induction_kernel.interventions._edits import KnockOut, Scale, Zero
+from induction_kernel.interventions._edits_from_runs import FromRun, Mean
 from induction_kernel.model import foreign_hooks, token_embedding, unembedding, value_weights
 from induction_kernel.prompts import random_tokens
 from induction_kernel.scorers._direct_effect import direct_effect

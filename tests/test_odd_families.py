@@ -10,7 +10,8 @@ from whole_runs import tokens_for, weighed
 from zoo import fresh_of, randomise
 
 import induction_kernel as ik
-from induction_kernel.interventions._edits import FromRun, KnockOut, ZeroValues
+from induction_kernel.interventions._edits import KnockOut, ZeroValues
+from induction_kernel.interventions._edits_from_runs import FromRun
 from induction_kernel.loading._build import quietly
 from induction_kernel.model import unembedding
 

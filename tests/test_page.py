@@ -31,10 +31,10 @@ from induction_kernel.pages import _heads as page
 from induction_kernel.pages import _removed as removing
 from induction_kernel.pages import _rendering as rendering
 from induction_kernel.pages._choice import compared
+from induction_kernel.pages._filters import percent
 from induction_kernel.pages._frames import of_figure
 from induction_kernel.pages._heads import SCORERS
 from induction_kernel.pages._rendering import macro
-from induction_kernel.pages._wording import percent
 from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers._attention import prefix_matching
 from induction_kernel.scorers._direct_effect import direct_effect

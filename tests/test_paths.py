@@ -12,7 +12,7 @@ from whole_runs import tokens_for, weighed
 from zoo import FASTEST, PAIRS, fresh_of, model_of
 
 import induction_kernel as ik
-from induction_kernel.interventions._edits import FromRun
+from induction_kernel.interventions._edits_from_runs import FromRun
 from induction_kernel.interventions._paths import path_patch
 from induction_kernel.loading import build
 

@@ -28,7 +28,8 @@ from whole_runs import (
 from zoo import FASTEST, PAIRS, fresh_of, hooked_only, hooked_with, model_of
 
 import induction_kernel as ik
-from induction_kernel.interventions._edits import Add, FromRun, KnockOut, Mean, Resample, Zero
+from induction_kernel.interventions._edits import Add, KnockOut, Zero
+from induction_kernel.interventions._edits_from_runs import FromRun, Mean, Resample
 from induction_kernel.metrics import _metric as metrics
 from induction_kernel.metrics import _standard as standard
 

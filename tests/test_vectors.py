@@ -73,6 +73,14 @@ def test_with_labels_drawn_anew_in_every_prompt_there_is_no_task_to_carry(tiny):
     assert not bool(ik.summarise(found)["passes"].any())
 
 
+def test_says_where_the_shuffled_prompts_come_from(tiny):
+    prompts = noisy_words(tiny, prompts=8)
+    own = ik.fewshot.function_vector_effect(tiny, prompts, heads="L1H7")
+    assert own.attrs["shuffled"] == "labels among each prompt's demonstrations"
+    given = ik.fewshot.function_vector_effect(tiny, prompts, heads="L1H7", shuffled=prompts)
+    assert given.attrs["shuffled"] == "given"
+
+
 def test_where_the_answer_is_always_one_label_the_head_that_writes_labels_carries_it(tiny, tmp_path):
     found = ik.fewshot.function_vector_effect(tiny, noisy_words(tiny, prompts=60, one_answer=True, noise=0.1))
     summary = ik.summarise(found)

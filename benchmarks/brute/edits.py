@@ -24,7 +24,7 @@ class Own:
             self.value = (1 - scale) * rows / rows.sum(-1, keepdim=True)
 
     def new(self, model: Any, prompts: Any, site: str, layers: set[int]) -> dict[int, Any]:
-        from induction_kernel.interventions._edits import New
+        from induction_kernel.interventions._activations import New
 
         return dict.fromkeys(layers, New(self.scale, self.value))
 

@@ -177,7 +177,8 @@ def ablate(
         from . import _results as results
 
         write = output.writer(out)
-        from ..interventions._edits import Mean, Zero
+        from ..interventions._edits import Zero
+        from ..interventions._edits_from_runs import Mean
 
         asked = loaded(model, device, dtype)
         options: dict[str, Any] = {

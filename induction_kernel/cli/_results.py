@@ -19,7 +19,7 @@ from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
 from ..formats import text_of
 from ..heads._names import as_heads
 from ..interventions._ablation import ablate, ablation_curve
-from ..interventions._edits import Edit
+from ..interventions._activations import Edit
 from ..interventions._engine import sweep
 from ..interventions._intervention import Hold
 from ..interventions._patching import patch

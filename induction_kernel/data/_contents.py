@@ -1,4 +1,4 @@
-"""Format of a file of labelled data (CSV, TSV, JSON lines, JSON, lines with a class): by its ending or its content.
+"""Format of a file of labelled data (CSV, TSV, JSON, JSON lines, Parquet, lines with a class): by ending or content.
 
 Also its bytes, unpacked if gzipped. Columns and classes are read in `_tables` and `_readers`; the formats that results
 are saved in are in `formats`.

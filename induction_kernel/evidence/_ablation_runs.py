@@ -19,7 +19,9 @@ from torch import Tensor
 from ..errors import NotDefined
 from ..heads._choice import random_heads
 from ..heads._names import Head
-from ..interventions._edits import Edit, Mean, Zero
+from ..interventions._activations import Edit
+from ..interventions._edits import Zero
+from ..interventions._edits_from_runs import Mean
 from ..interventions._engine import Found, run_cells
 from ..interventions._intervention import Hold, Intervention
 from ..interventions._plan import Cell

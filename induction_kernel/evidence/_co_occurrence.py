@@ -155,7 +155,6 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
     )
     from_here = float(window["start"] if bool(window["exists"]) else curves["tokens"].max()) / 4
     # The first descent of the loss is far larger than all later changes.
-    # The first descent of the loss is far larger than all later changes.
     late = curves.sel(checkpoint=curves["tokens"].values > from_here)
     yield component_plot(loss_components(late).assign_attrs(model=found.model), window)
     yield slope_plot(loss_slope(curves).sel(position=slice(9, None)), window)

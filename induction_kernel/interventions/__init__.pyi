@@ -6,11 +6,11 @@ from ._attribution import attribution as attribution
 from ._contexts import edited as edited
 from ._edits import Add as Add
 from ._edits import KnockOut as KnockOut
-from ._edits import Mean as Mean
 from ._edits import Scale as Scale
 from ._edits import Zero as Zero
 from ._edits import ZeroValues as ZeroValues
 from ._edits_from_runs import FromRun as FromRun
+from ._edits_from_runs import Mean as Mean
 from ._edits_from_runs import Resample as Resample
 from ._engine import knock_out as knock_out
 from ._engine import sweep as sweep

@@ -24,7 +24,7 @@ from ..prompts._prompts import measured_on
 from ..stats._ratios import shares_lost
 from ._activations import Edit
 from ._compared_sets import Sets, checked_heads, compared_sets, ranked_heads
-from ._edits import Mean
+from ._edits_from_runs import Mean
 from ._engine import Found, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import Cell

@@ -18,7 +18,8 @@ from ..prompts._conversion import as_prompts
 from ..replay._capture import hooks_at
 from ._activations import HEAD_SITES, Edit, New
 from ._changes import tap
-from ._edits import Add, KnockOut, Mean, Scale, Zero, ZeroValues
+from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
+from ._edits_from_runs import Mean
 from ._intervention import Intervention
 from ._plan import planned
 

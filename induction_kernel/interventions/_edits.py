@@ -21,22 +21,9 @@ from ..model._anatomy import Model, sizes
 from ..model._self_check import is_causal
 from ..model._weights import value_weights
 from ..prompts._prompts import Prompts
-from ._activations import Edit, New, shape_at
-from ._edits_from_runs import FromRun, Mean, Resample
+from ._activations import New, shape_at
 
-__all__ = [
-    "Add",
-    "Edit",
-    "FromRun",
-    "Given",
-    "KnockOut",
-    "Mean",
-    "New",
-    "Resample",
-    "Scale",
-    "Zero",
-    "ZeroValues",
-]
+__all__ = ["Add", "Given", "KnockOut", "Scale", "Zero", "ZeroValues"]
 
 
 @dataclass(frozen=True)

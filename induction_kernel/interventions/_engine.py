@@ -28,7 +28,8 @@ from ..prompts._prompts import Prompts, measured_on
 from ..replay._lane_record import Way
 from ._activations import Edit
 from ._batch import Measured, job_of, run_batch
-from ._edits import KnockOut, Mean
+from ._edits import KnockOut
+from ._edits_from_runs import Mean
 from ._intervention import Hold, Intervention, new_values
 from ._lanes import chosen_lane, on_batch
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory

@@ -22,7 +22,8 @@ from ..model._self_check import foreign_hooks, is_causal
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, fitted
-from ._edits import Add, KnockOut, Mean, Scale, Zero, ZeroValues
+from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
+from ._edits_from_runs import Mean
 
 __all__ = ["Hold", "Intervention", "NewValues", "new_values", "only_later", "taken_from"]
 

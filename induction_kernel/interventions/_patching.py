@@ -23,7 +23,7 @@ from ..model._runs import batches, run
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ._activations import fitted
-from ._edits import FromRun
+from ._edits_from_runs import FromRun
 from ._engine import sweep
 from ._intervention import Hold
 

@@ -12,8 +12,8 @@ import xarray as xr
 from ..heads._choice import top_heads
 from ..heads._names import Head
 from ..heads._summary import summarise
+from ._filters import interval, number, share
 from ._removed import Removed
-from ._wording import interval, number, share
 
 __all__ = ["Choice", "chosen", "compared", "found_of", "rows_of_heads"]
 

@@ -27,9 +27,9 @@ from ..plots._scores import head_map
 from ..plots._vote_view import view_of_votes
 from ..prompts._prompts import Prompts
 from ..stores import checked_target, write_whole
+from ._filters import interval
 from ._frames import along_prompt, by_head, by_layer
 from ._rendering import drawn, rendered
-from ._wording import interval
 
 __all__ = ["fewshot_page", "outcome", "rows_of", "voted"]
 

@@ -49,10 +49,10 @@ from ..scorers._raw_patterns import patterns
 from ..stores import checked_target, write_whole
 from ._choice import SHOWN, Choice, chosen, found_of, rows_of_heads
 from ._fewshot import outcome, rows_of, voted
+from ._filters import share
 from ._frames import by_head, by_heads_removed, by_position, effects, summaries
 from ._removed import DRAWS, Removed, removed_from
 from ._rendering import Drawn, drawn, rendered
-from ._wording import share
 
 __all__ = ["heads_page"]
 

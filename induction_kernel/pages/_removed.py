@@ -17,7 +17,7 @@ import xarray as xr
 from ..heads._names import Head
 from ..interventions._ablation import curve_of, groups_removed, joint_of
 from ..interventions._compared_sets import Sets, compared_sets
-from ..interventions._edits import Mean
+from ..interventions._edits_from_runs import Mean
 from ..interventions._engine import Found, labelled, sweep
 from ..interventions._intervention import Intervention
 from ..interventions._plan import planned

@@ -23,7 +23,7 @@ from markupsafe import Markup
 
 from ..formats import csv_of
 from ..plots._offline import POLICY
-from ._wording import interval, number, percent, share
+from ._filters import interval, number, percent, share
 
 __all__ = ["Drawn", "File", "drawn", "macro", "rendered"]
 

@@ -7,8 +7,9 @@ from whole_runs import HEAD_SITES, tokens_for, weighed
 from zoo import model_of
 
 import induction_kernel as ik
+from induction_kernel.interventions._activations import New
 from induction_kernel.interventions._attribution import attribution
-from induction_kernel.interventions._edits import Add, New
+from induction_kernel.interventions._edits import Add
 
 BY_HEAD, BY_POSITION, BY_BOTH = ("layer", "head"), ("layer", "position"), ("layer", "head", "position")
 

@@ -8,16 +8,8 @@ import torch
 from zoo import PARALLEL
 
 import induction_kernel as ik
-from induction_kernel.interventions._edits import (
-    Add,
-    FromRun,
-    KnockOut,
-    Mean,
-    Resample,
-    Scale,
-    Zero,
-    ZeroValues,
-)
+from induction_kernel.interventions._edits import Add, KnockOut, Scale, Zero, ZeroValues
+from induction_kernel.interventions._edits_from_runs import FromRun, Mean, Resample
 from induction_kernel.metrics import Metric
 
 EDITS = ("Zero", "Scale", "Add", "Mean", "Resample", "FromRun", "KnockOut", "ZeroValues")
