@@ -211,7 +211,7 @@ def test_arguments_stand_under_one_another_with_verdict_claim_and_reason():
     for words in (
         "1 Co-occurrence",
         "holds",
-        "turn in one window",
+        "change in one window",
         "0.8 (0.7 to 0.9)",
         "not defined",
         "one model",

@@ -544,9 +544,9 @@ def test_prompts_that_do_not_say_where_x_lies_have_no_words(pooled_over):
     model, prompts, *_ = pooled_over
     bare = replace(prompts, demonstrations=replace(prompts.demonstrations, inputs=None))
     for verb in (ik.scorers.demonstration_weights, ik.label_attention):
-        with pytest.raises(ValueError, match="where x lies"):
+        with pytest.raises(ValueError, match="that say where x is"):
             verb(model, bare, pooling="max", span="words")
-    with pytest.raises(ValueError, match="where x lies"):
+    with pytest.raises(ValueError, match="that say where x is"):
         ik.fewshot.predict(model, bare, pooling="max", span="words")
 
 

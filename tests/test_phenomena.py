@@ -253,7 +253,7 @@ def test_rare_words_are_those_that_occur_least():
     shift, rng = rare_words(["the cat the dog", "cat dog bee", "Ant"]), np.random.default_rng(0)
     assert {shift("house", rng) for _ in range(50)} == {"bee", "ant"}
     assert {shift("Bee", rng) for _ in range(20)} == {"ant"}
-    with pytest.raises(ValueError, match="at least two rare words"):
+    with pytest.raises(ValueError, match="at least two rarest words"):
         rare_words(["the the"])
 
 

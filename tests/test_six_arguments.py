@@ -256,8 +256,8 @@ def test_a_line_of_evidence_is_one_object_in_one_list(monkeypatch, tmp_path, lla
     for part in (
         '<h2 id="parity">7 Parity: holds</h2>', "No paper says so.", "Nothing follows from it.",
         "drawn by &lt;hand&gt;.", "<td>a cell</td>",
-        "First: layers is 2",
-        "1 argument that induction heads make most of\nin-context learning: <b>1 holds</b>",
+        "First:\nlayers is 2",
+        "1 argument that induction heads are the mechanism\nbehind most in-context learning. On this model, <b>1 holds",
         "<td>7 Parity</td><td>holds</td>",
     ):  # fmt: skip
         assert part in text, part
@@ -275,7 +275,7 @@ def test_arguments_of_ones_own_are_run_after_the_six(llama, tmp_path):
     }  # fmt: skip
     text = text_of(ik.report(found, tmp_path / "a.html").read_text(encoding="utf-8"))
     assert "2 arguments that" in text
-    assert "in-context learning (Olsson et al. 2022): <b>" in text
+    assert "in-context learning (Olsson et al. 2022). On this model, <b>" in text
 
 
 def test_only_what_is_not_defined_makes_that_verdict(monkeypatch, llama):

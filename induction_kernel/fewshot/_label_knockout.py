@@ -106,8 +106,7 @@ def label_knock_out(
     check_words(model, "label_knock_out")
     chosen = _checked_heads(model, heads)
     taken = _taken(found, which)
-    seed = checked_seed(seed)
-    knockouts = _label_knockouts(model, chosen, taken, found, draws, control, seed)
+    knockouts = _label_knockouts(model, chosen, taken, found, draws, control, seed := checked_seed(seed))
     groups = [UNTOUCHED, *(each.group for each in knockouts), OTHER_KEYS]
     if _has_others(model, chosen):
         groups.append(OF_LAYER)
@@ -267,17 +266,13 @@ def _votes(attention: dict[int, Tensor], prompts: FewShotPrompts, heads: Sequenc
     return (label_keys(prompts) * row[:, None]).sum(2)
 
 
-def _expected(
-    votes: np.ndarray, found: Demonstrations, knockouts: Sequence[_Knockout], n_runs: int
-) -> np.ndarray:
+def _expected(votes: np.ndarray, found: Demonstrations, knockouts: Sequence[_Knockout], n: int) -> np.ndarray:
     """The class with most votes of the remaining labels, `[prompt, run]`; -1 where none remains or classes tie."""
     classes, heads = found.classes.numpy(), knockouts[0].heads
-    removed = [
-        each.taken.numpy() if each.heads == heads else np.zeros_like(votes, bool) for each in knockouts
-    ]
     nothing = np.zeros_like(votes, bool)
-    out = np.full((len(votes), n_runs), -1)
-    for run, taken in enumerate([nothing, *removed, *[nothing] * (n_runs - 1 - len(knockouts))]):
+    removed = [each.taken.numpy() if each.heads == heads else nothing for each in knockouts]
+    out = np.full((len(votes), n), -1)
+    for run, taken in enumerate([nothing, *removed, *[nothing] * (n - 1 - len(knockouts))]):
         left = np.where(taken | ~found.mask.numpy(), 0.0, votes)
         totals = np.stack([(left * (classes == y)).sum(1) for y in range(len(found.labels))], 1)
         best = totals == totals.max(1, keepdims=True)

@@ -26,7 +26,9 @@ def defaults() -> dict[str, dict[str, str]]:
         given = {
             name: repr(parameter.default)
             for name, parameter in signature.parameters.items()
-            if parameter.default is not parameter.empty and "<" not in repr(parameter.default)
+            if parameter.default is not parameter.empty
+            and not isinstance(parameter.default, Path)
+            and "<" not in repr(parameter.default)
         }
         if given:
             found[path] = given
