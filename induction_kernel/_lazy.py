@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 import lazy_loader
@@ -23,7 +24,14 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     def get(name: str) -> Any:
         if name in names:
             return load(name)
-        near = get_close_matches(name, names, 3)
+        places = {space: Path(file).parent / space / "__init__.py" for space in names}
+        spaces = {space: path for space, path in places.items() if path.with_suffix(".pyi").exists()}
+        inside = [
+            f"{space}.{name}"
+            for space, path in spaces.items()
+            if name in lazy_loader.attach_stub(f"{package}.{space}", str(path))[2]
+        ]
+        near = inside or get_close_matches(name, names, 3)
         hint = f": did you mean {' or '.join(repr(each) for each in near)}?" if near else ""
         raise AttributeError(f"module {package!r} has no attribute {name!r}{hint}")
 

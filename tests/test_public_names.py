@@ -72,6 +72,8 @@ def test_a_mistyped_name_suggests_the_nearest():
         ik.indution  # noqa: B018  # the look-up itself is tested
     with pytest.raises(AttributeError, match=r"'induction_kernel.kernel'.*'vot'.*'vote'"):
         ik.kernel.vot  # noqa: B018  # likewise
+    with pytest.raises(AttributeError, match=r"'vote': did you mean 'kernel.vote'\?$"):
+        ik.vote  # noqa: B018  # likewise
     with pytest.raises(AttributeError, match=r"has no attribute 'zzzzzzzz'$"):
         ik.zzzzzzzz  # noqa: B018  # likewise
 

@@ -279,6 +279,15 @@ def test_what_is_tested_is_said():
     assert "some cells have no value" in missing.why
 
 
+def test_where_most_samples_do_not_vary_nothing_passes():
+    """One prompt lost all, and most bootstrap samples do not hold it."""
+    values = np.zeros((64, 4))
+    values[0] = -1
+    judged = threshold(values)
+    assert np.isinf(judged.at).all()
+    assert not (values.mean(0) > judged.at).any()
+
+
 def test_one_outlier_does_not_send_an_end_out_of_sight():
     values = np.random.default_rng(0).normal(0.005, 0.003, 16)
     values[3] = 3.0

@@ -37,7 +37,8 @@ class Mean:
             but the first, which is an outlier; None for True if all lengths are equal. Patterns need True or None.
 
     Raises:
-        Refused: when it is used, unequal lengths for a mean by position; a reference of one token a prompt.
+        Refused: when it is used, unequal lengths for a mean by position; a reference of one token a prompt; no
+            reference for one prompt (or copies of one) without a control, which is its own mean.
     """
 
     reference: Any = None
@@ -47,7 +48,7 @@ class Mean:
         """The new value by layer: `New(0, mean)`, the mean `[1, position or 1, ...]`.
 
         Raises:
-            Refused: unequal lengths for a mean by position; a reference of one token a prompt.
+            Refused: unequal lengths for a mean by position; a reference of one token a prompt; nothing to average over.
         """
         tokens, lengths = _reference(model, prompts, self.reference)
         one_length = len({*lengths.tolist(), *prompts.lengths.tolist()}) == 1
@@ -58,6 +59,16 @@ class Mean:
                 + ("" if site == "pattern" else ", or Mean(by_position=False)")
             )
         by_position = site == "pattern" or (one_length if self.by_position is None else self.by_position)
+        if (
+            by_position
+            and self.reference is None
+            and prompts.control is None
+            and bool((tokens == tokens[0]).all())
+        ):
+            raise Refused(
+                "Mean() has nothing to average over: there is one prompt (or copies of one) and no control, so the "
+                "mean is the activation itself: pass Mean(reference) with other prompts, or Zero()"
+            )
         tokens = fitted(tokens, prompts.tokens.shape[1]) if by_position else tokens
         place = torch.arange(tokens.shape[1])
         counted = (place < lengths[:, None]) & (place > 0)

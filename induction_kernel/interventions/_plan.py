@@ -115,7 +115,8 @@ def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
     if site in HEAD_SITES:
         legal += [("layer", "head"), ("layer", "head", "position")]
     if not isinstance(by, Sequence) or isinstance(by, str) or tuple(by) not in legal:
-        raise Refused(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}")
+        by_head = "" if ("layer", "head") in legal else '; for heads pass site="z"'
+        raise Refused(f"wanted by for site {site!r} out of {', '.join(map(str, legal))}, got {by!r}{by_head}")
     return tuple(by)
 
 

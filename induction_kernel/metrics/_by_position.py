@@ -132,7 +132,7 @@ def icl_score(
     if first - width // 2 < 0 or last - width // 2 + width > shortest - 1:
         raise Refused(
             f"the shortest prompt has {shortest} tokens: positions {first} and {last} with width {width} do not fit; "
-            "pass longer prompts, or early= and late="
+            f"pass longer prompts, or early= and late=, such as early={shortest // 8}, late={shortest - 2 - width}"
         )
     loss = loss_by_position(model, ready, batch_size=batch_size)["loss"].values
 

@@ -60,6 +60,12 @@ def as_prompts(
         _refuse(lengths=lengths, bos=bos, what="Prompts")
         return _fits(model, prompts)
     given: Any = prompts
+    if hasattr(given, "data_vars"):
+        raise TypeError(
+            f"{WANTED}, got a Dataset of results: the prompts come here, results go to head_table and others"
+        )
+    if hasattr(given, "corrupted"):
+        raise TypeError(f"{WANTED}, got Pairs: pass its `clean` or its `corrupted`")
     if isinstance(given, Mapping):
         return _encoded(model, given, lengths, bos)
     if isinstance(given, np.ndarray) and given.dtype.kind not in "OUS":

@@ -114,6 +114,9 @@ def _answer_ids(model: Model, answers: Sequence[tuple[str | int, str | int]], n:
             f"got {answers!r}"
         )
     ids = torch.tensor([[_one_token(model, answer) for answer in pair] for pair in listed])
+    if bool((same := ids[:, 0] == ids[:, 1]).any()):
+        at = int(same.nonzero()[0])
+        raise Refused(f"wanted a right answer and another that is wrong, got {answers[at]!r} for prompt {at}")
     n_words = n_outputs(model)
     if int(ids.min()) < 0 or int(ids.max()) >= n_words:
         raise Refused(f"wanted answer ids from 0 to {n_words - 1}, got {ids.tolist()}")

@@ -92,10 +92,10 @@ def threshold(
         return Threshold(at, tested, "", why)
     mean, why = above.mean(0), [] if defined.all() else ["some cells have no value for some prompts"]
     error = np.sqrt(_squared_errors(above, mean))
-    passed = np.quantile(_largest_flipped(above, draws, rng), 1 - level) * error
+    passed = _quantile(_largest_flipped(above, draws, rng), level) * error
     said = np.ones(mean.shape, dtype=bool)
     if skewed:
-        least, passed = passed, np.quantile(_largest_resampled(above, draws, rng), 1 - level) * error
+        least, passed = passed, _quantile(_largest_resampled(above, draws, rng), level) * error
         said = (mean > passed) | (mean <= least)
         if not said.all():
             why.append(
@@ -103,6 +103,13 @@ def threshold(
             )
     at[defined], tested[defined] = margin + passed, said
     return Threshold(at, tested, NO_EXCESS if skewed else EXCHANGEABLE, "; ".join(why))
+
+
+def _quantile(largest: Array, level: float) -> float:
+    """The value that `level` of the draws exceed; infinite where numpy would interpolate between infinite ones."""
+    with np.errstate(invalid="ignore"):
+        found = float(np.quantile(largest, 1 - level))
+    return np.inf if np.isnan(found) else found
 
 
 def _squared_errors(values: Array, mean: Array) -> Array:
