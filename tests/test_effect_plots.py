@@ -8,11 +8,13 @@ import pytest
 import xarray as xr
 
 from induction_kernel.heads import summarise
+from induction_kernel.interventions._activations import SITES
 from induction_kernel.plots._ablation_curves import attribution_check, curve_plot
 from induction_kernel.plots._effect_grid import intervals
 from induction_kernel.plots._effect_map import effect_map
 from induction_kernel.plots._head_maps import head_map
 from induction_kernel.plots._offline import figure_fragment
+from induction_kernel.plots._words import SITES as SITES_IN_WORDS
 
 LAYERS, HEADS, POSITIONS, PROMPTS = 3, 4, 6, 8
 SIZES = {"layer": LAYERS, "head": HEADS, "position": POSITIONS}
@@ -102,6 +104,10 @@ def test_hovering_tells_name_interval_and_prompts():
     assert low < mean < high
     assert said.endswith("<br>8 prompts")
     assert "nats" in heat.hovertemplate
+
+
+def test_every_site_has_words():
+    assert set(SITES_IN_WORDS) == set(SITES)
 
 
 def test_one_prompt_has_no_interval():

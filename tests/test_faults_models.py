@@ -282,7 +282,7 @@ def test_a_class_that_is_none_is_refused(verb):
     prompts = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[1, 30]]))
     if verb == "sweep":
         with pytest.raises(ValueError, match="from 0 to 4"):
-            ik.sweep(model, prompts, metric=ik.logit_difference)
+            ik.sweep(model, prompts, edit=ik.Zero(), metric=ik.logit_difference)
         return
     with pytest.raises(ValueError, match="from 0 to 4"):
         getattr(ik, verb)(model, prompts)

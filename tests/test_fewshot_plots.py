@@ -95,6 +95,8 @@ def test_a_line_joins_the_best_head_of_each_layer_in_front_of_all_heads():
     assert dots.x.tolist() == np.repeat(range(LAYERS), HEADS).tolist()
     np.testing.assert_allclose(named(figure, "sum over heads").y, sums["agreement"].mean("prompt"))
     assert figure.layout.showlegend
+    assert figure.layout.legend.x == 0  # in line with the axis
+    assert "agree" in figure.layout.yaxis.title.text
 
 
 def test_heads_are_called_as_the_result_calls_them():
@@ -378,6 +380,7 @@ def test_a_demonstration_map_of_heads_has_a_row_a_head(along):
     np.testing.assert_allclose(z[0, :5], along["attention"][1, 7, 0])
     np.testing.assert_allclose(z[1, :5], along["attention"][0, 2, 0])
     assert list(figure.layout.yaxis.ticktext) == ["L1H7", "L0H2"]
+    assert list(figure.layout.yaxis.tickvals) == [0, 1]
 
 
 @pytest.mark.parametrize(

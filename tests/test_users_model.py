@@ -258,7 +258,7 @@ def test_the_check_is_made_once_and_again_when_a_part_changes(monkeypatch):
     for call in (
         ik.induction,
         ik.loss_by_position,
-        lambda model, prompts: ik.sweep(model, prompts, metric=ik.loss),
+        lambda model, prompts: ik.sweep(model, prompts, edit=ik.Zero(), metric=ik.loss),
     ):
         call(model, PROMPT)
     assert len(runs) == 1

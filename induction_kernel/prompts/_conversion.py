@@ -62,7 +62,7 @@ def as_prompts(
     given: Any = prompts
     if hasattr(given, "data_vars"):
         raise TypeError(
-            f"{WANTED}, got a Dataset of results: the prompts come here, results go to head_table and others"
+            f"{WANTED}, got a Dataset of results: results go to head_table, head_map and the like"
         )
     if hasattr(given, "corrupted"):
         raise TypeError(f"{WANTED}, got Pairs: pass its `clean` or its `corrupted`")
