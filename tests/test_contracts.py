@@ -129,7 +129,9 @@ def test_summary(name, results, summaries):
     size = abs(found["excess"]) if name in EFFECTS else found["excess"]
     beyond = (size > found["threshold"]).where(found["tested"])
     np.testing.assert_array_equal(found["passes"], beyond)
-    order = found["excess"].values.ravel()[np.argsort(found["rank"].values.ravel())]
+    sign = {"largest": 1, "smallest": -1, "size": 1}[found.attrs.get("ranked_first", "largest")]
+    by = found["size"] if found.attrs.get("ranked_first") == "size" else sign * found["excess"]
+    order = by.values.ravel()[np.argsort(found["rank"].values.ravel())]
     np.testing.assert_array_equal(order, np.sort(order)[::-1] if known.all() else order)
     assert sorted(found["rank"].values.ravel()) == list(range(1, order.size + 1))
     assert (found["low"].isnull() | (found["low"] <= found["mean"] + 1e-12)).all()

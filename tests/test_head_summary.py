@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import xarray as xr
 from hand_model import ARCHITECTURE, hand_weights
 from verbs import episodes
@@ -41,8 +42,9 @@ def test_effects_pass_in_both_directions():
     values[:, 2, 3] -= 0.4
     found = ik.summarise(made(values))
     assert np.argwhere(found["passes"].values == 1).tolist() == [[0, 1], [2, 3]]
-    assert ik.top_heads(made(values), 1) == [(0, 1)]
-    assert ik.top_heads(made(values), 1, largest=False) == [(2, 3)]
+    assert ik.top_heads(made(values), 2) == [(0, 1), (2, 3)]  # of a metric of which neither side is better
+    assert ik.top_heads(made(values), 1, by="excess") == [(0, 1)]
+    assert ik.top_heads(made(values), 1, by="excess", largest=False) == [(2, 3)]
     assert ik.top_heads(made(values), 2, by="size") == [(0, 1), (2, 3)]
     assert set(ik.top_heads(made(values), None, passing=True)) == {(0, 1), (2, 3)}
     np.testing.assert_allclose(found["size"], np.abs(values).mean(0))
@@ -339,3 +341,49 @@ def test_heads_by_a_variable_of_the_result(embedded):
     assert ik.summarise(found, variable="right")["tested"].any()
     with pytest.raises(Refused, match=r"wanted variable in \['score', 'right'\], got 'left'"):
         ik.summarise(found, variable="left")
+
+
+@pytest.mark.parametrize(
+    ("better", "first", "order"),
+    [("low", "largest", ["L0H0", "L0H2", "L0H1"]), ("high", "smallest", ["L0H1", "L0H2", "L0H0"]),
+     ("neither", "size", ["L0H1", "L0H0", "L0H2"])],
+)  # fmt: skip
+def test_heads_rank_by_how_much_worse_the_metric_gets_without_them(better, first, order):
+    """Of a loss the largest effect comes first, of a logit difference the smallest; of a function, the largest size."""
+    values = np.tile([[[0.5, -0.9, 0.01]]], (8, 1, 1))
+    result = made(values).assign_attrs(better=better)
+    assert [str(head) for head in ik.top_heads(result, None)] == order
+    assert ik.head_table(result).index.tolist() == order
+    assert ik.summarise(result).attrs["ranked_first"] == first
+    assert ik.top_heads(ik.summarise(result), None) == ik.top_heads(result, None)
+    worst = {"low": 0.4, "high": 0.8, "neither": 0.8}[better]
+    assert [str(head) for head in ik.top_heads(result, None, min_score=worst)] == order[:1]
+    assert [str(head) for head in ik.top_heads(result, 1, largest=False)] == order[-1:]
+
+
+def test_metrics_say_which_side_is_better(embedded):
+    """Without the heads that answer, the answer's logit falls: they come first, and the first ablated costs most."""
+    for metric in (ik.loss, ik.repeat_loss, ik.kl_to(torch.zeros(1, 8))):
+        assert metric.better == "low"
+    for metric in (ik.logit_difference, ik.probability, ik.label_accuracy):
+        assert metric.better == "high"
+    prompts = ik.label_accuracy.ready(embedded, None)
+    swept = ik.sweep(embedded, prompts, edit=ik.Zero(), metric=ik.label_accuracy)
+    assert swept.attrs["better"] == "high"
+    means = swept["effect"].mean("prompt").values
+    first = ik.top_heads(swept, 1)[0]
+    assert means[first] == means.min() < 0
+    by_function = ik.sweep(embedded, prompts, edit=ik.Zero(), metric=lambda logits, _: logits[:, -1, 0])
+    assert by_function.attrs["better"] == "neither"
+
+
+@pytest.mark.parametrize("up", [True, False])
+def test_heads_of_a_patch_rank_by_what_brings_the_metric_towards_the_source(up):
+    values = np.tile([[[0.5, -0.9, 0.01]]], (8, 1, 1))
+    towards = made(values).assign(
+        baseline=("prompt", np.zeros(8)), source_value=("prompt", np.full(8, 1.0 if up else -1.0)),
+        normalised=(("layer", "head"), values[0]),
+    ).assign_attrs(better="low")  # fmt: skip
+    assert [str(head) for head in ik.top_heads(towards, 1)] == ["L0H0" if up else "L0H1"]
+    alike = towards.assign(normalised=towards["normalised"] * np.nan)  # the two runs hardly differ
+    assert ik.summarise(alike).attrs["ranked_first"] == "size"

@@ -19,7 +19,7 @@ from labelled_prompts import labelled
 from quick import one_in
 from slopes import check_slope
 from whole_runs import answer, compared, tokens_for, weighed
-from zoo import HOOKED, WINDOW, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
+from zoo import HOOKED, RMS, WINDOW, WINDOWED, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
 
 import induction_kernel as ik
 from induction_kernel.interventions._attribution import attribution
@@ -30,8 +30,6 @@ from induction_kernel.prompts import random_tokens
 from induction_kernel.scorers._direct_effect import direct_effect
 
 FAMILIES = ("attention-only", *HOOKED)
-RMS = ("Llama", "Mistral", "Qwen2", "Gemma", "Gemma 2")
-WINDOWED = ("GPT-Neo", "Mistral", "Gemma 2")
 COLUMNS = ["HookedTransformer"] * has_hooked_transformer() + ["TransformerBridge"]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import xarray as xr
 
@@ -9,7 +12,7 @@ from ..errors import Refused
 from ..stats._means import moments
 from ._results import Measured
 
-__all__ = ["VARIABLES", "averages", "flattened", "placed", "ranks"]
+__all__ = ["VARIABLES", "averages", "by_rank", "flattened", "placed", "ranks"]
 
 VARIABLES = (
     "mean", "low", "high", "chance", "control", "excess", "excess_low", "excess_high", "threshold", "tested",
@@ -18,7 +21,7 @@ VARIABLES = (
 
 
 def averages(found: Measured, n_prompts: int) -> dict[str, np.ndarray]:
-    """`[layer, head]`: mean, chance, excess and n, and control and size if the result has them."""
+    """`[layer, head]`: mean, chance, excess, rank and n, and control and size if the result has them."""
     per_prompt = "prompt" in found.values.dims
     values, null, control = flattened(found)
     if not len(values):
@@ -31,6 +34,7 @@ def averages(found: Measured, n_prompts: int) -> dict[str, np.ndarray]:
     }  # fmt: skip
     out |= {} if control is None else {"control": moments(control)[1]}
     out |= {"size": moments(np.abs(values))[1]} if found.both_ways else {}
+    out["rank"] = ranks(by_rank(out, "excess", found.first))
     return {key: value.reshape(found.values.shape[-2:]) for key, value in out.items()}
 
 
@@ -62,6 +66,11 @@ def _of_every_prompt(control: np.ndarray) -> np.ndarray | None:
             f"{int(without.argmax())}): summarise those with and those without one apart"
         )
     return control
+
+
+def by_rank(values: Mapping[Any, Any], name: str, first: str) -> Any:
+    """What ranks heads, the largest first: the number of this name, with its sign turned, or the size of the effect."""
+    return values["size"] if first == "size" else -values[name] if first == "smallest" else values[name]
 
 
 def ranks(excess: np.ndarray) -> np.ndarray:

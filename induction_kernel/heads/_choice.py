@@ -18,7 +18,7 @@ import xarray as xr
 
 from .._given import checked_seed, is_whole
 from ..errors import NotDefined, Refused
-from ._averages import VARIABLES
+from ._averages import VARIABLES, by_rank
 from ._names import Head, HeadLike, as_heads
 from ._results import check_result, is_measured, one_result, over_heads
 from ._summary import means_of, summarise
@@ -30,14 +30,14 @@ def top_heads(
     scores: xr.Dataset,
     k: int | None = 5,
     *,
-    by: str = "excess",
+    by: str | None = None,
     min_score: float | None = None,
     layers: Iterable[int] | int | None = None,
     largest: bool = True,
     exclude: Iterable[HeadLike] = (),
     passing: bool = False,
 ) -> list[Head]:
-    """The `k` heads with the largest excess over control (or chance), or the largest of another number, largest first.
+    """The `k` heads of the first ranks, or with the largest of another number, largest first.
 
     Choose on some prompts and report on others: the best of many heads looks too good on the prompts it was chosen on.
 
@@ -45,13 +45,14 @@ def top_heads(
         scores: any result that `summarise` takes, or a summary; with `by`, any Dataset with that variable over layers
             and heads, such as that of `compare`.
         k: how many heads; fewer come back if fewer qualify. None for all that qualify.
-        by: what they are ranked by: "excess" or another variable of the summary ("size" for effects of either sign), or
+        by: None for the rank of `summarise`: by excess over control (or chance), effects by how much worse they make
+            the metric. Or a variable of the summary ("excess" for signed effects, "size" for those of either sign), or
             one of the result itself ("normalised" of `patch`, "difference" of `compare`; its mean over prompts). Heads
             where it is NaN are left out.
         min_score: leave out heads whose mean score is below it (above it with `largest=False`); with a variable of the
-            result as `by`, heads whose value is.
+            result as `by`, heads whose value is. For effects without `by`: whose effect in the ranked direction is.
         layers: only this layer, or these.
-        largest: False for the smallest instead, smallest first (the best for "rank").
+        largest: False for the smallest instead, smallest first (the last ranks without `by`).
         exclude: heads to leave out.
         passing: only heads that pass the threshold of `summarise`.
 
@@ -77,8 +78,13 @@ def top_heads(
     return [head for head in found if head not in left_out][:k]
 
 
-def _ranked_by(result: xr.Dataset, by: str) -> tuple[xr.DataArray, xr.DataArray]:
-    """`[layer, head]`: what heads are ranked by, and their mean score."""
+def _ranked_by(result: xr.Dataset, by: str | None) -> tuple[xr.DataArray, xr.DataArray]:
+    """`[layer, head]`: what heads are ranked by, and the score that `min_score` is compared with."""
+    if by is None:
+        means = means_of(result)
+        first = str(means.attrs.get("ranked_first", "largest"))
+        score = by_rank(means, "mean", first)
+        return (-means["rank"].astype(np.float64)).where(means["excess"].notnull()), score
     known = isinstance(result, xr.Dataset) and is_measured(result)
     if by in VARIABLES and known:
         means = means_of(result)

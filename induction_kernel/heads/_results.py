@@ -6,7 +6,7 @@ Summaries and comparisons read results through this file. A result without one n
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -45,6 +45,7 @@ class Measured:
         control: `values` on the matched control, or None.
         null: `[draw, layer, head]`, values of random draws, or None.
         both_ways: whether values on both sides of chance are findings, as for effects.
+        first: the excess that ranks first: the "largest", the "smallest", or the largest "size".
         untested: why heads cannot be tested on it; "" if they can.
     """
 
@@ -53,6 +54,7 @@ class Measured:
     control: xr.DataArray | None = None
     null: xr.DataArray | None = None
     both_ways: bool = False
+    first: Literal["largest", "smallest", "size"] = "largest"
     untested: str = ""
 
 
@@ -129,12 +131,25 @@ def measured(result: xr.Dataset, variable: str | None = None) -> Measured:
     if variable is not None and variable != name:
         found = Measured(result[variable], _chance(result), result[f"{variable}_control"])
     elif name in ("effect", "estimate"):
-        found = Measured(result[name], xr.DataArray(0.0), both_ways=True)
+        found = Measured(result[name], xr.DataArray(0.0), both_ways=True, first=_first(result))
     elif name == "writes":
         found = Measured(result[name], xr.DataArray(0.0), untested=NO_DRAWS)
     else:
         found = _composed(result) if "spread" in result else _scored(result)
     return replace(found, values=over_heads(found.values, result))
+
+
+def _first(result: xr.Dataset) -> Literal["largest", "smallest", "size"]:
+    """Which effect ranks first: what makes the metric worse, or, in a patch, what brings it towards that of the source.
+
+    Estimates from gradients rank by size, and so do effects on a metric of which neither side is better, and those of a
+    patch between runs that hardly differ.
+    """
+    if "effect" not in result or ("normalised" in result and not result["normalised"].notnull().any()):
+        return "size"
+    if "source_value" in result:
+        return "largest" if (result["source_value"] - result["baseline"]).mean() > 0 else "smallest"
+    return {"low": "largest", "high": "smallest"}.get(str(result.attrs.get("better")), "size")
 
 
 def _scored(scores: xr.Dataset) -> Measured:

@@ -83,17 +83,22 @@ def summarise(
         | `threshold` | the excess that the head has to pass (in absolute value, for effects); it differs by head |
         | `tested` | whether the head could be tested (bool) |
         | `passes` | 1 or 0, NaN if not tested: compare with 1, since NaN is true in Python |
-        | `rank` | 1 is the largest excess; heads without a value come last |
+        | `rank` | 1 is the largest excess; for effects see below; heads without a value come last |
         | `n` | prompts that have a value; 0 for weights |
         | `size` | for effects: the mean over prompts of their absolute value |
+
+        Effects rank by how much worse they make the metric (a higher loss, a lower logit difference); those of a patch
+        by how far they bring it to the value of `source`; those of a metric of which neither side is better (a
+        function), and of `attribution` (Kramar et al. 2024), by `size`. The attribute `ranked_first` says which:
+        "largest", "smallest" or "size".
 
         The coordinate `null` is the hypothesis tested and how (`stats.threshold`). `untested` says why heads are not
         tested: fewer than 6 prompts (7 for effects); fewer than 8 if excesses are skewed; a skewed head between the
         thresholds of sign flips and of the bootstrap (more prompts would decide); or no credible null (the total
         attention to labels: a random head may prefer some tokens). Weight-based scores have one value per head and no
         interval (NaN); their threshold is the largest over all heads and random draws, in units of the spread of each
-        head's own draws. Attributes are those of the result, with `margin`, `level`, `confidence`, `draws` and
-        `resampling_seed`.
+        head's own draws. Attributes are those of the result, with `margin`, `level`, `confidence`, `draws`,
+        `resampling_seed` and `ranked_first`.
 
     Raises:
         TypeError: not a Dataset over heads.
@@ -129,7 +134,7 @@ def summarise(
         out = _prompts(found, seed=seed, n=n, **chosen)
     else:
         out = _weights(found, margin=margin, n=n)
-    return _said_of(out, result).assign_attrs(chosen | {"resampling_seed": seed})
+    return _said_of(out, result).assign_attrs(chosen | {"resampling_seed": seed, "ranked_first": found.first})
 
 
 def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:
@@ -149,7 +154,7 @@ def means_of(result: xr.Dataset) -> xr.Dataset:
         return summarise(result)
     found = measured(result)
     values = averages(found, int(result.attrs.get("n_prompts", 0)))
-    return placed(found.values, values | {"rank": ranks(values["excess"])})
+    return placed(found.values, values).assign_attrs(ranked_first=found.first)
 
 
 def _check_untouched(options: dict[str, Any], what: str, where: str) -> None:
@@ -232,7 +237,7 @@ def _judged(result: xr.Dataset) -> xr.Dataset:
     values = given | {
         "mean": mean.values, "chance": chance, "excess": excess, "threshold": at,
         "excess_low": given["low"] - chance, "excess_high": given["high"] - chance,
-        "tested": np.isfinite(excess) & (at > 1e-12), "n": given.get("n", counted).astype(int),
+        "rank": ranks(excess), "tested": np.isfinite(excess) & (at > 1e-12), "n": given.get("n", counted).astype(int),
     }  # fmt: skip
     why = "" if values["tested"].all() else "some heads have no value, or permuting changes nothing"
     null = PERMUTED.get(str(result.attrs.get("method")), "permuted") if values["tested"].any() else ""
@@ -254,5 +259,4 @@ def _labelled(
     with np.errstate(invalid="ignore"):
         beyond = size > values["threshold"] if passes is None else passes
     values["passes"] = np.where(values["tested"], beyond, np.nan).astype(np.float64)
-    values["rank"] = ranks(values["excess"])
     return placed(like, values).assign_coords(null=null, untested=untested)

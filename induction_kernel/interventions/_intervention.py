@@ -59,8 +59,8 @@ class Intervention:
     def attrs(self) -> dict[str, str]:
         """The attributes of a result that describe the intervention."""
         return {
-            "edit": type(self.edit).__name__, "hold": self.hold or "none", "metric": self.metric.name,
-            "unit": self.metric.unit, "convention": CONVENTION,
+            "edit": type(self.edit).__name__, "hold": self.hold or "none", "convention": CONVENTION,
+            **self.metric.attrs,
         }  # fmt: skip
 
 

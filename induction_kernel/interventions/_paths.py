@@ -245,6 +245,6 @@ def _dataset(
     ]
     attrs = {
         "method": "path_patch", "site": intervention.site, "receivers": " ".join(to),
-        "metric": metric.name, "unit": metric.unit, **found.way.attrs, **measured_on(model, into),
+        **metric.attrs, **found.way.attrs, **measured_on(model, into),
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs)

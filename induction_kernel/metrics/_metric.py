@@ -36,8 +36,6 @@ __all__ = [
     "reading_of",
 ]
 
-METRICS = ("loss", "repeat_loss", "label_accuracy", "logit_difference", "probability")
-
 
 @dataclass(frozen=True, repr=False)
 class Metric:
@@ -67,6 +65,7 @@ class Metric:
             ablation's effect is then also given as a share of the difference. None if there is none.
         prompts: `model -> Prompts`, the default prompts; None if there are none.
         part: `slice -> Metric`, the metric for some of the prompts, if it holds data of each prompt; else None.
+        better: "low" or "high" if such values are better: heads rank by how much worse it gets; None: by size.
         of: which tokens of the prompts the targets are: "next" or "labels"; None for others, such as answers.
         title: one line that says what is measured, for `help`.
     """
@@ -80,6 +79,7 @@ class Metric:
     without: Metric | None = None
     prompts: Callable[[Model], Prompts] | None = None
     part: Callable[[slice], Metric] | None = None
+    better: Literal["low", "high"] | None = None
     of: Literal["next", "labels"] | None = None
     title: str = ""
 
@@ -90,11 +90,14 @@ class Metric:
         """What `help(loss)` shows: how to call it, what is measured, the arguments, and the class's attributes."""
         _, *parameters = signature(type(self).__call__).parameters.values()
         called = Signature([each.replace(annotation=Signature.empty) for each in parameters])
-        name = (
-            self.name if self.part is None else "metric"
-        )  # kl_to(model) is not a call of what kl_to returns
+        name = self.name if self.part is None else "metric"  # kl_to(model) does not call what kl_to returns
         own, call = (cleandoc(each.__doc__ or "") for each in (type(self), type(self).__call__))
         return "\n\n".join([f"{name}{called}", *([f"{self.title}."] if self.title else []), call, own])
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """The attributes that describe the metric in the result of an intervention."""
+        return {"metric": self.name, "unit": self.unit, "better": self.better or "neither"}
 
     def __repr__(self) -> str:
         return f"Metric({self.name!r}, in {self.unit})" if self.unit else f"Metric({self.name!r})"
@@ -151,14 +154,14 @@ def as_metric(metric: MetricLike) -> Metric:
     """
     if isinstance(metric, Metric):
         return metric
-    own = str(getattr(metric, "__module__", "")).startswith(
-        f"{__package__}."
-    )  # e.g. icl_score, not of logits
+    module = str(getattr(metric, "__module__", ""))
+    own = module.startswith(f"{__package__}.")  # e.g. icl_score, which is no function of logits
     if not callable(metric) or isinstance(metric, type) or own:
         got = f"{metric.__name__} itself" if callable(metric) else repr(metric)
         raise TypeError(
-            f"wanted a metric ({', '.join(METRICS)} or kl_to(logits), as in metric=ik.loss), or a function of logits "
-            f"[prompt, position, vocab] and prompts that returns [prompt], got {got}"
+            "wanted a metric (loss, repeat_loss, label_accuracy, logit_difference, probability or kl_to(logits), as in "
+            "metric=ik.loss), or a function of logits [prompt, position, vocab] and prompts that returns [prompt], got "
+            f"{got}"
         )
     if taken := refused_arguments(metric, 2):
         raise TypeError(
@@ -176,14 +179,7 @@ def part_of(metric: Metric, rows: slice) -> Metric:
 def measured(
     model: Model, prompts: Prompts, metric: Metric, *, batch_size: int | None = None
 ) -> dict[str, np.ndarray]:
-    """The metric on every prompt, in float64: `value [prompt]`, and `without [prompt]` if the metric has one.
-
-    Args:
-        model: any TransformerLens model.
-        prompts: the prompts, as Prompts.
-        metric: the metric.
-        batch_size: prompts per forward pass; None to fit the memory.
-    """
+    """The metric on every prompt, in float64: `value [prompt]`, and `without [prompt]` if the metric has one."""
     measures = {"value": metric} | ({} if metric.without is None else {"without": metric.without})
     parts: dict[str, list[Tensor]] = {}
     (n, length), outputs = prompts.tokens.shape, n_outputs(model)

@@ -54,7 +54,7 @@ def _repeats(model: Model) -> Prompts:
 
 
 repeat_loss: Metric = Metric(
-    "repeat_loss", "nats", mean_loss, second_copy, next_tokens, prompts=_repeats,
+    "repeat_loss", "nats", mean_loss, second_copy, next_tokens, prompts=_repeats, better="low",
     without=Metric("first_copy_loss", "nats", mean_loss, first_copy, next_tokens), of="next",
     title="Mean loss on the second and later copies of repeated tokens, in nats: 0 or more",
 )  # fmt: skip
@@ -64,7 +64,7 @@ Without the first token of copy two, which nothing predicts. `without` is the me
 """
 
 loss: Metric = Metric(
-    "loss", "nats", mean_loss, has_next, next_tokens, of="next",
+    "loss", "nats", mean_loss, has_next, next_tokens, better="low", of="next",
     title="Mean loss of predicting every token but a prompt's first, in nats: 0 or more",
 )  # fmt: skip
 """Mean loss of predicting every token but a prompt's first, in nats: 0 or more."""
@@ -77,6 +77,7 @@ label_accuracy: Metric = Metric(
     label_words,
     normalised=False,
     prompts=word_episodes,
+    better="high",
     of="labels",
     title="Whether the query's label has the largest logit among the labels' first tokens: 0 or 1",
 )
@@ -86,7 +87,7 @@ For few-shot prompts. Chance is 1 / number of labels.
 """
 
 logit_difference: Metric = Metric(
-    "logit_difference", "logits", _difference, last_token, right_and_wrong, normalised=False,
+    "logit_difference", "logits", _difference, last_token, right_and_wrong, normalised=False, better="high",
     title="Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023)",
 )  # fmt: skip
 """Logit of the right answer minus that of the wrong one at the last token (Zhang & Nanda 2023).
@@ -95,7 +96,7 @@ For prompts with answers: see `pairs` and `with_answers`.
 """
 
 probability: Metric = Metric(
-    "probability", "probability", _as_probability, last_token, right_answer, of="labels",
+    "probability", "probability", _as_probability, last_token, right_answer, better="high", of="labels",
     title="Probability of the right answer, or of the query's label in few-shot prompts, at the last token: 0 to 1",
 )  # fmt: skip
 """Probability of the right answer, or of the query's label in few-shot prompts, at the last token: 0 to 1."""
@@ -130,7 +131,8 @@ def kl_to(clean: Tensor) -> Metric:
     clean = clean.detach().cpu()
     measure = partial(_divergence, full_precision(clean).log_softmax(-1))
     title = "KL divergence of the next-token distribution at the last token from a clean run's, in nats: 0 or more"
-    return Metric("kl_to", "nats", measure, last_token, part=partial(_kl_to_some, clean), title=title)
+    part = partial(_kl_to_some, clean)
+    return Metric("kl_to", "nats", measure, last_token, part=part, better="low", title=title)
 
 
 def _divergence(kept: Tensor, found: Tensor, prompts: Prompts) -> Tensor:

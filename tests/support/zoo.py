@@ -142,6 +142,8 @@ GRID = SHAPES | {
     "MQA": SHAPES["Llama"] | {"n_key_value_heads": 1},
 }  # fmt: skip
 PARALLEL = ("GPT-J", "GPT-NeoX", "Phi")  # attention and MLP both read the stream before the block
+RMS = ("Llama", "Mistral", "Qwen2", "Gemma", "Gemma 2")  # norms that subtract no mean
+WINDOWED = ("GPT-Neo", "Mistral", "Gemma 2")  # local attention
 # hooked: HookedTransformer; bridge: around a Hugging Face model; native: a Bridge on TransformerLens' own layers.
 # Hugging Face has no attention-only model.
 KINDS = {name: ["hooked", "bridge"] for name in GRID} | {
