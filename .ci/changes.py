@@ -1,6 +1,7 @@
 """The small changes that mutation testing makes of a file: operators, constants, calls, arguments, conditions.
 
-No change is made of docstrings, annotations, imports, assertions, and messages of what is raised.
+No change is made of docstrings, annotations, imports, assertions, messages of what is raised, and `__all__` (nobody
+imports everything of a file: what is public stands in the `.pyi`).
 """
 
 import ast
@@ -64,9 +65,9 @@ def changes_of(path: Path) -> Iterator[Change]:
 
 def touched(node: ast.AST) -> Iterator[Node]:
     """The nodes that may change."""
-    if isinstance(node, UNTOUCHED) or (
-        isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-    ):
+    typing_only = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    exports = isinstance(node, ast.Assign) and ast.unparse(node.targets) == "__all__"
+    if isinstance(node, UNTOUCHED) or typing_only or exports:
         return
     if isinstance(node, Node):
         yield node
