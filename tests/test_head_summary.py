@@ -373,6 +373,8 @@ def test_metrics_say_which_side_is_better(embedded):
     means = swept["effect"].mean("prompt").values
     first = ik.top_heads(swept, 1)[0]
     assert means[first] == means.min() < 0
+    curve = ik.ablation_curve(embedded, prompts, swept, ks=[1], metric=ik.label_accuracy, controls=1)
+    assert curve["heads"].item() == str(first)
     by_function = ik.sweep(embedded, prompts, edit=ik.Zero(), metric=lambda logits, _: logits[:, -1, 0])
     assert by_function.attrs["better"] == "neither"
 
