@@ -19,7 +19,17 @@ from labelled_prompts import labelled
 from quick import one_in
 from slopes import check_slope
 from whole_runs import answer, compared, tokens_for, weighed
-from zoo import HOOKED, RMS, WINDOW, WINDOWED, fresh_of, has_hooked_transformer, hugging_face_model, model_of, quietly
+from zoo import (
+    HOOKED,
+    RMS,
+    WINDOW,
+    WINDOWED,
+    fresh_of,
+    has_hooked_transformer,
+    hugging_face_model,
+    model_of,
+    quietly,
+)
 
 import induction_kernel as ik
 from induction_kernel.interventions._attribution import attribution

@@ -30,6 +30,7 @@ from ..heads._summary import summarise
 from ..model._anatomy import Model, check_model, describe, sizes
 from ..plots._scores import head_map
 from ..plots._style import escape
+from ..plots._style import words as in_words
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ..scorers._attention import prefix_matching
@@ -224,7 +225,11 @@ def _draw(found: SixArguments, result: xr.Dataset) -> Iterator[Part]:
         "in each task, and how its weights copy; a white dot marks heads above the threshold of that behaviour. "
         f"Translation: {result.attrs['translation']}."
     )
-    yield head_map(summaries(result), title=f"{escape(found.model)}: behaviours, head by head")
+    maps = summaries(result)
+    yield [
+        head_map(maps.sel(scorer=name), title=f"{escape(found.model)}: {in_words(name)}")
+        for name in maps["scorer"].values.tolist()
+    ]
 
 
 GENERALITY = Argument(

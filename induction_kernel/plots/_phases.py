@@ -189,7 +189,7 @@ def _how_many(found: list[Run], windowed: list[tuple[Run, xr.Dataset]]) -> str:
     """The caption of the windows."""
     if len(found) == 1:
         return "window of the phase change" if windowed else "no window: no phase change found"
-    return f"windows of the phase change, in {len(windowed)} of {len(found)} runs"
+    return f"windows of change: {len(windowed)} of {len(found)} runs"
 
 
 def _bars(
