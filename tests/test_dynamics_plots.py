@@ -111,7 +111,7 @@ def test_several_runs_are_lines_of_one_colour_a_model(several):
     assert colours[0] == colours[1] != colours[2] == colours[3]
     assert [trace.name for trace in figure.data if trace.showlegend] == ["one-layer", "two-layer"]
     assert len(named(figure, "window")) == 3 * 2
-    assert "in 2 of 4 runs" in figure.layout.annotations[0].text
+    assert "windows of change: 2 of 4 runs" in figure.layout.annotations[0].text
     assert not named(figure, "95% interval")
 
 

@@ -313,7 +313,7 @@ def test_the_check_spoken_of_first_is_one_of_those_there_are(found):
 def test_the_page_has_every_figure_and_fetches_nothing(html):
     body = body_of(html)
     checked = len(ARGUMENTS)  # a figure of checks for each
-    assert len(re.findall(r"Plotly\.newPlot\(", body)) == checked + 3 + 1 + 3 + 1 + 3
+    assert len(re.findall(r"Plotly\.newPlot\(", body)) == checked + 3 + 1 + 3 + 4 + 3
     assert "default-src 'none'" in html
     assert "http" not in body.replace("http-equiv", "")
     assert not re.search(r'\ssrc=|\shref="(?!data:text/csv|#)', body)
