@@ -227,7 +227,7 @@ def random_sets(
 
 
 def _pools(
-    model: Any, like: Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
+    model: Any, like: HeadLike | Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
 ) -> list[tuple[list[Head], int]]:
     """The heads to draw from, by layer or all together, and how many to draw."""
     if not hasattr(getattr(model, "cfg", None), "n_heads"):
