@@ -1,5 +1,6 @@
 """Figures of interventions show the data they are given. Tested by their data, not their pixels."""
 
+import html
 import json
 import re
 
@@ -66,7 +67,8 @@ def labels(figure, axis="xaxis"):
 
 def said(figure):
     """The title in one line, without markup."""
-    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+    text = figure.layout.title.text.replace("<br><span", ", <span", 1)  # the notes follow the title
+    return re.sub("<[^>]*>", "", text.replace("<br>", " "))
 
 
 @pytest.mark.parametrize(("by", "rows"), [("head", LAYERS), ("position", LAYERS)])
@@ -219,7 +221,7 @@ def test_figures_are_as_wide_as_their_place(by):
     layout = effect_map(sweep(*by)).layout
     assert layout.width is None
     assert layout.autosize
-    assert max(map(len, re.split("<br>", re.sub("</?span[^>]*>", "", layout.title.text)))) <= 60
+    assert max(map(len, re.split("<br>", re.sub("</?span[^>]*>", "", layout.title.text)))) <= 100
 
 
 def test_heads_by_position_are_the_strongest_ones():
@@ -274,7 +276,13 @@ def test_titles_say_what_was_done_and_are_escaped():
         "held, mean over 8 prompts; hovering shows 95% intervals"
     )
     long = effect_map(sweep("layer", "head", edit="A" * 400))
-    assert max(map(len, long.layout.title.text.split("<br>"))) <= 110  # with its markup
+    assert max(map(len, html.unescape(long.layout.title.text).split("<br>")[:-1])) == 80
+    assert (
+        len(effect_map(sweep("layer", "head")).layout.title.text.split("<br>")) == 2
+    )  # the title and its notes
+    assert (
+        "held<br><span" in effect_map(sweep("layer", "head", hold="patterns")).layout.title.text
+    )  # no comma
     assert effect_map(sweep("layer", "head"), title="mine").layout.title.text == "mine"
 
 

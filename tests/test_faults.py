@@ -219,6 +219,40 @@ def test_padding_that_may_be_text_is_refused(family, case):
         assert ik.as_prompts(model, tokens).tokens.tolist() == wanted
 
 
+def test_lengths_of_rows_padded_on_the_left_are_refused(embedded):
+    """They would keep the padding and cut off the text."""
+    right, left = (embedded.to_tokens(TEXTS, padding_side=side) for side in ("right", "left"))
+    lengths = (right != embedded.tokenizer.pad_token_id).sum(1)
+    assert ik.as_prompts(embedded, right, lengths=lengths).text() == ik.as_prompts(embedded, TEXTS).text()
+    with pytest.raises(
+        ValueError, match=r"prompt 0 looks padded on the left.*its last 3 tokens.*leave it out"
+    ):
+        ik.as_prompts(embedded, left, lengths=lengths)
+
+
+LENGTHS = {  # rows, their lengths, whether they are padded on the left; 0 is BOS, end and padding token at once
+    "padded on the left with two": ([[0, 0, 2, 3], [0, 3, 1, 2]], [2, 4], True),
+    "padded on the left without BOS": ([[0, 2, 3], [2, 3, 1]], [2, 3], True),
+    "padded on the right": ([[0, 2, 0, 0], [0, 3, 1, 2]], [2, 4], False),
+    "filled with the last token": ([[0, 2, 2, 2], [0, 3, 1, 2]], [2, 4], False),
+    "filled with another token": ([[0, 2, 1, 1], [0, 3, 1, 2]], [2, 4], False),
+    "cut short": ([[1, 2, 3, 4], [2, 3, 1, 2]], [2, 3], False),
+}
+
+
+@pytest.mark.parametrize("case", list(LENGTHS))
+def test_lengths_where_padding_begins_every_text(case):
+    rows, lengths, on_the_left = LENGTHS[case]
+    model = worded_model("GPT-2")
+    if on_the_left:
+        with pytest.raises(ValueError, match="prompt 0 looks padded on the left"):
+            ik.as_prompts(model, torch.tensor(rows), lengths=lengths)
+    else:
+        read = ik.as_prompts(model, torch.tensor(rows), lengths=lengths)
+        found = [row[:n].tolist() for row, n in zip(read.tokens, read.lengths, strict=True)]
+        assert found == [row[:n] for row, n in zip(rows, lengths, strict=True)]
+
+
 def test_padding_by_an_end_token_that_begins_nothing():
     """Llama's: BOS is another token, so a run of end tokens is padding unless every prompt ends in one."""
     model = worded_model("Llama")

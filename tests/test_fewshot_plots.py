@@ -37,7 +37,8 @@ def reconstruction(*over, variable="agreement", **extra):
 
 def said(figure):
     """The title in one line, without markup."""
-    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+    text = figure.layout.title.text.replace("<br><span", ", <span", 1)  # the notes follow the title
+    return re.sub("<[^>]*>", "", text.replace("<br>", " "))
 
 
 def named(figure, name):

@@ -223,8 +223,8 @@ def test_models_of_different_shapes_are_panels(two_models):
         for model in ("tiny", "by hand")
         for scorer in ("prefix matching", "previous token")
     ]
-    title = re.sub("<[^>]*>", "", figure.layout.title.text)
-    assert title.startswith("prefix matching, previous token,mean over")  # of no one model
+    title = re.sub("<[^>]*>", " ", figure.layout.title.text)
+    assert title.startswith("prefix matching, previous token  mean over")  # of no one model
 
 
 def test_summaries_of_models_stand_side_by_side(two_models, tmp_path):

@@ -127,9 +127,13 @@ def test_every_verb_takes_whole_runs_and_says_why(planted, name, kind):
     for verb, call in VERBS.items():
         attrs = call(model, prompts).attrs
         assert attrs["lane"] == "model", verb
-        assert "blocks: its check raised RuntimeError: planted" in attrs["lane_reason"], verb
+        assert "own blocks) is not used: its check raised RuntimeError: planted." in attrs["lane_reason"], (
+            verb
+        )
         said = (
-            "decoder: its check raised" if kind == "hooked" else "decoder: it is made for HookedTransformers"
+            "parameters) is not used: its check raised"
+            if kind == "hooked"
+            else "parameters) is not used: it is made for HookedTransformers"
         )
         assert (said in attrs["lane_reason"]) or (kind == "hooked" and not decoder_knows(model)), verb
 
@@ -210,7 +214,7 @@ def test_attribution_by_rows_is_what_blocks_give_and_is_verified_by_whole_runs(
     np.testing.assert_allclose(found["estimate"], with_blocks["estimate"], atol=loose)
     assert float(abs(found["estimate"]).max()) > 1e-3
     assert found.attrs["verified_by"] == "model"
-    assert "blocks: its check raised RuntimeError: planted" in found.attrs["lane_reason"]
+    assert "own blocks) is not used: its check raised RuntimeError: planted." in found.attrs["lane_reason"]
     value, baseline = naive.sweep(
         model, prompts, edit=edit, site=site, by=options["by"], metric_function=weighed
     )
@@ -269,13 +273,14 @@ def test_scores_of_long_prompts_are_read_off_patterns_and_say_why(forgotten, req
     model = model_of("GPT-2", "hooked")
     prompts = ik.repeated_tokens(model, bos=0, prompts=2, period=6)
     by_rows = ik.induction(model, prompts)
-    assert (by_rows.attrs["lane"], by_rows.attrs["lane_reason"]) == ("entries", "none")
+    assert (by_rows.attrs["lane"], by_rows.attrs["lane_reason"]) == ("entries", "")
     request.getfixturevalue("planted")
     with caplog.at_level(logging.INFO, "induction_kernel"):
         found = ik.induction(model, prompts)
     assert found.attrs["lane"] == "patterns"
-    assert found.attrs["lane_reason"] == "entries: its check raised RuntimeError: planted"
-    assert "entries: its check raised RuntimeError: planted" in caplog.text
+    why = 'The lane "entries" (only the rows of attention that are read) is not used: '
+    assert found.attrs["lane_reason"] == f"{why}its check raised RuntimeError: planted."
+    assert found.attrs["lane_reason"] in caplog.text
     np.testing.assert_allclose(found["score"], by_rows["score"], atol=1e-12)
 
 
@@ -290,7 +295,8 @@ def test_a_lane_that_is_wrong_is_named_with_its_numbers_and_the_next_is_taken(fo
         close=CLOSE,
     )  # fmt: skip
     assert found.attrs["lane"] == "blocks"
-    assert found.attrs["lane_reason"].startswith("decoder: a logit with q edited in layer 0")
+    assert found.attrs["lane_reason"].startswith('The lane "decoder" (layers computed')
+    assert "is not used: a logit with q edited in layer 0" in found.attrs["lane_reason"]
     assert "from whole runs" in found.attrs["lane_reason"]
 
 
@@ -312,9 +318,10 @@ def test_a_lane_that_is_wrong_on_longer_prompts_alone_is_not_used(forgotten, mon
         close=CLOSE,
     )  # fmt: skip
     assert found.attrs["lane"] == "model"
-    for each in ("decoder", "blocks"):
+    for each in ("parameters", "own blocks"):
         assert (
-            f"{each}: the last residual stream of the untouched run of 9 tokens" in found.attrs["lane_reason"]
+            f"{each}) is not used: the last residual stream of the untouched run of 9 tokens"
+            in found.attrs["lane_reason"]
         )
     curve = ik.path_patch(
         model, source=other(model, long), into=long, receivers=["L1H0"], site="q", metric=answer
@@ -336,7 +343,7 @@ def test_blocks_that_cannot_be_widened_give_whole_runs(forgotten, monkeypatch):
     found = ik.sweep(model, tokens_for(model, [5, 5, 5]), edit=Zero(), metric=weighed)
     assert found.attrs["lane"] == "model"
     assert (
-        "blocks: its check raised RuntimeError: this block does not take 3 prompts twice"
+        "own blocks) is not used: its check raised RuntimeError: this block does not take 3 prompts twice"
         in found.attrs["lane_reason"]
     )
     assert ik.sweep(model, tokens_for(model, [5, 5]), edit=Zero(), metric=weighed).attrs["lane"] == "blocks"
@@ -351,8 +358,8 @@ def test_a_refusal_is_logged_once_a_model_and_reason(planted, caplog):
             VERBS["path_patch"](model, prompts)
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert [level for level, _ in said] == ["INFO", "WARNING"]
-    assert "decoder: it is made for HookedTransformers" in said[0][1]
-    assert "blocks: its check raised RuntimeError: planted" in said[1][1]
+    assert "parameters) is not used: it is made for HookedTransformers" in said[0][1]
+    assert "own blocks) is not used: its check raised RuntimeError: planted." in said[1][1]
 
 
 def test_hooks_of_the_user_are_the_reason_where_they_stand(forgotten):
@@ -362,11 +369,11 @@ def test_hooks_of_the_user_are_the_reason_where_they_stand(forgotten):
     for verb in ("sweep", "path_patch", "reweighted"):
         attrs = VERBS[verb](model, prompts).attrs
         assert attrs["lane"] == "model", verb
-        assert attrs["lane_reason"].startswith("lanes: there are hooks on blocks.0."), verb
+        assert attrs["lane_reason"].startswith("No faster lane is used: there are hooks on blocks.0."), verb
 
 
 @hooked_only
 def test_the_fastest_lane_has_no_reason():
     model = model_of("GPT-2", "hooked")
     attrs = VERBS["sweep"](model, tokens_for(model, [4, 6, 3])).attrs
-    assert (attrs["lane"], attrs["lane_reason"]) == ("decoder", "none")
+    assert (attrs["lane"], attrs["lane_reason"]) == ("decoder", "")

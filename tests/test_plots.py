@@ -47,7 +47,8 @@ def weight_scores(layers=2, heads=8, chance=-0.85):
 
 def said(figure):
     """The title in one line, without markup."""
-    return re.sub("<[^>]*>", "", figure.layout.title.text.replace("<br>", " "))
+    text = figure.layout.title.text.replace("<br><span", ", <span", 1)  # the notes follow the title
+    return re.sub("<[^>]*>", "", text.replace("<br>", " "))
 
 
 def traces(figure, kind):

@@ -126,6 +126,21 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "score[prompt, layer, head]" in shown
 
 
+def test_help_on_label_attention_says_what_is_pooled_and_returned():
+    shown = pydoc.render_doc(ik.label_attention, renderer=pydoc.plaintext)
+    arguments, returned = shown.split("Args:")[1].split("Raises:")[0].split("Returns:")
+    for name in ('"label"', '"max"', '"sum"', '"mean"', '"demonstration"', '"words"'):
+        assert name in arguments
+    for name in (
+        "`score[prompt, layer, head]`",
+        "`right`",
+        "`right_control`",
+        "`chance[prompt]`",
+        "summarise(",
+    ):
+        assert name in returned
+
+
 @pytest.mark.parametrize("name", ["loss", "repeat_loss", "label_accuracy", "logit_difference", "probability"])
 def test_help_on_a_metric_shows_how_to_call_it(name):
     shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)

@@ -270,7 +270,10 @@ def test_what_is_tested_is_said():
     assert judged.tested[:2].tolist() == [False, True]
     assert between[:, 1].mean() > judged.at[1]
     assert judged.tested.mean() > 0.9
-    assert "12 prompts are too few to tell" in judged.why
+    assert "12 prompts are too few to tell some cells from chance: about 36 usually decide" in judged.why
+    more = skewed(rng, -2, (36, 144))
+    more[:, 0] = 1.4 + 0.5 * more[:, 0]
+    assert threshold(more).tested[0]
     values = rng.normal(size=(16, 4))
     values[0, 1] = np.nan
     missing = threshold(values)

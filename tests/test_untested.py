@@ -1,6 +1,8 @@
 """Heads that cannot be tested, and shares that there are not: every table, figure and page says so, and why."""
 
 import re
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,14 +100,20 @@ def test_a_table_of_composition_names_who_reads_most(tiny):
 def test_no_share_comes_with_its_reason(untrained, tiny):
     prompts = ik.repeated_tokens(untrained, prompts=8, period=8)
     why = "No share: the repetition brings this model no reliable benefit that could be lost."
-    one = ik.ablate(untrained, prompts, "L1H0", progress=False)
-    curve = ik.ablation_curve(untrained, prompts, ["L1H0", "L1H1"], ks=1, controls=3, progress=False)
+    with pytest.warns(UserWarning, match=f"^{why} So share is NaN") as warned:
+        one = ik.ablate(untrained, prompts, "L1H0", progress=False)
+    with pytest.warns(UserWarning, match=f"^{why} So share is NaN") as warned_of_curve:
+        curve = ik.ablation_curve(untrained, prompts, ["L1H0", "L1H1"], ks=1, controls=3, progress=False)
+    for each in (*warned, *warned_of_curve):
+        assert Path(each.filename).name == "test_untested.py"  # where it was called
     for found in (one, curve):
         assert np.isnan(found["share"]).all()
         assert found.attrs["cautions"] == why
     title = ik.plots.curve_plot(curve).layout.title.text
     assert why in re.sub("<[^>]*>", "", title.replace("<br>", " "))
-    some = ik.ablate(tiny, ik.repeated_tokens(tiny, prompts=8), "L1H7", progress=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        some = ik.ablate(tiny, ik.repeated_tokens(tiny, prompts=8), "L1H7", progress=False)
     assert np.isfinite(some["share"])
     assert "No share" not in some.attrs["cautions"]
 

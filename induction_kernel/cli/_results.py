@@ -18,7 +18,7 @@ from ..evidence._wording import in_words, window_rows
 from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
 from ..formats import text_of
 from ..heads._names import as_heads
-from ..interventions._ablation import ablate, ablation_curve
+from ..interventions._ablation import NO_BENEFIT, ablate, ablation_curve
 from ..interventions._activations import Edit
 from ..interventions._engine import sweep
 from ..interventions._intervention import Hold
@@ -30,6 +30,7 @@ from ..pages._removed import comparable
 from ..pages._writer import report
 from ..plots._words import effect
 from ..prompts._pairs import pairs
+from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ..training._families import train_families
 from ..training._phases import phase_window
@@ -49,20 +50,27 @@ def ablated(
         found = sweep(model, repeats, edit=edit, hold=hold)
         said = _said(found, "each head alone")
         return found, [said, effects(found).head(top)]
-    size = sizes(model)
-    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    options: dict[str, Any] = {"edit": edit, "hold": hold}
-    if order and len(order) <= comparable(order, size.n_heads):
-        ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
-        found, notes = ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), []
-    else:
-        joint = ablate(model, repeats, order, **options)
-        found = joint.drop_vars("baseline").expand_dims(k=[len(order)]).assign(baseline=joint["baseline"])
-        found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
-        notes = ["no random controls: a layer of these heads has too few others"]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_BENEFIT)  # it is among the cautions
+        found, notes = _together(model, repeats, heads, seed, {"edit": edit, "hold": hold})
     notes += [f"note: {found.attrs['cautions']}"] if found.attrs.get("cautions") else []
     said = _said(found, "heads together")
     return found, [said, by_heads_removed(found), *notes]
+
+
+def _together(
+    model: Model, repeats: Prompts, heads: str, seed: int, options: Mapping[str, Any]
+) -> tuple[xr.Dataset, list[Part]]:
+    """These heads ablated together, beside random ones where their layers have enough others; and notes."""
+    size = sizes(model)
+    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    if order and len(order) <= comparable(order, size.n_heads):
+        ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
+        return ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), []
+    joint = ablate(model, repeats, order, **options)
+    found = joint.drop_vars("baseline").expand_dims(k=[len(order)]).assign(baseline=joint["baseline"])
+    found = found.assign_coords(heads=("k", [" ".join(map(str, order))]))
+    return found, ["no random controls: a layer of these heads has too few others"]
 
 
 def patched(

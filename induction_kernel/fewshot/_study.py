@@ -33,14 +33,14 @@ from ..model._outputs import check_words
 from ..prompts._conversion import few_shot_only
 from ..prompts._prompts import FewShotPrompts, Prompts
 from ..prompts._word_task import word_episodes
-from ..replay._lane_record import Way
+from ..replay._lane_record import Way, not_used
 from ..scorers._labels import label_attention
 from ._predictions import answered, asked
 
 __all__ = ["FewShotStudy", "few_shot_study", "label_peak"]
 
 FEWEST = 8  # fewest queries
-WHY = "entries: read with the predictions, whose passes have whole patterns"
+WHY = "attention is read with the predictions, whose passes have whole patterns"
 POINTS = 30  # positions that each part of a prompt is resampled to
 MAPPED = 64  # prompts over which attention along the prompt, and what heads write, is averaged
 TEXTS = {"TF-IDF kernel": "tfidf", "embedding kernel": "embedding"}
@@ -222,4 +222,8 @@ def _in_one_pass(
         writes = None
     also = [along, *([] if writes is None else [writes])]
     answers = answered(model, prompts, texts, pooling=("max", "label"), span=span, also=also, **ways)
-    return answers, along.dataset(Way("patterns", WHY)), None if writes is None else writes.dataset()
+    return (
+        answers,
+        along.dataset(Way("patterns", not_used("entries", WHY))),
+        None if writes is None else writes.dataset(),
+    )

@@ -161,8 +161,8 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
 
 def random_heads(
     model: Any,
+    like: HeadLike | Iterable[HeadLike],
     *,
-    like: Iterable[HeadLike],
     exclude: Iterable[HeadLike] = (),
     seed: int = 0,
     control: str = "same layer",
@@ -171,7 +171,7 @@ def random_heads(
 
     Args:
         model: anything with `cfg.n_layers` and `cfg.n_heads`.
-        like: the heads to match; never among those returned.
+        like: the heads to match, as Head, (layer, head) or "L5H1"; never among those returned.
         exclude: further heads never to return.
         seed: of the draw; the global random state is untouched.
         control: "same layer" for as many in each layer, "any layer" for as many in the whole model.
@@ -180,7 +180,7 @@ def random_heads(
         The heads, by layer and index.
 
     Raises:
-        TypeError: heads in no known form.
+        TypeError: heads in no known form, or their number.
         Refused: an unknown `control`. NotDefined: the layers have too few other heads.
     """
     (found,) = random_sets(model, like=like, n=1, exclude=exclude, seed=seed, control=control)
@@ -189,8 +189,8 @@ def random_heads(
 
 def random_sets(
     model: Any,
+    like: HeadLike | Iterable[HeadLike],
     *,
-    like: Iterable[HeadLike],
     n: int = 20,
     exclude: Iterable[HeadLike] = (),
     seed: int = 0,
@@ -211,6 +211,11 @@ def random_sets(
     Raises:
         TypeError, Refused, NotDefined: as `random_heads`.
     """
+    if is_whole(like):
+        raise TypeError(
+            f'wanted like as the heads to match, such as random_heads(model, like=["L1H0"]), got {like!r}: as many '
+            "heads are drawn as like has"
+        )
     if not is_whole(n) or n < 1:
         raise Refused(f"wanted n >= 1 random sets, got {n!r}")
     groups = _pools(model, like, exclude, control)
@@ -228,7 +233,7 @@ def random_sets(
 
 
 def _pools(
-    model: Any, like: Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
+    model: Any, like: HeadLike | Iterable[HeadLike], exclude: Iterable[HeadLike], control: str
 ) -> list[tuple[list[Head], int]]:
     """The heads to draw from, by layer or all together, and how many to draw."""
     if not hasattr(getattr(model, "cfg", None), "n_heads"):

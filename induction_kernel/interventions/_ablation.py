@@ -7,6 +7,7 @@ edited model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -30,16 +31,9 @@ from ._intervention import Hold, Intervention
 from ._plan import Cell
 
 __all__ = [
-    "Sets",
-    "ablate",
-    "ablation_curve",
-    "caution",
-    "compared_sets",
-    "curve_of",
-    "groups_removed",
-    "joint_of",
-    "shares_lost",
-]
+    "NO_BENEFIT", "Sets", "ablate", "ablation_curve", "caution", "compared_sets", "curve_of", "groups_removed",
+    "joint_of", "shares_lost",
+]  # fmt: skip
 
 NO_BENEFIT = "No share: the repetition brings this model no reliable benefit that could be lost."
 
@@ -84,10 +78,10 @@ def ablate(
         | `share` | share of the benefit that is lost, a ratio of means: 0 if nothing changes, 1 if all is lost |
         | `share_low`, `share_high` | its 95% interval over prompts (`stats.ratio`) |
 
-        A share above 1 means that the benefit is destroyed; how far above has no meaning. It is NaN if the model has no
-        reliable benefit to lose. The attribute `cautions` says why a share is NaN, or that the value without the
-        ability is above the loss of uniform guessing (part of the benefit is then that the model is no longer wrong);
-        else it is "".
+        A share above 1 means that the benefit is destroyed; how far above has no meaning. It is NaN, with a warning, if
+        the model has no reliable benefit to lose. The attribute `cautions` says why a share is NaN, or that the value
+        without the ability is above the loss of uniform guessing, so that part of the benefit is only that the model is
+        no longer worse than guessing; else it is "".
 
     Raises:
         TypeError: an edit or a metric of another type.
@@ -100,7 +94,14 @@ def ablate(
     found, attrs = groups_removed(
         model, prompts, [chosen], intervention, max_tokens=max_tokens, progress=progress
     )
-    return joint_of(model, found, chosen, seed, attrs)
+    return _warned(joint_of(model, found, chosen, seed, attrs))
+
+
+def _warned(found: xr.Dataset) -> xr.Dataset:
+    """The result, with a warning to the caller of `ablate` or `ablation_curve` if it has no share."""
+    if found.attrs.get("cautions", "").startswith(NO_BENEFIT):
+        warnings.warn(f"{NO_BENEFIT} So share is NaN: read effect instead.", stacklevel=3)
+    return found
 
 
 def joint_of(
@@ -176,7 +177,7 @@ def ablation_curve(
     found, attrs = groups_removed(
         model, prompts, sets.groups, intervention, max_tokens=max_tokens, progress=progress
     )
-    return curve_of(model, found, sets, attrs)
+    return _warned(curve_of(model, found, sets, attrs))
 
 
 def curve_of(model: Model, found: Found, sets: Sets, attrs: dict[str, Any]) -> xr.Dataset:
@@ -273,6 +274,6 @@ def caution(model: Model, without: float, unit: str) -> str:
     if not unit.startswith("nats") or without <= guessing:
         return ""
     return (
-        f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly: part of "
-        "the benefit of the repeat is that the model is no longer wrong."
+        f"On the first copy the loss is {without:.2f} nats, above the {guessing:.2f} of guessing uniformly, so part of "
+        "the measured benefit is only that the model is no longer worse than guessing."
     )

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
@@ -14,7 +14,18 @@ from torch import Tensor
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
 
-__all__ = ["CONVENTION", "HEAD_SITES", "SITES", "Edit", "EditFromRun", "New", "OwnEdit", "fitted", "shape_at"]
+__all__ = [
+    "CONVENTION",
+    "HEAD_SITES",
+    "SITES",
+    "Edit",
+    "EditFromRun",
+    "New",
+    "OwnEdit",
+    "fitted",
+    "shape_at",
+    "site_meant",
+]
 
 HEAD_SITES = ("z", "q", "k", "v", "pattern")
 SITES = (*HEAD_SITES, "attn_out", "mlp_out", "resid_pre", "resid_mid", "resid_post")
@@ -90,6 +101,12 @@ class EditFromRun(Protocol):
 
 Edit: TypeAlias = OwnEdit | EditFromRun
 """An edit: an object with the method `new`, and with `source` if it takes from another run."""
+
+
+def site_meant(site: Any, known: Sequence[str] = SITES) -> str:
+    """`: write site="z"` for the name of TransformerLens' hook there, such as "hook_z"; "" for any other."""
+    meant = str(site).rpartition(".")[2].removeprefix("hook_")
+    return f': write site="{meant}"' if meant in known else ""
 
 
 def shape_at(model: Model, prompts: Prompts, site: str) -> torch.Size:

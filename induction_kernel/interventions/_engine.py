@@ -90,7 +90,7 @@ def sweep(
         Dataset with `value[prompt, *by]`, `baseline[prompt]` of the untouched model and `effect` = value - baseline,
         in the metric's unit; NaN where a prompt has no such position, and at heads left out. Coordinates `layer`,
         `head`, `position`, `name[layer, head]`, `token[prompt, position]`; attributes `lane`, the way it was computed,
-        and `lane_reason`, why no faster lane was used.
+        and `lane_reason`, why no faster lane was used ("" if the fastest was).
 
     Raises:
         TypeError: an edit or a metric of another type.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .._given import refused_arguments
 from ..errors import Refused
 from ..metrics._metric import Metric
 from ..metrics._standard import repeat_loss
@@ -21,7 +22,7 @@ from ..model._runs import stream
 from ..model._self_check import foreign_hooks, is_causal
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, fitted
+from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, fitted, site_meant
 from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
 from ._edits_from_runs import Mean
 
@@ -69,10 +70,11 @@ def _check_edit(edit: Any, site: str) -> None:
     if isinstance(edit, type | Tensor) or not callable(
         getattr(edit, "new", None)
     ):  # tensors have a method `new`
-        got = "a Tensor: see Add(vector)" if isinstance(edit, Tensor) else repr(edit)[:100]
+        got = _of_class(edit) if isinstance(edit, type) else repr(edit)[:100]
+        got = "a Tensor: see Add(vector)" if isinstance(edit, Tensor) else got
         raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {got}")
     if site not in SITES:
-        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}")
+        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}{site_meant(site)}")
     if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
         raise Refused(
             f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "
@@ -86,6 +88,15 @@ def _check_edit(edit: Any, site: str) -> None:
         raise Refused("a mean of patterns is by position: wanted Mean(by_position=True) or None, got False")
     if site != "pattern" and isinstance(edit, KnockOut):
         raise Refused(f"KnockOut is an edit of patterns: wanted site='pattern', got site={site!r}")
+
+
+def _of_class(edit: type) -> str:
+    """What is said of a class given instead of an edit: how to make the edit."""
+    if not callable(getattr(edit, "new", None)):
+        return repr(edit)
+    ours = "ik." if edit.__module__.startswith("induction_kernel.") else ""
+    given = "..." if refused_arguments(edit, 0) else ""
+    return f"the class {edit.__name__}: write {ours}{edit.__name__}({given})"
 
 
 def _check_hold(hold: str | None, site: str) -> None:

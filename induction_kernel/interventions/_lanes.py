@@ -73,7 +73,7 @@ def chosen_lane(
     """
     if hooks := foreign_hooks(model):
         why = f"there are hooks on {', '.join(hooks[:3])}, which act only in whole runs"
-        return Chosen("model", refused(model, "lanes", why, failed=False))
+        return Chosen("model", refused(model, None, why, failed=False))
     self_check(model)
     reasons = []
     with kept_as_it_was(model):
@@ -84,9 +84,9 @@ def chosen_lane(
                 continue
             why = _why_not(model, lane, intervention) or _why_not_here(model, lane, prompts)
             if not why:
-                return Chosen(lane.name, "; ".join(reasons), lane)
+                return Chosen(lane.name, " ".join(reasons), lane)
             reasons.append(refused(model, lane.name, why))
-    return Chosen("model", "; ".join(reasons))
+    return Chosen("model", " ".join(reasons))
 
 
 def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
@@ -97,7 +97,7 @@ def on_batch(model: Model, chosen: Chosen, prompts: Prompts) -> Chosen:
     if not why:
         return chosen
     reasons = [chosen.reason, refused(model, Blocks.name, why)]
-    return Chosen("model", "; ".join(each for each in reasons if each))
+    return Chosen("model", " ".join(each for each in reasons if each))
 
 
 def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:

@@ -70,7 +70,7 @@ def patch(
         Dataset as in `sweep` (`value[prompt, *by]`, `baseline[prompt]` on `into`, `effect`), with
         `source_value[prompt]`, the metric on `source`, and `normalised[*by]` = mean effect / mean (source_value -
         baseline): 0 if the patch changes nothing, 1 if it changes the metric to that of `source`; NaN, with a warning,
-        if the metric hardly differs between the two runs.
+        if the metric hardly differs between the two runs. `effect_map(result, show="normalised")` draws it.
 
     Raises:
         TypeError: as `sweep`.

@@ -12,6 +12,7 @@ from ..errors import Refused
 from ..heads._names import Head, as_heads
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
+from ._activations import site_meant
 from ._intervention import Intervention
 from ._plan import planned
 
@@ -26,7 +27,8 @@ _SITES = ("q", "k", "v", "mlp_out", "resid_post")
 def check_receiving(site: str) -> None:
     """Raise Refused unless receivers may change at this site."""
     if site not in _SITES:
-        raise Refused(f"wanted site out of {', '.join(_SITES)}, where receivers change, got {site!r}")
+        meant = site_meant(site, _SITES)
+        raise Refused(f"wanted site out of {', '.join(_SITES)}, where receivers change, got {site!r}{meant}")
 
 
 def receivers_of(model: Model, intervention: Intervention, receivers: Any, prompts: Prompts) -> Touched:

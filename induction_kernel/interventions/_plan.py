@@ -164,7 +164,9 @@ def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
         return list(range(n))
     found = list(given) if isinstance(given, Iterable) else [given]
     if not all(is_whole(each) for each in found) or not found or not all(0 <= each < n for each in found):
-        raise Refused(f"wanted {name} from 0 to {n - 1}, got {found}")
+        negative = any(is_whole(each) and each < 0 for each in found)
+        last = f": they count from 0, and the last is {name}=[{n - 1}]" if negative else ""
+        raise Refused(f"wanted {name} from 0 to {n - 1}, got {found}{last}")
     return sorted({int(each) for each in found})
 
 

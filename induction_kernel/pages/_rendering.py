@@ -112,7 +112,7 @@ class Drawn:
 
 
 def drawn(figure: go.Figure, frame: pd.DataFrame, name: str) -> Drawn:
-    """A figure for a page: its title becomes the caption, its numbers the file `name`.csv. Changes the figure.
+    """A figure for a page: its title and notes become the caption, its numbers the file `name`.csv. Changes the figure.
 
     Panels side by side take at least 70% of the figure's own width; a narrower column scrolls.
     """
@@ -139,7 +139,8 @@ def drawn(figure: go.Figure, frame: pd.DataFrame, name: str) -> Drawn:
         default_width="100%",
         default_height=f"{height}px",
     )
-    caption = html.unescape(" ".join(re.sub(r"<[^>]*>", " ", title).split()))
+    said = [re.sub("<[^>]*>", " ", part) for part in re.split("<br>(?=<span)", title, maxsplit=1)]
+    caption = html.unescape(", ".join(" ".join(part.split()) for part in said))
     return Drawn(caption, Markup(_in_column(text, least, round(1.5 * width))), _file(frame, name))
 
 

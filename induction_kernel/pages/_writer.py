@@ -59,6 +59,7 @@ def report(
     """
     page = _page_of(source)
     if page is None:
+        _check_hooks(source)
         from ._heads import heads_page
 
         n_prompts, seed = 32 if n_prompts is None else n_prompts, 0 if seed is None else seed
@@ -72,6 +73,16 @@ def report(
         )
     write, default = page
     return write(source, default if path is None else path)
+
+
+def _check_hooks(source: Any) -> None:
+    """Raise TypeError for what is neither a model nor a result that has a page."""
+    if not callable(getattr(source, "hooks", None)):
+        hint = ": head_table, head_map and effect_map show a Dataset" if hasattr(source, "data_vars") else ""
+        raise TypeError(
+            "wanted a TransformerLens model, what fewshot.few_shot_study(...) returned or what "
+            f"evidence.six_arguments(...) returned, got {type(source).__name__}{hint}"
+        )
 
 
 def _page_of(source: Any) -> tuple[Any, str] | None:

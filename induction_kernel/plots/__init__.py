@@ -1,6 +1,6 @@
 """Figures of labelled results as plotly objects, and views of attention patterns.
 
-Figures fill the width of their container, down to 390 pixels. They run no model and need no network.
+Figures fill the width of their container. They run no model and need no network.
 """
 
 from .._lazy import attach

@@ -1,6 +1,7 @@
 """Colours, fonts, titles, captions and legends of all figures, and the check that there is something to draw.
 
-Figures fill the width of their container: no width is set, and titles and legends fit 390 pixels. It draws nothing.
+Figures fill the width of their container: no width is set. Titles fit 640 pixels, all else 390; the pages of this
+package, which are read on phones too, have titles as text above their figures. It draws nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ import xarray as xr
 from ..errors import Refused
 
 NEGATIVE, MIDDLE, POSITIVE = (84, 39, 136), (247, 247, 247), (179, 88, 6)  # purple, nearly white, orange
-NARROW = 390  # pixels that titles and legends fit
-LETTERS, SMALL = 44, 58  # letters in a line of a title and in one of its caption
+NARROW = 390  # pixels that legends fit
+LETTERS, SMALL = 80, 100  # letters in a line of a title and in one of its notes: they fit 640 pixels
 LINE = 19.5  # pixels of a line in the title, also of its caption
 FONT: dict[str, Any] = {
     "family": "system-ui, -apple-system, Segoe UI, Roboto, sans-serif",
@@ -67,7 +68,7 @@ def words(name: str) -> str:
 
 
 def heading(dataset: xr.Dataset, what: str, *notes: str, caution: str = "") -> str:
-    """The title "model: what", with notes below it in small letters, in lines that fit a narrow figure.
+    """The title "model: what", with notes below it in small letters, in lines that fit 640 pixels.
 
     Args:
         dataset: whose attribute `model` is named, where it has one.
@@ -80,7 +81,7 @@ def heading(dataset: xr.Dataset, what: str, *notes: str, caution: str = "") -> s
     said = "; ".join(filter(None, notes))
     small = [*in_lines(said + "." * bool(said and caution), SMALL), *in_lines(caution, SMALL)]
     below = "".join(f"<br><span style='font-size:12px;color:#555'>{line}</span>" for line in small)
-    return "<br>".join(lines) + "," * bool(small) + below
+    return "<br>".join(lines) + below
 
 
 def in_lines(text: str, letters: int) -> list[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from .._given import is_whole
 from ..errors import Refused
 from ..model._anatomy import Model, check_model, sizes
-from ._padding import Ends, by_mask, by_token, right_padded
+from ._padding import by_lengths, by_mask, by_token, right_padded
 from ._prompts import FewShotPrompts, Prompts, check_ids, pad, real_positions
 from ._text import encode_whole, start_token, starts_with_bos
 
@@ -42,8 +42,8 @@ def as_prompts(
     Args:
         model: gives the tokenizer, vocabulary and context.
         prompts: as above.
-        lengths: `[prompt]`, number of tokens of each prompt, for right-padded token ids: padding is then not searched
-            for. Needed where texts may begin or end with the padding token.
+        lengths: `[prompt]`, number of tokens of each prompt, for token ids padded on the right: padding is then not
+            searched for. Needed where texts may begin or end with the padding token.
         bos: for text: True to put the BOS token first, an id to put another token first, False for none; None for the
             model's own rule, `model.cfg.default_prepend_bos`.
 
@@ -52,8 +52,9 @@ def as_prompts(
 
     Raises:
         TypeError: none of these forms, or tokens that are not integers.
-        Refused: no prompts, a prompt of padding alone, padding that may be text, a word that the tokenizer does not
-            know, an id outside the vocabulary, a prompt longer than the context, text without a tokenizer.
+        Refused: no prompts, a prompt of padding alone, padding that may be text, `lengths` of rows padded on the left,
+            a word that the tokenizer does not know, an id outside the vocabulary, a prompt longer than the context,
+            text without a tokenizer.
     """
     check_model(model)
     if isinstance(prompts, Prompts):
@@ -188,8 +189,9 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
     check_ids(tokens, dims=(1, 2))
     _refuse(bos=bos, what="token ids, which are taken as they are")
     tokens = torch.atleast_2d(tokens.detach().cpu().long())
+    tokenizer = getattr(model, "tokenizer", None)
     if lengths is None:
-        return _ready(model, *right_padded(tokens, by_token(tokens, getattr(model, "tokenizer", None))))
+        return _ready(model, *right_padded(tokens, by_token(tokens, tokenizer)))
     n, width = tokens.shape
     try:
         found = torch.as_tensor(lengths).detach().cpu()
@@ -204,7 +206,7 @@ def _tokens(model: Model, tokens: Tensor, lengths: Any, bos: bool | int | None) 
         raise Refused(
             f"wanted {n} lengths as whole numbers between 1 and {width}, one per prompt, got {found.tolist()}"
         )
-    return _ready(model, *right_padded(tokens, Ends(torch.zeros(n, dtype=torch.long), found.long())))
+    return _ready(model, *right_padded(tokens, by_lengths(tokens, found.long(), tokenizer)))
 
 
 def _ready(model: Model, tokens: Tensor, lengths: Tensor) -> Prompts:

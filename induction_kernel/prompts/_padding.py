@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import Refused
 
-__all__ = ["Ends", "by_mask", "by_token", "right_padded"]
+__all__ = ["Ends", "by_lengths", "by_mask", "by_token", "right_padded"]
 
 AMBIGUOUS = (
     "{where} the tokenizer's padding token {token!r}, which is also its {also} token, so nothing says whether it is "
@@ -80,6 +80,30 @@ def by_token(tokens: Tensor, tokenizer: Any) -> Ends:
     ends = Ends(before, whole.end - after)
     _check_some(ends)
     return ends
+
+
+def by_lengths(tokens: Tensor, lengths: Tensor, tokenizer: Any) -> Ends:
+    """Where prompts `[prompt, position]` end if each begins its row and has the given length.
+
+    Raises:
+        Refused: a row that begins with padding, whose last tokens would be cut off.
+    """
+    token = getattr(tokenizer, "pad_token_id", None)
+    if token is not None:
+        before, cut_off = _run(tokens == token), torch.arange(tokens.shape[1]) >= lengths[:, None]
+        last = tokens.gather(1, lengths[:, None] - 1)  # what `right_padded` fills with
+        left = (before > 0) & (cut_off & (tokens != token) & (tokens != last)).any(1)
+        if getattr(tokenizer, "bos_token_id", None) == token and bool((before > 0).all()):
+            left &= before > 1  # one in each row is the beginning-of-sequence token
+        if bool(left.any()):
+            row = int(left.int().argmax())
+            raise Refused(
+                f"prompt {row} looks padded on the left: it begins with the padding token {tokenizer.pad_token!r}, and "
+                f"lengths= would cut off its last {int(cut_off[row].sum())} tokens. lengths= is for padding on the "
+                "right: leave it out, so that padding is searched for at both ends, or pass a tokenizer's output, "
+                '{"input_ids": ..., "attention_mask": ...}'
+            )
+    return Ends(torch.zeros_like(lengths), lengths)
 
 
 def _of_one_token(before: Tensor, after: Tensor, whole: Ends, tokenizer: Any) -> Ends:

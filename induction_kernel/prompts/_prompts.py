@@ -183,7 +183,9 @@ def _indices(index: Any, n: int) -> Tensor:
     if found.ndim > 1 or found.dtype.kind not in "iub":
         raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
     chosen = found.nonzero()[0] if found.dtype == bool else found
-    return torch.tensor([range(n)[i] for i in chosen])  # out of range: IndexError, as for a list
+    if beyond := [int(i) for i in chosen if not -n <= i < n]:
+        raise IndexError(f"wanted prompts from 0 to {n - 1}, as there are {n}, got {beyond[0]}: out of range")
+    return torch.tensor([range(n)[i] for i in chosen])
 
 
 def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:

@@ -16,9 +16,14 @@ from weakref import WeakKeyDictionary
 from ..model._anatomy import Model, describe
 from ..model._runs import is_out_of_memory
 
-__all__ = ["Way", "of_slowest", "refused", "tried"]
+__all__ = ["Way", "not_used", "of_slowest", "refused", "tried"]
 
 _LOG = logging.getLogger(__name__)
+_WHAT = {
+    "decoder": "layers computed from the model's parameters",
+    "blocks": "many edited runs together in the model's own blocks",
+    "entries": "only the rows of attention that are read",
+}
 _SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
 
@@ -28,7 +33,7 @@ class Way:
 
     Attributes:
         name: the lane; "model" or "patterns" means whole runs of the model.
-        reason: why each faster lane was not used; empty if the fastest one was.
+        reason: why each faster lane was not used, in sentences; empty if the fastest one was.
     """
 
     name: str
@@ -36,8 +41,8 @@ class Way:
 
     @property
     def attrs(self) -> dict[str, str]:
-        """Attributes for a result: `lane` and `lane_reason` ("none" if the fastest lane was used)."""
-        return {"lane": self.name, "lane_reason": self.reason or "none"}
+        """Attributes for a result: `lane` and `lane_reason` ("" if the fastest lane was used)."""
+        return {"lane": self.name, "lane_reason": self.reason}
 
 
 def of_slowest(ways: Iterable[Way]) -> Way:
@@ -60,19 +65,25 @@ def tried(check: Callable[[], str]) -> str:
         return f"its check raised {type(error).__name__}: {said}"
 
 
-def refused(model: Model, lane: str, why: str, *, failed: bool = True) -> str:
-    """The reason why a lane is not used, logged once.
+def not_used(lane: str | None, why: str) -> str:
+    """A sentence: why this lane, or no faster lane at all (None), is not used."""
+    which = "No faster lane is" if lane is None else f'The lane "{lane}" ({_WHAT[lane]}) is not'
+    return f"{which} used: {why.rstrip('.')}."
+
+
+def refused(model: Model, lane: str | None, why: str, *, failed: bool = True) -> str:
+    """The sentence of `not_used`, logged once.
 
     Args:
         model: the model.
-        lane: the name of the lane.
+        lane: the name of the lane; None for all of them.
         why: the check that failed, or what the lane does not support.
         failed: whether a check failed.
     """
-    reason = f"{lane}: {why}"
+    reason = not_used(lane, why)
     said = _SAID.setdefault(model, set())
     if reason not in said:
         said.add(reason)
         level = logging.WARNING if failed else logging.INFO
-        _LOG.log(level, "%s is run without the lane %s", describe(model)["model"], reason)
+        _LOG.log(level, "%s: %s", describe(model)["model"], reason)
     return reason

@@ -106,7 +106,7 @@ class AttentionScorer:
         Args:
             model: any TransformerLens model.
             prompts: anything `as_prompts` takes; None for the scorer's own.
-            compat: the name of another definition in `self.compat`.
+            compat: another definition by its name in the attribute `compat`; `induction` has "diagonal".
             layers: only these (the pass ends after the last).
             batch_size: prompts per forward pass; None to fit the memory.
             progress: a bar if it takes longer than two seconds.

@@ -191,20 +191,31 @@ class LabelAttention(AttentionScorer):
     tested: bool = False
 
     def __call__(
-        self,
-        model: Model,
-        prompts: Any = None,
-        *,
-        pooling: str | None = None,
-        span: str | None = None,
-        **options: Any,
-    ) -> xr.Dataset:
-        """Score every head; `pooling` and `span` as in `demonstration_weights`, other options as every scorer."""
-        chosen = replace(
-            self,
-            pooling=self.pooling if pooling is None else pooling,
-            span=self.span if span is None else span,
-        )
+        self, model: Model, prompts: Any = None, *, pooling: str | None = None, span: str | None = None, **options: Any
+    ) -> xr.Dataset:  # fmt: skip
+        """Score every head.
+
+        Args:
+            model: any TransformerLens model.
+            prompts: few-shot prompts; None for `word_episodes(model)`.
+            pooling: over the tokens of each demonstration: "label", only its label's first token; "max", "sum" or
+                "mean" of all of them. None for the scorer's own, "label".
+            span: which tokens "max", "sum" and "mean" pool: "demonstration", from the template's first word to the end
+                of the label; or "words", without the template's. None for the scorer's own, "demonstration".
+            options: `layers`, `batch_size` and `progress`, as of `induction`.
+
+        Returns:
+            Dataset with `score[prompt, layer, head]` in [0, 1] and `chance[prompt]`, as of `induction`. Where the right
+            class is known, also `right`, the part of the score on labels of that class, and `right_control`, its mean
+            when labels are permuted over the demonstrations: `score` times the share of demonstrations of that class.
+            The score has no null (a random head may prefer some tokens): heads are tested on
+            `summarise(..., variable="right")`.
+
+        Raises:
+            Refused: an unknown pooling or span, prompts without demonstrations; what every scorer refuses.
+        """
+        given = {"pooling": pooling, "span": span}
+        chosen = replace(self, **{key: value for key, value in given.items() if value is not None})
         check_pooling(chosen.pooling)
         check_span(chosen.span)
         found = AttentionScorer.__call__(chosen, model, prompts, **options)
@@ -222,13 +233,11 @@ class LabelAttention(AttentionScorer):
         """The entries read of these prompts' patterns, and the variables computed from them."""
         ready = few_shot_only(prompts)
         found = ready.demonstrations
+        same = found.mask & (found.classes == found.target[:, None])
+        unknown = (found.target < 0)[:, None]
 
         def score(values: Tensor) -> Tensor:
             return pooled(values, ready, self.pooling, self.span).nansum(1).double()
-
-        same = found.mask & (found.classes == found.target[:, None])
-
-        unknown = (found.target < 0)[:, None]
 
         def right(values: Tensor) -> Tensor:
             weights = pooled(values, ready, self.pooling, self.span).masked_fill(~same[..., None], 0.0)
@@ -246,14 +255,12 @@ class LabelAttention(AttentionScorer):
     def chance(self, prompts: Prompts, *, causal: bool = True) -> Tensor:
         """`[prompt]`: the score of uniform attention over the prompt."""
         found = few_shot_only(prompts).demonstrations
-        prompt, slot, _ = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1]).nonzero(
-            as_tuple=True
-        )
+        inside = tokens_of(found, self.pooling, self.span, prompts.tokens.shape[1])
+        prompt, slot, _ = inside.nonzero(as_tuple=True)
         if self.pooling in ("max", "mean"):  # counts one entry per demonstration
             prompt, _ = torch.stack([prompt, slot]).unique(dim=1)
-        return averaged(torch.ones(len(prompt), 1), prompt, 1.0 / prompts.lengths.double(), len(prompts))[
-            :, 0
-        ]
+        weight = 1.0 / prompts.lengths.double()
+        return averaged(torch.ones(len(prompt), 1), prompt, weight, len(prompts))[:, 0]
 
 
 def _no_mask(tokens: Tensor, lengths: Tensor) -> Tensor:
@@ -268,11 +275,4 @@ label_attention: LabelAttention = LabelAttention(
     title="last-token attention to the labels of the demonstrations",
     paper="Han et al. 2025, section 5.2; Wang et al. 2023",
 )
-"""Label attention: the last token's attention to the demonstrations' labels.
-
-In [0, 1]; chance is uniform attention. `pooling="max" | "sum" | "mean"` pools each demonstration's own tokens instead,
-`span="words"` those without the template's.
-`right` is the part on labels of the right class, and `right_control` its mean when the labels are permuted over the
-demonstrations: `score` times the share of demonstrations of that class. The total has no null (a random head may prefer
-some tokens), so heads are tested on `summarise(..., variable="right")`. Han et al. 2025, section 5.
-"""
+"""Label attention: the last token's attention to the demonstrations' labels. `help(label_attention)` says the rest."""

@@ -19,7 +19,7 @@ from ..model._runs import stream
 from ..model._self_check import foreign_hooks
 from ..prompts._prompts import Prompts
 from ..replay._attention_rows import Entries, entry_values, why_no_rows
-from ..replay._lane_record import Way
+from ..replay._lane_record import Way, not_used
 
 __all__ = [
     "Entries", "Reads", "attends", "check_sound", "cost_of", "entries_in", "entries_together",
@@ -46,7 +46,8 @@ def way_to_read(model: Model, prompts: Prompts, layers: Sequence[int]) -> Way:
     """ "entries" if the prompts are long and rows of these layers can be trusted; else "patterns", with the reason."""
     longest = prompts.tokens[int(prompts.lengths.argmax()), : int(prompts.lengths.max())]
     if len(longest) < LONG:
-        return Way("patterns", f"entries: prompts of {len(longest)} tokens, rows are faster from {LONG} on")
+        why = f"the longest prompt has {len(longest)} tokens, and it is faster from {LONG} tokens on"
+        return Way("patterns", not_used("entries", why))
     why = why_no_rows(model, longest, layers)
     return Way("patterns" if why else "entries", why)
 
