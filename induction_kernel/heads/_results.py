@@ -149,7 +149,8 @@ def _first(result: xr.Dataset) -> Literal["largest", "smallest", "size"]:
         return "size"
     if "source_value" in result:
         return "largest" if (result["source_value"] - result["baseline"]).mean() > 0 else "smallest"
-    return {"low": "largest", "high": "smallest"}.get(str(result.attrs.get("better")), "size")
+    better = result.attrs.get("better")
+    return "largest" if better == "low" else "smallest" if better == "high" else "size"
 
 
 def _scored(scores: xr.Dataset) -> Measured:
