@@ -237,6 +237,12 @@ def test_heads_by_position_are_the_strongest_ones():
     assert "strongest" not in said(everything)
 
 
+def test_heads_of_equal_effects_stay_in_their_order():
+    results = sweep("layer", "head", "position").isel(head=np.arange(40) % HEADS).drop_vars("name")
+    figure = effect_map(results.assign_coords(head=range(40)) * 0 + 1, top=30)
+    assert labels(figure, "yaxis") == [f"L0H{head}" for head in range(30)]
+
+
 def test_layers_alone_are_bars_with_intervals():
     results = sweep("layer")
     (bars,) = effect_map(results).data

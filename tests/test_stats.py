@@ -13,6 +13,7 @@ from induction_kernel.stats import (
     mean_share_difference_interval,
     mean_share_interval,
     percentiles,
+    pooled_correlation,
     ratio,
     resampled,
     share_interval,
@@ -197,6 +198,23 @@ def test_correlations_are_scipys():
     assert low < correlation(x[0], y[0], "spearman") < high
     with pytest.raises(Refused, match='wanted kind "pearson" or "spearman", got \'kendall\''):
         correlation(x, y, "kendall")
+
+
+def sums(x, y):
+    """What `pooled_correlation` takes, of values `[unit, pair]`."""
+    return [np.full(len(x), x.shape[1]), *(each.sum(1) for each in (x, y, x * x, y * y, x * y))]
+
+
+def test_a_pooled_correlation_has_the_interval_of_the_jackknife_from_three_units_on():
+    x, y = np.random.default_rng(8).normal(size=(2, 3, 5))
+    r, low, high = pooled_correlation(*sums(x, y))
+    left = [
+        np.arctanh(correlation(*(np.delete(each, unit, 0).ravel() for each in (x, y)))) for unit in range(3)
+    ]
+    half = scipy_stats.t.ppf(0.975, 2) * np.sqrt(2 * np.var(left))
+    assert r == pytest.approx(correlation(x.ravel(), y.ravel()))
+    np.testing.assert_allclose(np.arctanh([low, high]), np.arctanh(r) + np.array([-half, half]))
+    assert np.isnan(pooled_correlation(*sums(x[:2], y[:2]))[1:]).all()
 
 
 def test_splits_of_the_same_prompts_are_not_independent():

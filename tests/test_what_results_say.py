@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from described import FILE, described
+from described import FILE, described, same
 from verbs import VERBS
 
 import induction_kernel as ik
@@ -19,15 +19,6 @@ def model():
 @functools.cache
 def found(verb):
     return VERBS[verb](model())
-
-
-def same(one, other):
-    """Texts and whole numbers alike, other numbers to a thousandth."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return other == (pytest.approx(one, rel=1e-3, abs=1e-6) if isinstance(one, float) else one)
 
 
 @pytest.mark.parametrize("verb", VERBS)

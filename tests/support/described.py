@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 from verbs import VERBS
 
@@ -34,6 +35,7 @@ def described(found):
         "attributes": {
             str(key): number(each) for key, each in found.attrs.items() if key not in (*LEFT_OUT, *PROSE)
         },
+        "prose": [key for key in sorted(PROSE) if found.attrs.get(key)],
     }
 
 
@@ -56,6 +58,15 @@ def number(value):
     if isinstance(value, float | np.floating | xr.DataArray):
         return str(float(value)) if not math.isfinite(float(value)) else float(f"{float(value):.6g}")
     return str(value)
+
+
+def same(one, other):
+    """Texts and whole numbers alike, other numbers to a thousandth."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return other == (pytest.approx(one, rel=1e-3, abs=1e-6) if isinstance(one, float) else one)
 
 
 def write():
