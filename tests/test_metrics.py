@@ -1,5 +1,7 @@
 """Losses, the in-context-learning score, and measuring with hooks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,19 @@ def test_icl_score():
 
 def test_text_without_repetition_has_no_start(model):
     assert ik.loss_by_position(model, "the fox saw the bear .")["start"].values.tolist() == [-1]
+
+
+def test_logits_of_half_precision_are_measured_in_float32():
+    model = fresh("GPT-2", dtype=torch.bfloat16)
+    tokens = torch.randint(0, 50, (3, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(tokens, return_type="logits").double()
+    losses = -logits.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    np.testing.assert_allclose(ik.loss(model, tokens)["value"], losses.mean(1), rtol=1e-5)
+    answers = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[3, 4]] * 3))
+    right, wrong = logits[:, -1].log_softmax(-1)[:, 3:5].T
+    np.testing.assert_allclose(ik.probability(model, answers)["value"], right.exp(), rtol=1e-5)
+    np.testing.assert_allclose(ik.logit_difference(model, answers)["value"], right - wrong, rtol=1e-5)
 
 
 def test_label_accuracy_counts_right_predictions(model):

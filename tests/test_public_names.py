@@ -8,6 +8,7 @@ import pydoc
 import re
 import runpy
 import subprocess
+import symtable
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +75,8 @@ def test_a_mistyped_name_suggests_the_nearest():
         ik.kernel.vot  # noqa: B018  # likewise
     with pytest.raises(AttributeError, match=r"'vote': did you mean 'kernel.vote'\?$"):
         ik.vote  # noqa: B018  # likewise
+    with pytest.raises(AttributeError, match=r"'heads' or 'Head' or 'head_map'\?$"):  # three at most
+        ik.head  # noqa: B018  # likewise
     with pytest.raises(AttributeError, match=r"has no attribute 'zzzzzzzz'$"):
         ik.zzzzzzzz  # noqa: B018  # likewise
 
@@ -82,6 +85,16 @@ def test_dir_shows_public_names_alone():
     assert all(not name.startswith("_") for name in [*dir(ik), *dir(ik.kernel), *dir(ik.scorers)])
     assert {"induction", "sweep", "kernel", "fewshot"} <= set(dir(ik))
     assert len([name for name in dir(ik) if not inspect.ismodule(getattr(ik, name))]) <= 60
+
+
+def test_what_files_list_as_theirs_is_there():
+    for path in house.files(ROOT):
+        text = path.read_text()
+        names = symtable.symtable(text, path.name, "exec")
+        for listed in re.findall(r"^__all__ = (\[.*?\])", text, re.MULTILINE | re.DOTALL):
+            for name in ast.literal_eval(listed):
+                assert name in names.get_identifiers(), f"{path}: {name}"
+                assert names.lookup(name).is_assigned() or names.lookup(name).is_imported(), f"{path}: {name}"
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -49,10 +49,9 @@ def ablated(
         found = sweep(model, repeats, edit=edit, hold=hold)
         said = _said(found, "each head alone")
         return found, [said, effects(found).head(top)]
-    size = sizes(model)
-    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    order = as_heads(heads)
     options: dict[str, Any] = {"edit": edit, "hold": hold}
-    if order and len(order) <= comparable(order, size.n_heads):
+    if order and len(order) <= comparable(order, sizes(model).n_heads):
         ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
         found, notes = ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), []
     else:

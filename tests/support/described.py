@@ -27,7 +27,7 @@ def described(found):
     data = found if isinstance(found, xr.Dataset) else found.to_dataset(name="value")
     return {
         "sizes": {str(dim): size for dim, size in data.sizes.items()},
-        "variables": {str(key): [dims(each), str(each.dtype.kind)] for key, each in data.data_vars.items()},
+        "variables": {str(key): [dims(each), kind(each)] for key, each in data.data_vars.items()},
         "coordinates": {str(key): [dims(each), *ends(each.values)] for key, each in data.coords.items()},
         "chance": {
             str(key): number(each.mean()) for key, each in data.data_vars.items() if "chance" in str(key)
@@ -37,6 +37,11 @@ def described(found):
         },
         "prose": [key for key in sorted(PROSE) if found.attrs.get(key)],
     }
+
+
+def kind(array):
+    """Numbers with their digits; how long texts are does not matter."""
+    return array.dtype.name if array.dtype.kind in "iuf" else array.dtype.kind
 
 
 def dims(array):
