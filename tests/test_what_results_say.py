@@ -2,10 +2,12 @@
 
 import functools
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
 from described import FILE, described, same
+from tqdm import tqdm
 from verbs import VERBS
 
 import induction_kernel as ik
@@ -16,9 +18,19 @@ def model():
     return ik.load("tiny")
 
 
+BARS = {}  # verb -> the progress bars that its call made
+
+
 @functools.cache
 def found(verb):
-    return VERBS[verb](model())
+    bars = BARS[verb] = []
+
+    def bar(**options):
+        bars.append(tqdm(**options))
+        return bars[-1]
+
+    with mock.patch("induction_kernel.model._runs.tqdm", bar):
+        return VERBS[verb](model())
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -49,6 +61,12 @@ def test_attributes_are_numbers_and_text_and_count_the_prompts(verb):
     assert attrs.get("method") or attrs["argument"]
     if "prompt" in found(verb).sizes and "n_prompts" in attrs:
         assert attrs["n_prompts"] == found(verb).sizes["prompt"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_progress_reaches_its_end(verb):
+    found(verb)
+    assert all(bar.n == bar.total for bar in BARS[verb] if not bar.disable)
 
 
 def test_every_description_is_of_a_verb():
