@@ -124,6 +124,42 @@ def test_slicing_and_concatenating(model):
     assert "Prompts(3 of 3 to" in repr(mixed)
 
 
+def test_a_tokenizers_output_may_be_of_one_text_or_of_several(model):
+    one = ik.as_prompts(model, {"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0]})
+    assert (one.tokens[0, :3].tolist(), one.lengths.tolist()) == ([5, 6, 7], [3])
+    several = ik.as_prompts(model, {"input_ids": [[5, 6, 7], [8]], "attention_mask": [[1, 1, 1], [1]]})
+    assert several.lengths.tolist() == [3, 1]
+
+
+MAKERS = {
+    "repeated_tokens": lambda model: ik.repeated_tokens(model, prompts=2),
+    "random_tokens": lambda model: random_tokens(model, prompts=2),
+    "word_episodes": lambda model: word_episodes(model, prompts=2),
+    "few_shot_prompts": lambda model: ik.few_shot_prompts(
+        model,
+        [("fox", "dax"), ("fig", "wug")],
+        ["lion"],
+        template="{x} {y} ;",
+        labels=["dax", "wug"],
+        separator=" ",
+    ),
+    "as_prompts": lambda model: ik.as_prompts(model, "fox wolf"),
+    "as_prompts of tokens": lambda model: ik.as_prompts(model, torch.tensor([[5, 6]])),
+    "pairs": lambda model: (
+        ik.pairs(model, clean=["fox"], corrupted=["bear"], answers=[("fox", "bear")]).clean
+    ),
+    "part": lambda model: ik.repeated_tokens(model, prompts=3)[1:],
+    "concat": lambda model: concat([ik.repeated_tokens(model, prompts=2), ik.as_prompts(model, "fox")]),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_all_prompts_show_their_tokens_as_text(model, maker):
+    prompts = MAKERS[maker](model)
+    assert prompts.tokenizer is model.tokenizer
+    assert prompts.strings() == prompts.strings(model)
+
+
 FORMS = {
     "Prompts": lambda model: ik.repeated_tokens(model),
     "text": lambda model: "fox wolf",
