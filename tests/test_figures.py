@@ -47,6 +47,8 @@ def test_on_a_page_the_title_is_a_caption_and_the_axes_keep_their_height(name):
     lines = 1 + before.title.text.count("<br>")
     assert after.margin.t == max(MENU, before.margin.t - LINE * lines)
     assert after.title.text is None
+    wrapped = max(axis.title.text.count("<br>") for axis in shown.select_xaxes())
+    assert after.margin.b == before.margin.b + LINE * wrapped
     words = html.unescape(re.sub("<[^>]*>", " ", before.title.text))
     assert page.caption.split() == words.split()
     assert f"height:{after.height}px" in page.html

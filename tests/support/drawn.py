@@ -245,6 +245,9 @@ FIGURES = {
     "curve_plot": lambda: ik.plots.curve_plot(removed()),
     "curve_plot, of effects": lambda: ik.plots.curve_plot(removed(shares=False)),
     "attribution_check": lambda: ik.plots.attribution_check(checked()),
+    "attribution_check, no effects": lambda: ik.plots.attribution_check(
+        checked().assign(exact=checked()["exact"] * 0, estimated=checked()["estimated"] * 0)
+    ),
     "line_plot": lambda: ik.plots.line_plot(votes("layer", "head"), "agreement"),
     "line_plot, two results": lambda: ik.plots.line_plot(
         {"<one>": votes("layer", "head"), "sum": votes("layer", "kernel")}, "agreement"
