@@ -35,6 +35,7 @@ def described(found):
         "attributes": {
             str(key): number(each) for key, each in found.attrs.items() if key not in (*LEFT_OUT, *PROSE)
         },
+        "thresholds": ends(data["threshold"].values) if "check" in data.dims else [],
         "prose": [key for key in sorted(PROSE) if found.attrs.get(key)],
     }
 
