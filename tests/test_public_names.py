@@ -139,6 +139,15 @@ def test_help_on_a_scorer_shows_how_to_call_it():
     assert "score[prompt, layer, head]" in shown
 
 
+def test_every_scorer_says_what_it_scores_and_after_whom():
+    public = [each for each in map(value_of, NAMES) if isinstance(each, ik.AttentionScorer)]
+    assert len(public) >= 4
+    for scorer in [*public, *(other for each in public for other in each.compat.values())]:
+        assert scorer.title, scorer.name
+        assert scorer.paper, scorer.name
+        assert f": {scorer.title} ({scorer.paper})." in pydoc.render_doc(scorer, renderer=pydoc.plaintext)
+
+
 @pytest.mark.parametrize("name", ["loss", "repeat_loss", "label_accuracy", "logit_difference", "probability"])
 def test_help_on_a_metric_shows_how_to_call_it(name):
     shown = pydoc.render_doc(getattr(ik, name), renderer=pydoc.plaintext)
