@@ -193,10 +193,10 @@ def only_one(folder: Path) -> Iterator[None]:
 
 
 def _target(path: str | os.PathLike[str]) -> Path:
-    """The file that `path` means, with links followed; Refused if it is not a file in an existing folder."""
+    """The file that `path` means, with links followed; Refused if it cannot be one."""
     try:
         target = Path(os.path.realpath(path))
-        if _is_file_or_nothing(target) and target.parent.is_dir():
+        if _is_file_or_nothing(target):
             return target
     except (OSError, ValueError) as error:
         raise _refused(path, error) from error

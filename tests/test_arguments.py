@@ -174,6 +174,8 @@ def test_too_few_checkpoints_are_inconclusive():
     found = ik.evidence.co_occurrence(curves(1400).isel(checkpoint=[0, -1]))
     assert verdict(found) == INCONCLUSIVE
     assert "got 1" in found.attrs["reason"]
+    just = ik.evidence.co_occurrence(curves(1400).isel(checkpoint=[0, 8, 16, 24, -1]))
+    assert just.sizes["check"] > 0  # four after step 0 are judged
 
 
 # co_perturbation

@@ -49,6 +49,7 @@ def test_csv_and_json_have_every_head(tmp_path):
     assert len(rows) == len(table) == 2 * table["head"].nunique()
     assert table["rank"].tolist() == list(range(1, len(table) + 1))
     assert rows[0]["name"] == table["name"][0]
+    assert list(rows[0]) == list(table)
 
 
 def test_netcdf_keeps_every_prompt(tmp_path):

@@ -373,6 +373,11 @@ def test_norms_after_attention_are_refused(bridge):
         change(model)
         with pytest.raises(ValueError, match="normalised before"):
             direct_effect(model, prompts)
+    unrotated = fresh("GPT-2", bridge=bridge)
+    changes["before and after"](unrotated)
+    for verb in (ik.copying, ik.composition, ik.ov_eigenvalues, ik.qk_trace):
+        with pytest.raises(ValueError, match="normalised before"):
+            verb(unrotated)
 
 
 def test_a_model_without_a_final_norm_is_refused():

@@ -239,6 +239,13 @@ def test_heads_by_position_are_the_strongest_ones():
     assert "strongest" not in said(everything)
 
 
+def test_heads_of_equal_effects_stay_in_their_order():
+    results = sweep("layer", "head", "position").isel(head=np.arange(40) % HEADS).drop_vars("name")
+    results = results.assign_coords(head=range(40)) * 0 + xr.DataArray(1 + np.arange(40) % 2, dims="head")
+    odd = [f"L{layer}H{head}" for layer in range(LAYERS) for head in range(1, 40, 2)]
+    assert labels(effect_map(results, top=50), "yaxis") == odd[:50]
+
+
 def test_layers_alone_are_bars_with_intervals():
     results = sweep("layer")
     (bars,) = effect_map(results).data

@@ -1,5 +1,6 @@
 """Faults of labelled data: columns, classes, missing values, encodings, labels, and what weights are pooled over."""
 
+import codecs
 import gzip
 import re
 from dataclasses import replace
@@ -213,6 +214,9 @@ CLASS_FIRST = "0 A fine, dull film\n1 Café\n1 bad;\n0\n1 well\n0 so , so\n"
         ("a.data", TABLE.encode()),
         ("a.csv", b"\xef\xbb\xbf" + TABLE.encode()),
         ("a.csv", TABLE.encode("utf-16")),
+        ("a.csv", codecs.BOM_UTF16_BE + TABLE.encode("utf-16-be")),
+        ("a.csv", TABLE.encode("utf-32")),
+        ("a.csv", codecs.BOM_UTF32_BE + TABLE.encode("utf-32-be")),
         ("a.csv", TABLE.replace("\n", "\r\n").encode()),
         ("a.csv.gz", gzip.compress(TABLE.encode())),
         ("a.csv", 'text;label\nA fine, dull film;0\nCafé;1\n"bad;";1\n'.encode()),
@@ -222,8 +226,8 @@ CLASS_FIRST = "0 A fine, dull film\n1 Café\n1 bad;\n0\n1 well\n0 so , so\n"
         ("a.json", f"[{', '.join(RECORDS)}]".encode()),
         ("a.all", CLASS_FIRST.replace("0\n1 well\n0 so , so\n", "").encode() * 2),
     ],
-    ids=["capitals", "by content", "mark", "UTF-16", "Windows", "gzip", "semicolons", "tabs", "tabs in UTF-16",
-         "JSON lines", "JSON list", "class first"],
+    ids=["capitals", "by content", "mark", "UTF-16", "UTF-16 BE", "UTF-32", "UTF-32 BE", "Windows", "gzip",
+         "semicolons", "tabs", "tabs in UTF-16", "JSON lines", "JSON list", "class first"],
 )  # fmt: skip
 def test_files_are_read_by_ending_content_and_mark(tmp_path, name, content):
     found = ik.data.load_classification(file_in(tmp_path, name, content))

@@ -92,6 +92,15 @@ def episodes(n=6):
     return word_episodes(ik.load("tiny"), prompts=n, shots=4, classes=2, seed=0)
 
 
+@pytest.mark.parametrize("name", ["short", "x" * 180 + "/" + "y" * 180])
+def test_what_cannot_be_written_is_named_and_the_reason_given(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"cannot write .*No such file or directory") as refused:
+        write_whole(f"nowhere/{name}", "text")
+    said = f"nowhere/{name}" if name == "short" else f"nowhere/{'x' * 92}...{'y' * 60}"
+    assert repr(said) in str(refused.value)
+
+
 @pytest.mark.parametrize("verb", TO_FILES)
 @pytest.mark.parametrize("kind", ["no folder", "a folder", "in a file", "null byte", "too long", "a pipe"])
 def test_a_file_that_cannot_be_written_is_refused_in_a_sentence(verb, kind, tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from folders import (
@@ -127,6 +129,15 @@ def test_build_takes_a_hooked_transformers_own_state():
         assert torch.equal(logits(model), logits(again))
     weights["embed.W_E"].zero_()
     assert logits(model).std() > 0.1, "the weights must be copied"
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_loading_draws_no_random_number(embedded, bridge):
+    """The user's own draws, which a seed fixes, must not depend on what is loaded between them."""
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    load(embedded, bridge=bridge)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
 
 
 def test_build_with_a_tokenizer_that_is_nowhere(no_network):

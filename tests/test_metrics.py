@@ -1,5 +1,7 @@
 """Losses, the in-context-learning score, and measuring with hooks."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -46,6 +48,19 @@ def test_text_without_repetition_has_no_start(model):
     assert ik.loss_by_position(model, "the fox saw the bear .")["start"].values.tolist() == [-1]
 
 
+def test_logits_of_half_precision_are_measured_in_float32():
+    model = fresh("GPT-2", dtype=torch.bfloat16)
+    tokens = torch.randint(0, 50, (3, 20), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits = model(tokens, return_type="logits").double()
+    losses = -logits.log_softmax(-1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
+    np.testing.assert_allclose(ik.loss(model, tokens)["value"], losses.mean(1), rtol=1e-5)
+    answers = replace(ik.as_prompts(model, tokens), answers=torch.tensor([[3, 4]] * 3))
+    right, wrong = logits[:, -1].log_softmax(-1)[:, 3:5].T
+    np.testing.assert_allclose(ik.probability(model, answers)["value"], right.exp(), rtol=1e-5)
+    np.testing.assert_allclose(ik.logit_difference(model, answers)["value"], right - wrong, rtol=1e-5)
+
+
 def test_label_accuracy_counts_right_predictions(model):
     prompts = word_episodes(model, prompts=16, shots=6)
     accuracy = ik.label_accuracy(model, prompts)["value"].values
@@ -71,10 +86,3 @@ def test_a_metric_of_ones_own_sees_its_prompts_in_order():
         rows for rows in prompts.tokens[:, 1].split(2) for _ in range(3)
     ]  # untouched, layer 0, layer 1
     assert torch.equal(torch.cat(seen), torch.cat(of_batches))
-
-
-def test_losses_in_half_precision_are_computed_in_float32(model):
-    half = ik.load("tiny", dtype=torch.bfloat16)
-    prompts = ik.repeated_tokens(model, prompts=8)
-    exact, rough = (float(ik.repeat_loss(m, prompts)["value"].mean()) for m in (model, half))
-    assert rough == pytest.approx(exact, abs=0.05)

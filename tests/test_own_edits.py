@@ -175,3 +175,21 @@ def test_the_examples_of_docstrings_run(documented):
     exec(inspect.cleandoc("\n    " + code), names)
     result = names["result"]
     assert float(abs(result["value"] - result["baseline"]).max()) > 1e-6
+
+
+def test_parameters_that_are_being_trained_count_as_their_numbers():
+    model = model_of(*MODELS[0])
+    prompts, _ = two_runs(model)
+    vector, factor = torch.linspace(-1, 1, 16, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64)
+
+    def asked(vector, factor):
+        def doubled(logits, given):
+            return factor * total(logits, given)
+
+        options = {"edit": ik.Add(vector), "metric": doubled, "site": "attn_out", "by": ("layer",)}
+        return [verb(model, prompts, **options, progress=False) for verb in (ik.sweep, ik.attribution)]
+
+    trained = torch.nn.Parameter(vector), torch.nn.Parameter(factor)
+    for found, expected in zip(asked(*trained), asked(vector, factor), strict=True):
+        np.testing.assert_array_equal(found.to_array(), expected.to_array())
+    assert all(each.grad is None for each in trained)

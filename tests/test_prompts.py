@@ -62,6 +62,14 @@ def test_seeds_are_local(model):
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_seeds_are_those_that_torch_takes(model):
+    largest = 2**64 - 1
+    assert ik.repeated_tokens(model, seed=largest, prompts=2).tokens.shape[0] == 2
+    for seed in (largest + 1, -1):
+        with pytest.raises(ValueError, match=f"{seed}"):
+            ik.repeated_tokens(model, seed=seed)
+
+
 def test_bos_is_a_flag_or_an_id(model):
     assert not ik.repeated_tokens(model, bos=False).bos
     assert ik.induction(model).attrs["bos"] == "<bos>"
@@ -114,6 +122,61 @@ def test_slicing_and_concatenating(model):
     assert mixed.control is None
     assert len(mixed) == 3
     assert "Prompts(3 of 3 to" in repr(mixed)
+
+
+def test_a_tokenizers_output_may_be_of_one_text_or_of_several(model):
+    one = ik.as_prompts(model, {"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0]})
+    assert (one.tokens[0, :3].tolist(), one.lengths.tolist()) == ([5, 6, 7], [3])
+    several = ik.as_prompts(model, {"input_ids": [[5, 6, 7], [8]], "attention_mask": [[1, 1, 1], [1]]})
+    assert several.lengths.tolist() == [3, 1]
+
+
+MAKERS = {
+    "repeated_tokens": lambda model: ik.repeated_tokens(model, prompts=2),
+    "random_tokens": lambda model: random_tokens(model, prompts=2),
+    "word_episodes": lambda model: word_episodes(model, prompts=2),
+    "few_shot_prompts": lambda model: ik.few_shot_prompts(
+        model,
+        [("fox", "dax"), ("fig", "wug")],
+        ["lion"],
+        template="{x} {y} ;",
+        labels=["dax", "wug"],
+        separator=" ",
+    ),
+    "as_prompts": lambda model: ik.as_prompts(model, "fox wolf"),
+    "as_prompts of tokens": lambda model: ik.as_prompts(model, torch.tensor([[5, 6]])),
+    "pairs": lambda model: (
+        ik.pairs(model, clean=["fox"], corrupted=["bear"], answers=[("fox", "bear")]).clean
+    ),
+    "part": lambda model: ik.repeated_tokens(model, prompts=3)[1:],
+    "concat": lambda model: concat([ik.repeated_tokens(model, prompts=2), ik.as_prompts(model, "fox")]),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_all_prompts_show_their_tokens_as_text(model, maker):
+    prompts = MAKERS[maker](model)
+    assert prompts.tokenizer is model.tokenizer
+    assert prompts.strings() == prompts.strings(model)
+
+
+FORMS = {
+    "Prompts": lambda model: ik.repeated_tokens(model),
+    "text": lambda model: "fox wolf",
+    "a list of token ids of different": lambda model: [[5, 6], [7]],
+    "a tokenizer's output with": lambda model: {"input_ids": [[5, 6]], "attention_mask": [[1, 1]]},
+    "token ids": lambda model: torch.tensor([[5, 6]]),
+}
+
+
+@pytest.mark.parametrize("option", [{"lengths": [1, 1]}, {"bos": False}], ids=["lengths", "bos"])
+@pytest.mark.parametrize("form", FORMS)
+def test_lengths_and_bos_are_refused_where_they_do_not_apply(model, form, option):
+    (name,) = option
+    if (name, form) in [("lengths", "token ids"), ("bos", "text")]:  # there they do
+        return
+    with pytest.raises(ValueError, match=f"{name}= is for .*, got {form}"):
+        ik.as_prompts(model, FORMS[form](model), **option)
 
 
 def test_few_shot_prompts_stay_few_shot_prompts(model):
@@ -221,6 +284,20 @@ def test_word_episodes(model):
         assert row.count(row[-1]) == 1  # the query's word is not among the demonstrations
     noisy = word_episodes(model, shots=8, prompts=20, noise=1.0)
     assert noisy.strings(model) != strings
+    odd = word_episodes(model, shots=7, prompts=20).demonstrations.classes
+    assert (odd.sum(1) == 3).all()  # of two labels the first is shown once more
+
+
+@pytest.mark.parametrize(("classes", "each"), [(2, 1), (4, 1), (2, 11)])
+def test_word_episodes_of_the_fewest_and_the_most_shots(model, classes, each):
+    shots = classes * each
+    assert word_episodes(model, shots=shots, prompts=1, classes=classes).demonstrations.mask.shape == (
+        1,
+        shots,
+    )
+    for beyond in (classes - 1, 11 * classes + 1):
+        with pytest.raises(ValueError, match=f"wanted shots {classes} to {11 * classes}"):
+            word_episodes(model, shots=beyond, classes=classes)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
@@ -234,6 +311,7 @@ def test_word_episodes_of_several_classes(model, classes):
     assert fewest == (
         set(range(3)) if classes == 3 else {0}
     )  # with 3, the class that is short by one changes
+    meant = set()  # (label, topic)
     for strings, labels in zip(prompts.strings(model), found.classes, strict=True):
         words = [strings[3 * i + 1] for i in range(8)]
         assert len(set(words)) == 8
@@ -244,6 +322,8 @@ def test_word_episodes_of_several_classes(model, classes):
         ]
         topics = [{topic for topic, known in enumerate(TOPICS) if words <= set(known)} for words in of_class]
         assert sorted(topics, key=min) == [{y} for y in range(classes)]
+        meant |= {(label, *topic) for label, topic in enumerate(topics)}
+    assert len(meant) == classes**2  # every prompt draws which label means which topic
 
 
 def test_pairs(model):

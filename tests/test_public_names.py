@@ -8,6 +8,7 @@ import pydoc
 import re
 import runpy
 import subprocess
+import symtable
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -74,6 +75,8 @@ def test_a_mistyped_name_suggests_the_nearest():
         ik.kernel.vot  # noqa: B018  # likewise
     with pytest.raises(AttributeError, match=r"'vote': did you mean 'kernel.vote'\?$"):
         ik.vote  # noqa: B018  # likewise
+    with pytest.raises(AttributeError, match=r"'heads' or 'Head' or 'head_map'\?$"):  # three at most
+        ik.head  # noqa: B018  # likewise
     with pytest.raises(AttributeError, match=r"has no attribute 'zzzzzzzz'$"):
         ik.zzzzzzzz  # noqa: B018  # likewise
 
@@ -82,6 +85,16 @@ def test_dir_shows_public_names_alone():
     assert all(not name.startswith("_") for name in [*dir(ik), *dir(ik.kernel), *dir(ik.scorers)])
     assert {"induction", "sweep", "kernel", "fewshot"} <= set(dir(ik))
     assert len([name for name in dir(ik) if not inspect.ismodule(getattr(ik, name))]) <= 60
+
+
+def test_what_files_list_as_theirs_is_there():
+    for path in house.files(ROOT):
+        text = path.read_text()
+        names = symtable.symtable(text, path.name, "exec")
+        for listed in re.findall(r"^__all__ = (\[.*?\])", text, re.MULTILINE | re.DOTALL):
+            for name in ast.literal_eval(listed):
+                assert name in names.get_identifiers(), f"{path}: {name}"
+                assert names.lookup(name).is_assigned() or names.lookup(name).is_imported(), f"{path}: {name}"
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -139,6 +152,15 @@ def test_help_on_label_attention_says_what_is_pooled_and_returned():
         "summarise(",
     ):
         assert name in returned
+
+
+def test_every_scorer_says_what_it_scores_and_after_whom():
+    public = [each for each in map(value_of, NAMES) if isinstance(each, ik.AttentionScorer)]
+    assert len(public) >= 4
+    for scorer in [*public, *(other for each in public for other in each.compat.values())]:
+        assert scorer.title, scorer.name
+        assert scorer.paper, scorer.name
+        assert f": {scorer.title} ({scorer.paper})." in pydoc.render_doc(scorer, renderer=pydoc.plaintext)
 
 
 @pytest.mark.parametrize("name", ["loss", "repeat_loss", "label_accuracy", "logit_difference", "probability"])

@@ -13,6 +13,7 @@ from induction_kernel.stats import (
     mean_share_difference_interval,
     mean_share_interval,
     percentiles,
+    pooled_correlation,
     ratio,
     resampled,
     share_interval,
@@ -197,6 +198,49 @@ def test_correlations_are_scipys():
     assert low < correlation(x[0], y[0], "spearman") < high
     with pytest.raises(Refused, match='wanted kind "pearson" or "spearman", got \'kendall\''):
         correlation(x, y, "kendall")
+
+
+OF_NUMBERS = {
+    "mean_interval": lambda a, b: mean_interval(a),
+    "difference_interval": lambda a, b: difference_interval(a, b),
+    "percentiles": lambda a, b: percentiles(a),
+    "ratio": lambda a, b: ratio(a, b),
+    "share_interval": lambda a, b: share_interval(a, b),
+    "mean_share_interval": lambda a, b: mean_share_interval(b),
+    "mean_share_difference_interval": lambda a, b: mean_share_difference_interval(b),
+    "split_interval": lambda a, b: split_interval(b[:, 0], 70, 30),
+    "correlation": lambda a, b: correlation(a, b),
+    "pooled_correlation": lambda a, b: pooled_correlation(a, a, b, a, b, a),
+    "threshold": lambda a, b: threshold(a).at,
+}
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+def test_numbers_of_few_digits_are_computed_with_many(name):
+    """As what models give, float32 or float16, is: sums and squares of it need more digits."""
+    call, rng = OF_NUMBERS[name], np.random.default_rng(9)
+    for digits in (np.float32, np.float16):
+        few = [rng.uniform(*ends, (12, 3)).astype(digits) for ends in ((0.9, 1), (0.5, 0.6))]
+        found, expected = call(*few), call(*(each.astype(np.float64) for each in few))
+        np.testing.assert_array_equal(found, expected)
+        assert np.asarray(found).dtype == np.float64
+
+
+def sums(x, y):
+    """What `pooled_correlation` takes, of values `[unit, pair]`."""
+    return [np.full(len(x), x.shape[1]), *(each.sum(1) for each in (x, y, x * x, y * y, x * y))]
+
+
+def test_a_pooled_correlation_has_the_interval_of_the_jackknife_from_three_units_on():
+    x, y = np.random.default_rng(8).normal(size=(2, 3, 5))
+    r, low, high = pooled_correlation(*sums(x, y))
+    left = [
+        np.arctanh(correlation(*(np.delete(each, unit, 0).ravel() for each in (x, y)))) for unit in range(3)
+    ]
+    half = scipy_stats.t.ppf(0.975, 2) * np.sqrt(2 * np.var(left))
+    assert r == pytest.approx(correlation(x.ravel(), y.ravel()))
+    np.testing.assert_allclose(np.arctanh([low, high]), np.arctanh(r) + np.array([-half, half]))
+    assert np.isnan(pooled_correlation(*sums(x[:2], y[:2]))[1:]).all()
 
 
 def test_splits_of_the_same_prompts_are_not_independent():

@@ -224,6 +224,16 @@ def test_distance_falls_and_accuracy_rises_with_demonstrations(tmp_path):
     np.testing.assert_array_equal(again["distance"], found["distance"].sel(seed=[1], shots=[8, 64]))
 
 
+def test_one_eigenvector_does_not_tell_demonstrations_apart():
+    """The leading one has the same sign everywhere, so that all cosines are 1."""
+    of_one = {"tasks": 3, "states": 12, "observations": 15, "demonstrations": [8], "prompts": 50, "seeds": 1}
+    found = ik.theory.kernel_theory(**of_one, truncation=1)
+    same = found.sel(predictor="uniform weights", drop=True)
+    xr.testing.assert_allclose(found.sel(predictor="exponential kernel", drop=True), same)
+    told = ik.theory.kernel_theory(**of_one)["distance"].sel(predictor="exponential kernel", drop=True)
+    assert bool((told != same["distance"]).all())
+
+
 @pytest.mark.slow
 def test_models_of_table_3():
     """8 tasks, 80 states, 100 observations, five seeds. The paper: distance 1.32 to .09, accuracy .34 to .96."""

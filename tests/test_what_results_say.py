@@ -2,10 +2,12 @@
 
 import functools
 import json
+from unittest import mock
 
 import numpy as np
 import pytest
-from described import FILE, described
+from described import FILE, described, same
+from tqdm import tqdm
 from verbs import VERBS
 
 import induction_kernel as ik
@@ -16,18 +18,20 @@ def model():
     return ik.load("tiny")
 
 
+BARS = {}  # verb -> the progress bars that its call made
+
+
 @functools.cache
 def found(verb):
-    return VERBS[verb](model())
+    bars = BARS[verb] = []
 
+    def bar(**options):
+        made = tqdm(**options)
+        bars.extend([] if made.disable else [made])
+        return made
 
-def same(one, other):
-    """Texts and whole numbers alike, other numbers to a thousandth."""
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return other == (pytest.approx(one, rel=1e-3, abs=1e-6) if isinstance(one, float) else one)
+    with mock.patch("induction_kernel.model._runs.tqdm", bar):
+        return VERBS[verb](model())
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -58,6 +62,12 @@ def test_attributes_are_numbers_and_text_and_count_the_prompts(verb):
     assert attrs.get("method") or attrs["argument"]
     if "prompt" in found(verb).sizes and "n_prompts" in attrs:
         assert attrs["n_prompts"] == found(verb).sizes["prompt"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_progress_reaches_its_end(verb):
+    found(verb)
+    assert [bar.n for bar in BARS[verb]] == [bar.total for bar in BARS[verb]]
 
 
 def test_every_description_is_of_a_verb():

@@ -62,9 +62,8 @@ def _together(
     model: Model, repeats: Prompts, heads: str, seed: int, options: Mapping[str, Any]
 ) -> tuple[xr.Dataset, list[Part]]:
     """These heads ablated together, beside random ones where their layers have enough others; and notes."""
-    size = sizes(model)
-    order = as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    if order and len(order) <= comparable(order, size.n_heads):
+    order = as_heads(heads)
+    if order and len(order) <= comparable(order, sizes(model).n_heads):
         ks = sorted({2**i for i in range(len(order).bit_length())} | {len(order)})
         return ablation_curve(model, repeats, order, ks=ks, seed=seed, **options), []
     joint = ablate(model, repeats, order, **options)

@@ -62,10 +62,10 @@ def _of_head(weights: xr.Dataset, head: HeadLike) -> xr.Dataset:
         raise Refused(
             "head= chooses from weights over layer and head: leave it out for weights of one source"
         )
-    n_layers, n_heads = (int(weights[dim].max()) + 1 for dim in ("layer", "head"))
-    chosen = as_head(head, n_layers=n_layers, n_heads=n_heads)
+    chosen = as_head(head)
     if chosen.layer not in weights["layer"] or chosen.head not in weights["head"]:
         raise Refused(
-            f"wanted one of the heads of these weights, in layers {weights['layer'].values.tolist()}, got {chosen}"
+            f"wanted one of the heads of these weights, in layers {weights['layer'].values.tolist()}, heads "
+            f"{weights['head'].values.tolist()}, got {chosen}"
         )
     return weights.sel(layer=chosen.layer, head=chosen.head)

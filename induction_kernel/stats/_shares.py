@@ -127,13 +127,10 @@ def split_interval(
 
     Source: Nadeau & Bengio 2003.
     """
-    mean = float(np.mean(scores))
+    mean = float(np.mean(scores, dtype=np.float64))
     margin, variance, quantile = split_margin(scores, n_train, n_test, confidence=confidence)
     if np.isnan(mean) or (margin == 0 and 0 < mean < 1):
-        return (
-            mean,
-            mean,
-        )  # undefined, or every split has the same score below 1: no variance to go by
+        return mean, mean  # undefined, or every split has the same score below 1: no variance to go by
     n = mean * (1 - mean) / variance if variance > 0 else n_train + n_test
     low, high = _wilson(np.asarray(mean), np.asarray(n), quantile)
     return float(low), float(high)

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 import xarray as xr
 from verbs import VERBS
 
@@ -26,7 +27,7 @@ def described(found):
     data = found if isinstance(found, xr.Dataset) else found.to_dataset(name="value")
     return {
         "sizes": {str(dim): size for dim, size in data.sizes.items()},
-        "variables": {str(key): [dims(each), str(each.dtype.kind)] for key, each in data.data_vars.items()},
+        "variables": {str(key): [dims(each), kind(each)] for key, each in data.data_vars.items()},
         "coordinates": {str(key): [dims(each), *ends(each.values)] for key, each in data.coords.items()},
         "chance": {
             str(key): number(each.mean()) for key, each in data.data_vars.items() if "chance" in str(key)
@@ -34,7 +35,14 @@ def described(found):
         "attributes": {
             str(key): number(each) for key, each in found.attrs.items() if key not in (*LEFT_OUT, *PROSE)
         },
+        "thresholds": ends(data["threshold"].values) if "check" in data.dims else [],
+        "prose": [key for key in sorted(PROSE) if found.attrs.get(key)],
     }
+
+
+def kind(array):
+    """Numbers with their digits; how long texts are does not matter."""
+    return array.dtype.name if array.dtype.kind in "iuf" else array.dtype.kind
 
 
 def dims(array):
@@ -56,6 +64,15 @@ def number(value):
     if isinstance(value, float | np.floating | xr.DataArray):
         return str(float(value)) if not math.isfinite(float(value)) else float(f"{float(value):.6g}")
     return str(value)
+
+
+def same(one, other):
+    """Texts and whole numbers alike, other numbers to a thousandth."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return other == (pytest.approx(one, rel=1e-3, abs=1e-6) if isinstance(one, float) else one)
 
 
 def write():

@@ -92,6 +92,9 @@ VERBS = {
     "ablate": scored(ik.ablate, heads=["L0H3", "L1H7"]),
     "ablate, patterns held": scored(ik.ablate, heads="L0H3", edit=ik.Zero(), hold="patterns"),
     "ablation_curve": scored(ik.ablation_curve, scores=["L1H7", "L1H1"], ks=[1, 2], controls=2),
+    "ablation_curve, of powers of two": scored(
+        ik.ablation_curve, scores=["L1H7", "L1H1", "L1H2"], controls=2
+    ),
     "knock_out": lambda model: ik.knock_out(model, repeats(model), earlier(model)),
     "patch": lambda model: ik.patch(model, source=other_run(model), into=answered(model)),
     "path_patch": lambda model: ik.path_patch(model, source=other_run(model), into=answered(model)),
