@@ -7,7 +7,7 @@ import transformers
 from naive import sweep as naive_sweep
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from whole_runs import tokens_for, weighed
-from zoo import fresh_of, randomise
+from zoo import fresh_of, hooked_only, hooked_with, randomise
 
 import induction_kernel as ik
 from induction_kernel.interventions._edits import KnockOut, ZeroValues
@@ -185,3 +185,13 @@ def test_a_parameter_put_in_the_place_of_another_is_read():
     prompts = ik.repeated_tokens(model, bos=0, prompts=2, period=5)
     for key, measure in MEASURES.items():
         np.testing.assert_allclose(measure(model, prompts), measure(twin, prompts), rtol=1e-9, err_msg=key)
+
+
+@hooked_only
+@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre", None])
+@pytest.mark.parametrize("positions", ["standard", "rotary"])
+def test_every_norm_and_the_usual_positions_have_the_fast_lane(norm, positions):
+    settings = {"normalization_type": norm, "positional_embedding_type": positions}
+    model = hooked_with(**settings, **({"rotary_dim": 4} if positions == "rotary" else {}))
+    found = ik.sweep(model, tokens_for(model, [4, 6, 3]), edit=ik.Zero(), by=("layer",), metric=weighed)
+    assert found.attrs["lane"] == "decoder"
