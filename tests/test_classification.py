@@ -235,3 +235,11 @@ def test_the_papers_data_sets_are_read_whole(shared, names, counts, labels):
     found = ik.data.load_classification(paths[0] if len(paths) == 1 else tuple(paths))
     assert np.bincount(found.classes).tolist() == counts
     assert list(found.labels) == list(labels)
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty"])
+@pytest.mark.parametrize("columns", [{}, {"text": "a", "label": "b"}], ids=["no columns", "columns"])
+def test_a_file_of_empty_lines_has_no_labelled_text(name, columns, tmp_path):
+    (tmp_path / name).write_text(" \n\n")
+    with pytest.raises(ValueError, match=f"wanted at least one labelled text in {name}, got none"):
+        ik.data.load_classification(tmp_path / name, **columns)

@@ -337,3 +337,26 @@ def test_fewshot_reads_a_file_with_its_columns_labels_and_template(tmp_path):
     both = run("fewshot", "tiny", data, *options, "--queries", 8, "--demonstrations", pool)
     assert both.exit_code == 0, both.output
     assert "note: 8 of 8 queries are also in the pool of demonstrations" in both.stdout
+
+
+def test_train_keeps_every_option_in_its_recipe(tmp_path):
+    out = tmp_path / "short"
+    asked = {
+        "layers": 1,
+        "heads": 2,
+        "d_head": 4,
+        "d_model": 16,
+        "mlp": 8,
+        "context": 96,
+        "batch_size": 2,
+        "steps": 8,
+    }
+    options = [part for name, value in asked.items() for part in (f"--{name.replace('_', '-')}", value)]
+    result = run("train", "--out", out, "--seed", 3, "--smeared", "--checkpoints", 4, *options)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == str(out.resolve())
+    written = json.loads((out / "recipe.json").read_text())
+    recipe = asked | {"name": "short", "smeared": True, "pieces": None}
+    assert {name: written["recipe"][name] for name in recipe} == recipe
+    assert written["recipe"]["checkpoints"] == list(ik.training.log_spaced(8, 4))
+    assert written["seed"] == 3

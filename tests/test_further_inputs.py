@@ -18,6 +18,7 @@ from worded import alone, tokenizer_like
 from zoo import fresh, tiny
 
 import induction_kernel as ik
+from induction_kernel._given import rows_of
 from induction_kernel.cli import app
 
 TEXTS = ["fox dax ; apple wug ; fox", "apple wug ; fox dax ; wolf dax ; plum"]
@@ -612,3 +613,26 @@ def test_a_seed_is_looked_at_before_anything_is_run(model, prompts, monkeypatch,
     with pytest.raises(TypeError, match="wanted seed as a whole number"):
         calls[verb]()
     assert not passes
+
+
+TABLE = [[1, 0], [0, 3]]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        TABLE,
+        np.array(TABLE),
+        torch.tensor(TABLE),
+        xr.DataArray(TABLE),
+        pd.DataFrame(TABLE),
+        dict(TABLE),
+        iter(TABLE),
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_the_rows_of_any_table_hold_plain_numbers(given):
+    rows = rows_of(given)
+    assert [list(row) for row in rows] == TABLE
+    assert type(rows) is list
+    assert {type(value) for row in rows for value in row} == {int}
