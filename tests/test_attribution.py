@@ -1,5 +1,6 @@
 """Attribution is the slope of the sweep, exact where the model is linear; and leaves the model as it was."""
 
+import re
 from dataclasses import replace
 
 import naive
@@ -278,6 +279,8 @@ def test_verify():
         assert float(found["estimated"][row]) == pytest.approx(float(mean.sel(at)), abs=1e-12)
         if row < 4:
             assert float(plain["size"].sel(at)) == np.sort(size.ravel())[-1 - row]
+    random = [tuple(map(int, re.findall(r"\d+", name))) for name in found["cell"].values[4:].tolist()]
+    assert random == sorted(random)
     both = np.corrcoef(found["exact"], found["estimated"])[0, 1]
     assert found.attrs["correlation"] == pytest.approx(both)
     worst = abs(found["exact"] - found["estimated"])

@@ -555,6 +555,7 @@ ROWS = [
     ("ablation_curve", "too few others in a layer", lambda tmp: curve(ks=(8,)), ValueError, "0 other heads, 4 are needed: choose fewer heads"),
     ("ablation_curve", "scores as a number", lambda tmp: ik.ablation_curve(model(), repeats(), 3), TypeError, "got int"),
     ("ablation_curve", "one head as text", lambda tmp: ik.ablation_curve(model(), repeats(), "L1H0"), TypeError, "heads strongest first, got str"),
+    ("ablation_curve", "heads in no order", lambda tmp: ik.ablation_curve(model(), repeats(), {"L1H0", "L0H0"}), TypeError, "heads strongest first, got set"),
     ("ablation_curve", "not a model", lambda tmp: ik.ablation_curve(None, repeats(), scores()), TypeError, "got NoneType"),
     ("edited", "not a model", lambda tmp: within(ik.Zero(), "L0H0", of="gpt2"), TypeError, "got str"),
     ("edited", "a mean of no reference", lambda tmp: within(ik.Mean(), "L0H0"), ValueError, "does not depend on the prompt"),
