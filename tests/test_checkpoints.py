@@ -25,6 +25,7 @@ from safetensors.torch import save
 from xarray.testing import assert_identical
 
 import induction_kernel as ik
+from induction_kernel.loading import training_history
 from induction_kernel.prompts._fingerprints import fingerprint
 
 STEPS = (0, 10, 20, 40)
@@ -469,3 +470,13 @@ def test_dask_gives_the_same_and_finishes_although_a_worker_is_killed(families, 
     assert (tmp_path / "died").exists()
     assert_identical(found, ik.training.over_checkpoints(families, {"repeat": light}))
     assert not multiprocessing.active_children()
+
+
+def test_a_run_is_the_same_whatever_versions_it_was_trained_with(run, tmp_path):
+    """What is kept of a sweep over its checkpoints then serves after an update."""
+    moved = tmp_path / Path(run).name
+    shutil.copytree(run, moved)
+    recipe = json.loads((moved / "recipe.json").read_text())
+    (moved / "recipe.json").write_text(json.dumps(recipe | {"versions": {"torch": "0"}}))
+    assert recipe.get("versions") != {"torch": "0"}
+    assert training_history(moved).said == training_history(run).said

@@ -54,7 +54,7 @@ def test_on_a_page_the_title_is_a_caption_and_the_axes_keep_their_height(name):
     )
     said = [" ".join(part.rpartition("'>")[2].split()) for part in (title, notes) if part]
     assert page.caption == ", ".join(said)
-    assert f"height:{after.height}px" in page.html
+    assert f"height:{after.height}px; width:100%;" in page.html
 
 
 def inside(layout):

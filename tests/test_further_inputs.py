@@ -636,3 +636,8 @@ def test_the_rows_of_any_table_hold_plain_numbers(given):
     assert [list(row) for row in rows] == TABLE
     assert type(rows) is list
     assert {type(value) for row in rows for value in row} == {int}
+
+
+@pytest.mark.parametrize("factor", [2, np.int64(2), np.float32(2)], ids=lambda factor: type(factor).__name__)
+def test_a_factor_of_any_number_is_a_float(factor):
+    assert (type(ik.Scale(factor).factor), ik.Scale(factor)) == (float, ik.Scale(2.0))

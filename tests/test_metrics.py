@@ -59,6 +59,10 @@ def test_logits_of_half_precision_are_measured_in_float32():
     right, wrong = logits[:, -1].log_softmax(-1)[:, 3:5].T
     np.testing.assert_allclose(ik.probability(model, answers)["value"], right.exp(), rtol=1e-5)
     np.testing.assert_allclose(ik.logit_difference(model, answers)["value"], right - wrong, rtol=1e-5)
+    clean = torch.randn(3, logits.shape[-1], generator=torch.Generator().manual_seed(1))
+    logs, found = clean.double().log_softmax(-1), ik.kl_to(clean)(model, tokens)["value"]
+    kl = (logs.exp() * (logs - logits[:, -1].log_softmax(-1))).sum(-1)
+    np.testing.assert_allclose(found, kl, rtol=1e-5)
 
 
 def test_label_accuracy_counts_right_predictions(model):

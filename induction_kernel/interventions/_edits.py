@@ -81,7 +81,7 @@ class Scale:
 
     def new(self, model: Model, prompts: Prompts, site: str, layers: set[int]) -> dict[int, New]:
         """The new value by layer: `New(factor, 0)`."""
-        return dict.fromkeys(layers, New(float(self.factor), torch.zeros(())))
+        return dict.fromkeys(layers, New(self.factor, torch.zeros(())))
 
 
 @dataclass(frozen=True, eq=False)
