@@ -194,6 +194,12 @@ def test_larger_models_are_ablated_on_fewer_prompts(monkeypatch):
     held = repeated_tokens(load("tiny"), prompts=16)[1::2]
     held = held[held.lengths.argsort(stable=True)]
     assert len(removing._affordable(load("tiny"), held, 1000)) == 8
+    cfg = load("tiny").cfg
+    parameters = 12 * cfg.n_layers * cfg.d_model**2 + cfg.d_model * cfg.d_vocab
+    monkeypatch.setattr(
+        removing, "WORK", 6 * int(held.lengths[5]) * 1000 * parameters
+    )  # six prompts of that length
+    assert len(removing._affordable(load("tiny"), held, 1000)) == 6
     monkeypatch.setattr(removing, "WORK", 1.0)
     few = removing._affordable(load("tiny"), held, 16)
     assert len(few) == removing.FEWEST
