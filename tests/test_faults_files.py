@@ -10,6 +10,7 @@ import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -606,3 +607,15 @@ def test_the_browser_would_say_so(browser, tmp_path):
             page.write_text(f"<title>own</title><svg class='main-svg'></svg>{body}", encoding="utf-8")
             with pytest.raises(AssertionError):
                 check_nothing_ran(browser, page, tmp_path / f"profile {at}", asked)
+
+
+OPEN = Path("/proc/self/fd")
+
+
+@pytest.mark.skipif(not OPEN.is_dir(), reason="open files are counted in /proc")
+def test_no_file_stays_open(tmp_path):
+    write_whole(tmp_path / "once", "text")
+    before = len(list(OPEN.iterdir()))
+    for n in range(20):
+        write_whole(tmp_path / str(n), "text")
+    assert len(list(OPEN.iterdir())) < before + 20

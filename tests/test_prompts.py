@@ -353,3 +353,25 @@ def test_the_context_bounds_the_default_periods():
     assert len(set(periods)) == 16
     four = ik.repeated_tokens(small, bos=0, repeats=4)
     assert int(four.lengths.max()) <= 40
+
+
+def test_each_length_is_from_one_to_the_width(model):
+    tokens = torch.tensor([[5, 6], [7, 8]])
+    for lengths in ([0, 2], [2, 0], [1, 3], [3, 3]):
+        with pytest.raises(ValueError, match="wanted 2 lengths as whole numbers between 1 and 2"):
+            ik.as_prompts(model, tokens, lengths=lengths)
+
+
+@pytest.mark.parametrize("off", [False, np.bool_(False), np.array(False), torch.tensor(False)], ids=repr)
+def test_bos_is_a_switch_or_an_id_of_any_kind(model, off):
+    plain = ik.as_prompts(model, "fox wolf", bos=False).tokens[0].tolist()
+    assert ik.as_prompts(model, "fox wolf", bos=off).tokens[0].tolist() == plain
+    for token in (5, np.int64(5), torch.tensor(5)):
+        assert ik.as_prompts(model, "fox wolf", bos=token).tokens[0].tolist() == [5, *plain]
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (1, 2, 2)])
+def test_tokens_have_prompts_and_positions(shape):
+    tokens = torch.ones(shape, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"wanted tokens \[prompt, position\], got shape"):
+        ik.Prompts(tokens, torch.ones(1, dtype=torch.long), torch.ones(shape, dtype=torch.bool))

@@ -160,6 +160,10 @@ def test_all_right_is_not_without_doubt():
     np.testing.assert_allclose((low, high), (wanted.low, wanted.high))
     low, high = mean_share_interval(np.full(8, 0.5))
     assert low == high == 0.5
+    shares = np.random.default_rng(3).uniform(-0.2, 0.3, 12)
+    half, most = (mean_share_difference_interval(shares, confidence=level) for level in (0.5, 0.99))
+    np.testing.assert_allclose(most, mean_interval(shares, confidence=0.99))
+    assert most[0] < half[0] < half[1] < most[1]
     low, high = mean_share_difference_interval(np.zeros(8))
     assert -0.3 < low < 0 < high < 0.3
 
