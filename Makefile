@@ -96,7 +96,7 @@ test-newest: ## the quick tests with the newest TransformerLens below 5; a failu
 	-@$(NEWEST)/$(PIP) list 2>/dev/null | grep -i '^transformer-lens '
 	-$(PYTEST) $(NEWEST)/bin/python -m pytest -n 2 -m "$(QUICK)"
 
-# Hours, so outside of .ci/run. `make mutants N=20 SEED=1 MUTANTS="--only kernel"` draws fewer, others, from one room.
+# An hour or two, so outside of .ci/run. `make mutants N=20 SEED=1 MUTANTS="--only kernel"` draws fewer, others, from one room.
 N := 150
 SEED := 0
 mutants: $(TL3)/.dev ## how many small changes of the package its tests notice: the score by room, and what survives

@@ -3,13 +3,12 @@
     python .ci/mutants.py -n 150 --seed 0 --jobs 2
 
 draws a sample over all rooms in proportion to their size, prints each change as it is killed or survives, and the
-score by room. A change is killed when a test fails, or hangs. Tests run in order of distance, in a copy of the tree:
-first the files that name what the changed file defines, then those that reach it through imports. Tests that fail
-without any change kill nothing: those that killed are run again on the tree as it is.
+score by room. A change is killed when a test fails, or hangs. The tests run once with coverage. For each change those
+that run its lines come first, the most special of them before the others, in a copy of the tree; then all other tests.
+Tests that fail without any change kill nothing: those that killed are run again on the tree as it is.
 """
 
 import argparse
-import ast
 import importlib
 import itertools
 import math
@@ -23,17 +22,20 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from changes import PACKAGE, ROOT, Change, changes_of
+from coverage import CoverageData
 
 TESTS = ROOT / "tests"
 QUICK = "not slow and not in_turn and not real and not browser"
+UNSEEN = "test_bad_inputs"  # it runs each call in a process of its own, which is not covered
 LAST = ("test_examples", "test_notebooks", "test_house")  # they reach everything
-STAGES = (0, 4, 16, None)  # test files of a change that are collected and run together
+FEW, MANY = 20, 200  # single tests that are run first, and those after them
+STAGES = (0, 4, 16, None)  # then files, so many together
 LIBRARIES = (
     "torch", "transformer_lens", "transformers", "xarray", "h5netcdf", "pandas", "scipy.stats",
     "sklearn.linear_model", "plotly.graph_objects", "circuitsvis", "jaxtyping", "jinja2", "rich", "typer",
@@ -53,6 +55,7 @@ def main() -> None:
     )
     asked.add_argument("--marks", default=QUICK, help="pytest's -m")
     asked.add_argument("--only", default="", help="of files whose path contains this")
+    asked.add_argument("--covering", type=Path, help="file of which test runs what, made if it is not there")
     asked.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = asked.parse_args()
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}  # before torch is imported
@@ -60,7 +63,12 @@ def main() -> None:
     if options.list:
         print(*chosen, sep="\n")
         return
-    report(chosen, run_all(chosen, options.jobs, options.limit, options.marks))
+    with tempfile.TemporaryDirectory(prefix="covering-") as folder:
+        data = options.covering or Path(folder) / "coverage"
+        if not data.exists():
+            measured(data, options.jobs, options.marks)
+        covering = covering_of(data)
+    report(chosen, run_all(chosen, covering, options.jobs, options.limit, options.marks))
 
 
 def sample(n: int, least: int, seed: int, only: str) -> list[Change]:
@@ -86,66 +94,79 @@ def sample(n: int, least: int, seed: int, only: str) -> list[Change]:
 # What tests it
 
 
-def defined_in(path: Path) -> set[str]:
-    """A module's name, and the names it has without those it imports."""
-    names = {path.stem}
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names |= {
-                each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)
-            }
-    return names - {"__all__"}
+def measured(data: Path, jobs: int, marks: str) -> None:
+    """Run the tests once and write down which lines each of them runs."""
+    covering = ["--cov=induction_kernel", "--cov-context=test", "--cov-report="]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-n",
+        str(jobs),
+        "-m",
+        marks,
+        *covering,
+    ]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {"COVERAGE_FILE": str(data)}, check=False)
 
 
-def named_in(path: Path) -> set[str]:
-    """What a file imports; and a test's attributes, `ik.kernel.vote`, for the package loads its names lazily."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute) and TESTS in path.parents:
-            names.add(node.attr)
-        elif isinstance(node, ast.ImportFrom):
-            names |= {alias.name for alias in node.names} | set((node.module or "").split("."))
-        elif isinstance(node, ast.Import):
-            names |= {part for alias in node.names for part in alias.name.split(".")}
-    return names
+@dataclass(frozen=True)
+class Covering:
+    """Which tests run which lines.
+
+    Attributes:
+        lines: file -> line -> the tests that run it.
+        weight: test -> how many lines of the package it runs.
+    """
+
+    lines: dict[Path, dict[int, set[str]]]
+    weight: Counter[str]
+
+    def of(self, change: Change) -> list[str]:
+        """The tests that run the change, those that run least besides first; of what runs at import, the file's."""
+        lines = self.lines.get(change.path, {})
+        there = range(change.line, change.line + change.old.count("\n") + 1)
+        found = set().union(*(lines.get(line, set()) for line in there))
+        found = found or set().union(*lines.values())
+        return sorted(found, key=lambda test: (self.weight[test], test))
 
 
-def nearest_tests() -> dict[Path, list[Path]]:
-    """Module -> all test files, the nearest first, and of those the ones with most ways to it."""
-    modules = sorted(PACKAGE.rglob("*.py"))
-    helpers = sorted((TESTS / "support").glob("*.py"))
-    tests = [test for test in sorted(TESTS.glob("test_*.py")) if test.stem not in LAST]
-    defined = {path: defined_in(path) for path in [*modules, *helpers] if path.stem != "__init__"}
-    edges = {}
-    for path in [*tests, *helpers, *modules]:
-        named = named_in(path)
-        edges[path] = [other for other in defined if other != path and named & defined[other]]
-    out: dict[Path, list] = {path: [] for path in modules}
-    away = {path: distances(path, edges) for path in edges}
-    for test in tests:
-        for path, steps in away[test].items():
-            if path in out:
-                ways = sum(away[other].get(path) == steps - 1 for other in edges[test])
-                out[path].append((steps, -ways / len(edges[test]), test))
-    last = [TESTS / f"{name}.py" for name in LAST]
-    ordered = {path: [test for *_, test in sorted(found)] for path, found in out.items()}
-    return {
-        path: near + [test for test in tests if test not in near] + last for path, near in ordered.items()
+def covering_of(data: Path) -> Covering:
+    """What `measured` wrote."""
+    found = CoverageData(str(data))
+    found.read()
+    lines = {
+        Path(name): {
+            line: {context.rpartition("|")[0] for context in contexts} - {""}  # "" while it is imported
+            for line, contexts in found.contexts_by_lineno(name).items()
+        }
+        for name in found.measured_files()
     }
+    everything = (tests for of_file in lines.values() for tests in of_file.values())
+    return Covering(lines, Counter(itertools.chain.from_iterable(everything)))
 
 
-def distances(start: Path, edges: dict[Path, list[Path]]) -> dict[Path, int]:
-    found, queue = {start: 0}, deque([start])
-    while queue:
-        here = queue.popleft()
-        for other in edges.get(here, ()):
-            if other not in found:
-                found[other] = found[here] + 1
-                queue.append(other)
-    return found
+def stages_of(change: Change, covering: Covering) -> list[list[str]]:
+    """What is collected and run together: single tests, then files, those of most such tests first.
+
+    Files follow because what a fixture runs counts only for the first test that asks for it.
+    """
+    tests = covering.of(change)
+    near = Counter(test.partition("::")[0] for test in tests)
+    files = [
+        str(test.relative_to(ROOT)) for test in sorted(TESTS.glob("test_*.py")) if test.stem != "test_house"
+    ]
+    files.sort(key=lambda file: (Path(file).stem in LAST, -near[file]))
+    refusals = [f"tests/{UNSEEN}.py"] if change.kind == "dropped statement" else []
+    return [
+        tests[:FEW],
+        refusals,
+        tests[FEW:MANY],
+        *(files[start:stop] for start, stop in itertools.pairwise(STAGES)),
+    ]
 
 
 # Runs
@@ -153,11 +174,11 @@ def distances(start: Path, edges: dict[Path, list[Path]]) -> dict[Path, int]:
 
 @dataclass
 class Run:
-    """A change planted in a copy of the tree, and the files of tests that have not run on it yet."""
+    """A change planted in a copy of the tree, and the tests that have not run on it yet."""
 
     change: Change
     tree: Path
-    stages: list[list[Path]]
+    stages: list[list[str]]
     left: float  # processor seconds
 
     @property
@@ -165,9 +186,8 @@ class Run:
         return self.tree / self.change.path.relative_to(ROOT)
 
 
-def run_all(chosen: list[Change], jobs: int, limit: int, marks: str) -> dict[Change, str]:
+def run_all(chosen: list[Change], covering: Covering, jobs: int, limit: int, marks: str) -> dict[Change, str]:
     """Change -> the test that killed it, or "" where none did."""
-    nearest = nearest_tests()
     for name in LIBRARIES:
         importlib.import_module(name)
     waiting, running, found = list(chosen), {}, {}
@@ -175,7 +195,7 @@ def run_all(chosen: list[Change], jobs: int, limit: int, marks: str) -> dict[Cha
         free = [copy_of_the_tree(Path(folder) / str(job)) for job in range(jobs)]
         while waiting or running:
             while waiting and free:
-                run = planted(waiting.pop(0), free.pop(), nearest, limit)
+                run = planted(waiting.pop(0), free.pop(), covering, limit)
                 running[started(run, marks)] = run
             pid, status, used = os.wait4(-1, 0)
             run = running.pop(pid)
@@ -206,11 +226,9 @@ def log_of(tree: Path) -> Path:
     return tree.with_suffix(".log")
 
 
-def planted(change: Change, tree: Path, nearest: dict[Path, list[Path]], limit: int) -> Run:
-    """The change in the tree. The nearest tests run first, alone: to collect all of them takes half a minute."""
-    tests = [test for test in nearest[change.path] if test.stem != "test_house"]
-    stages = [tests[start:stop] for start, stop in itertools.pairwise(STAGES) if tests[start:stop]]
-    run = Run(change, tree, stages, limit)
+def planted(change: Change, tree: Path, covering: Covering, limit: int) -> Run:
+    """The change in the tree, and what is run on it."""
+    run = Run(change, tree, [stage for stage in stages_of(change, covering) if stage], limit)
     source = change.path.read_bytes()
     write(run.target, source[: change.start] + change.new.encode() + source[change.stop :])
     return run
@@ -218,8 +236,7 @@ def planted(change: Change, tree: Path, nearest: dict[Path, list[Path]], limit: 
 
 def started(run: Run, marks: str) -> int:
     """The process that runs the next stage."""
-    files = [str(test.relative_to(ROOT)) for test in run.stages.pop(0)]
-    return forked(run.tree, ["-x", "-m", marks, *files], math.ceil(run.left))
+    return forked(run.tree, ["-x", "-m", marks, *run.stages.pop(0)], math.ceil(run.left))
 
 
 def killed_by(code: int, log: str) -> str:
