@@ -78,6 +78,7 @@ def test_shifts_equal_the_obvious_slow_ones():
 
 def test_of_curves_by_formula_it_tells_how_much_later_one_turns():
     found = ik.training.onset_coupling(curves_of(), "icl_score", "repeat_loss")
+    assert {"smoothing", "draws", "seed"} <= set(found.attrs)
     assert found["difference"] == pytest.approx(0.1, abs=0.011)
     assert found["difference_low"] <= found["difference"] <= found["difference_high"]
     assert found["statistic"] > 0.8

@@ -614,8 +614,8 @@ OPEN = Path("/proc/self/fd")
 
 @pytest.mark.skipif(not OPEN.is_dir(), reason="open files are counted in /proc")
 def test_no_file_stays_open(tmp_path):
-    write_whole(tmp_path / "once", "text")
+    checked_target(tmp_path / "once")
     before = len(list(OPEN.iterdir()))
     for n in range(20):
-        write_whole(tmp_path / str(n), "text")
+        write_whole(checked_target(tmp_path / str(n)), "text")
     assert len(list(OPEN.iterdir())) < before + 20
