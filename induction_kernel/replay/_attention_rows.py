@@ -134,7 +134,7 @@ class _Rows(Layers):
             normed = self._norm(block.ln1, resid)
             q, k = (self._projected(layer, key, normed) for key in "qk")
             if self.cfg.positional_embedding_type == "rotary":
-                q, k = (block.attn.apply_rotary(each, 0) for each in (q, k))
+                q, k = (self._rotated(layer, each, self._queries(layer)) for each in (q, k))
             if layer in layers:
                 read(layer, self._values(layer, q, k, blocks, len(entries.key)))
             if layer == max(layers):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..model._anatomy import Model, per_query_head
 from ._capture import Taps
+from ._rotary import rotary_of
 
 __all__ = ["Layers", "looseness", "supports", "tapped"]
 
@@ -78,10 +79,11 @@ class Layers:
             tapped(taps, key, self._projected(layer, key, source))
             for key, source in (("q", asking), ("k", normed), ("v", normed))
         ]
-        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
         if self.cfg.positional_embedding_type == "rotary":
-            q = self._rotated(block.attn, q, start, queries if fewer else None)
-            k = block.attn.apply_rotary(k, start)
+            here = self._queries(layer, start)[:, : rows.shape[-2]]
+            asked = queries if fewer and queries is not None else here
+            found[0], found[1] = self._rotated(layer, found[0], asked), self._rotated(layer, found[1], here)
+        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
         return q, k, v
 
     def _projected(self, layer: int, key: str, normed: Tensor) -> Tensor:
@@ -92,16 +94,9 @@ class Layers:
         out = torch.addmm(bias.flatten(), flat, weights.transpose(0, 1).flatten(1))
         return out.view(*normed.shape[:-1], *weights.shape[::2])
 
-    def _rotated(self, attention: Any, q: Tensor, start: int, queries: Tensor | None) -> Tensor:
-        """Queries rotated by their positions: those in `queries`, or all from `start` on."""
-        if queries is None:
-            return attention.apply_rotary(q, start)
-        rotated = torch.empty_like(q)  # one position at a time, since few are read
-        of_row = queries.repeat(len(q) // len(queries), 1)
-        for position in queries.unique().tolist():
-            here = of_row == position
-            rotated[here] = attention.apply_rotary(q[here][:, None], position)[:, 0]
-        return rotated
+    def _rotated(self, layer: int, x: Tensor, positions: Tensor) -> Tensor:
+        """`x [..., head, d_head]` rotated by `positions`, which broadcasts to `x.shape[:-2]`."""
+        return rotary_of(self.model.blocks[layer].attn, self.length).rotated(x, positions)
 
     def _attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, queries: Tensor) -> Tensor:
         """`z [row, query, head, d_head]`; `queries [1 or prompt, query]` are the queries' positions."""
