@@ -20,9 +20,9 @@ from ..model._anatomy import Model, sizes
 from ..model._outputs import n_outputs
 from ..model._runs import stream
 from ..prompts._prompts import Prompts
-from ..replay._blocks import at_positions
 from ..replay._capture import tapped_run
 from ..replay._lane import Lane
+from ..replay._rows import at_positions
 from ._activations import New
 from ._cells_together import found_in, run_together
 from ._changes import taps_at
@@ -139,8 +139,8 @@ def _together(
     starts = starts if lane.saves_positions else [0] * len(cells)
     # an edited pattern has all keys, also those before the start
     costs = [n * (length if site == "pattern" else length - start) for start in starts]
+    batch = WidenedBatch(lane, cells, starts, job.intervention, job.new, job.wanted, clean)
     for group in passes(moving, cells, starts=starts, cost=costs, most=most):
-        batch = WidenedBatch(lane, cells, job.intervention, job.new, job.wanted, clean, starts[group[0]])
         yield from run_together(batch, group)
         bar.update(len(group) * n)
 

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..metrics._metric import Reading
 from ..model._anatomy import full_precision
-from ..replay._blocks import at_positions
 from ..replay._capture import Taps
 from ..replay._lane import Lane
+from ..replay._rows import NO_ROWS, Part, Rows, at_positions
 from ._changes import changed, new_of, taps_at
-from ._widened_batch import NO_ROWS, Rows, WidenedBatch, found_at_the_end, joined, reach_the_end
+from ._widened_batch import WidenedBatch, found_at_the_end, joined, reach_the_end
 
 __all__ = ["found_in", "run_together"]
 
@@ -26,75 +26,76 @@ _BLOCK = 128  # rows whose logits over the whole vocabulary are in memory at onc
 
 def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """Each cell of the group that changes anything, and what the metric reads in it, `[prompt, read, target]`."""
-    lane, start = batch.lane, batch.start
-    reads = batch.wanted.positions.clamp(min=start).to(lane.final.device)
-    fewer = reads.shape[1] < batch.wanted.prompts.tokens.shape[1] - start
-    whole = narrow = NO_ROWS
+    lane, reads = batch.lane, batch.wanted.positions
+    rows = NO_ROWS
     for layer in range(min(batch.cells[i].first for i in group), lane.n_layers):
         joining = [i for i in group if batch.cells[i].first == layer]
-        at = reads if fewer and layer == lane.n_layers - 1 else None
-        if joining and reach_the_end(batch, layer, joining):
-            yield from found_at_the_end(batch, layer, joining)
-            joining = []
-        whole, narrow = _layer(batch, layer, whole, narrow, joining, at)
-    if whole.ids:
-        rows = whole.stream if fewer else at_positions(whole.stream, reads - start)
-        found = found_in(lane, rows, batch.wanted, start, batch.clean)
-        yield from zip(whole.ids, found, strict=True)
+        at_the_end = [i for i in joining if reach_the_end(batch, layer, i)]
+        if at_the_end:
+            yield from found_at_the_end(batch, layer, at_the_end)
+            joining = [i for i in joining if i not in at_the_end]
+        rows = _layer(batch, layer, rows, joining, reads if layer == lane.n_layers - 1 else None)
+    if rows.parts:
+        yield from _found(batch, rows)
 
 
-def _layer(
-    batch: WidenedBatch, layer: int, whole: Rows, narrow: Rows, joining: list[int], reads: Tensor | None
-) -> tuple[Rows, Rows]:
-    """The whole and the narrow rows (see `Rows`) after the layer, with the cells that join in it."""
-    after = narrow_after = NO_ROWS
-    additions = batch.additions(joining) if joining else None
-    if additions is not None:
-        after, narrow_after = joined(batch, additions, layer, joining, reads)
-    elif joining:
-        entering = _entering(batch, layer, joining)
-        if entering.stream.shape[2] < batch.wanted.prompts.tokens.shape[1] - batch.start:
-            narrow += entering
-        else:
-            whole += entering
-    held = batch.lane.pattern(layer) if batch.intervention.hold and (whole.ids or narrow.ids) else None
-    if whole.ids:
-        after += _stepped(batch, layer, whole, reads, held)
-    if narrow.ids:
-        stream = batch.lane.step(layer, narrow.stream, batch.start, reads=reads, held=held)
-        after += Rows(narrow.ids, stream)
-    return after, narrow_after
+def _found(batch: WidenedBatch, rows: Rows) -> Iterator[tuple[int, Tensor]]:
+    """Each cell and what the metric reads in it; cells for which the same positions are new are read together."""
+    wanted, together = batch.wanted, dict[tuple[bool, ...], tuple[list[Part], list[Tensor]]]()
+    for part, view in zip(rows.parts, rows.views, strict=True):
+        at = (wanted.positions - part.start).clamp(min=0)
+        fresh = tuple((wanted.positions >= part.start).flatten().tolist())
+        parts, views = together.setdefault(fresh, ([], []))
+        parts.append(part)
+        views.append(at_positions(view, at) if view.shape[2] == batch.length - part.start else view)
+    for parts, views in together.values():
+        ids = [i for part in parts for i in part.ids]
+        found = found_in(batch.lane, torch.cat(views), wanted, parts[0].start, batch.clean)
+        yield from zip(ids, found, strict=True)
+
+
+def _layer(batch: WidenedBatch, layer: int, rows: Rows, joining: list[int], reads: Tensor | None) -> Rows:
+    """The rows after the layer, with the cells that join in it."""
+    adding = [i for i in joining if batch.can_add(i)]
+    after = joined(batch, layer, adding, reads) if adding else NO_ROWS
+    if len(adding) < len(joining):
+        rows += _entering(batch, layer, [i for i in joining if not batch.can_add(i)])
+    if not rows.parts:
+        return after
+    held = batch.lane.pattern(layer) if batch.intervention.hold else None
+    taps = [_taps_of(batch, layer, part) for part in rows.parts]
+    return batch.lane.step(layer, rows, reads=reads, taps=taps, held=held) + after
 
 
 def _entering(batch: WidenedBatch, layer: int, joining: list[int]) -> Rows:
     """The stream that enters the first edited layer of these cells, from the first position run again.
 
-    It is narrow (see `Rows`) if only one position of the stream before the layer is edited, and then already edited.
+    A part is narrow if only one position of the stream before the layer is edited, and then already edited; if that
+    changes nothing, its cells are left out.
     """
-    clean, start = batch.lane.resid_pre(layer)[None], batch.start
-    one = batch.cells[joining[0]]
-    alone = one.position is not None and one.new is None and start < clean.shape[2] - 1
-    if batch.site == "resid_pre" and alone and batch.lane.saves_positions:
-        here = slice(start, start + 1)
-        new = changed(clean[0, :, here], batch.new[layer], batch.site, here, clean.shape[2])
-        return Rows(joining, new[None].expand(len(joining), -1, -1, -1))
-    return Rows(joining, clean[:, :, start:].expand(len(joining), -1, -1, -1))
+    clean = batch.lane.resid_pre(layer)
+    of_stream = batch.site == "resid_pre" and batch.lane.saves_positions
+    parts = batch.parts(joining, lambda cell: of_stream and cell.position is not None and cell.new is None)
+    new = clean
+    if any(part.is_narrow for part in parts):
+        new = changed(clean, batch.new[layer], batch.site, slice(0, batch.length), batch.length)
+        moved = (new != clean).any(2).any(0).tolist()
+        parts = [part for part in parts if moved[part.start] or not part.is_narrow]
+    views = []
+    for part in parts:
+        here = slice(part.start, part.start + part.at.shape[1])
+        views.append((new if part.is_narrow else clean)[None, :, here].expand(len(part.ids), -1, -1, -1))
+    return Rows.of(parts, len(clean), views) if parts else NO_ROWS
 
 
-def _stepped(batch: WidenedBatch, layer: int, rows: Rows, reads: Tensor | None, held: Tensor | None) -> Rows:
-    """Whole rows after the layer, with the edits that cells make in it."""
-    lane, site, start = batch.lane, batch.site, batch.start
-    cells = [batch.cells[i] for i in rows.ids]
+def _taps_of(batch: WidenedBatch, layer: int, part: Part) -> Taps:
+    """The edits that cells of a part make in the layer; a narrow part has been edited before."""
+    cells = [batch.cells[i] for i in part.ids]
     touching = [cell for cell in cells if layer in cell.touched]
-    if not touching:
-        return Rows(rows.ids, lane.step(layer, rows.stream, start, reads=reads, held=held))
-    in_logs = lane.taps_log_pattern and new_of(touching[0], batch.new, layer).removed is not None
-    taps: Taps = taps_at(cells, batch.new, site, layer, start, in_logs=in_logs)
-    stream = taps[site](rows.stream) if site == "resid_pre" else rows.stream
-    inside = {} if site in ("resid_pre", "resid_post") else taps
-    stream = lane.step(layer, stream, start, taps=inside, held=held)
-    stream = taps[site](stream) if site == "resid_post" else stream
-    return Rows(rows.ids, stream if reads is None else at_positions(stream, reads - start))
+    if part.is_narrow or not touching:
+        return {}
+    in_logs = batch.lane.taps_log_pattern and new_of(touching[0], batch.new, layer).removed is not None
+    return taps_at(cells, batch.new, batch.site, layer, part.start, in_logs=in_logs)
 
 
 def found_in(

@@ -33,6 +33,7 @@ from ..model._self_check import is_causal
 from ..prompts._prompts import Prompts
 from ..replay._blocks import Blocks
 from ..replay._capture import Taps, pattern_hook, tapped_hooks
+from ..replay._rows import whole_rows
 from ._activations import HEAD_SITES, New
 from ._changes import tap
 from ._plan import Cell
@@ -242,7 +243,7 @@ class _Again:
             run(self.model, self.prompts.tokens, hooks, lengths=self.prompts.lengths)
         else:
             with hooks_on(self.model, hooks):
-                self.lane.step(layer, self.lane.resid_pre(layer)[None], 0, taps=taps)
+                self.lane.step(layer, whole_rows(self.lane.resid_pre(layer)[None]), taps=[taps])
         row = full_precision(patterns[0][0])
         score = full_precision(scores[0]) if scores else torch.full_like(row, torch.nan)
         return row, score, full_precision(values[0][0])

@@ -29,6 +29,7 @@ from ..replay._decoder import Decoder
 from ..replay._lane import Lane
 from ..replay._lane_record import Way, refused, tried
 from ..replay._layers import looseness, supports
+from ..replay._rows import whole_rows
 from ._activations import HEAD_SITES, New
 from ._batch import Job, found_by_cell
 from ._intervention import Intervention
@@ -150,7 +151,7 @@ def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
     def find() -> str:
         lane = Blocks(model, tokens, lengths)
         twice = lane.resid_pre(0)[None].expand(2, -1, -1, -1)
-        both, once = (lane.step(0, rows, 0) for rows in (twice, twice[:1]))
+        both, once = (lane.step(0, whole_rows(rows)).views[0] for rows in (twice, twice[:1]))
         what = f"layer 0 of {len(tokens)} prompts run twice over"
         return _apart(what, once.expand_as(both), both, looseness(model))
 

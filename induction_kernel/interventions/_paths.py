@@ -31,6 +31,7 @@ from ..prompts._prompts import Prompts, measured_on
 from ..replay._capture import hooks_at
 from ..replay._lane import Lane
 from ..replay._lane_record import of_slowest
+from ..replay._rows import whole_rows
 from ._activations import New
 from ._edits import Given
 from ._engine import Found, concatenated, run_cells
@@ -201,7 +202,7 @@ def _received(
 
     entering = lane.resid_pre(layer)[None].expand(len(more), -1, -1, -1)
     taps = {site: keep, "resid_mid": add} if serial else {site: keep}
-    lane.step(layer, entering if serial else add(entering), 0, taps=taps)
+    lane.step(layer, whole_rows(entering if serial else add(entering)), taps=[taps])
     return 0.0, kept[0]
 
 

@@ -173,7 +173,7 @@ def _integers(name: str, given: Iterable[int] | None, n: int) -> list[int]:
 def passes(
     cells: Sequence[int], plan: Sequence[Cell], *, starts: Sequence[int], cost: Sequence[int], most: int
 ) -> list[list[int]]:
-    """Groups of cells that share a widened batch: the same start, in the order of layers, at most `most` tokens.
+    """Groups of cells that share a widened batch: in the order of layers, at most `most` tokens.
 
     Args:
         cells: indices of the cells to run.
@@ -183,13 +183,13 @@ def passes(
         most: tokens in one widened batch (the prompts once for each cell).
     """
     groups: list[list[int]] = []
-    for index in sorted(cells, key=lambda i: (starts[i], plan[i].first)):
-        last = groups[-1] if groups else []
-        same = bool(last) and starts[last[0]] == starts[index]
-        if same and sum(cost[i] for i in last) + cost[index] <= most:
-            last.append(index)
-        else:
-            groups.append([index])
+    tokens = 0
+    for index in sorted(cells, key=lambda i: (plan[i].first, starts[i])):
+        tokens += cost[index]
+        if not groups or tokens > most:
+            groups.append([])
+            tokens = cost[index]
+        groups[-1].append(index)
     return groups
 
 

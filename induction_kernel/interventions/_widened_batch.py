@@ -9,68 +9,44 @@ other edit runs its layer again in `_cells_together`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..metrics._metric import Reading
-from ..replay._blocks import at_positions
 from ..replay._lane import Additions, Lane
+from ..replay._rows import NO_ROWS, Part, Rows, at_positions, leaving
 from ._activations import New
 from ._changes import changed
 from ._intervention import Intervention
 from ._plan import Cell
 
-__all__ = ["NO_ROWS", "Rows", "WidenedBatch", "found_at_the_end", "joined", "reach_the_end"]
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Cells and their residual stream.
-
-    Whole rows have all positions from the batch's `start` on, `[cell, prompt, position, d_model]`; narrow rows only
-    `start`, `[cell, prompt, 1, d_model]`, because they do not differ from the untouched run later.
-
-    Attributes:
-        ids: the cells, by index.
-        stream: their residual stream.
-    """
-
-    ids: list[int]
-    stream: Tensor
-
-    def __add__(self, other: Rows) -> Rows:
-        if not self.ids or not other.ids:
-            return other if not self.ids else self
-        return Rows(self.ids + other.ids, torch.cat([self.stream.to(other.stream.device), other.stream]))
-
-
-NO_ROWS = Rows([], torch.empty(0))
+__all__ = ["WidenedBatch", "found_at_the_end", "joined", "reach_the_end"]
 
 
 @dataclass(frozen=True, eq=False)
 class WidenedBatch:
-    """Cells that differ from the untouched run at `start` or later.
+    """Cells that are run together, each from the position on where it may differ from the untouched run.
 
     Attributes:
         lane: the way of running layers again, from the model's parameters or by its own blocks.
         cells: all cells of the sweep.
+        starts: the first position at which each differs (0 if the lane runs whole prompts).
         intervention: what is edited and what is held fixed.
         new: layer -> new value of the activation.
         wanted: what the metric reads.
         clean: what it reads in the untouched run.
-        start: the first position run again.
     """
 
     lane: Lane
     cells: Sequence[Cell]
+    starts: Sequence[int]
     intervention: Intervention
     new: dict[int, New]
     wanted: Reading
     clean: Tensor
-    start: int
 
     @property
     def site(self) -> str:
@@ -81,81 +57,113 @@ class WidenedBatch:
         """The heads that each of these cells edits in a layer."""
         return [list(self.cells[i].touched[layer] or ()) for i in ids]
 
-    def additions(self, ids: Sequence[int]) -> Additions | None:
-        """The lane, if these cells' edits can be added to its untouched stream; None if the layer must run again."""
-        simple = all(len(self.cells[i].touched) == 1 and self.cells[i].new is None for i in ids)
-        return self.lane.additions(self.site) if simple else None
+    @property
+    def length(self) -> int:
+        """The number of positions."""
+        return self.lane.final.shape[1]
+
+    @property
+    def additions(self) -> Additions:
+        """The lane, whose untouched activations edits are added to: see `can_add`."""
+        found = self.lane.additions(self.site)
+        assert found is not None, "no edit can be added"
+        return found
+
+    def can_add(self, index: int) -> bool:
+        """Whether the cell's edit can be added to the untouched stream; if not, its layer must run again."""
+        cell = self.cells[index]
+        return len(cell.touched) == 1 and cell.new is None and self.lane.additions(self.site) is not None
+
+    def parts(self, ids: Sequence[int], narrow: Callable[[Cell], bool]) -> list[Part]:
+        """These cells by their start; those that are `narrow` have a row only there, unless it is the last position."""
+        found: dict[tuple[int, bool], list[int]] = {}
+        for i in ids:
+            start = self.starts[i]
+            found.setdefault((start, start < self.length - 1 and narrow(self.cells[i])), []).append(i)
+        return [
+            Part(of_part, start, torch.arange(start, start + 1 if alone else self.length)[None], alone)
+            for (start, alone), of_part in found.items()
+        ]
 
 
-def joined(
-    batch: WidenedBatch, additions: Additions, layer: int, joining: list[int], reads: Tensor | None
-) -> tuple[Rows, Rows]:
-    """Whole and narrow rows after the layer in which these cells join; cells that change nothing are left out."""
-    lane, start = batch.lane, batch.start
-    length, is_narrow = len(lane.final[0]), batch.cells[joining[0]].position is not None
-    here = slice(start, start + 1 if is_narrow else length)
-    ids, delta = _added(batch, additions, layer, joining, here)
-    place = torch.arange(here.start, here.stop, device=delta.device)
-    at = place[None].expand(delta.shape[1], -1)
-    if reads is not None:
-        at = reads
-        at_start = (reads == start)[None, :, :, None]
-        delta = delta * at_start if is_narrow else at_positions(delta, reads - start)
-        ids, delta = _that_move(ids, delta)
-    if not ids:
-        return NO_ROWS, NO_ROWS
-    if batch.site in ("mlp_out", "resid_post"):
-        stream = at_positions(additions.untouched(layer, "resid_post")[None], at) + delta
-    else:
-        stream = additions.after_attention(layer, delta, at)
-    if not is_narrow or reads is not None:
-        return Rows(ids, stream), NO_ROWS
-    if layer < lane.n_layers - 1:
-        return NO_ROWS, Rows(ids, stream)
-    untouched = lane.final[None, :, start + 1 :].expand(len(ids), -1, -1, -1)
-    return Rows(ids, torch.cat([stream, untouched], 2)), NO_ROWS
+def joined(batch: WidenedBatch, layer: int, joining: list[int], reads: Tensor | None) -> Rows:
+    """The rows after the layer in which these cells join; cells that change nothing are left out."""
+    delta = _added(batch, layer, batch.parts(joining, lambda cell: cell.position is not None))
+    if delta.parts and layer == batch.lane.n_layers - 1:
+        delta = _that_move(_at_the_end(delta, reads, batch.length))
+    return batch.additions.after(layer, batch.site, delta) if delta.parts else NO_ROWS
 
 
-def _added(
-    batch: WidenedBatch, additions: Additions, layer: int, joining: list[int], here: slice
-) -> tuple[list[int], Tensor]:
-    """The cells that change anything, and what each adds to the stream, `[cell, prompt, position, d_model]`."""
+def _at_the_end(delta: Rows, reads: Tensor | None, length: int) -> Rows:
+    """The changes at the positions that leave the last layer."""
+    ends = [leaving(part, reads, length) for part in delta.parts]
+    views = []
+    for part, end, view in zip(delta.parts, ends, delta.views, strict=True):
+        at = end.at.to(view.device)
+        if part.is_narrow:
+            views.append(view * (at == part.start)[None, :, :, None])
+        else:
+            views.append(
+                view if part.at is end.at else at_positions(view, (at - part.start).expand(view.shape[1], -1))
+            )
+    return Rows.of(ends, delta.n_prompts, views)
+
+
+def _added(batch: WidenedBatch, layer: int, parts: Sequence[Part]) -> Rows:
+    """The cells that change anything, and what each adds to the stream."""
+    additions = batch.additions
     whole = additions.untouched(layer, batch.site)
-    old = whole[:, here]
-    moved = changed(old, batch.new[layer], batch.site, here, whole.shape[1]) - old
+    everywhere = slice(0, batch.length)
+    moved = changed(whole, batch.new[layer], batch.site, everywhere, batch.length) - whole
     if batch.site != "z":
-        return _that_move(joining, moved[None].expand(len(joining), -1, -1, -1))
-    heads = batch.heads_of(layer, joining)
-    if all(len(each) == 1 for each in heads):
-        one_each = [head for each in heads for head in each]
-        return _that_move(joining, additions.written_by_heads(layer, moved, one_each))
-    added = [additions.written_by_heads(layer, moved, each).sum(0) for each in heads]
-    return _that_move(joining, torch.stack(added))
+        views = [moved[None, :, _span(part)].expand(len(part.ids), -1, -1, -1) for part in parts]
+        return _that_move(Rows.of(parts, len(moved), views))
+    views = []
+    for part in parts:
+        of_cells, z = batch.heads_of(layer, part.ids), moved[:, _span(part)]
+        if all(len(heads) == 1 for heads in of_cells):
+            views.append(additions.written_by_heads(layer, z, [head for heads in of_cells for head in heads]))
+        else:
+            added = [additions.written_by_heads(layer, z, heads).sum(0) for heads in of_cells]
+            views.append(torch.stack(added))
+    return _that_move(Rows.of(parts, len(moved), views))
 
 
-def _that_move(ids: list[int], delta: Tensor) -> tuple[list[int], Tensor]:
+def _span(part: Part) -> slice:
+    """The positions of a part's rows, which are consecutive."""
+    return slice(part.start, part.start + part.at.shape[1])
+
+
+def _that_move(delta: Rows) -> Rows:
     """The cells whose change is not zero, and their changes."""
-    moves = (delta != 0).flatten(1).any(1)
+    moves = (delta.flat != 0).any(1)
     if bool(moves.all()):
-        return ids, delta
-    return [i for i, does in zip(ids, moves.tolist(), strict=True) if does], delta[moves]
+        return delta
+    parts, views = [], []
+    for part, view, of_part in zip(delta.parts, delta.views, delta.with_flat(moves).views, strict=True):
+        does = of_part.flatten(1).any(1)
+        ids = [i for i, moving in zip(part.ids, does.tolist(), strict=True) if moving]
+        if ids:
+            parts.append(replace(part, ids=ids))
+            views.append(view[does])
+    return Rows.of(parts, delta.n_prompts, views) if parts else NO_ROWS
 
 
-def reach_the_end(batch: WidenedBatch, layer: int, joining: list[int]) -> bool:
-    """Whether each cell edits a single head whose output the final norm reads, for a metric of log-probabilities."""
-    additions = batch.additions(joining)
-    if additions is None or batch.site != "z" or batch.wanted.ids is None:
+def reach_the_end(batch: WidenedBatch, layer: int, index: int) -> bool:
+    """Whether a cell edits a single head whose output the final norm reads, for a metric of log-probabilities."""
+    cell = batch.cells[index]
+    if not batch.can_add(index) or batch.site != "z" or batch.wanted.ids is None:
         return False
-    single = all(len(heads) == 1 for heads in batch.heads_of(layer, joining))
-    many = batch.cells[joining[0]].position is None and batch.wanted.metric.normalised
-    return single and many and additions.adds_to_the_end(layer)
+    single = len(cell.touched[layer] or ()) == 1
+    many = cell.position is None and batch.wanted.metric.normalised
+    return single and many and batch.additions.adds_to_the_end(layer)
 
 
 def found_at_the_end(batch: WidenedBatch, layer: int, joining: list[int]) -> Iterator[tuple[int, Tensor]]:
     """Each of these cells, and what the metric reads in it, `[prompt, read, target]`."""
-    additions, wanted, final = batch.additions(joining), batch.wanted, batch.lane.final
-    assert additions is not None and wanted.ids is not None  # noqa: PT018  # checked in `reach_the_end`
-    needed = (wanted.there & (wanted.positions >= batch.start)).to(final.device)
+    additions, wanted, final = batch.additions, batch.wanted, batch.lane.final
+    assert wanted.ids is not None  # checked in `reach_the_end`
+    needed = (wanted.there & (wanted.positions >= batch.starts[joining[0]])).to(final.device)
     prompt = torch.arange(len(needed), device=needed.device)[:, None].expand(needed.shape)[needed]
     at = wanted.positions.to(needed.device)[needed]
     heads = [head for of_cell in batch.heads_of(layer, joining) for head in of_cell]

@@ -141,7 +141,7 @@ class _Rows(Layers):
                 return
             z = self._attend(layer, q, k, self._projected(layer, "v", normed), self._queries(layer))
             del q, k, normed
-            resid = self._rest(layer, resid, self._written(layer, z), {})
+            resid = self._rest(layer, resid, self._written(layer, z))
 
     def _values(self, layer: int, q: Tensor, k: Tensor, blocks: Sequence[_Block], n: int) -> Tensor:
         """Attention `[entry, head]`; the entries in one row of a pattern are read together."""

@@ -8,6 +8,7 @@ unembedding, but not, as `_decoder` does, the positions before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from ..model._anatomy import Hook, Model, full_precision, hook_name, hooks_on, i
 from ..model._padding import hidden_padding
 from ..model._runs import stream
 from ._capture import Taps, pattern_hook, tapped_hooks
+from ._rows import Rows, leaving, rows_at, tapped
 
-__all__ = ["Blocks", "at_positions"]
+__all__ = ["Blocks"]
 
 _BLOCK = 512  # rows that are unembedded at a time
 
@@ -90,30 +92,30 @@ class Blocks:
     def step(
         self,
         layer: int,
-        rows: Tensor,
-        start: int,
+        rows: Rows,
         *,
         reads: Tensor | None = None,
-        taps: Taps | None = None,
+        taps: Sequence[Taps] | None = None,
         held: Tensor | None = None,
-    ) -> Tensor:
-        """`rows [cell, prompt, position, d_model]` after the layer, at all positions or at those in `reads`.
+    ) -> Rows:
+        """The rows after the layer, at all positions or at those in `reads` if they are fewer.
 
         Args:
             layer: the layer to run.
-            rows: the stream that enters it.
-            start: 0.
+            rows: the stream that enters it, of a single part with all positions.
             reads: `[prompt, read]`, the positions wanted; None for all.
-            taps: functions that replace activations inside the layer, by site.
+            taps: for the part, functions that replace activations in the layer, by site.
             held: the pattern to hold fixed.
         """
-        assert start == 0, "the model's blocks run on whole prompts"
-        taps = taps or {}
+        (part,), (tap,) = rows.parts, taps or [{}]
+        assert part.start == 0, "the model's blocks run on whole prompts"
+        stream = tapped(tap, "resid_pre", rows.views[0])
         put = None if held is None else held[None]
-        if "pattern" in taps:
-            put = taps["pattern"](self._pattern(layer, rows))
-        out = self._block(layer, rows, tapped_hooks(layer, taps, len(rows), put))
-        return out if reads is None else at_positions(out, reads)
+        if "pattern" in tap:
+            put = tap["pattern"](self._pattern(layer, stream))
+        out = self._block(layer, stream, tapped_hooks(layer, tap, len(stream), put))
+        after = Rows.of([part], rows.n_prompts, [tapped(tap, "resid_post", out)])
+        return rows_at(after, [leaving(part, reads, out.shape[2])])
 
     def _block(self, layer: int, rows: Tensor, hooks: list[Hook]) -> Tensor:
         cells, (args, kwargs) = len(rows), self.arguments[layer]
@@ -161,9 +163,3 @@ class Blocks:
         if type(value).__name__.endswith("Cache"):
             return None  # a key/value cache would grow with every call
         return value
-
-
-def at_positions(rows: Tensor, positions: Tensor) -> Tensor:
-    """`rows [cell, prompt, position, ...]` at `positions [prompt, read]`."""
-    prompt = torch.arange(rows.shape[1], device=rows.device)[:, None]
-    return rows[:, prompt, positions.to(rows.device)]

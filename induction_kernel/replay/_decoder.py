@@ -1,26 +1,27 @@
 """The lane for standard decoders: a layer is run again from the model's parameters, on part of its positions.
 
-A lane is a way of running layers again. Here only positions at or after an edit run again, with the untouched run's
-keys and values before them. Its batch is widened: it holds the prompts once for each edited run (cell). `_layers`
-computes one layer and says which models are supported; `_final_logits` computes the logits.
+A lane is a way of running layers again. Here only positions at or after an edit run again, and edited runs (cells) that
+start at different positions share every product of a layer but its attention: see `_rows`. `_layers` computes one layer
+and says which models are supported; `_stored_attention` computes attention, `_final_logits` the logits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from ..model._anatomy import Model, per_query_head
+from ..model._anatomy import Model
 from ..model._runs import stream
-from ._blocks import at_positions
-from ._capture import Taps, attended
-from ._final_logits import Unembedding
-from ._layers import tapped
+from ._capture import Taps
+from ._rows import Part, Rows, each_tapped, leaving, own, rows_at, tapped, untouched_at
+from ._stored_attention import StoredAttention
 
 __all__ = ["Decoder"]
 
 
-class Decoder(Unembedding):
+class Decoder(StoredAttention):
     """Layers of one batch of prompts, run again from the model's parameters.
 
     Attributes:
@@ -46,7 +47,7 @@ class Decoder(Unembedding):
         for layer in range(self.cfg.n_layers):
             resid = resid.to(self._device(layer))
             kept = {"resid_pre": resid}
-            q, kept["k"], kept["v"] = self._qkv(layer, resid, 0)
+            q, kept["k"], kept["v"] = self._qkv(layer, resid)
             kept["q"] = q
             kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self._queries(layer))
             attn_out = self._written(layer, kept["z"])
@@ -99,139 +100,123 @@ class Decoder(Unembedding):
     def step(
         self,
         layer: int,
-        rows: Tensor,
-        start: int,
+        rows: Rows,
         *,
         reads: Tensor | None = None,
-        taps: Taps | None = None,
+        taps: Sequence[Taps] | None = None,
         held: Tensor | None = None,
-    ) -> Tensor:
-        """`rows [cell, prompt, position >= start, d_model]` after the layer.
-
-        Rows of a single position differ from the untouched run only there, at `start`.
+    ) -> Rows:
+        """The rows after the layer, at all positions from each start on, or at `reads` where these are fewer.
 
         Args:
             layer: the layer to run.
             rows: the stream that enters it.
-            start: the first position of the rows.
-            reads: `[prompt, read]`, the positions (>= start) wanted; None for all from `start` on.
-            taps: functions that replace activations inside the layer, by site.
+            reads: `[prompt, read]`, the positions wanted; None for all.
+            taps: for each part, functions that replace activations in the layer, by site.
             held: the pattern to hold fixed.
         """
-        rows = rows.to(self.resid_pre(layer).device)
-        reads = None if reads is None else reads.to(rows.device)
-        cells, after = len(rows), self.length - start
-        if rows.shape[2] < after:
-            later = reads is None or bool((reads > start).all())
-            if not taps and held is None and later:
-                return self._step_from_one(layer, rows, start, reads)
-            rows = self._spread(layer, rows, start)
-        taps = taps or {}
-        queries = self._queries(layer, start) if reads is None else reads
-        entering = rows if reads is None else at_positions(rows, queries - start)
-        q, k, v = self._qkv(layer, rows, start, entering, queries, taps)
-        if start:
-            k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
-        if held is None and not {"pattern", "log_pattern"} & {*taps}:
-            z = self._attend(layer, q, k, v, queries).unflatten(0, (cells, -1))
-        else:
-            z = self._attend_by_pattern(layer, q, k, v, queries, cells, taps, held)
-        z = tapped(taps, "z", z)
-        attn_out = tapped(taps, "attn_out", self._written(layer, z))
-        return self._rest(layer, entering, attn_out, taps)
+        taps = [{}] * len(rows.parts) if taps is None else taps
+        ends = [leaving(part, reads, self.length) for part in rows.parts]
+        to = [
+            leaving(part, None, self.length) if tap else end
+            for part, end, tap in zip(rows.parts, ends, taps, strict=True)
+        ]
+        rows = self._wide_enough(layer, rows.on(self._device(layer)), to, taps, held)
+        rows = each_tapped(rows, taps, "resid_pre")
+        own_rows = rows_at(rows, [own(part, end) for part, end in zip(rows.parts, to, strict=True)])
+        z = self._z(layer, rows, own_rows, to, taps, held)
+        attn_out = each_tapped(z.with_flat(self._written(layer, z.flat)), taps, "attn_out")
+        after = self._after_attention(layer, own_rows, attn_out, taps)
+        return rows_at(each_tapped(after, taps, "resid_post"), ends)
 
-    def _attend_by_pattern(
+    def _wide_enough(
+        self, layer: int, rows: Rows, to: Sequence[Part], taps: Sequence[Taps], held: Tensor | None
+    ) -> Rows:
+        """The rows, where a part that cannot be run from a single row gets the untouched positions after it."""
+        plain = held is None and not any(taps)
+
+        def can_run(part: Part, end: Part) -> bool:
+            once = end.at.shape[1] == self.length - part.start or bool((end.at > part.start).all())
+            return not part.is_narrow or (plain and once)
+
+        if all(can_run(part, end) for part, end in zip(rows.parts, to, strict=True)):
+            return rows
+        parts = [
+            part if can_run(part, end) else leaving(part, None, self.length)
+            for part, end in zip(rows.parts, to, strict=True)
+        ]
+        return self._filled(layer, "resid_pre", rows, parts)
+
+    def _filled(self, layer: int, site: str, rows: Rows, to: Sequence[Part]) -> Rows:
+        """The rows at the positions of these parts, untouched where a narrow part has none of its own."""
+        if all(part.at.shape == end.at.shape for part, end in zip(rows.parts, to, strict=True)):
+            return rows
+        views = []
+        for part, end, view in zip(rows.parts, to, rows.views, strict=True):
+            width = view.shape[2]
+            later = untouched_at(self.clean[layer][site], end)[:, :, width:].expand(len(view), -1, -1, -1)
+            views.append(view if part.at.shape == end.at.shape else torch.cat([view, later], 2))
+        return Rows.of(to, rows.n_prompts, views)
+
+    def _z(
         self,
         layer: int,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        queries: Tensor,
-        cells: int,
-        taps: Taps,
+        rows: Rows,
+        asking: Rows,
+        to: Sequence[Part],
+        taps: Sequence[Taps],
         held: Tensor | None,
-    ) -> Tensor:
-        """`z [cell, prompt, query, head, d_head]`, from a pattern that is held fixed or replaced by a tap."""
-        if held is None:
-            pattern = self._pattern(layer, q, k, queries).unflatten(0, (cells, -1))
-        else:
-            whole = queries.expand(len(q) // cells, -1)
-            prompt = torch.arange(len(whole), device=whole.device)[:, None]
-            pattern = held[prompt, :, whole].transpose(1, 2)[None].to(q)
-        pattern = tapped(taps, "pattern", pattern)
-        if "log_pattern" in taps:  # exact even if the attention left after a knock-out is tiny
-            scores = self._scores(layer, q, k, queries).unflatten(0, (cells, -1))
-            pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
-        return attended(pattern, per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1)))
+    ) -> Rows:
+        """z at the positions of `to`: keys and values are those of the rows, queries those of the rows asking."""
+        normed = rows.with_flat(self._norm(self.model.blocks[layer].ln1, rows.flat))
+        sources = {"q": rows_at(normed, asking.parts), "k": normed, "v": normed}
+        found = {
+            key: each_tapped(source.with_flat(self._projected(layer, key, source.flat)), taps, key)
+            for key, source in sources.items()
+        }
+        if self.cfg.positional_embedding_type == "rotary":
+            for key in "qk":
+                here = found[key]
+                at = here.positions.to(here.flat.device)
+                found[key] = here.with_flat(self._rotated(layer, here.flat, at))
+        views = []
+        of_parts = zip(rows.parts, to, *(found[key].views for key in "qkv"), taps, strict=True)
+        for part, end, q, k, v, tap in of_parts:
+            if part.is_narrow:
+                views.append(self._z_from_one(layer, part.start, end.at, q, k, v))
+            else:
+                views.append(tapped(tap, "z", self._z_of(layer, part.start, end.at, q, k, v, tap, held)))
+        return Rows.of(to, rows.n_prompts, views)
 
-    def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer if `delta [cell, prompt, read, d_model]` is added to what attention writes."""
-        kept = self.clean[layer]
-        if not self.serial:
-            return at_positions(kept["resid_post"][None], positions) + delta
-        mid = at_positions(kept["resid_mid"][None], positions) + delta
-        return mid + self._mlp(layer, mid)
+    def _after_attention(self, layer: int, own_rows: Rows, attn_out: Rows, taps: Sequence[Taps]) -> Rows:
+        """The stream after the layer, from the rows that enter it and attention's output."""
+        entering = self._filled(layer, "resid_pre", own_rows, attn_out.parts)
+        after = attn_out.with_flat(entering.flat + attn_out.flat)
+        if self.cfg.attn_only:
+            return after
+        if self.serial:
+            after = each_tapped(after, taps, "resid_mid")
+            mlp_out = after.with_flat(self._mlp(layer, after.flat))
+        else:
+            mlp_out = own_rows.with_flat(self._mlp(layer, own_rows.flat))
+            mlp_out = self._filled(layer, "mlp_out", mlp_out, attn_out.parts)
+        return after.with_flat(after.flat + each_tapped(mlp_out, taps, "mlp_out").flat)
+
+    def after(self, layer: int, site: str, delta: Rows) -> Rows:
+        """The stream after the layer if delta is added to the untouched activation at a site after attention."""
+
+        def added(base: str) -> Rows:
+            views = [
+                untouched_at(self.clean[layer][base], part) + view
+                for part, view in zip(delta.parts, delta.views, strict=True)
+            ]
+            return Rows.of(delta.parts, delta.n_prompts, views)
+
+        if site in ("mlp_out", "resid_post") or not self.serial:
+            return added("resid_post")
+        mid = added("resid_mid")
+        return mid.with_flat(mid.flat + self._mlp(layer, mid.flat))
 
     def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
         """What these heads write, `[head, prompt, position, d_model]`, from `z [prompt, position, head, d_head]`."""
         return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
-
-    def _step_from_one(self, layer: int, rows: Tensor, start: int, reads: Tensor | None) -> Tensor:
-        """The stream after the layer if only position `start` of its input changed.
-
-        Later positions keep their queries; only one key and value is new to them.
-        """
-        kept, cells, length = self.clean[layer], len(rows), self.length
-        q1, k1, v1 = (
-            per_query_head(each, self.cfg.n_heads, 2).unflatten(0, (cells, -1))
-            for each in self._qkv(layer, rows, start)
-        )  # [cell, prompt, 1, head, d_head]
-        queries = self._queries(layer, start + 1) if reads is None else reads
-        z = self._one_key_changed(layer, k1, v1, start, queries)
-        if reads is None:
-            own = self._attend(
-                layer, q1.flatten(0, 1), self._with_prefix(layer, "k", k1.flatten(0, 1), start),
-                self._with_prefix(layer, "v", v1.flatten(0, 1), start), self._queries(layer, start)[:, :1],
-            )  # fmt: skip
-            z = torch.cat([own.unflatten(0, (cells, -1)), z], 2)
-            entering = self._spread(layer, rows, start)
-        else:
-            entering = at_positions(kept["resid_pre"][None], queries).expand(cells, -1, -1, -1)
-        attn_out = self._written(layer, z)
-        if self.serial or self.cfg.attn_only:
-            return self._rest(layer, entering, attn_out, {})
-        if reads is not None:
-            return entering + attn_out + at_positions(kept["mlp_out"][None], queries)
-        mlp_out = kept["mlp_out"][None, :, start:length].expand(cells, -1, -1, -1)
-        mlp_out = torch.cat([self._mlp(layer, rows), mlp_out[:, :, 1:]], 2)
-        return entering + attn_out + mlp_out
-
-    def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
-        """`z [cell, prompt, query, head, d_head]` of the untouched queries if the key and value at `start` changed.
-
-        The softmax over the other keys is computed once for all cells; the changed key's attention follows from the
-        log-sum-exp of the other scores.
-        """
-        kept, heads = self.clean[layer], self.cfg.n_heads
-        scale = float(self.model.blocks[layer].attn.attn_scale)
-        q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
-        k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
-        scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
-        place = self._queries(layer)
-        seen = (place <= queries[..., None]) & (place != start)
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
-        others = scores.logsumexp(-1)
-        before = torch.einsum("phqk,pkhd->pqhd", (scores - others[..., None]).exp(), v)
-        new = torch.einsum("pqhd,cphd->cphq", q, k1[:, :, 0]) / scale
-        share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
-        return before + share * (v1 - before)
-
-    def _spread(self, layer: int, rows: Tensor, start: int) -> Tensor:
-        """Rows of one changed position, followed by the untouched positions after it."""
-        after = self.clean[layer]["resid_pre"][None, :, start + 1 :]
-        return torch.cat([rows, after.expand(len(rows), -1, -1, -1)], 2)
-
-    def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
-        """Keys or values `[row, position >= start, head, d_head]`, with those of the untouched run before them."""
-        before = per_query_head(self.clean[layer][key][:, :start], new.shape[2], 2)
-        return torch.cat([before.repeat(len(new) // len(before), 1, 1, 1), new], 1)

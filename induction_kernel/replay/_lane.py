@@ -1,17 +1,19 @@
 """The protocol of a lane, a way of running layers again: from the model's parameters, or by its own blocks.
 
-`Decoder` (standard decoders, faster) and `Blocks` (any architecture) are lanes. They run a widened batch, which holds
-the prompts once for each edited run (cell): `[cell, prompt, position, d_model]`.
+`Decoder` (standard decoders, faster) and `Blocks` (any architecture) are lanes. They run the rows of many edited runs
+(cells) together: see `_rows`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from ..model._anatomy import Model
 from ._capture import Taps
+from ._rows import Rows
 
 __all__ = ["Additions", "Lane"]
 
@@ -46,16 +48,16 @@ class Lane(Protocol):
     def step(
         self,
         layer: int,
-        rows: Tensor,
-        start: int,
+        rows: Rows,
         *,
         reads: Tensor | None = None,
-        taps: Taps | None = None,
+        taps: Sequence[Taps] | None = None,
         held: Tensor | None = None,
-    ) -> Tensor:
-        """`rows [cell, prompt, position >= start, d_model]` after the layer, at all positions or at `reads`.
+    ) -> Rows:
+        """The rows after the layer, at all positions from each start on, or at `reads` where these are fewer.
 
-        `taps` are functions that replace activations inside the layer, by site; `held` is the pattern to hold fixed.
+        `taps` are, for each part of the rows, functions that replace activations in the layer, by site; `held` is the
+        pattern to hold fixed.
         """
         ...
 
@@ -87,8 +89,8 @@ class Additions(Protocol):
         """What these heads write, `[head, prompt, position, d_model]`, from `z [prompt, position, head, d_head]`."""
         ...
 
-    def after_attention(self, layer: int, delta: Tensor, positions: Tensor) -> Tensor:
-        """The stream after the layer if `delta [cell, prompt, read, d_model]` is added to what attention writes."""
+    def after(self, layer: int, site: str, delta: Rows) -> Rows:
+        """The stream after the layer if `delta` is added to the untouched activation at a site after attention."""
         ...
 
     def adds_to_the_end(self, layer: int) -> bool:

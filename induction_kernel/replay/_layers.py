@@ -2,8 +2,7 @@
 
 Attention and MLP in series or in parallel, or attention only; learned or rotary positions; LayerNorm or RMSNorm; any
 MLP; multi-head, multi-query and grouped-query attention. No copy of the weights is kept. `_decoder` and
-`_attention_rows` choose positions and layers; `_blocks` runs models that are not supported here (see `supports`). Taps
-are functions that replace activations, by site.
+`_attention_rows` choose positions and layers; `_blocks` runs models that are not supported here (see `supports`).
 """
 
 from __future__ import annotations
@@ -15,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model._anatomy import Model, per_query_head
-from ._capture import Taps
 from ._rotary import rotary_of
 
-__all__ = ["Layers", "looseness", "supports", "tapped"]
+__all__ = ["Layers", "looseness", "supports"]
 
 
 def supports(model: Model) -> bool:
@@ -64,26 +62,12 @@ class Layers:
         self.serial: bool = not (self.cfg.attn_only or self.cfg.parallel_attn_mlp)
         self.length: int = length
 
-    def _qkv(
-        self, layer: int, rows: Tensor, start: int, entering: Tensor | None = None, queries: Tensor | None = None,
-        taps: Taps | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        """Rotated queries and keys, and values, `[row, position, head, d_head]`; queries only at `queries`."""
-        block: Any = self.model.blocks[layer]
-        taps = taps or {}
-        lead = rows.shape[:-2]
-        normed = self._norm(block.ln1, rows)
-        fewer = entering is not None and entering is not rows
-        asking = self._norm(block.ln1, entering) if fewer else normed  # pyright: ignore[reportArgumentType]  # is one
-        found = [
-            tapped(taps, key, self._projected(layer, key, source))
-            for key, source in (("q", asking), ("k", normed), ("v", normed))
-        ]
+    def _qkv(self, layer: int, resid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, `[prompt, position, head, d_head]`, of all positions."""
+        normed = self._norm(self.model.blocks[layer].ln1, resid)
+        q, k, v = (self._projected(layer, key, normed) for key in "qkv")
         if self.cfg.positional_embedding_type == "rotary":
-            here = self._queries(layer, start)[:, : rows.shape[-2]]
-            asked = queries if fewer and queries is not None else here
-            found[0], found[1] = self._rotated(layer, found[0], asked), self._rotated(layer, found[1], here)
-        q, k, v = (each.flatten(0, len(lead) - 1) for each in found)
+            q, k = (self._rotated(layer, each, self._queries(layer)) for each in (q, k))
         return q, k, v
 
     def _projected(self, layer: int, key: str, normed: Tensor) -> Tensor:
@@ -137,14 +121,12 @@ class Layers:
         out = torch.addmm(attention.b_O, flat, attention.W_O.flatten(0, 1))
         return out.view(*z.shape[:-2], -1)
 
-    def _rest(self, layer: int, entering: Tensor, attn_out: Tensor, taps: Taps) -> Tensor:
+    def _rest(self, layer: int, entering: Tensor, attn_out: Tensor) -> Tensor:
         """The stream after the layer, from the stream before it and attention's output."""
+        after = entering + attn_out
         if self.cfg.attn_only:
-            return entering + attn_out
-        if self.serial:
-            mid = tapped(taps, "resid_mid", entering + attn_out)
-            return mid + tapped(taps, "mlp_out", self._mlp(layer, mid))
-        return entering + attn_out + tapped(taps, "mlp_out", self._mlp(layer, entering))
+            return after
+        return after + self._mlp(layer, after if self.serial else entering)
 
     def _mlp(self, layer: int, resid: Tensor) -> Tensor:
         block: Any = self.model.blocks[layer]
@@ -170,7 +152,7 @@ class Layers:
             )
         if kind in ("RMSNorm", "RMSNormPre") and exact:
             return F.rms_norm(resid, shape, getattr(norm, "w", None), float(norm.eps))
-        return norm(resid.flatten(0, -3)).view(resid.shape)
+        return norm(resid.reshape(1, -1, resid.shape[-1])).view(resid.shape)
 
 
 _ACTIVATIONS = {
@@ -179,11 +161,6 @@ _ACTIVATIONS = {
     "gelu": F.gelu,
     "gelu_new": lambda hidden: F.gelu(hidden, approximate="tanh"),
 }
-
-
-def tapped(taps: Taps, site: str, activation: Tensor) -> Tensor:
-    """The activation, or its replacement by the tap at this site."""
-    return taps[site](activation) if site in taps else activation
 
 
 def _weights(attention: Any, name: str) -> Tensor:
