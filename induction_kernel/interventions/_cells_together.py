@@ -17,6 +17,7 @@ from ..replay._capture import Taps
 from ..replay._lane import Lane
 from ..replay._rows import NO_ROWS, Part, Rows, at_positions
 from ._changes import changed, new_of, taps_at
+from ._plan import Cell
 from ._widened_batch import WidenedBatch, found_at_the_end, joined, reach_the_end
 
 __all__ = ["found_in", "run_together"]
@@ -70,18 +71,21 @@ def _layer(batch: WidenedBatch, layer: int, rows: Rows, joining: list[int], read
 def _entering(batch: WidenedBatch, layer: int, joining: list[int]) -> Rows:
     """The stream that enters the first edited layer of these cells, from the first position run again.
 
-    A part is narrow if only one position of the stream before the layer is edited, and then already edited; if that
-    changes nothing, its cells are left out.
+    A part is narrow if only one position of the stream before the layer is edited, and then already edited. Cells in
+    which that changes nothing are left out.
     """
     clean = batch.lane.resid_pre(layer)
     of_stream = batch.site == "resid_pre" and batch.lane.saves_positions
-    parts = batch.parts(joining, lambda cell: of_stream and cell.position is not None and cell.new is None)
+
+    def alone(cell: Cell) -> bool:
+        return of_stream and cell.position is not None and cell.new is None
+
     new = clean
-    if any(part.is_narrow for part in parts):
+    if any(alone(batch.cells[i]) for i in joining):
         new = changed(clean, batch.new[layer], batch.site, slice(0, batch.length), batch.length)
         moved = (new != clean).any(2).any(0).tolist()
-        parts = [part for part in parts if moved[part.start] or not part.is_narrow]
-    views = []
+        joining = [i for i in joining if moved[batch.starts[i]] or not alone(batch.cells[i])]
+    parts, views = batch.parts(joining, alone), []
     for part in parts:
         here = slice(part.start, part.start + part.at.shape[1])
         views.append((new if part.is_narrow else clean)[None, :, here].expand(len(part.ids), -1, -1, -1))
