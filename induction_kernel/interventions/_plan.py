@@ -212,7 +212,7 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
     size, cfg = sizes(model), model.cfg
     hidden = (getattr(cfg, "d_mlp", None) or 0) * (3 if getattr(cfg, "gated_mlp", False) else 2)
     width = 10 * size.d_model + hidden + 3 * size.n_heads * length
-    most = 2**17 if on_gpu else 2**14  # beyond it a batch is no faster
+    most = 2**17 if on_gpu else 2**12  # beyond it a batch is no faster
     return max(length, min(most, free // 4 // (width * model.W_U.element_size())))
 
 
