@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,6 +31,18 @@ _PLAIN = (str, bytes, int, float, complex, bool, type(None), torch.dtype, torch.
 _DEPTH = 4
 
 
+class _Names(NamedTuple):
+    """What is known of objects while a model is told.
+
+    Attributes:
+        modules: id of a module -> its name.
+        told: id of any other object and depth -> what is told of it.
+    """
+
+    modules: dict[int, str]
+    told: dict[tuple[int, int], Any]
+
+
 class _OwnCode(Exception):
     """Raised for code that is made at run time (a closure, a class in a function): no name tells it from other code."""
 
@@ -41,7 +53,7 @@ def structure_of(model: Model) -> str | None:
     It cannot if a module, or its class, has code that is made at run time (a closure, a class in a function).
     """
     modules = all_modules(model)
-    names = {id(module): name for module, name in modules.items()}
+    names = _Names({id(module): name for module, name in modules.items()}, {})
     try:
         told = [
             (name, _of_code(type(module)), _told(vars(module), names)) for module, name in modules.items()
@@ -59,12 +71,12 @@ def _methods(cls: type) -> list[tuple[str, str]]:
     return [(key, _of_code(each)) for key, each in vars(cls).items() if isinstance(each, FunctionType)]
 
 
-def _told(value: Any, names: dict[int, str], depth: int = _DEPTH) -> Any:
+def _told(value: Any, names: _Names, depth: int = _DEPTH) -> Any:
     """A value as text, tuples and lists."""
     if isinstance(value, _PLAIN):
         return repr(value)
     if isinstance(value, torch.nn.Module):
-        return names.get(id(value), type(value).__qualname__)
+        return names.modules.get(id(value), type(value).__qualname__)
     if isinstance(value, Tensor):
         return _of_tensor(value)
     if isinstance(value, type | FunctionType | BuiltinFunctionType):
@@ -74,15 +86,25 @@ def _told(value: Any, names: dict[int, str], depth: int = _DEPTH) -> Any:
     if isinstance(value, MethodType):
         return _of_code(value.__func__), _told(value.__self__, names, 0)
     if isinstance(value, Mapping):
-        kept = [(key, each) for key, each in value.items() if key not in _LABELS]
+        kept = [(key, each) for key, each in value.items() if key not in _LABELS and not _is_empty(each)]
         return [(_told(key, names), _under(key, each, names, depth)) for key, each in kept]
     if isinstance(value, list | tuple):
         return [_told(each, names, depth) for each in value]
     held = getattr(value, "__dict__", None)
-    return type(value).__qualname__, None if held is None or not depth else _told(held, names, depth - 1)
+    if held is None or not depth:
+        return type(value).__qualname__, None
+    key = id(value), depth  # many modules hold the same configuration
+    if key not in names.told:
+        names.told[key] = type(value).__qualname__, _told(held, names, depth - 1)
+    return names.told[key]
 
 
-def _under(key: Any, value: Any, names: dict[int, str], depth: int) -> Any:
+def _is_empty(value: Any) -> bool:
+    """Whether this is an empty dictionary, such as a module's hooks if it has none."""
+    return isinstance(value, dict) and not value
+
+
+def _under(key: Any, value: Any, names: _Names, depth: int) -> Any:
     """The value of an attribute, as text, tuples and lists; of weights and hooks only shapes and names."""
     if key in _HOOKS:
         return _hooks(value)

@@ -8,6 +8,7 @@ and says which models are supported; `_stored_attention` computes attention, `_f
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import compress
 
 import torch
 from torch import Tensor
@@ -133,18 +134,13 @@ class Decoder(StoredAttention):
         self, layer: int, rows: Rows, to: Sequence[Part], taps: Sequence[Taps], held: Tensor | None
     ) -> Rows:
         """The rows, where a part that cannot be run from a single row gets the untouched positions after it."""
-        plain = held is None and not any(taps)
 
-        def can_run(part: Part, end: Part) -> bool:
-            once = end.at.shape[1] == self.length - part.start or bool((end.at > part.start).all())
-            return not part.is_narrow or (plain and once)
+        def wide_enough(part: Part, end: Part, tap: Taps) -> Part:
+            own_or_later = end.at.shape[1] == self.length - part.start or bool((end.at > part.start).all())
+            can_run = not part.is_narrow or (held is None and not tap and own_or_later)
+            return part if can_run else leaving(part, None, self.length)
 
-        if all(can_run(part, end) for part, end in zip(rows.parts, to, strict=True)):
-            return rows
-        parts = [
-            part if can_run(part, end) else leaving(part, None, self.length)
-            for part, end in zip(rows.parts, to, strict=True)
-        ]
+        parts = [wide_enough(*each) for each in zip(rows.parts, to, taps, strict=True)]
         return self._filled(layer, "resid_pre", rows, parts)
 
     def _filled(self, layer: int, site: str, rows: Rows, to: Sequence[Part]) -> Rows:
@@ -180,13 +176,32 @@ class Decoder(StoredAttention):
                 at = here.positions.to(here.flat.device)
                 found[key] = here.with_flat(self._rotated(layer, here.flat, at))
         views = []
+        later = self._z_of_reads(layer, rows, found["q"], found["k"], found["v"], to)
         of_parts = zip(rows.parts, to, *(found[key].views for key in "qkv"), taps, strict=True)
         for part, end, q, k, v, tap in of_parts:
-            if part.is_narrow:
-                views.append(self._z_from_one(layer, part.start, end.at, q, k, v))
-            else:
+            if not part.is_narrow:
                 views.append(tapped(tap, "z", self._z_of(layer, part.start, end.at, q, k, v, tap, held)))
+            elif q.shape[2]:
+                views.append(self._z_from_one(layer, part.start, q, k, v))
+            else:
+                views.append(later.pop(0))
         return Rows.of(to, rows.n_prompts, views)
+
+    def _z_of_reads(
+        self, layer: int, rows: Rows, q: Rows, k: Rows, v: Rows, to: Sequence[Part]
+    ) -> list[Tensor]:
+        """z of the narrow parts that only later positions leave, all together: they are the same in each."""
+        narrow = [
+            part.is_narrow and not asked.shape[2] for part, asked in zip(rows.parts, q.views, strict=True)
+        ]
+        if not any(narrow):
+            return []
+        parts = list(compress(rows.parts, narrow))
+        starts = [part.start for part in parts for _ in part.ids]
+        k1, v1 = (torch.cat(list(compress(each.views, narrow))) for each in (k, v))
+        reads = next(compress(to, narrow)).at.to(k1.device)
+        z = self._one_key_changed(layer, starts, reads, k1, v1)
+        return list(z.split([len(part.ids) for part in parts]))
 
     def _after_attention(self, layer: int, own_rows: Rows, attn_out: Rows, taps: Sequence[Taps]) -> Rows:
         """The stream after the layer, from the rows that enter it and attention's output."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -59,39 +61,44 @@ class StoredAttention(Unembedding):
             pattern = taps["log_pattern"](scores.log_softmax(-1)).exp()
         return attended(pattern, per_query_head(v, self.cfg.n_heads, 2).unflatten(0, (cells, -1)))
 
-    def _z_from_one(self, layer: int, start: int, at: Tensor, q1: Tensor, k1: Tensor, v1: Tensor) -> Tensor:
-        """`z [cell, prompt, query, head, d_head]` at positions `at` if only position `start` of the input changed.
-
-        Later positions keep their queries; only one key and value is new to them. `q1` is empty if `start` is not
-        among the positions.
-        """
-        k1, v1 = (per_query_head(each, self.cfg.n_heads, 3) for each in (k1, v1))
-        at, cells, n_own = at.to(q1.device), len(q1), q1.shape[2]
-        z = self._one_key_changed(layer, k1, v1, start, at[:, n_own:])
-        if not n_own:
-            return z
+    def _z_from_one(self, layer: int, start: int, q1: Tensor, k1: Tensor, v1: Tensor) -> Tensor:
+        """`z [cell, prompt, position >= start, head, d_head]` if only position `start` of the layer's input changed."""
+        queries, cells = self._queries(layer, start), len(k1)
         k, v = (
             self._with_prefix(layer, key, new.flatten(0, 1), start) for key, new in (("k", k1), ("v", v1))
         )
-        mine = self._attend(layer, q1.flatten(0, 1), k, v, at[:, :1])
-        return torch.cat([mine.unflatten(0, (cells, -1)), z], 2)
+        mine = self._attend(layer, q1.flatten(0, 1), k, v, queries[:, :1]).unflatten(0, (cells, -1))
+        return torch.cat([mine, self._one_key_changed(layer, [start] * cells, queries[:, 1:], k1, v1)], 2)
 
-    def _one_key_changed(self, layer: int, k1: Tensor, v1: Tensor, start: int, queries: Tensor) -> Tensor:
-        """`z [cell, prompt, query, head, d_head]` of the untouched queries if the key and value at `start` changed.
+    def _one_key_changed(
+        self, layer: int, starts: Sequence[int], queries: Tensor, k1: Tensor, v1: Tensor
+    ) -> Tensor:
+        """`z [cell, prompt, query, head, d_head]` of the untouched queries if only one key and value is new to them.
 
-        The softmax over the other keys is computed once for all cells; the changed key's attention follows from the
-        log-sum-exp of the other scores.
+        The softmax over the other keys is computed once for all cells with the same start; the changed key's attention
+        follows from the log-sum-exp of the other scores.
+
+        Args:
+            layer: the layer.
+            starts: for each cell, the position of the new key, before all queries.
+            queries: `[1 or prompt, query]`, their positions.
+            k1: `[cell, prompt, 1, key/value head, d_head]`, the new keys.
+            v1: the same, the new values.
         """
         kept, heads = self.clean[layer], self.cfg.n_heads
+        k1, v1 = (per_query_head(each, heads, 3) for each in (k1, v1))
         scale = float(self.model.blocks[layer].attn.attn_scale)
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
         k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
         scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
         place = self._queries(layer)
-        seen = (place <= queries[..., None]) & (place != start)
-        scores = scores.masked_fill(~seen[:, None], -torch.inf)
-        others = scores.logsumexp(-1)
-        before = torch.einsum("phqk,pkhd->pqhd", (scores - others[..., None]).exp(), v)
+        scores = scores.masked_fill((place > queries[..., None])[:, None], -torch.inf)
+        found = {}
+        for start in {*starts}:
+            others = scores.index_fill(3, place.new_tensor([start]), -torch.inf)
+            total = others.logsumexp(-1)
+            found[start] = total, torch.einsum("phqk,pkhd->pqhd", (others - total[..., None]).exp(), v)
+        others, before = (torch.stack([found[start][i] for start in starts]) for i in (0, 1))
         new = torch.einsum("pqhd,cphd->cphq", q, k1[:, :, 0]) / scale
         share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
         return before + share * (v1 - before)
