@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..model._anatomy import Model, per_query_head
 from ._rotary import rotary_of
+from ._unembedding import unembedding_of
 
 __all__ = ["Layers", "looseness", "supports"]
 
@@ -36,6 +37,7 @@ def supports(model: Model) -> bool:
         and not any(getattr(cfg, key, None) for key in absent)
         and not (getattr(cfg, "attn_scores_soft_cap", -1.0) or 0.0) > 0
         and not str(cfg.original_architecture).startswith("Olmo")
+        and unembedding_of(model) is not None
     )
 
 
