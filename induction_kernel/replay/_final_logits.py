@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._layers import Layers
+from ._maps import final_norm
 from ._unembedding import PIECE, LinearUnembedding, unembedding_of
 
 __all__ = ["Unembedding"]
@@ -18,15 +19,15 @@ class Unembedding(Layers):
 
     def logits(self, resid: Tensor) -> Tensor:
         """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
-        return self._unembedding.logits(self._normed_at_the_end(resid))
+        return self._unembedding.logits(final_norm(self.model, resid))
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
-        return self._unembedding.target_logits(self._normed_at_the_end(resid), ids)
+        return self._unembedding.target_logits(final_norm(self.model, resid), ids)
 
     def log_probabilities(self, resid: Tensor, ids: Tensor) -> Tensor:
         """The same of log-probabilities, in float32 or better; logits of the whole vocabulary are not kept."""
-        return self._unembedding.log_probabilities(self._normed_at_the_end(resid), ids)
+        return self._unembedding.log_probabilities(final_norm(self.model, resid), ids)
 
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
@@ -43,7 +44,7 @@ class Unembedding(Layers):
         weight, bias = (
             None if each is None else each.to(end) for each in (getattr(norm, key, None) for key in "wb")
         )
-        written = self.model.blocks[layer].attn.W_O[heads]
+        written = self.maps[layer].w_o[heads]
 
         def inside(stream: Tensor) -> Tensor:
             stream = stream - stream.mean(-1, keepdim=True) if centres else stream
@@ -64,12 +65,6 @@ class Unembedding(Layers):
             found.append(torch.stack([each.logsumexp(-1) for each in scaled]))
         targets = self.target_logits(after[:, :, None], ids[:, None])[:, :, 0]
         return targets - torch.stack(found).logsumexp(0)[..., None]
-
-    def _normed_at_the_end(self, resid: Tensor) -> Tensor:
-        """The final stream after the final norm, on the norm's device, which may be another than the last layer's."""
-        norm = getattr(self.model, "ln_final", None)
-        weight = getattr(norm, "w", None)
-        return self._norm(norm, resid if weight is None else resid.to(weight.device))
 
     @property
     def _unembedding(self) -> LinearUnembedding:

@@ -83,7 +83,7 @@ class StoredAttention(Unembedding):
         log-sum-exp of the other scores.
         """
         kept, heads = self.clean[layer], self.cfg.n_heads
-        scale = float(self.model.blocks[layer].attn.attn_scale)
+        scale = self.maps[layer].scale
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
         k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
         scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
