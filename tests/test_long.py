@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import zoo
+from largest import Largest
 from model_state import Broken, same_snapshot, snapshot
 from processes import in_python
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import induction_kernel as ik
 from induction_kernel import masks
@@ -378,19 +378,6 @@ def test_masks_are_their_definitions():
             }
             for name, pairs in wanted.items():
                 assert {tuple(pair) for pair in found[name][p].nonzero().tolist()} == pairs, name
-
-
-class Largest(TorchDispatchMode):
-    """The largest tensor that anything returns, in numbers."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for each in out if isinstance(out, tuple | list) else [out]:
-            if isinstance(each, torch.Tensor):
-                self.numbers = max(self.numbers, each.untyped_storage().nbytes() // each.itemsize)
-        return out
 
 
 @hooked

@@ -135,11 +135,8 @@ def _read(lane: Lane, rows: Tensor, wanted: Reading, fresh: Tensor) -> Iterator[
         yield from full_precision(lane.target_logits(rows, ids)).cpu()
         return
     needed = fresh.to(rows.device)
-    kept, targets = (
-        rows[:, needed][:, :, None],
-        ids[needed][:, None],
-    )  # [cell, entry, 1, d_model], [entry, 1, target]
-    logits = full_precision(lane.target_logits(kept, targets))
-    out = logits.new_zeros(len(rows), *ids.shape)
-    out[:, needed.to(out.device)] = (logits - lane.log_sum_exp(kept)[..., None])[:, :, 0]
+    kept = rows[:, needed][:, :, None]  # [cell, entry, 1, d_model]
+    logs = lane.log_probabilities(kept, ids[needed][:, None])
+    out = logs.new_zeros(len(rows), *ids.shape)
+    out[:, needed.to(out.device)] = logs[:, :, 0]
     yield from out.cpu()

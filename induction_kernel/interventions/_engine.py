@@ -20,7 +20,7 @@ import xarray as xr
 from torch import Tensor
 
 from ..heads._names import names_of
-from ..metrics._metric import MetricLike, as_metric
+from ..metrics._metric import MetricLike, as_metric, reading_of
 from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, check_model, kept_as_it_was, sizes
 from ..model._runs import progress_bar
@@ -32,7 +32,7 @@ from ._edits import KnockOut
 from ._edits_from_runs import Mean
 from ._intervention import Hold, Intervention, new_values
 from ._lanes import chosen_lane, on_batch
-from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
+from ._plan import Cell, Plan, planned, prompts_at_once, tokens_at_once, within_memory
 
 __all__ = ["Found", "concatenated", "knock_out", "labelled", "run_cells", "sweep"]
 
@@ -195,13 +195,14 @@ def run_cells(
     """
     length = prompts.tokens.shape[1]
     most = tokens_at_once(model, length, max_tokens)
-    at_once = max(1, most // length)
     parts: list[Measured] = []
     layers = {layer for cell in cells if cell.new is None for layer in cell.touched}
     bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
     with within_memory(most), kept_as_it_was(model), bar:
         new = new_values(model, prompts, intervention, layers)
         chosen = chosen_lane(model, prompts, intervention)
+        unembedded = _unembedded(chosen, prompts, intervention) if max_tokens is None else 0
+        at_once = prompts_at_once(model, length, most, unembedded)
         for begin in range(0, len(prompts), at_once):
             rows = slice(begin, min(begin + at_once, len(prompts)))
             job = job_of(new, rows)
@@ -209,6 +210,14 @@ def run_cells(
             options = {"readings": readings, "gradients": gradients}
             parts.append(run_batch(job, cells, chosen.lane, most, bar, **options))
     return concatenated(parts, chosen)
+
+
+def _unembedded(way: Way, prompts: Prompts, intervention: Intervention) -> int:
+    """The number of positions of a prompt whose logits over the whole vocabulary a cell needs together."""
+    if way.name == "model":
+        return prompts.tokens.shape[1]
+    wanted = reading_of(intervention.metric, prompts)
+    return wanted.positions.shape[1] if wanted.ids is None else 0
 
 
 def concatenated(parts: Sequence[Measured], way: Way) -> Found:

@@ -22,7 +22,7 @@ from ..model._runs import is_out_of_memory
 from ._activations import HEAD_SITES, New
 from ._intervention import Intervention
 
-__all__ = ["Cell", "Plan", "passes", "planned", "tokens_at_once", "within_memory"]
+__all__ = ["Cell", "Plan", "passes", "planned", "prompts_at_once", "tokens_at_once", "within_memory"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,14 +206,27 @@ def tokens_at_once(model: Model, length: int, max_tokens: int | None) -> int:
                 "the prompts"
             )
         return max_tokens
-    devices = {parameter.device for parameter in model.parameters()}  # a batch passes through each of them
-    free = min(_free(device) for device in devices)
-    on_gpu = all(device.type == "cuda" for device in devices)
     size, cfg = sizes(model), model.cfg
     hidden = (getattr(cfg, "d_mlp", None) or 0) * (3 if getattr(cfg, "gated_mlp", False) else 2)
     width = 10 * size.d_model + hidden + 3 * size.n_heads * length
+    on_gpu = all(device.type == "cuda" for device in _devices(model))
     most = 2**17 if on_gpu else 2**12  # beyond it a batch is no faster
-    return max(length, min(most, free // 4 // (width * model.W_U.element_size())))
+    return max(length, min(most, _numbers_that_fit(model) // width))
+
+
+def prompts_at_once(model: Model, length: int, tokens: int, unembedded: int) -> int:
+    """How many prompts share a batch of so many tokens.
+
+    Args:
+        model: the model.
+        length: of a prompt.
+        tokens: in a batch.
+        unembedded: the number of positions of a prompt whose logits over the whole vocabulary are in memory together
+            (with two copies, a metric's); beside them there are only pieces of a fixed size.
+    """
+    logits = 3 * unembedded * sizes(model).d_vocab
+    fitting = tokens // length
+    return max(1, min(fitting, _numbers_that_fit(model) // logits) if logits else fitting)
 
 
 @contextmanager
@@ -233,6 +246,16 @@ def within_memory(tokens: int | None) -> Iterator[None]:
             f"{OUT_OF_MEMORY} {size}: give a smaller max_tokens (at least one prompt's), or fewer or shorter "
             "prompts"
         ) from error
+
+
+def _devices(model: Model) -> set[torch.device]:
+    """The model's devices; a batch passes through each of them."""
+    return {parameter.device for parameter in model.parameters()}
+
+
+def _numbers_that_fit(model: Model) -> int:
+    """How many numbers in the model's dtype fit a quarter of the free memory."""
+    return min(_free(device) for device in _devices(model)) // 4 // model.W_U.element_size()
 
 
 def _free(device: torch.device) -> int:

@@ -9,12 +9,12 @@ compiled.) Models that `_layers` does not support, and short prompts, use the mo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..model._anatomy import Model, all_modules, full_precision, kept_as_it_was, per_query_head
+from ..model._anatomy import Model, all_modules, full_precision, is_bridge, kept_as_it_was, per_query_head
 from ..model._runs import stream
 from ..model._self_check import foreign_hooks
 from ._lane_record import refused, tried
@@ -65,7 +65,7 @@ def why_no_rows(model: Model, tokens: Tensor, layers: Sequence[int]) -> str:
         tokens: `[position]`, of one of the prompts.
         layers: the layers in which the two must agree.
     """
-    if not supports(model):
+    if is_bridge(model) or not supports(model):
         why = "rows are computed only for a HookedTransformer with standard decoder blocks"
     elif hooks := foreign_hooks(model):
         why = f"there are hooks on {', '.join(hooks[:3])}, which act only in whole runs"
@@ -129,24 +129,23 @@ class _Rows(Layers):
     ) -> None:
         blocks = list(_blocks(entries, max(1, _AT_ONCE // (self.cfg.n_heads * self.length))))
         for layer in range(max(layers) + 1):
-            block: Any = self.model.blocks[layer]
             resid = resid.to(self._device(layer))
-            normed = self._norm(block.ln1, resid)
-            q, k = (self._projected(layer, key, normed) for key in "qk")
+            normed = self.maps[layer].normed(resid)
+            q, k = (self.maps[layer].projected(key, normed) for key in "qk")
             if self.cfg.positional_embedding_type == "rotary":
                 q, k = (self._rotated(layer, each, self._queries(layer)) for each in (q, k))
             if layer in layers:
                 read(layer, self._values(layer, q, k, blocks, len(entries.key)))
             if layer == max(layers):
                 return
-            z = self._attend(layer, q, k, self._projected(layer, "v", normed), self._queries(layer))
+            z = self._attend(layer, q, k, self.maps[layer].projected("v", normed), self._queries(layer))
             del q, k, normed
-            resid = self._rest(layer, resid, self._written(layer, z))
+            resid = self._rest(layer, resid, self.maps[layer].written(z))
 
     def _values(self, layer: int, q: Tensor, k: Tensor, blocks: Sequence[_Block], n: int) -> Tensor:
         """Attention `[entry, head]`; the entries in one row of a pattern are read together."""
         q, k = (full_precision(each) for each in (q, per_query_head(k, self.cfg.n_heads, 2)))
-        q = q / float(self.model.blocks[layer].attn.attn_scale)
+        q = q / self.maps[layer].scale
         keys = k.permute(0, 2, 3, 1).contiguous()  # contiguous keys make the product a third faster
         values = torch.empty(n, self.cfg.n_heads, dtype=q.dtype)
         for block in blocks:

@@ -8,7 +8,7 @@ unembedding, but not, as `_decoder` does, the positions before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,10 +19,11 @@ from ..model._padding import hidden_padding
 from ..model._runs import stream
 from ._capture import Taps, pattern_hook, tapped_hooks
 from ._rows import Rows, leaving, rows_at, tapped
+from ._unembedding import capped, unembedding_of
 
 __all__ = ["Blocks"]
 
-_BLOCK = 512  # rows that are unembedded at a time
+_AT_ONCE = 2**24  # logits in memory at a time
 
 
 class Blocks:
@@ -132,24 +133,34 @@ class Blocks:
 
     def logits(self, resid: Tensor) -> Tensor:
         """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
-        flat = resid.reshape(1, -1, resid.shape[-1])
-        norm = getattr(self.model, "ln_final", None)  # None in a model without norms
-        logits = self.model.unembed(flat if norm is None else norm(flat))
-        cap = getattr(self.model.cfg, "output_logits_soft_cap", -1.0) or -1.0
-        if cap > 0:
-            logits = cap * torch.tanh(logits / cap)
-        return logits.reshape(*resid.shape[:-1], -1)
-
-    def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """Log-sum-exp `[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
-        parts = resid.reshape(-1, resid.shape[-1]).split(_BLOCK)
-        found = [full_precision(self.logits(part)).logsumexp(-1) for part in parts]
-        return torch.cat(found).view(resid.shape[:-1])
+        flat = self._normed_at_the_end(resid).reshape(1, -1, resid.shape[-1])
+        return capped(self.model, self.model.unembed(flat)).reshape(*resid.shape[:-1], -1)
 
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
-        logits = self.logits(resid)
-        return logits.gather(-1, ids.to(logits.device).expand(len(resid), -1, -1, -1))
+        if (unembedding := unembedding_of(self.model)) is None:
+            return self._of_all_logits(resid, ids, lambda logits: logits)
+        return unembedding.target_logits(self._normed_at_the_end(resid), ids)
+
+    def log_probabilities(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """The same of log-probabilities, in float32 or better; logits of the whole vocabulary are not kept."""
+        if (unembedding := unembedding_of(self.model)) is None:
+            return self._of_all_logits(resid, ids, lambda logits: full_precision(logits).log_softmax(-1))
+        return unembedding.log_probabilities(self._normed_at_the_end(resid), ids)
+
+    def _normed_at_the_end(self, resid: Tensor) -> Tensor:
+        """The final stream after the final norm; a model without norms has none."""
+        norm = getattr(self.model, "ln_final", None)
+        return resid if norm is None else norm(resid.reshape(1, -1, resid.shape[-1])).view(resid.shape)
+
+    def _of_all_logits(self, resid: Tensor, ids: Tensor, read: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `read` makes of the logits of the whole vocabulary, at `ids`; a few rows at a time."""
+        ids = ids.expand(len(resid), -1, -1, -1)
+        flat, wanted = resid.flatten(0, -2), ids.flatten(0, -2)
+        at_once = max(1, _AT_ONCE // self.model.cfg.d_vocab)
+        parts = zip(flat.split(at_once), wanted.split(at_once), strict=True)
+        found = [read(logits := self.logits(rows)).gather(-1, of.to(logits.device)) for rows, of in parts]
+        return torch.cat(found).view(ids.shape)
 
     def _widened(self, value: Any, cells: int) -> Any:
         """A block's argument, with tensors that have a prompt dimension repeated for each cell."""

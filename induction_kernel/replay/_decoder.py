@@ -51,14 +51,14 @@ class Decoder(StoredAttention):
             q, kept["k"], kept["v"] = self._qkv(layer, resid)
             kept["q"] = q
             kept["z"] = self._attend(layer, q, kept["k"], kept["v"], self._queries(layer))
-            attn_out = self._written(layer, kept["z"])
+            attn_out = self.maps[layer].written(kept["z"])
             if self.serial:
                 kept["resid_mid"] = resid + attn_out
-                resid = kept["resid_mid"] + self._mlp(layer, kept["resid_mid"])
+                resid = kept["resid_mid"] + self.maps[layer].mlp(kept["resid_mid"])
             elif self.cfg.attn_only:
                 resid = resid + attn_out
             else:
-                kept["mlp_out"] = self._mlp(layer, resid)
+                kept["mlp_out"] = self.maps[layer].mlp(resid)
                 resid = resid + attn_out + kept["mlp_out"]
             kept["resid_post"] = resid
             self.clean.append(kept)
@@ -76,8 +76,8 @@ class Decoder(StoredAttention):
         """The untouched activation at z or a site of the stream, `[prompt, position, ...]`."""
         kept = self.clean[layer]
         if site == "attn_out":
-            return self._written(layer, kept["z"])
-        return kept[site] if site in kept else self._mlp(layer, kept["resid_mid"])
+            return self.maps[layer].written(kept["z"])
+        return kept[site] if site in kept else self.maps[layer].mlp(kept["resid_mid"])
 
     def adds_to_the_end(self, layer: int) -> bool:
         """Whether what the heads of this layer write reaches the final norm unchanged."""
@@ -126,7 +126,7 @@ class Decoder(StoredAttention):
         rows = each_tapped(rows, taps, "resid_pre")
         own_rows = rows_at(rows, [own(part, end) for part, end in zip(rows.parts, to, strict=True)])
         z = self._z(layer, rows, own_rows, to, taps, held)
-        attn_out = each_tapped(z.with_flat(self._written(layer, z.flat)), taps, "attn_out")
+        attn_out = each_tapped(z.with_flat(self.maps[layer].written(z.flat)), taps, "attn_out")
         after = self._after_attention(layer, own_rows, attn_out, taps)
         return rows_at(each_tapped(after, taps, "resid_post"), ends)
 
@@ -164,10 +164,10 @@ class Decoder(StoredAttention):
         held: Tensor | None,
     ) -> Rows:
         """z at the positions of `to`: keys and values are those of the rows, queries those of the rows asking."""
-        normed = rows.with_flat(self._norm(self.model.blocks[layer].ln1, rows.flat))
+        normed = rows.with_flat(self.maps[layer].normed(rows.flat))
         sources = {"q": rows_at(normed, asking.parts), "k": normed, "v": normed}
         found = {
-            key: each_tapped(source.with_flat(self._projected(layer, key, source.flat)), taps, key)
+            key: each_tapped(source.with_flat(self.maps[layer].projected(key, source.flat)), taps, key)
             for key, source in sources.items()
         }
         if self.cfg.positional_embedding_type == "rotary":
@@ -211,9 +211,9 @@ class Decoder(StoredAttention):
             return after
         if self.serial:
             after = each_tapped(after, taps, "resid_mid")
-            mlp_out = after.with_flat(self._mlp(layer, after.flat))
+            mlp_out = after.with_flat(self.maps[layer].mlp(after.flat))
         else:
-            mlp_out = own_rows.with_flat(self._mlp(layer, own_rows.flat))
+            mlp_out = own_rows.with_flat(self.maps[layer].mlp(own_rows.flat))
             mlp_out = self._filled(layer, "mlp_out", mlp_out, attn_out.parts)
         return after.with_flat(after.flat + each_tapped(mlp_out, taps, "mlp_out").flat)
 
@@ -230,8 +230,8 @@ class Decoder(StoredAttention):
         if site in ("mlp_out", "resid_post") or not self.serial:
             return added("resid_post")
         mid = added("resid_mid")
-        return mid.with_flat(mid.flat + self._mlp(layer, mid.flat))
+        return mid.with_flat(mid.flat + self.maps[layer].mlp(mid.flat))
 
     def written_by_heads(self, layer: int, z: Tensor, heads: list[int]) -> Tensor:
         """What these heads write, `[head, prompt, position, d_model]`, from `z [prompt, position, head, d_head]`."""
-        return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.model.blocks[layer].attn.W_O[heads])
+        return torch.einsum("pshd,hdm->hpsm", z[:, :, heads], self.maps[layer].w_o[heads])

@@ -1,7 +1,4 @@
-"""Final norm and unembedding of a standard decoder, from the model's parameters: logits of some tokens, or of all.
-
-Only the logits that are asked for are kept.
-"""
+"""Final norm and unembedding of a standard decoder, from the model's parameters: logits of some tokens, or of all."""
 
 from __future__ import annotations
 
@@ -10,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..model._anatomy import full_precision
 from ._layers import Layers
+from ._maps import final_norm
+from ._unembedding import PIECE, LinearUnembedding, unembedding_of
 
 __all__ = ["Unembedding"]
-
-_BLOCK = (512, 2048)  # rows and tokens unembedded at a time, so that they stay in the processor's cache
 
 
 class Unembedding(Layers):
@@ -23,21 +19,15 @@ class Unembedding(Layers):
 
     def logits(self, resid: Tensor) -> Tensor:
         """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
-        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
-        return self._capped(torch.addmm(self.model.b_U, flat, self.model.W_U)).reshape(*resid.shape[:-1], -1)
+        return self._unembedding.logits(final_norm(self.model, resid))
 
-    def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """Log-sum-exp `[...]` over the vocabulary, of the final stream `[..., d_model]`; no logits are kept."""
-        flat = self._normed_at_the_end(resid).reshape(-1, resid.shape[-1])
-        unembed = self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1])
-        rows = []
-        for part in flat.split(_BLOCK[0]):
-            found = [
-                full_precision(self._capped(torch.addmm(bias, part, weights))).logsumexp(-1)
-                for weights, bias in zip(*unembed, strict=True)
-            ]
-            rows.append(torch.stack(found).logsumexp(0))
-        return torch.cat(rows).view(resid.shape[:-1])
+    def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
+        return self._unembedding.target_logits(final_norm(self.model, resid), ids)
+
+    def log_probabilities(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """The same of log-probabilities, in float32 or better; logits of the whole vocabulary are not kept."""
+        return self._unembedding.log_probabilities(final_norm(self.model, resid), ids)
 
     def log_probabilities_of_heads(
         self, layer: int, resid: Tensor, z: Tensor, heads: list[int], ids: Tensor
@@ -54,7 +44,7 @@ class Unembedding(Layers):
         weight, bias = (
             None if each is None else each.to(end) for each in (getattr(norm, key, None) for key in "wb")
         )
-        written = self.model.blocks[layer].attn.W_O[heads]
+        written = self.maps[layer].w_o[heads]
 
         def inside(stream: Tensor) -> Tensor:
             stream = stream - stream.mean(-1, keepdim=True) if centres else stream
@@ -66,7 +56,7 @@ class Unembedding(Layers):
         scale = torch.ones_like(scale) if norm is None else (scale + norm.eps).rsqrt()
         resid, written, found = inside(resid), inside(written), []
         for unembed, constant in zip(
-            self.model.W_U.split(_BLOCK[1], 1), self.model.b_U.split(_BLOCK[1]), strict=True
+            self.model.W_U.split(PIECE[1], 1), self.model.b_U.split(PIECE[1]), strict=True
         ):
             constant = constant if bias is None else constant + bias @ unembed
             before, of_head = resid @ unembed, written @ unembed
@@ -76,21 +66,8 @@ class Unembedding(Layers):
         targets = self.target_logits(after[:, :, None], ids[:, None])[:, :, 0]
         return targets - torch.stack(found).logsumexp(0)[..., None]
 
-    def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
-        """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
-        normed = self._normed_at_the_end(resid)
-        ids = ids.to(normed.device)
-        columns = self.model.W_U[:, ids.flatten()].view(-1, *ids.shape)
-        return self._capped(torch.einsum("cprm,mprt->cprt", normed, columns) + self.model.b_U[ids])
-
-    def _normed_at_the_end(self, resid: Tensor) -> Tensor:
-        """The final stream after the final norm, on the unembedding's device; each may be on a device of its own."""
-        norm = getattr(self.model, "ln_final", None)
-        weight = getattr(norm, "w", None)
-        return self._norm(norm, resid if weight is None else resid.to(weight.device)).to(
-            self.model.W_U.device
-        )
-
-    def _capped(self, logits: Tensor) -> Tensor:
-        cap = getattr(self.cfg, "output_logits_soft_cap", -1.0) or -1.0
-        return cap * torch.tanh(logits / cap) if cap > 0 else logits
+    @property
+    def _unembedding(self) -> LinearUnembedding:
+        found = unembedding_of(self.model)
+        assert found is not None, "`supports` accepts only linear unembeddings"
+        return found

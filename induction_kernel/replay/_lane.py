@@ -69,12 +69,12 @@ class Lane(Protocol):
         """Logits `[..., vocab]` of the final residual stream `[..., d_model]`."""
         ...
 
-    def log_sum_exp(self, resid: Tensor) -> Tensor:
-        """Log-sum-exp `[...]` over the vocabulary, of the final residual stream `[..., d_model]`."""
-        ...
-
     def target_logits(self, resid: Tensor, ids: Tensor) -> Tensor:
         """Logits of `ids [prompt, read, target]` for `resid [cell, prompt, read, d_model]`."""
+        ...
+
+    def log_probabilities(self, resid: Tensor, ids: Tensor) -> Tensor:
+        """The same of log-probabilities, in float32 or better."""
         ...
 
 

@@ -42,3 +42,21 @@ def rotary_of(attention: Any, length: int) -> Rotary:
         like = attention.rotary_cos
         attention.apply_rotary(like.new_zeros(1, 1, 1, attention.cfg.d_head), length - 1)
     return Rotary(attention.rotary_cos, attention.rotary_sin, attention.cfg.rotary_adjacent_pairs)
+
+
+def rotary_of_bridge(model: Any, layer: int, length: int) -> Rotary:
+    """The rotation in a layer of a Bridge, for prompts of this length.
+
+    From the model's rotary module, or from the tables of GPT-J's attention or of TransformerLens' own layers.
+    """
+    attention: Any = model.blocks[layer].attn
+    like = attention.q.original_component.weight
+    shared, inner = getattr(model, "rotary_emb", None), attention.original_component
+    if shared is not None:
+        cos, sin = shared.original_component(like, torch.arange(length, device=like.device)[None])
+        return Rotary(cos[0], sin[0], False)
+    if hasattr(inner, "embed_positions"):
+        both = inner.embed_positions[:length].to(like)
+        sin, cos = (each.repeat_interleave(2, -1) for each in both.chunk(2, -1))
+        return Rotary(cos, sin, True)
+    return Rotary(inner.rotary.cos_cached[:length].to(like), inner.rotary.sin_cached[:length].to(like), True)

@@ -87,7 +87,7 @@ class StoredAttention(Unembedding):
         """
         kept, heads = self.clean[layer], self.cfg.n_heads
         k1, v1 = (per_query_head(each, heads, 3) for each in (k1, v1))
-        scale = float(self.model.blocks[layer].attn.attn_scale)
+        scale = self.maps[layer].scale
         q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
         k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
         scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
