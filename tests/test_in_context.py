@@ -200,11 +200,11 @@ def counted(monkeypatch):
 
     done, plain = Counted(), evaluating.evaluated
 
-    def evaluated(model, batch, *how):
+    def evaluated(model, batch, *how, **options):
         if done.limit is not None and len(done) >= done.limit:
             raise KeyboardInterrupt
         done.append(len(batch))
-        return plain(model, batch, *how)
+        return plain(model, batch, *how, **options)
 
     monkeypatch.setattr(evaluating, "evaluated", evaluated)
     return done

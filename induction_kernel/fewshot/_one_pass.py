@@ -19,6 +19,7 @@ from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import stream
 from ..model._self_check import foreign_hooks
 from ..prompts._prompts import FewShotPrompts
+from ..replay._shared_prefix import shared_stream
 from ..scorers._labels import entries_of, pooled
 from ..scorers._pattern_entries import attends, check_sound, entries_together, taken
 
@@ -71,8 +72,13 @@ def evaluated(
     poolings: tuple[str, ...],
     span: str,
     also: Sequence[tuple[dict[str, set[int]], Read]],
+    *,
+    shared: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`."""
+    """Label log-probabilities `[prompt, label]` and weights `[prompt, pooling, layer, head, demonstration]`.
+
+    If the prompts are `shared`, the tokens with which all begin are run once.
+    """
     size, found = sizes(model), batch.demonstrations
     weight = np.full((len(batch), len(poolings), size.n_layers, size.n_heads, found.mask.shape[1]), np.nan)
     each = [entries_of(batch, pooling, span) for pooling in poolings]
@@ -95,7 +101,8 @@ def evaluated(
     sites = {"pattern": set(range(size.n_layers))} if poolings else {}
     for wanted, _ in also:
         sites = {site: sites.get(site, set()) | wanted.get(site, set()) for site in {**sites, **wanted}}
-    logits = stream(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
+    run = shared_stream if shared else stream
+    logits = run(model, batch.tokens, read, sites, lengths=batch.lengths, at=batch.lengths - 1)
     assert logits is not None
     check_sound(broken)
     logs = full_precision(logits).log_softmax(-1)[:, found.label_ids.to(logits.device)].cpu().double().numpy()

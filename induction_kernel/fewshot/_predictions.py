@@ -22,14 +22,14 @@ from ..errors import Refused
 from ..heads._names import names_of
 from ..model._anatomy import Model, sizes
 from ..model._outputs import check_words
-from ..model._runs import batches, progress_bar
+from ..model._runs import progress_bar
 from ..prompts._conversion import as_few_shot
 from ..prompts._fingerprints import fingerprint, weights_of
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..scorers._labels import POOLINGS, check_span
-from ..scorers._pattern_entries import cost_of
 from ..stores import read_result, result_folder, write_result
 from ._accuracy import BINS, scores_of
+from ._batches import groups_of, in_batches
 from ._one_pass import Observer, evaluated, narrowed, readers
 
 __all__ = ["Observer", "answered", "asked", "predict"]
@@ -123,19 +123,20 @@ def answered(
     mark = "" if path is None else fingerprint(weights_of(model), prompts, poolings, span)
     folder = None if path is None else result_folder(path, mark, kind="evaluation", differs=DIFFERS)
     done = _read_into(kept, folder, mark)
-    order = np.flatnonzero(~done)[np.argsort(prompts.lengths.numpy()[~done], kind="stable")]
-    parts = _parts(model, prompts.lengths.numpy()[order], batch_size)
-    with progress_bar(len(order), progress=progress, unit="prompt") as bar:
-        for rows in parts:
-            at = order[rows]
+    sites = {"pattern"} if poolings else set[str]()
+    sites.update(*(observer.sites for observer in also))
+    groups, way = groups_of(model, prompts, np.flatnonzero(~done), sites)
+    with progress_bar(int((~done).sum()), progress=progress, unit="prompt") as bar:
+        for at, shared in in_batches(model, prompts, groups, batch_size):
             batch = narrowed(prompts[torch.as_tensor(at)])
-            new = evaluated(model, batch, poolings, span, readers(also, batch, at))
+            new = evaluated(model, batch, poolings, span, readers(also, batch, at), shared=shared)
             for key, values in new.items():
                 kept[key][at] = values
             if folder is not None:
                 write_result(folder / f"prompt-{at.min():06d}.nc", _batch(at, new), mark)
             bar.update(len(at))
     found = _dataset(model, prompts, texts, kept, poolings, several=not isinstance(pooling, str))
+    found = found.assign_attrs(way.attrs)
     return found.assign_attrs(span=span) if poolings else found
 
 
@@ -213,12 +214,6 @@ def _poolings(pooling: Any) -> tuple[str, ...]:
     if not set(poolings) <= set(POOLINGS) or len(set(poolings)) < len(poolings):
         raise Refused(f"wanted pooling in {list(POOLINGS)}, each once, got {pooling!r}")
     return poolings
-
-
-def _parts(model: Model, lengths: np.ndarray, batch_size: int | None) -> list[slice]:
-    """Batches of prompts ordered by length, of a size that the longest fits."""
-    longest = int(lengths[-1]) if len(lengths) else 1
-    return batches(len(lengths), longest, batch_size=batch_size, cost=cost_of(model, "patterns", longest))
 
 
 def _dataset(

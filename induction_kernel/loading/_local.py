@@ -7,6 +7,7 @@ Families in `_families` become a `HookedTransformer` if TransformerLens has it (
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ._build import has_hooked_transformer, quietly, self_contained
 from ._check import check_same, short_run
 from ._conversion import PROCESSING, to_hooked
 from ._families import hooked_settings
+from ._gguf import parsed_once
 from ._headers import check_headers, check_unexpected
 
 __all__ = ["load_local"]
@@ -49,22 +51,21 @@ def load_local(
     from transformers import AutoConfig
 
     _check_processing(processing)
-    # The configuration is read once and passed on: in a GGUF file that alone takes seconds.
     where = {**_where(path), "trust_remote_code": trust_remote_code}
-    where["config"] = _read(path, AutoConfig.from_pretrained, **where)
-    check_headers(path, where["config"])
-    n_ctx = _context(where["config"], n_ctx)
-    settings = hooked_settings(where["config"]) if has_hooked_transformer() and not bridge else None
-    _check_options(settings is not None, processing, device_map)
-    if tokenizer is None:
-        tokenizer = _read_tokenizer(path, where)
     name = path.stem if path.is_file() else path.resolve().name
+    with parsed_once() if path.is_file() else nullcontext():
+        where["config"] = _read(path, AutoConfig.from_pretrained, **where)
+        check_headers(path, where["config"])
+        n_ctx = _context(where["config"], n_ctx)
+        settings = hooked_settings(where["config"]) if has_hooked_transformer() and not bridge else None
+        _check_options(settings is not None, processing, device_map)
+        if tokenizer is None:
+            tokenizer = _read_tokenizer(path, where)
+        plan = _plan(n_devices, device_map) if settings is None else {}
+        hf_model = _read_weights(path, where, dtype, **plan)
     if settings is not None:
-        hf_model = _read_weights(path, where, dtype)
         model = to_hooked(hf_model, settings, tokenizer=tokenizer, n_ctx=n_ctx, name=name, **processing)
         return _placed(model, device or _default_device(), n_devices or 1)
-    plan = _plan(n_devices, device_map)
-    hf_model = _read_weights(path, where, dtype, **plan)
     if not plan:
         hf_model.to(device or _default_device())
     return _as_bridge(hf_model, tokenizer, n_ctx, name)

@@ -5,7 +5,7 @@ Nothing attends to padding (see `_padding`). `_anatomy` names the hook points; `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -81,6 +81,7 @@ def stream(
     lengths: Tensor | None,
     at: Tensor | None = None,
     whole: bool = False,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Tensor | None:
     """One forward pass that calls `read(site, layer, activation)` with each wanted activation, and ends after the last.
 
@@ -93,6 +94,7 @@ def stream(
         lengths: `[prompt]`, beyond which is padding; None if there is none.
         at: `[prompt]`, one position for each prompt whose logits are wanted too; the pass then runs to its end.
         whole: whether the logits of all positions are wanted; the pass then runs to its end.
+        arguments: further arguments of the pass.
 
     Returns:
         Logits `[prompt, vocab]` at these positions, or `[prompt, position, vocab]`; None if none are wanted.
@@ -111,7 +113,8 @@ def stream(
         if at is None and not whole and layer == last and not missing:
             raise _Enough
 
-    arguments, masks = hidden_padding(model, tokens, lengths)
+    hiding, masks = hidden_padding(model, tokens, lengths)
+    arguments = {**hiding, **(arguments or {})}
     standing = [*masks, *hooks, *_reading(model, wanted, hook)]
     logits = None
     with suppress(_Enough):

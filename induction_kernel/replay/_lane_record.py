@@ -23,6 +23,7 @@ _WHAT = {
     "decoder": "layers computed from the model's parameters",
     "blocks": "many edited runs together in the model's own blocks",
     "entries": "only the rows of attention that are read",
+    "prefix": "the tokens that prompts share run once",
 }
 _SAID: WeakKeyDictionary[Any, set[str]] = WeakKeyDictionary()
 
