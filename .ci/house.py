@@ -19,7 +19,7 @@ NAME = "induction_kernel"
 ROOT = Path(__file__).resolve().parent.parent
 # What runs edited layers, and how a lane is trusted; whoever edits goes through `run_cells`.
 LANES = {
-    "interventions": {"_batch", "_lanes", "_cells_together", "_widened_batch", "_changes"},
+    "interventions": {"_batch", "_lanes", "_lane_checks", "_cells_together", "_widened_batch", "_changes"},
     "replay": {"_lane", "_blocks", "_decoder", "_capture"},
 }
 

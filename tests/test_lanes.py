@@ -296,7 +296,7 @@ def test_a_lane_that_is_wrong_is_named_with_its_numbers_and_the_next_is_taken(fo
     )  # fmt: skip
     assert found.attrs["lane"] == "blocks"
     assert found.attrs["lane_reason"].startswith('The lane "decoder" (layers computed')
-    assert "is not used: a logit with q edited in layer 0" in found.attrs["lane_reason"]
+    assert "is not used: the last residual stream with q edited in layer 0" in found.attrs["lane_reason"]
     assert "from whole runs" in found.attrs["lane_reason"]
 
 

@@ -115,13 +115,13 @@ def checked(monkeypatch):
     """Nothing is known of any model; which lanes are checked on which models is kept."""
     monkeypatch.setattr(trust, "_REASONS", WeakKeyDictionary())
     monkeypatch.setattr(trust, "_PASSED", set())
-    asked, right = [], trust._differs
+    asked, right = [], trust.differs
 
     def differs(model, *args):
         asked.append(model)
         return right(model, *args)
 
-    monkeypatch.setattr(trust, "_differs", differs)
+    monkeypatch.setattr(trust, "differs", differs)
     return asked
 
 
@@ -161,6 +161,9 @@ def test_a_check_that_failed_is_made_again_on_other_weights(bridge, checked):
     with torch.no_grad():
         next(iter(broken.parameters())).fill_(torch.nan)
     for model in (broken, sound):
-        lane, prompts = trust.Blocks, ik.as_prompts(model, torch.arange(6)[None])
-        why = trust._why_not_here(model, lane, prompts)
+        chosen, prompts = (
+            trust.Chosen("blocks", "", trust.Blocks),
+            ik.as_prompts(model, torch.arange(6)[None]),
+        )
+        why = trust.tried(lambda: trust._differs_here(model, chosen, prompts, []))
         assert bool(why) == (model is broken)

@@ -28,7 +28,7 @@ from ._batch import job_of
 from ._engine import Found, labelled, run_cells
 from ._gradients import by_rows, first_order
 from ._intervention import Intervention, new_values
-from ._lanes import chosen_lane
+from ._lanes import chosen_lane, on_batch
 from ._plan import Cell, Plan, planned, tokens_at_once, within_memory
 
 __all__ = ["attribution"]
@@ -137,13 +137,15 @@ def _estimates(
     together = _batches(model, prompts, max_tokens)
     bar = progress_bar(len(prompts), progress=progress, unit="prompt")
     with within_memory(together[0].stop * prompts.tokens.shape[1]), bar:
-        again = chosen_lane(model, prompts, intervention, among=(Blocks,)) if by_rows(site, qk_fix) else None
+        again = chosen_lane(model, intervention, among=(Blocks,)) if by_rows(site, qk_fix) else None
         new = new_values(model, prompts, intervention, layers)
         for rows in together:
-            job = job_of(new, rows)
+            job, lane = job_of(new, rows), None
+            if again is not None:
+                again, lane = on_batch(model, again, job.prompts, intervention)
             values, entries = first_order(
                 model, job.prompts, job.new, site=site, wanted=job.wanted, qk_fix=qk_fix,
-                one_key="position" in plan.by, blocks=again is not None and again.lane is Blocks,
+                one_key="position" in plan.by, blocks=lane,
             )  # fmt: skip
             numbers = {layer: entry.cpu().double().numpy() for layer, entry in entries.items()}
             of_cells = np.stack([_of_cell(numbers, cell) for cell in plan.cells])

@@ -85,11 +85,11 @@ def job_of(values: NewValues, rows: slice) -> Job:
 
 
 def run_batch(
-    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any, *, readings: bool = False,
+    job: Job, cells: Sequence[Cell], lane: Lane | None, most: int, bar: Any, *, readings: bool = False,
     gradients: bool = False,
 ) -> Measured:  # fmt: skip
     """The metric of every cell; with `readings` also what it is computed from, with its graph if `gradients`."""
-    clean, other, found = found_by_cell(job, cells, lane_class, most, bar)
+    clean, other, found = found_by_cell(job, cells, lane, most, bar)
     baseline = _numbers(job.wanted, clean)
     without = None if job.without is None or other is None else _numbers(job.without, other)
     values, read = np.tile(baseline, (len(cells), 1)), [clean] * (1 + len(cells))
@@ -102,14 +102,14 @@ def run_batch(
 
 
 def found_by_cell(
-    job: Job, cells: Sequence[Cell], lane_class: type[Lane] | None, most: int, bar: Any
+    job: Job, cells: Sequence[Cell], lane: Lane | None, most: int, bar: Any
 ) -> tuple[Tensor, Tensor | None, Iterator[tuple[int, Tensor]]]:
     """What the metric reads in each run, `[prompt, read, target]`.
 
     Args:
         job: the batch.
         cells: the edited runs.
-        lane_class: the lane that runs them together; None for whole runs of the model, one for each cell.
+        lane: the lane, on these prompts, that runs them together; None for whole runs of the model, one for each cell.
         most: tokens in one widened batch (the prompts once for each cell).
         bar: a progress bar; advances by one per prompt and cell.
 
@@ -117,11 +117,10 @@ def found_by_cell(
         The readings of `job.wanted` and of `job.without` in the untouched run; then, as the runs are done, the index
         and the reading of each cell that changes anything.
     """
-    if lane_class is None:
+    if lane is None:
         logits = tapped_run(job.model, job.prompts.tokens, {}, lengths=job.prompts.lengths).cpu()
         other = None if job.without is None else read_off(logits, job.without)
         return read_off(logits, job.wanted), other, _whole_runs(job, cells, bar)
-    lane = lane_class(job.model, job.prompts.tokens, job.prompts.lengths)
     clean = _untouched(lane, job.wanted)
     other = None if job.without is None else _untouched(lane, job.without)
     return clean, other, _together(job, cells, lane, clean, most, bar)

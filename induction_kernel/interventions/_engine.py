@@ -200,15 +200,16 @@ def run_cells(
     bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
     with within_memory(most), kept_as_it_was(model), bar:
         new = new_values(model, prompts, intervention, layers)
-        chosen = chosen_lane(model, prompts, intervention)
+        chosen = chosen_lane(model, intervention, progress=progress)
         unembedded = _unembedded(chosen, prompts, intervention) if max_tokens is None else 0
         at_once = prompts_at_once(model, length, most, unembedded)
         for begin in range(0, len(prompts), at_once):
             rows = slice(begin, min(begin + at_once, len(prompts)))
             job = job_of(new, rows)
-            chosen = on_batch(model, chosen, job.prompts)
+            chosen, lane = on_batch(model, chosen, job.prompts, intervention)
             options = {"readings": readings, "gradients": gradients}
-            parts.append(run_batch(job, cells, chosen.lane, most, bar, **options))
+            parts.append(run_batch(job, cells, lane, most, bar, **options))
+            del lane  # before the next one is made
     return concatenated(parts, chosen)
 
 

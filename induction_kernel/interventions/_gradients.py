@@ -31,8 +31,8 @@ from ..model._anatomy import (
 from ..model._runs import run
 from ..model._self_check import is_causal
 from ..prompts._prompts import Prompts
-from ..replay._blocks import Blocks
 from ..replay._capture import Taps, pattern_hook, tapped_hooks
+from ..replay._lane import Lane
 from ..replay._rows import whole_rows
 from ._activations import HEAD_SITES, New
 from ._changes import tap
@@ -50,7 +50,7 @@ def first_order(
     wanted: Reading,
     qk_fix: bool = True,
     one_key: bool = False,
-    blocks: bool = False,
+    blocks: Lane | None = None,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """The metric on one batch of prompts, and the first-order effect on it of editing each entry.
 
@@ -62,8 +62,8 @@ def first_order(
         wanted: the metric, and what it reads.
         qk_fix: whether q and k act through the exact pattern row.
         one_key: whether keys change one at a time, not all of a head's together; only with the fix.
-        blocks: whether pattern rows come from the model's blocks run by themselves, which must have been checked on
-            this model; else from whole runs.
+        blocks: the lane, on this batch, that gives pattern rows from the model's blocks run by themselves; None for
+            whole runs.
 
     Returns:
         `values [prompt]`; layer -> `[prompt, position, head]`, with one head at sites that have none. For patterns, and
@@ -81,7 +81,7 @@ def first_order(
         }
     found = {}
     with kept_as_it_was(model):
-        again = _Again(model, prompts, Blocks(model, prompts.tokens, prompts.lengths) if blocks else None)
+        again = _Again(model, prompts, blocks)
         for layer in layers:
             found[layer] = _by_rows(again, new, site, layer, slopes[layer], real, one_key)
     return values, found
@@ -218,7 +218,7 @@ class _Again:
 
     model: Model
     prompts: Prompts
-    lane: Blocks | None
+    lane: Lane | None
 
     def attention(self, layer: int, taps: Taps) -> tuple[Tensor, Tensor, Tensor]:
         """Pattern and scores `[prompt, head, query, key]`, values `[prompt, key, head, d_head]`, with these taps.

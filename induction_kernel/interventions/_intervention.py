@@ -18,15 +18,24 @@ from ..errors import Refused
 from ..metrics._metric import Metric
 from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model
-from ..model._runs import stream
 from ..model._self_check import foreign_hooks, is_causal
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, fitted, site_meant
+from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, site_meant
 from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
 from ._edits_from_runs import Mean
+from ._source_run import readings_by_piece, taken_from, value_on
 
-__all__ = ["Hold", "Intervention", "NewValues", "new_values", "only_later", "taken_from"]
+__all__ = [
+    "Hold",
+    "Intervention",
+    "NewValues",
+    "new_values",
+    "only_later",
+    "readings_by_piece",
+    "taken_from",
+    "value_on",
+]
 
 Hold = Literal["patterns"] | None
 
@@ -41,6 +50,8 @@ class Intervention:
             "resid_post".
         metric: what is measured.
         hold: "patterns" to keep every pattern as in the untouched run; None for none.
+        of_source: gets the metric on the run that the edit takes from, `[prompt]`, batch by batch; None if that is not
+            wanted.
 
     Raises:
         TypeError: not an edit.
@@ -51,6 +62,7 @@ class Intervention:
     site: str = "z"
     metric: Metric = repeat_loss
     hold: Hold = None
+    of_source: list[Tensor] | None = None
 
     def __post_init__(self) -> None:
         _check_edit(self.edit, self.site)
@@ -136,11 +148,29 @@ class NewValues:
         if self.source is None:
             return {layer: _of_rows(new, rows, n, site) for layer, new in self.whole.items()}, 0
         batch, other, edit = self.prompts[rows], self.source[rows], _any(self.intervention)
-        taken = taken_from(self.model, other, batch.tokens.shape[1], site, self.layers)
+        taken = self._taken(other, rows)
         new = _checked_new(edit.new(self.model, batch, site, self.layers, taken), self.layers)
         as_it_stood = all(_is_number(new[at].scale, 0) and new[at].value is taken[at] for at in self.layers)
         start = _first_difference(batch, other) if as_it_stood and only_later(self.model) else 0
         return new, start
+
+    def _taken(self, other: Prompts, rows: slice) -> dict[int, Tensor]:
+        """Layer -> activation in the run on `other`; the metric on that run goes to `of_source`, if it is wanted."""
+        site, width, values = (
+            self.intervention.site,
+            self.prompts.tokens.shape[1],
+            self.intervention.of_source,
+        )
+        if values is None:
+            return taken_from(self.model, other, width, site, self.layers)[0]
+        parts = []
+        for piece, wanted in readings_by_piece(self.model, self.intervention.metric, self.prompts, rows):
+            taken, logits = taken_from(self.model, other[piece], width, site, self.layers, wanted.positions)
+            values.append(value_on(logits, wanted))
+            parts.append(taken)
+        if len(parts) == 1:
+            return parts[0]
+        return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
 
 
 def new_values(model: Model, prompts: Prompts, intervention: Intervention, layers: set[int]) -> NewValues:
@@ -158,18 +188,6 @@ def new_values(model: Model, prompts: Prompts, intervention: Intervention, layer
         return NewValues(model, prompts, intervention, layers, source, {})
     whole = edit.new(model, prompts, site, layers, *([{}] if has_source else []))
     return NewValues(model, prompts, intervention, layers, None, _checked_new(whole, layers))
-
-
-def taken_from(model: Model, prompts: Prompts, width: int, site: str, layers: set[int]) -> dict[int, Tensor]:
-    """Layer -> activation at the site in a run on these prompts, padded to `width` positions."""
-    found: dict[int, Tensor] = {}
-
-    def read(_: str, layer: int, activation: Tensor) -> None:
-        found[layer] = activation.detach().clone()
-
-    if layers:
-        stream(model, fitted(prompts.tokens, width), read, {site: layers}, lengths=prompts.lengths)
-    return found
 
 
 def only_later(model: Model) -> bool:

@@ -15,19 +15,18 @@ import numpy as np
 import torch
 import xarray as xr
 
-from ..metrics._metric import Metric, MetricLike, as_metric, one_a_prompt, part_of, read_off, reading_of
+from ..metrics._metric import Metric, MetricLike, as_metric
 from ..metrics._standard import logit_difference
-from ..model._anatomy import Model, sizes
-from ..model._outputs import n_outputs
-from ..model._runs import batches, run
+from ..model._anatomy import Model, check_model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._activations import fitted
 from ._edits_from_runs import FromRun
-from ._engine import sweep
-from ._intervention import Hold
+from ._engine import labelled, run_cells
+from ._intervention import Hold, Intervention
+from ._plan import planned
+from ._source_run import readings_by_piece, taken_from, value_on
 
-__all__ = ["against_source", "patch"]
+__all__ = ["against_source", "patch", "source_value"]
 
 _SMALL = 1e-3  # relative to the metric's size in both runs: a smaller difference is no denominator
 
@@ -78,23 +77,23 @@ def patch(
 
     Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
-    metric = as_metric(metric)
+    check_model(model)
+    metric, of_source = as_metric(metric), []
     ready = metric.ready(model, into)
-    found = sweep(
-        model, ready, edit=FromRun(as_prompts(model, source)), site=site, by=by, metric=metric, hold=hold,
-        heads=heads, layers=layers, positions=positions, max_tokens=max_tokens, progress=progress,
-    )  # fmt: skip
-    return against_source(model, found.assign_attrs(method="patch"), ready, as_prompts(model, source), metric)
+    intervention = Intervention(FromRun(as_prompts(model, source)), site, metric, hold, of_source)
+    length = ready.tokens.shape[1]
+    plan = planned(model, intervention, by=by, length=length, heads=heads, layers=layers, positions=positions)
+    found = run_cells(model, ready, plan.cells, intervention, max_tokens=max_tokens, progress=progress)
+    shown = labelled(model, ready, plan, found, intervention).assign_attrs(method="patch")
+    return against_source(shown, torch.cat(of_source).double().numpy(), metric)
 
 
-def against_source(
-    model: Model, found: xr.Dataset, into: Prompts, source: Prompts, metric: Metric
-) -> xr.Dataset:
+def against_source(found: xr.Dataset, source_values: np.ndarray, metric: Metric) -> xr.Dataset:
     """The result with `source_value[prompt]` and `normalised`, a ratio of means over the prompts that have a value.
 
     The metric reads the logits of `source` at the positions and targets of `into`, so that patching everything gives 1.
     """
-    value = xr.DataArray(_source_value(model, into, source, metric), dims="prompt")
+    value = xr.DataArray(source_values, dims="prompt")
     gap = value - found["baseline"]
     least = _SMALL * float((abs(value) + abs(found["baseline"])).mean())
     if abs(float(gap.mean())) < least:
@@ -108,11 +107,10 @@ def against_source(
     return found.assign(source_value=value, normalised=normalised)
 
 
-def _source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
+def source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -> np.ndarray:
     """`[prompt]`: the metric on the logits of `source`, read at the positions and targets of `into`."""
     length, values = into.tokens.shape[1], []
-    for rows in batches(len(into), length, batch_size=None, cost=sizes(model).d_vocab):
-        wanted = reading_of(part_of(metric, rows), into[rows], n_outputs(model))
-        logits = run(model, fitted(source.tokens[rows], length), lengths=source.lengths[rows]).cpu()
-        values.append(one_a_prompt(wanted, read_off(logits, wanted)))
+    for rows, wanted in readings_by_piece(model, metric, into, slice(0, len(into))):
+        _, logits = taken_from(model, source[rows], length, "resid_pre", set(), wanted.positions)
+        values.append(value_on(logits, wanted))
     return torch.cat(values).double().numpy()

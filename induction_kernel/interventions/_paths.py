@@ -35,11 +35,12 @@ from ..replay._rows import whole_rows
 from ._activations import New
 from ._edits import Given
 from ._engine import Found, concatenated, run_cells
-from ._intervention import Intervention, taken_from
+from ._intervention import Intervention
 from ._lanes import chosen_lane, on_batch
-from ._patching import against_source
+from ._patching import against_source, source_value
 from ._path_ends import Touched, check_receiving, is_before, receivers_of, senders_of
 from ._plan import Cell, tokens_at_once
+from ._source_run import taken_from
 
 __all__ = ["path_patch"]
 
@@ -104,7 +105,7 @@ def path_patch(
     chosen = senders_of(model, site, touched, senders)
     found = _measured(model, ready, other, chosen, touched, intervention, max_tokens, progress)
     shown = _dataset(model, ready, chosen, touched, intervention, found)
-    return against_source(model, shown, ready, other, metric)
+    return against_source(shown, source_value(model, ready, other, metric), metric)
 
 
 def _check_equal(into: Prompts, source: Prompts) -> None:
@@ -144,8 +145,7 @@ def _cells(
 ) -> list[Cell]:  # fmt: skip
     """A cell for each sender, with the new values of its receivers."""
     site = intervention.site
-    chosen = on_batch(model, chosen_lane(model, into, intervention), into)
-    lane = None if chosen.lane is None else chosen.lane(model, into.tokens, into.lengths)
+    _, lane = on_batch(model, chosen_lane(model, intervention), into, intervention)
     written = _written(model, into, source, set(senders))
     at_once = max(1, most // into.tokens.numel())
     cells = []
@@ -162,7 +162,7 @@ def _cells(
 def _written(model: Model, into: Prompts, source: Prompts, layers: set[int]) -> dict[int, Tensor]:
     """Layer -> `[head, prompt, position, d_model]`: what each head writes on `source` less that on `into`."""
     z, attn_out = (
-        [taken_from(model, each, into.tokens.shape[1], site, layers) for each in (source, into)]
+        [taken_from(model, each, into.tokens.shape[1], site, layers)[0] for each in (source, into)]
         for site in ("z", "attn_out")
     )
     out = {}

@@ -32,6 +32,7 @@ __all__ = [
     "measured",
     "one_a_prompt",
     "part_of",
+    "read_at",
     "read_off",
     "reading_of",
 ]
@@ -247,8 +248,11 @@ def read_off(logits: Tensor, wanted: Reading) -> Tensor:
     """What is read, `[prompt, read, target]`, from logits `[prompt, position, vocab]`."""
     if wanted.metric.reads is None and wanted.ids is None:
         return logits
-    n = torch.arange(len(logits))[:, None]
-    found = logits[n, wanted.positions]
+    return read_at(logits[torch.arange(len(logits))[:, None], wanted.positions], wanted)
+
+
+def read_at(found: Tensor, wanted: Reading) -> Tensor:
+    """What is read, `[prompt, read, target]`, from logits `[prompt, read, vocab]` at the positions wanted."""
     if wanted.ids is not None:
         found = full_precision(found)
         chosen = found.gather(-1, wanted.ids)

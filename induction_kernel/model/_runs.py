@@ -82,6 +82,7 @@ def stream(
     at: Tensor | None = None,
     whole: bool = False,
     arguments: Mapping[str, Any] | None = None,
+    gradients: bool = False,
 ) -> Tensor | None:
     """One forward pass that calls `read(site, layer, activation)` with each wanted activation, and ends after the last.
 
@@ -92,12 +93,14 @@ def stream(
         sites: site ("pattern", "v", "z", ...) -> layers.
         hooks: further hooks for the pass.
         lengths: `[prompt]`, beyond which is padding; None if there is none.
-        at: `[prompt]`, one position for each prompt whose logits are wanted too; the pass then runs to its end.
+        at: `[prompt]` or `[prompt, read]`, positions whose logits are wanted too; the pass then runs to its end.
         whole: whether the logits of all positions are wanted; the pass then runs to its end.
         arguments: further arguments of the pass.
+        gradients: whether autograd records the pass.
 
     Returns:
-        Logits `[prompt, vocab]` at these positions, or `[prompt, position, vocab]`; None if none are wanted.
+        Logits `[prompt, vocab]` or `[prompt, read, vocab]` at these positions, or `[prompt, position, vocab]`; None if
+        none are wanted.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -116,20 +119,15 @@ def stream(
     hiding, masks = hidden_padding(model, tokens, lengths)
     arguments = {**hiding, **(arguments or {})}
     standing = [*masks, *hooks, *_reading(model, wanted, hook)]
-    logits = None
-    with suppress(_Enough):
-        if whole:
-            logits = forward(model, tokens, standing, arguments=arguments)
-        elif at is None:
-            forward(model, tokens, standing, arguments=arguments, return_type=None)
-        else:
-            with _unembedding_only(model, at):
-                logits = forward(model, tokens, standing, arguments=arguments)
+    fewer: list[Tensor] = []
+    logits, kind = None, None if at is None and not whole else "logits"
+    with suppress(_Enough), _unembedding_only(model, at, fewer):
+        logits = forward(model, tokens, standing, arguments=arguments, return_type=kind, gradients=gradients)
     _check_fired(model, missing)
     if at is None or logits is None:
         return logits
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, at.to(logits.device) if logits.shape[1] == tokens.shape[1] else 0]
+    logits = logits if fewer else _at(logits, at)
+    return logits if at.ndim > 1 else logits[:, 0]
 
 
 def _reading(model: Model, wanted: Sequence[tuple[str, int]], hook: Callable[..., None]) -> list[Hook]:
@@ -153,22 +151,31 @@ def _check_fired(model: Model, missing: set[tuple[str, int]]) -> None:
 
 
 @contextmanager
-def _unembedding_only(model: Model, at: Tensor) -> Iterator[None]:
-    """A context: only positions `at [prompt]` are unembedded, or all if the user's own hooks are on the model."""
+def _unembedding_only(model: Model, at: Tensor | None, done: list[Tensor]) -> Iterator[None]:
+    """A context: only positions `at` are unembedded, or all if the user's own hooks are on the model.
+
+    `done` gets their residual stream when they are.
+    """
     unembed = getattr(model, "unembed", None)
-    if not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
+    if at is None or not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
         yield
         return
 
     def fewer(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        rows = torch.arange(len(at), device=args[0].device)
-        return (args[0][rows, at.to(args[0].device)][:, None], *args[1:])
+        done.append(_at(args[0], at))
+        return (done[-1], *args[1:])
 
     handle = unembed.register_forward_pre_hook(in_this_thread(fewer))
     try:
         yield
     finally:
         handle.remove()
+
+
+def _at(rows: Tensor, at: Tensor) -> Tensor:
+    """`rows [prompt, position, ...]` at positions `at [prompt]` or `[prompt, read]`, as `[prompt, read, ...]`."""
+    at = at.to(rows.device).view(len(at), -1)
+    return rows[torch.arange(len(at), device=rows.device)[:, None], at]
 
 
 def _after_attention(layer: int, read: Callable[[Tensor, Any], None]) -> list[Hook]:
@@ -210,7 +217,7 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(each in str(error) for each in said)
 
 
-def progress_bar(total: int, *, progress: bool, unit: str = "layer") -> tqdm[Any]:
+def progress_bar(total: int, *, progress: bool, unit: str = "layer", what: str | None = None) -> tqdm[Any]:
     """A progress bar, shown if the work takes longer than two seconds; `TQDM_DISABLE` hides it too."""
-    options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "leave": False}
+    options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "desc": what, "leave": False}
     return tqdm(**options) if progress else tqdm(**options, disable=True)

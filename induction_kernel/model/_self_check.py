@@ -2,8 +2,9 @@
 
 A hook name that exists does not prove that the hook fires, nor that an edit there does anything: on some Bridges a hook
 on the pattern shows or changes a tensor that the computation does not use. So before a model is used, one short run
-must show in every layer that z is pattern times v and that an edit of z changes the logits. The same run shows whether
-attention is causal. `made_of` tells whether a model has changed since; `foreign_hooks` finds the user's own hooks.
+must show in every layer that z is pattern times v, and whether attention is causal; and another that an edit of z
+changes the logits, unless a model that differs in its weights alone has shown it. `made_of` tells whether a model has
+changed since; `foreign_hooks` finds the user's own hooks.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..errors import NotDefined, Refused
 from ._anatomy import (
     Hook,
     Model,
+    Sizes,
     all_modules,
     check_model,
     describe,
@@ -28,10 +30,12 @@ from ._anatomy import (
     per_query_head,
     sizes,
 )
+from ._structure import structure_of
 
 __all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
 
 _CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, whether causal
+_ACTS: set[str] = set()  # structures of models in which an edit of z in every layer changed the logits
 _LENGTH = 6
 _SHOWN = ("pattern", "v", "z")
 
@@ -61,7 +65,9 @@ def self_check(model: Model) -> bool | None:
     _check_finite(model, shown)
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
-        _check_acts(model, layer, shown, logits)
+    structure = structure_of(model)
+    if structure not in _ACTS and _check_acts(model) and structure is not None:
+        _ACTS.add(structure)
     causal = _looks_back(model, shown, logits)
     _CHECKED[model] = parts, causal
     return causal
@@ -105,36 +111,64 @@ def _check_finite(model: Model, shown: dict[tuple[str, int], Tensor]) -> None:
 
 
 def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-    """One pass over copies of a prompt: one untouched, one per layer with z edited there, one with another last token.
+    """One pass over two copies of a prompt: one untouched, one with another last token.
 
-    Returns (site, layer) -> activation of the untouched copy, `[1, ...]`, where the site "edit" is what was added to z;
-    and the logits of all copies.
+    Returns (site, layer) -> activation of the untouched copy, `[1, ...]`, and the logits of both.
     """
-    size, generator = sizes(model), torch.Generator().manual_seed(0)
-    spread = torch.linspace(0, size.d_vocab - 1, min(_LENGTH, size.n_ctx), dtype=torch.float64)
-    tokens = spread.long().repeat(size.n_layers + 2, 1)
-    tokens[-1, -1] = (tokens[0, -1] + 1) % size.d_vocab
+    size = sizes(model)
+    tokens = _tokens(size, 2, _LENGTH)
+    tokens[1, -1] = (tokens[0, -1] + 1) % size.d_vocab
     shown: dict[tuple[str, int], Tensor] = {}
 
-    def hook_of(site: str, layer: int) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> Tensor | None:
-            shown[site, layer] = activation.detach()[:1].clone()
-            if site != "z":
-                return None
-            edited = activation.clone()
-            noise = torch.randn(edited[layer + 1].shape, generator=generator, dtype=torch.float32).to(edited)
-            edited[layer + 1] += 10 * (1 + edited[layer + 1].abs().max()) * noise
-            shown["edit", layer] = (edited - activation)[layer + 1 :][:1].detach()
-            return edited
+    def read(site: str, layer: int) -> Hook:
+        def hook(activation: Tensor, hook: Any) -> None:
+            shown[site, layer] = full_precision(activation.detach()[:1].clone())
 
         return hook_name(site, layer), hook
 
-    hooks = [hook_of(site, layer) for layer in range(size.n_layers) for site in (*_SHOWN, "resid_pre")]
+    return shown, _logits(model, tokens, [read(site, i) for i in range(size.n_layers) for site in _SHOWN])
+
+
+def _edited(model: Model) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
+    """One pass over copies of a short prompt: one untouched, and one for each layer with z edited there.
+
+    Returns for each layer what was added to z and the stream before it, `[1, ...]`, and the logits of all copies.
+    """
+    size, generator = sizes(model), torch.Generator().manual_seed(0)
+    tokens = _tokens(size, size.n_layers + 1, 2)  # two, since logits must vary with the position
+    added: dict[int, Tensor] = {}
+    streams: dict[int, Tensor] = {}
+
+    def enter(layer: int) -> Hook:
+        def hook(resid: Tensor, hook: Any) -> None:
+            streams[layer] = full_precision(resid.detach()[:1])
+
+        return hook_name("resid_pre", layer), hook
+
+    def edit(layer: int) -> Hook:
+        def hook(z: Tensor, hook: Any) -> Tensor:
+            edited, row = z.clone(), layer + 1
+            noise = torch.randn(edited[row].shape, generator=generator, dtype=torch.float32).to(edited)
+            edited[row] += 10 * (1 + edited[row].abs().max()) * noise
+            added[layer] = full_precision((edited - z)[row:][:1].detach())
+            return edited
+
+        return hook_name("z", layer), hook
+
+    logits = _logits(model, tokens, [make(layer) for layer in range(size.n_layers) for make in (enter, edit)])
+    return [(added[layer], streams.get(layer)) for layer in range(size.n_layers)], logits
+
+
+def _tokens(size: Sizes, copies: int, length: int) -> Tensor:
+    spread = torch.linspace(0, size.d_vocab - 1, min(length, size.n_ctx), dtype=torch.float64)
+    return spread.long().repeat(copies, 1)
+
+
+def _logits(model: Model, tokens: Tensor, hooks: list[Hook]) -> Tensor:
     try:
-        logits = forward(model, tokens, hooks)
+        return full_precision(forward(model, tokens, hooks))
     except (AssertionError, AttributeError, KeyError, ValueError) as error:
         raise Refused(f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}") from error
-    return {key: full_precision(value) for key, value in shown.items()}, full_precision(logits)
 
 
 def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
@@ -162,20 +196,29 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         )
 
 
-def _check_acts(model: Model, layer: int, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> None:
-    """Raise NotDefined if the edit of z in the layer should change the logits and does not."""
-    block: Any = model.blocks[layer]
-    edit, stream = shown["edit", layer], shown.get(("resid_pre", layer), torch.zeros(()))
-    written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
-    moved, varies = (logits[layer + 1] - logits[0]).abs().max(), (logits[0] - logits[0, :1]).abs().max()
-    # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the logits do not depend on the stream
-    # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a change.
-    seen = written > loose(model) * (1 + float(stream.abs().max())) and bool(varies > 0)
-    if seen and bool(moved <= loose(model) * varies):
-        raise NotDefined(
-            f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
-            "patched there: use a HookedTransformer, or another version of TransformerLens"
-        )
+def _check_acts(model: Model) -> bool:
+    """Raise NotDefined if an edit of z in some layer should change the logits and does not.
+
+    Returns:
+        Whether that could be seen in every layer.
+    """
+    layers, logits = _edited(model)
+    varies, could = (logits[0] - logits[0, :1]).abs().max(), True
+    for layer, (edit, stream) in enumerate(layers):
+        block: Any = model.blocks[layer]
+        written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
+        entering = 0.0 if stream is None else float(stream.abs().max())
+        moved = (logits[layer + 1] - logits[0]).abs().max()
+        # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the logits do not depend on the stream
+        # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a change.
+        seen = written > loose(model) * (1 + entering) and bool(varies > 0)
+        if seen and bool(moved <= loose(model) * varies):
+            raise NotDefined(
+                f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
+                "patched there: use a HookedTransformer, or another version of TransformerLens"
+            )
+        could = could and seen
+    return could
 
 
 def _named(model: Model) -> str:

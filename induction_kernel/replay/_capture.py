@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..model._anatomy import Hook, Model, hook_name, per_query_head
-from ..model._runs import run
+from ..model._runs import run, stream
 
-__all__ = ["Taps", "attended", "hooks_at", "pattern_hook", "tapped_hooks", "tapped_run"]
+__all__ = ["Taps", "attended", "hooks_at", "hooks_of_run", "pattern_hook", "tapped_hooks", "tapped_run"]
 
 Taps = Mapping[str, Callable[[Tensor], Tensor]]
 """Site -> function of the activation there, `[cell, prompt, ...]`, that returns it or its replacement."""
@@ -32,8 +32,6 @@ def tapped_run(
 ) -> Tensor:
     """Logits `[prompt, position, vocab]` of one whole run of the model with these taps.
 
-    A tap on a pattern needs one more run for each such layer, to read the pattern that it replaces.
-
     Args:
         model: the model to run; hooks that are already on it act.
         tokens: `[prompt, position]`.
@@ -42,19 +40,43 @@ def tapped_run(
         lengths: `[prompt]`, beyond which is padding; None if there is none.
         gradients: whether autograd records the run, and the taps on its patterns.
     """
+    hooks = hooks_of_run(model, tokens, taps, held, lengths=lengths, gradients=gradients)
+    return run(model, tokens, hooks, lengths=lengths, gradients=gradients)
+
+
+def hooks_of_run(
+    model: Model,
+    tokens: Tensor,
+    taps: Mapping[int, Taps],
+    held: Mapping[int, Tensor] | None = None,
+    *,
+    cells: int = 1,
+    lengths: Tensor | None,
+    gradients: bool = False,
+) -> list[Hook]:
+    """Hooks that make these taps in one whole run, for a batch with the prompts `cells` times.
+
+    A tap on a pattern needs one more run up to its layer, to read the pattern that it replaces. The other arguments are
+    those of `tapped_run`.
+    """
     held = {} if held is None else {layer: pattern[None] for layer, pattern in held.items()}
 
     def hooks(layers: Iterable[int]) -> list[Hook]:
-        return [each for layer in layers for each in hooks_at(layer, taps.get(layer, {}), 1, held.get(layer))]
+        return [
+            each for layer in layers for each in hooks_at(layer, taps.get(layer, {}), cells, held.get(layer))
+        ]
 
     touched = sorted({*taps, *held})
     for layer in (layer for layer in touched if "pattern" in taps.get(layer, {})):
         seen: list[Tensor] = []
         before = {site: tap for site, tap in taps[layer].items() if site in ("resid_pre", "q", "k")}
-        standing = [*hooks(each for each in touched if each < layer), *hooks_at(layer, before, 1)]
-        run(model, tokens, [*standing, pattern_hook(layer, 1, seen)], lengths=lengths, gradients=gradients)
-        held[layer] = taps[layer]["pattern"](seen[0])
-    return run(model, tokens, hooks(touched), lengths=lengths, gradients=gradients)
+        standing = [*hooks(each for each in touched if each < layer), *hooks_at(layer, before, cells)]
+        stream(
+            model, tokens, lambda _, __, pattern, seen=seen: seen.append(pattern), {"pattern": {layer}}, standing,
+            lengths=lengths, gradients=gradients,
+        )  # fmt: skip
+        held[layer] = taps[layer]["pattern"](_widened(seen[0], cells))
+    return hooks(touched)
 
 
 def hooks_at(layer: int, taps: Taps, cells: int, held: Tensor | None = None) -> list[Hook]:
