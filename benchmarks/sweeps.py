@@ -62,10 +62,10 @@ CASES = [
     Case("attention-only", 8, 32, "head output by position", "last logits", asked=80),
     Case("attention-only", 8, 64, "loss by head", "loss", asked=2, drawn=4),
     Case("GPT-2, 4 layers", 4, 64, "loss by head", "loss", asked=1.6, drawn=4),
-    Case("GPT-2, 4 layers", 4, 16, "residual", asked=4, bridge=True),
-    Case("GPT-2, 4 layers", 4, 16, "head output", asked=2, bridge=True),
-    Case("GPT-J slice", 4, 16, "residual", asked=4, bridge=True),
-    Case("GPT-J slice", 4, 16, "head output", asked=2, bridge=True),
+    Case("GPT-2, 4 layers", 4, 16, "residual", asked=10, bridge=True),
+    Case("GPT-2, 4 layers", 4, 16, "head output", asked=6, bridge=True),
+    Case("GPT-J slice", 4, 16, "residual", asked=10, bridge=True),
+    Case("GPT-J slice", 4, 16, "head output", asked=6, bridge=True),
 ]
 ROUNDS = 3
 

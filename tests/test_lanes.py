@@ -130,16 +130,8 @@ def test_every_verb_takes_whole_runs_and_says_why(planted, name, kind):
         assert "own blocks) is not used: its check raised RuntimeError: planted." in attrs["lane_reason"], (
             verb
         )
-        said = (
-            "parameters) is not used: its check raised"
-            if kind == "hooked"
-            else "parameters) is not used: it is made for HookedTransformers"
-        )
-        assert (said in attrs["lane_reason"]) or (kind == "hooked" and not decoder_knows(model)), verb
-
-
-def decoder_knows(model):
-    return trust.supports(model)
+        why = "its check raised" if trust.supports(model) else "it is made for HookedTransformers"
+        assert f"parameters) is not used: {why}" in attrs["lane_reason"], verb
 
 
 @models(GPT2)
@@ -339,7 +331,7 @@ def test_blocks_that_cannot_be_widened_give_whole_runs(forgotten, monkeypatch):
         return right(self, layer, rows, hooks)
 
     monkeypatch.setattr(Blocks, "_block", narrow)
-    model = model_of("GPT-2", "bridge")
+    model = model_of("Llama", "bridge")
     found = ik.sweep(model, tokens_for(model, [5, 5, 5]), edit=Zero(), metric=weighed)
     assert found.attrs["lane"] == "model"
     assert (
@@ -350,7 +342,7 @@ def test_blocks_that_cannot_be_widened_give_whole_runs(forgotten, monkeypatch):
 
 
 def test_a_refusal_is_logged_once_a_model_and_reason(planted, caplog):
-    model = fresh_of("GPT-2", "bridge")
+    model = fresh_of("Llama", "bridge")
     prompts = tokens_for(model, [4, 6, 3])
     with caplog.at_level(logging.INFO, "induction_kernel"):
         for _ in range(2):
