@@ -37,6 +37,7 @@ from induction_kernel.pages._filters import percent
 from induction_kernel.pages._frames import of_figure
 from induction_kernel.pages._heads import SCORERS
 from induction_kernel.pages._rendering import macro
+from induction_kernel.pages._schedule import NAMES, Schedule
 from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers._attention import prefix_matching
 from induction_kernel.scorers._direct_effect import direct_effect
@@ -47,7 +48,7 @@ HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
 def amounts(some, every=None, **changes):
     """Of the parts of a page, with the map on as many prompts as the table."""
     most = {"prompts": 2 * some, "draws": 20, "curve": True, "direct": some, "weights": True, "episodes": 128}
-    return Amounts(some=some, every=some if every is None else every, **most | changes)
+    return Amounts(**most | {"some": some, "every": some if every is None else every} | changes)
 
 
 def text_of(path):
@@ -95,6 +96,8 @@ def test_page_has_each_script_once_and_every_figure(report):
     assert html.count("CircuitsVis.render(") == 2
     assert 5e6 < report.stat().st_size < 8e6
     assert list(report.parent.iterdir()) == [report]
+    assert report.left_out == ()
+    assert "To stay within" not in html
 
 
 def without_library(html):
@@ -104,7 +107,15 @@ def without_library(html):
 def test_heads_that_were_not_tested_are_not_said_to_be_absent():
     """12 prompts with skewed excesses: six are too few to choose heads by."""
     why = "excesses are <skewed>, and 6 prompts are too few"
-    found = {"passing": [], "given": False, "shown": ["L1H0"], "total": 8, "untested": 8, "why": why}
+    found = {
+        "passing": [],
+        "given": False,
+        "removed": True,
+        "shown": ["L1H0"],
+        "total": 8,
+        "untested": 8,
+        "why": why,
+    }
     text = said("verdict", found)
     assert "8 of 8 could not be tested: excesses are &lt;skewed&gt;, and 6 prompts are too few." in text
     assert "no induction head" not in text
@@ -234,6 +245,64 @@ def test_the_map_may_be_on_fewer_prompts_than_the_table(monkeypatch):
     assert float(few.joint["share"]) == pytest.approx(float(apart.joint["share"]), abs=1e-5)
 
 
+def with_amounts(monkeypatch, path, **changes):
+    """The page of the embedded model with these amounts, the code on it, and what it says of itself."""
+
+    def planned(model, *, advance, **_):
+        return Schedule(
+            amounts(**{"some": 6} | changes), dict.fromkeys(NAMES, 0.0), ["the map: left out"], 0.0, advance
+        )
+
+    monkeypatch.setattr(page, "planned", planned)
+    written = ik.report(load("tiny"), path, progress=False)
+    assert written.left_out == ("the map: left out",)
+    assert written.parent.exists()
+    html = without_scripts(text_of(written))
+    assert "To stay within 5 minutes, this page has less than it could:" in html
+    assert "<li>the map: left out</li>" in html
+    (code,) = re.findall(r'<pre class="python">(.*?)</pre>', text_of(written), flags=re.DOTALL)
+    return html, markup.unescape(code)
+
+
+def test_a_page_of_scores_alone_says_nothing_of_what_is_left_out(tmp_path, monkeypatch):
+    html, code = with_amounts(
+        monkeypatch, tmp_path / "r.html", some=0, direct=0, prompts=12, weights=False, episodes=0
+    )
+    assert "Copying, OV eigenvalues and direct effects are left out: they do not fit the time" in html
+    assert "Left out: they do not fit the time that this page may take." in html
+    assert re.search(r"<b>\d+ of 16 heads</b>", html)
+    (header,) = re.findall(r"<thead>(.*?)</thead>", html)
+    assert re.findall(r">([^<>]+)</button>", header) == ["head", "prefix matching", "control", "excess"]
+    for absent in (
+        *(
+            "Removing",
+            "removing",
+            "<td>together",
+            "What is lost",
+            "repetition is worth",
+            "Looking and copying",
+        ),
+        *("Benefit lost", "Attention is not effect", "For comparison", "reliable benefit"),
+    ):
+        assert absent not in html
+    for call in ("direct_effect(", "copying(", "ov_eigenvalues(", "sweep(", "ablation_curve(", "loss_plot("):
+        assert call not in code
+    assert "minutes=5)" in code
+
+
+def test_a_page_without_the_map_and_the_curve_still_removes_the_heads_of_its_table(tmp_path, monkeypatch):
+    html, code = with_amounts(monkeypatch, tmp_path / "r.html", every=0, curve=False, draws=5, weights=False)
+    assert re.search("Removing .* costs the model <b>", html)
+    assert "removing the 4 other heads of the same layers costs" in html
+    assert "benefit lost" in html
+    assert "direct effect" in html
+    assert "What is lost without them" not in html
+    assert "too few" not in html
+    assert "Copying and OV eigenvalues are left out" in html
+    assert "sweep(" not in code
+    assert "ablation_curve(" not in code
+
+
 @pytest.mark.parametrize(
     ("heads", "most"), [("L0H0 L0H1 L1H0", 3), ("L0H0 L0H1 L0H2 L1H0", 2), ("L1H3 L0H3 L1H2 L0H1", 4)]
 )
@@ -361,6 +430,9 @@ def test_heads_asked_for_are_those_shown(tmp_path):
         ({"path": "nowhere/r.html"}, ValueError, "existing folder"),
         ({"n_prompts": 11}, ValueError, "at least 12 prompts"),
         ({"heads": "L9H0"}, ValueError, "L9H0 does not exist"),
+        ({"minutes": 0}, ValueError, "minutes above 0"),
+        ({"minutes": float("nan")}, ValueError, "minutes above 0"),
+        ({"minutes": "five"}, TypeError, "minutes as a number, or None for no bound, got str"),
         ({"heads": 3.5}, TypeError, "wanted heads"),
     ],
 )

@@ -98,15 +98,13 @@ class Work:
         ks = (self.cells // 2).bit_length() + 1 if amounts.curve else 1
         groups = self.shown + ks * (1 + amounts.draws)
         untouched = speed.layers + speed.losses  # the prompts' own run and that of their control
-        circuits = (
-            self.circuits and self.circuits + 16 * 25 * speed.layers
-        )  # copying reads 16 prompts of 25 tokens
+        copying = 16 * 25 * speed.layers  # it reads 16 prompts of 25 tokens
         return {
             "scores": 2 * amounts.prompts * self.length * speed.layers,
             "ablations": amounts.some * self.length * (untouched + groups * speed.heads),
             "map": amounts.every * self.length * (untouched + self.cells * speed.head),
             "direct": amounts.direct * self.length * (speed.losses + self.writes * 1.5 * speed.layers),
-            "weights": amounts.weights * circuits,
+            "weights": amounts.weights * (self.circuits + self.writes * copying),
             "few-shot": amounts.episodes * (self.episode * speed.layers + bool(self.episode) * token),
         }
 
@@ -131,11 +129,13 @@ def _circuits(model: Model) -> float:
     """Seconds for OV eigenvalues, from the time of one layer's random draw and of a part of the vocabulary."""
     size, part = sizes(model), 512
     draws = draws_of(size.n_layers * size.n_heads)
+    generator = torch.Generator().manual_seed(0)
+    circuit = torch.randn(size.n_heads, size.d_head, size.d_head, dtype=torch.float64, generator=generator)
+    torch.linalg.eigvals(rotations(circuit))  # the first call is slower
     begun = clock()
-    circuit = torch.randn(size.n_heads, size.d_head, size.d_head, dtype=torch.float64)
     torch.linalg.eigvals(circuit @ rotations(circuit))
     of_draw, begun = clock() - begun, clock()
-    rows = torch.randn(size.d_model, part, dtype=torch.float64)
+    rows = torch.ones(size.d_model, part, dtype=torch.float64)
     torch.mm(rows, rows.T)
     of_words = (clock() - begun) * size.d_vocab / part
     return size.n_layers * (1 + draws) * of_draw + of_words
@@ -153,7 +153,7 @@ def speeds(model: Model, prompts: Prompts) -> Iterator[tuple[Speed, float]]:
     losses = max(losses, layers)
     yield Speed(layers, losses, losses, losses), 0.0
     every = [Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads)]
-    apart = [[every[(2 * i + 1) * len(every) // (2 * PROBED)]] for i in range(PROBED)]
+    apart = [[every[at]] for at in sorted({(2 * i + 1) * len(every) // (2 * PROBED) for i in range(PROBED)})]
     groups_removed(
         model, prompts[:1].narrowed(), apart[:1], progress=False
     )  # lanes are checked at their first use
@@ -166,7 +166,7 @@ def speeds(model: Model, prompts: Prompts) -> Iterator[tuple[Speed, float]]:
         _, attrs = groups_removed(model, some, apart, progress=False)
         seconds = clock() - begun
         taken = seconds / some.tokens.numel()
-        head = max(taken - layers - losses, taken / 3) / PROBED
+        head = max(taken - layers - losses, taken / 3) / len(apart)
         more = (
             1 if attrs["lane"] == "model" else (layers + losses) / losses
         )  # all layers instead of half of them

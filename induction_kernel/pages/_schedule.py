@@ -23,7 +23,7 @@ DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
 EPISODES = 128  # few-shot prompts
 PLANNED = 0.8  # of the time; the rest is for what estimates miss
 TRUSTED = 0.02  # of the time: a timing that took so long is not repeated on more prompts
-KEPT = 10  # what having a part is worth, in halvings of the sizes of others
+KEPT = 100  # what having a part is worth, in doublings of the sizes of others
 BAR = "{l_bar}{bar}| {elapsed}<{remaining}"
 NAMES = {
     "scores": "scores",
@@ -34,6 +34,7 @@ NAMES = {
     "few-shot": "few-shot prompts",
 }
 Result = TypeVar("Result")
+Options = list[tuple[Amounts, dict[str, float]]]
 
 
 class Schedule:
@@ -120,11 +121,7 @@ def planned(
         if fitting
         else min(options, key=lambda one: sum(one[1].values()))
     )
-    least = {part: min(each[part] for one, each in options if has(one, part)) for part in NAMES}
-    said = [
-        *_less(amounts, full, in_full, least, sum(seconds.values())),
-        *_more(in_full, seconds, minutes, n_prompts),
-    ]
+    said = [*_less(amounts, options), *_more(seconds, options, minutes, n_prompts)]
     return Schedule(amounts, seconds, said, begun + budget, advance)
 
 
@@ -151,23 +148,17 @@ def has(amounts: Amounts, part: str) -> bool:
 
 def _worth(amounts: Amounts) -> float:
     """What a page of these amounts is worth: most of all that each part is there, then that it is large."""
-    parts = KEPT * sum(has(amounts, part) for part in (*NAMES, "curve"))
     sizes = (amounts.prompts, amounts.some, amounts.every, amounts.draws, amounts.episodes)
-    return parts + log2(amounts.prompts) + sum(log2(size) for size in sizes if size)
+    return KEPT * _parts(amounts) + log2(amounts.prompts) + sum(log2(size) for size in sizes if size)
 
 
-def _less(
-    amounts: Amounts, full: Amounts, in_full: dict[str, float], least: dict[str, float], seconds: float
-) -> Iterator[str]:
-    """What is said of each part that is smaller than in full, or left out.
+def _parts(amounts: Amounts) -> int:
+    return sum(has(amounts, part) for part in (*NAMES, "curve"))
 
-    Args:
-        amounts: how much there is.
-        full: how much there would be without a bound.
-        in_full: part -> what it takes in full.
-        least: part -> what the smallest form of it takes.
-        seconds: what the page takes without what is left out.
-    """
+
+def _less(amounts: Amounts, options: Options) -> Iterator[str]:
+    """What is said of each part that is smaller than in full, which is the first option, or left out."""
+    full, in_full = options[0]
     number = {
         "scores": [("prompts", amounts.prompts, full.prompts)],
         "ablations": [("prompts", amounts.some, full.some), ("random sets", amounts.draws, full.draws)],
@@ -176,7 +167,8 @@ def _less(
     }
     for part, name in NAMES.items():
         if not has(amounts, part):
-            yield f"{name}: left out (at least {duration(least[part])}: {_asked(seconds + least[part])})"
+            least = min(seconds[part] for each, seconds in options if has(each, part))
+            yield f"{name}: left out ({duration(least)} at least, {duration(in_full[part])} in full)"
             continue
         cut = [f"{count} {what} instead of {of}" for what, count, of in number.get(part, ()) if count < of]
         if part == "ablations" and not amounts.curve:
@@ -186,13 +178,17 @@ def _less(
 
 
 def _more(
-    in_full: dict[str, float], seconds: dict[str, float], minutes: float, n_prompts: int | None
+    seconds: dict[str, float], options: Options, minutes: float, n_prompts: int | None
 ) -> Iterator[str]:
-    """How long the page takes if it does not fit all the same, and what to ask for to have all of it."""
-    if sum(seconds.values()) > 60 * minutes:
+    """How long the page takes if it does not fit all the same, and what to ask for to have more of it."""
+    taken, whole = sum(seconds.values()), sum(options[0][1].values())
+    if taken > 60 * minutes:
         asked = "" if n_prompts is None else f", as scores of the {n_prompts} prompts asked for are not cut"
-        yield f"what is left takes {duration(sum(seconds.values()))}{asked}"
-    whole = sum(in_full.values())
+        yield f"what is left takes {duration(taken)}{asked}"
+    most = max(_parts(each) for each, _ in options)
+    least = min(sum(each.values()) for one, each in options if _parts(one) == most)
+    if least > taken:
+        yield f"every part on the fewest prompts takes {duration(least)}: {_asked(least)}"
     yield f"all of it takes {duration(whole)}: {_asked(whole)}"
 
 
