@@ -74,6 +74,7 @@ def test_netcdf_keeps_every_prompt(tmp_path):
         (["score", "--out", "no/such/folder/a.csv"], "existing folder"),
         (["report", "--out", "no/such/folder/a.html"], "existing folder"),
         (["report", "--heads", "L7H7", "--out", "a.html"], "L7H7"),
+        (["report", "--minutes", "0", "--out", "a.html"], "minutes above 0"),
         (["ablate", "--heads", "L7H7"], "L7H7"),
         (["ablate", "--heads", ","], "at least one head"),
         (["ablate", "--out", "a.txt"], ".html"),

@@ -22,6 +22,7 @@ from passes import counted
 import induction_kernel as ik
 from induction_kernel.fewshot._predictions import predict
 from induction_kernel.heads import Head, summarise, top_heads
+from induction_kernel.interventions import _ablation as ablation
 from induction_kernel.interventions._ablation import ablate, ablation_curve
 from induction_kernel.interventions._engine import sweep
 from induction_kernel.kernel import _held_out as splits
@@ -31,15 +32,23 @@ from induction_kernel.pages import _heads as page
 from induction_kernel.pages import _removed as removing
 from induction_kernel.pages import _rendering as rendering
 from induction_kernel.pages._choice import compared
+from induction_kernel.pages._costs import Amounts
 from induction_kernel.pages._filters import percent
 from induction_kernel.pages._frames import of_figure
 from induction_kernel.pages._heads import SCORERS
 from induction_kernel.pages._rendering import macro
+from induction_kernel.pages._schedule import NAMES, Schedule
 from induction_kernel.prompts import repeated_tokens, word_episodes
 from induction_kernel.scorers._attention import prefix_matching
 from induction_kernel.scorers._direct_effect import direct_effect
 
 HAND = build(ARCHITECTURE, hand_weights(), name="hand <b>made</b>")
+
+
+def amounts(some, every=None, **changes):
+    """Of the parts of a page, with the map on as many prompts as the table."""
+    most = {"prompts": 2 * some, "draws": 20, "curve": True, "direct": some, "weights": True, "episodes": 128}
+    return Amounts(**most | {"some": some, "every": some if every is None else every} | changes)
 
 
 def text_of(path):
@@ -87,6 +96,8 @@ def test_page_has_each_script_once_and_every_figure(report):
     assert html.count("CircuitsVis.render(") == 2
     assert 5e6 < report.stat().st_size < 8e6
     assert list(report.parent.iterdir()) == [report]
+    assert report.left_out == ()
+    assert "To stay within" not in html
 
 
 def without_library(html):
@@ -96,7 +107,15 @@ def without_library(html):
 def test_heads_that_were_not_tested_are_not_said_to_be_absent():
     """12 prompts with skewed excesses: six are too few to choose heads by."""
     why = "excesses are <skewed>, and 6 prompts are too few"
-    found = {"passing": [], "given": False, "shown": ["L1H0"], "total": 8, "untested": 8, "why": why}
+    found = {
+        "passing": [],
+        "given": False,
+        "removed": True,
+        "shown": ["L1H0"],
+        "total": 8,
+        "untested": 8,
+        "why": why,
+    }
     text = said("verdict", found)
     assert "8 of 8 could not be tested: excesses are &lt;skewed&gt;, and 6 prompts are too few." in text
     assert "no induction head" not in text
@@ -159,7 +178,7 @@ def test_map_has_every_head_and_the_curve_its_controls(model):
     model = load("tiny") if model == "tiny" else HAND
     repeats = repeated_tokens(model, prompts=12, bos=model is not HAND)
     order = top_heads(prefix_matching(model, repeats[::2], progress=False), None)
-    removed = removing.removed_from(model, repeats[1::2], order, 1, 0, False)
+    removed = removing.removed_from(model, repeats[1::2], order, 1, amounts(6), 0, False)
     (heat,) = page.effect_map(removed.every).data
     assert np.array(heat.z).shape == (model.cfg.n_layers, model.cfg.n_heads)
     assert np.isfinite(np.array(heat.z, float)).all()
@@ -170,7 +189,7 @@ def test_map_has_every_head_and_the_curve_its_controls(model):
     assert any(name.startswith("random") for name in names)
     n_heads, layer = model.cfg.n_heads, order[0].layer
     beyond = sum(head.layer == layer for head in order[: int(removed.curve["k"][-1])])
-    assert int(removed.curve["n_controls"][0]) == min(removing.DRAWS, n_heads - beyond)  # as many as differ
+    assert int(removed.curve["n_controls"][0]) == min(20, n_heads - beyond)  # as many as differ
     drawn = removed.curve["control_heads"].values.ravel()
     assert len(set(drawn[drawn != ""])) == int(removed.curve["n_controls"].sum())
     assert removed.curve["heads"].values[0] == str(order[0])
@@ -182,7 +201,7 @@ def test_map_has_every_head_and_the_curve_its_controls(model):
 def test_hand_made_heads_cost_what_they_do():
     """Only the previous-token head and the induction head carry the repeat; the page's map says so."""
     repeats = repeated_tokens(HAND, prompts=12, bos=False)
-    removed = removing.removed_from(HAND, repeats[1::2], [Head(1, 0), Head(0, 1)], 2, 0, False)
+    removed = removing.removed_from(HAND, repeats[1::2], [Head(1, 0), Head(0, 1)], 2, amounts(6), 0, False)
     effect = removed.every["effect"].mean("prompt")
     carrying = effect > 1
     assert [str(Head(*map(int, at))) for at in np.argwhere(carrying.values)] == ["L0H0", "L1H0"]
@@ -190,23 +209,98 @@ def test_hand_made_heads_cost_what_they_do():
     assert removed.joint["share"] == pytest.approx(float(removed.single[Head(1, 0)]["share"]), abs=1e-4)
 
 
-def test_larger_models_are_ablated_on_fewer_prompts(monkeypatch):
-    held = repeated_tokens(load("tiny"), prompts=16)[1::2]
-    held = held[held.lengths.argsort(stable=True)]
-    assert len(removing._affordable(load("tiny"), held, 1000)) == 8
-    cfg = load("tiny").cfg
-    parameters = 12 * cfg.n_layers * cfg.d_model**2 + cfg.d_model * cfg.d_vocab
-    monkeypatch.setattr(
-        removing, "WORK", 6 * int(held.lengths[5]) * 1000 * parameters
-    )  # six prompts of that length
-    assert len(removing._affordable(load("tiny"), held, 1000)) == 6
-    monkeypatch.setattr(removing, "WORK", 1.0)
-    few = removing._affordable(load("tiny"), held, 16)
-    assert len(few) == removing.FEWEST
-    assert few.tokens.shape[1] == int(held.lengths[: removing.FEWEST].max())
-    order = top_heads(held_out()[1], None)
-    removed = removing.removed_from(load("tiny"), held, order, 2, 0, False)
-    assert removed.some == removed.every.sizes["prompt"] == removing.FEWEST
+def test_the_map_may_be_on_fewer_prompts_than_the_table(monkeypatch):
+    """The shortest of those that no head was chosen on; sets of heads that are there twice are run once."""
+    cells = []
+    run_cells = ablation.run_cells
+
+    def counting(model, prompts, asked, *args, **options):
+        cells.append([len(prompts), len(asked), len({str(sorted(cell.touched.items())) for cell in asked})])
+        return run_cells(model, prompts, asked, *args, **options)
+
+    monkeypatch.setattr(ablation, "run_cells", counting)
+    held, choice = held_out()
+    held, order = held[held.lengths.argsort(stable=True)], top_heads(choice, None)
+    apart = removing.removed_from(load("tiny"), held, order, 2, amounts(8, every=4), 0, False)
+    assert apart.every is None
+    assert apart.some == cells[0][0] == 8
+    with_map = removing.with_map(load("tiny"), held, apart, 4, False)
+    assert with_map.every.sizes["prompt"] == 4
+    together = removing.removed_from(load("tiny"), held, order, 2, amounts(8), 0, False)
+    assert removing.with_map(load("tiny"), held, together, 8, False) is together
+    for _, asked, different in cells:
+        assert asked == different
+    single = {name for name in apart.curve["control_heads"].values[0] if name} | {
+        str(order[0]),
+        str(order[1]),
+    }
+    of_curve = len(apart.curve["k"]) + int(apart.curve["n_controls"].sum())
+    assert cells[0][1] == of_curve + len(single) - 1 - int(apart.curve["n_controls"][0])
+    for head, lost in together.single.items():
+        np.testing.assert_allclose(lost["share"], apart.single[head]["share"], atol=1e-5)
+    xr.testing.assert_allclose(together.curve["control_share"], apart.curve["control_share"], atol=1e-5)
+    few = removing.removed_from(load("tiny"), held, order, 2, amounts(8, curve=False, draws=5), 0, False)
+    assert few.curve is None
+    assert int(few.joint["n_controls"]) == 5
+    assert float(few.joint["share"]) == pytest.approx(float(apart.joint["share"]), abs=1e-5)
+
+
+def with_amounts(monkeypatch, path, **changes):
+    """The page of the embedded model with these amounts, the code on it, and what it says of itself."""
+
+    def planned(model, *, advance, **_):
+        return Schedule(
+            amounts(**{"some": 6} | changes), dict.fromkeys(NAMES, 0.0), ["the map: left out"], 0.0, advance
+        )
+
+    monkeypatch.setattr(page, "planned", planned)
+    written = ik.report(load("tiny"), path, progress=False)
+    assert written.left_out == ("the map: left out",)
+    assert written.parent.exists()
+    html = without_scripts(text_of(written))
+    assert "To stay within 5 minutes, this page has less than it could:" in html
+    assert "<li>the map: left out</li>" in html
+    (code,) = re.findall(r'<pre class="python">(.*?)</pre>', text_of(written), flags=re.DOTALL)
+    return html, markup.unescape(code)
+
+
+def test_a_page_of_scores_alone_says_nothing_of_what_is_left_out(tmp_path, monkeypatch):
+    html, code = with_amounts(
+        monkeypatch, tmp_path / "r.html", some=0, direct=0, prompts=12, weights=False, episodes=0
+    )
+    assert "Copying, OV eigenvalues and direct effects are left out: they do not fit the time" in html
+    assert "Left out: they do not fit the time that this page may take." in html
+    assert re.search(r"<b>\d+ of 16 heads</b>", html)
+    (header,) = re.findall(r"<thead>(.*?)</thead>", html)
+    assert re.findall(r">([^<>]+)</button>", header) == ["head", "prefix matching", "control", "excess"]
+    for absent in (
+        *(
+            "Removing",
+            "removing",
+            "<td>together",
+            "What is lost",
+            "repetition is worth",
+            "Looking and copying",
+        ),
+        *("Benefit lost", "Attention is not effect", "For comparison", "reliable benefit"),
+    ):
+        assert absent not in html
+    for call in ("direct_effect(", "copying(", "ov_eigenvalues(", "sweep(", "ablation_curve(", "loss_plot("):
+        assert call not in code
+    assert "minutes=5)" in code
+
+
+def test_a_page_without_the_map_and_the_curve_still_removes_the_heads_of_its_table(tmp_path, monkeypatch):
+    html, code = with_amounts(monkeypatch, tmp_path / "r.html", every=0, curve=False, draws=5, weights=False)
+    assert re.search("Removing .* costs the model <b>", html)
+    assert "removing the 4 other heads of the same layers costs" in html
+    assert "benefit lost" in html
+    assert "direct effect" in html
+    assert "What is lost without them" not in html
+    assert "too few" not in html
+    assert "Copying and OV eigenvalues are left out" in html
+    assert "sweep(" not in code
+    assert "ablation_curve(" not in code
 
 
 @pytest.mark.parametrize(
@@ -266,7 +360,7 @@ def test_the_code_on_the_page_runs(report, tmp_path, monkeypatch):
 
 def test_the_vote_of_a_head_is_that_of_the_verbs(report):
     model = load("tiny")
-    prompts = word_episodes(model, prompts=page.EPISODES, classes=4, noise=0.3)
+    prompts = word_episodes(model, prompts=128, classes=4, noise=0.3)
     answers = predict(model, prompts, pooling="max", progress=False)
     best = splits.held_out(answers, answers).sel(row="best head")
     html = without_scripts(text_of(report))
@@ -336,6 +430,9 @@ def test_heads_asked_for_are_those_shown(tmp_path):
         ({"path": "nowhere/r.html"}, ValueError, "existing folder"),
         ({"n_prompts": 11}, ValueError, "at least 12 prompts"),
         ({"heads": "L9H0"}, ValueError, "L9H0 does not exist"),
+        ({"minutes": 0}, ValueError, "minutes above 0"),
+        ({"minutes": float("nan")}, ValueError, "minutes above 0"),
+        ({"minutes": "five"}, TypeError, "minutes as a number, or None for no bound, got str"),
         ({"heads": 3.5}, TypeError, "wanted heads"),
     ],
 )

@@ -64,27 +64,39 @@ def report(
     heads: Annotated[
         str | None, typer.Option(help='heads to show instead of the strongest ones, such as "L5H1,L6H9"')
     ] = None,
-    prompts: Annotated[int, typer.Option(help="repeated prompts to score on, at least 12")] = 32,
+    prompts: Annotated[
+        int | None,
+        typer.Option(
+            help="repeated prompts to score on, at least 12; by default 32, or what the time allows"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of prompts and resampling")] = 0,
+    minutes: Annotated[
+        float, typer.Option(help="time that the page may take: what does not fit is cut or left out")
+    ] = 5.0,
     device: Device = None,
     dtype: Dtype = None,
 ) -> None:
     """Write an HTML page about a model's heads.
 
-    The page holds everything it needs and fetches nothing.
+    The page holds everything it needs and fetches nothing. What it costs is estimated first; the page says what was
+    cut or left out to stay within --minutes (inf for no bound).
 
     \b
     Examples:
       induction-kernel report
       induction-kernel report gpt2 --out gpt2.html
-      induction-kernel report ./my-model --heads L5H1,L6H9 --dtype bfloat16
+      induction-kernel report ./my-model --heads L5H1,L6H9 --dtype bfloat16 --minutes 20
     """
 
     def run() -> None:
         from ..pages._writer import report as written
 
-        path = written(loaded(model, device, dtype), out, heads=heads, n_prompts=prompts, seed=seed)
-        typer.echo(path.resolve())
+        options: dict[str, Any] = {"n_prompts": prompts, "seed": seed, "minutes": minutes}
+        page = written(loaded(model, device, dtype), out, heads=heads, **options)
+        for each in page.left_out:
+            typer.echo(f"note: {each}", err=True)
+        typer.echo(page.resolve())
 
     said_if_refused(run)
 

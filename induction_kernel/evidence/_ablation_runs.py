@@ -20,11 +20,11 @@ from ..errors import NotDefined
 from ..heads._choice import random_heads
 from ..heads._names import Head
 from ..interventions._activations import Edit
+from ..interventions._compared_sets import cells_of
 from ..interventions._edits import Zero
 from ..interventions._edits_from_runs import Mean
 from ..interventions._engine import Found, run_cells
 from ..interventions._intervention import Hold, Intervention
-from ..interventions._plan import Cell
 from ..metrics._metric import Metric
 from ..metrics._standard import loss, repeat_loss
 from ..model._anatomy import Model, sizes
@@ -149,15 +149,9 @@ def _without(
     model: Model, prompts: Prompts, metric: Metric, groups: Sequence[Sequence[Head]], edit: Edit, hold: Hold
 ) -> Found:
     """One run for each group of heads, removed together; the values of an empty group are the untouched run's."""
-    cells = [
-        Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
-        for heads in groups
-        if heads
-    ]
+    cells, index = cells_of(groups)
     found = run_cells(model, prompts, cells, Intervention(edit, "z", metric, hold), progress=False)
-    values = np.tile(found.baseline, (len(groups), 1))
-    values[[index for index, heads in enumerate(groups) if heads]] = found.values
-    return replace(found, values=values)
+    return replace(found, values=found.values[index])
 
 
 def _banded(early: tuple[int, int], late: tuple[int, int]) -> Metric:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,10 @@ from ..model._outputs import n_outputs
 from ..prompts._prompts import measured_on
 from ..stats._ratios import shares_lost
 from ._activations import Edit
-from ._compared_sets import Sets, checked_heads, compared_sets, ranked_heads
+from ._compared_sets import Sets, cells_of, checked_heads, compared_sets, ranked_heads
 from ._edits_from_runs import Mean
 from ._engine import Found, run_cells
 from ._intervention import Hold, Intervention
-from ._plan import Cell
 
 __all__ = [
     "NO_BENEFIT", "Sets", "ablate", "ablation_curve", "caution", "compared_sets", "curve_of", "groups_removed",
@@ -248,11 +248,9 @@ def groups_removed(
     """Each group of heads edited together in one run: what was measured, and the attributes of the result."""
     intervention = _of_heads(None, repeat_loss, None) if intervention is None else intervention
     ready = intervention.metric.ready(model, prompts)
-    cells = [
-        Cell({layer: tuple(h.head for h in heads if h.layer == layer) for layer in {h.layer for h in heads}})
-        for heads in groups
-    ]
+    cells, index = cells_of(groups)
     found = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=progress)
+    found = replace(found, values=found.values[index])
     return found, {**intervention.attrs, **found.way.attrs, **measured_on(model, ready)}
 
 

@@ -1,6 +1,6 @@
 """The sets of heads of an ablation curve: the k strongest heads, and random sets from the same layers for each k.
 
-`_ablation` ablates them.
+`_ablation` ablates them; a set that is there twice is run once.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from ..errors import NotDefined, Refused
 from ..heads._choice import random_sets, top_heads
 from ..heads._names import Head, some_heads
 from ..model._anatomy import Model, sizes
+from ._plan import Cell
 
-__all__ = ["Sets", "checked_heads", "compared_sets", "ranked_heads"]
+__all__ = ["Sets", "cells_of", "checked_heads", "compared_sets", "ranked_heads"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,18 @@ def _as_many_as_compare(model: Model, ranked: list[Head], *, controls: int, cont
         except NotDefined:  # a layer has too few other heads
             continue
     return compared_sets(model, ranked, powers[:1], controls=controls, control=control, seed=seed)
+
+
+def cells_of(groups: Sequence[Sequence[Head]]) -> tuple[list[Cell], list[int]]:
+    """A cell for each different set of heads, and for each group the index of its cell: what repeats is run once."""
+    places: dict[frozenset[Head], int] = {}
+    index = [places.setdefault(frozenset(heads), len(places)) for heads in groups]
+    return [_cell(sorted(heads)) for heads in places], index
+
+
+def _cell(heads: Sequence[Head]) -> Cell:
+    layers = {head.layer for head in heads}
+    return Cell({layer: tuple(each.head for each in heads if each.layer == layer) for layer in layers})
 
 
 def ranked_heads(model: Model, scores: Any) -> list[Head]:

@@ -122,7 +122,7 @@ def _read(
     cost = max(8 * size.d_model, length * size.n_heads if "pattern" in sites else 0)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost)
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+    with progress_bar(len(prompts), progress=progress, unit="prompt") as bar:
         for rows in parts:
             seen: dict[str, Tensor] = {}
             taken: dict[int, tuple[Tensor, Tensor]] = {}
@@ -142,7 +142,7 @@ def _read(
                     missing = missing.reshape(len(missing), *[1] * (k.ndim - 3), -1, 1)
                     taken[layer] = q, k.masked_fill(missing, torch.nan)
                     seen.clear()
-                    bar.update()
+                    bar.update(len(batch) / len(wanted))
 
             of_sites = {site: set(wanted) for site in sites}
             stream(model, prompts.tokens[rows], read, of_sites, lengths=prompts.lengths[rows])

@@ -105,9 +105,12 @@ def probe(
     options["progress"] = progress
     known = [examples(model, ready, rows, target, **options) for target in asked.targets]
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=8 * sizes(model).d_model)
-    with progress_bar((len(parts) + 1) * len(asked.layers), progress=progress) as bar:
+    with progress_bar(len(asked.layers), progress=progress) as bar:
         kept = _captured(model, ready, rows, asked, parts, bar)
-        right = [_told(kept, layer, known, asked, bar) for layer in asked.layers]
+        right = []
+        for layer in asked.layers:
+            right.append(_told(kept, layer, known, asked))
+            bar.update(1 / (len(parts) + 1))
     told = [
         [np.stack(layers, axis=2) for layers in zip(*target, strict=True)]
         for target in zip(*right, strict=True)
@@ -143,7 +146,7 @@ def _captured(
             at = rows.prompt[here, None].to(seen.device) - part.start, rows.positions[here].to(seen.device)
             into = kept.setdefault((site, layer), np.empty(shape, dtype=np.float32))
             into[here.numpy()] = full_precision(seen.detach()[at]).float().cpu().numpy()
-            bar.update(1 / len(sites))
+            bar.update(1 / len(sites) / (len(parts) + 1))
 
         lengths = prompts.lengths[part]
         stream(model, prompts.tokens[part, : int(lengths.max())], read, sites, lengths=lengths)
@@ -156,7 +159,7 @@ def _captured(
 
 
 def _told(
-    kept: dict[tuple[str, int], np.ndarray], layer: int, known: list[Examples], asked: _Asked, bar: Any
+    kept: dict[tuple[str, int], np.ndarray], layer: int, known: list[Examples], asked: _Asked
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Whether probes predict classes and control classes, bool `[example, vector, head, offset]` each, by target."""
     out = []
@@ -171,7 +174,6 @@ def _told(
                 [(guess == each).T.reshape(shape) for guess, each in zip(guessed, labels, strict=True)]
             )
         out.append(tuple(np.stack(each, axis=1) for each in zip(*by_vector, strict=True)))
-    bar.update()
     return out
 
 

@@ -80,13 +80,13 @@ def demonstration_attention(
     along = AttentionAlong(model, ready, points, wanted)
     length, way = ready.tokens.shape[1], way_to_read(model, ready, wanted)
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
-    with progress_bar(len(parts) * len(wanted), progress=progress) as bar:
+    with progress_bar(len(ready), progress=progress, unit="prompt") as bar:
         for rows in parts:
             batch = ready[rows]
 
             def read(layer: int, values: Tensor, sound: bool, batch: FewShotPrompts = batch) -> None:
                 along.add(layer, values, sound, batch)
-                bar.update()
+                bar.update(len(batch) / len(wanted))
 
             read_entries(model, batch, _last_rows(batch), wanted, read, lane=way.name)
     return along.dataset(way)

@@ -218,6 +218,11 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def progress_bar(total: int, *, progress: bool, unit: str = "layer", what: str | None = None) -> tqdm[Any]:
-    """A progress bar, shown if the work takes longer than two seconds; `TQDM_DISABLE` hides it too."""
+    """A progress bar, shown if the work takes longer than two seconds; `TQDM_DISABLE` hides it too.
+
+    It may advance by parts of a unit, such as one layer's part of a run; whole numbers are shown.
+    """
+    shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]"
     options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "desc": what, "leave": False}
+    options["bar_format"] = shown
     return tqdm(**options) if progress else tqdm(**options, disable=True)

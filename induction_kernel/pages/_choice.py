@@ -51,11 +51,9 @@ def chosen(matching: xr.Dataset, wanted: list[Head], seed: int) -> Choice:
     return Choice(bool(wanted), shown, order, passing, summary, held)
 
 
-def found_of(choice: Choice, removed: Removed) -> dict[str, Any]:
-    """How many heads pass, and what is lost without those shown."""
-    tested, joint = choice.summary["tested"].values, removed.joint
-    alone = {head: float(each["share"]) for head, each in removed.single.items()}
-    costliest = max(alone, key=lambda head: alone[head]) if len(alone) > 1 else None
+def found_of(choice: Choice, removed: Removed | None) -> dict[str, Any]:
+    """How many heads pass, and what is lost without those shown, unless ablations are left out."""
+    tested = choice.summary["tested"].values
     return {
         "given": choice.given,
         "shown": [str(head) for head in choice.shown],
@@ -63,6 +61,17 @@ def found_of(choice: Choice, removed: Removed) -> dict[str, Any]:
         "total": tested.size,
         "untested": int((~tested).sum()),
         "why": str(choice.summary["untested"].values),
+        "removed": removed is not None,
+        **({} if removed is None else _lost(removed)),
+    }
+
+
+def _lost(removed: Removed) -> dict[str, Any]:
+    """What is lost without the heads shown, together and alone."""
+    joint = removed.joint
+    alone = {head: float(each["share"]) for head, each in removed.single.items()}
+    costliest = max(alone, key=lambda head: alone[head]) if len(alone) > 1 else None
+    return {
         "lost": float(joint["share"]),
         "lost_known": bool(np.isfinite(joint["share"])),
         "costliest": None if costliest is None else {"head": str(costliest), "lost": alone[costliest]},
@@ -82,11 +91,11 @@ def compared(joint: xr.Dataset) -> dict[str, Any] | None:
 
 
 def rows_of_heads(
-    removed: Removed, choice: Choice, weights: Sequence[xr.Dataset], direct: xr.Dataset | str
+    removed: Removed | None, choice: Choice, weights: Sequence[xr.Dataset], direct: xr.Dataset | str
 ) -> list[list[str]]:
     """The rows of the table of heads: scores on the held-out prompts, and the share of the benefit lost."""
     rows = []
-    for head, lost in removed.single.items():
+    for head in choice.shown:
         one, of_weights = _at(choice.held, head), [_at(each, head) for each in weights]
         cells = [
             str(head),
@@ -98,7 +107,7 @@ def rows_of_heads(
             copies, eigenvalues = of_weights
             cells += [number((copies["score"] - copies["chance"]).mean()), number(eigenvalues["score"])]
         cells += [] if isinstance(direct, str) else [interval(_at(direct, head), "excess")]
-        rows.append([*cells, share(lost)])
+        rows.append([*cells, *([] if removed is None else [share(removed.single[head])])])
     return rows
 
 

@@ -12,6 +12,7 @@ import os
 import platform
 import shlex
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -51,86 +52,97 @@ from ._choice import SHOWN, Choice, chosen, found_of, rows_of_heads
 from ._fewshot import outcome, rows_of, voted
 from ._filters import share
 from ._frames import by_head, by_heads_removed, by_position, effects, summaries
-from ._removed import DRAWS, Removed, removed_from
+from ._removed import Removed, removed_from, with_map
 from ._rendering import Drawn, drawn, rendered
+from ._schedule import BAR, Schedule, planned
 
 __all__ = ["heads_page"]
 
 SCORERS = (induction, prefix_matching, previous_token, duplicate_token)
-EPISODES = 128  # few-shot prompts
-STEPS = 7  # of the progress bar
 INSTEAD = "for such a model use head_table(induction(model)), head_map and attention_view"
+NO_TIME = "they do not fit the time that this page may take"
 
 
 def heads_page(
-    model: Model, path: str | os.PathLike[str], *, heads: Any, n_prompts: int, seed: int, progress: bool
-) -> Path:
-    """Write the page of a model; see `report`."""
+    model: Model, path: str | os.PathLike[str], *, heads: Any, n_prompts: int | None, seed: int,
+    minutes: float | None, progress: bool,
+) -> tuple[Path, list[str]]:  # fmt: skip
+    """Write the page of a model, see `report`; returns its path and what was cut or left out."""
     check_model(model)
-    if not is_whole(n_prompts):
-        raise TypeError(
-            f"wanted the number of prompts, got {type(n_prompts).__name__}: report makes its own prompts"
-        )
-    if n_prompts < 12:
-        raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
+    _check_amounts(n_prompts, minutes)
+    minutes = None if minutes == inf else minutes
     size = sizes(model)
     wanted = [] if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     checked_target(path)
     check_next_token(model, "report", INSTEAD)
-    with tqdm(total=STEPS, desc="report", disable=not progress) as bar:
-        data = _measured(model, wanted, n_prompts, seed, progress, bar)
+    with tqdm(total=1.0, desc="report", disable=not progress, bar_format=BAR) as bar:
+        asked: dict[str, Any] = {"n_prompts": n_prompts, "shown": len(wanted) or SHOWN, "seed": seed}
+        schedule = planned(model, **asked, minutes=minutes, advance=bar.update)
+        data = _measured(model, wanted, schedule, seed, progress)
+    data |= {"less": schedule.left_out, "minutes": "" if minutes is None else f"{minutes:g}"}
     title, libraries = (
         f"Induction heads in {describe(model)['model']}",
         [plotly_script(), circuitsvis_script()],
     )
-    return write_whole(path, rendered("heads.html.j2", title, libraries, **data))
+    return write_whole(path, rendered("heads.html.j2", title, libraries, **data)), schedule.left_out
+
+
+def _check_amounts(n_prompts: Any, minutes: Any) -> None:
+    if n_prompts is not None and not is_whole(n_prompts):
+        raise TypeError(
+            f"wanted the number of prompts, got {type(n_prompts).__name__}: report makes its own prompts"
+        )
+    if n_prompts is not None and n_prompts < 12:
+        raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
+    if minutes is not None and (not isinstance(minutes, float | int) or isinstance(minutes, bool)):
+        raise TypeError(f"wanted minutes as a number, or None for no bound, got {type(minutes).__name__}")
+    if minutes is not None and not minutes > 0:
+        raise Refused(f"wanted minutes above 0, or None for no bound, got {minutes}")
 
 
 def _measured(
-    model: Model, wanted: list[Head], n_prompts: int, seed: int, progress: bool, bar: Any
+    model: Model, wanted: list[Head], schedule: Schedule, seed: int, progress: bool
 ) -> dict[str, Any]:
     """The variables of the template."""
-    repeats = repeated_tokens(model, prompts=n_prompts, seed=seed)
+    amounts, run = schedule.amounts, schedule.run
+    repeats = repeated_tokens(model, prompts=amounts.prompts, seed=seed)
     held = repeats[1::2]
     held = held[held.lengths.argsort(stable=True)]
     scores = observe(model, repeats, SCORERS, progress=progress)
-    bar.update()
-    weights = _weights(model, progress)
-    bar.update()
+    schedule.passed("scores")
     matching = scores.sel(scorer="prefix_matching")
     choice = chosen(matching, wanted, seed)
-    removed = removed_from(model, held, choice.order, len(choice.shown), seed, progress)
-    bar.update()
-    direct, losses = _direct(model, held, progress)
-    bar.update()
-    data = {
+    asked = (choice.order, len(choice.shown), amounts, seed, progress)
+    removed = run("ablations", lambda: removed_from(model, held, *asked))
+    direct, losses = run("direct", lambda: _direct(model, held, progress)) or (NO_TIME, None)
+    weights = run("weights", lambda: _weights(model, progress)) or NO_TIME
+    few_shot = run("few-shot", lambda: _few_shot(model, amounts.episodes, seed, progress))
+    removed = run("map", lambda: with_map(model, held, removed, amounts.every, progress)) or removed
+    maps = [] if isinstance(weights, str) else weights
+    return {
         "found": found_of(choice, removed),
-        "weights": bool(weights),
+        "weights": bool(maps),
         "direct_defined": not isinstance(direct, str),
-        "left_out": direct if isinstance(direct, str) else "",
+        "left_out": _left_out(weights, direct),
         "about": _about(model),
-        "maps": _maps(scores, weights),
+        "maps": _maps(scores, maps),
         "n_held": len(held),
-        "rows": rows_of_heads(removed, choice, weights, direct),
-        "together": share(removed.joint),
+        "rows": rows_of_heads(removed, choice, maps, direct),
         **_ablation(removed),
-        "loss": _loss(model, held, losses),
-        "looking": _looking(matching, weights[0]) if weights else None,
-        "made": _made(model, choice, n_prompts, seed),
+        "loss": None if losses is None else _loss(model, held, losses),
+        "looking": _looking(matching, maps[0]) if maps else None,
+        "made": _made(model, choice, schedule, seed),
+        "attention": _attention(model, held, choice.shown),
+        "fewshot": few_shot or {"left_out": NO_TIME},
     }
-    data["attention"] = _attention(model, held, choice.shown)
-    bar.update()
-    data["fewshot"] = _few_shot(model, seed, progress)
-    bar.update(2)
-    return data
 
 
-def _weights(model: Model, progress: bool) -> list[xr.Dataset]:
-    """Copying and OV eigenvalues; neither where a norm follows attention (`_direct` then has the reason)."""
+def _weights(model: Model, progress: bool) -> list[xr.Dataset] | str:
+    """Copying and OV eigenvalues, or the reason why they are not defined."""
     try:
         return [copying(model), ov_eigenvalues(model, progress=progress)]
-    except NotDefined:
-        return []
+    except NotDefined as reason:
+        return str(reason)
 
 
 def _direct(model: Model, held: Prompts, progress: bool) -> tuple[xr.Dataset | str, xr.Dataset]:
@@ -140,6 +152,18 @@ def _direct(model: Model, held: Prompts, progress: bool) -> tuple[xr.Dataset | s
         return summarise(direct), losses
     except NotDefined as reason:
         return str(reason), loss_by_position(model, held)
+
+
+def _left_out(weights: Any, direct: Any) -> list[dict[str, str]]:
+    """What is left out of the table, by its reason."""
+    names: dict[str, list[str]] = {}
+    for found, what in ((weights, ["copying", "OV eigenvalues"]), (direct, ["direct effects"])):
+        if isinstance(found, str):
+            names.setdefault(found, []).extend(what)
+    return [
+        {"what": " and ".join(filter(None, [", ".join(each[:-1]), each[-1]])), "why": why}
+        for why, each in names.items()
+    ]
 
 
 def _about(model: Model) -> dict[str, Any]:
@@ -174,18 +198,21 @@ def _looking(matching: xr.Dataset, copies: xr.Dataset) -> Drawn:
     return drawn(score_plot(matching, copies), both, "looking_and_copying")
 
 
-def _ablation(removed: Removed) -> dict[str, Any]:
-    curve = removed.curve
+def _ablation(removed: Removed | None) -> dict[str, Any]:
+    if removed is None:
+        return {"benefit": True, "few": 0, "some": 0, "removed_map": None, "curve": None}
+    curve, every = removed.curve, removed.every
     drawn_curve = (
         None if curve is None else drawn(curve_plot(curve), by_heads_removed(curve), "ablation_curve")
     )
+    drawn_map = None if every is None else drawn(effect_map(every), effects(every), "ablation_of_each_head")
     return {
         "benefit": bool(np.isfinite(removed.joint["share"])),
-        "n_cells": int(np.isfinite(removed.every["effect"].values).all(0).sum()),
-        "few": removed.every.sizes["prompt"],
+        "together": share(removed.joint),
+        "n_cells": 0 if every is None else int(np.isfinite(every["effect"].values).all(0).sum()),
+        "few": 0 if every is None else every.sizes["prompt"],
         "some": removed.some,
-        "draws": DRAWS,
-        "removed_map": drawn(effect_map(removed.every), effects(removed.every), "ablation_of_each_head"),
+        "removed_map": drawn_map,
         "curve": drawn_curve,
         "most": 0 if curve is None else int(curve["k"].values[-1]),
     }
@@ -205,11 +232,11 @@ def _attention(model: Model, held: Prompts, shown: list[Head]) -> dict[str, Mark
     return {key: Markup(view.fragment()) for key, view in views.items()}
 
 
-def _few_shot(model: Model, seed: int, progress: bool) -> dict[str, Any]:
+def _few_shot(model: Model, n_prompts: int, seed: int, progress: bool) -> dict[str, Any]:
     """The vote of demonstrations: on the embedded model's own task for that model, on an easier one for others."""
     harder = {"classes": 4, "noise": 0.3} if describe(model)["model"] == "tiny" else {}
     try:
-        prompts = word_episodes(model, prompts=EPISODES, seed=seed, **harder)
+        prompts = word_episodes(model, prompts=n_prompts, seed=seed, **harder)
         answers = predict(model, prompts, pooling="max", progress=progress)
         scores = held_out(answers, answers, seed=seed)
     except NotDefined as reason:
@@ -226,11 +253,12 @@ def _few_shot(model: Model, seed: int, progress: bool) -> dict[str, Any]:
     }
 
 
-def _made(model: Model, choice: Choice, n_prompts: int, seed: int) -> dict[str, Any]:
+def _made(model: Model, choice: Choice, schedule: Schedule, seed: int) -> dict[str, Any]:
     """Settings and versions."""
     said = describe(model)
     return {
-        "n_prompts": n_prompts,
+        "n_prompts": schedule.amounts.prompts,
+        "draws": schedule.amounts.draws,
         "seed": seed,
         "tiny": said["model"] == "tiny",
         "source": shlex.quote(str(said["model"])),

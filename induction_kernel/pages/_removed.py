@@ -1,6 +1,6 @@
 """Ablations for the page about a model: every head alone, the heads shown together, and the strongest together.
 
-On as many prompts as the size of the model allows. Where the map of all heads and the curve use the same prompts, all
+Where the map of all heads and the curve use the same prompts, all
 ablations are one run of the engine.
 """
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from itertools import starmap
 
 import numpy as np
-import torch
 import xarray as xr
 
 from ..heads._names import Head
@@ -25,12 +24,9 @@ from ..metrics._standard import repeat_loss
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
 from ..stats._ratios import shares_lost
+from ._costs import Amounts
 
-__all__ = ["DRAWS", "Removed", "comparable", "removed_from"]
-
-DRAWS = 20  # random sets of other heads, for comparison with the chosen ones
-WORK = 8e12  # parameters x tokens of all runs of a figure, at most: a minute or two on two cores
-FEWEST = 4  # prompts of an ablation, at least
+__all__ = ["Removed", "comparable", "removed_from", "with_map"]
 
 
 @dataclass(frozen=True)
@@ -38,14 +34,15 @@ class Removed:
     """Results of the ablations.
 
     Attributes:
-        every: the sweep of all heads, `effect[prompt, layer, head]`.
+        every: the sweep of all heads, `effect[prompt, layer, head]`; None where it is left out.
         single: `share`, `share_low` and `share_high` of each head shown.
         joint: the same of these heads together, with `control_share[draw]` where there are random heads.
-        curve: the ablation curve of the strongest heads; None where there are no others to compare with.
+        curve: the ablation curve of the strongest heads; None where there are no others to compare with, or where it
+            is left out.
         some: number of prompts of all but `every`.
     """
 
-    every: xr.Dataset
+    every: xr.Dataset | None
     single: dict[Head, xr.Dataset]
     joint: xr.Dataset
     curve: xr.Dataset | None
@@ -53,22 +50,36 @@ class Removed:
 
 
 def removed_from(
-    model: Model, held: Prompts, order: list[Head], count: int, seed: int, progress: bool
+    model: Model, held: Prompts, order: list[Head], count: int, amounts: Amounts, seed: int, progress: bool
 ) -> Removed:
-    """Run the ablations on the shortest prompts; the first `count` heads of `order` are those shown."""
+    """Run the ablations on the shortest prompts; the first `count` heads of `order` are those shown.
+
+    The map of all heads is part of it only where it is on the same prompts.
+    """
     size, most, shown = sizes(model), comparable(order, sizes(model).n_heads), order[:count]
-    ks = sorted({2**i for i in range(most.bit_length())} | ({count} if count <= most else set()))
-    few = _affordable(model, held, size.n_layers * size.n_heads)
-    some = _affordable(model, held, len(ks) * (1 + DRAWS))
-    sets = compared_sets(model, order, ks, controls=DRAWS, seed=seed) if most else None
-    same = len(few) == len(some)
+    ks = sorted(
+        {2**i for i in range(most.bit_length()) if amounts.curve} | ({count} if count <= most else set())
+    )
+    some, same = _shortest(held, amounts.some), amounts.some == amounts.every
+    sets = compared_sets(model, order, ks, controls=amounts.draws, seed=seed) if ks else None
     alone = list(starmap(Head, np.ndindex(size.n_layers, size.n_heads))) if same else shown
     found, curve, joint = _in_one_run(model, some, alone, sets, shown, seed, progress)
-    every = _as_sweep(model, some, alone, found) if same else sweep(model, few, progress=progress)
+    every = _as_sweep(model, some, alone, found) if same else None
     values = found.values[[alone.index(head) for head in shown]]
     shares = shares_lost(values, found.baseline, found.without, seed)
     single = [xr.Dataset({key: each[i] for key, each in shares.items()}) for i in range(count)]
-    return Removed(every, dict(zip(shown, single, strict=True)), joint, curve, len(some))
+    return Removed(
+        every, dict(zip(shown, single, strict=True)), joint, curve if amounts.curve else None, len(some)
+    )
+
+
+def with_map(
+    model: Model, held: Prompts, removed: Removed | None, n_prompts: int, progress: bool
+) -> Removed | None:
+    """The results with the map of all heads, on the shortest `n_prompts`; as they are if they have it, or are none."""
+    if removed is None or removed.every is not None:
+        return removed
+    return replace(removed, every=sweep(model, _shortest(held, n_prompts), progress=progress))
 
 
 def comparable(order: Sequence[Head], n_heads: int) -> int:
@@ -110,10 +121,6 @@ def _as_sweep(model: Model, prompts: Prompts, heads: list[Head], found: Found) -
     return labelled(model, prompts, plan, found, removal)
 
 
-def _affordable(model: Model, prompts: Prompts, cells: int) -> Prompts:
-    """The first prompts (the shortest), as many as `WORK` allows for so many edited runs."""
-    size = sizes(model)
-    weights = 12 * size.n_layers * size.d_model**2 + size.d_model * size.d_vocab
-    tokens = prompts.lengths * torch.arange(1, len(prompts) + 1)
-    count = max(FEWEST, int((tokens * cells * weights <= WORK).sum()))
+def _shortest(prompts: Prompts, count: int) -> Prompts:
+    """The first prompts, which are the shortest."""
     return prompts[:count].narrowed()

@@ -15,7 +15,22 @@ from ..model._anatomy import Model
 if TYPE_CHECKING:
     from ..evidence._argument import SixArguments
 
-__all__ = ["report"]
+__all__ = ["Page", "report"]
+
+MINUTES = 5.0
+
+
+_Path: type[Path] = type(Path())
+
+
+class Page(_Path):
+    """The path of a page.
+
+    Attributes:
+        left_out: what was cut or left out of it to stay within its time, in words; empty if nothing was.
+    """
+
+    left_out: tuple[str, ...] = ()
 
 
 def report(
@@ -25,8 +40,9 @@ def report(
     heads: HeadLike | Iterable[HeadLike] | None = None,
     n_prompts: int | None = None,
     seed: int | None = None,
+    minutes: float | None = MINUTES,
     progress: bool = True,
-) -> Path:
+) -> Page:
     """Write one self-contained HTML page that needs no network.
 
     | source | page | default path |
@@ -35,9 +51,9 @@ def report(
     | what `few_shot_study` returned | its in-context learning as kernel regression | fewshot.html |
     | what `six_arguments` returned | the six arguments of Olsson et al. 2022 | evidence.html |
 
-    For a model, every head is scored; heads are chosen on every other prompt, and scored and ablated on the others (in
-    large models on fewer of them, since the map of all heads takes a run for each). Studies and arguments are only
-    drawn.
+    For a model, every head is scored; heads are chosen on every other prompt, and scored and ablated on the others.
+    What this costs is estimated first, from a few passes; if it does not fit the minutes, parts of the page are
+    measured on fewer prompts or left out, and the page says which. Studies and arguments are only drawn.
 
     Args:
         source: one of these.
@@ -45,34 +61,39 @@ def report(
             and fetches nothing.
         heads: for a model, the heads to show instead of the strongest ones.
         n_prompts: for a model, the number of repeated prompts, at least 12: half to choose heads on, half to report
-            on; None for 32.
+            on; None for 32, or fewer to stay within the minutes.
         seed: for a model, the seed of the prompts, the resampling and the random heads; None for 0.
+        minutes: for a model, the time that the page may take; None for no bound.
         progress: show progress bars.
 
     Returns:
-        The path written.
+        The path written; its attribute `left_out` says what was cut or left out to stay within the minutes.
 
     Raises:
-        TypeError: another source, or heads in an unknown form.
-        Refused: too few prompts, heads that the model does not have, a path whose folder does not exist, a model that
-            does not predict next tokens; heads, prompts or a seed for what is measured already.
+        TypeError: another source, heads in an unknown form, minutes that are no number.
+        Refused: too few prompts, no minutes, heads that the model does not have, a path whose folder does not exist, a
+            model that does not predict next tokens; heads, prompts, a seed or minutes for what is measured already.
     """
     page = _page_of(source)
     if page is None:
         _check_hooks(source)
         from ._heads import heads_page
 
-        n_prompts, seed = 32 if n_prompts is None else n_prompts, 0 if seed is None else seed
         model: Any = source
-        target = "report.html" if path is None else path
-        return heads_page(model, target, heads=heads, n_prompts=n_prompts, seed=seed, progress=progress)
+        target, seed = "report.html" if path is None else path, 0 if seed is None else seed
+        options: dict[str, Any] = {"heads": heads, "n_prompts": n_prompts, "seed": seed, "minutes": minutes}
+        where, left_out = heads_page(model, target, **options, progress=progress)
+        written = Page(where)
+        written.left_out = tuple(left_out)
+        return written
     given = {"heads": heads, "n_prompts": n_prompts, "seed": seed}
+    given["minutes"] = None if minutes == MINUTES else minutes
     if asked := [f"{key}=" for key, value in given.items() if value is not None]:
         raise Refused(
             f"{', '.join(asked)} go with a model, got {type(source).__name__}, which is measured already"
         )
     write, default = page
-    return write(source, default if path is None else path)
+    return Page(write(source, default if path is None else path))
 
 
 def _check_hooks(source: Any) -> None:

@@ -65,7 +65,8 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
     shape = (size.n_layers, size.n_heads, size.n_layers, size.n_heads)
     score, spread = np.full(shape, np.nan), np.full(shape, np.nan)
     dimensions = read_dimensions(model, layers[1])
-    with progress_bar(len(layers) * (len(layers) - 1) // 2, progress=progress) as bar:
+    pairs = len(layers) * (len(layers) - 1) // 2
+    with progress_bar(pairs, progress=progress, unit="pair of layers") as bar:
         for receiver in layers[1:]:
             reads = _reads(model, receiver, by)
             for sender in layers[:receiver]:

@@ -122,7 +122,7 @@ def _scores(
     sites = {"v": set(layers)} if method == "OLS" else {"v": set(layers), "pattern": set(layers)}
     parts = batches(len(ready), ready.tokens.shape[1], batch_size=batch_size, cost=16 * size.d_model)
     broken, edited = set[int](), bool(foreign_hooks(model))
-    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
+    with progress_bar(len(ready), progress=progress, unit="prompt") as bar:
         for rows in parts:
             batch, seen = ready[rows], dict[str, Tensor]()
 
@@ -140,7 +140,7 @@ def _scores(
                     at = (0, rows, layers.index(layer))
                     values["score"][at], values["undefined"][at] = _of_layer(seen, batch, *how)
                     seen.clear()
-                    bar.update()
+                    bar.update(len(batch) / len(layers))
 
             stream(model, batch.tokens, read, sites, lengths=batch.lengths)
     check_sound(broken)

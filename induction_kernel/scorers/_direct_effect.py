@@ -117,7 +117,7 @@ def _measured(
     length = ready.tokens.shape[1]
     cost = max(length * size.n_heads, 8 * size.d_model, size.d_vocab if whole else 0)
     parts, losses = batches(len(ready), length, batch_size=batch_size, cost=cost), list[Tensor]()
-    with progress_bar(len(parts) * len(runs) * len(wanted), progress=progress) as bar:
+    with progress_bar(len(ready) * len(runs), progress=progress, unit="run") as bar:
         for rows in parts:
             targets = _targets(ready[rows], on, w_u)
             for name, tokens in runs:
@@ -215,7 +215,7 @@ def _effects(
     lengths: Tensor,
     targets: _Targets,
     layers: list[int],
-    done: Callable[[], Any],
+    done: Callable[[float], Any],
     *,
     whole: bool,
 ) -> tuple[np.ndarray, Tensor | None]:
@@ -234,7 +234,7 @@ def _effects(
         if site == "z":
             _, b_v, w_o = value_weights(model, layer)
             parts[layer] = along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
-            done()
+            done(len(tokens) / len(layers))
         else:
             scale.append(norm_scale(model, here).cpu())
 

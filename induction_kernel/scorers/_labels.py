@@ -101,7 +101,7 @@ def _weights(
     weight = np.full((len(ready), len(layers), sizes(model).n_heads, n_demonstrations), np.nan)
     parts = batches(len(ready), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
     broken = set[int]()
-    with progress_bar(len(parts) * len(layers), progress=progress) as bar:
+    with progress_bar(len(ready), progress=progress, unit="prompt") as bar:
         for rows in parts:
             batch = ready[rows]
 
@@ -112,7 +112,7 @@ def _weights(
                     broken.add(layer)
                 of_batch = pooled(values, batch, pooling, span).transpose(1, 2)
                 weight[rows, layers.index(layer)] = of_batch.numpy()
-                bar.update()
+                bar.update(len(batch) / len(layers))
 
             read_entries(model, batch, entries_of(batch, pooling, span), layers, read, lane=way.name)
     check_sound(broken)

@@ -22,7 +22,7 @@ from ..model._runs import progress_bar, stream
 from ..model._weights import check_weights, check_writing, token_embedding, unembedding, value_weights
 from ._streaming import chosen_layers
 
-__all__ = ["ov_eigenvalues", "rotations"]
+__all__ = ["draws_of", "ov_eigenvalues", "rotations"]
 
 
 def ov_eigenvalues(
@@ -63,7 +63,7 @@ def ov_eigenvalues(
     Source: Elhage et al. 2021 and Olsson et al. 2022 (copying by eigenvalues).
     """
     wanted, size = chosen_layers(model, layers), sizes(model)
-    draws = max(50, 4000 // (len(wanted) * size.n_heads)) if draws is None else draws
+    draws = draws_of(len(wanted) * size.n_heads) if draws is None else draws
     if draws < 1:
         raise Refused(f"wanted draws >= 1, got {draws}")
     check_words(model, "ov_eigenvalues")
@@ -83,9 +83,14 @@ def ov_eigenvalues(
                     size.n_heads, size.d_head, size.d_head, generator=generator, dtype=torch.float64
                 )
                 null[draw, i] = _positive_share(circuit @ rotations(normal))
-            bar.update()
+                bar.update(1 / draws)
     attrs = {"embedding": embedding, "norms": "folded", "seed": checked_seed(seed), **describe(model)}
     return _labelled(wanted, score, null).assign_attrs(attrs)
+
+
+def draws_of(n_heads: int) -> int:
+    """Random rotations of each of so many heads: 4,000 over all of them, but at least 50 for each."""
+    return max(50, 4000 // n_heads)
 
 
 def _labelled(layers: list[int], score: np.ndarray, null: np.ndarray) -> xr.Dataset:

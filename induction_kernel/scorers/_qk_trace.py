@@ -72,7 +72,8 @@ def qk_trace(
     score = np.zeros((size.n_layers, size.n_heads))
     null = np.zeros((draws, *score.shape))
     gram, generator = _gram(model), torch.Generator().manual_seed(seed)
-    with progress_bar(len(layers) * (len(layers) - 1) // 2, progress=progress) as bar:
+    pairs = len(layers) * (len(layers) - 1) // 2
+    with progress_bar(pairs, progress=progress, unit="pair of layers") as bar:
         for sender in layers[:-1]:
             w_v, _, w_o = (weights.cpu().double() for weights in value_weights(model, sender))
             shape = (draws * size.n_heads, size.d_head, size.d_head)

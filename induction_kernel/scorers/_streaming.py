@@ -72,13 +72,15 @@ def observed(
     runs = [("score", prompts.tokens)]
     if prompts.control is not None and any(scorer.matched for scorer in scorers):
         runs.append(("control", prompts.control))
-    with progress_bar(len(parts) * len(runs) * len(board.layers), progress=progress) as bar:
+    with progress_bar(len(prompts) * len(runs), progress=progress, unit="run") as bar:
         for rows in parts:
             for part, (_, tokens) in zip(board.parts(rows, [name for name, _ in runs]), runs, strict=True):
 
-                def put(layer: int, values: Tensor, sound: bool, part: Part = part) -> None:
+                def put(
+                    layer: int, values: Tensor, sound: bool, part: Part = part, n: int = len(tokens[rows])
+                ) -> None:
                     board.put(part, layer, values, sound=sound)
-                    bar.update()
+                    bar.update(n / len(board.layers))
 
                 read_entries(
                     model, prompts[rows], part.entries, board.layers, put, lane=way.name, tokens=tokens[rows]

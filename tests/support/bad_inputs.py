@@ -933,6 +933,8 @@ ROWS = [
     ("report", "unwritable output", lambda tmp: ik.report(worded(), tmp / "no" / "report.html"), ValueError, "existing folder"),
     ("report", "a folder", lambda tmp: ik.report(worded(), tmp), ValueError, "cannot write"),
     ("report", "too few prompts", lambda tmp: ik.report(worded(), tmp / "a.html", n_prompts=3), ValueError, "at least 12"),
+    ("report", "no time", lambda tmp: ik.report(worded(), tmp / "a.html", minutes=-1), ValueError, "wanted minutes above 0, or None for no bound, got -1"),
+    ("report", "minutes for what is measured", lambda tmp: ik.report(ik.fewshot.few_shot_study(worded(), queries=8, splits=2, progress=False), tmp / "a.html", minutes=1), ValueError, "minutes= go with a model, got FewShotStudy"),
     ("report", "a model that sees the next token", lambda tmp: ik.report(bidirectional("native"), tmp / "a.html"), ValueError, "report reads how well next tokens are predicted, got a model that attends to them (bidirectional attention): for such a model use head_table"),
     ("report", "outputs that are classes", lambda tmp: ik.report(classifier("native"), tmp / "a.html"), ValueError, "5 outputs are not its tokens (d_vocab_out): for such a model use head_table"),
     ("report", "absent heads", lambda tmp: ik.report(worded(), tmp / "a.html", heads="L9H9"), ValueError, "L9H9"),
