@@ -140,7 +140,7 @@ def _measured(
 def _weights(model: Model, progress: bool) -> list[xr.Dataset] | str:
     """Copying and OV eigenvalues, or the reason why they are not defined."""
     try:
-        return [copying(model), ov_eigenvalues(model, progress=progress)]
+        return [copying(model, progress=progress), ov_eigenvalues(model, progress=progress)]
     except NotDefined as reason:
         return str(reason)
 
