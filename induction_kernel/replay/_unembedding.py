@@ -63,12 +63,19 @@ def unembedding_of(model: Model) -> LinearUnembedding | None:
     if type(module).__name__ == "Unembed":
         return LinearUnembedding(module.W_U, module.b_U, model)
     linear = getattr(module, "original_component", None)
-    if type(linear) is not torch.nn.Linear or "forward" in vars(
-        linear
-    ):  # quantised or offloaded, for instance
+    if type(linear) is not torch.nn.Linear or not _is_as_built(linear):
         return None
     bias = linear.weight.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias
     return LinearUnembedding(linear.weight.T, bias, model)
+
+
+def _is_as_built(linear: torch.nn.Linear) -> bool:
+    """Whether the layer computes what its weights say: nobody replaced its code, or only to bring inputs to its device.
+
+    Accelerate does that, and it may also keep weights elsewhere between calls.
+    """
+    placing = getattr(linear, "_hf_hook", None)
+    return "forward" not in vars(linear) or (placing is not None and not getattr(placing, "offload", True))
 
 
 def capped(model: Model, logits: Tensor) -> Tensor:
