@@ -67,7 +67,8 @@ def test_attributes_are_numbers_and_text_and_count_the_prompts(verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_progress_reaches_its_end(verb):
     found(verb)
-    assert [bar.n for bar in BARS[verb]] == [bar.total for bar in BARS[verb]]
+    # Some advance by parts of a unit, which add up to rounding.
+    assert [bar.n for bar in BARS[verb]] == pytest.approx([bar.total for bar in BARS[verb]], abs=1e-9)
 
 
 def test_every_description_is_of_a_verb():

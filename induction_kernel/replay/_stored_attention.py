@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..model._anatomy import per_query_head
+from ..model._anatomy import full_precision, per_query_head
 from ._capture import Taps, attended
 from ._final_logits import Unembedding
 from ._rows import at_positions, tapped
@@ -85,11 +85,10 @@ class StoredAttention(Unembedding):
             k1: `[cell, prompt, 1, key/value head, d_head]`, the new keys.
             v1: the same, the new values.
         """
-        kept, heads = self.clean[layer], self.cfg.n_heads
-        k1, v1 = (per_query_head(each, heads, 3) for each in (k1, v1))
-        scale = self.maps[layer].scale
-        q = at_positions(kept["q"][None], queries.expand(len(kept["q"]), -1))[0]
-        k, v = (per_query_head(kept[key], heads, 2) for key in "kv")
+        kept, heads, scale = self.clean[layer], self.cfg.n_heads, self.maps[layer].scale
+        k1, v1 = (full_precision(per_query_head(each, heads, 3)) for each in (k1, v1))
+        k, v = (full_precision(per_query_head(kept[key], heads, 2)) for key in "kv")
+        q = full_precision(at_positions(kept["q"][None], queries.expand(len(k), -1))[0])
         scores = torch.einsum("pqhd,pkhd->phqk", q, k) / scale
         place = self._queries(layer)
         scores = scores.masked_fill((place > queries[..., None])[:, None], -torch.inf)
@@ -101,7 +100,7 @@ class StoredAttention(Unembedding):
         others, before = (torch.stack([found[start][i] for start in starts]) for i in (0, 1))
         new = torch.einsum("pqhd,cphd->cphq", q, k1[:, :, 0]) / scale
         share = torch.sigmoid(new - others).transpose(-1, -2)[..., None]
-        return before + share * (v1 - before)
+        return (before + share * (v1 - before)).to(kept["v"])
 
     def _with_prefix(self, layer: int, key: str, new: Tensor, start: int) -> Tensor:
         """Keys or values `[row, position >= start, head, d_head]`, with those of the untouched run before them."""
