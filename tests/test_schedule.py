@@ -87,16 +87,16 @@ def test_sizes_are_cut_before_parts_are_left_out(clock):
     assert amounts.every < 16
 
 
-def test_ablations_come_before_two_other_parts(clock, monkeypatch):
-    """What the heads shown do, rather than few-shot prompts and direct effects."""
+def test_ablations_come_before_three_other_parts(clock, monkeypatch):
+    """What the heads shown do, rather than direct effects, weights and few-shot prompts."""
     give(monkeypatch, 0.02)
     room = 0.8 * 60 * 3.2
     amounts = planned(3.2, n_prompts=12).amounts
-    assert total(Amounts(12, 0, 0, False, 0, 6, False, 32), 0.02) < room
+    assert total(Amounts(12, 0, 0, False, 0, 6, True, 32), 0.02) < room
     assert total(Amounts(12, 4, 5, False, 0, 0, False, 0), 0.02) < room
     assert total(Amounts(12, 4, 5, False, 0, 0, False, 32), 0.02) > room
     assert amounts.some > 0
-    assert amounts.direct == amounts.episodes == 0
+    assert amounts.direct == amounts.episodes == amounts.weights == 0
 
 
 def test_what_is_left_out_is_said_with_what_it_takes_and_what_to_ask_for(clock, monkeypatch):

@@ -153,8 +153,8 @@ def _worth(amounts: Amounts) -> float:
 
 
 def _parts(amounts: Amounts) -> int:
-    """The number of parts; what is lost without the heads counts as three, since attention alone is no effect."""
-    return 2 * has(amounts, "ablations") + sum(has(amounts, part) for part in (*NAMES, "curve"))
+    """The number of parts; what is lost without the heads counts as four, since attention alone is no effect."""
+    return 3 * has(amounts, "ablations") + sum(has(amounts, part) for part in (*NAMES, "curve"))
 
 
 def _less(amounts: Amounts, options: Options) -> Iterator[str]:
