@@ -140,8 +140,7 @@ def _together(
     costs = [n * (length if site == "pattern" else length - start) for start in starts]
     batch = WidenedBatch(lane, cells, starts, job.intervention, job.new, job.wanted, clean)
     for group in passes(moving, cells, starts=starts, cost=costs, most=most):
-        yield from run_together(batch, group)
-        bar.update(len(group) * n)
+        yield from run_together(batch, group, bar)
 
 
 def _numbers(wanted: Reading, found: Tensor) -> np.ndarray:

@@ -7,6 +7,7 @@ layers again, from the model's parameters or by its own blocks. `_plan` chooses 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,9 +26,14 @@ __all__ = ["found_in", "run_together"]
 _BLOCK = 128  # rows whose logits over the whole vocabulary are in memory at once
 
 
-def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Each cell of the group that changes anything, and what the metric reads in it, `[prompt, read, target]`."""
+def run_together(batch: WidenedBatch, group: Sequence[int], bar: Any) -> Iterator[tuple[int, Tensor]]:
+    """Each cell of the group that changes anything, and what the metric reads in it, `[prompt, read, target]`.
+
+    The bar advances by one per prompt and cell, with each layer by the part of its cells in what all layers run.
+    """
     lane, reads = batch.lane, batch.wanted.positions
+    layers_run = sum(lane.n_layers - batch.cells[i].first for i in group)
+    runs = len(group) * len(batch.wanted.prompts)
     rows = NO_ROWS
     for layer in range(min(batch.cells[i].first for i in group), lane.n_layers):
         joining = [i for i in group if batch.cells[i].first == layer]
@@ -36,6 +42,7 @@ def run_together(batch: WidenedBatch, group: Sequence[int]) -> Iterator[tuple[in
             yield from found_at_the_end(batch, layer, at_the_end)
             joining = [i for i in joining if i not in at_the_end]
         rows = _layer(batch, layer, rows, joining, reads if layer == lane.n_layers - 1 else None)
+        bar.update(runs * sum(batch.cells[i].first <= layer for i in group) / layers_run)
     if rows.parts:
         yield from _found(batch, rows)
 
