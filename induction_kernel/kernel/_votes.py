@@ -39,6 +39,7 @@ class Ballots:
         labels: the label words by class, or "0", "1", ...
         dims: the dimensions of the sources, such as (layer, head).
         like: an array over these dimensions, for their coordinates.
+        sets: int64 `[prompt]`, numbers from 0 of the sets of demonstrations that prompts share; all different if none.
     """
 
     weight: np.ndarray
@@ -47,6 +48,7 @@ class Ballots:
     labels: tuple[str, ...]
     dims: tuple[Hashable, ...]
     like: xr.DataArray
+    sets: np.ndarray
 
     def over_sources(self, values: np.ndarray) -> np.ndarray:
         """Values `[..., source]` with the last axis as the sources' own dimensions."""
@@ -94,7 +96,9 @@ def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions:
     target = _whole(weights["target"])
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
-    return Ballots(weight, classes, target, labels, like.dims, like)
+    sets = np.unique(weights["set"], return_inverse=True)[1] if "set" in weights.coords else np.arange(n)
+    sets = sets if sets.any() else np.arange(n)  # of a single set, prompts are independent given it
+    return Ballots(weight, classes, target, labels, like.dims, like, sets)
 
 
 def _whole(classes: xr.DataArray) -> np.ndarray:
