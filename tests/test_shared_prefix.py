@@ -197,5 +197,6 @@ def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):
     scores = ik.kernel.held_out(found, found, share=0.5, splits=20)
     assert (scores.attrs["n_choose"] + scores.attrs["n_score"]) == 12
     assert scores.attrs["n_choose"] in (2, 6, 10)
-    with pytest.raises(ValueError, match=r"wanted at least 2 prompts \(sets, .* got 4 with share=0.7"):
-        ik.kernel.held_out(found, found)
+    assert (
+        ik.kernel.held_out(found, found).attrs["n_choose"] == 8
+    )  # .7 of four sets leave one: prompts are split

@@ -58,7 +58,7 @@ def held_out(
         predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`.
         others: name -> weights for the same prompts from any sources (explicit kernels, nearest neighbours).
         writes: the Dataset of `label_logits`, for the weighted layer sum.
-        splits: number of random splits, at least 2. Prompts that share demonstrations are in the same part.
+        splits: number of random splits, at least 2. Sets of shared demonstrations stay whole if each part has two.
         share: of the prompts that heads are chosen on, between 0 and 1; .7 as in the paper.
         confidence: of the intervals.
         seed: of splits and permutations.
@@ -83,11 +83,11 @@ def held_out(
     groups = _groups(weights, predictions, others, writes)
     heads = groups[BEST]
     n, predicted = len(heads.target), as_predictions(predictions, heads)
-    units = int(heads.sets.max()) + 1
-    _check(units, splits, share, confidence)
+    _check(n, splits, share, confidence)
+    units = heads.units(share)
     rng = np.random.default_rng(checked_seed(seed))
-    order = rng.random((splits, units)).argsort(1).argsort(1)
-    train = (order < round(share * units))[:, heads.sets]
+    order = rng.random((splits, units.max() + 1)).argsort(1).argsort(1)
+    train = (order < round(share * (units.max() + 1)))[:, units]
     wanted = {"agreement": predicted, "accuracy": heads.target}
     hits = {key: {name: vote_hits(each, y) for name, each in groups.items()} for key, y in wanted.items()}
     choices = _choices(groups, hits["agreement"], predicted, train)
@@ -244,8 +244,7 @@ def _check(n: int, splits: int, share: float, confidence: float) -> None:
         )
     if min(round(share * n), n - round(share * n)) < 2:
         raise Refused(
-            "wanted at least 2 prompts (sets, where prompts share demonstrations) to choose on and 2 to score on, "
-            f"got {n} with share={share}"
+            f"wanted at least 2 prompts to choose on and 2 to score on, got {n} prompts with share={share}"
         )
 
 

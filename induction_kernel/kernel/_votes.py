@@ -54,6 +54,11 @@ class Ballots:
         """Values `[..., source]` with the last axis as the sources' own dimensions."""
         return values.reshape((*values.shape[:-1], *self.like.shape))
 
+    def units(self, share: float) -> np.ndarray:
+        """What is not split of each prompt: its set, if two or more fit in each part, else the prompt itself."""
+        n = int(self.sets.max()) + 1
+        return self.sets if 2 <= round(share * n) <= n - 2 else np.arange(len(self.sets))
+
 
 def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions: Any = None) -> Ballots:
     """The weights of a Dataset in the format of `demonstration_weights`, checked.

@@ -177,7 +177,7 @@ class FewShotPrompts(Prompts):
         Prompts have the same set if their demonstrations have the same x, in any order and with any labels. They are
         not independent: with m prompts to a set whose results correlate by r, a mean has 1 + (m - 1) r times the
         variance. If sets are fewer than prompts, but several, intervals of `predict` and `vote` are over sets, and
-        `held_out` splits by sets; all others, of `summarise` and `label_knock_out` too, are then too narrow.
+        `held_out` splits by sets if it can; all others, of `summarise` and `label_knock_out` too, are then too narrow.
         """
         found = self.demonstrations
         places = (found.spans if found.inputs is None else found.inputs).tolist()
