@@ -168,3 +168,49 @@ def test_prompts_beyond_the_context_say_how_many_would_fit(model, pool, queries)
         found.prompts(model)
     fitting = ik.data.draw_episodes(pool, queries, shots=fit, template=long, separator=" ").prompts(model)
     assert size - 13 < int(fitting.lengths.max()) <= size
+
+
+@pytest.mark.parametrize(
+    ("shared", "n", "sizes"), [(True, 40, [13, 13, 14]), (3, 6, [3, 3]), (3, 7, [2, 2, 3])]
+)
+def test_sets_of_queries_share_their_demonstrations(pool, queries, shared, n, sizes):
+    found = ik.data.draw_episodes(pool, repeated(queries, n), shots=5, shared=shared, seed=1)
+    rows = [tuple(row) for row in found.shown.tolist()]
+    assert sorted(rows.count(row) for row in set(rows)) == sizes
+    assert list(rows) != sorted(rows)  # which queries are a set is random
+    assert all(len(set(row)) == 5 for row in rows)
+    counts = np.stack([(found.classes == y).sum(1) for y in (0, 1)], 1)
+    assert (counts.max(1) - counts.min(1) == 1).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*also in the pool")
+@pytest.mark.parametrize("sampling", ["balanced", "random"])
+def test_no_text_of_a_set_is_shown_to_it(pool, sampling):
+    found = ik.data.draw_episodes(pool, pool, shots=12, sampling=sampling, shared=6)
+    for row in {tuple(row) for row in found.shown.tolist()}:
+        members = {i for i, shown in enumerate(found.shown.tolist()) if tuple(shown) == row}
+        assert len(members) == 6
+        assert not members & set(row)
+    with pytest.raises(ValueError, match=r"wanted shots up to 12, .* got 13"):
+        ik.data.draw_episodes(pool, pool, shots=13, sampling=sampling, shared=6)
+
+
+def test_what_cannot_be_shared_is_refused(pool, queries):
+    with pytest.raises(
+        ValueError, match='shared= is for demonstrations drawn at random, got sampling="nearest"'
+    ):
+        ik.data.draw_episodes(pool, queries, sampling="nearest", shared=True)
+    for shared in (1, 0, 2.5, "yes"):
+        with pytest.raises(
+            ValueError, match="wanted shared as True, False or at least 2 queries for each set"
+        ):
+            ik.data.draw_episodes(pool, queries, shared=shared)
+
+
+def test_prompts_know_their_sets_whatever_the_order_and_the_labels(model, pool, queries):
+    episodes = ik.data.draw_episodes(pool, queries, shots=4, shared=2)
+    wanted = np.unique(episodes.shown, axis=0, return_inverse=True)[1]
+    for each in (episodes, episodes.shuffled(), episodes.permuted()):
+        sets = each.prompts(model).sets().numpy()
+        assert sets[0] == 0
+        np.testing.assert_array_equal(sets[:, None] == sets, wanted[:, None] == wanted)

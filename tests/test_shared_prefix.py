@@ -16,6 +16,7 @@ from induction_kernel.model import stream
 from induction_kernel.prompts import FewShotPrompts, concat
 from induction_kernel.prompts._demonstrations import Demonstrations
 from induction_kernel.replay import _shared_prefix as prefix
+from induction_kernel.stats._shares import mean_share_interval
 
 KINDS = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
 SITES = ("resid_pre", "v", "pattern", "z", "resid_post")
@@ -167,3 +168,35 @@ def test_each_set_of_demonstrations_is_run_once(prompts, monkeypatch):
     monkeypatch.setattr(predicting, "evaluated", evaluated)
     ik.fewshot.predict(model, prompts)
     assert sorted(seen) == [(2, False), (5, True), (5, True)]
+
+
+def test_results_are_over_sets_of_demonstrations(prompts):
+    model = model_of("GPT-2", KINDS[0])
+    found = ik.fewshot.predict(model, prompts, pooling="max")
+    np.testing.assert_array_equal(found["set"], prompts.sets())
+    assert found.attrs["interval"] == "Wilson over sets, 95%"
+    correct, sets = found["correct"].values, found["set"].values
+    wanted = mean_share_interval(correct, sets=sets)
+    np.testing.assert_allclose([found["accuracy_low"], found["accuracy_high"]], wanted)
+    voted = ik.kernel.vote(found, prompts, found)
+    wanted = mean_share_interval(voted["agreement"].values, sets=sets)
+    np.testing.assert_allclose([voted["low"], voted["high"]], wanted)
+    separate = ik.scorers.demonstration_weights(model, prompts)
+    np.testing.assert_array_equal(separate["set"], found["set"])
+    alone = prompts[[int((sets == one).argmax()) for one in range(4)]]
+    for some in (alone, prompts[torch.as_tensor(sets == np.bincount(sets).argmax())]):
+        plain = ik.fewshot.predict(model, some)
+        assert "set" not in plain.coords
+        assert plain.attrs["interval"] == "Wilson, 95%"
+
+
+def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):
+    """The sets have 5, 5, 1 and 1 prompts; half of the sets are two of them."""
+    model = model_of("GPT-2", KINDS[0])
+    found = ik.fewshot.predict(model, prompts, pooling="max")
+    scores = ik.kernel.held_out(found, found, share=0.5, splits=20)
+    assert (scores.attrs["n_choose"] + scores.attrs["n_score"]) == 12
+    assert scores.attrs["n_choose"] in (2, 6, 10)
+    assert (
+        ik.kernel.held_out(found, found).attrs["n_choose"] == 8
+    )  # .7 of four sets leave one: prompts are split

@@ -168,6 +168,40 @@ def test_all_right_is_not_without_doubt():
     assert -0.3 < low < 0 < high < 0.3
 
 
+@pytest.mark.parametrize(
+    ("n_sets", "share", "within"), [(6, 0.7, 0.2), (13, 0.8, 0.1), (13, 0.6, 0.0), (25, 0.9, 0.3)]
+)
+def test_shares_of_cases_in_sets_are_covered(n_sets, share, within):
+    """16 cases to a set, whose results correlate by `within`; taken for independent they are covered too rarely."""
+    rng, sets = np.random.default_rng(n_sets), np.repeat(np.arange(n_sets), 16)
+    of_set = np.full((n_sets, RUNS), share)
+    if within:
+        odds = (1 - within) / within
+        of_set = rng.beta(share * odds, (1 - share) * odds, (n_sets, RUNS))
+    right = (rng.random((len(sets), RUNS)) < of_set[sets]).astype(float)
+    assert 0.92 <= covered(mean_share_interval(right, sets=sets), share) <= 0.98
+    if within:
+        assert covered(share_interval(right.sum(0), len(sets)), share) < 0.85
+
+
+def test_shares_of_cases_in_sets_by_hand():
+    """Four sets of two: totals of residuals .5, -.5, -.5 and .5 give a variance of 4 / 3 / 64."""
+    right, sets = np.array([1.0, 1, 1, 0, 0, 1, 1, 1]), np.array([7, 7, 2, 2, 5, 5, 9, 9])
+    quantile = scipy_stats.norm.ppf(0.975) / scipy_stats.t.ppf(0.975, 3)
+    n = 0.75 * 0.25 / (4 / 3 / 64) * quantile**2
+    np.testing.assert_allclose(mean_share_interval(right, sets=sets), share_interval(0.75 * n, n))
+    missing = np.append(right, np.nan), np.append(sets, 11)
+    np.testing.assert_allclose(mean_share_interval(missing[0], sets=missing[1]), share_interval(0.75 * n, n))
+    np.testing.assert_allclose(mean_share_interval(np.ones(8), sets=sets), share_interval(4, 4))
+    alternating = np.array(
+        [1.0, 0, 1, 0, 1, 0, 1, 0]
+    )  # sets that do not differ count as no more than their cases
+    np.testing.assert_allclose(mean_share_interval(alternating, sets=sets), share_interval(2, 4))
+    nearly = np.array([1.0, 0, 1, 0, 1, 0, 1, 1, 0, 0, 1, 0, 1, 0, 1, 0])
+    few = np.repeat(np.arange(8), 2)
+    np.testing.assert_allclose(mean_share_interval(nearly, sets=few), share_interval(nearly.sum(), 16))
+
+
 @pytest.mark.parametrize("n", [8, 16, 32])
 def test_differences_of_paired_shares_are_covered(n):
     rng = np.random.default_rng(n)

@@ -7,7 +7,7 @@ Episodes are text; `Episodes.prompts` makes tokens of them for a model, by `few_
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,10 +20,11 @@ from ..prompts._few_shot import few_shot_prompts
 from ..prompts._prompts import FewShotPrompts
 from ..prompts._template import Template
 from ._labelled import LabelledTexts
+from ._likeness import Embed, by_likeness, similarities
 
-__all__ = ["Episodes", "by_likeness", "draw_episodes", "own_texts", "similarities", "tfidf"]
+__all__ = ["Episodes", "draw_episodes", "own_texts"]
 
-Embed = Callable[[Sequence[str]], Any]
+QUERIES = 16  # of a set of shared demonstrations
 SAMPLING = ("balanced", "random", "nearest")
 
 
@@ -134,6 +135,7 @@ def draw_episodes(
     embed: Embed | None = None,
     template: str | None = None,
     separator: str = "\n",
+    shared: bool | int = False,
     seed: int = 0,
 ) -> Episodes:
     """Draw the demonstrations of every query from a pool of labelled texts, never the query's own text.
@@ -149,6 +151,10 @@ def draw_episodes(
             pool.
         template: how an example is written, as in `few_shot_prompts`; None for the pool's template.
         separator: the text between demonstrations, and before the query.
+        shared: True to draw demonstrations for sets of about 16 queries (or of another number) chosen at random, none
+            of whose texts is shown. `predict` and `few_shot_study` run shared demonstrations once, three times as fast.
+            Queries of a set are not independent, so that means are less certain than of as many sets: see
+            `FewShotPrompts.sets`.
         seed: of the random draw.
 
     Returns:
@@ -157,7 +163,7 @@ def draw_episodes(
     Raises:
         TypeError: not `LabelledTexts`.
         Refused: different labels, a pool of one class, more shots than texts, an unknown sampling, `embed` without
-            "nearest", an embedding that is not finite or not `[text, d]`.
+            "nearest", `shared` with "nearest" or below 2, an embedding that is not finite or not `[text, d]`.
 
     Warns:
         UserWarning: queries whose text is also in the pool; it is left out of their own demonstrations.
@@ -165,6 +171,7 @@ def draw_episodes(
     Source: Han et al. 2025, sections 4.2 and 5.
     """
     _check(pool, queries, shots, sampling, embed)
+    size = _size_of_sets(shared, sampling)
     own = own_texts(queries, pool)
     if shared := int(own.any(1).sum()):
         warnings.warn(
@@ -174,6 +181,10 @@ def draw_episodes(
             stacklevel=2,
         )
     rng = np.random.default_rng(checked_seed(seed))
+    order = np.arange(len(queries)) if size == 1 else rng.permutation(len(queries))
+    sets = np.array_split(order, -(-len(queries) // size))
+    for members in sets:
+        own[members] = own[members].any(0)
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
         raise Refused(
@@ -183,8 +194,9 @@ def draw_episodes(
         likeness = np.where(own, -np.inf, similarities(queries.texts, pool.texts, embed))
         shown = by_likeness(likeness, rng)[:, -shots:]
     else:
-        drawn = [_drawn(pool.classes, ~mine, shots, sampling, rng) for mine in own]
-        shown = np.stack(drawn).astype(np.int64)
+        shown = np.empty((len(queries), shots), dtype=np.int64)
+        for members in sets:
+            shown[members] = _drawn(pool.classes, ~own[members[0]], shots, sampling, rng)
     return Episodes(
         queries, pool, shown, pool.classes[shown], pool.template if template is None else template, separator
     )
@@ -198,40 +210,17 @@ def own_texts(queries: LabelledTexts, pool: LabelledTexts) -> np.ndarray:
     return of_query[:, None] == of_pool
 
 
-def similarities(queries: Sequence[str], texts: Sequence[str], embed: Embed | None = None) -> np.ndarray:
-    """Cosine of every query and text, `[query, text]`, by an embedding (None: TF-IDF fitted on the texts)."""
-    embed = tfidf(texts) if embed is None else embed
-    of_query, of_text = _unit(embed(list(queries)), len(queries)), _unit(embed(list(texts)), len(texts))
-    product = of_query @ of_text.T
-    return np.asarray(product.todense() if hasattr(product, "todense") else product, dtype=np.float64)
-
-
-def by_likeness(likeness: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Indices `[query, text]` of each query's texts from the least to the most similar; ties in random order."""
-    return np.lexsort((rng.random(likeness.shape), likeness), axis=1)
-
-
-def tfidf(texts: Sequence[str]) -> Embed:
-    """The TF-IDF embedding fitted on these texts: word counts weighted by rarity, as sparse rows."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(token_pattern=r"(?u)\b\w+\b").fit(texts).transform  # words of one letter too
-
-
-def _unit(rows: Any, n: int) -> Any:
-    """The embedding of n texts, checked, with rows of length 1."""
-    from sklearn.preprocessing import normalize
-    from sklearn.utils.validation import check_array
-
-    try:
-        rows = check_array(rows, accept_sparse=True, dtype="float64")
-    except ValueError as error:
+def _size_of_sets(shared: Any, sampling: str) -> int:
+    """The number of queries that have the same demonstrations."""
+    if shared is False:
+        return 1
+    if sampling == "nearest":
         raise Refused(
-            f"wanted an embedding [{n}, d] of finite numbers, one row per text, got: {error}"
-        ) from error
-    if rows.shape[0] != n:
-        raise Refused(f"wanted an embedding [{n}, d], one row per text, got {list(rows.shape)}")
-    return normalize(rows)
+            'shared= is for demonstrations drawn at random, got sampling="nearest", which asks for each query'
+        )
+    if shared is not True and (not is_whole(shared) or shared < 2):
+        raise Refused(f"wanted shared as True, False or at least 2 queries for each set, got {shared!r}")
+    return QUERIES if shared is True else int(shared)
 
 
 def _drawn(classes: np.ndarray, free: np.ndarray, shots: int, sampling: str, rng: Any) -> np.ndarray:

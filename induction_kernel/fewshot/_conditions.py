@@ -31,7 +31,7 @@ def compared_conditions(
     """Accuracy, difference to the first condition and agreement with it, as documented by `retrieval_effect`."""
     seed = checked_seed(seed)
     runs = [predict(model, each, batch_size=batch_size, progress=progress) for each in conditions.values()]
-    first = runs[0]
+    first = runs[0].drop_vars("set", errors="ignore")  # each condition has sets of its own
     correct = np.stack([run["correct"].values for run in runs])
     prediction = np.stack([run["prediction"].values for run in runs])
     same = (prediction == prediction[0]).astype(np.float64)
@@ -50,9 +50,8 @@ def compared_conditions(
     coords = {"condition": list(conditions)} | {
         key: first[key] for key in ("prompt", "label", "target", "text")
     }
-    attrs = {
-        key: first.attrs[key] for key in first.attrs if key not in ("interval", "calibration", "pooling")
-    }
+    of_one = ("interval", "calibration", "pooling", "lane", "lane_reason")
+    attrs = {key: value for key, value in first.attrs.items() if key not in of_one}
     return xr.Dataset(
         values,
         coords,

@@ -17,8 +17,9 @@ import numpy as np
 import xarray as xr
 
 from .._given import checked_seed, is_whole
-from ..data._episodes import Embed, Episodes, by_likeness, draw_episodes, own_texts, similarities
+from ..data._episodes import Episodes, draw_episodes, own_texts
 from ..data._labelled import LabelledTexts
+from ..data._likeness import Embed, by_likeness, similarities
 from ..errors import Refused
 from ..model._anatomy import Model
 from ..stats._shares import mean_share_interval

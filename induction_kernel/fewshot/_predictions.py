@@ -25,7 +25,7 @@ from ..model._outputs import check_words
 from ..model._runs import progress_bar
 from ..prompts._conversion import as_few_shot
 from ..prompts._fingerprints import fingerprint, weights_of
-from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on, sets_coordinate
 from ..scorers._labels import POOLINGS, check_span
 from ..stores import read_result, result_folder, write_result
 from ._accuracy import BINS, scores_of
@@ -76,12 +76,13 @@ def predict(
     Returns:
         Dataset with `log_probability[prompt, label]` (nats, of each label's first token over the whole vocabulary),
         `prediction[prompt]` (the class of the largest), `correct[prompt]` (0 or 1, NaN where the query's class is not
-        known); `accuracy` with `accuracy_low` and `accuracy_high` (Wilson, 95%); from the probabilities of the
-        labels among themselves, `calibration_error` (expected calibration error, 10 bins of equal width of the
-        predicted label's probability; 0 to 1) and `brier` (0 to 2); `confusion[label, predicted]`, counts. With
-        `pooling` also `weight[prompt, layer, head, demonstration]` (with a first dimension `pooling` where several are
-        given). Coordinates `label_class[prompt, demonstration]` (-1 where absent), `target[prompt]` (-1 where unknown),
-        `text[prompt]` and the label words.
+        known); `accuracy` with `accuracy_low` and `accuracy_high` (Wilson, 95%; over sets where demonstrations are
+        shared, see `FewShotPrompts.sets`); from the probabilities of the labels among themselves, `calibration_error`
+        (expected calibration error, 10 bins of equal width of the predicted label's probability; 0 to 1) and `brier` (0
+        to 2); `confusion[label, predicted]`, counts. With `pooling` also `weight[prompt, layer, head, demonstration]`
+        (with a first dimension `pooling` where several are given). Coordinates `label_class[prompt, demonstration]` (-1
+        where absent), `target[prompt]` (-1 where unknown), `text[prompt]`, the label words, and `set[prompt]` where
+        demonstrations are shared. `attrs["lane"]` is "prefix" if these were run once, else "model".
 
     Raises:
         TypeError: data of another type.
@@ -227,7 +228,9 @@ def _dataset(
 ) -> xr.Dataset:
     found, logs = prompts.demonstrations, kept["log_probability"]
     target, labels = found.target.numpy(), list(found.labels)
-    values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | scores_of(logs, target)
+    shared = sets_coordinate(prompts)
+    scores = scores_of(logs, target, shared["set"][1] if shared else None)
+    values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | scores
     coords: dict[str, Any] = {
         "prompt": np.arange(len(prompts)),
         "label": labels,
@@ -235,10 +238,12 @@ def _dataset(
         "target": ("prompt", target),
         "label_class": (("prompt", "demonstration"), torch.where(found.mask, found.classes, -1).numpy()),
         "text": ("prompt", np.array(texts)),
+        **shared,
     }
     attrs = {
         "method": "predict", "unit": "nats", "paper": "Han et al. 2025, section 5",
-        "interval": "Wilson, 95%", "calibration": f"{BINS} bins of equal width", **measured_on(model, prompts),
+        "interval": f"Wilson{' over sets' if shared else ''}, 95%", "calibration": f"{BINS} bins of equal width",
+        **measured_on(model, prompts),
     }  # fmt: skip
     if poolings:
         weight, dims = kept["weight"].swapaxes(0, 1), ("pooling", "prompt", "layer", "head", "demonstration")

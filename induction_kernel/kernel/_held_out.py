@@ -58,7 +58,7 @@ def held_out(
         predictions: the model's predicted classes, int `[prompt]`, or the Dataset of `fewshot.predict`.
         others: name -> weights for the same prompts from any sources (explicit kernels, nearest neighbours).
         writes: the Dataset of `label_logits`, for the weighted layer sum.
-        splits: number of random splits, at least 2.
+        splits: number of random splits, at least 2. Sets of shared demonstrations stay whole if each part has two.
         share: of the prompts that heads are chosen on, between 0 and 1; .7 as in the paper.
         confidence: of the intervals.
         seed: of splits and permutations.
@@ -84,9 +84,10 @@ def held_out(
     heads = groups[BEST]
     n, predicted = len(heads.target), as_predictions(predictions, heads)
     _check(n, splits, share, confidence)
+    units = heads.units(share)
     rng = np.random.default_rng(checked_seed(seed))
-    order = rng.random((splits, n)).argsort(1).argsort(1)
-    train = order < round(share * n)
+    order = rng.random((splits, units.max() + 1)).argsort(1).argsort(1)
+    train = (order < round(share * (units.max() + 1)))[:, units]
     wanted = {"agreement": predicted, "accuracy": heads.target}
     hits = {key: {name: vote_hits(each, y) for name, each in groups.items()} for key, y in wanted.items()}
     choices = _choices(groups, hits["agreement"], predicted, train)

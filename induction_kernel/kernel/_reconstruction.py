@@ -121,7 +121,8 @@ def _over_prompts(
         return dict.fromkeys(keys, nothing) | {"passes": np.zeros(found.shape[1], dtype=bool)}
     mean = found[known].mean(0)
     _, null = permuted_hits(ballots, wanted, permutations, np.random.default_rng(seed))
-    low, high = mean_share_interval(found[known], seed=seed)
+    sets = ballots.sets[known] if ballots.sets.max() + 1 < len(known) else None
+    low, high = mean_share_interval(found[known], sets=sets, seed=seed)
     all_of_them = np.vstack(
         [null, mean]
     )  # the observed labels are one permutation too: this makes the level exact

@@ -16,7 +16,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from ..data._episodes import Episodes, tfidf
+from ..data._episodes import Episodes
+from ..data._likeness import tfidf
 from ..errors import Refused
 from ..model._anatomy import Model, describe, full_precision, sizes
 from ..model._runs import batches, progress_bar, stream

@@ -39,6 +39,7 @@ class Ballots:
         labels: the label words by class, or "0", "1", ...
         dims: the dimensions of the sources, such as (layer, head).
         like: an array over these dimensions, for their coordinates.
+        sets: int64 `[prompt]`, numbers from 0 of the sets of demonstrations that prompts share; all different if none.
     """
 
     weight: np.ndarray
@@ -47,10 +48,16 @@ class Ballots:
     labels: tuple[str, ...]
     dims: tuple[Hashable, ...]
     like: xr.DataArray
+    sets: np.ndarray
 
     def over_sources(self, values: np.ndarray) -> np.ndarray:
         """Values `[..., source]` with the last axis as the sources' own dimensions."""
         return values.reshape((*values.shape[:-1], *self.like.shape))
+
+    def units(self, share: float) -> np.ndarray:
+        """What is not split of each prompt: its set, if two or more fit in each part, else the prompt itself."""
+        n = int(self.sets.max()) + 1
+        return self.sets if 2 <= round(share * n) <= n - 2 else np.arange(len(self.sets))
 
 
 def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions: Any = None) -> Ballots:
@@ -94,7 +101,9 @@ def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions:
     target = _whole(weights["target"])
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
-    return Ballots(weight, classes, target, labels, like.dims, like)
+    sets = np.unique(weights["set"], return_inverse=True)[1] if "set" in weights.coords else np.arange(n)
+    sets = sets if sets.any() else np.arange(n)  # of a single set, prompts are independent given it
+    return Ballots(weight, classes, target, labels, like.dims, like, sets)
 
 
 def _whole(classes: xr.DataArray) -> np.ndarray:

@@ -28,6 +28,7 @@ __all__ = [
     "measured_on",
     "pad",
     "real_positions",
+    "sets_coordinate",
 ]
 
 
@@ -169,6 +170,28 @@ class FewShotPrompts(Prompts):
             raise Refused(
                 f"wanted demonstrations of {len(self.tokens)} prompts, got those of {len(self.demonstrations.mask)}"
             )
+
+    def sets(self) -> Tensor:
+        """The set of demonstrations of each prompt, int64 `[prompt]`, numbered from 0 in the order of the prompts.
+
+        Prompts have the same set if their demonstrations have the same x, in any order and with any labels. They are
+        not independent: with m prompts to a set whose results correlate by r, a mean has 1 + (m - 1) r times the
+        variance. If sets are fewer than prompts, but several, intervals of `predict` and `vote` are over sets, and
+        `held_out` splits by sets if it can; all others, of `summarise` and `label_knock_out` too, are then too narrow.
+        """
+        found = self.demonstrations
+        places = (found.spans if found.inputs is None else found.inputs).tolist()
+        sets, numbers = [], dict[Any, int]()
+        for row, spans, there in zip(self.tokens.tolist(), places, found.mask.tolist(), strict=True):
+            texts = sorted(row[a:b] for (a, b), real in zip(spans, there, strict=True) if real)
+            sets.append(numbers.setdefault(str(texts), len(numbers)))
+        return torch.tensor(sets)
+
+
+def sets_coordinate(prompts: FewShotPrompts) -> dict[str, Any]:
+    """The coordinate `set[prompt]` of a result if there are several sets of demonstrations, some of them shared."""
+    sets = prompts.sets().numpy()
+    return {"set": ("prompt", sets)} if 0 < sets.max() < len(sets) - 1 else {}
 
 
 def _indices(index: Any, n: int) -> Tensor:

@@ -20,7 +20,7 @@ from ..model._anatomy import Model, sizes
 from ..model._runs import batches, progress_bar
 from ..prompts._conversion import few_shot_only
 from ..prompts._demonstrations import Demonstrations
-from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
+from ..prompts._prompts import FewShotPrompts, Prompts, measured_on, sets_coordinate
 from ..prompts._word_task import word_episodes
 from ..replay._lane_record import Way
 from ._attention_scorer import AttentionScorer
@@ -80,6 +80,7 @@ def demonstration_weights(
             "head": np.arange(size.n_heads),
             "label_class": (("prompt", "demonstration"), torch.where(found.mask, found.classes, -1).numpy()),
             "target": ("prompt", found.target.numpy()),
+            **sets_coordinate(ready),
         },
         attrs={
             "method": "demonstration_weights",
