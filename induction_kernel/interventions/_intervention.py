@@ -23,8 +23,7 @@ from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, site_meant
 from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
-from ._edits_from_runs import Mean
-from ._source_run import readings_by_piece, taken_from, value_on
+from ._edits_from_runs import Mean, readings_by_piece, taken_from, value_on
 
 __all__ = [
     "Hold",

@@ -20,11 +20,10 @@ from ..metrics._standard import logit_difference
 from ..model._anatomy import Model, check_model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._edits_from_runs import FromRun
+from ._edits_from_runs import FromRun, readings_by_piece, taken_from, value_on
 from ._engine import labelled, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import planned
-from ._source_run import readings_by_piece, taken_from, value_on
 
 __all__ = ["against_source", "patch", "source_value"]
 

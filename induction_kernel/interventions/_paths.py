@@ -33,13 +33,13 @@ from ..replay._lane import Lane
 from ..replay._lane_record import of_slowest
 from ._activations import New
 from ._edits import Given
+from ._edits_from_runs import taken_from
 from ._engine import Found, concatenated, run_cells
 from ._intervention import Intervention
 from ._lanes import chosen_lane, on_batch
 from ._patching import against_source, source_value
 from ._path_ends import Touched, check_receiving, is_before, receivers_of, senders_of
 from ._plan import Cell, tokens_at_once
-from ._source_run import taken_from
 
 __all__ = ["path_patch"]
 
