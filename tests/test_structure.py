@@ -7,10 +7,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pytest
 import torch
+from passes import counted
 from zoo import fresh, has_hooked_transformer
 
 import induction_kernel as ik
 from induction_kernel.interventions import _lanes as trust
+from induction_kernel.model import _self_check as selfcheck
 from induction_kernel.model import structure_of
 
 KINDS = [False, True] if has_hooked_transformer() else [True]
@@ -168,3 +170,44 @@ def test_a_check_that_failed_is_made_again_on_other_weights(bridge, checked):
         )
         why = trust.tried(partial(trust._differs_here, model, chosen, prompts, []))
         assert bool(why) == (model is broken)
+
+
+PASSES, FORWARD = [], {}
+
+
+def noted(self, tokens, *args, **kwargs):
+    """A forward pass that is counted; a closure would leave the model without a structure."""
+    PASSES.append(len(tokens))
+    return FORWARD[type(self)](self, tokens, *args, **kwargs)
+
+
+@kinds
+def test_the_passes_of_a_first_call(bridge, checked, monkeypatch):
+    """Two of the self check, two or three of the lane's, two of the call; a model of the same structure has few."""
+    first, again = (fresh("GPT-2", bridge=bridge, seed=seed) for seed in range(2))
+    monkeypatch.setattr(selfcheck, "_ACTS", set())
+    monkeypatch.setitem(FORWARD, type(first), type(first).forward)
+    monkeypatch.setattr(type(first), "forward", noted)
+    counts = []
+    for model in (first, first, again):
+        PASSES.clear()
+        swept(model)
+        counts.append(len(PASSES))
+    assert counts == ([7, 1, 2] if bridge else [6, 1, 2])
+
+
+@kinds
+@pytest.mark.parametrize("metric", [ik.logit_difference, ik.loss, lambda logits, _: logits[:, -1, 0]])
+def test_a_patch_measures_the_source_in_the_run_it_takes_from(bridge, metric):
+    model = fresh("GPT-2", bridge=bridge)
+    clean, corrupted = torch.arange(12).reshape(2, 6), torch.arange(1, 13).reshape(2, 6)
+    into = ik.prompts.with_answers(model, corrupted, [[1, 2], [3, 4]])
+    options = {"source": clean, "into": into, "metric": metric, "by": ("layer",)}
+    found = ik.patch(model, **options)
+    with counted(model) as seen:
+        ik.patch(model, **options)
+    assert len([batch for batch in seen if batch == tuple(map(tuple, clean.tolist()))]) == 1
+    all_of_it = ik.sweep(
+        model, into, edit=ik.FromRun(clean), site="resid_pre", by=("layer",), layers=[0], metric=metric
+    )
+    np.testing.assert_allclose(found["source_value"], all_of_it["value"][:, 0], atol=1e-9)

@@ -253,8 +253,8 @@ def test_a_pattern_that_is_not_used_is_found_however_small_the_values(dtype):
 def test_the_check_is_made_once_and_again_when_a_part_changes(monkeypatch):
     name, kind = KINDS[0]
     model = fresh_of(name, kind)
-    runs, look = [], selfcheck._seen
-    monkeypatch.setattr(selfcheck, "_seen", lambda model: runs.append(1) or look(model))
+    runs, look = [], selfcheck.seen
+    monkeypatch.setattr(selfcheck, "seen", lambda model: runs.append(1) or look(model))
     for call in (
         ik.induction,
         ik.loss_by_position,

@@ -1,7 +1,7 @@
 """Edits that take activations from other runs: the mean over reference prompts, another prompt's, another run's.
 
-`Mean` runs its reference prompts itself; the runs that `Resample` and `FromRun` take from are made in `_intervention`,
-by `taken_from`, which also gives what a metric reads in them.
+`Mean` runs its reference prompts itself; for `Resample` and `FromRun`, `taken_from` makes the run, and the same pass
+gives the logits that `patch` measures in it.
 """
 
 from __future__ import annotations

@@ -17,27 +17,21 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ._anatomy import (
-    Hook,
     Model,
-    Sizes,
     all_modules,
     check_model,
-    describe,
-    forward,
-    full_precision,
     hook_name,
     one_thread_at_a_time,
     per_query_head,
     sizes,
 )
+from ._short_runs import SHOWN, edited, named, seen
 from ._structure import structure_of
 
 __all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
 
 _CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, whether causal
 _ACTS: set[str] = set()  # structures of models in which an edit of z in every layer changed the logits
-_LENGTH = 6
-_SHOWN = ("pattern", "v", "z")
 
 
 @one_thread_at_a_time
@@ -61,14 +55,14 @@ def self_check(model: Model) -> bool | None:
         return causal
     if foreign_hooks(model):
         return None
-    shown, logits = _seen(model)
+    shown, end = seen(model)
     _check_finite(model, shown)
     for layer in range(sizes(model).n_layers):
         _check_attention(model, layer, shown)
     structure = structure_of(model)
     if structure not in _ACTS and _check_acts(model) and structure is not None:
         _ACTS.add(structure)
-    causal = _looks_back(model, shown, logits)
+    causal = _looks_back(model, shown, end)
     _CHECKED[model] = parts, causal
     return causal
 
@@ -85,10 +79,10 @@ def is_causal(model: Model) -> bool:
     return of_modules and getattr(model.cfg, "attention_dir", "causal") == "causal"
 
 
-def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tensor) -> bool:
-    """Whether positions attend only to themselves and earlier ones, and another last token changes no earlier logit."""
+def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], end: Tensor) -> bool:
+    """Whether positions attend only to themselves and earlier ones, and another last token changes nothing earlier."""
     patterns = (pattern for (site, _), pattern in shown.items() if site == "pattern")
-    before, after = logits[0, :-1], logits[-1, :-1]
+    before, after = end[0, :-1], end[-1, :-1]
     moved = (before - after).abs() > loose(model) * (1 + before.abs())  # NaN counts as no change
     return not bool(moved.any()) and not any(bool(pattern.triu(1).any()) for pattern in patterns)
 
@@ -96,7 +90,7 @@ def _looks_back(model: Model, shown: dict[tuple[str, int], Tensor], logits: Tens
 def _check_finite(model: Model, shown: dict[tuple[str, int], Tensor]) -> None:
     """Queries that are NaN make a HookedTransformer attend to nothing: its z and its logits are finite, and wrong."""
     for layer in range(sizes(model).n_layers):
-        there = {site: shown[site, layer] for site in _SHOWN if (site, layer) in shown}
+        there = {site: shown[site, layer] for site in SHOWN if (site, layer) in shown}
         pattern = there.get("pattern")
         if pattern is not None and not bool((pattern.sum(-1) > 0).all()):
             raise Refused(
@@ -110,77 +104,16 @@ def _check_finite(model: Model, shown: dict[tuple[str, int], Tensor]) -> None:
                 )
 
 
-def _seen(model: Model) -> tuple[dict[tuple[str, int], Tensor], Tensor]:
-    """One pass over two copies of a prompt: one untouched, one with another last token.
-
-    Returns (site, layer) -> activation of the untouched copy, `[1, ...]`, and the logits of both.
-    """
-    size = sizes(model)
-    tokens = _tokens(size, 2, _LENGTH)
-    tokens[1, -1] = (tokens[0, -1] + 1) % size.d_vocab
-    shown: dict[tuple[str, int], Tensor] = {}
-
-    def read(site: str, layer: int) -> Hook:
-        def hook(activation: Tensor, hook: Any) -> None:
-            shown[site, layer] = full_precision(activation.detach()[:1].clone())
-
-        return hook_name(site, layer), hook
-
-    return shown, _logits(model, tokens, [read(site, i) for i in range(size.n_layers) for site in _SHOWN])
-
-
-def _edited(model: Model) -> tuple[list[tuple[Tensor, Tensor | None]], Tensor]:
-    """One pass over copies of a short prompt: one untouched, and one for each layer with z edited there.
-
-    Returns for each layer what was added to z and the stream before it, `[1, ...]`, and the logits of all copies.
-    """
-    size, generator = sizes(model), torch.Generator().manual_seed(0)
-    tokens = _tokens(size, size.n_layers + 1, 2)  # two, since logits must vary with the position
-    added: dict[int, Tensor] = {}
-    streams: dict[int, Tensor] = {}
-
-    def enter(layer: int) -> Hook:
-        def hook(resid: Tensor, hook: Any) -> None:
-            streams[layer] = full_precision(resid.detach()[:1])
-
-        return hook_name("resid_pre", layer), hook
-
-    def edit(layer: int) -> Hook:
-        def hook(z: Tensor, hook: Any) -> Tensor:
-            edited, row = z.clone(), layer + 1
-            noise = torch.randn(edited[row].shape, generator=generator, dtype=torch.float32).to(edited)
-            edited[row] += 10 * (1 + edited[row].abs().max()) * noise
-            added[layer] = full_precision((edited - z)[row:][:1].detach())
-            return edited
-
-        return hook_name("z", layer), hook
-
-    logits = _logits(model, tokens, [make(layer) for layer in range(size.n_layers) for make in (enter, edit)])
-    return [(added[layer], streams.get(layer)) for layer in range(size.n_layers)], logits
-
-
-def _tokens(size: Sizes, copies: int, length: int) -> Tensor:
-    spread = torch.linspace(0, size.d_vocab - 1, min(length, size.n_ctx), dtype=torch.float64)
-    return spread.long().repeat(copies, 1)
-
-
-def _logits(model: Model, tokens: Tensor, hooks: list[Hook]) -> Tensor:
-    try:
-        return full_precision(forward(model, tokens, hooks))
-    except (AssertionError, AttributeError, KeyError, ValueError) as error:
-        raise Refused(f"{_named(model)} cannot be run with hooks on {', '.join(_SHOWN)}: {error}") from error
-
-
 def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tensor]) -> None:
     """Raise NotDefined unless the hooks of the layer fired and show z = pattern @ v."""
-    for site in _SHOWN:
+    for site in SHOWN:
         if (site, layer) not in shown:
             raise NotDefined(
-                f"hook {hook_name(site, layer)} of {_named(model)} never fires, so its attention cannot be read: "
+                f"hook {hook_name(site, layer)} of {named(model)} never fires, so its attention cannot be read: "
                 "either there is none (a state-space or convolution layer), or the model was loaded without "
                 'attn_implementation="eager" (ik.load does that), or a HookedTransformer is needed'
             )
-    pattern, v, z = (shown[site, layer] for site in _SHOWN)
+    pattern, v, z = (shown[site, layer] for site in SHOWN)
     try:
         expected = torch.einsum(
             "phqk,pkhd->pqhd", pattern, per_query_head(v, pattern.shape[1], 2).to(pattern)
@@ -190,7 +123,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
         apart = float("inf")
     if not apart <= loose(model):
         raise NotDefined(
-            f"{hook_name('z', layer)} of {_named(model)} is not its pattern times its values (they differ by "
+            f"{hook_name('z', layer)} of {named(model)} is not its pattern times its values (they differ by "
             f"{apart:.2g} of the largest), so {hook_name('pattern', layer)} is not the attention it uses, and nothing "
             "read from it would be right: use a HookedTransformer, or another version of TransformerLens"
         )
@@ -202,28 +135,23 @@ def _check_acts(model: Model) -> bool:
     Returns:
         Whether that could be seen in every layer.
     """
-    layers, logits = _edited(model)
-    varies, could = (logits[0] - logits[0, :1]).abs().max(), True
+    layers, end = edited(model)
+    varies, could = (end[0] - end[0, :1]).abs().max(), True
     for layer, (edit, stream) in enumerate(layers):
         block: Any = model.blocks[layer]
         written = float(torch.einsum("pshd,hdm->psm", edit, block.attn.W_O.detach().to(edit)).abs().max())
         entering = 0.0 if stream is None else float(stream.abs().max())
-        moved = (logits[layer + 1] - logits[0]).abs().max()
-        # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the logits do not depend on the stream
-        # (W_U = 0). Copies of one prompt may differ by rounding; NaN counts as a change.
-        seen = written > loose(model) * (1 + entering) and bool(varies > 0)
-        if seen and bool(moved <= loose(model) * varies):
+        moved = (end[layer + 1] - end[0]).abs().max()
+        # Nothing can be seen if the heads write almost nothing (W_O = 0), or if the end does not depend on the stream
+        # (a final norm with weights of 0). Copies of one prompt may differ by rounding; NaN counts as a change.
+        visible = written > loose(model) * (1 + entering) and bool(varies > 0)
+        if visible and bool(moved <= loose(model) * varies):
             raise NotDefined(
-                f"an edit at {hook_name('z', layer)} of {_named(model)} changes no logit, so nothing can be ablated or "
+                f"an edit at {hook_name('z', layer)} of {named(model)} changes no logit, so nothing can be ablated or "
                 "patched there: use a HookedTransformer, or another version of TransformerLens"
             )
-        could = could and seen
+        could = could and visible
     return could
-
-
-def _named(model: Model) -> str:
-    said = describe(model)
-    return f'the {said["model_class"]} "{said["model"]}"'
 
 
 def loose(model: Model) -> float:
