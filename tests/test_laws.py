@@ -154,7 +154,7 @@ def test_edits_leave_what_is_earlier(model, prompts, edit):
     from induction_kernel.model import run
     from induction_kernel.replay._capture import hooks_at
 
-    new, _ = new_values(model, prompts, Intervention(edit, "z"), {1}).of(slice(None))
+    new, *_ = new_values(model, prompts, Intervention(edit, "z"), {1}).of(slice(None))
     seen = {}
     hooks = hooks_at(1, {"z": tap([Cell({1: (2,)})], new, "z", 1, 0)}, 1)
     keep = [(f"blocks.{layer}.attn.hook_z", keeping(seen, layer)) for layer in (0, 1)]

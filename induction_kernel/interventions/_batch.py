@@ -43,12 +43,14 @@ class Measured:
         without: `[prompt]`, the value without the ability that the metric measures; None if the metric has none.
         readings: `[1 + cell, prompt, read, target]`, what the metric is computed from, the untouched run first; None
             unless asked for.
+        of_source: `[prompt]`, the metric on the run that the edit takes from; None unless asked for.
     """
 
     values: np.ndarray
     baseline: np.ndarray
     without: np.ndarray | None = None
     readings: Tensor | None = None
+    of_source: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +65,7 @@ class Job:
         wanted: what the metric reads.
         without: what its value without the ability reads; None if it has none.
         start: the first position that any cell changes.
+        of_source: `[prompt]`, the metric on the run that the edit takes from; None unless asked for.
     """
 
     model: Model
@@ -72,16 +75,17 @@ class Job:
     wanted: Reading
     without: Reading | None
     start: int
+    of_source: Tensor | None = None
 
 
 def job_of(values: NewValues, rows: slice) -> Job:
     """The job for these rows of the prompts."""
     model, intervention = values.model, values.intervention
     batch, metric, outputs = values.prompts[rows], intervention.metric, n_outputs(model)
-    new, start = values.of(rows)
+    new, start, of_source = values.of(rows)
     wanted = reading_of(part_of(metric, rows), batch, outputs)
     without = None if metric.without is None else reading_of(part_of(metric.without, rows), batch, outputs)
-    return Job(model, batch, intervention, new, wanted, without, start)
+    return Job(model, batch, intervention, new, wanted, without, start, of_source)
 
 
 def run_batch(
@@ -98,7 +102,9 @@ def run_batch(
             values[index] = _numbers(job.wanted, of_cell)
             if readings:
                 read[1 + index] = of_cell
-        return Measured(values, baseline, without, torch.stack(read) if readings else None)
+        kept = torch.stack(read) if readings else None
+        of_source = None if job.of_source is None else job.of_source.cpu().double().numpy()
+        return Measured(values, baseline, without, kept, of_source)
 
 
 def found_by_cell(

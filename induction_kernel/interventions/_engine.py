@@ -179,6 +179,7 @@ def run_cells(
     progress: bool = True,
     readings: bool = False,
     gradients: bool = False,
+    of_source: bool = False,
 ) -> Found:
     """The metric of every cell on every prompt, and of the untouched model.
 
@@ -192,6 +193,7 @@ def run_cells(
         readings: whether to keep what the metric is computed from; only for metrics that read the same number of
             positions in all prompts.
         gradients: whether autograd records the cells' readings (never those of the untouched run).
+        of_source: whether the metric on the run that the edit takes from is wanted too, read in the same pass.
     """
     length = prompts.tokens.shape[1]
     most = tokens_at_once(model, length, max_tokens)
@@ -199,7 +201,7 @@ def run_cells(
     layers = {layer for cell in cells if cell.new is None for layer in cell.touched}
     bar = progress_bar(len(cells) * len(prompts), progress=progress, unit="run")
     with within_memory(most), kept_as_it_was(model), bar:
-        new = new_values(model, prompts, intervention, layers)
+        new = new_values(model, prompts, intervention, layers, of_source=of_source)
         chosen = chosen_lane(model, intervention, progress=progress)
         unembedded = _unembedded(chosen, prompts, intervention) if max_tokens is None else 0
         at_once = prompts_at_once(model, length, most, unembedded)
@@ -225,9 +227,11 @@ def concatenated(parts: Sequence[Measured], way: Way) -> Found:
     """What was measured in all batches, in one piece."""
     without = [each.without for each in parts if each.without is not None]
     readings = [each.readings for each in parts if each.readings is not None]
+    of_source = [each.of_source for each in parts if each.of_source is not None]
     return Found(
         np.concatenate([each.values for each in parts], 1), np.concatenate([each.baseline for each in parts]),
-        np.concatenate(without) if without else None, torch.cat(readings, 1) if readings else None, way=way,
+        np.concatenate(without) if without else None, torch.cat(readings, 1) if readings else None,
+        np.concatenate(of_source) if of_source else None, way=way,
     )  # fmt: skip
 
 

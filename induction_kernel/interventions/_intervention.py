@@ -49,8 +49,6 @@ class Intervention:
             "resid_post".
         metric: what is measured.
         hold: "patterns" to keep every pattern as in the untouched run; None for none.
-        of_source: gets the metric on the run that the edit takes from, `[prompt]`, batch by batch; None if that is not
-            wanted.
 
     Raises:
         TypeError: not an edit.
@@ -61,7 +59,6 @@ class Intervention:
     site: str = "z"
     metric: Metric = repeat_loss
     hold: Hold = None
-    of_source: list[Tensor] | None = None
 
     def __post_init__(self) -> None:
         _check_edit(self.edit, self.site)
@@ -132,6 +129,7 @@ class NewValues:
         layers: the layers in which it is edited.
         source: the prompts of the other run; None if the edit takes from no other run.
         whole: layer -> new value for all prompts, if the edit takes from no other run; else empty.
+        of_source: whether the metric on the other run is wanted too.
     """
 
     model: Model
@@ -140,40 +138,41 @@ class NewValues:
     layers: set[int]
     source: Prompts | None
     whole: dict[int, New]
+    of_source: bool
 
-    def of(self, rows: slice) -> tuple[dict[int, New], int]:
-        """Layer -> new value for these rows, and a position before which the edited run cannot differ."""
+    def of(self, rows: slice) -> tuple[dict[int, New], int, Tensor | None]:
+        """Layer -> new value for these rows; a position before which the edited run cannot differ; the source's metric.
+
+        The metric on the run that the edit takes from is `[prompt]`, None if it is not wanted.
+        """
         site, n = self.intervention.site, len(self.prompts)
         if self.source is None:
-            return {layer: _of_rows(new, rows, n, site) for layer, new in self.whole.items()}, 0
+            return {layer: _of_rows(new, rows, n, site) for layer, new in self.whole.items()}, 0, None
         batch, other, edit = self.prompts[rows], self.source[rows], _any(self.intervention)
-        taken = self._taken(other, rows)
+        taken, of_source = self._taken(other, rows)
         new = _checked_new(edit.new(self.model, batch, site, self.layers, taken), self.layers)
         as_it_stood = all(_is_number(new[at].scale, 0) and new[at].value is taken[at] for at in self.layers)
         start = _first_difference(batch, other) if as_it_stood and only_later(self.model) else 0
-        return new, start
+        return new, start, of_source
 
-    def _taken(self, other: Prompts, rows: slice) -> dict[int, Tensor]:
-        """Layer -> activation in the run on `other`; the metric on that run goes to `of_source`, if it is wanted."""
-        site, width, values = (
-            self.intervention.site,
-            self.prompts.tokens.shape[1],
-            self.intervention.of_source,
-        )
-        if values is None:
-            return taken_from(self.model, other, width, site, self.layers)[0]
-        parts = []
+    def _taken(self, other: Prompts, rows: slice) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Layer -> activation in the run on `other`; and the metric on that run, if it is wanted."""
+        site, width = self.intervention.site, self.prompts.tokens.shape[1]
+        if not self.of_source:
+            return taken_from(self.model, other, width, site, self.layers)[0], None
+        parts, values = [], []
         for piece, wanted in readings_by_piece(self.model, self.intervention.metric, self.prompts, rows):
             taken, logits = taken_from(self.model, other[piece], width, site, self.layers, wanted.positions)
-            values.append(value_on(logits, wanted))
             parts.append(taken)
-        if len(parts) == 1:
-            return parts[0]
-        return {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
+            values.append(value_on(logits, wanted))
+        together = {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
+        return parts[0] if len(parts) == 1 else together, torch.cat(values)
 
 
-def new_values(model: Model, prompts: Prompts, intervention: Intervention, layers: set[int]) -> NewValues:
-    """The new values of an intervention in these layers.
+def new_values(
+    model: Model, prompts: Prompts, intervention: Intervention, layers: set[int], *, of_source: bool = False
+) -> NewValues:
+    """The new values of an intervention in these layers; and the metric on the run that it takes from, if wanted.
 
     Raises:
         TypeError: an edit whose `new` does not return a `New` for each layer.
@@ -184,9 +183,9 @@ def new_values(model: Model, prompts: Prompts, intervention: Intervention, layer
     given = edit.source(model, prompts) if has_source else None
     if given is not None:
         source = _of_equal_lengths(as_prompts(model, given), prompts)
-        return NewValues(model, prompts, intervention, layers, source, {})
+        return NewValues(model, prompts, intervention, layers, source, {}, of_source)
     whole = edit.new(model, prompts, site, layers, *([{}] if has_source else []))
-    return NewValues(model, prompts, intervention, layers, None, _checked_new(whole, layers))
+    return NewValues(model, prompts, intervention, layers, None, _checked_new(whole, layers), of_source=False)
 
 
 def only_later(model: Model) -> bool:

@@ -77,14 +77,17 @@ def patch(
     Source: Heimersheim & Nanda 2024; Zhang & Nanda 2023.
     """
     check_model(model)
-    metric, of_source = as_metric(metric), []
+    metric = as_metric(metric)
     ready = metric.ready(model, into)
-    intervention = Intervention(FromRun(as_prompts(model, source)), site, metric, hold, of_source)
+    intervention = Intervention(FromRun(as_prompts(model, source)), site, metric, hold)
     length = ready.tokens.shape[1]
     plan = planned(model, intervention, by=by, length=length, heads=heads, layers=layers, positions=positions)
-    found = run_cells(model, ready, plan.cells, intervention, max_tokens=max_tokens, progress=progress)
+    found = run_cells(
+        model, ready, plan.cells, intervention, max_tokens=max_tokens, progress=progress, of_source=True
+    )
+    assert found.of_source is not None  # asked for
     shown = labelled(model, ready, plan, found, intervention).assign_attrs(method="patch")
-    return against_source(shown, torch.cat(of_source).double().numpy(), metric)
+    return against_source(shown, found.of_source, metric)
 
 
 def against_source(found: xr.Dataset, source_values: np.ndarray, metric: Metric) -> xr.Dataset:
