@@ -193,7 +193,7 @@ def test_the_passes_of_a_first_call(bridge, checked, monkeypatch):
         PASSES.clear()
         swept(model)
         counts.append(len(PASSES))
-    assert counts == ([7, 1, 2] if bridge else [6, 1, 2])
+    assert counts == [6, 1, 2]
 
 
 @kinds
