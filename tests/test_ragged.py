@@ -4,7 +4,7 @@ import pytest
 import torch
 from quick import one_in
 from whole_runs import CLOSE, NARROW, compared, edit_for, legal, tokens_for, weighed
-from zoo import PAIRS, hooked_only, model_of
+from zoo import PAIRS, fresh_of, hooked_only, model_of
 
 import induction_kernel as ik
 from induction_kernel.metrics import Metric
@@ -156,3 +156,14 @@ def test_the_blocks_run_whole_prompts(name):
         found = lane.step(1, whole_rows(lane.resid_pre(1)[None].expand(3, -1, -1, -1)))
     (view,) = found.views
     assert float((view - lane.final).abs().max()) < CLOSE
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J", "Llama")])
+def test_a_batch_may_have_no_query_of_its_own(name, kind):
+    """Every cell of the batch changes one position before the only one that is read."""
+    model = fresh_of(name, kind, dtype=torch.float32)
+    prompts = tokens_for(model, [9, 9])
+    options = {"edit": ik.Zero(), "site": "resid_pre", "by": ("layer", "position"), "metric": NARROW}
+    found = ik.sweep(model, prompts, layers=[1], positions=[3, 4], progress=False, **options)["value"]
+    whole = ik.sweep(model, prompts, progress=False, **options)["value"].sel(layer=[1], position=[3, 4])
+    assert float(abs(found - whole).max()) < 1e-5

@@ -117,7 +117,7 @@ class _BridgeMaps:
 
     def projected(self, key: str, normed: Tensor) -> Tensor:
         out = getattr(self.block.attn, key).original_component(normed)
-        return out.view(*normed.shape[:-1], -1, self.cfg.d_head)
+        return out.unflatten(-1, (out.shape[-1] // self.cfg.d_head, self.cfg.d_head))  # there may be no rows
 
     def rotary(self, length: int) -> Rotary:
         return rotary_of_bridge(self.model, self.layer, length)
