@@ -9,11 +9,12 @@ from zoo import FASTEST, fresh, fresh_of, hooked_only, hooked_with
 import induction_kernel as ik
 from induction_kernel.interventions import _plan
 from induction_kernel.metrics import Metric
-from induction_kernel.model import run
-from induction_kernel.replay import _blocks, _unembedding
+from induction_kernel.model import _unembedding, run
+from induction_kernel.model._runs import stream
+from induction_kernel.model._unembedding import unembedding_of
+from induction_kernel.replay import _blocks
 from induction_kernel.replay._blocks import Blocks
 from induction_kernel.replay._decoder import Decoder
-from induction_kernel.replay._unembedding import unembedding_of
 
 KINDS = [("GPT-2", "bridge"), ("Llama", "bridge"), ("GPT-2", "native"), ("GPT-2", FASTEST["GPT-2"])]
 kinds = pytest.mark.parametrize(("name", "kind"), dict.fromkeys(KINDS))
@@ -95,6 +96,52 @@ def test_a_sweep_never_holds_the_logits_of_its_rows(monkeypatch, bridge, metric)
     assert found.equals(wanted)
     rows = 8 * (6 if metric is ik.logit_difference else 30)  # of eight cells
     assert largest.numbers < 2 * model.W_U.numel() < rows * 4000
+
+
+CAPPED = pytest.param("capped", marks=hooked_only)
+
+
+@pytest.mark.parametrize("kind", [*dict.fromkeys(KINDS), CAPPED], ids=str)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_logits_of_some_positions_are_those_of_the_whole_run(kind, replaced):
+    """Also of some tokens alone, and if the user replaced the code of the unembedding."""
+    model = hooked_with(output_logits_soft_cap=0.5) if kind == "capped" else fresh_of(*kind)
+    if replaced:
+        layer = getattr(model.unembed, "original_component", model.unembed)
+        theirs = layer.forward
+        layer.forward = lambda *given, **named: 3 * theirs(*given, **named)
+    tokens, at = tokens_for(model, [5, 5]).tokens, torch.tensor([[0, 4], [3, 2]])
+    wanted = model(tokens, return_type="logits")[torch.arange(2)[:, None], at].detach()
+    ids = torch.randint(50, (2, 2, 3), generator=torch.Generator().manual_seed(1))
+
+    def read(**given):
+        return stream(model, tokens, lambda *_: None, {}, lengths=None, **given)
+
+    torch.testing.assert_close(read(at=at), wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(read(at=at[:, 0]), wanted[:, 0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(read(at=at, ids=ids), wanted.gather(-1, ids), rtol=0, atol=1e-12)
+    assert read(at=at, gradients=True).requires_grad
+    assert not model.unembed._forward_pre_hooks
+
+
+def test_an_unembedding_of_the_users_own_counts_in_every_verb():
+    model, changed = (fresh_of("GPT-2", FASTEST["GPT-2"]) for _ in range(2))
+    theirs = changed.unembed.forward
+    changed.unembed.forward = lambda *given, **named: 3 * theirs(*given, **named)
+    clean, corrupted = (tokens_for(model, [5, 5], seed=seed).tokens for seed in (0, 1))
+    found = [
+        ik.patch(
+            each, source=clean, into=ik.prompts.with_answers(each, corrupted, [[1, 2]] * 2), progress=False
+        )
+        for each in (model, changed)
+    ]
+    for key in ("value", "source_value", "baseline"):
+        torch.testing.assert_close(
+            torch.from_numpy(3 * found[0][key].values),
+            torch.from_numpy(found[1][key].values),
+            rtol=0,
+            atol=1e-11,
+        )
 
 
 def halved(z, hook):

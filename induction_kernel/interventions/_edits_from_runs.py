@@ -24,7 +24,7 @@ from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ._activations import New, fitted
 
-__all__ = ["FromRun", "Mean", "Resample", "readings_by_piece", "taken_from", "value_on"]
+__all__ = ["FromRun", "Mean", "Resample", "readings_by_piece", "taken_from"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,22 +200,27 @@ def _reference(model: Model, prompts: Prompts, reference: Any) -> tuple[Tensor, 
 
 
 def taken_from(
-    model: Model, prompts: Prompts, width: int, site: str, layers: set[int], at: Tensor | None = None
+    model: Model, prompts: Prompts, width: int, site: str, layers: set[int], wanted: Reading | None = None
 ) -> tuple[dict[int, Tensor], Tensor | None]:
     """Layer -> activation at the site in a run on these prompts, padded to `width` positions.
 
-    And its logits `[prompt, read, vocab]` at positions `at [prompt, read]`; None if no positions are given.
+    And the metric `[prompt]` on that run, of what is `wanted`; None if nothing is.
     """
     found: dict[int, Tensor] = {}
 
     def read(_: str, layer: int, activation: Tensor) -> None:
         found[layer] = activation.detach().clone()
 
-    logits = None
-    if layers or at is not None:
-        tokens = fitted(prompts.tokens, width)
-        logits = stream(model, tokens, read, {site: layers}, lengths=prompts.lengths, at=at)
-    return found, logits
+    if not layers and wanted is None:
+        return found, None
+    tokens, of = fitted(prompts.tokens, width), {site: layers}
+    if wanted is None:
+        stream(model, tokens, read, of, lengths=prompts.lengths)
+        return found, None
+    ids = None if wanted.metric.normalised else wanted.ids
+    logits = stream(model, tokens, read, of, lengths=prompts.lengths, at=wanted.positions, ids=ids)
+    assert logits is not None  # positions were given
+    return found, one_a_prompt(wanted, read_at(logits.cpu(), wanted, chosen=ids is not None))
 
 
 def readings_by_piece(
@@ -228,9 +233,3 @@ def readings_by_piece(
     for piece in batches(len(prompts[rows]), n_read, batch_size=None, cost=sizes(model).d_vocab):
         here = slice(first + piece.start, first + piece.stop)
         yield piece, reading_of(part_of(metric, here), prompts[here], outputs)
-
-
-def value_on(logits: Tensor | None, wanted: Reading) -> Tensor:
-    """The metric `[prompt]` on the logits of the positions that it reads."""
-    assert logits is not None  # positions were given
-    return one_a_prompt(wanted, read_at(logits.cpu(), wanted))

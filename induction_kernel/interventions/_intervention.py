@@ -23,7 +23,7 @@ from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, site_meant
 from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
-from ._edits_from_runs import Mean, readings_by_piece, taken_from, value_on
+from ._edits_from_runs import Mean, readings_by_piece, taken_from
 
 __all__ = [
     "Hold",
@@ -33,7 +33,6 @@ __all__ = [
     "only_later",
     "readings_by_piece",
     "taken_from",
-    "value_on",
 ]
 
 Hold = Literal["patterns"] | None
@@ -162,9 +161,10 @@ class NewValues:
             return taken_from(self.model, other, width, site, self.layers)[0], None
         parts, values = [], []
         for piece, wanted in readings_by_piece(self.model, self.intervention.metric, self.prompts, rows):
-            taken, logits = taken_from(self.model, other[piece], width, site, self.layers, wanted.positions)
+            taken, value = taken_from(self.model, other[piece], width, site, self.layers, wanted)
+            assert value is not None  # asked for
             parts.append(taken)
-            values.append(value_on(logits, wanted))
+            values.append(value)
         together = {layer: torch.cat([part[layer] for part in parts]) for layer in self.layers}
         return parts[0] if len(parts) == 1 else together, torch.cat(values)
 

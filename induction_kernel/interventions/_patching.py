@@ -20,7 +20,7 @@ from ..metrics._standard import logit_difference
 from ..model._anatomy import Model, check_model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._edits_from_runs import FromRun, readings_by_piece, taken_from, value_on
+from ._edits_from_runs import FromRun, readings_by_piece, taken_from
 from ._engine import labelled, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import planned
@@ -113,6 +113,7 @@ def source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -
     """`[prompt]`: the metric on the logits of `source`, read at the positions and targets of `into`."""
     length, values = into.tokens.shape[1], []
     for rows, wanted in readings_by_piece(model, metric, into, slice(0, len(into))):
-        _, logits = taken_from(model, source[rows], length, "resid_pre", set(), wanted.positions)
-        values.append(value_on(logits, wanted))
+        _, value = taken_from(model, source[rows], length, "resid_pre", set(), wanted)
+        assert value is not None  # asked for
+        values.append(value)
     return torch.cat(values).double().numpy()

@@ -251,12 +251,12 @@ def read_off(logits: Tensor, wanted: Reading) -> Tensor:
     return read_at(logits[torch.arange(len(logits))[:, None], wanted.positions], wanted)
 
 
-def read_at(found: Tensor, wanted: Reading) -> Tensor:
-    """What is read, `[prompt, read, target]`, from logits `[prompt, read, vocab]` at the positions wanted."""
+def read_at(found: Tensor, wanted: Reading, *, chosen: bool = False) -> Tensor:
+    """What is read, `[prompt, read, target]`, from logits `[prompt, read, vocab]`, or of the targets if `chosen`."""
     if wanted.ids is not None:
         found = full_precision(found)
-        chosen = found.gather(-1, wanted.ids)
-        found = chosen - found.logsumexp(-1, keepdim=True) if wanted.metric.normalised else chosen
+        of_ids = found if chosen else found.gather(-1, wanted.ids)
+        found = of_ids - found.logsumexp(-1, keepdim=True) if wanted.metric.normalised else of_ids
     return found.masked_fill(~wanted.there[..., None], torch.nan)
 
 

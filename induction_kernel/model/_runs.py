@@ -27,6 +27,7 @@ from ._anatomy import (
 )
 from ._padding import hidden_padding
 from ._self_check import foreign_hooks, self_check
+from ._unembedding import unembedding_of
 
 __all__ = ["batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
@@ -80,6 +81,7 @@ def stream(
     *,
     lengths: Tensor | None,
     at: Tensor | None = None,
+    ids: Tensor | None = None,
     whole: bool = False,
     arguments: Mapping[str, Any] | None = None,
     gradients: bool = False,
@@ -94,13 +96,14 @@ def stream(
         hooks: further hooks for the pass.
         lengths: `[prompt]`, beyond which is padding; None if there is none.
         at: `[prompt]` or `[prompt, read]`, positions whose logits are wanted too; the pass then runs to its end.
+        ids: `[prompt, read, target]`, the tokens whose logits alone are wanted at `at [prompt, read]`; None for all.
         whole: whether the logits of all positions are wanted; the pass then runs to its end.
         arguments: further arguments of the pass.
         gradients: whether autograd records the pass.
 
     Returns:
-        Logits `[prompt, vocab]` or `[prompt, read, vocab]` at these positions, or `[prompt, position, vocab]`; None if
-        none are wanted.
+        Logits `[prompt, vocab]` or `[prompt, read, vocab]` at these positions (`[prompt, read, target]` of `ids`), or
+        `[prompt, position, vocab]`; None if none are wanted.
 
     Raises:
         RuntimeError: a hook never fired.
@@ -124,9 +127,18 @@ def stream(
     with suppress(_Enough), _unembedding_only(model, at, fewer):
         logits = forward(model, tokens, standing, arguments=arguments, return_type=kind, gradients=gradients)
     _check_fired(model, missing)
-    if at is None or logits is None:
+    if at is None:
         return logits
+    if logits is None:  # the pass ended before TransformerLens' unembedding
+        linear = unembedding_of(model)
+        assert linear is not None  # that is why it ended
+        with torch.set_grad_enabled(gradients):
+            if ids is not None:
+                return linear.target_logits(fewer[0][None], ids)[0]
+            logits = linear.logits(fewer[0])
     logits = logits if fewer else _at(logits, at)
+    if ids is not None:
+        return logits.gather(-1, ids.to(logits.device))
     return logits if at.ndim > 1 else logits[:, 0]
 
 
@@ -154,15 +166,20 @@ def _check_fired(model: Model, missing: set[tuple[str, int]]) -> None:
 def _unembedding_only(model: Model, at: Tensor | None, done: list[Tensor]) -> Iterator[None]:
     """A context: only positions `at` are unembedded, or all if the user's own hooks are on the model.
 
-    `done` gets their residual stream when they are.
+    `done` gets their residual stream when they are. TransformerLens' own unembedding copies W_U at each call, so the
+    pass ends before it.
     """
     unembed = getattr(model, "unembed", None)
     if at is None or not isinstance(unembed, torch.nn.Module) or foreign_hooks(model):
         yield
         return
 
+    copies = type(unembed).__name__ == "Unembed" and unembedding_of(model) is not None
+
     def fewer(_: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
         done.append(_at(args[0], at))
+        if copies:
+            raise _Enough
         return (done[-1], *args[1:])
 
     handle = unembed.register_forward_pre_hook(in_this_thread(fewer))

@@ -17,9 +17,9 @@ from torch import Tensor
 from ..model._anatomy import Hook, Model, full_precision, hook_name, hooks_on, in_this_thread
 from ..model._padding import hidden_padding
 from ..model._runs import stream
+from ..model._unembedding import capped, unembedding_of
 from ._capture import Taps, pattern_hook, tapped_hooks
 from ._rows import Rows, leaving, rows_at, tapped
-from ._unembedding import capped, unembedding_of
 
 __all__ = ["Blocks"]
 

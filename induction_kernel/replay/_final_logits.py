@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model._unembedding import PIECE, LinearUnembedding, unembedding_of
 from ._layers import Layers
 from ._maps import final_norm
-from ._unembedding import PIECE, LinearUnembedding, unembedding_of
 
 __all__ = ["Unembedding"]
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..model._anatomy import Model, is_bridge, per_query_head
+from ..model._unembedding import unembedding_of
 from ._maps import Maps, maps_of
 from ._rotary import Rotary
-from ._unembedding import unembedding_of
 
 __all__ = ["Layers", "looseness", "supports"]
 

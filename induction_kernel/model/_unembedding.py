@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..model._anatomy import Model, full_precision
+from ._anatomy import Model, full_precision
 
 __all__ = ["PIECE", "LinearUnembedding", "capped", "unembedding_of"]
 
@@ -57,11 +57,14 @@ class LinearUnembedding(NamedTuple):
 
 
 def unembedding_of(model: Model) -> LinearUnembedding | None:
-    """The unembedding of a HookedTransformer, or of a Bridge around a plain linear layer; None if it is another."""
+    """The unembedding of a HookedTransformer, or of a Bridge around a plain linear layer; None if it is another.
+
+    And None if the user replaced its code.
+    """
     module: Any = model
     module = module.unembed
     if type(module).__name__ == "Unembed":
-        return LinearUnembedding(module.W_U, module.b_U, model)
+        return None if "forward" in vars(module) else LinearUnembedding(module.W_U, module.b_U, model)
     linear = getattr(module, "original_component", None)
     if type(linear) is not torch.nn.Linear or not _is_as_built(linear):
         return None
