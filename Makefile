@@ -116,10 +116,18 @@ format: $(TL3)/.dev ## let the linter and the formatter mend what they can
 	$(TL3)/bin/ruff check --fix .
 	$(TL3)/bin/ruff format .
 
-bench: $(TL3)/.dev ## time and memory against TransformerLens, side by side
+# nnsight is measured in an environment of its own, so that what it needs changes no other.
+$(VENVS)/nnsight/.ready: constraints-tl3.txt
+	$(need_python)
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/$(PIP) install -q -c constraints-tl3.txt torch transformers nnsight==0.8.1
+	@touch $@
+
+bench: $(TL3)/.dev $(TL4)/.dev $(VENVS)/nnsight/.ready ## time and memory against other ways, and the tables of docs/performance.md
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/scorers.py
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py
-	OMP_NUM_THREADS=2 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py 2
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/first_calls.py
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py --tl4 $(TL4)/bin/python --nnsight $(VENVS)/nnsight/bin/python
+	$(TL3)/bin/python benchmarks/tables.py
 
 docs: $(TL3)/.dev ## site/index.html: every public name with its docstring
 	@$(TL3)/bin/python .ci/api_page.py site
