@@ -18,6 +18,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +45,11 @@ class Peer:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
         self.name = f"{way} ({shape})"
-        self.answer()
+        self.ready = False
+
+    def wait(self) -> None:
+        """Until the model is built."""
+        self.ready = self.ready or self.answer()["ready"]
 
     def answer(self) -> dict[str, Any]:
         line = self.process.stdout.readline()  # pyright: ignore[reportOptionalMemberAccess]
@@ -62,8 +67,32 @@ class Peer:
         self.process.wait()
 
 
+class Peers:
+    """A process for each way with models of one shape; ours is new for each case, so that its first call is timed."""
+
+    def __init__(self) -> None:
+        self.shape, self.running = "", dict[tuple[str, str], Peer]()
+
+    def of(self, case: Case, ways: dict[str, tuple[str, str]]) -> dict[str, Peer]:
+        if self.shape != case.shape:
+            self.close(list(self.running))
+            self.shape = case.shape
+        ours = next(iter(ways.values()))
+        self.close([key for key in self.running if key[1] == ours[1]])
+        for key in ways.values():
+            if key not in self.running:
+                self.running[key] = Peer(*key, case.shape)
+        for key in ways.values():
+            self.running[key].wait()
+        return {name: self.running[key] for name, key in ways.items()}
+
+    def close(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            self.running.pop(key).close()
+
+
 def main() -> None:
-    given = arguments()
+    given, peers = arguments(), Peers()
     pythons = {"tl3": sys.executable, "tl4": given.tl4, "nnsight": given.nnsight}
     rows = []
     print(
@@ -75,9 +104,10 @@ def main() -> None:
             if given.cases and number not in given.cases:
                 continue
             for ways in sides(case, bridged, pythons):
-                row = measured(case, ways, given.rounds)
+                row = measured(case, ways, given.rounds, peers.of(case, ways))
                 rows.append(row)
                 print(shown(row), flush=True)
+    peers.close(list(peers.running))
     if not given.cases:
         versions = {"transformer_lens": version("transformer-lens"), "transformers": version("transformers")}
         best = best_at_full_width()
@@ -113,9 +143,10 @@ def sides(case: Case, bridged: bool, pythons: dict[str, str | None]) -> list[dic
     return [with_python(ways)]
 
 
-def measured(case: Case, ways: dict[str, tuple[str, str]], rounds: int) -> dict[str, Any]:
+def measured(
+    case: Case, ways: dict[str, tuple[str, str]], rounds: int, peers: dict[str, Peer]
+) -> dict[str, Any]:
     draw, cells = random.Random(0), case.cells
-    peers = {name: Peer(python, way, case.shape) for name, (python, way) in ways.items()}
     ours, *others = ways
     first = peers[ours].ask(case, cells)
     found = dict(zip(cells, first["values"], strict=True))
@@ -132,8 +163,6 @@ def measured(case: Case, ways: dict[str, tuple[str, str]], rounds: int) -> dict[
             answers[name].append(said)
             ratios[name].append(said["seconds"] / len(some) * len(cells) / answers[ours][-1]["seconds"])
             apart = max(apart, *(abs(found[cell] - v) for cell, v in zip(some, said["values"], strict=True)))
-    for peer in peers.values():
-        peer.close()
     steady = middle([said["seconds"] for said in answers[ours]])
     rates = [said["product"] / PRODUCT for said in answers[ours]]
     of_bound = [

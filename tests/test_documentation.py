@@ -1,6 +1,7 @@
 """README and docs: links lead somewhere, names and commands exist, pages begin with what they contain."""
 
 import re
+import runpy
 import shlex
 from pathlib import Path
 
@@ -87,3 +88,19 @@ def test_a_page_begins_with_what_it_contains(path):
     assert title.startswith("# ")
     assert said[0].isalpha(), f"{path.name} begins with {said[:30]!r}"
     assert said.endswith(".")
+
+
+def test_tables_of_times_are_made_from_the_results():
+    """`make bench` measures them and makes the tables; nothing in them is written by hand."""
+    tables = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))
+    text = (ROOT / "docs" / "performance.md").read_text()
+    assert sorted(re.findall(r"<!-- table: (\w+) -->", text)) == sorted(tables["TABLES"])
+    assert tables["with_tables"](text) == text
+    assert tables["with_tables"](text.replace(" | ", " || ")) == text
+
+
+def test_every_ratio_is_measured_on_the_same_numbers():
+    """Ways that are compared compute the same, to 1e-5 in float32."""
+    rows = runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["results"]("sweeps")["rows"]
+    assert len(rows) > 20
+    assert all(row["apart"] < 1e-5 for row in rows)
