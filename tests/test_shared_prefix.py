@@ -184,10 +184,16 @@ def test_results_are_over_sets_of_demonstrations(prompts):
     separate = ik.scorers.demonstration_weights(model, prompts)
     np.testing.assert_array_equal(separate["set"], found["set"])
     alone = prompts[[int((sets == one).argmax()) for one in range(4)]]
-    for some in (alone, prompts[torch.as_tensor(sets == np.bincount(sets).argmax())]):
-        plain = ik.fewshot.predict(model, some)
-        assert "set" not in plain.coords
-        assert plain.attrs["interval"] == "Wilson, 95%"
+    assert "set" not in ik.fewshot.predict(model, alone).coords
+    one = prompts[torch.as_tensor(sets == np.bincount(sets).argmax())]
+    given_it = ik.fewshot.predict(model, one, pooling="max")
+    assert (given_it["set"] == 0).all()
+    assert given_it.attrs["interval"] == "Wilson, 95%"
+    np.testing.assert_allclose(
+        [given_it["accuracy_low"], given_it["accuracy_high"]], mean_share_interval(given_it["correct"])
+    )
+    voted = ik.kernel.vote(given_it, one, given_it)
+    np.testing.assert_allclose([voted["low"], voted["high"]], mean_share_interval(voted["agreement"]))
 
 
 def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):

@@ -176,8 +176,9 @@ class FewShotPrompts(Prompts):
 
         Prompts have the same set if their demonstrations have the same x, in any order and with any labels. They are
         not independent: with m prompts to a set whose results correlate by r, a mean has 1 + (m - 1) r times the
-        variance. If sets are fewer than prompts, but several, intervals of `predict` and `vote` are over sets, and
-        `held_out` splits by sets if it can; all others, of `summarise` and `label_knock_out` too, are then too narrow.
+        variance. With several sets, fewer than prompts, intervals of `predict` and `vote` are over sets, and `held_out`
+        splits by sets if it can; all other intervals are too narrow. With a single set, all hold for it alone. `vote`
+        permutes labels of a set together, by place: its prompts should have the demonstrations in the same order.
         """
         found = self.demonstrations
         places = (found.spans if found.inputs is None else found.inputs).tolist()
@@ -189,9 +190,9 @@ class FewShotPrompts(Prompts):
 
 
 def sets_coordinate(prompts: FewShotPrompts) -> dict[str, Any]:
-    """The coordinate `set[prompt]` of a result if there are several sets of demonstrations, some of them shared."""
+    """The coordinate `set[prompt]` of a result if some of the prompts have the same set of demonstrations."""
     sets = prompts.sets().numpy()
-    return {"set": ("prompt", sets)} if 0 < sets.max() < len(sets) - 1 else {}
+    return {"set": ("prompt", sets)} if sets.max() < len(sets) - 1 else {}
 
 
 def _indices(index: Any, n: int) -> Tensor:
