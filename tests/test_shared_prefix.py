@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from zoo import FASTEST, fresh_of, model_of
 
 import induction_kernel as ik
@@ -16,7 +17,7 @@ from induction_kernel.model import stream
 from induction_kernel.prompts import FewShotPrompts, concat
 from induction_kernel.prompts._demonstrations import Demonstrations
 from induction_kernel.replay import _shared_prefix as prefix
-from induction_kernel.stats._shares import mean_share_interval
+from induction_kernel.stats._shares import mean_share_interval, split_interval
 
 KINDS = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
 SITES = ("resid_pre", "v", "pattern", "z", "resid_post")
@@ -206,3 +207,23 @@ def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):
     assert (
         ik.kernel.held_out(found, found).attrs["n_choose"] == 8
     )  # .7 of four sets leave one: prompts are split
+
+
+def test_intervals_of_held_out_scores_count_sets_where_sets_are_split():
+    sets, predicted = np.repeat(np.arange(5), 8), np.tile([0, 1], 20)
+    weight = np.where(np.array([0, 0, 1, 1]) == predicted[:, None], 0.4, 0.1)[:, None, None]
+    weights = xr.Dataset(
+        {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
+        {
+            "label_class": (("prompt", "demonstration"), np.tile([0, 0, 1, 1], (40, 1))),
+            "target": ("prompt", predicted),
+            "layer": [0],
+            "head": [0],
+        },
+    )
+    for coords, n in (({"set": ("prompt", sets)}, 5), ({}, 40)):
+        best = ik.kernel.held_out(weights.assign_coords(coords), predicted, share=0.6).sel(row="best head")
+        for key in ("agreement", "accuracy"):
+            np.testing.assert_allclose(
+                [best[f"{key}_low"], best[f"{key}_high"]], split_interval(np.ones(50), 0.6 * n, 0.4 * n)
+            )

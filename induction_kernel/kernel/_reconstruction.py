@@ -68,7 +68,7 @@ def vote(
         | `prediction[prompt, *source]` | class with the largest vote, -1 if tied |
         | `agreement[prompt, *source]` | 1 if that is the model's prediction, else 0 (ties as above); if it is given |
         | `correct[prompt, *source]` | 1 if it is the right class, else 0 (ties as above); NaN if it is not known |
-        | `mean`, `low`, `high` | over sources: mean agreement (else correct), and its 95% interval (over sets, if several) |
+        | `mean`, `low`, `high` | over sources: mean agreement (else correct), its 95% interval (over sets if several) |
         | `chance`, `threshold`, `passes` | its mean over permutations, the threshold, and whether the mean exceeds it |
 
         With negative weights, votes are shares of the sum of absolute weights, in [-1, 1]. If no right class (and no
