@@ -100,6 +100,20 @@ def test_other_threads_have_gguf_as_it_is(gguf_file):
     assert theirs[0] is not theirs[1]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_gguf_is_as_it_was_after_an_error_also_for_who_kept_a_name(gguf_file, error):
+    import gguf
+
+    theirs = gguf.GGUFReader, gguf.get_tensor_name_map
+    with pytest.raises(error), parsed_once():
+        kept = gguf.GGUFReader
+        assert kept(gguf_file) is kept(gguf_file)
+        raise error
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == theirs
+    assert type(kept(gguf_file)) is theirs[0]
+    assert kept(gguf_file) is not kept(gguf_file)
+
+
 def same_weights(folder, name):
     """The weights as transformers reads them from a GGUF file, asserted to be the same inside `parsed_once`."""
     from transformers import AutoModelForCausalLM

@@ -97,7 +97,7 @@ def _check_amounts(n_prompts: Any, minutes: Any) -> None:
         raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
     if minutes is not None and (not isinstance(minutes, Real) or isinstance(minutes, bool)):
         raise TypeError(f"wanted minutes as a number, or None for no bound, got {type(minutes).__name__}")
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not float(minutes) > 0:
         raise Refused(f"wanted minutes above 0, or None for no bound, got {minutes}")
 
 
