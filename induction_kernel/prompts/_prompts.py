@@ -177,12 +177,11 @@ class FewShotPrompts(Prompts):
         Prompts have the same set if their demonstrations have the same x, in any order and with any labels. They are
         not independent: with m prompts to a set whose results correlate by r, a mean has 1 + (m - 1) r times the
         variance. With several sets, fewer than prompts, intervals of `predict` and `vote` are over sets, and `held_out`
-        splits by sets if it can; all other intervals are too narrow. With a single set, all hold for it alone. `vote`
-        permutes labels of a set together, by place: its prompts should have the demonstrations in the same order.
+        splits by sets if it can; all others are too narrow. With one set, all hold for it alone. `vote` permutes labels
+        of a set together, by place, so its prompts should have them in the same order.
         """
-        found = self.demonstrations
+        found, sets, numbers = self.demonstrations, [], dict[Any, int]()
         places = (found.spans if found.inputs is None else found.inputs).tolist()
-        sets, numbers = [], dict[Any, int]()
         for row, spans, there in zip(self.tokens.tolist(), places, found.mask.tolist(), strict=True):
             texts = sorted(row[a:b] for (a, b), real in zip(spans, there, strict=True) if real)
             sets.append(numbers.setdefault(str(texts), len(numbers)))
