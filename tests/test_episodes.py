@@ -191,7 +191,7 @@ def test_no_text_of_a_set_is_shown_to_it(pool, sampling):
         members = {i for i, shown in enumerate(found.shown.tolist()) if tuple(shown) == row}
         assert len(members) == 6
         assert not members & set(row)
-    with pytest.raises(ValueError, match=r"wanted shots up to 12, .* got 13"):
+    with pytest.raises(ValueError, match=r"up to 12, .* without those of a set's queries, got 13"):
         ik.data.draw_episodes(pool, pool, shots=13, sampling=sampling, shared=6)
 
 

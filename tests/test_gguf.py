@@ -100,6 +100,26 @@ def test_other_threads_have_gguf_as_it_is(gguf_file):
     assert theirs[0] is not theirs[1]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_gguf_is_as_it_was_after_an_error_also_for_who_kept_a_name(gguf_file, error):
+    import gguf
+
+    theirs = gguf.GGUFReader, gguf.get_tensor_name_map
+    kept: list = []
+
+    def stopped():
+        with parsed_once():
+            kept.append(gguf.GGUFReader)
+            assert kept[0](gguf_file) is kept[0](gguf_file)
+            raise error
+
+    with pytest.raises(error):
+        stopped()
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == theirs
+    assert type(kept[0](gguf_file)) is theirs[0]
+    assert kept[0](gguf_file) is not kept[0](gguf_file)
+
+
 def same_weights(folder, name):
     """The weights as transformers reads them from a GGUF file, asserted to be the same inside `parsed_once`."""
     from transformers import AutoModelForCausalLM

@@ -221,6 +221,7 @@ def test_the_map_may_be_on_fewer_prompts_than_the_table(monkeypatch):
     monkeypatch.setattr(ablation, "run_cells", counting)
     held, choice = held_out()
     held, order = held[held.lengths.argsort(stable=True)], top_heads(choice, None)
+    assert removing._shortest(held, 4).tokens.shape[1] == int(held.lengths[:4].max()) < held.tokens.shape[1]
     apart = removing.removed_from(load("tiny"), held, order, 2, amounts(8, every=4), 0, False)
     assert apart.every is None
     assert apart.some == cells[0][0] == 8
@@ -250,7 +251,12 @@ def with_amounts(monkeypatch, path, **changes):
 
     def planned(model, *, advance, **_):
         return Schedule(
-            amounts(**{"some": 6} | changes), dict.fromkeys(NAMES, 0.0), ["the map: left out"], 0.0, advance
+            amounts(**{"some": 6} | changes),
+            dict.fromkeys(NAMES, 0.0),
+            {},
+            ["the map: left out"],
+            0.0,
+            advance,
         )
 
     monkeypatch.setattr(page, "planned", planned)
@@ -432,6 +438,7 @@ def test_heads_asked_for_are_those_shown(tmp_path):
         ({"heads": "L9H0"}, ValueError, "L9H0 does not exist"),
         ({"minutes": 0}, ValueError, "minutes above 0"),
         ({"minutes": float("nan")}, ValueError, "minutes above 0"),
+        ({"minutes": True}, TypeError, "minutes as a number, or None for no bound, got bool"),
         ({"minutes": "five"}, TypeError, "minutes as a number, or None for no bound, got str"),
         ({"heads": 3.5}, TypeError, "wanted heads"),
     ],

@@ -65,6 +65,45 @@ def test_the_threshold_is_that_of_the_loops():
     assert (found["mean"] == found["agreement"].mean("prompt")).all()
 
 
+def test_labels_of_a_set_are_permuted_together():
+    weights, predicted = random_case(1, prompts=12, shape=(2, 2))
+    classes = weights["label_class"].values
+    there = (classes >= 0).sum(1)
+    sets = np.unique(there, return_inverse=True)[1]  # prompts of a set have as many demonstrations
+    options = {"predictions": predicted, "permutations": 19, "seed": 5}
+    found = ik.kernel.vote(weights.assign_coords(set=("prompt", sets)), **options)
+    rng, orders, null = np.random.default_rng(5), {}, np.zeros((19, 2, 2))
+    for prompt, wanted in enumerate(predicted):
+        shown = np.flatnonzero(classes[prompt] >= 0)
+        if sets[prompt] not in orders:
+            orders[sets[prompt]] = rng.random((19, len(shown))).argsort(1)
+        for draw, order in enumerate(orders[sets[prompt]]):
+            for at in np.ndindex(2, 2):
+                moved = classes[prompt][shown][order]
+                shares = slow_vote(weights["weight"].values[prompt][at][shown], moved, 3)
+                null[draw][at] += slow_hit(shares, wanted) / len(predicted)
+    np.testing.assert_allclose(found["chance"], null.mean(0), atol=1e-12)
+    each = ik.kernel.vote(weights.assign_coords(set=("prompt", np.arange(12))), **options)
+    xr.testing.assert_equal(each.drop_vars("set"), ik.kernel.vote(weights, **options))
+
+
+@pytest.mark.parametrize("n_sets", [1, 4])
+def test_heads_that_look_at_the_same_demonstrations_whatever_the_query_do_not_pass(n_sets):
+    """Were labels permuted prompt by prompt, a head would pass in four of five draws."""
+    rng, sets, passed = np.random.default_rng(n_sets), np.repeat(np.arange(n_sets), 64 // n_sets), 0
+    for _ in range(60):
+        classes = np.stack([rng.permutation([0, 1] * 4) for _ in range(n_sets)])[sets]
+        weight = np.exp(3 * rng.normal(size=(n_sets, 16, 8))[sets] + rng.normal(size=(64, 16, 8)))
+        leaning = 1 / (1 + np.exp(-2 * rng.normal(size=n_sets)))[sets]
+        weights = xr.Dataset(
+            {"weight": (("prompt", "head", "demonstration"), weight)},
+            {"label_class": (("prompt", "demonstration"), classes), "target": ("prompt", classes[:, 0])},
+        ).assign_coords(set=("prompt", sets))
+        predicted = (rng.random(64) < leaning).astype(int)
+        passed += bool(ik.kernel.vote(weights, predictions=predicted)["passes"].any())
+    assert passed <= 8  # 3 expected
+
+
 # the laws
 
 

@@ -155,6 +155,34 @@ def test_a_part_is_left_out_if_the_time_is_used_up(clock):
     assert sum(shares) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("minutes", [6, 60])
+def test_the_map_is_left_out_with_the_ablations_of_the_table(clock, minutes):
+    """Whether it is part of their run (60) or one of its own."""
+    schedule = planned(minutes)
+    assert schedule.amounts.every > 0
+    assert (schedule.amounts.every == schedule.amounts.some) == (minutes == 60)
+    clock[0] = 60.0 * minutes - 1
+    assert schedule.run("ablations", pytest.fail) is None
+    clock[0] = 0.0
+    assert schedule.run("map", pytest.fail) is None
+    said = [each for each in schedule.left_out if "left out" in each]
+    assert [each.split(":")[0] for each in said] == [scheduling.NAMES[part] for part in ("ablations", "map")]
+    assert said[1].endswith("left out with the ablations of the heads in the table")
+
+
+def test_a_part_that_was_cut_and_then_left_out_is_named_once_and_in_its_place(clock):
+    schedule = planned(2)
+    *first, every_part, all_of_it = schedule.left_out
+    names = list(scheduling.NAMES.values())[1:]
+    assert [each.split(":")[0] for each in first] == [names[0], names[1], names[3]]
+    clock[0] = 119.0
+    for part in ("ablations", "direct", "weights", "few-shot", "map"):
+        schedule.run(part, pytest.fail)
+    *said, last_but_one, last = schedule.left_out
+    assert [each.split(":")[0] for each in said] == names
+    assert (last_but_one, last) == (every_part, all_of_it)
+
+
 def test_a_map_on_the_prompts_of_the_table_is_no_run_of_its_own(clock):
     schedule = planned(60)
     clock[0] = 3600.0
@@ -197,7 +225,7 @@ def test_speeds_are_timed_on_more_and_more_prompts(monkeypatch):
 
 def test_lengths_of_time_are_worded():
     assert [scheduling.duration(each) for each in (0.2, 89, 120, 640)] == [
-        "about 1 seconds",
+        "about a second",
         "about 89 seconds",
         "about 2 minutes",
         "about 11 minutes",

@@ -5,6 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from zoo import FASTEST, fresh_of, model_of
 
 import induction_kernel as ik
@@ -16,7 +17,7 @@ from induction_kernel.model import stream
 from induction_kernel.prompts import FewShotPrompts, concat
 from induction_kernel.prompts._demonstrations import Demonstrations
 from induction_kernel.replay import _shared_prefix as prefix
-from induction_kernel.stats._shares import mean_share_interval
+from induction_kernel.stats._shares import mean_share_interval, split_interval
 
 KINDS = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
 SITES = ("resid_pre", "v", "pattern", "z", "resid_post")
@@ -184,10 +185,16 @@ def test_results_are_over_sets_of_demonstrations(prompts):
     separate = ik.scorers.demonstration_weights(model, prompts)
     np.testing.assert_array_equal(separate["set"], found["set"])
     alone = prompts[[int((sets == one).argmax()) for one in range(4)]]
-    for some in (alone, prompts[torch.as_tensor(sets == np.bincount(sets).argmax())]):
-        plain = ik.fewshot.predict(model, some)
-        assert "set" not in plain.coords
-        assert plain.attrs["interval"] == "Wilson, 95%"
+    assert "set" not in ik.fewshot.predict(model, alone).coords
+    one = prompts[torch.as_tensor(sets == np.bincount(sets).argmax())]
+    given_it = ik.fewshot.predict(model, one, pooling="max")
+    assert (given_it["set"] == 0).all()
+    assert given_it.attrs["interval"] == "Wilson, 95%"
+    np.testing.assert_allclose(
+        [given_it["accuracy_low"], given_it["accuracy_high"]], mean_share_interval(given_it["correct"])
+    )
+    voted = ik.kernel.vote(given_it, one, given_it)
+    np.testing.assert_allclose([voted["low"], voted["high"]], mean_share_interval(voted["agreement"]))
 
 
 def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):
@@ -200,3 +207,23 @@ def test_heads_are_chosen_on_some_sets_and_scored_on_others(prompts):
     assert (
         ik.kernel.held_out(found, found).attrs["n_choose"] == 8
     )  # .7 of four sets leave one: prompts are split
+
+
+def test_intervals_of_held_out_scores_count_sets_where_sets_are_split():
+    sets, predicted = np.repeat(np.arange(5), 8), np.tile([0, 1], 20)
+    weight = np.where(np.array([0, 0, 1, 1]) == predicted[:, None], 0.4, 0.1)[:, None, None]
+    weights = xr.Dataset(
+        {"weight": (("prompt", "layer", "head", "demonstration"), weight)},
+        {
+            "label_class": (("prompt", "demonstration"), np.tile([0, 0, 1, 1], (40, 1))),
+            "target": ("prompt", predicted),
+            "layer": [0],
+            "head": [0],
+        },
+    )
+    for coords, n in (({"set": ("prompt", sets)}, 5), ({}, 40)):
+        best = ik.kernel.held_out(weights.assign_coords(coords), predicted, share=0.6).sel(row="best head")
+        for key in ("agreement", "accuracy"):
+            np.testing.assert_allclose(
+                [best[f"{key}_low"], best[f"{key}_high"]], split_interval(np.ones(50), 0.6 * n, 0.4 * n)
+            )

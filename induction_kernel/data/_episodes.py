@@ -153,8 +153,8 @@ def draw_episodes(
         separator: the text between demonstrations, and before the query.
         shared: True to draw demonstrations for sets of about 16 queries (or of another number) chosen at random, none
             of whose texts is shown. `predict` and `few_shot_study` run shared demonstrations once, three times as fast.
-            Queries of a set are not independent, so that means are less certain than of as many sets: see
-            `FewShotPrompts.sets`.
+            Queries of a set are not independent: a mean over them is less certain than over as many queries with
+            demonstrations of their own (see `FewShotPrompts.sets`).
         seed: of the random draw.
 
     Returns:
@@ -173,10 +173,11 @@ def draw_episodes(
     _check(pool, queries, shots, sampling, embed)
     size = _size_of_sets(shared, sampling)
     own = own_texts(queries, pool)
-    if shared := int(own.any(1).sum()):
+    if found := int(own.any(1).sum()):
+        left_out = "own prompt" if size == 1 else "set of prompts"
         warnings.warn(
-            f"{shared} of {len(queries)} queries are also in the pool of demonstrations: they are left out of their "
-            "own prompt",
+            f"{found} of {len(queries)} queries are also in the pool of demonstrations: they are left out of their "
+            f"{left_out}",
             UserWarning,
             stacklevel=2,
         )
@@ -187,8 +188,9 @@ def draw_episodes(
         own[members] = own[members].any(0)
     n_other = len(pool) - own.sum(1)
     if shots > n_other.min():
+        whose = "the query's own" if size == 1 else "those of a set's queries"
         raise Refused(
-            f"wanted shots up to {n_other.min()}, the number of texts in the pool without the query's own, got {shots}"
+            f"wanted shots up to {n_other.min()}, the number of texts in the pool without {whose}, got {shots}"
         )
     if sampling == "nearest":
         likeness = np.where(own, -np.inf, similarities(queries.texts, pool.texts, embed))

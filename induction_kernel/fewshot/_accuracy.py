@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from ..stats._shares import mean_share_interval, share_interval
+from ..stats._shares import mean_share_interval
 
 __all__ = ["BINS", "calibration_error", "scores_of"]
 
 BINS = 10
 
 
-def scores_of(logs: np.ndarray, target: np.ndarray, sets: np.ndarray | None = None) -> dict[str, Any]:
+def scores_of(logs: np.ndarray, target: np.ndarray, sets: np.ndarray) -> dict[str, Any]:
     """The variables of `predict` that are computed from log-probabilities `[prompt, label]` and classes `[prompt]`.
 
     Accuracy, calibration error and Brier score are over the prompts whose class is known (not -1); NaN if none is. The
-    interval of accuracy is over `sets [prompt]` of demonstrations if they are given.
+    interval of accuracy is over the `sets [prompt]` of demonstrations if there are several, and fewer than prompts.
     """
     prediction, known = logs.argmax(1), target >= 0
     correct = np.where(known, prediction == target, np.nan)
@@ -38,9 +38,7 @@ def scores_of(logs: np.ndarray, target: np.ndarray, sets: np.ndarray | None = No
     )
     if known.any():
         right, n = int(correct[known].sum()), int(known.sum())
-        low, high = share_interval(right, n)
-        if sets is not None:
-            low, high = mean_share_interval(correct[known], sets=sets[known])
+        low, high = mean_share_interval(correct[known], sets=sets[known])
         share = softmax(logs[known], axis=1)
         scalars = {
             "accuracy": right / n, "accuracy_low": low, "accuracy_high": high,

@@ -228,8 +228,9 @@ def _dataset(
 ) -> xr.Dataset:
     found, logs = prompts.demonstrations, kept["log_probability"]
     target, labels = found.target.numpy(), list(found.labels)
-    shared = sets_coordinate(prompts)
-    scores = scores_of(logs, target, shared["set"][1] if shared else None)
+    sets, shared = prompts.sets().numpy(), sets_coordinate(prompts)
+    over = " over sets" if shared and sets.any() else ""
+    scores = scores_of(logs, target, sets)
     values: dict[str, Any] = {"log_probability": (("prompt", "label"), logs)} | scores
     coords: dict[str, Any] = {
         "prompt": np.arange(len(prompts)),
@@ -242,7 +243,7 @@ def _dataset(
     }
     attrs = {
         "method": "predict", "unit": "nats", "paper": "Han et al. 2025, section 5",
-        "interval": f"Wilson{' over sets' if shared else ''}, 95%", "calibration": f"{BINS} bins of equal width",
+        "interval": f"Wilson{over}, 95%", "calibration": f"{BINS} bins of equal width",
         **measured_on(model, prompts),
     }  # fmt: skip
     if poolings:

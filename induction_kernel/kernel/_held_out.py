@@ -87,7 +87,8 @@ def held_out(
     units = heads.units(share)
     rng = np.random.default_rng(checked_seed(seed))
     order = rng.random((splits, units.max() + 1)).argsort(1).argsort(1)
-    train = (order < round(share * (units.max() + 1)))[:, units]
+    chosen_on = order < round(share * (units.max() + 1))
+    train = chosen_on[:, units]
     wanted = {"agreement": predicted, "accuracy": heads.target}
     hits = {key: {name: vote_hits(each, y) for name, each in groups.items()} for key, y in wanted.items()}
     choices = _choices(groups, hits["agreement"], predicted, train)
@@ -98,16 +99,16 @@ def held_out(
         rows = _rows(groups, hits[criterion], choices, classes, train, rng)
         if criterion == "accuracy":
             rows["model"] = _means((predicted == classes).astype(float)[:, None], ~train & known)[:, 0]
-        parts = (train & known).sum(1).mean(), (~train & known).sum(1).mean()
+        used = np.isin(np.arange(units.max() + 1), units[known])  # sets, not prompts, are independent
+        parts = (chosen_on & used).sum(1).mean(), (~chosen_on & used).sum(1).mean()
         found |= _variables(criterion, rows, parts, confidence)
         spread.append(np.nanmean(hits[criterion][BEST], axis=0).std() if known.any() else np.nan)
     named = _named(groups, choices)
-    names = list(named)
     found["choice"] = (("row", "split"), np.array(list(named.values())))
     found["random_spread"] = ("criterion", np.array(spread))
     attrs = {"method": "held_out", "splits": splits, "share": share, "confidence": confidence, "seed": seed}
     attrs |= {"n_prompts": n, "n_choose": int(train[0].sum()), "n_score": int((~train[0]).sum())}
-    coords = {"row": names, "split": np.arange(splits), "criterion": ["agreement", "accuracy"]}
+    coords = {"row": list(named), "split": np.arange(splits), "criterion": ["agreement", "accuracy"]}
     kept = {key: value for key, value in weights.attrs.items() if key not in ("method", "unit")}
     return xr.Dataset(found, coords, kept | attrs)
 

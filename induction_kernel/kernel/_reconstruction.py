@@ -45,7 +45,7 @@ def vote(
     max-statistic over all sources: labels are permuted among each prompt's demonstrations, for all sources alike, and
     the threshold of a source is its mean over these permutations plus c of their standard deviations, where in a share
     `level` of the permutations any source is more than c of its standard deviations up. The observed labels count as
-    one of the permutations.
+    one of the permutations. Prompts that share their demonstrations (the coordinate `set`) have the same permutations.
 
     Args:
         weights: Dataset with `weight[prompt, *source, demonstration]`, `label_class` and `target`, of
@@ -68,7 +68,7 @@ def vote(
         | `prediction[prompt, *source]` | class with the largest vote, -1 if tied |
         | `agreement[prompt, *source]` | 1 if that is the model's prediction, else 0 (ties as above); if it is given |
         | `correct[prompt, *source]` | 1 if it is the right class, else 0 (ties as above); NaN if it is not known |
-        | `mean`, `low`, `high` | over sources: mean agreement (else correct) over prompts, and its 95% interval |
+        | `mean`, `low`, `high` | over sources: mean agreement (else correct), its 95% interval (over sets if several) |
         | `chance`, `threshold`, `passes` | its mean over permutations, the threshold, and whether the mean exceeds it |
 
         With negative weights, votes are shares of the sum of absolute weights, in [-1, 1]. If no right class (and no
@@ -121,8 +121,7 @@ def _over_prompts(
         return dict.fromkeys(keys, nothing) | {"passes": np.zeros(found.shape[1], dtype=bool)}
     mean = found[known].mean(0)
     _, null = permuted_hits(ballots, wanted, permutations, np.random.default_rng(seed))
-    sets = ballots.sets[known] if ballots.sets.max() + 1 < len(known) else None
-    low, high = mean_share_interval(found[known], sets=sets, seed=seed)
+    low, high = mean_share_interval(found[known], sets=ballots.sets[known], seed=seed)
     all_of_them = np.vstack(
         [null, mean]
     )  # the observed labels are one permutation too: this makes the level exact

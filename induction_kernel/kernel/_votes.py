@@ -102,7 +102,6 @@ def as_ballots(weights: Any, prompts: FewShotPrompts | None = None, predictions:
     labels = _labels(weights, prompts, predictions, classes, target)
     like = ordered.isel(prompt=0, demonstration=0, drop=True)
     sets = np.unique(weights["set"], return_inverse=True)[1] if "set" in weights.coords else np.arange(n)
-    sets = sets if sets.any() else np.arange(n)  # of a single set, prompts are independent given it
     return Ballots(weight, classes, target, labels, like.dims, like, sets)
 
 
@@ -221,6 +220,9 @@ def permuted_hits(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hits of the vote with the labels permuted among each prompt's demonstrations, for all sources alike.
 
+    Prompts of a set have the same permutations: heads may look at the same demonstrations in all of them, whatever the
+    labels, so that their hits are not independent.
+
     Args:
         ballots: the weights.
         wanted: `[prompt]`, the class to hit; -1 where unknown.
@@ -235,10 +237,13 @@ def permuted_hits(
     by_prompt = np.full((len(wanted), sources), np.nan)
     by_draw = np.zeros((sources, permutations))
     known = np.flatnonzero(wanted >= 0)
+    orders = dict[tuple[int, int], np.ndarray]()
     for row in known:
         there = np.flatnonzero(ballots.classes[row] >= 0)
-        order = rng.random((permutations, len(there))).argsort(1)
-        labels = ballots.classes[row, there][order].T  # [demonstration, permutation]
+        of_set = int(ballots.sets[row]), len(there)
+        if of_set not in orders:
+            orders[of_set] = rng.random((permutations, len(there))).argsort(1)
+        labels = ballots.classes[row, there][orders[of_set]].T  # [demonstration, permutation]
         shown = (labels[..., None] == np.arange(n_labels)).astype(np.float64)
         weight = ballots.weight[row][:, there]
         votes = (weight @ shown.reshape(len(there), -1)).reshape(sources, permutations, n_labels)

@@ -19,7 +19,8 @@ __all__ = ["parsed_once"]
 def parsed_once() -> Iterator[None]:
     """In this thread, `gguf` parses each file and makes each map of tensor names only once inside.
 
-    Other threads call gguf's own functions; those that load a model wait, as with `quietly`.
+    Other threads call gguf's own functions, and so does code that keeps a name imported inside; threads that load a
+    model wait, as with `quietly`.
     """
     import gguf
 
@@ -29,11 +30,13 @@ def parsed_once() -> Iterator[None]:
             "GGUFReader": cache(_plain(gguf.GGUFReader)),
             "get_tensor_name_map": cache(gguf.get_tensor_name_map),
         }
+        inside = {get_ident()}
         try:
             for name, function in theirs.items():
-                setattr(gguf, name, _in_this_thread(ours[name], function))
+                setattr(gguf, name, _in_threads(inside, ours[name], function))
             yield
         finally:
+            inside.clear()
             for name, function in theirs.items():
                 setattr(gguf, name, function)
 
@@ -53,6 +56,5 @@ def _plain(reader: type) -> type:
     return Plain
 
 
-def _in_this_thread(ours: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
-    owner = get_ident()
-    return lambda *args, **kwargs: (ours if get_ident() == owner else theirs)(*args, **kwargs)
+def _in_threads(inside: set[int], ours: Callable[..., Any], theirs: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **kwargs: (ours if get_ident() in inside else theirs)(*args, **kwargs)

@@ -13,6 +13,7 @@ import platform
 import shlex
 from collections.abc import Sequence
 from math import inf
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +95,9 @@ def _check_amounts(n_prompts: Any, minutes: Any) -> None:
         )
     if n_prompts is not None and n_prompts < 12:
         raise Refused(f"wanted at least 12 prompts (6 to choose heads on, 6 to report on), got {n_prompts}")
-    if minutes is not None and (not isinstance(minutes, float | int) or isinstance(minutes, bool)):
+    if minutes is not None and (not isinstance(minutes, Real) or isinstance(minutes, bool)):
         raise TypeError(f"wanted minutes as a number, or None for no bound, got {type(minutes).__name__}")
-    if minutes is not None and not minutes > 0:
+    if minutes is not None and not float(minutes) > 0:
         raise Refused(f"wanted minutes above 0, or None for no bound, got {minutes}")
 
 

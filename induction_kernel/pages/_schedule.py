@@ -7,6 +7,7 @@ is used up when its turn comes. The page says what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from math import ceil, inf, log2
 from typing import Any, TypeVar
@@ -42,14 +43,14 @@ class Schedule:
 
     Attributes:
         amounts: how much there is of each part.
-        left_out: what is cut or left out, in words.
     """
 
     def __init__(
         self,
         amounts: Amounts,
         seconds: dict[str, float],
-        left_out: list[str],
+        less: dict[str, str],
+        more: list[str],
         end: float,
         advance: Callable[[float], Any],
     ) -> None:
@@ -58,16 +59,22 @@ class Schedule:
         Args:
             amounts: how much there is of each part.
             seconds: part -> its estimate.
-            left_out: what is cut or left out from the start.
+            less: part -> how it is cut, or that it is left out, from the start.
+            more: what is said after that: how to have more.
             end: the time of `clock` by which the page should be done.
             advance: called with the share of all work that is done.
         """
-        self.amounts, self.left_out = amounts, left_out
+        self.amounts, self._less, self._more = amounts, dict(less), more
         self._seconds, self._end, self._advance = dict(seconds), end, advance
         if amounts.every == amounts.some:  # then both are one run
             self._seconds["ablations"] += self._seconds["map"]
             self._seconds["map"] = 0.0
         self._all = sum(self._seconds.values())
+
+    @property
+    def left_out(self) -> list[str]:
+        """What is cut or left out, in words, in the order of the parts; then how to have more."""
+        return [*(f"{NAMES[part]}: {self._less[part]}" for part in NAMES if part in self._less), *self._more]
 
     def run(self, part: str, make: Callable[[], Result]) -> Result | None:
         """What `make` returns; None if the part is not planned or no longer fits the time."""
@@ -76,11 +83,18 @@ class Schedule:
             if not seconds or costs.clock() + seconds <= self._end:
                 found = make()
             else:
-                self.left_out.append(
-                    f"{NAMES[part]}: left out ({duration(seconds)}), as what came before took longer than estimated"
+                self._leave_out(
+                    part, f"left out ({duration(seconds)}), as what came before took longer than estimated"
                 )
         self.passed(part)
         return found
+
+    def _leave_out(self, part: str, why: str) -> None:
+        """Say that a part is left out after all; the map with the ablations that it is compared with."""
+        self._less[part] = why
+        if part == "ablations" and self.amounts.every:
+            self._less["map"] = "left out with the ablations of the heads in the table"
+            self.amounts = replace(self.amounts, every=0)
 
     def passed(self, part: str) -> None:
         """A part is done or left out."""
@@ -103,7 +117,7 @@ def planned(
     """
     begun, full = costs.clock(), next(_possible(n_prompts))
     if minutes is None:
-        return Schedule(full, dict.fromkeys(NAMES, 0.0), [], inf, advance)
+        return Schedule(full, dict.fromkeys(NAMES, 0.0), {}, [], inf, advance)
     budget = 60 * minutes
     prompts = repeated_tokens(model, prompts=16, seed=seed)
     work = costs.work_of(model, prompts, shown)
@@ -113,7 +127,7 @@ def planned(
         speed, taken = next(timed, (speed, inf))
     in_full, room = work.seconds(full, speed), PLANNED * (begun + budget - costs.clock())
     if sum(in_full.values()) <= room:
-        return Schedule(full, in_full, [], begun + budget, advance)
+        return Schedule(full, in_full, {}, [], begun + budget, advance)
     options = [(each, work.seconds(each, speed)) for each in _possible(n_prompts)]
     fitting = [(each, seconds) for each, seconds in options if sum(seconds.values()) <= room]
     amounts, seconds = (
@@ -121,8 +135,8 @@ def planned(
         if fitting
         else min(options, key=lambda one: sum(one[1].values()))
     )
-    said = [*_less(amounts, options), *_more(seconds, options, minutes, n_prompts)]
-    return Schedule(amounts, seconds, said, begun + budget, advance)
+    less, more = dict(_less(amounts, options)), [*_more(seconds, options, minutes, n_prompts)]
+    return Schedule(amounts, seconds, less, more, begun + budget, advance)
 
 
 def _possible(n_prompts: int | None) -> Iterator[Amounts]:
@@ -157,8 +171,8 @@ def _parts(amounts: Amounts) -> int:
     return 3 * has(amounts, "ablations") + sum(has(amounts, part) for part in (*NAMES, "curve"))
 
 
-def _less(amounts: Amounts, options: Options) -> Iterator[str]:
-    """What is said of each part that is smaller than in full, which is the first option, or left out."""
+def _less(amounts: Amounts, options: Options) -> Iterator[tuple[str, str]]:
+    """Each part that is smaller than in full, which is the first option, or left out, and what is said of it."""
     full, in_full = options[0]
     number = {
         "scores": [("prompts", amounts.prompts, full.prompts)],
@@ -166,16 +180,17 @@ def _less(amounts: Amounts, options: Options) -> Iterator[str]:
         "map": [("prompts", amounts.every, full.every)],
         "few-shot": [("prompts", amounts.episodes, full.episodes)],
     }
-    for part, name in NAMES.items():
+    for part in NAMES:
         if not has(amounts, part):
-            least = min(seconds[part] for each, seconds in options if has(each, part))
-            yield f"{name}: left out ({duration(least)} at least, {duration(in_full[part])} in full)"
+            least = duration(min(seconds[part] for each, seconds in options if has(each, part)))
+            most = duration(in_full[part])
+            yield part, f"left out ({least if least == most else f'{least} at least, {most} in full'})"
             continue
         cut = [f"{count} {what} instead of {of}" for what, count, of in number.get(part, ()) if count < of]
         if part == "ablations" and not amounts.curve:
             cut.append("no curve of more and fewer heads")
         if cut:
-            yield f"{name}: {', '.join(cut)} ({duration(in_full[part])} in full)"
+            yield part, f"{', '.join(cut)} ({duration(in_full[part])} in full)"
 
 
 def _more(
@@ -188,7 +203,7 @@ def _more(
         yield f"what is left takes {duration(taken)}{asked}"
     most = max(_parts(each) for each, _ in options)
     least = min(sum(each.values()) for one, each in options if _parts(one) == most)
-    if least > taken:
+    if least > taken and _asked(least) != _asked(whole):
         yield f"every part on the fewest prompts takes {duration(least)}: {_asked(least)}"
     yield f"all of it takes {duration(whole)}: {_asked(whole)}"
 
@@ -201,6 +216,8 @@ def _asked(seconds: float) -> str:
 
 def duration(seconds: float) -> str:
     """A length of time in words."""
+    if seconds < 1.5:
+        return "about a second"
     if seconds < 90:
-        return f"about {max(1, round(seconds))} seconds"
+        return f"about {round(seconds)} seconds"
     return f"about {round(seconds / 60)} minutes"

@@ -176,12 +176,12 @@ class FewShotPrompts(Prompts):
 
         Prompts have the same set if their demonstrations have the same x, in any order and with any labels. They are
         not independent: with m prompts to a set whose results correlate by r, a mean has 1 + (m - 1) r times the
-        variance. If sets are fewer than prompts, but several, intervals of `predict` and `vote` are over sets, and
-        `held_out` splits by sets if it can; all others, of `summarise` and `label_knock_out` too, are then too narrow.
+        variance. With several sets, fewer than prompts, intervals of `predict` and `vote` are over sets, and `held_out`
+        splits by sets if it can; all others are too narrow. With one set, all hold for it alone. `vote` permutes labels
+        of a set together, by place, so its prompts should have them in the same order.
         """
-        found = self.demonstrations
+        found, sets, numbers = self.demonstrations, [], dict[Any, int]()
         places = (found.spans if found.inputs is None else found.inputs).tolist()
-        sets, numbers = [], dict[Any, int]()
         for row, spans, there in zip(self.tokens.tolist(), places, found.mask.tolist(), strict=True):
             texts = sorted(row[a:b] for (a, b), real in zip(spans, there, strict=True) if real)
             sets.append(numbers.setdefault(str(texts), len(numbers)))
@@ -189,9 +189,9 @@ class FewShotPrompts(Prompts):
 
 
 def sets_coordinate(prompts: FewShotPrompts) -> dict[str, Any]:
-    """The coordinate `set[prompt]` of a result if there are several sets of demonstrations, some of them shared."""
+    """The coordinate `set[prompt]` of a result if some of the prompts have the same set of demonstrations."""
     sets = prompts.sets().numpy()
-    return {"set": ("prompt", sets)} if 0 < sets.max() < len(sets) - 1 else {}
+    return {"set": ("prompt", sets)} if sets.max() < len(sets) - 1 else {}
 
 
 def _indices(index: Any, n: int) -> Tensor:
