@@ -91,11 +91,15 @@ class _HookedMaps:
 
     def mlp(self, resid: Tensor) -> Tensor:
         normed, mlp = _normed(self.block.ln2, resid).reshape(-1, resid.shape[-1]), self.block.mlp
-        plain = type(mlp).__name__ == "MLP" and not self.cfg.is_layer_norm_activation()
-        if not plain or self.cfg.act_fn not in _ACTIVATIONS:
+        act = None if self.cfg.is_layer_norm_activation() else _ACTIVATIONS.get(self.cfg.act_fn)
+        kind, exact = type(mlp).__name__, resid.dtype in (torch.float32, torch.float64)
+        if act is not None and kind == "MLP":
+            hidden = act(torch.addmm(mlp.b_in, normed, mlp.W_in))
+        elif act is not None and kind == "GatedMLP" and exact:  # the module itself copies its weights in each run
+            hidden = act(normed @ mlp.W_gate) * (normed @ mlp.W_in) + mlp.b_in
+        else:
             return mlp(normed[None])[0].view(resid.shape)
-        hidden = torch.addmm(mlp.b_in, normed, mlp.W_in)
-        return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
+        return torch.addmm(mlp.b_out, hidden, mlp.W_out).view(resid.shape)
 
 
 class _BridgeMaps:
