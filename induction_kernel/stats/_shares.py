@@ -123,9 +123,7 @@ def mean_share_difference_interval(
     cases = np.isfinite(values).sum(0)
     mean = (gained - lost) / (cases + 2)
     square = ((gained + lost) / (cases + 2) - mean**2) / (cases + 2)
-    half = np.where(
-        cases > 0, ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(square, 0)), np.nan
-    )
+    half = np.where(cases > 0, ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(square, 0)), np.nan)
     whole = (np.isnan(values) | np.isin(values, (-1.0, 0.0, 1.0))).all(0)
     ends = (np.where(whole, a, b) for a, b in ((mean - half, low), (mean + half, high)))
     first, last = (np.clip(end, -1, 1) for end in ends)
