@@ -303,3 +303,14 @@ def test_damaged_hugging_face_folder(tmp_path):
     halve(folder / "config.json")
     with pytest.raises(ValueError, match="cannot be read as a language model"):
         load(folder)
+
+
+@hooked
+@pytest.mark.parametrize("fold_ln", [False, True])
+def test_a_run_copies_no_weights_of_gated_mlps_nor_of_the_unembedding(fold_ln, tmp_path, no_network):
+    """HookedTransformer takes `weight.T.contiguous()` of these in each run."""
+    write_hugging_face(tmp_path / "family", "llama")
+    model = load(tmp_path / "family", fold_ln=fold_ln)
+    read = [getattr(block.mlp, name) for block in model.blocks for name in ("W_gate", "W_in", "W_out")]
+    for weight in (*read, model.unembed.W_U):
+        assert weight.T.contiguous().data_ptr() == weight.data_ptr()

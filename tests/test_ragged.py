@@ -167,3 +167,13 @@ def test_a_batch_may_have_no_query_of_its_own(name, kind):
     found = ik.sweep(model, prompts, layers=[1], positions=[3, 4], progress=False, **options)["value"]
     whole = ik.sweep(model, prompts, progress=False, **options)["value"].sel(layer=[1], position=[3, 4])
     assert float(abs(found - whole).max()) < 1e-5
+
+
+@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "GPT-J", "Llama")])
+def test_a_lane_computes_no_rows_of_the_shape_of_some(name, kind):
+    model = model_of(name, kind)
+    lane = Decoder(model, tokens_for(model, [9, 9]).tokens, None)
+    z = lane.untouched(0, "z")
+    with torch.no_grad():
+        for found in (lambda n: lane.logits(lane.final[:n]), lambda n: lane.maps[0].written(z[:n])):
+            assert found(0).shape == (0, *found(2).shape[1:])

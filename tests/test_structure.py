@@ -146,6 +146,16 @@ def test_a_lane_is_checked_once_for_models_of_one_structure(bridge, checked):
 
 
 @kinds
+def test_the_structure_is_told_once_in_a_call(bridge, checked, monkeypatch):
+    told, right = [], trust.structure_of
+    monkeypatch.setattr(trust, "structure_of", lambda model: told.append(model) or right(model))
+    model = fresh("GPT-2", bridge=bridge)
+    ik.loss(model, torch.arange(8)[None])
+    swept(model)
+    assert told == checked == [model]
+
+
+@kinds
 def test_a_model_of_other_code_is_checked_itself(bridge, checked):
     """And its numbers are those of its own whole runs."""
     plain, odd = fresh("GPT-2", bridge=bridge), fresh("GPT-2", bridge=bridge)

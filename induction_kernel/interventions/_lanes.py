@@ -49,11 +49,13 @@ class Chosen(Way):
     Attributes:
         lane: its class; None for whole runs of the model.
         slower: the lanes that are left if this one is not right on the prompts.
+        structure: of the model, told once for each choice.
         length: tokens of the longest prompt on which it has been compared with the model.
     """
 
     lane: type[Lane] | None = None
     slower: Sequence[type[Lane]] = ()
+    structure: str | None = None
     length: int = 0
 
 
@@ -83,15 +85,18 @@ def chosen_lane(
     self_check(model)
     reasons = [because] if because else []
     with kept_as_it_was(model):
+        structure = structure_of(model)
         for number, lane in enumerate(among):
             if lane is Decoder and not supports(model):
                 why = _NOT_MADE_FOR_IT
                 reasons.append(refused(model, lane.name, why, failed=False))
                 continue
             key = (lane, intervention.site, intervention.hold)
-            why = _known(model, key, lambda lane=lane: differs(model, lane, intervention, progress))
+            why = _known(
+                model, structure, key, lambda lane=lane: differs(model, lane, intervention, progress)
+            )
             if not why:
-                return Chosen(lane.name, " ".join(reasons), lane, among[number + 1 :])
+                return Chosen(lane.name, " ".join(reasons), lane, among[number + 1 :], structure)
             reasons.append(refused(model, lane.name, why))
     return Chosen("model", " ".join(reasons))
 
@@ -115,13 +120,13 @@ def on_batch(
     return on_batch(model, slower, prompts, intervention)
 
 
-def _known(model: Model, key: tuple[Any, ...], find: Callable[[], str]) -> str:
+def _known(model: Model, structure: str | None, key: tuple[Any, ...], find: Callable[[], str]) -> str:
     """The outcome of the check `find` under this key: remembered, passed on a model of this structure, or found now."""
     known, of_model = _REASONS.setdefault(model, {}), (*key, made_of(model))
     if of_model not in known:
-        of_structure = (*key, structure_of(model))
+        of_structure = (*key, structure)
         known[of_model] = "" if of_structure in _PASSED else tried(find)
-        if not known[of_model] and of_structure[-1] is not None:
+        if not known[of_model] and structure is not None:
             _PASSED.add(of_structure)
     return known[of_model]
 
@@ -137,19 +142,19 @@ def _differs_here(model: Model, chosen: Chosen, prompts: Prompts, made: list[Lan
     longest = int(prompts.lengths.argmax())
     tokens = prompts.tokens[longest : longest + 1, : int(prompts.lengths[longest])]
     if tokens.shape[1] > chosen.length:
-        key = (chosen.lane, tuple(tokens[0].tolist()), structure_of(model))
+        key = (chosen.lane, tuple(tokens[0].tolist()), chosen.structure)
         if key not in _PASSED:
             whole = untouched(model, tokens)
             what = f"the last residual stream of the untouched run of {tokens.shape[1]} tokens"
             mine = lane.final[longest : longest + 1, : tokens.shape[1]]
             if why := apart(what, whole, mine, lane_looseness(model)):
                 return why
-            if key[-1] is not None:  # else nothing can be remembered of models of this structure
+            if chosen.structure is not None:  # else nothing can be remembered of models of this structure
                 _PASSED.add(key)
-    return _why_not_widened(model, prompts.tokens, prompts.lengths) if chosen.lane is Blocks else ""
+    return _why_not_widened(model, chosen, prompts.tokens, prompts.lengths) if chosen.lane is Blocks else ""
 
 
-def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
+def _why_not_widened(model: Model, chosen: Chosen, tokens: Tensor, lengths: Tensor) -> str:
     """Why a block cannot run this many prompts twice over; its arguments are repeated by what their shapes suggest."""
     tokens = tokens[:, :7]
     padded = bool((lengths < lengths.max()).any())
@@ -163,4 +168,4 @@ def _why_not_widened(model: Model, tokens: Tensor, lengths: Tensor) -> str:
         what = f"layer 0 of {len(tokens)} prompts run twice over"
         return apart(what, once.expand_as(both), both, lane_looseness(model))
 
-    return _known(model, ("widened", len(tokens), padded), find)
+    return _known(model, chosen.structure, ("widened", len(tokens), padded), find)

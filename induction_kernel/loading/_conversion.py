@@ -59,6 +59,7 @@ def to_hooked(
         state = {key: value.detach() for key, value in convert(hf_model.requires_grad_(False), cfg).items()}
         hf_model.to("meta")  # from here on only `state` holds the weights, and drops each as it is copied
         _fill(model.eval(), state, processing)
+        _lay_out(model)
     found = short_run(model, cfg.d_vocab, n_ctx, name)
     check_same(found, wanted, dtype, f"{name} as a HookedTransformer", "load it with bridge=True")
     return model
@@ -73,3 +74,12 @@ def _fill(model: Any, state: dict[str, Tensor], processing: dict[str, bool]) -> 
     own, state = model.state_dict(), model.fill_missing_keys(state)
     for key in list(state):
         own[key].copy_(state.pop(key))
+
+
+def _lay_out(model: Any) -> None:
+    """Lay weights out in memory as TransformerLens reads them: it copies those of gated MLPs and W_U in every run."""
+    for module in model.modules():
+        if type(module).__name__ in ("GatedMLP", "Unembed"):
+            for weight in module.parameters(recurse=False):
+                if weight.ndim == 2:
+                    weight.data = weight.data.T.contiguous().T

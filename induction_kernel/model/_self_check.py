@@ -1,10 +1,10 @@
-"""The check at a model's first use: its hooks show its attention, and an edit of z changes the logits.
+"""The check at a model's first use: its hooks show its attention, and an edit of z reaches the end.
 
 A hook name that exists does not prove that the hook fires, nor that an edit there does anything: on some Bridges a hook
-on the pattern shows or changes a tensor that the computation does not use. So before a model is used, one short run
-must show in every layer that z is pattern times v, and whether attention is causal; and another that an edit of z
-changes the logits, unless a model that differs in its weights alone has shown it. `made_of` tells whether a model has
-changed since; `foreign_hooks` finds the user's own hooks.
+on the pattern shows or changes a tensor that the computation does not use. So before a model is used, one run on six
+tokens must show in every layer that z is pattern times v, and whether attention is causal; and another on two tokens
+that an edit of z changes what is unembedded, unless a model that differs in its weights alone has shown it. `made_of`
+tells whether a model has changed since; `foreign_hooks` finds the user's own hooks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from ._structure import structure_of
 __all__ = ["foreign_hooks", "is_causal", "loose", "made_of", "self_check"]
 
 _CHECKED: WeakKeyDictionary[Any, tuple[int, bool]] = WeakKeyDictionary()  # parts, whether causal
-_ACTS: set[str] = set()  # structures of models in which an edit of z in every layer changed the logits
+_ACTS: set[str] = (
+    set()
+)  # structures of models in which an edit of z in every layer changed what is unembedded
 
 
 @one_thread_at_a_time
@@ -130,7 +132,7 @@ def _check_attention(model: Model, layer: int, shown: dict[tuple[str, int], Tens
 
 
 def _check_acts(model: Model) -> bool:
-    """Raise NotDefined if an edit of z in some layer should change the logits and does not.
+    """Raise NotDefined if an edit of z in some layer should change what is unembedded and does not.
 
     Returns:
         Whether that could be seen in every layer.

@@ -34,12 +34,12 @@ class LinearUnembedding(NamedTuple):
         """Logits `[..., vocab]` of the output of the final norm, `[..., d_model]`."""
         flat = normed.reshape(-1, normed.shape[-1]).to(self.weight.device)
         logits = torch.addmm(self.bias, flat, self.weight)
-        return capped(self.model, logits).view(*normed.shape[:-1], -1)
+        return capped(self.model, logits).view(*normed.shape[:-1], logits.shape[-1])  # there may be no rows
 
     def target_logits(self, normed: Tensor, ids: Tensor) -> Tensor:
         """Logits `[cell, prompt, read, target]` of `ids [prompt, read, target]`, from these columns alone."""
         normed, ids = normed.to(self.weight.device), ids.to(self.weight.device)
-        columns = self.weight[:, ids.flatten()].view(-1, *ids.shape)
+        columns = self.weight[:, ids.flatten()].view(len(self.weight), *ids.shape)
         return capped(self.model, torch.einsum("cprm,mprt->cprt", normed, columns) + self.bias[ids])
 
     def log_probabilities(self, normed: Tensor, ids: Tensor) -> Tensor:

@@ -87,15 +87,21 @@ class _HookedMaps:
 
     def written(self, z: Tensor) -> Tensor:
         flat = z.reshape(-1, z.shape[-2] * z.shape[-1])
-        return torch.addmm(self.block.attn.b_O, flat, self.w_o.flatten(0, 1)).view(*z.shape[:-2], -1)
+        out = torch.addmm(self.block.attn.b_O, flat, self.w_o.flatten(0, 1))
+        return out.view(*z.shape[:-2], out.shape[-1])  # there may be no rows
 
     def mlp(self, resid: Tensor) -> Tensor:
         normed, mlp = _normed(self.block.ln2, resid).reshape(-1, resid.shape[-1]), self.block.mlp
-        plain = type(mlp).__name__ == "MLP" and not self.cfg.is_layer_norm_activation()
-        if not plain or self.cfg.act_fn not in _ACTIVATIONS:
+        act = None if self.cfg.is_layer_norm_activation() else _ACTIVATIONS.get(self.cfg.act_fn)
+        kind, exact = type(mlp).__name__, resid.dtype in (torch.float32, torch.float64)
+        if act is not None and kind == "MLP":
+            hidden = act(torch.addmm(mlp.b_in, normed, mlp.W_in))
+        elif act is not None and kind == "GatedMLP" and exact:
+            # The module itself copies its weights in each run, unless they are laid out as it reads them.
+            hidden = act(normed @ mlp.W_gate) * (normed @ mlp.W_in) + mlp.b_in
+        else:
             return mlp(normed[None])[0].view(resid.shape)
-        hidden = torch.addmm(mlp.b_in, normed, mlp.W_in)
-        return torch.addmm(mlp.b_out, _ACTIVATIONS[self.cfg.act_fn](hidden), mlp.W_out).view(resid.shape)
+        return torch.addmm(mlp.b_out, hidden, mlp.W_out).view(resid.shape)
 
 
 class _BridgeMaps:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from ..errors import Refused
 
@@ -70,7 +70,7 @@ def _mean_interval(values: Array, confidence: float, counts: Array | None) -> tu
     """`mean_interval` of `[n, cell]`, with the bootstrap samples `counts [draw, n]`, None for Student's alone."""
     n, mean, error = moments(values)
     with np.errstate(invalid="ignore"):
-        quantile = distributions.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))
+        quantile = stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2)
     low, high = mean - quantile * error, mean + quantile * error
     if counts is None:
         return low, high
@@ -185,7 +185,7 @@ def difference_interval(
     mean, error = mean_b - mean_a, np.sqrt(error_a**2 + error_b**2)
     with np.errstate(invalid="ignore", divide="ignore"):
         freedom = error**4 / (error_a**4 / (n - 1) + error_b**4 / (m - 1))
-    quantile = distributions.t.ppf((1 + confidence) / 2, np.where(error > 0, freedom, 1))
+    quantile = stdtrit(np.where(error > 0, freedom, 1), (1 + confidence) / 2)
     low, high = mean - quantile * error, mean + quantile * error
     if min(len(a), len(b)) >= SKEWED_FROM:
         # two seeds, so that the samples are drawn independently

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from ._means import (
     AT_ONCE,
@@ -70,7 +70,7 @@ def _ratio(above: Array, below: Array, confidence: float, counts: Array | None) 
     with np.errstate(invalid="ignore", divide="ignore"):
         value = top / bottom
         both = np.nansum((above - top) * (below - bottom), 0) / (n - 1) / n
-        square = distributions.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1)) ** 2
+        square = stdtrit(np.maximum(n - 1, 1), (1 + confidence) / 2) ** 2
         # the roots r of (top - r bottom)^2 = square * variance of (top - r bottom)
         leading = bottom**2 - square * bottom_error**2
         middle = top * bottom - square * both

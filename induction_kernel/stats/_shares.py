@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import ndtri, stdtrit
 
 from ._means import CONFIDENCE, DRAWS, Array, mean_interval
 
@@ -37,7 +37,7 @@ def share_interval(right: Any, n: Any, *, confidence: float = CONFIDENCE) -> tup
     Source: Wilson 1927.
     """
     right, n = np.broadcast_arrays(np.asarray(right, dtype=np.float64), np.asarray(n, dtype=np.float64))
-    quantile = float(distributions.norm.ppf((1 + confidence) / 2))
+    quantile = float(ndtri((1 + confidence) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         return _wilson(right / n, n, quantile)
 
@@ -95,8 +95,8 @@ def _by_sets(values: Array, sets: Array, confidence: float) -> tuple[Array, Arra
     number = held.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         variance = number / (number - 1) * (totals**2).sum(0) / n**2
-        quantile = float(distributions.norm.ppf((1 + confidence) / 2))
-        wider = quantile / distributions.t.ppf((1 + confidence) / 2, number - 1)
+        quantile = float(ndtri((1 + confidence) / 2))
+        wider = quantile / stdtrit(number - 1, (1 + confidence) / 2)
         independent = np.where(variance > 0, mean * (1 - mean) / variance * wider**2, number)
         return _wilson(mean, np.minimum(independent, n), quantile)
 
@@ -126,9 +126,7 @@ def mean_share_difference_interval(
     cases = np.isfinite(values).sum(0)
     mean = (gained - lost) / (cases + 2)
     square = ((gained + lost) / (cases + 2) - mean**2) / (cases + 2)
-    half = np.where(
-        cases > 0, distributions.norm.ppf((1 + confidence) / 2) * np.sqrt(np.maximum(square, 0)), np.nan
-    )
+    half = np.where(cases > 0, ndtri((1 + confidence) / 2) * np.sqrt(np.maximum(square, 0)), np.nan)
     whole = (np.isnan(values) | np.isin(values, (-1.0, 0.0, 1.0))).all(0)
     ends = (np.where(whole, a, b) for a, b in ((mean - half, low), (mean + half, high)))
     first, last = (np.clip(end, -1, 1) for end in ends)
@@ -183,6 +181,6 @@ def split_margin(
     """
     scores = np.asarray(scores, dtype=np.float64)
     splits = len(scores)
-    quantile = float(distributions.t.ppf((1 + confidence) / 2, splits - 1))
+    quantile = float(stdtrit(splits - 1, (1 + confidence) / 2))
     variance = float((1 / splits + n_test / n_train) * scores.var(ddof=1)) if n_train else np.nan
     return quantile * float(np.sqrt(variance)), variance, quantile
