@@ -27,7 +27,7 @@ from typing import Any
 from measuring import middle, save, timed
 
 SMOLLM2 = Path(__file__).resolve().parent.parent / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
-MODELS = ("GPT-2 small", "GPT-J slice", "SmolLM2-135M")
+MODELS = ("GPT-2 small", "GPT-J, 4 layers", "SmolLM2-135M")
 VERBS = ("ablate", "sweep", "patch", "induction")
 STEADY = 3
 
@@ -42,7 +42,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as compiled:
         for verb in VERBS:
-            in_own_process("GPT-J slice", verb, compiled)  # uncounted: fills the folder of compiled modules
+            in_own_process(MODELS[1], verb, compiled)  # uncounted: fills the folder of compiled modules
         for _ in range(rounds):
             for name, verb in found:
                 found[name, verb].append(in_own_process(name, verb, compiled))
@@ -84,10 +84,9 @@ def loaded(name: str) -> Any:
         import induction_kernel as ik
 
         return ik.load(str(SMOLLM2))
-    from sweeps import Case, prepared
+    from peers import models
 
-    model, _, _ = prepared(Case(name, 4, 16, "residual", bridge=version("transformer-lens") >= "4"))
-    return model
+    return models.hooked(name) if version("transformer-lens") < "4" else models.bridge(name)
 
 
 def called(verb: str, model: Any) -> Callable[[], Any]:

@@ -74,7 +74,9 @@ def converted(model: Any) -> Any:
 
     settings = hooked_settings(model.config)
     assert settings is not None  # both families are known
-    return to_hooked(model, settings, tokenizer=None, n_ctx=256, name="random weights").eval()
+    made = to_hooked(model, settings, tokenizer=None, n_ctx=256, name="random weights").eval()
+    made.unembed.W_U.data = made.unembed.W_U.data.contiguous()  # as in models that TransformerLens loads
+    return made
 
 
 def bridge(shape: str) -> Any:
