@@ -4,8 +4,9 @@ Random models of GPT-2's structure (d_model 256, d_head 64, d_mlp 1,024, float32
 time, every measurement is in a process of its own, and what is timed is a second call (the first one also checks the
 model). Slopes are least squares in log-log: of processor time, of peak memory beyond the model's, and of the work,
 which is the operations of the matrix products that no way of computing the same can leave out. A slope of time may lie
-below that of the work, since small sizes cost more by the operation. Then the same operations are counted for a sweep
-of GPT-J-6B on a GPU.
+below that of the work, since small sizes cost more by the operation. Elementwise passes over patterns, which are not
+counted, bring it up, in TransformerLens' own forward pass too (the last rows). Then the same operations are counted for
+a sweep of GPT-J-6B on a GPU.
 Run with `python benchmarks/growth.py` (minutes), `--only TEXT` for some rows, `--rounds 1`; `--arithmetic` computes
 the last part alone; nothing is fetched.
 """
@@ -13,24 +14,22 @@ the last part alone; nothing is fetched.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
 import math
-import multiprocessing
 import os
-import re
 import statistics
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import measuring
 from operations import CHOSEN, WORK, Size, sweep_of_gpt_j
+from own_process import in_own_process, resident, restart_peak, seconds_and_megabytes
 
 
 def ask(what: str, model: Any, prompts: Any, *, first: bool = False) -> Any:
     """One call; the first one is of the last layer alone where that does for the checks."""
+    import torch
+
     import induction_kernel as ik
 
     options = {"layers": [model.cfg.n_layers - 1]} if first else {}
@@ -42,16 +41,19 @@ def ask(what: str, model: Any, prompts: Any, *, first: bool = False) -> Any:
         return ik.sweep(model, prompts, site="resid_pre", by=("layer", "position"), **options)
     if what == "ablate two heads":
         return ik.ablate(model, prompts, [(model.cfg.n_layers // 2, head) for head in (0, 1)])
-    return ik.induction(model, prompts)
+    if what == "induction":
+        return ik.induction(model, prompts)
+    with torch.no_grad():
+        return model(prompts.tokens)
 
 
-LAYERS, HEADS, PROMPTS = (2, 4, 8, 16), (2, 4, 8, 16), (2, 4, 8, 16, 32)
-POSITIONS, VOCABULARY = (64, 128, 256, 512, 1024, 2048), (1000, 5000, 25000, 200000)
+LAYERS, HEADS, PROMPTS = (2, 4, 8, 16), (2, 4, 8, 16), (2, 8, 16, 32)
+POSITIONS, VOCABULARY = (64, 256, 1024, 2048), (1000, 5000, 25000, 200000)
 CURVES: list[tuple[str, str, tuple[int, ...], Size]] = [
     ("sweep of all heads", "layers", LAYERS, Size()),
     ("sweep of all heads", "heads", HEADS, Size()),
     ("sweep of all heads", "prompts", PROMPTS, Size()),
-    ("sweep of all heads", "positions", POSITIONS[:4], Size()),
+    ("sweep of all heads", "positions", (64, 128, 256, 512), Size()),
     ("sweep of all heads", "vocabulary", VOCABULARY, Size()),
     ("sweep of two heads", "positions", POSITIONS, Size(prompts=1)),
     ("sweep of the residual stream", "layers", LAYERS, Size(positions=16)),
@@ -65,6 +67,8 @@ CURVES: list[tuple[str, str, tuple[int, ...], Size]] = [
     ("induction", "prompts", PROMPTS, Size(positions=128)),
     ("induction", "positions", POSITIONS, Size(prompts=1)),
     ("induction", "vocabulary", VOCABULARY, Size(prompts=8)),
+    ("one forward pass", "heads", HEADS, Size(prompts=8)),
+    ("one forward pass", "positions", POSITIONS, Size(prompts=1)),
 ]
 
 
@@ -86,51 +90,39 @@ def random_model(size: Size) -> Any:
 
 
 def measured(what: str, size: Size) -> tuple[float, float]:
-    """Processor seconds of a second call, and its peak memory in MB beyond model and prompts; in a forked process."""
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        return pool.apply(_measured_here, (what, size))
-
-
-def _measured_here(what: str, size: Size) -> tuple[float, float]:
+    """Processor seconds of a second call, and its peak memory in MB beyond model and prompts."""
     import induction_kernel as ik
 
     model = random_model(size)
     prompts = ik.repeated_tokens(
         model, prompts=size.prompts, period=size.positions // 2, bos=False, exclude=0
     )
-    released()
-    before = resident("VmRSS")
+    restart_peak()
+    before = resident()
     ask(what, model, prompts, first=True)
-    released()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    seconds, _ = measuring.timed(lambda: ask(what, model, prompts))
-    return seconds, (resident("VmHWM") - before) / 2**20
+    seconds, megabytes, _ = seconds_and_megabytes(lambda: ask(what, model, prompts), before)
+    return seconds, megabytes
 
 
-def released() -> None:
-    """Freed memory goes back to the system, where it can."""
-    gc.collect()
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)(0)
+def slopes(
+    sizes: tuple[int, ...], seconds: list[list[float]], megabytes: list[list[float]], work: list[float]
+) -> dict[str, Any]:
+    """Slopes of time and memory in each round, of the work, and whether every round's time lies above the work's."""
 
+    def slope(values: list[float]) -> float:
+        logs = [[math.log(each) for each in part] for part in (sizes, values)]
+        return statistics.linear_regression(*logs).slope
 
-def resident(key: str) -> int:
-    """Resident memory of this process in bytes, now ("VmRSS") or at its peak ("VmHWM")."""
-    return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-
-def slope(sizes: tuple[int, ...], values: list[float]) -> float:
-    """Of a straight line through the logarithms."""
-    return statistics.linear_regression(
-        *([math.log(each) for each in part] for part in (sizes, values))
-    ).slope
+    time, memory = (measuring.middle([slope(values) for values in part]) for part in (seconds, megabytes))
+    return {"time": time, "memory": memory, "work": slope(work), "above": time["least"] > slope(work)}
 
 
 def curve(
     what: str, dimension: str, sizes: tuple[int, ...], base: Size, rounds: int, rate: float
 ) -> dict[str, Any]:
-    """Slopes of time, memory and work, over all sizes and from the last but one to the last."""
+    """What was measured, with slopes over all sizes and over the last two."""
     each = [replace(base, **{dimension: n}) for n in sizes]
-    found = [[measured(what, size) for size in each] for _ in range(rounds)]
+    found = [[in_own_process(measured, what, size) for size in each] for _ in range(rounds)]
     seconds, megabytes = ([[one[part] for one in of_round] for of_round in found] for part in (0, 1))
     work = [float(WORK[what](size)) for size in each]
     middle = [statistics.median(of_size) for of_size in zip(*seconds, strict=True)]
@@ -139,14 +131,8 @@ def curve(
         "seconds": [measuring.middle(of_size) for of_size in zip(*seconds, strict=True)],
         "megabytes": [measuring.middle(of_size) for of_size in zip(*megabytes, strict=True)],
         "operations": work, "share": work[-1] / (middle[-1] * rate),
-        "slope": {
-            "time": measuring.middle([slope(sizes, values) for values in seconds]),
-            "memory": measuring.middle([slope(sizes, values) for values in megabytes]), "work": slope(sizes, work),
-        },
-        "last": {
-            "time": measuring.middle([slope(sizes[-2:], values[-2:]) for values in seconds]),
-            "work": slope(sizes[-2:], work[-2:]),
-        },
+        "all": slopes(sizes, seconds, megabytes, work),
+        "last": slopes(sizes[-2:], *([values[-2:] for values in part] for part in (seconds, megabytes)), work[-2:]),
     }  # fmt: skip
 
 
@@ -189,21 +175,22 @@ def print_arithmetic(count: dict[str, Any]) -> None:
 
 
 HEADING = (
-    f"{'call':30}{'dimension':12}{'sizes':>16}{'slope of time':>22}{'memory':>8}{'work':>7}"
-    f"{'last: time':>12}{'work':>7}{'s':>8}{'MB':>7}{'share':>7}"
+    f"{'':56}{'all sizes: time':>24}{'memory':>8}{'work':>7}{'last two: time':>25}{'memory':>8}{'work':>7}\n"
+    f"{'call':30}{'dimension':12}{'sizes':>14}{'':78}{'s':>8}{'MB':>7}{'share':>7}"
 )
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table; an asterisk where every round's slope of time lies above that of the work."""
-    time, last = row["slope"]["time"], row["last"]
-    sizes = f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}"
-    above = "*" if time["least"] > row["slope"]["work"] else " "
-    spread = f"{time['median']:.2f} ({time['least']:.2f} to {time['most']:.2f}){above}"
+    text = f"{row['call']:30}{row['dimension']:12}{row['sizes'][0]:>6,} to{row['sizes'][-1]:>8,}"
+    for part in (row["all"], row["last"]):
+        time = part["time"]
+        spread = (
+            f"{time['median']:.2f} ({time['least']:.2f} to {time['most']:.2f}){'*' if part['above'] else ' '}"
+        )
+        text += f"{spread:>24}{part['memory']['median']:8.2f}{part['work']:7.2f}"
     return (
-        f"{row['call']:30}{row['dimension']:12}{sizes:>16}{spread:>22}"
-        f"{row['slope']['memory']['median']:8.2f}{row['slope']['work']:7.2f}{last['time']['median']:12.2f}"
-        f"{last['work']:7.2f}{row['seconds'][-1]['median']:8.2f}{row['megabytes'][-1]['median']:7.0f}{row['share']:7.2f}"
+        text + f"{row['seconds'][-1]['median']:8.2f}{row['megabytes'][-1]['median']:7.0f}{row['share']:7.2f}"
     )
 
 

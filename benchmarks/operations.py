@@ -112,6 +112,11 @@ def residual_work(size: Size) -> float:
     return size.prompts * total
 
 
+def forward_work(size: Size) -> float:
+    """Operations of one forward pass, with all logits."""
+    return size.prompts * (size.layers * size.layer + size.positions * size.unembedding)
+
+
 def induction_work(size: Size) -> float:
     """Operations of induction scores with their control: whole layers, of the last one the scores of attention."""
     last = size.positions * 4 * size.d_model * size.inner + size.attention() // 2
@@ -124,6 +129,7 @@ WORK = {
     "sweep of the residual stream": residual_work,
     "ablate two heads": ablation_work,
     "induction": induction_work,
+    "one forward pass": forward_work,
 }
 
 
