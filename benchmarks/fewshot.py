@@ -44,7 +44,7 @@ def main() -> None:
     )
     print(f"{'differences':>20}")
     for case, (shared, ways) in CASES.items():
-        prompts = drawn(model, asked.folder, asked.prompts, shared=shared)
+        prompts = drawn(model, asked.folder, asked.prompts if shared else asked.prompts // 2, shared=shared)
         rows += by_way(case, ways, model, prompts, asked.rounds)
     further = {}
     if asked.queries:
@@ -61,7 +61,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--queries", type=int, default=0)
-    parser.add_argument("--prompts", type=int, default=32, help="of each case")
+    parser.add_argument(
+        "--prompts", type=int, default=32, help="that share demonstrations; half as many have their own"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="to try this out: nothing is saved")
     return parser.parse_args()
@@ -79,7 +81,7 @@ def drawn(model: Any, folder: Path, n: int, *, shared: bool = False) -> Any:
 def by_way(case: str, ways: tuple[str, ...], model: Any, prompts: Any, rounds: int) -> list[dict[str, Any]]:
     """Each way's row, with ratios to `predict` in the same round."""
     for way in ways:  # what is imported and checked once, before processes are forked
-        read(way, model, prompts if way == "predict" else prompts[:1])
+        read(way, model, prompts if "predict, prompts whole" in ways and way == "predict" else prompts[:1])
     found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     for _ in range(rounds):
         for way in ways:

@@ -4,9 +4,9 @@ Random models of GPT-2's structure (d_model 256, d_head 64, d_mlp 1,024, float32
 time, every measurement is in a process of its own, and what is timed is a second call (the first one also checks the
 model). Slopes are least squares in log-log: of processor time, of peak memory beyond the model's, and of the work,
 which is the operations of the matrix products that no way of computing the same can leave out. A slope of time may lie
-below that of the work, since small sizes cost more by the operation. Elementwise passes over patterns, which are not
-counted, bring it up, in TransformerLens' own forward pass too (the last rows). Then the same operations are counted for
-a sweep of GPT-J-6B on a GPU.
+below that of the work, since small sizes cost more by the operation. What brings it up are elementwise passes over
+patterns, which are not counted, and activations that no longer fit the processor's cache; both do so in
+TransformerLens' own forward pass, the last rows. Then the same operations are counted for a sweep of GPT-J-6B on a GPU.
 Run with `python benchmarks/growth.py` (minutes), `--only TEXT` for some rows, `--rounds 1`; `--arithmetic` computes
 the last part alone; nothing is fetched.
 """
@@ -68,6 +68,7 @@ CURVES: list[tuple[str, str, tuple[int, ...], Size]] = [
     ("induction", "positions", POSITIONS, Size(prompts=1)),
     ("induction", "vocabulary", VOCABULARY, Size(prompts=8)),
     ("one forward pass", "heads", HEADS, Size(prompts=8)),
+    ("one forward pass", "prompts", PROMPTS, Size(positions=128)),
     ("one forward pass", "positions", POSITIONS, Size(prompts=1)),
 ]
 

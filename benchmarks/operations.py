@@ -52,6 +52,10 @@ class Size:
         """Operations of one layer in one prompt."""
         return self.positions * self.token + self.attention()
 
+    def until_z(self, layer: int) -> int:
+        """Operations of a run up to z of a layer, in one prompt."""
+        return layer * self.layer + self.positions * 6 * self.d_model * self.inner + self.attention()
+
     def layers_after(self, layer: int, start: int = 0) -> int:
         """Operations of the layers after this one, in one prompt from `start` on; the last, only where it is read."""
         rest, read = self.positions - start, self.read_from(start)
@@ -72,9 +76,9 @@ class Size:
 
 
 def heads_work(size: Size, cells: list[int]) -> float:
-    """Operations of a sweep of heads in these layers: the control's run, the untouched run, each head's own."""
+    """Operations of a sweep of heads in these layers: the control's run up to them, the untouched run, each head's."""
     read, after = size.read_from(0), 0 if size.parallel else size.mlp
-    total = 2 * size.layers * size.layer + size.positions * size.unembedding
+    total = size.until_z(max(cells)) + size.layers * size.layer + 2 * read * size.unembedding
     for layer in cells:
         here = size.positions if layer < size.layers - 1 else read
         total += here * (2 * size.d_head * size.d_model + after)
@@ -101,7 +105,7 @@ def ablation_work(size: Size) -> float:
 
 def residual_work(size: Size) -> float:
     """Operations of a sweep of the residual stream: before the layer it differs at one position alone."""
-    total = 2 * size.layers * size.layer + size.positions * size.unembedding
+    total = (2 * size.layers - 1) * size.layer + 2 * size.read_from(0) * size.unembedding
     for start in range(size.positions - 1):
         rest, read = size.positions - start, size.read_from(start)
         for layer in range(size.layers):

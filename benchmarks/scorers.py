@@ -137,7 +137,7 @@ def in_rounds(ways: tuple[str, ...], sizes: tuple[int, ...], rounds: int) -> dic
 
 
 def one_way(way: str, *sizes: int) -> dict[str, Any]:
-    """Score twice: processor time of the faster run, peak memory beyond the model's, and the scores."""
+    """Processor time of a call, peak memory beyond the model's, and the scores."""
     import induction_kernel as ik
 
     model, prompts = prepared(*sizes)
@@ -145,9 +145,7 @@ def one_way(way: str, *sizes: int) -> dict[str, Any]:
         way, model, ik.repeated_tokens(model, prompts=1, period=8, bos=False, exclude=0)
     )  # checks, once a model
     restart_peak()
-    seconds, megabytes, scores = seconds_and_megabytes(
-        lambda: scored(way, model, prompts), resident(), repeats=2
-    )
+    seconds, megabytes, scores = seconds_and_megabytes(lambda: scored(way, model, prompts), resident())
     return {"seconds": seconds, "megabytes": megabytes, "scores": scores.flatten().tolist()}
 
 
