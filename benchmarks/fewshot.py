@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import measuring
-from own_process import in_own_process, resident, restart_peak, seconds_and_megabytes
+from own_process import in_own_process, own_memory, resident, restart_peak, seconds_and_megabytes
 
 MODEL = Path(__file__).resolve().parent.parent / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 CASES = {
@@ -114,7 +114,7 @@ def line(row: dict[str, Any]) -> str:
 def one_way(way: str, model: Any, prompts: Any) -> dict[str, Any]:
     """Processor seconds a prompt, peak memory beyond the model's, weights and log-probabilities."""
     restart_peak()
-    seconds, megabytes, found = seconds_and_megabytes(lambda: read(way, model, prompts), resident())
+    seconds, megabytes, found = seconds_and_megabytes(lambda: read(way, model, prompts), own_memory())
     return {"seconds": seconds / len(prompts), "megabytes": megabytes, "found": found}
 
 

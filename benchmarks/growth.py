@@ -23,7 +23,7 @@ from typing import Any
 
 import measuring
 from operations import CHOSEN, WORK, Size, sweep_of_gpt_j
-from own_process import in_own_process, resident, restart_peak, seconds_and_megabytes
+from own_process import in_own_process, own_memory, restart_peak, seconds_and_megabytes
 
 
 def ask(what: str, model: Any, prompts: Any, *, first: bool = False) -> Any:
@@ -99,7 +99,7 @@ def measured(what: str, size: Size) -> tuple[float, float]:
         model, prompts=size.prompts, period=size.positions // 2, bos=False, exclude=0
     )
     restart_peak()
-    before = resident()
+    before = own_memory()
     ask(what, model, prompts, first=True)
     seconds, megabytes, _ = seconds_and_megabytes(lambda: ask(what, model, prompts), before)
     return seconds, megabytes

@@ -32,7 +32,7 @@ def seconds_and_megabytes(ask: Callable[[], Any], before: int) -> tuple[float, f
     """Processor seconds of a call, its peak memory beyond `before` bytes, and what it returned."""
     restart_peak()
     seconds, found = measuring.timed(ask)
-    return seconds, (resident("VmHWM") - before) / 2**20, found
+    return seconds, (own_memory("VmHWM") - before) / 2**20, found
 
 
 def restart_peak() -> None:
@@ -42,6 +42,11 @@ def restart_peak() -> None:
     Path("/proc/self/clear_refs").write_text("5")
 
 
-def resident(key: str = "VmRSS") -> int:
-    """Resident memory of this process in bytes: now, or "VmHWM", its peak."""
+def own_memory(key: str = "VmRSS") -> int:
+    """Resident bytes of this process without those of files, which come and go with the system: now, or "VmHWM"."""
+    return resident(key) - resident("RssFile") - resident("RssShmem")
+
+
+def resident(key: str) -> int:
+    """Resident bytes of this process: "VmRSS", "VmHWM" for the peak, or a part of them."""
     return 1024 * int(re.search(rf"{key}:\s+(\d+)", Path("/proc/self/status").read_text())[1])

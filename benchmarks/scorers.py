@@ -15,7 +15,7 @@ import warnings
 from typing import Any
 
 import measuring
-from own_process import in_own_process, resident, restart_peak, seconds_and_megabytes
+from own_process import in_own_process, own_memory, restart_peak, seconds_and_megabytes
 
 CASES = {"8 prompts x 100 tokens": (12, 8, 100, 50257), "1 prompt x 2,048 tokens": (12, 1, 2048, 5000)}
 LONG = {"2,048 tokens": 2048, "4,096 tokens": 4096, "8,192 tokens": 8192}  # of a 3-layer attention-only model
@@ -145,7 +145,7 @@ def one_way(way: str, *sizes: int) -> dict[str, Any]:
         way, model, ik.repeated_tokens(model, prompts=1, period=8, bos=False, exclude=0)
     )  # checks, once a model
     restart_peak()
-    seconds, megabytes, scores = seconds_and_megabytes(lambda: scored(way, model, prompts), resident())
+    seconds, megabytes, scores = seconds_and_megabytes(lambda: scored(way, model, prompts), own_memory())
     return {"seconds": seconds, "megabytes": megabytes, "scores": scores.flatten().tolist()}
 
 
