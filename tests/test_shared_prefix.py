@@ -171,6 +171,20 @@ def test_each_set_of_demonstrations_is_run_once(prompts, monkeypatch):
     assert sorted(seen) == [(2, False), (5, True), (5, True)]
 
 
+def test_a_set_is_cut_by_the_memory_of_its_own_tokens():
+    """What is shared is in memory once, so that more prompts fit one batch than of whole prompts."""
+    model = model_of("GPT-2", KINDS[0])
+    fitting = 2**24 // (20 * 8 * model.cfg.d_model)
+    n = fitting + 1
+    several = few_shot(alike(n, 15, 5), torch.full((n,), 20), [(1, 5), (6, 15)])
+    whole, shared = (
+        [len(at) for at, _ in batching.in_batches(model, several, [(np.arange(n), are_alike)], None)]
+        for are_alike in (False, True)
+    )
+    assert whole == [fitting, 1]
+    assert shared == [n]
+
+
 def test_results_are_over_sets_of_demonstrations(prompts):
     model = model_of("GPT-2", KINDS[0])
     found = ik.fewshot.predict(model, prompts, pooling="max")

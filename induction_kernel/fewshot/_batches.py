@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 import torch
 
-from ..model._anatomy import Model
+from ..model._anatomy import Model, sizes
 from ..model._runs import batches
 from ..prompts._prompts import FewShotPrompts
 from ..replay._lane_record import Way, not_used
@@ -59,6 +59,11 @@ def in_batches(
     for group, shared in groups:
         order = group[np.argsort(prompts.lengths[group].numpy(), kind="stable")]
         longest = int(prompts.lengths[order[-1]]) if len(order) else 1
-        cost = cost_of(model, "patterns", longest)
-        for rows in batches(len(order), longest, batch_size=batch_size, cost=cost):
+        cost = longest * cost_of(model, "patterns", longest)
+        if (
+            shared
+        ):  # of whole prompts there are only patterns: a set that is cut runs its demonstrations twice
+            own = longest - int(prompts.demonstrations.spans[order[-1], :, 1].amax())
+            cost = max(longest**2 * sizes(model).n_heads, own * cost_of(model, "entries", own))
+        for rows in batches(len(order), 1, batch_size=batch_size, cost=cost):
             yield order[rows], shared
