@@ -153,8 +153,36 @@ def first() -> str:
     return table(["model", "call", "later calls", "first call", "ratio"], rows) + "\n" + made_on("first")
 
 
+def growth() -> str:
+    rows = [
+        [
+            row["call"], row["dimension"], f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}", number(row["all"]["work"]),
+            *(f"{row[part]['time']['median']:.2f}" for part in ("all", "last")),
+            f"{row['last']['work']:.2f}", f"{row['all']['memory']['median']:.2f}",
+        ]
+        for row in results("growth")["rows"]
+    ]  # fmt: skip
+    header = ["call", "in", "sizes", "work", "time", "time, last step", "work, last step", "extra memory"]
+    return table(header, rows) + "\n" + made_on("growth")
+
+
+def gpt_j() -> str:
+    found = results("growth")["arithmetic"]
+    of = [
+        f"{one['seconds']:.0f} s in {one['dtype']} on a GPU with {one['peak'] / 1e12:.0f} TFLOP/s, with "
+        f"{one['weights'] / 1e9:.1f} GB of weights, {one['kept'] / 1e9:.1f} GB of kept streams and "
+        f"{one['batch'] / 1e9:.1f} GB for a batch"
+        for one in found["of"]
+    ]
+    return (
+        f"A sweep of the {found['cells']} heads of GPT-J-6B over {found['tokens']:,} tokens is "
+        f"{found['operations']:.2g} operations. At {found['share']:.0%} of the peak, which is assumed and not measured, "
+        f"that is {', or '.join(of)}.\n"
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (sweeps, best, bridges, scores, long, fewshot, first)
+    each.__name__: each for each in (sweeps, best, bridges, scores, long, fewshot, first, growth, gpt_j)
 }
 
 if __name__ == "__main__":
