@@ -176,7 +176,7 @@ def gpt_j() -> str:
     ]
     return (
         f"A sweep of the {found['cells']} heads of GPT-J-6B over {found['tokens']:,} tokens is "
-        f"{found['operations']:.2g} operations. At {found['share']:.0%} of the peak, which is assumed and not measured, "
+        f"{found['operations']:.2g} operations. At {found['share']:.0%} of the peak, which is assumed, not measured, "
         f"that is {', or '.join(of)}.\n"
     )
 
