@@ -47,8 +47,9 @@ def load(
       "solu-1l");
 
     and everything else becomes a `TransformerBridge`. A model from a folder or file is compared with the Hugging Face
-    model on a short run of 16 tokens before it is returned. The global random state, logging and gradient settings are
-    not changed.
+    model on a short run of 16 tokens before it is returned. In a converted HookedTransformer, W_U and the weights of
+    gated MLPs are laid out in memory as its runs read them, so that TransformerLens copies nothing (safetensors takes
+    them as `weight.contiguous()`). The global random state, logging and gradient settings are not changed.
 
     Args:
         name_or_path: "tiny", the embedded model; a Hugging Face folder, a GGUF file, or a folder that
