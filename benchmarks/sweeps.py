@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 from measuring import PRODUCT, middle, save
 from peers.cases import BRIDGED, CASES, SAID, Case, best_at_full_width, bound, loop
 
@@ -110,6 +111,7 @@ def main() -> None:
     peers.close(list(peers.running))
     if not given.cases:
         versions = {"transformer_lens": version("transformer-lens"), "transformers": version("transformers")}
+        torch.set_num_threads(1)  # as in the processes that were timed, for what is said of the machine
         best = best_at_full_width()
         save("sweeps", "make bench", rows, rounds=given.rounds, versions=versions, best_of_gpt_j_6b=best)
 

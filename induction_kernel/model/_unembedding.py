@@ -64,7 +64,7 @@ def unembedding_of(model: Model) -> LinearUnembedding | None:
     module: Any = model
     module = module.unembed
     if type(module).__name__ == "Unembed":
-        return None if "forward" in vars(module) else LinearUnembedding(module.W_U, module.b_U, model)
+        return LinearUnembedding(module.W_U, module.b_U, model) if _is_as_built(module) else None
     linear = getattr(module, "original_component", None)
     if type(linear) is not torch.nn.Linear or not _is_as_built(linear):
         return None
@@ -72,7 +72,7 @@ def unembedding_of(model: Model) -> LinearUnembedding | None:
     return LinearUnembedding(linear.weight.T, bias, model)
 
 
-def _is_as_built(linear: torch.nn.Linear) -> bool:
+def _is_as_built(linear: torch.nn.Module) -> bool:
     """Whether the layer computes what its weights say: nobody replaced its code, or only to bring inputs to its device.
 
     Accelerate does that, and it may also keep weights elsewhere between calls.

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 import xarray as xr
 from markupsafe import Markup
-from tqdm.auto import tqdm
 
 from .._given import is_whole
 from ..errors import NotDefined, Refused
@@ -34,6 +33,7 @@ from ..kernel._reconstruction import vote
 from ..metrics._by_position import loss_by_position
 from ..model._anatomy import Model, check_model, describe, sizes
 from ..model._outputs import check_next_token
+from ..model._runs import Bar
 from ..plots._ablation_curves import curve_plot
 from ..plots._attention_view import attention_view
 from ..plots._effect_map import effect_map
@@ -76,7 +76,7 @@ def heads_page(
     wanted = [] if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     checked_target(path)
     check_next_token(model, "report", INSTEAD)
-    with tqdm(total=1.0, desc="report", disable=not progress, bar_format=BAR) as bar:
+    with Bar(total=1.0, desc="report", disable=not progress, bar_format=BAR) as bar:
         asked: dict[str, Any] = {"n_prompts": n_prompts, "shown": len(wanted) or SHOWN, "seed": seed}
         schedule = planned(model, **asked, minutes=minutes, advance=bar.update)
         data = _measured(model, wanted, schedule, seed, progress)
