@@ -98,6 +98,12 @@ def test_a_sweep_never_holds_the_logits_of_its_rows(monkeypatch, bridge, metric)
     assert largest.numbers < 2 * model.W_U.numel() < rows * 4000
 
 
+def tripled(model):
+    layer = getattr(model.unembed, "original_component", model.unembed)
+    theirs = layer.forward
+    layer.forward = lambda *given, **named: 3 * theirs(*given, **named)
+
+
 CAPPED = pytest.param("capped", marks=hooked_only)
 
 
@@ -107,9 +113,7 @@ def test_logits_of_some_positions_are_those_of_the_whole_run(kind, replaced):
     """Also of some tokens alone, and if the user replaced the code of the unembedding."""
     model = hooked_with(output_logits_soft_cap=0.5) if kind == "capped" else fresh_of(*kind)
     if replaced:
-        layer = getattr(model.unembed, "original_component", model.unembed)
-        theirs = layer.forward
-        layer.forward = lambda *given, **named: 3 * theirs(*given, **named)
+        tripled(model)
     tokens, at = tokens_for(model, [5, 5]).tokens, torch.tensor([[0, 4], [3, 2]])
     wanted = model(tokens, return_type="logits")[torch.arange(2)[:, None], at].detach()
     ids = torch.randint(50, (2, 2, 3), generator=torch.Generator().manual_seed(1))
@@ -126,8 +130,7 @@ def test_logits_of_some_positions_are_those_of_the_whole_run(kind, replaced):
 
 def test_an_unembedding_of_the_users_own_counts_in_every_verb():
     model, changed = (fresh_of("GPT-2", FASTEST["GPT-2"]) for _ in range(2))
-    theirs = changed.unembed.forward
-    changed.unembed.forward = lambda *given, **named: 3 * theirs(*given, **named)
+    tripled(changed)
     clean, corrupted = (tokens_for(model, [5, 5], seed=seed).tokens for seed in (0, 1))
     found = [
         ik.patch(
