@@ -26,7 +26,7 @@ class Recorded(runs.tqdm):
 @pytest.fixture
 def bars(monkeypatch):
     monkeypatch.setattr(Recorded, "seen", [])
-    monkeypatch.setattr(runs, "Bar", Recorded)
+    monkeypatch.setattr(runs, "_Bar", Recorded)
     return Recorded.seen
 
 
@@ -77,16 +77,16 @@ def test_a_bar_shows_whole_numbers(capsys):
 
 def test_parts_that_sum_to_more_by_rounding_do_not_overfill_a_bar(capsys):
     """tqdm warns of such a bar, and warnings are errors here."""
-    with runs.Bar(total=1.0) as bar:
+    with runs.bar(total=1.0) as shown:
         for part in (0.1, 0.2, 0.7 + 2e-16):
-            bar.update(part)
-        bar.refresh()
-    assert bar.n == 1.0
+            shown.update(part)
+        shown.refresh()
+    assert shown.n == 1.0
     assert "100%" in capsys.readouterr().err
 
 
 def test_a_bar_that_counts_too_much_says_so(capsys):
-    with runs.Bar(total=18) as bar:
-        bar.update(36)
-    assert bar.n == 36
+    with runs.bar(total=18) as shown:
+        shown.update(36)
+    assert shown.n == 36
     assert "36it" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from ._padding import hidden_padding
 from ._self_check import foreign_hooks, self_check
 from ._unembedding import unembedding_of
 
-__all__ = ["Bar", "batches", "is_out_of_memory", "progress_bar", "run", "stream"]
+__all__ = ["bar", "batches", "is_out_of_memory", "progress_bar", "run", "stream"]
 
 
 @one_thread_at_a_time
@@ -234,15 +234,20 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(each in str(error) for each in said)
 
 
-class Bar(tqdm):
-    """A progress bar that may advance by parts of a unit: their sum is rounded to the total, above which tqdm warns."""
+class _Bar(tqdm):
+    """The sum of parts is rounded to the total, above which tqdm warns."""
 
     def update(self, n: float | None = 1) -> bool | None:
         left = (self.total or 0) - self.n
         return super().update(left if n is not None and abs(n - left) < 1e-6 else n)
 
 
-def progress_bar(total: int, *, progress: bool, unit: str = "layer", what: str | None = None) -> Bar:
+def bar(**options: Any) -> tqdm[Any]:
+    """A progress bar with tqdm's options, which may advance by parts of a unit."""
+    return _Bar(**options)
+
+
+def progress_bar(total: int, *, progress: bool, unit: str = "layer", what: str | None = None) -> tqdm[Any]:
     """A progress bar, shown if the work takes longer than two seconds; `TQDM_DISABLE` hides it too.
 
     It may advance by parts of a unit, such as one layer's part of a run; whole numbers are shown.
@@ -250,4 +255,4 @@ def progress_bar(total: int, *, progress: bool, unit: str = "layer", what: str |
     shown = "{l_bar}{bar}| {n:.0f}/{total:.0f} [{elapsed}<{remaining}, {rate_fmt}]"
     options: dict[str, Any] = {"total": total, "delay": 2, "unit": unit, "desc": what, "leave": False}
     options["bar_format"] = shown
-    return Bar(**options) if progress else Bar(**options, disable=True)
+    return bar(**options) if progress else bar(**options, disable=True)

@@ -33,7 +33,7 @@ from ..kernel._reconstruction import vote
 from ..metrics._by_position import loss_by_position
 from ..model._anatomy import Model, check_model, describe, sizes
 from ..model._outputs import check_next_token
-from ..model._runs import Bar
+from ..model._runs import bar
 from ..plots._ablation_curves import curve_plot
 from ..plots._attention_view import attention_view
 from ..plots._effect_map import effect_map
@@ -76,9 +76,9 @@ def heads_page(
     wanted = [] if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     checked_target(path)
     check_next_token(model, "report", INSTEAD)
-    with Bar(total=1.0, desc="report", disable=not progress, bar_format=BAR) as bar:
+    with bar(total=1.0, desc="report", disable=not progress, bar_format=BAR) as shown:
         asked: dict[str, Any] = {"n_prompts": n_prompts, "shown": len(wanted) or SHOWN, "seed": seed}
-        schedule = planned(model, **asked, minutes=minutes, advance=bar.update)
+        schedule = planned(model, **asked, minutes=minutes, advance=shown.update)
         data = _measured(model, wanted, schedule, seed, progress)
     data |= {"less": schedule.left_out, "minutes": "" if minutes is None else f"{minutes:g}"}
     title, libraries = (
