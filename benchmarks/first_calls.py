@@ -53,7 +53,7 @@ def main() -> None:
         a, b = first["median"], steady["median"]
         verdict = "" if a <= max(1.5 * b, b + 1.5) else "  beyond the bound"
         print(f"{name:14}{verb:11}first {a:6.2f} s  steady {b:6.2f} s  {a / b:5.2f}, +{a - b:.2f} s{verdict}")
-    save("first", f"python benchmarks/first_calls.py --rounds {rounds}", rows, rounds=rounds)
+    save("first", "python benchmarks/first_calls.py", rows, rounds=rounds)
 
 
 def in_own_process(name: str, verb: str, compiled: str) -> dict[str, float]:

@@ -22,10 +22,10 @@ SETTERS = {
 }
 
 
-def difference(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The mean logit difference at the last position that is there."""
+def differences(case: Case) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The logit difference `[prompt]` at the last position that is there."""
     rows, answers = torch.arange(case.prompts), questions(case)[2]
-    return lambda logits: (logits[:, -1][rows, answers[:, 0]] - logits[:, -1][rows, answers[:, 1]]).mean()
+    return lambda logits: logits[:, -1][rows, answers[:, 0]] - logits[:, -1][rows, answers[:, 1]]
 
 
 def patching(model: Any, case: Case) -> Any:
@@ -36,14 +36,15 @@ def patching(model: Any, case: Case) -> Any:
     if case.metric == "loss":
         return partial(ablated, model, questions(case)[1])
     theirs.tqdm = lambda iterable=None, *_, **__: iterable  # its bar costs it time
-    clean, corrupted, answers = questions(case)
+    clean, corrupted, _ = questions(case)
     setter, axes = SETTERS[case.what]
-    site = "resid_pre" if case.what == "residual" else "z"
-    rows = torch.arange(case.prompts)
-    options, measure = {}, difference(case)
-    if hasattr(theirs, "PatchingResult"):
-        options = {"reduce": "none"}
-        measure = lambda logits: logits[:, -1][rows, answers[:, 0]] - logits[:, -1][rows, answers[:, 1]]  # noqa: E731
+    site, each = "resid_pre" if case.what == "residual" else "z", differences(case)
+    by_prompt = hasattr(theirs, "PatchingResult")
+    options = {"reduce": "none"} if by_prompt else {}
+
+    def measure(logits: torch.Tensor) -> torch.Tensor:
+        return each(logits) if by_prompt else each(logits).mean()
+
     _, cache = model.run_with_cache(clean)
     order = [0, 2, 1] if case.what == "heads by position" else [0, 1]
 
@@ -87,7 +88,7 @@ def bridge_hooks(model: Any, case: Case) -> Any:
     from induction_kernel.model import hook_name
 
     clean, corrupted, _ = questions(case)
-    measure, site = difference(case), "resid_pre" if case.what == "residual" else "z"
+    measure, site = differences(case), "resid_pre" if case.what == "residual" else "z"
     _, cache = model.run_with_cache(clean)
 
     def put(activation: torch.Tensor, hook: Any, name: str, at: dict[str, int]) -> torch.Tensor:
@@ -100,7 +101,9 @@ def bridge_hooks(model: Any, case: Case) -> Any:
         at = dict(zip(BY[case.what], cell, strict=True))
         name = hook_name(site, at["layer"])
         return float(
-            measure(model.run_with_hooks(corrupted, fwd_hooks=[(name, partial(put, name=name, at=at))]))
+            measure(
+                model.run_with_hooks(corrupted, fwd_hooks=[(name, partial(put, name=name, at=at))])
+            ).mean()
         )
 
     return lambda cells: [run(cell) for cell in cells]
@@ -109,7 +112,7 @@ def bridge_hooks(model: Any, case: Case) -> Any:
 def torch_hooks(model: Any, case: Case) -> Any:
     """A Hugging Face model, one forward pre-hook of torch a cell, only the last position unembedded."""
     clean, corrupted, _ = questions(case)
-    measure, blocks = difference(case), model.transformer.h
+    measure, blocks = differences(case), model.transformer.h
     d_head = model.config.n_embd // model.config.n_head
     options = {} if case.metric == "loss" else {"logits_to_keep": 1}
 
@@ -146,6 +149,6 @@ def torch_hooks(model: Any, case: Case) -> Any:
         if case.metric == "loss":
             lost = torch.nn.functional.cross_entropy
             return float(lost(logits[:, :-1].flatten(0, 1), corrupted[:, 1:].flatten()))
-        return float(measure(logits))
+        return float(measure(logits).mean())
 
     return lambda cells: [run(cell) for cell in cells]
