@@ -54,7 +54,7 @@ def main() -> None:
             "{gigabytes:.2f} GB with the model, accuracy {accuracy:.3f}".format(**further["queries"])
         )
     if not asked.small:
-        measuring.save("fewshot", "python benchmarks/fewshot.py FOLDER --queries 400", rows, **further)
+        measuring.save("fewshot", "python benchmarks/fewshot.py FOLDER", rows, **further)
 
 
 def arguments() -> argparse.Namespace:
