@@ -153,12 +153,16 @@ def first() -> str:
     return table(["model", "call", "later calls", "first call", "ratio"], rows) + "\n" + made_on("first")
 
 
+def slope(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00")
+
+
 def growth() -> str:
     rows = [
         [
             row["call"], row["dimension"], f"{row['sizes'][0]:,} to {row['sizes'][-1]:,}", number(row["all"]["work"]),
-            *(f"{row[part]['time']['median']:.2f}" for part in ("all", "last")),
-            f"{row['last']['work']:.2f}", f"{row['all']['memory']['median']:.2f}",
+            *(slope(row[part]["time"]["median"]) for part in ("all", "last")),
+            slope(row["last"]["work"]), slope(row["all"]["memory"]["median"]),
         ]
         for row in results("growth")["rows"]
     ]  # fmt: skip

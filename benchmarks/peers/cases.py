@@ -78,6 +78,8 @@ CASES = [
 BRIDGED = [
     Case("GPT-2 small", 4, 16, "residual"),
     Case("GPT-2 small", 4, 16, "heads"),
+    Case("GPT-2, 4 layers", 4, 16, "residual"),
+    Case("GPT-2, 4 layers", 4, 16, "heads"),
     Case("GPT-J, 4 layers", 4, 16, "residual"),
     Case("GPT-J, 4 layers", 4, 16, "heads"),
 ]
