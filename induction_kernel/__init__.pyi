@@ -1,3 +1,4 @@
+from . import attention_explorer as attention_explorer
 from . import data as data
 from . import errors as errors
 from . import evidence as evidence
@@ -14,6 +15,7 @@ from . import scorers as scorers
 from . import stats as stats
 from . import theory as theory
 from . import training as training
+from .attention_explorer._explorer import explore as explore
 from .heads._choice import head_table as head_table
 from .heads._choice import random_heads as random_heads
 from .heads._choice import top_heads as top_heads

@@ -17,16 +17,17 @@ from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts, measured_on
 from ._pattern_entries import attends, check_sound
 
-__all__ = ["patterns"]
+__all__ = ["patterns", "value_norms"]
 
 
-def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -> xr.Dataset:
+def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike] | None = None) -> xr.Dataset:
     """The attention patterns of chosen heads on every prompt, whole.
 
     Args:
         model: any TransformerLens model.
         prompts: anything `as_prompts` takes.
-        heads: the heads, at least one.
+        heads: the heads, at least one; None for all. All patterns are held in memory, 4 bytes for each pair of tokens,
+            prompt and head: `explore` shows all heads of long prompts in less.
 
     Returns:
         Dataset with `pattern[prompt, choice, query, key]` (probability; 0 in padding) and `value_norm[prompt, choice,
@@ -37,7 +38,9 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
         Refused: no heads, or heads the model does not have; attention that is not finite.
     """
     size, ready = sizes(model), as_prompts(model, prompts)
-    chosen = some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
+    grid = {"n_layers": size.n_layers, "n_heads": size.n_heads}
+    every = (Head(layer, head) for layer in range(size.n_layers) for head in range(size.n_heads))
+    chosen = list(every) if heads is None else some_heads(heads, **grid)
     n, length = ready.tokens.shape
     pattern = np.zeros((n, len(chosen), length, length), dtype=np.float32)
     norms = np.zeros((n, len(chosen), length), dtype=np.float32)
@@ -51,15 +54,28 @@ def patterns(model: Model, prompts: Any, heads: HeadLike | Iterable[HeadLike]) -
             if not attends(activation, ready.lengths, edited=edited):
                 broken.add(layer)
             return
-        _, b_v, w_o = value_weights(model, layer)
-        values = full_precision(per_query_head(activation, size.n_heads, 2)[:, :, index])
-        written = torch.einsum("bphd,hdm->bhpm", values - b_v[index].to(values), w_o[index].to(values))
-        norms[:, at] = written.norm(dim=-1).cpu().numpy()
+        norms[:, at] = value_norms(model, layer, activation, index)
 
     needed = {head.layer for head in chosen}
     stream(model, ready.tokens, read, {"pattern": needed, "v": needed}, lengths=ready.lengths)
     check_sound(broken)
     return _labelled(model, ready, chosen, pattern, norms)
+
+
+def value_norms(model: Model, layer: int, v: Tensor, heads: list[int] | None = None) -> np.ndarray:
+    """Norms of what values write, |v W_O| without the bias, `[prompt, head, position]`.
+
+    Args:
+        model: whose values they are.
+        layer: of these values.
+        v: `[prompt, position, head, d_head]`, of query heads or of key-value heads.
+        heads: only these; None for all.
+    """
+    _, b_v, w_o = value_weights(model, layer)
+    chosen = list(range(len(w_o))) if heads is None else heads
+    values = full_precision(per_query_head(v.detach(), sizes(model).n_heads, 2)[:, :, chosen])
+    written = torch.einsum("bphd,hdm->bhpm", values - b_v[chosen].to(values), w_o[chosen].to(values))
+    return written.norm(dim=-1).float().cpu().numpy()
 
 
 def _labelled(

@@ -1,0 +1,2 @@
+from ._explorer import Explorer as Explorer
+from ._explorer import explore as explore
