@@ -73,7 +73,7 @@ const ANSWER_WITHIN = 10_000; // milliseconds that a kernel has to answer
 // -------------------------------------------------------------------------------------------------------- numbers
 
 /**
- * A number as people read it: two digits behind the point, or two that count; no zero before the point.
+ * A number as people read it: two digits behind the point, or two that count (one below .001); no zero before the point.
  * @param {number | null | undefined} x
  * @returns {string}
  */
@@ -84,7 +84,7 @@ export function number(x) {
   if (size >= 100) text = size.toFixed(0);
   else if (size >= 10) text = size.toFixed(1);
   else if (size >= 0.0995) text = size.toFixed(2);
-  else if (size > 0) text = size.toPrecision(2);
+  else if (size > 0) text = size.toPrecision(size < 0.001 ? 1 : 2);
   return (x < 0 ? "−" : "") + text.replace(/^0\./, ".");
 }
 
@@ -457,7 +457,7 @@ const THEMES = {
     score: ["#221a28", "#4a2a58", "#78458c", "#a86fbd", "#d6a9e4", "#fbeeff"],
     signed: ["#ffc078", "#d9741c", "#6b3a12", "#1c2026", "#1d4a75", "#3f95d6", "#c4e6fd"],
     empty: "#22272e", ink: "#e6eaef", quiet: "#a4aeb9", line: "#3a434d", mark: "#ff7eb6",
-    key: "196, 98, 0", query: "0, 128, 116",
+    key: "160, 80, 0", query: "0, 108, 98",
   },
 };
 
@@ -774,6 +774,11 @@ class Patterns {
     return { matrix, bytes };
   }
 
+  /** @param {number} prompt @param {number} index */
+  forget(prompt, index) {
+    this.kept.delete(`${prompt}:${index}`);
+  }
+
   /** A head's thumbnail as a pattern of blocks. @param {number} prompt @param {number} index */
   async thumbnail(prompt, index) {
     const bytes = await this.thumbnails(prompt);
@@ -885,7 +890,7 @@ class HeadGrid {
   /** Cells as large as the box lets them be. */
   resize() {
     const { heads, layers } = this.explorer.contents;
-    const [least, most] = this.kind === "thumb" ? [36, 76] : [24, 44];
+    const [least, most] = this.kind === "thumb" ? [32, 76] : [24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
     if (cell === this.cell || !this.box.clientWidth) return;
@@ -894,6 +899,7 @@ class HeadGrid {
     this.grid.style.setProperty("grid-template-columns", `26px repeat(${heads}, ${cell}px)`);
     this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${cell}px)`);
     this.draw();
+    reveal(this.box, this.cells[this.explorer.state.head]);
   }
 
   draw() {
@@ -909,7 +915,7 @@ class HeadGrid {
       cell.setAttribute("aria-label", this.explorer.describe(index));
       if (score) cell.style.setProperty("--ik-score", scoreColour(this.explorer.palette, range, values[index]));
     });
-    if (this.kind === "thumb" && this.cell) this.drawThumbnails();
+    if (this.kind === "thumb") this.drawThumbnails();
   }
 
   /** The chosen head alone, where nothing else has changed. @param {number} before */
@@ -924,7 +930,8 @@ class HeadGrid {
 
   drawThumbnails() {
     const bytes = this.explorer.thumbnails;
-    if (!bytes) return;
+    if (!bytes) this.canvas.width = 0; // those of another prompt
+    if (!bytes || !this.cell) return;
     const { contents, palette, state } = this.explorer;
     const { heads, layers, prompts } = contents;
     const from = prompts[state.prompt].side;
@@ -971,7 +978,7 @@ class Scatter {
     this.picture = svg("svg", {
       class: "ik-scatter", viewBox: `0 0 ${SCATTER.width} ${SCATTER.height}`, role: "group", "aria-label": "Heads by two scores",
     });
-    this.panel = el("div", {}, el("div", { class: "ik-row" }, el("label", {}, "Across ", this.across), el("label", {}, "Up ", this.up)), this.picture);
+    this.panel = el("div", {}, el("div", { class: "ik-row" }, el("label", {}, "Across ", this.across), el("label", {}, "Up ", this.up)), this.picture, el("p", { class: "ik-quiet" }, "Filled: passes at least one of the two."));
     /** @type {{index: number, x: number, y: number, point: Element}[]} */
     this.points = [];
     for (const select of [this.across, this.up]) explorer.on(select, "change", () => this.draw());
@@ -1045,7 +1052,8 @@ class Scatter {
       one.point.setAttribute("aria-pressed", String(is));
       one.point.setAttribute("aria-label", this.explorer.nameOf(one.index));
       one.point.classList.toggle("ik-chosen", is);
-      one.point.classList.toggle("ik-passes", this.explorer.scoreValues().score?.passes[one.index] === 1);
+      const passes = [this.across, this.up].some((select) => this.explorer.contents.scores[Number(select.value)].passes[one.index] === 1);
+      one.point.classList.toggle("ik-passes", passes);
     }
     this.name(this.chosen());
   }
@@ -1238,7 +1246,7 @@ class PatternPanel {
     for (const at of ticks(view.x)) this.axisText(draw, text(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
     draw.fillStyle = palette.of.ink;
     this.axisText(draw, "query", 8, top + side / 2, -Math.PI / 2, "center");
-    this.axisText(draw, "key", left + side / 2, top + side + 60, 0, "center");
+    this.axisText(draw, "key", left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
   }
 
   /** Cells at round positions. @param {number} from first cell shown */
@@ -1507,10 +1515,12 @@ class PatternArea {
       this.readout.textContent = "Point at the pattern, or move over it with the arrow keys.";
       return;
     }
-    const alike = [...this.panels, ...this.pinned].filter((one) => one.view === panel.view && one.matrix);
-    this.readout.textContent = cellText(panel.matrix, panel.prompt, cursor) +
-      (alike.length > 1 ? alike.map((one) => ` · ${one.name} ${weightText(/** @type {Matrix} */ (one.matrix), cursor.query, cursor.key)}`).join("") : "") +
-      massText(panel.matrix, cursor.query);
+    const parts = [cellText(panel.matrix, panel.prompt, cursor)];
+    for (const one of [...this.panels, ...this.pinned]) {
+      if (one === panel || one.view !== panel.view || !one.matrix) continue;
+      parts.push(` · ${one.name} ${weightText(one.matrix, cursor.query, cursor.key)}`);
+    }
+    this.readout.textContent = parts.join("") + massText(panel.matrix, cursor.query);
   }
 
   /** Keeps the query in the text. @param {PatternPanel} panel @param {number} query */
@@ -1548,7 +1558,7 @@ class PatternArea {
 function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
-  if (weight === 0) return matrix.scale ? "0" : matrix.below;
+  if (weight === 0) return matrix.scale && matrix.scale[key] ? `attention ${matrix.below}` : matrix.scale ? "0" : matrix.below;
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
@@ -1884,7 +1894,7 @@ class Card {
 
   scores() {
     const { contents, state } = this.explorer;
-    const head = el("tr", {}, ...["score", "mean", "control or chance", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)));
+    const head = el("tr", {}, ...["score", "mean", "control", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)));
     const body = el("tbody");
     const why = new Set();
     for (const score of contents.scores) {
@@ -1894,9 +1904,9 @@ class Card {
       if (passes === null && score.untested) why.add(`${score.name} not tested: ${score.untested}.`);
       body.append(el("tr", {},
         el("th", { scope: "row", title: score.method }, score.name, score.unit ? el("span", { class: "ik-quiet" }, ` ${score.unit}`) : ""),
-        el("td", {}, number(score.mean[at]) + interval(score.low[at], score.high[at])), el("td", {}, against),
-        el("td", {}, number(score.excess[at]) + interval(score.excess_low[at], score.excess_high[at])),
-        el("td", {}, passes === null ? "untested" : passes ? `yes, over ${number(score.threshold[at])}` : `no, not over ${number(score.threshold[at])}`)));
+        withInterval(score.mean[at], score.low[at], score.high[at]), el("td", {}, against),
+        withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
+        el("td", {}, passes === null ? "untested" : passes ? "yes" : "no", passes === null || score.threshold[at] === null ? "" : el("span", { class: "ik-quiet" }, ` (threshold ${number(score.threshold[at])})`))));
     }
     return el("div", {}, el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, el("table", {}, el("thead", {}, head), body)), ...[...why].map((text) => el("p", { class: "ik-quiet" }, text)));
   }
@@ -1916,6 +1926,9 @@ class Card {
     return el("div", {}, el("p", { class: "ik-quiet" }, `Strongest query -> key pairs, by ${contents.ranked}`), list);
   }
 }
+
+/** A cell of a value, its interval in small. @param {number | null} value @param {number | null} low @param {number | null} high */
+const withInterval = (value, low, high) => el("td", {}, number(value), el("span", { class: "ik-quiet" }, interval(low, high)));
 
 // ------------------------------------------------------------------------------------------------------- explorer
 
@@ -2013,7 +2026,8 @@ class Explorer {
   build() {
     const keys = el("details", { class: "ik-keys" }, el("summary", {}, "Keys"), keyList());
     const main = el("div", { class: "ik-main" }, this.headsSection(), this.pattern.section, this.card.section, this.text.section);
-    this.root.append(...[this.titleRow(), this.controls(), main, keys]);
+    this.root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to the explorer
+    this.root.append(this.titleRow(), this.controls(), main, keys);
   }
 
   titleRow() {
@@ -2128,7 +2142,7 @@ class Explorer {
     this.thumbnails = bytes;
     this.grids[0].drawThumbnails();
     this.root.dataset.prompt = String(prompt);
-    this.root.dataset.ready = "thumbnails";
+    this.root.dataset.ready ??= "thumbnails";
     performance.mark("ik:thumbnails");
   }
 
@@ -2175,12 +2189,12 @@ class Explorer {
   /** Shows the chosen head: its thumbnail enlarged while it is waited for. */
   async showHead() {
     const turn = ++this.turn;
-    if (this.root.dataset.ready === "head") this.root.dataset.ready = "thumbnails";
+    this.root.dataset.ready = "thumbnails";
     this.card.draw();
     this.text.showVotes();
     this.sayPins();
     const waits = [setTimeout(() => this.showWaiting(turn, ""), 250)];
-    if (this.contents.live) waits.push(setTimeout(() => this.showWaiting(turn, "No kernel answers: run the cell again."), ANSWER_WITHIN));
+    if (this.contents.live) waits.push(setTimeout(() => this.unanswered(turn), ANSWER_WITHIN));
     try {
       const [shown, pinned, chosen] = await Promise.all([this.shown(), this.pinnedPatterns(), this.patternOf(this.state.prompt, this.state.head)]);
       waits.forEach(clearTimeout);
@@ -2198,8 +2212,15 @@ class Explorer {
     this.pattern.show(shown, pinned);
     this.text.colour();
     this.root.dataset.head = this.nameOf(this.state.head);
+    this.root.dataset.prompt = String(this.state.prompt);
     this.root.dataset.ready = "head";
     performance.mark("ik:head");
+  }
+
+  /** Says so; a late answer is still taken, and the next choice of the head asks again. @param {number} turn */
+  unanswered(turn) {
+    this.patterns.forget(this.state.prompt, this.state.head);
+    return this.showWaiting(turn, "No kernel answers: run the cell again.");
   }
 
   /** @param {number} turn @param {string} text */
@@ -2211,7 +2232,9 @@ class Explorer {
     this.chosen = matrix;
     this.pattern.show([{ matrix, prompt: this.prompt, name: `${this.nameOf(this.state.head)}, thumbnail` }], []);
     this.text.colour();
-    if (text) this.root.dataset.ready = "unanswered";
+    if (!text) return;
+    this.root.dataset.head = this.nameOf(this.state.head);
+    this.root.dataset.ready = "unanswered";
   }
 
   /** @param {string} text */
@@ -2325,7 +2348,7 @@ class Explorer {
   }
 
   headOfAddress() {
-    return this.indexOf(decodeURIComponent(location.hash.slice(1)));
+    return this.indexOf(location.hash.slice(1));
   }
 
   followAddress() {
@@ -2344,11 +2367,11 @@ class Explorer {
     const count = this.contents.prompts.length;
     this.state.prompt = (prompt + count) % count;
     this.prompts.value = String(this.state.prompt);
-    this.chosen = null;
+    this.chosen = this.thumbnails = null;
+    this.grids[0].drawThumbnails();
     this.text.build(this.prompt);
     delete this.root.dataset.kept;
-    await this.loadThumbnails();
-    await this.showHead();
+    await Promise.all([this.loadThumbnails(), this.showHead()]);
   }
 
   /** @param {number} index */
@@ -2421,7 +2444,10 @@ export default {
     const root = el("div", { class: "ik-explorer", "data-mounted": true });
     holder.append(root);
     const explorer = open(root, model.get("contents"), new KernelSource(model));
-    return () => explorer?.close();
+    return () => {
+      explorer?.close();
+      root.remove();
+    };
   },
 };
 
