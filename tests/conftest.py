@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMOLLM2 = ROOT / "data" / "SmolLM2-135M-Instruct.Q4_1.gguf"
 STORIES = ROOT / "data" / "stories15M"
 SHARED = ROOT.parent / "shared"
+AXE = Path(sys.prefix).parent / "node" / "node_modules" / "axe-core" / "axe.min.js"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 # Set before any library is imported, and inherited by the processes that tests start.
@@ -81,6 +82,35 @@ def browser() -> str:
     path = find_browser()
     assert path is not None, "a test that uses the browser must be marked `browser`"
     return path
+
+
+@pytest.fixture(scope="module")
+def chromium(browser):
+    """The same Chromium, driven by Playwright. Pages with the network are made from it, others by `page`.
+
+    It is closed with the module: while it is open an event loop runs in this thread, and asyncio allows no other.
+    """
+    from browsing import driven
+
+    with driven(browser) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def page(chromium):
+    """An empty page with the network off; the test fails if it writes a line to the console or throws an error."""
+    from browsing import silent_page
+
+    with silent_page(chromium) as page:
+        yield page
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The source of axe-core, which finds faults of accessibility."""
+    if not AXE.exists():
+        pytest.skip("axe-core is absent: `make test-browser` fetches it")
+    return AXE.read_text(encoding="utf-8")
 
 
 @pytest.fixture
