@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,13 @@ from ..errors import Refused
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream
 from ..model._self_check import foreign_hooks, is_causal
-from ..prompts._prompts import FewShotPrompts, Prompts
+from ..prompts._prompts import FewShotPrompts, Prompts, decoded
 from ..replay._layers import looseness
 from ..replay._patterns_again import PatternsAgain, pattern_of, read_layers, runs_by_heads
 from ..scorers._labels import entries_of, pooled
 from ..scorers._pattern_entries import attends, check_sound, taken
 from ..scorers._raw_patterns import value_norms
-from ._packing import STEPS, thumbnails
+from ._packing import STEPS, largest_in_cells, thumbnails
 from ._shown import FewShot, OneHead, Pair, Shown, strongest_of
 
 __all__ = ["read_prompts"]
@@ -74,7 +74,7 @@ class _Run:
     def shown(self, name: str) -> Shown:
         """Run the model; the prompt with what was kept of it."""
         model, tokens = self.model, self.prompt.tokens[0]
-        self.tokens = tuple(self.prompt.strings(model)[0])
+        self.tokens = _pieces(getattr(model, "tokenizer", None), tokens.tolist())
         by_heads = len(tokens) >= LONG and runs_by_heads(model, tokens)
         again = PatternsAgain(model, tokens, self._by_heads(tokens) if by_heads else self._whole(tokens))
         check_sound(self.broken)
@@ -151,6 +151,16 @@ class _Run:
 def _in_order(of_layers: Mapping[int, list[Any]]) -> list[Any]:
     """What was kept of all layers, in their order."""
     return [each for layer in sorted(of_layers) for each in of_layers[layer]]
+
+
+def _pieces(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
+    """The tokens as strings that make the text when they are joined: with the space that a tokenizer puts between."""
+    alone = [decoded(tokenizer, [token]) for token in ids]
+    pieces = alone[:1]
+    for pair, before, own in zip(pairwise(ids), alone, alone[1:], strict=False):
+        both = decoded(tokenizer, list(pair))
+        pieces.append(both.removeprefix(before) if both.startswith(before) and both.endswith(own) else own)
+    return tuple(pieces)
 
 
 def _special(model: Model, ids: list[int]) -> tuple[int, ...]:

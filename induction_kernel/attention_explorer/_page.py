@@ -41,7 +41,7 @@ def notes_of(explored: Explored, away: float) -> list[str]:
     least = {"plain": ".002", "fine": ".000004"}[explored.precision]
     notes = [
         f"Weights below {least} are stored as 0. On average {away:.1%} of a query's attention lies in such weights; "
-        "the line above a pattern says how much of the query's."
+        "pointing at a pattern says how much of that query's."
     ]
     if n < there:
         notes.append(
