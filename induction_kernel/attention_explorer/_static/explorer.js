@@ -893,10 +893,11 @@ class HeadGrid {
     const { layers, heads } = this.explorer.contents;
     if (this.kind === "thumb") this.grid.append(this.canvas);
     this.grid.append(el("span", { class: "ik-corner", "aria-hidden": "true" }));
-    for (let head = 0; head < heads; head++)
-      this.grid.append(el("span", { class: "ik-head-number", "aria-hidden": "true" }, String(head)));
+    const numbered = (/** @type {number} */ at, /** @type {string} */ kind) =>
+      el("span", { class: at % 5 ? kind : `${kind} ik-fifth`, "aria-hidden": "true" }, String(at));
+    for (let head = 0; head < heads; head++) this.grid.append(numbered(head, "ik-head-number"));
     for (let layer = 0; layer < layers; layer++) {
-      this.grid.append(el("span", { class: "ik-layer-number", "aria-hidden": "true" }, String(layer)));
+      this.grid.append(numbered(layer, "ik-layer-number"));
       for (let head = 0; head < heads; head++) this.grid.append(this.makeCell(layer * heads + head));
     }
   }
@@ -963,12 +964,12 @@ class HeadGrid {
   /** Cells as large as the box lets them be. */
   resize() {
     const { heads, layers } = this.explorer.contents;
-    const [least, most] = this.kind === "thumb" ? [32, 76] : [24, 44];
+    const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 ? 12 : 24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
     if (cell === this.cell || !this.box.clientWidth) return;
     this.cell = cell;
-    this.grid.style.setProperty("--ik-cell", `${cell}px`);
+    this.grid.classList.toggle("ik-tight", cell < 20); // room for every fifth number
     this.grid.style.setProperty("grid-template-columns", `26px repeat(${heads}, ${cell}px)`);
     this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${cell}px)`);
     this.draw();
@@ -1885,7 +1886,7 @@ class TextView {
       min: 0,
       "aria-label": "Keep the token at a position",
     });
-    this.votes = el("div", { class: "ik-votes" });
+    this.votes = el("div", { class: "ik-head-votes" });
     this.section = el(
       "section",
       { class: "ik-text-area", "aria-label": "Text" },
@@ -1993,7 +1994,7 @@ class TextView {
       { class: kinds.join(" "), "data-at": at, dir: role?.special ? "ltr" : null },
       token,
     );
-    if (role && role.label >= 0) span.style.setProperty("--ik-class", `var(--ik-class-${role.label % 8})`);
+    if (role && role.label >= 0) span.style.setProperty("--ik-class", classColour(role.label));
     return span;
   }
 
@@ -2207,53 +2208,47 @@ function rolesOf(prompt) {
 
 /** @param {Prompt} prompt @param {number[]} weights @param {string} name */
 function votesOf(prompt, weights, name) {
+  const what = "Each label's share of the last token's attention to the demonstrations.";
+  const none = weights.some((weight) => weight > 0) ? "" : " It attends to no demonstration.";
+  return [
+    el("p", { class: "ik-name" }, `Votes of ${name}`),
+    el("p", { class: "ik-quiet" }, what + none),
+    shareList(prompt, weights),
+    el("details", {}, el("summary", {}, "Weight of each demonstration"), demonstrationList(prompt, weights)),
+  ];
+}
+
+/** A bar for each label. @param {Prompt} prompt @param {number[]} weights */
+function shareList(prompt, weights) {
   const classes = prompt.demonstrations.map((one) => one[3]);
   const shares = votes(weights, classes, prompt.labels.length);
-  const list = el("ul", { class: "ik-shares" });
-  prompt.labels.forEach((label, at) => {
+  const rows = prompt.labels.map((label, at) => {
     const bar = el("span", { class: "ik-bar" });
     bar.style.width = `${100 * shares[at]}%`;
-    bar.style.setProperty("--ik-class", `var(--ik-class-${at % 8})`);
+    bar.style.setProperty("--ik-class", classColour(at));
     const said = [
       at === prompt.target ? "right answer" : "",
       at === prompt.answer ? "the model's answer" : "",
     ].filter(Boolean);
-    list.append(
-      el(
-        "li",
-        {},
-        el("bdi", { class: "ik-label-name" }, label),
-        el("span", { class: "ik-track" }, bar),
-        el("span", {}, number(shares[at]) + (said.length ? ` (${said.join(", ")})` : "")),
-      ),
-    );
+    const share = number(shares[at]) + (said.length ? ` (${said.join(", ")})` : "");
+    return el("li", {}, el("bdi", {}, label), el("span", { class: "ik-track" }, bar), el("span", {}, share));
   });
-  const each = el("ol", { class: "ik-demonstrations" });
-  prompt.demonstrations.forEach(([begin, end, , label], at) => {
-    const text = prompt.tokens.slice(begin, end).join("").trim();
-    const item = el(
-      "li",
-      {},
-      el("bdi", {}, text),
-      " ",
-      el("b", {}, prompt.labels[label] ?? ""),
-      ` ${number(weights[at])}`,
-    );
-    item.style.setProperty("--ik-class", `var(--ik-class-${Math.max(0, label) % 8})`);
-    each.append(item);
-  });
-  const most = weights.some((weight) => weight > 0) ? "" : " It attends to no demonstration.";
-  return [
-    el("p", { class: "ik-name" }, `Votes of ${name}`),
-    el(
-      "p",
-      { class: "ik-quiet" },
-      `Each label's share of the last token's attention to the demonstrations.${most}`,
-    ),
-    list,
-    el("details", {}, el("summary", {}, "Weight of each demonstration"), each),
-  ];
+  return el("ul", { class: "ik-shares" }, ...rows);
 }
+
+/** Text, label and weight of each demonstration. @param {Prompt} prompt @param {number[]} weights */
+function demonstrationList(prompt, weights) {
+  const rows = prompt.demonstrations.map(([begin, end, , label], at) => {
+    const text = prompt.tokens.slice(begin, end).join("").trim();
+    const name = el("b", {}, prompt.labels[label] ?? "");
+    name.style.setProperty("--ik-class", classColour(Math.max(0, label)));
+    return el("li", {}, el("bdi", {}, text), " ", name, ` ${number(weights[at])}`);
+  });
+  return el("ol", { class: "ik-demonstrations" }, ...rows);
+}
+
+/** Eight colours, in turn. @param {number} label */
+const classColour = (label) => `var(--ik-class-${label % 8})`;
 
 // ------------------------------------------------------------------------------------------------------ card
 
@@ -2284,60 +2279,18 @@ class Card {
 
   scores() {
     const { contents, state } = this.explorer;
-    const head = el(
-      "tr",
-      {},
-      ...["score", "mean", "control", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)),
-    );
-    const body = el("tbody");
-    const why = new Set();
-    for (const score of contents.scores) {
-      const at = state.head;
-      const against =
-        score.control?.[at] != null
-          ? number(score.control[at])
-          : score.chance?.[at] != null
-            ? `${number(score.chance[at])} (chance)`
-            : "–";
-      const passes = score.passes[at];
-      if (passes === null && score.untested) why.add(`${score.name} not tested: ${score.untested}.`);
-      body.append(
-        el(
-          "tr",
-          {},
-          el(
-            "th",
-            { scope: "row", title: score.method },
-            score.name,
-            score.unit ? el("span", { class: "ik-quiet" }, ` ${score.unit}`) : "",
-          ),
-          withInterval(score.mean[at], score.low[at], score.high[at]),
-          el("td", {}, against),
-          withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
-          el(
-            "td",
-            {},
-            passes === null ? "untested" : passes ? "yes" : "no",
-            passes === null || score.threshold[at] === null
-              ? ""
-              : el(
-                  "span",
-                  { class: "ik-quiet" },
-                  `${passes ? "over" : "not over"} ${number(score.threshold[at])}`,
-                ),
-          ),
-        ),
-      );
-    }
+    const titles = ["score", "mean", "control", "excess", "passes"];
+    const head = el("tr", {}, ...titles.map((title) => el("th", { scope: "col" }, title)));
+    const rows = contents.scores.map((score) => scoreRow(score, state.head));
+    const table = el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows));
+    const untested = contents.scores.filter((score) => score.passes[state.head] === null && score.untested);
     return el(
       "div",
       {},
-      el(
-        "div",
-        { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" },
-        el("table", {}, el("thead", {}, head), body),
+      el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, table),
+      ...untested.map((score) =>
+        el("p", { class: "ik-quiet" }, `${score.name} not tested: ${score.untested}.`),
       ),
-      ...[...why].map((text) => el("p", { class: "ik-quiet" }, text)),
     );
   }
 
@@ -2362,6 +2315,39 @@ class Card {
       list,
     );
   }
+}
+
+/**
+ * A head's row of the table: score, mean, control or chance, excess, whether it passes.
+ * @param {Score} score @param {number} at
+ */
+function scoreRow(score, at) {
+  const control = score.control?.[at] ?? null;
+  const chance = score.chance?.[at] ?? null;
+  const against = control === null && chance !== null ? `${number(chance)} (chance)` : number(control);
+  const passes = score.passes[at];
+  const verdict = passes === null ? "untested" : passes ? "yes" : "no";
+  const over = `${passes ? "over" : "not over"} ${number(score.threshold[at])}`;
+  return el(
+    "tr",
+    {},
+    el(
+      "th",
+      { scope: "row", title: score.method },
+      score.name,
+      " ",
+      el("span", { class: "ik-quiet" }, score.unit),
+    ),
+    withInterval(score.mean[at], score.low[at], score.high[at]),
+    el("td", {}, against),
+    withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
+    el(
+      "td",
+      {},
+      verdict,
+      passes === null || score.threshold[at] === null ? "" : el("span", { class: "ik-quiet" }, over),
+    ),
+  );
 }
 
 /**
@@ -2554,7 +2540,7 @@ class Explorer {
     if (this.grids.length > 1) views.push(["Map", el("div", {}, this.grids[1].box, this.mapLegend)]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
     const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
-    return el("section", { class: "ik-heads", "aria-label": "Heads" }, ...parts, this.headReadout);
+    return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, this.headReadout);
   }
 
   /** The row of tabs, and a panel for each. @param {[string, HTMLElement][]} views */
