@@ -4,15 +4,28 @@ import { test } from "node:test";
 import { deflateSync } from "node:zlib";
 import * as explorer from "../../induction_kernel/attention_explorer/_static/explorer.js";
 
-const { Matrix, average, difference, inflate, largest, pool, poolThumbnail, unpackHead, valueWeighted, votes } = explorer;
+const {
+  Matrix,
+  average,
+  difference,
+  inflate,
+  largest,
+  pool,
+  poolThumbnail,
+  unpackHead,
+  valueWeighted,
+  votes,
+} = explorer;
 const PLAIN = { precision: "plain", ahead: false, norms: false };
-const near = (got, wanted, by = 1e-6) => wanted.forEach((value, i) => assert.ok(Math.abs(got[i] - value) <= by, `${got[i]} for ${value}`));
+const near = (got, wanted, by = 1e-6) =>
+  wanted.forEach((value, i) => assert.ok(Math.abs(got[i] - value) <= by, `${got[i]} for ${value}`));
 const whole = (n) => ({ x: 0, y: 0, span: n });
 
 /** A lower triangle of the given size with what `entry(query, key)` says. */
 const triangle = (n, entry) => {
   const codes = new Float32Array((n * (n + 1)) / 2);
-  for (let query = 0; query < n; query++) for (let key = 0; key <= query; key++) codes[(query * (query + 1)) / 2 + key] = entry(query, key);
+  for (let query = 0; query < n; query++)
+    for (let key = 0; key <= query; key++) codes[(query * (query + 1)) / 2 + key] = entry(query, key);
   return new Matrix({ n, ahead: false, codes });
 };
 
@@ -34,7 +47,10 @@ test("entries are byte / 255, then come each query's rounded-away mass and norms
 
 test("fine entries are squares of bytes; float16 has no mass; whole matrices have later keys", () => {
   near(unpackHead(Uint8Array.of(255, 51, 0, 0, 0), 2, { ...PLAIN, precision: "fine" }).entries, [1, 0.04, 0]);
-  const half = unpackHead(Uint8Array.of(0x00, 0x3c, 0x00, 0x38, 0x66, 0x2e), 2, { ...PLAIN, precision: "half" });
+  const half = unpackHead(Uint8Array.of(0x00, 0x3c, 0x00, 0x38, 0x66, 0x2e), 2, {
+    ...PLAIN,
+    precision: "half",
+  });
   near(half.entries, [1, 0.5, 0.1], 1e-4);
   assert.equal(half.mass, null);
   const ahead = unpackHead(Uint8Array.of(0, 255, 51, 204, 0, 0), 2, { ...PLAIN, ahead: true });
@@ -48,7 +64,10 @@ test("bytes of a view that begins within a buffer are read from there", () => {
 });
 
 test("bytes of another length are refused", () => {
-  assert.throws(() => unpackHead(new Uint8Array(7), 3, PLAIN), /a head of 3 tokens takes 9 bytes, these are 7/);
+  assert.throws(
+    () => unpackHead(new Uint8Array(7), 3, PLAIN),
+    /a head of 3 tokens takes 9 bytes, these are 7/,
+  );
 });
 
 test("a prompt of one token", () => {
@@ -58,8 +77,18 @@ test("a prompt of one token", () => {
 
 test("pooling leaves out no cell, however many fall on a pixel", () => {
   const n = 1000;
-  for (const [query, key] of [[0, 0], [999, 0], [999, 999], [517, 333], [501, 500]]) {
-    const pooled = pool(triangle(n, (q, k) => (q === query && k === key ? 0.7 : 0)), whole(n), 64);
+  for (const [query, key] of [
+    [0, 0],
+    [999, 0],
+    [999, 999],
+    [517, 333],
+    [501, 500],
+  ]) {
+    const pooled = pool(
+      triangle(n, (q, k) => (q === query && k === key ? 0.7 : 0)),
+      whole(n),
+      64,
+    );
     near([Math.max(...pooled.filter((value) => !Number.isNaN(value)))], [0.7]);
     near([pooled[Math.floor((query * 64) / n) * 64 + Math.floor((key * 64) / n)]], [0.7]);
   }
@@ -68,12 +97,24 @@ test("pooling leaves out no cell, however many fall on a pixel", () => {
 test("pooled pixels are the largest of their cells in every window, as a slow loop finds them", () => {
   const n = 61;
   const matrix = triangle(n, (q, k) => ((q * 31 + k * 17) % 97) / 97);
-  for (const [win, side] of [[whole(n), 20], [{ x: 3.4, y: 20.7, span: 37.5 }, 16], [{ x: 10, y: 30, span: 30 }, 29]]) {
+  for (const [win, side] of [
+    [whole(n), 20],
+    [{ x: 3.4, y: 20.7, span: 37.5 }, 16],
+    [{ x: 10, y: 30, span: 30 }, 29],
+  ]) {
     const wanted = new Float32Array(side * side).fill(NaN);
     for (let q = 0; q < n; q++) {
       for (let k = 0; k <= q; k++) {
-        if (q < Math.floor(win.y) || k < Math.floor(win.x) || q >= Math.ceil(win.y + win.span) || k >= Math.ceil(win.x + win.span)) continue;
-        const [y, x] = [q - win.y, k - win.x].map((at) => Math.min(side - 1, Math.max(0, Math.floor(((at + 0.5) * side) / win.span))));
+        if (
+          q < Math.floor(win.y) ||
+          k < Math.floor(win.x) ||
+          q >= Math.ceil(win.y + win.span) ||
+          k >= Math.ceil(win.x + win.span)
+        )
+          continue;
+        const [y, x] = [q - win.y, k - win.x].map((at) =>
+          Math.min(side - 1, Math.max(0, Math.floor(((at + 0.5) * side) / win.span))),
+        );
         if (!(wanted[y * side + x] >= matrix.at(q, k))) wanted[y * side + x] = matrix.at(q, k);
       }
     }
@@ -82,12 +123,20 @@ test("pooled pixels are the largest of their cells in every window, as a slow lo
 });
 
 test("a magnified window shows each cell as a block, and nothing where there is no key yet", () => {
-  const pixels = pool(triangle(2, (q, k) => q + k + 1), whole(2), 4);
+  const pixels = pool(
+    triangle(2, (q, k) => q + k + 1),
+    whole(2),
+    4,
+  );
   assert.deepEqual([...pixels], [1, 1, NaN, NaN, 1, 1, NaN, NaN, 2, 2, 3, 3, 2, 2, 3, 3]);
 });
 
 test("of signed entries the one of largest size is drawn", () => {
-  const pooled = pool(new Matrix({ n: 2, ahead: true, codes: Float32Array.of(0.1, -0.5, 0.2, 0.3) }), whole(2), 1);
+  const pooled = pool(
+    new Matrix({ n: 2, ahead: true, codes: Float32Array.of(0.1, -0.5, 0.2, 0.3) }),
+    whole(2),
+    1,
+  );
   near(pooled, [-0.5]);
 });
 
@@ -99,14 +148,26 @@ test("a thumbnail keeps its stripes when it is drawn smaller", () => {
 });
 
 test("weights times value norms are shares of the largest product", () => {
-  const head = new Matrix({ n: 2, ahead: false, codes: Float32Array.of(1, 0.25, 0.75), norms: Float32Array.of(2, 4) });
+  const head = new Matrix({
+    n: 2,
+    ahead: false,
+    codes: Float32Array.of(1, 0.25, 0.75),
+    norms: Float32Array.of(2, 4),
+  });
   near(valueWeighted(head).entries, [2 / 3, 0.5 / 3, 1]);
-  const nothing = new Matrix({ n: 2, ahead: false, codes: Float32Array.of(1, 0.25, 0.75), norms: new Float32Array(2) });
+  const nothing = new Matrix({
+    n: 2,
+    ahead: false,
+    codes: Float32Array.of(1, 0.25, 0.75),
+    norms: new Float32Array(2),
+  });
   near(valueWeighted(nothing).entries, [0, 0, 0], 0);
 });
 
 test("average and difference of heads", () => {
-  const [a, b] = [Float32Array.of(1, 0.25, 0.75), Float32Array.of(1, 0.75, 0.25)].map((codes) => new Matrix({ n: 2, ahead: false, codes }));
+  const [a, b] = [Float32Array.of(1, 0.25, 0.75), Float32Array.of(1, 0.75, 0.25)].map(
+    (codes) => new Matrix({ n: 2, ahead: false, codes }),
+  );
   near(average([a, b]).entries, [1, 0.5, 0.5]);
   const apart = difference(a, b);
   near(apart.entries, [0, -0.5, 0.5]);

@@ -1,16 +1,38 @@
 // How the explorer's module reads names and writes numbers, tokens, colours and ticks; and its life in a notebook.
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import widget, { between, number, parseHead, placeOnRamp, quoted, rangeOf, ticksOf } from "../../induction_kernel/attention_explorer/_static/explorer.js";
+import widget, {
+  between,
+  number,
+  parseHead,
+  placeOnRamp,
+  quoted,
+  rangeOf,
+  ticksOf,
+} from "../../induction_kernel/attention_explorer/_static/explorer.js";
 
 test("names of heads", () => {
-  for (const name of ["L5H1", "l5h1", "5.1", " L5H1 ", "L5 H1"]) assert.deepEqual(parseHead(name), [5, 1], name);
+  for (const name of ["L5H1", "l5h1", "5.1", " L5H1 ", "L5 H1"])
+    assert.deepEqual(parseHead(name), [5, 1], name);
   assert.deepEqual(parseHead("L12H10"), [12, 10]);
-  for (const name of ["", "L5", "5", "H1L5", "L5H1x", "5.1.2", "-1.2", "L5H"]) assert.equal(parseHead(name), null, name);
+  for (const name of ["", "L5", "5", "H1L5", "L5H1x", "5.1.2", "-1.2", "L5H"])
+    assert.equal(parseHead(name), null, name);
 });
 
 test("numbers", () => {
-  const written = { ".93": 0.93, "1.00": 0.9996, ".012": 0.012, ".0039": 1 / 255, ".10": 0.0999, 0: 0, "3.14": 3.14159, "−.50": -0.5, "12.3": 12.34, 1234: 1234.4, ".000004": 0.0000038 };
+  const written = {
+    ".93": 0.93,
+    "1.00": 0.9996,
+    ".012": 0.012,
+    ".0039": 1 / 255,
+    ".10": 0.0999,
+    0: 0,
+    3.14: 3.14159,
+    "−.50": -0.5,
+    12.3: 12.34,
+    1234: 1234.4,
+    ".000004": 0.0000038,
+  };
   for (const [text, value] of Object.entries(written)) assert.equal(number(value), text);
   assert.deepEqual([null, undefined, NaN, Infinity].map(number), ["–", "–", "–", "–"]);
 });

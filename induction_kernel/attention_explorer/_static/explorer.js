@@ -260,7 +260,8 @@ export function unpackHead(bytes, n, format) {
   const massAt = count * (half ? 2 : 1);
   const normsAt = massAt + (half ? 0 : n);
   const end = normsAt + (norms ? 2 * n : 0);
-  if (bytes.length !== end) throw new Error(`a head of ${n} tokens takes ${end} bytes, these are ${bytes.length}`);
+  if (bytes.length !== end)
+    throw new Error(`a head of ${n} tokens takes ${end} bytes, these are ${bytes.length}`);
   const read = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return new Matrix({
     n,
@@ -304,7 +305,13 @@ export function average(all) {
     const entries = sameShape(all[0], matrix).entries;
     for (let i = 0; i < sum.length; i++) sum[i] += entries[i] / all.length;
   }
-  return new Matrix({ n: all[0].n, ahead: all[0].ahead, block: all[0].block, below: all[0].below, codes: sum });
+  return new Matrix({
+    n: all[0].n,
+    ahead: all[0].ahead,
+    block: all[0].block,
+    below: all[0].below,
+    codes: sum,
+  });
 }
 
 /**
@@ -319,7 +326,14 @@ export function difference(first, second) {
     codes[i] -= other[i];
     top = Math.max(top, Math.abs(codes[i]));
   }
-  return new Matrix({ n: first.n, ahead: first.ahead, block: first.block, codes, top: top || 1, signed: true });
+  return new Matrix({
+    n: first.n,
+    ahead: first.ahead,
+    block: first.block,
+    codes,
+    top: top || 1,
+    signed: true,
+  });
 }
 
 /** @param {Matrix} like @param {Matrix} other */
@@ -343,7 +357,9 @@ function pooled(matrix, win, side) {
   const first = Math.floor(win.x);
   const last = Math.min(matrix.n, Math.ceil(win.x + win.span));
   const end = Math.min(matrix.n, Math.ceil(win.y + win.span));
-  const pixel = Int32Array.from({ length: last - first }, (_, i) => pixelOf(first + i - win.x, win.span, side));
+  const pixel = Int32Array.from({ length: last - first }, (_, i) =>
+    pixelOf(first + i - win.x, win.span, side),
+  );
   const row = new Float32Array(last - first);
   for (let query = Math.floor(win.y); query < end; query++) {
     const keys = Math.min(last, matrix.keys(query)) - first;
@@ -414,7 +430,8 @@ export function largest(weights, count) {
   /** @type {number[]} */
   const best = [];
   weights.forEach((weight, at) => {
-    if (weight === 0 || (best.length === count && Math.abs(weight) <= Math.abs(weights[best[count - 1]]))) return;
+    if (weight === 0 || (best.length === count && Math.abs(weight) <= Math.abs(weights[best[count - 1]])))
+      return;
     let place = best.length;
     while (place && Math.abs(weight) > Math.abs(weights[best[place - 1]])) place--;
     best.splice(place, 0, at);
@@ -449,15 +466,25 @@ const THEMES = {
     weight: ["#ffffff", "#cfe3f5", "#7fb6dd", "#2f7ebc", "#0b4a8f", "#06264f"],
     score: ["#f4eef7", "#d9c2e0", "#b786c4", "#8a4a9e", "#5a1e70", "#360a47"],
     signed: ["#8c3a04", "#d8741a", "#f7cf9f", "#f5f5f5", "#a9cdea", "#2f7ebc", "#08366b"],
-    empty: "#eceff3", ink: "#1b2128", quiet: "#56606b", line: "#ccd3da", mark: "#d02670",
-    key: "255, 150, 20", query: "40, 175, 160",
+    empty: "#eceff3",
+    ink: "#1b2128",
+    quiet: "#56606b",
+    line: "#ccd3da",
+    mark: "#d02670",
+    key: "255, 150, 20",
+    query: "40, 175, 160",
   },
   dark: {
     weight: ["#11151a", "#173a5c", "#1f639c", "#3f95d6", "#92cdf5", "#f0f9ff"],
     score: ["#221a28", "#4a2a58", "#78458c", "#a86fbd", "#d6a9e4", "#fbeeff"],
     signed: ["#ffc078", "#d9741c", "#6b3a12", "#1c2026", "#1d4a75", "#3f95d6", "#c4e6fd"],
-    empty: "#22272e", ink: "#e6eaef", quiet: "#a4aeb9", line: "#3a434d", mark: "#ff7eb6",
-    key: "160, 80, 0", query: "0, 108, 98",
+    empty: "#22272e",
+    ink: "#e6eaef",
+    quiet: "#a4aeb9",
+    line: "#3a434d",
+    mark: "#ff7eb6",
+    key: "160, 80, 0",
+    query: "0, 108, 98",
   },
 };
 
@@ -504,7 +531,9 @@ class Palette {
       if (Number.isNaN(values[i])) out[i] = this.empty;
       else {
         const place = placeOnRamp(values[i] / top, shade);
-        out[i] = signed ? this.signed[Math.round(127.5 + 127.5 * place)] : this.weight[Math.round(255 * place)];
+        out[i] = signed
+          ? this.signed[Math.round(127.5 + 127.5 * place)]
+          : this.weight[Math.round(255 * place)];
       }
     }
     return image;
@@ -760,7 +789,9 @@ class Patterns {
   /** @param {number} prompt @param {number} index @param {string} name */
   decode(prompt, index, name) {
     const n = this.contents.prompts[prompt].tokens.length;
-    const matrix = this.source.head(prompt, index).then((bytes) => bytes && unpackHead(bytes, n, this.contents));
+    const matrix = this.source
+      .head(prompt, index)
+      .then((bytes) => bytes && unpackHead(bytes, n, this.contents));
     matrix.catch(() => this.kept.delete(name));
     const each = this.contents.precision === "half" ? 2 : 1;
     const bytes = each * n * (this.contents.ahead ? n : n / 2);
@@ -789,9 +820,14 @@ class Patterns {
       return new Matrix({ n: side, ahead: true, codes, table: tableOf("plain"), block, below: BELOW.plain });
     }
     const lower = [];
-    for (let query = 0; query < side; query++) lower.push(...codes.subarray(query * side, query * side + query + 1));
+    for (let query = 0; query < side; query++)
+      lower.push(...codes.subarray(query * side, query * side + query + 1));
     return new Matrix({
-      n: side, ahead: false, codes: Uint8Array.from(lower), table: tableOf("plain"), below: BELOW.plain,
+      n: side,
+      ahead: false,
+      codes: Uint8Array.from(lower),
+      table: tableOf("plain"),
+      below: BELOW.plain,
     });
   }
 
@@ -814,7 +850,11 @@ class HeadGrid {
     this.kind = kind;
     this.canvas = el("canvas", { class: "ik-thumb-canvas", "aria-hidden": "true" });
     this.grid = el("div", { class: `ik-grid ik-grid-${kind}` });
-    this.box = el("div", { class: "ik-grid-box", role: "group", "aria-label": "Heads: layers down, heads across" }, this.grid);
+    this.box = el(
+      "div",
+      { class: "ik-grid-box", role: "group", "aria-label": "Heads: layers down, heads across" },
+      this.grid,
+    );
     /** @type {(HTMLButtonElement)[]} */
     this.cells = [];
     this.cell = 0;
@@ -827,7 +867,8 @@ class HeadGrid {
     const { layers, heads } = this.explorer.contents;
     if (this.kind === "thumb") this.grid.append(this.canvas);
     this.grid.append(el("span", { class: "ik-corner", "aria-hidden": "true" }));
-    for (let head = 0; head < heads; head++) this.grid.append(el("span", { class: "ik-head-number", "aria-hidden": "true" }, String(head)));
+    for (let head = 0; head < heads; head++)
+      this.grid.append(el("span", { class: "ik-head-number", "aria-hidden": "true" }, String(head)));
     for (let layer = 0; layer < layers; layer++) {
       this.grid.append(el("span", { class: "ik-layer-number", "aria-hidden": "true" }, String(layer)));
       for (let head = 0; head < heads; head++) this.grid.append(this.makeCell(layer * heads + head));
@@ -870,11 +911,17 @@ class HeadGrid {
   /** @param {KeyboardEvent} event @param {number} index */
   key(event, index) {
     const { heads, layers } = this.explorer.contents;
-    const [first, last] = event.ctrlKey ? [0, layers * heads - 1] : [index - (index % heads), index - (index % heads) + heads - 1];
+    const [first, last] = event.ctrlKey
+      ? [0, layers * heads - 1]
+      : [index - (index % heads), index - (index % heads) + heads - 1];
     /** @type {Record<string, [number, number]>} where to, and the step if no head is there */
     const moves = {
-      ArrowLeft: [index - 1, -1], ArrowRight: [index + 1, 1], ArrowUp: [index - heads, -heads],
-      ArrowDown: [index + heads, heads], Home: [first, 1], End: [last, -1],
+      ArrowLeft: [index - 1, -1],
+      ArrowRight: [index + 1, 1],
+      ArrowUp: [index - heads, -heads],
+      ArrowDown: [index + heads, heads],
+      Home: [first, 1],
+      End: [last, -1],
     };
     const move = moves[event.key];
     if (!move || event.altKey || event.metaKey) return;
@@ -913,7 +960,8 @@ class HeadGrid {
       cell.classList.toggle("ik-passes", passes === 1);
       cell.classList.toggle("ik-untested", Boolean(score) && passes === null);
       cell.setAttribute("aria-label", this.explorer.describe(index));
-      if (score) cell.style.setProperty("--ik-score", scoreColour(this.explorer.palette, range, values[index]));
+      if (score)
+        cell.style.setProperty("--ik-score", scoreColour(this.explorer.palette, range, values[index]));
     });
     if (this.kind === "thumb") this.drawThumbnails();
   }
@@ -946,7 +994,11 @@ class HeadGrid {
     const draw = context(this.canvas);
     for (let index = 0; index < heads * layers; index++) {
       if (!this.explorer.isPresent(index)) continue;
-      const values = poolThumbnail(bytes.subarray(index * from * from, (index + 1) * from * from), from, side);
+      const values = poolThumbnail(
+        bytes.subarray(index * from * from, (index + 1) * from * from),
+        from,
+        side,
+      );
       const image = palette.image(values, side, "square root", 255, false);
       const [x, y] = [index % heads, Math.floor(index / heads)];
       draw.putImageData(image, Math.round(x * pitch * dots) + inset, Math.round(y * pitch * dots) + inset);
@@ -958,9 +1010,11 @@ class HeadGrid {
 export function ticksOf(low, high, about) {
   const rough = (high - low) / about || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((times) => times * power).find((each) => each >= rough * 0.999) ?? 10 * power;
+  const step =
+    [1, 2, 5, 10].map((times) => times * power).find((each) => each >= rough * 0.999) ?? 10 * power;
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) ticks.push(Number((i * step).toPrecision(12)));
+  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++)
+    ticks.push(Number((i * step).toPrecision(12)));
   return ticks;
 }
 
@@ -976,9 +1030,23 @@ class Scatter {
     this.up = menu(names, "Score upwards", "ik-scatter-y");
     this.up.value = String(Math.min(1, names.length - 1));
     this.picture = svg("svg", {
-      class: "ik-scatter", viewBox: `0 0 ${SCATTER.width} ${SCATTER.height}`, role: "group", "aria-label": "Heads by two scores",
+      class: "ik-scatter",
+      viewBox: `0 0 ${SCATTER.width} ${SCATTER.height}`,
+      role: "group",
+      "aria-label": "Heads by two scores",
     });
-    this.panel = el("div", {}, el("div", { class: "ik-row" }, el("label", {}, "Across ", this.across), el("label", {}, "Up ", this.up)), this.picture, el("p", { class: "ik-quiet" }, "Filled: passes at least one of the two."));
+    this.panel = el(
+      "div",
+      {},
+      el(
+        "div",
+        { class: "ik-row" },
+        el("label", {}, "Across ", this.across),
+        el("label", {}, "Up ", this.up),
+      ),
+      this.picture,
+      el("p", { class: "ik-quiet" }, "Filled: passes at least one of the two."),
+    );
     /** @type {{index: number, x: number, y: number, point: Element}[]} */
     this.points = [];
     for (const select of [this.across, this.up]) explorer.on(select, "change", () => this.draw());
@@ -999,7 +1067,9 @@ class Scatter {
         this.name(one ?? this.chosen());
       });
     }
-    explorer.on(this.picture, "keydown", (event) => this.key(/** @type {KeyboardEvent} */ (event), at(event)));
+    explorer.on(this.picture, "keydown", (event) =>
+      this.key(/** @type {KeyboardEvent} */ (event), at(event)),
+    );
   }
 
   chosen() {
@@ -1028,7 +1098,10 @@ class Scatter {
   draw() {
     const { scores } = this.explorer.contents;
     const [x, y] = [scores[Number(this.across.value)], scores[Number(this.up.value)]];
-    const [toX, toY] = [axis(x.mean, SCATTER.left, SCATTER.width - SCATTER.right), axis(y.mean, SCATTER.height - SCATTER.bottom, SCATTER.top)];
+    const [toX, toY] = [
+      axis(x.mean, SCATTER.left, SCATTER.width - SCATTER.right),
+      axis(y.mean, SCATTER.height - SCATTER.bottom, SCATTER.top),
+    ];
     this.picture.replaceChildren(...axes(toX, toY, x, y));
     this.points = [];
     x.mean.forEach((value, index) => {
@@ -1052,7 +1125,9 @@ class Scatter {
       one.point.setAttribute("aria-pressed", String(is));
       one.point.setAttribute("aria-label", this.explorer.nameOf(one.index));
       one.point.classList.toggle("ik-chosen", is);
-      const passes = [this.across, this.up].some((select) => this.explorer.contents.scores[Number(select.value)].passes[one.index] === 1);
+      const passes = [this.across, this.up].some(
+        (select) => this.explorer.contents.scores[Number(select.value)].passes[one.index] === 1,
+      );
       one.point.classList.toggle("ik-passes", passes);
     }
     this.name(this.chosen());
@@ -1064,7 +1139,11 @@ class Scatter {
     this.label.textContent = one ? this.explorer.nameOf(one.index) : "";
     if (!one) return;
     const left = one.x > SCATTER.width - 70;
-    setAttributes(this.label, { x: one.x + (left ? -9 : 9), y: Math.max(20, one.y - 7), "text-anchor": left ? "end" : "start" });
+    setAttributes(this.label, {
+      x: one.x + (left ? -9 : 9),
+      y: Math.max(20, one.y - 7),
+      "text-anchor": left ? "end" : "start",
+    });
   }
 }
 
@@ -1074,7 +1153,8 @@ function axis(values, from, to) {
   const low = Math.min(0, ...known);
   const high = Math.max(low + 1e-6, ...known);
   const room = 0.04 * (high - low);
-  const place = (/** @type {number} */ value) => from + ((value - low + room) / (high - low + 2 * room)) * (to - from);
+  const place = (/** @type {number} */ value) =>
+    from + ((value - low + room) / (high - low + 2 * room)) * (to - from);
   return { place, ticks: ticksOf(low, high, 5) };
 }
 
@@ -1093,9 +1173,21 @@ function axes(across, up, x, y) {
     parts.push(svg("text", { x: left - 6, y: at + 4, "text-anchor": "end" }, number(tick)));
   }
   const named = (/** @type {Score} */ score) => score.name + (score.unit ? ` (${score.unit})` : "");
-  parts.push(svg("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle", class: "ik-axis" }, named(x)));
+  parts.push(
+    svg(
+      "text",
+      { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle", class: "ik-axis" },
+      named(x),
+    ),
+  );
   const middle = (top + height - bottom) / 2;
-  parts.push(svg("text", { x: 12, y: middle, transform: `rotate(-90 12 ${middle})`, "text-anchor": "middle", class: "ik-axis" }, named(y)));
+  parts.push(
+    svg(
+      "text",
+      { x: 12, y: middle, transform: `rotate(-90 12 ${middle})`, "text-anchor": "middle", class: "ik-axis" },
+      named(y),
+    ),
+  );
   return parts;
 }
 
@@ -1160,7 +1252,10 @@ class PatternPanel {
   constructor(area, small) {
     this.area = area;
     this.small = small;
-    this.canvas = el("canvas", { class: small ? "ik-pinned-canvas" : "ik-pattern", tabindex: small ? null : 0 });
+    this.canvas = el("canvas", {
+      class: small ? "ik-pinned-canvas" : "ik-pattern",
+      tabindex: small ? null : 0,
+    });
     this.over = el("canvas", { class: "ik-over", "aria-hidden": "true" });
     this.title = el("figcaption", {});
     this.holder = el("div", { class: "ik-canvas-holder" }, this.canvas, this.over);
@@ -1174,7 +1269,9 @@ class PatternPanel {
     this.size = { width: 0, left: 0, top: 0, side: 1 };
     /** @type {{matrix: Matrix, side: number, values: Float32Array} | null} */
     this.overview = null;
-    area.explorer.watchSize(this.holder, () => this.draw());
+    area.explorer.watchSize(this.holder, () => {
+      if (this.measure().width !== this.size.width) this.draw();
+    });
     this.listen();
   }
 
@@ -1190,8 +1287,17 @@ class PatternPanel {
   measure() {
     const width = Math.max(80, this.holder.clientWidth);
     const room = this.small ? 4 : 66;
-    const side = Math.max(40, Math.min(width - room - 2, this.small ? width : Math.max(260, 0.82 * window.innerHeight)));
-    return { width, left: this.small ? 2 : room, top: 2, side: Math.floor(side), height: Math.floor(side) + (this.small ? 4 : room + 2) };
+    const side = Math.max(
+      40,
+      Math.min(width - room - 2, this.small ? width : Math.max(260, 0.82 * window.innerHeight)),
+    );
+    return {
+      width,
+      left: this.small ? 2 : room,
+      top: 2,
+      side: Math.floor(side),
+      height: Math.floor(side) + (this.small ? 4 : room + 2),
+    };
   }
 
   draw() {
@@ -1238,12 +1344,16 @@ class PatternPanel {
     draw.font = FONT;
     draw.fillStyle = palette.of.quiet;
     draw.textBaseline = "middle";
-    const text = (/** @type {number} */ at) => (tokens ? short(prompt.tokens[at]) : String(Math.round(at * matrix.block)));
+    const text = (/** @type {number} */ at) =>
+      tokens ? short(prompt.tokens[at]) : String(Math.round(at * matrix.block));
     const placed = (/** @type {number} */ at, /** @type {number} */ from) => (at + 0.5 - from) * each;
     const ticks = (/** @type {number} */ from) =>
-      tokens ? range(Math.floor(from), Math.min(view.n, Math.ceil(from + view.span))) : this.positionTicks(from);
+      tokens
+        ? range(Math.floor(from), Math.min(view.n, Math.ceil(from + view.span)))
+        : this.positionTicks(from);
     for (const at of ticks(view.y)) this.axisText(draw, text(at), left - 5, top + placed(at, view.y), 0);
-    for (const at of ticks(view.x)) this.axisText(draw, text(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
+    for (const at of ticks(view.x))
+      this.axisText(draw, text(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
     draw.fillStyle = palette.of.ink;
     this.axisText(draw, "query", 8, top + side / 2, -Math.PI / 2, "center");
     this.axisText(draw, "key", left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
@@ -1300,7 +1410,11 @@ class PatternPanel {
     const { left, top, side } = this.size;
     const key = this.view.x + ((event.clientX - box.left - left) / side) * this.view.span;
     const query = this.view.y + ((event.clientY - box.top - top) / side) * this.view.span;
-    const inside = key >= this.view.x && query >= this.view.y && key < this.view.x + this.view.span && query < this.view.y + this.view.span;
+    const inside =
+      key >= this.view.x &&
+      query >= this.view.y &&
+      key < this.view.x + this.view.span &&
+      query < this.view.y + this.view.span;
     return inside ? { key, query } : null;
   }
 
@@ -1309,7 +1423,8 @@ class PatternPanel {
     const { explorer } = area;
     /** @type {{x: number, y: number, moved: boolean} | null} */
     let held = null;
-    const on = (/** @type {string} */ kind, /** @type {(event: any) => void} */ listener) => explorer.on(canvas, kind, listener);
+    const on = (/** @type {string} */ kind, /** @type {(event: any) => void} */ listener) =>
+      explorer.on(canvas, kind, listener);
     on("pointerdown", (/** @type {PointerEvent} */ event) => {
       if (event.button === 0) held = { x: event.clientX, y: event.clientY, moved: false };
     });
@@ -1329,7 +1444,9 @@ class PatternPanel {
     });
     on("pointercancel", () => (held = null));
     on("pointerleave", () => area.hover(this, null));
-    explorer.on(canvas, "wheel", (event) => this.wheel(/** @type {WheelEvent} */ (event)), { passive: false });
+    explorer.on(canvas, "wheel", (event) => this.wheel(/** @type {WheelEvent} */ (event)), {
+      passive: false,
+    });
     on("dblclick", () => area.resetView(this));
     if (!this.small) on("keydown", (/** @type {KeyboardEvent} */ event) => area.key(this, event));
   }
@@ -1340,7 +1457,11 @@ class PatternPanel {
     if (!cell || (event.deltaY > 0 && this.view.whole)) return;
     event.preventDefault();
     const step = event.deltaMode === 1 ? 24 : 1;
-    this.view.zoom(Math.exp(Math.min(0.5, Math.max(-0.5, 0.002 * step * event.deltaY))), cell.key, cell.query);
+    this.view.zoom(
+      Math.exp(Math.min(0.5, Math.max(-0.5, 0.002 * step * event.deltaY))),
+      cell.key,
+      cell.query,
+    );
     this.area.redraw();
   }
 }
@@ -1355,6 +1476,27 @@ function short(token) {
   return letters.length > 8 ? letters.slice(0, 7).join("") + "…" : line;
 }
 
+/** @type {[State["together"], string][]} */
+const TOGETHER = [
+  ["side by side", "Side by side"],
+  ["average", "Average"],
+  ["difference", "Difference"],
+];
+const CLOSER = 0.6;
+/** @type {[string, string, number][]} text, label and factor */
+const ZOOMS = [
+  ["+", "Zoom in", CLOSER],
+  ["−", "Zoom out", 1 / CLOSER],
+  ["Whole", "Whole pattern", Infinity],
+];
+
+/** A logarithm needs more steps than a byte has. @param {Precision} precision @returns {Shade[]} */
+const shadesOf = (precision) => [
+  "square root",
+  "linear",
+  .../** @type {Shade[]} */ (precision === "half" ? ["logarithmic"] : []),
+];
+
 /** The pattern of the chosen head, what stands beside it, and the pinned heads. */
 class PatternArea {
   /** @param {Explorer} explorer */
@@ -1367,37 +1509,69 @@ class PatternArea {
     /** @type {Map<number, View>} by number of cells */
     this.views = new Map();
     this.redraw = onceAFrame(() => [...this.panels, ...this.pinned].forEach((panel) => panel.draw()));
-    const { contents } = explorer;
     this.weighted = el("input", { type: "checkbox", class: "ik-value-weighted" });
-    const shades = ["square root", "linear", ...(contents.precision === "half" ? ["logarithmic"] : [])];
-    this.shade = menu(shades, "Colour scale", "ik-shade");
-    this.beside = menu(["nothing", ...contents.prompts.map((prompt) => prompt.name)], "Show beside it", "ik-beside");
+    this.shade = menu(shadesOf(explorer.contents.precision), "Colour scale", "ik-shade");
+    const prompts = explorer.contents.prompts.map((prompt) => prompt.name);
+    this.beside = menu(["nothing", ...prompts], "Show beside it", "ik-beside");
     this.subtract = el("input", { type: "checkbox", class: "ik-subtract" });
     this.subtractLabel = el("label", { hidden: true }, this.subtract, " difference");
     this.pin = button("Pin", "Pin this head", "ik-pin");
-    this.together = el("span", { class: "ik-together", role: "radiogroup", "aria-label": "Pinned heads", hidden: true });
-    for (const mode of /** @type {const} */ (["side by side", "average", "difference"])) {
-      const one = el("input", { type: "radio", name: `ik-together-${this.explorer.id}`, value: mode, checked: mode === "side by side" });
-      this.together.append(el("label", {}, one, ` ${mode === "side by side" ? "Side by side" : mode === "average" ? "Average" : "Difference"}`));
-      this.explorer.on(one, "change", () => this.explorer.set({ together: mode }));
-    }
-    const [closer, further, whole] = [button("+", "Zoom in"), button("−", "Zoom out"), button("Whole", "Show the whole pattern")];
-    this.toolbar = el("div", { class: "ik-row ik-tools" },
-      contents.norms ? el("label", { title: "attention times the norm of what the key's value writes, |v W_O|" }, this.weighted, " value-weighted") : "",
-      el("label", {}, "Colour ", this.shade),
-      contents.prompts.length > 1 ? el("label", {}, "Beside ", this.beside) : "", this.subtractLabel,
-      el("span", { class: "ik-buttons" }, closer, further, whole), this.pin, this.together);
+    this.together = this.makeTogether();
     this.status = el("p", { class: "ik-status", role: "status", hidden: true });
     this.row = el("div", { class: "ik-panels" });
     this.readout = el("p", { class: "ik-readout", "aria-live": "polite" });
     this.legend = el("div", { class: "ik-pattern-legend" });
     this.pins = el("div", { class: "ik-pins", "aria-label": "Pinned heads", role: "group", hidden: true });
-    this.section = el("section", { class: "ik-pattern-area", "aria-label": "Pattern" }, this.toolbar, this.status, this.row, this.readout, this.legend, this.pins);
-    this.listen(closer, further, whole);
+    const below = [this.status, this.row, this.readout, this.legend, this.pins];
+    this.section = el(
+      "section",
+      { class: "ik-pattern-area", "aria-label": "Pattern" },
+      this.makeTools(),
+      ...below,
+    );
+    this.listen();
   }
 
-  /** @param {HTMLElement} closer @param {HTMLElement} further @param {HTMLElement} whole */
-  listen(closer, further, whole) {
+  /** What is done with two pinned heads or more. */
+  makeTogether() {
+    const holder = el("span", {
+      class: "ik-together",
+      role: "radiogroup",
+      "aria-label": "Pinned heads",
+      hidden: true,
+    });
+    for (const [value, name] of TOGETHER) {
+      const checked = value === "side by side";
+      const one = el("input", { type: "radio", name: `ik-together-${this.explorer.id}`, value, checked });
+      holder.append(el("label", {}, one, ` ${name}`));
+      this.explorer.on(one, "change", () => this.explorer.set({ together: value }));
+    }
+    return holder;
+  }
+
+  makeTools() {
+    const { contents } = this.explorer;
+    const zoom = el("span", { class: "ik-buttons" });
+    for (const [text, label, factor] of ZOOMS) {
+      const made = button(text, label);
+      this.explorer.on(made, "click", () => this.zoomAll(factor));
+      zoom.append(made);
+    }
+    const norm = "attention times the norm of what the key's value writes, |v W_O|";
+    return el(
+      "div",
+      { class: "ik-row ik-tools" },
+      contents.norms ? el("label", { title: norm }, this.weighted, " value-weighted") : "",
+      el("label", {}, "Colour ", this.shade),
+      contents.prompts.length > 1 ? el("label", {}, "Beside ", this.beside) : "",
+      this.subtractLabel,
+      zoom,
+      this.pin,
+      this.together,
+    );
+  }
+
+  listen() {
     const { explorer } = this;
     explorer.on(this.weighted, "change", () => explorer.set({ weighted: this.weighted.checked }));
     explorer.on(this.shade, "change", () => {
@@ -1411,16 +1585,18 @@ class PatternArea {
     });
     explorer.on(this.subtract, "change", () => explorer.set({ subtract: this.subtract.checked }));
     explorer.on(this.pin, "click", () => explorer.togglePin(explorer.state.head));
-    explorer.on(closer, "click", () => this.zoomAll(0.6));
-    explorer.on(further, "click", () => this.zoomAll(1 / 0.6));
-    explorer.on(whole, "click", () => this.zoomAll(Infinity));
   }
 
   /** About the cursor if there is one, else the middle. @param {number} factor */
   zoomAll(factor) {
     for (const view of this.views.values()) {
       if (factor === Infinity) view.reset();
-      else view.zoom(factor, (view.cursor?.key ?? view.x + view.span / 2), (view.cursor?.query ?? view.y + view.span / 2));
+      else
+        view.zoom(
+          factor,
+          view.cursor?.key ?? view.x + view.span / 2,
+          view.cursor?.query ?? view.y + view.span / 2,
+        );
     }
     this.redraw();
   }
@@ -1444,7 +1620,9 @@ class PatternArea {
     for (const n of this.views.keys()) if (!used.has(n)) this.views.delete(n);
     this.fill(this.panels, shown.length, this.row, false);
     this.row.classList.toggle("ik-two", shown.length > 1);
-    shown.forEach((one, i) => this.panels[i].set(one.matrix, one.prompt, one.name, this.viewOf(one.matrix.n)));
+    shown.forEach((one, i) =>
+      this.panels[i].set(one.matrix, one.prompt, one.name, this.viewOf(one.matrix.n)),
+    );
     this.showPins(pinned);
     this.drawLegend();
     this.say();
@@ -1469,7 +1647,10 @@ class PatternArea {
       const panel = this.pinned[i];
       const name = this.explorer.nameOf(one.index);
       panel.set(one.matrix, one.prompt, name, this.viewOf(one.matrix.n));
-      const [go, away] = [button(name, `Choose ${name}`, "ik-go"), button("Unpin", `Unpin ${name}`, "ik-unpin")];
+      const [go, away] = [
+        button(name, `Choose ${name}`, "ik-go"),
+        button("Unpin", `Unpin ${name}`, "ik-unpin"),
+      ];
       go.onclick = () => this.explorer.choose(one.index);
       away.onclick = () => this.explorer.togglePin(one.index);
       panel.title.replaceChildren(go, away);
@@ -1482,10 +1663,17 @@ class PatternArea {
     const { palette, state } = this.explorer;
     const stops = matrix.signed ? palette.of.signed : palette.of.weight;
     const ramp = `linear-gradient(to right, ${stops.join(", ")})`;
-    const values = matrix.signed ? [-1, -0.25, 0, 0.25, 1] : state.shade === "logarithmic" ? [1e-4, 1e-3, 0.01, 0.1, 1] : [0, 0.1, 0.25, 0.5, 1];
+    const values = matrix.signed
+      ? [-1, -0.25, 0, 0.25, 1]
+      : state.shade === "logarithmic"
+        ? [1e-4, 1e-3, 0.01, 0.1, 1]
+        : [0, 0.1, 0.25, 0.5, 1];
     const ticks = values.map((value) => {
       const place = placeOnRamp(value, state.shade);
-      return /** @type {[number, string]} */ ([matrix.signed ? (place + 1) / 2 : place, number(value * matrix.top)]);
+      return /** @type {[number, string]} */ ([
+        matrix.signed ? (place + 1) / 2 : place,
+        number(value * matrix.top),
+      ]);
     });
     const what = matrix.signed ? "difference" : matrix.scale ? "share of the largest product" : "attention";
     this.legend.replaceChildren(el("span", {}, `${what} `), legend(ramp, ticks));
@@ -1532,10 +1720,20 @@ class PatternArea {
   key(panel, event) {
     if (event.altKey || event.metaKey || event.ctrlKey || !panel.matrix) return;
     const { view, matrix } = panel;
-    const cursor = view.cursor ?? { query: Math.floor(view.y + view.span / 2), key: Math.floor(view.x + view.span / 4) };
+    const cursor = view.cursor ?? {
+      query: Math.floor(view.y + view.span / 2),
+      key: Math.floor(view.x + view.span / 4),
+    };
     const step = event.shiftKey ? 10 : 1;
     /** @type {Record<string, [number, number]>} */
-    const moves = { ArrowUp: [-step, 0], ArrowDown: [step, 0], ArrowLeft: [0, -step], ArrowRight: [0, step], Home: [0, -matrix.n], End: [0, matrix.n] };
+    const moves = {
+      ArrowUp: [-step, 0],
+      ArrowDown: [step, 0],
+      ArrowLeft: [0, -step],
+      ArrowRight: [0, step],
+      Home: [0, -matrix.n],
+      End: [0, matrix.n],
+    };
     const move = moves[event.key];
     if (move) {
       const query = Math.min(matrix.n - 1, Math.max(0, cursor.query + (view.cursor ? move[0] : 0)));
@@ -1544,10 +1742,13 @@ class PatternArea {
       view.show(query, key);
       this.redraw();
       this.cursorMoved(panel);
-    } else if (event.key === "+" || event.key === "=") view.zoom(0.6, cursor.key + 0.5, cursor.query + 0.5);
-    else if (event.key === "-" || event.key === "_") view.zoom(1 / 0.6, cursor.key + 0.5, cursor.query + 0.5);
+    } else if (event.key === "+" || event.key === "=")
+      view.zoom(CLOSER, cursor.key + 0.5, cursor.query + 0.5);
+    else if (event.key === "-" || event.key === "_")
+      view.zoom(1 / CLOSER, cursor.key + 0.5, cursor.query + 0.5);
     else if (event.key === "0") view.reset();
-    else if (event.key === "Enter" && view.cursor && matrix.block === 1) this.clicked(panel, view.cursor.query);
+    else if (event.key === "Enter" && view.cursor && matrix.block === 1)
+      this.clicked(panel, view.cursor.query);
     else return;
     event.preventDefault();
     this.redraw();
@@ -1558,7 +1759,12 @@ class PatternArea {
 function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
-  if (weight === 0) return matrix.scale && matrix.scale[key] ? `attention ${matrix.below}` : matrix.scale ? "0" : matrix.below;
+  if (weight === 0)
+    return matrix.scale && matrix.scale[key]
+      ? `attention ${matrix.below}`
+      : matrix.scale
+        ? "0"
+        : matrix.below;
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
@@ -1566,7 +1772,9 @@ function weightText(matrix, query, key) {
 function cellText(matrix, prompt, cell) {
   const weight = weightText(matrix, cell.query, cell.key);
   if (matrix.block > 1) {
-    const [queries, keys] = [cell.query, cell.key].map((at) => `${Math.floor(at * matrix.block)} to ${Math.floor((at + 1) * matrix.block) - 1}`);
+    const [queries, keys] = [cell.query, cell.key].map(
+      (at) => `${Math.floor(at * matrix.block)} to ${Math.floor((at + 1) * matrix.block) - 1}`,
+    );
     return `queries ${queries}, keys ${keys}: largest weight ${weight}`;
   }
   const [query, key] = [cell.query, cell.key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
@@ -1589,13 +1797,28 @@ class TextView {
   /** @param {Explorer} explorer */
   constructor(explorer) {
     this.explorer = explorer;
-    this.box = el("div", { class: "ik-text", tabindex: 0, role: "group", "aria-label": "Text: arrow keys move over the tokens, Enter keeps one" });
+    this.box = el("div", {
+      class: "ik-text",
+      tabindex: 0,
+      role: "group",
+      "aria-label": "Text: arrow keys move over the tokens, Enter keeps one",
+    });
     this.readout = el("p", { class: "ik-text-readout", "aria-live": "polite" });
     this.way = menu(["keys it attends to", "queries that attend to it"], "A token colours", "ik-way");
     this.votes = el("div", { class: "ik-votes" });
-    this.section = el("section", { class: "ik-text-area", "aria-label": "Text" },
-      el("div", { class: "ik-row" }, el("span", { class: "ik-name" }, "Text"), el("label", {}, "A token colours the ", this.way)),
-      this.readout, this.box, this.votes);
+    this.section = el(
+      "section",
+      { class: "ik-text-area", "aria-label": "Text" },
+      el(
+        "div",
+        { class: "ik-row" },
+        el("span", { class: "ik-name" }, "Text"),
+        el("label", {}, "A token colours the ", this.way),
+      ),
+      this.readout,
+      this.box,
+      this.votes,
+    );
     /** @type {Map<number, HTMLElement>} tokens that have an element now */
     this.spans = new Map();
     /** @type {{begin: number, end: number, element: HTMLElement}[]} */
@@ -1627,7 +1850,11 @@ class TextView {
     for (let begin = 0; begin < n; begin += size) {
       this.chunks.push({ begin, end: Math.min(n, begin + size), element: el("span", { class: "ik-chunk" }) });
     }
-    this.content = el("div", { class: "ik-content", dir: "auto" }, ...this.chunks.map((chunk) => chunk.element));
+    this.content = el(
+      "div",
+      { class: "ik-content", dir: "auto" },
+      ...this.chunks.map((chunk) => chunk.element),
+    );
     this.box.replaceChildren(this.content);
     this.box.scrollTop = 0;
     if (n > ALL_AT_ONCE) this.watchChunks();
@@ -1637,14 +1864,17 @@ class TextView {
 
   /** Elements for the tokens near what is seen; the other text is plain, so that all of it can be copied. */
   watchChunks() {
-    this.near = new IntersectionObserver((seen) => {
-      for (const one of seen) {
-        const chunk = this.chunks.find((each) => each.element === one.target);
-        if (chunk && one.isIntersecting) this.fill(chunk);
-        else if (chunk) this.empty(chunk);
-      }
-      this.colour();
-    }, { root: this.box, rootMargin: "400px" });
+    this.near = new IntersectionObserver(
+      (seen) => {
+        for (const one of seen) {
+          const chunk = this.chunks.find((each) => each.element === one.target);
+          if (chunk && one.isIntersecting) this.fill(chunk);
+          else if (chunk) this.empty(chunk);
+        }
+        this.colour();
+      },
+      { root: this.box, rootMargin: "400px" },
+    );
     for (const chunk of this.chunks) {
       this.empty(chunk);
       this.near.observe(chunk.element);
@@ -1675,7 +1905,11 @@ class TextView {
     else if (/^[\n\r]+$/.test(token)) kinds.push("ik-newline");
     else if (/^\s+$/.test(token)) kinds.push("ik-space");
     if (role) kinds.push(...role.kinds);
-    const span = el("span", { class: kinds.join(" "), "data-at": at, dir: role?.special ? "ltr" : null }, token);
+    const span = el(
+      "span",
+      { class: kinds.join(" "), "data-at": at, dir: role?.special ? "ltr" : null },
+      token,
+    );
     if (role && role.label >= 0) span.style.setProperty("--ik-class", `var(--ik-class-${role.label % 8})`);
     return span;
   }
@@ -1683,7 +1917,10 @@ class TextView {
   listen() {
     const { explorer, box } = this;
     const at = (/** @type {Event} */ event) => {
-      const span = event.target instanceof Element ? /** @type {HTMLElement | null} */ (event.target.closest(".ik-token")) : null;
+      const span =
+        event.target instanceof Element
+          ? /** @type {HTMLElement | null} */ (event.target.closest(".ik-token"))
+          : null;
       return span ? Number(span.dataset.at) : null;
     };
     explorer.on(box, "pointermove", (event) => {
@@ -1750,7 +1987,14 @@ class TextView {
     const last = this.explorer.prompt.tokens.length - 1;
     const now = this.pointed ?? this.kept?.at ?? -1;
     /** @type {Record<string, number>} */
-    const moves = { ArrowRight: now + 1, ArrowLeft: now - 1, ArrowDown: now + 10, ArrowUp: now - 10, Home: 0, End: last };
+    const moves = {
+      ArrowRight: now + 1,
+      ArrowLeft: now - 1,
+      ArrowDown: now + 10,
+      ArrowUp: now - 10,
+      Home: 0,
+      End: last,
+    };
     if (event.key === "Enter" || event.key === " ") {
       if (this.pointed === null || this.kept?.at === this.pointed) this.release();
       else this.keep(this.pointed, this.direction(event.shiftKey));
@@ -1789,11 +2033,15 @@ class TextView {
   /** @param {{at: number, as: "query" | "key"} | null} shown @param {Matrix | null} matrix @param {Float32Array | null} weights */
   describe(shown, matrix, weights) {
     const { tokens } = this.explorer.prompt;
-    if (matrix && matrix.block > 1) return "This head is not stored whole on this prompt: the text cannot be coloured.";
-    if (!shown) return "Point at a token, or reach the text with Tab and move with the arrow keys. Shift turns the direction round; a click keeps the token.";
+    if (matrix && matrix.block > 1)
+      return "This head is not stored whole on this prompt: the text cannot be coloured.";
+    if (!shown)
+      return "Point at a token, or reach the text with Tab and move with the arrow keys. Shift turns the direction round; a click keeps the token.";
     const named = (/** @type {number} */ at) => `${at} ${quoted(tokens[at])}`;
     if (!weights || !matrix) return `${shown.as} ${named(shown.at)}`;
-    const found = largest(weights, 3).map((at) => `${named(at)} ${number(weights[at])}`).join(", ");
+    const found = largest(weights, 3)
+      .map((at) => `${named(at)} ${number(weights[at])}`)
+      .join(", ");
     if (shown.as === "key") return `key ${named(shown.at)} <- queries ${found || "none"}`;
     return `query ${named(shown.at)} -> keys ${found || "none"}${massText(matrix, shown.at)}`;
   }
@@ -1803,7 +2051,10 @@ class TextView {
     for (const span of this.marked) span.classList.remove("ik-at-query", "ik-at-key");
     this.marked = [];
     if (!cell) return;
-    for (const [at, kind] of /** @type {const} */ ([[cell.query, "ik-at-query"], [cell.key, "ik-at-key"]])) {
+    for (const [at, kind] of /** @type {const} */ ([
+      [cell.query, "ik-at-query"],
+      [cell.key, "ik-at-key"],
+    ])) {
       const span = this.spans.get(at);
       if (!span) continue;
       span.classList.add(kind);
@@ -1817,7 +2068,11 @@ class TextView {
     const weights = prompt.weights?.[state.head];
     this.votes.hidden = !prompt.demonstrations.length;
     if (this.votes.hidden) return;
-    this.votes.replaceChildren(...(weights ? votesOf(prompt, weights, this.explorer.nameOf(state.head)) : ["The weights of the demonstrations are not stored for this head."]));
+    this.votes.replaceChildren(
+      ...(weights
+        ? votesOf(prompt, weights, this.explorer.nameOf(state.head))
+        : ["The weights of the demonstrations are not stored for this head."]),
+    );
   }
 
   close() {
@@ -1838,7 +2093,12 @@ function rolesOf(prompt) {
       const kinds = ["ik-demonstration", ...(at === begin ? ["ik-first"] : [])];
       roles.set(at, { kinds, label, special: false });
     }
-    if (position >= 0) roles.set(position, { kinds: [...(roles.get(position)?.kinds ?? []), "ik-label"], label, special: false });
+    if (position >= 0)
+      roles.set(position, {
+        kinds: [...(roles.get(position)?.kinds ?? []), "ik-label"],
+        label,
+        special: false,
+      });
   }
   for (const at of prompt.special) {
     const role = roles.get(at);
@@ -1856,19 +2116,45 @@ function votesOf(prompt, weights, name) {
     const bar = el("span", { class: "ik-bar" });
     bar.style.width = `${100 * shares[at]}%`;
     bar.style.setProperty("--ik-class", `var(--ik-class-${at % 8})`);
-    const said = [at === prompt.target ? "right" : "", at === prompt.answer ? "the model answers this" : ""].filter(Boolean);
-    list.append(el("li", {}, el("bdi", { class: "ik-label-name" }, label), el("span", { class: "ik-track" }, bar), el("span", {}, number(shares[at]) + (said.length ? ` (${said.join(", ")})` : ""))));
+    const said = [
+      at === prompt.target ? "right answer" : "",
+      at === prompt.answer ? "the model's answer" : "",
+    ].filter(Boolean);
+    list.append(
+      el(
+        "li",
+        {},
+        el("bdi", { class: "ik-label-name" }, label),
+        el("span", { class: "ik-track" }, bar),
+        el("span", {}, number(shares[at]) + (said.length ? ` (${said.join(", ")})` : "")),
+      ),
+    );
   });
   const each = el("ol", { class: "ik-demonstrations" });
   prompt.demonstrations.forEach(([begin, end, , label], at) => {
     const text = prompt.tokens.slice(begin, end).join("").trim();
-    const item = el("li", {}, el("bdi", {}, text), " ", el("b", {}, prompt.labels[label] ?? ""), ` ${number(weights[at])}`);
+    const item = el(
+      "li",
+      {},
+      el("bdi", {}, text),
+      " ",
+      el("b", {}, prompt.labels[label] ?? ""),
+      ` ${number(weights[at])}`,
+    );
     item.style.setProperty("--ik-class", `var(--ik-class-${Math.max(0, label) % 8})`);
     each.append(item);
   });
   const most = weights.some((weight) => weight > 0) ? "" : " It attends to no demonstration.";
-  return [el("p", { class: "ik-name" }, `Votes of ${name}`), el("p", { class: "ik-quiet" }, `Each label's share of the last token's attention to the demonstrations.${most}`), list,
-    el("details", {}, el("summary", {}, "Weight of each demonstration"), each)];
+  return [
+    el("p", { class: "ik-name" }, `Votes of ${name}`),
+    el(
+      "p",
+      { class: "ik-quiet" },
+      `Each label's share of the last token's attention to the demonstrations.${most}`,
+    ),
+    list,
+    el("details", {}, el("summary", {}, "Weight of each demonstration"), each),
+  ];
 }
 
 // ----------------------------------------------------------------------------------------------------------- card
@@ -1884,7 +2170,13 @@ class Card {
   draw() {
     const { contents, state } = this.explorer;
     const name = this.explorer.nameOf(state.head);
-    const link = contents.live ? "" : el("a", { href: `#${name}`, class: "ik-link", title: "address of this head on this page" }, `#${name}`);
+    const link = contents.live
+      ? ""
+      : el(
+          "a",
+          { href: `#${name}`, class: "ik-link", title: "address of this head on this page" },
+          `#${name}`,
+        );
     this.section.replaceChildren(
       el("div", { class: "ik-row" }, el("span", { class: "ik-name" }, name), link),
       contents.scores.length ? this.scores() : el("p", { class: "ik-quiet" }, "No scores were given."),
@@ -1894,21 +2186,61 @@ class Card {
 
   scores() {
     const { contents, state } = this.explorer;
-    const head = el("tr", {}, ...["score", "mean", "control", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)));
+    const head = el(
+      "tr",
+      {},
+      ...["score", "mean", "control", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)),
+    );
     const body = el("tbody");
     const why = new Set();
     for (const score of contents.scores) {
       const at = state.head;
-      const against = score.control?.[at] != null ? number(score.control[at]) : score.chance?.[at] != null ? `${number(score.chance[at])} (chance)` : "–";
+      const against =
+        score.control?.[at] != null
+          ? number(score.control[at])
+          : score.chance?.[at] != null
+            ? `${number(score.chance[at])} (chance)`
+            : "–";
       const passes = score.passes[at];
       if (passes === null && score.untested) why.add(`${score.name} not tested: ${score.untested}.`);
-      body.append(el("tr", {},
-        el("th", { scope: "row", title: score.method }, score.name, score.unit ? el("span", { class: "ik-quiet" }, ` ${score.unit}`) : ""),
-        withInterval(score.mean[at], score.low[at], score.high[at]), el("td", {}, against),
-        withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
-        el("td", {}, passes === null ? "untested" : passes ? "yes" : "no", passes === null || score.threshold[at] === null ? "" : el("span", { class: "ik-quiet" }, ` (threshold ${number(score.threshold[at])})`))));
+      body.append(
+        el(
+          "tr",
+          {},
+          el(
+            "th",
+            { scope: "row", title: score.method },
+            score.name,
+            score.unit ? el("span", { class: "ik-quiet" }, ` ${score.unit}`) : "",
+          ),
+          withInterval(score.mean[at], score.low[at], score.high[at]),
+          el("td", {}, against),
+          withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
+          el(
+            "td",
+            {},
+            passes === null ? "untested" : passes ? "yes" : "no",
+            passes === null || score.threshold[at] === null
+              ? ""
+              : el(
+                  "span",
+                  { class: "ik-quiet" },
+                  `${passes ? "over" : "not over"} ${number(score.threshold[at])}`,
+                ),
+          ),
+        ),
+      );
     }
-    return el("div", {}, el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, el("table", {}, el("thead", {}, head), body)), ...[...why].map((text) => el("p", { class: "ik-quiet" }, text)));
+    return el(
+      "div",
+      {},
+      el(
+        "div",
+        { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" },
+        el("table", {}, el("thead", {}, head), body),
+      ),
+      ...[...why].map((text) => el("p", { class: "ik-quiet" }, text)),
+    );
   }
 
   pairs() {
@@ -1923,12 +2255,18 @@ class Card {
       go.onclick = () => this.explorer.goTo(prompt, query, key);
       list.append(el("li", {}, go));
     }
-    return el("div", {}, el("p", { class: "ik-quiet" }, `Strongest query -> key pairs, by ${contents.ranked}`), list);
+    return el(
+      "div",
+      {},
+      el("p", { class: "ik-quiet" }, `Strongest query -> key pairs, by ${contents.ranked}`),
+      list,
+    );
   }
 }
 
 /** A cell of a value, its interval in small. @param {number | null} value @param {number | null} low @param {number | null} high */
-const withInterval = (value, low, high) => el("td", {}, number(value), el("span", { class: "ik-quiet" }, interval(low, high)));
+const withInterval = (value, low, high) =>
+  el("td", {}, number(value), el("span", { class: "ik-quiet" }, interval(low, high)));
 
 // ------------------------------------------------------------------------------------------------------- explorer
 
@@ -1966,7 +2304,15 @@ class Explorer {
     this.present = contents.present && new Set(contents.present);
     /** @type {State} */
     this.state = {
-      ...contents.start, score: 0, variable: "mean", shade: "square root", weighted: false, beside: null, subtract: false, pins: [], together: "side by side",
+      ...contents.start,
+      score: 0,
+      variable: "mean",
+      shade: "square root",
+      weighted: false,
+      beside: null,
+      subtract: false,
+      pins: [],
+      together: "side by side",
     };
     this.turn = 0;
     /** @type {Uint8Array | null} */
@@ -1985,10 +2331,26 @@ class Explorer {
     this.scatter = contents.scores.length > 1 ? new Scatter(this) : null;
     this.headReadout = el("p", { class: "ik-head-readout" });
     this.mapLegend = el("div", { class: "ik-map-legend" });
-    this.prompts = menu(contents.prompts.map((prompt) => prompt.name), "Prompt", "ik-prompt");
-    this.search = el("input", { class: "ik-search", type: "search", placeholder: "L5H1", "aria-label": "Find a head, for example L5H1", size: 8, autocomplete: "off", spellcheck: "false" });
+    this.prompts = menu(
+      contents.prompts.map((prompt) => prompt.name),
+      "Prompt",
+      "ik-prompt",
+    );
+    this.search = el("input", {
+      class: "ik-search",
+      type: "search",
+      placeholder: "L5H1",
+      "aria-label": "Find a head, for example L5H1",
+      size: 8,
+      autocomplete: "off",
+      spellcheck: "false",
+    });
     this.found = el("span", { class: "ik-search-message", role: "status" });
-    this.scores = menu(contents.scores.map((score) => score.name), "Score", "ik-score-menu");
+    this.scores = menu(
+      contents.scores.map((score) => score.name),
+      "Score",
+      "ik-score-menu",
+    );
     this.variable = menu(["mean", "excess"], "Mean, or excess over control or chance", "ik-variable");
     this.theme = new MutationObserver(() => this.readTheme());
     this.build();
@@ -2025,7 +2387,14 @@ class Explorer {
 
   build() {
     const keys = el("details", { class: "ik-keys" }, el("summary", {}, "Keys"), keyList());
-    const main = el("div", { class: "ik-main" }, this.headsSection(), this.pattern.section, this.card.section, this.text.section);
+    const main = el(
+      "div",
+      { class: "ik-main" },
+      this.headsSection(),
+      this.pattern.section,
+      this.card.section,
+      this.text.section,
+    );
     this.root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to the explorer
     this.root.append(this.titleRow(), this.controls(), main, keys);
   }
@@ -2034,14 +2403,21 @@ class Explorer {
     const { title, notes } = this.contents;
     const list = el("ul", { class: "ik-notes" }, ...notes.map((note) => el("li", {}, note)));
     const long = notes.length > 2 || notes.join("").length > 240;
-    return el("div", { class: "ik-head" }, el("div", { class: "ik-title", role: "heading", "aria-level": 2 }, title),
-      notes.length ? (long ? el("details", {}, el("summary", {}, "Notes"), list) : list) : "");
+    return el(
+      "div",
+      { class: "ik-head" },
+      el("div", { class: "ik-title", role: "heading", "aria-level": 2 }, title),
+      notes.length ? (long ? el("details", {}, el("summary", {}, "Notes"), list) : list) : "",
+    );
   }
 
   controls() {
     const { contents } = this;
     this.prompts.value = String(this.state.prompt);
-    const [before, after] = [button("‹", "Previous prompt", "ik-previous"), button("›", "Next prompt", "ik-next")];
+    const [before, after] = [
+      button("‹", "Previous prompt", "ik-previous"),
+      button("›", "Next prompt", "ik-next"),
+    ];
     this.on(this.prompts, "change", () => this.choosePrompt(Number(this.prompts.value)));
     this.on(before, "click", () => this.choosePrompt(this.state.prompt - 1));
     this.on(after, "click", () => this.choosePrompt(this.state.prompt + 1));
@@ -2050,10 +2426,16 @@ class Explorer {
     });
     this.on(this.scores, "change", () => this.chooseScore());
     this.on(this.variable, "change", () => this.chooseScore());
-    return el("div", { class: "ik-row ik-controls" },
+    return el(
+      "div",
+      { class: "ik-row ik-controls" },
       el("span", { class: "ik-buttons", hidden: contents.prompts.length < 2 }, before, this.prompts, after),
-      el("label", {}, "Head ", this.search), this.found,
-      contents.scores.length ? el("span", {}, el("label", {}, "Score ", this.scores), " ", this.variable) : "");
+      el("label", {}, "Head ", this.search),
+      this.found,
+      contents.scores.length
+        ? el("span", {}, el("label", {}, "Score ", this.scores), " ", this.variable)
+        : "",
+    );
   }
 
   headsSection() {
@@ -2061,38 +2443,45 @@ class Explorer {
     const views = [["Thumbnails", this.grids[0].box]];
     if (this.grids.length > 1) views.push(["Map", el("div", {}, this.grids[1].box, this.mapLegend)]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
-    const section = el("section", { class: "ik-heads", "aria-label": "Heads" });
-    const tabs = el("div", { class: "ik-tabs", role: "tablist", "aria-label": "Heads as" });
-    const buttons = views.map(([name, panel], at) => {
+    const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
+    return el("section", { class: "ik-heads", "aria-label": "Heads" }, ...parts, this.headReadout);
+  }
+
+  /** The row of tabs, and a panel for each. @param {[string, HTMLElement][]} views */
+  tabs(views) {
+    const row = el("div", { class: "ik-tabs", role: "tablist", "aria-label": "Heads as" });
+    const pairs = views.map(([name, content], at) => {
       const id = `ik-${this.id}-${name.toLowerCase()}`;
-      const tab = el("button", { type: "button", role: "tab", id: `${id}-tab`, "aria-controls": id, class: `ik-tab ik-tab-${name.toLowerCase()}` }, name);
-      const holder = el("div", { role: "tabpanel", id, "aria-labelledby": `${id}-tab`, class: "ik-tabpanel" }, panel);
+      const kind = `ik-tab ik-tab-${name.toLowerCase()}`;
+      const tab = el(
+        "button",
+        { type: "button", role: "tab", id: `${id}-tab`, "aria-controls": id, class: kind },
+        name,
+      );
+      const panel = el("div", { role: "tabpanel", id, "aria-labelledby": `${id}-tab` }, content);
       this.on(tab, "click", () => show(at));
-      section.append(holder);
-      return { tab, holder };
+      row.append(tab);
+      return { tab, panel };
     });
     const show = (/** @type {number} */ chosen) => {
-      buttons.forEach(({ tab, holder }, at) => {
+      pairs.forEach(({ tab, panel }, at) => {
         tab.setAttribute("aria-selected", String(at === chosen));
         tab.tabIndex = at === chosen ? 0 : -1;
-        holder.hidden = at !== chosen;
+        panel.hidden = at !== chosen;
       });
       if (views[chosen][0] === "Scatter") this.scatter?.draw();
     };
-    this.on(tabs, "keydown", (event) => {
-      const key = /** @type {KeyboardEvent} */ (event).key;
-      const now = buttons.findIndex(({ tab }) => tab === event.target);
+    this.on(row, "keydown", (event) => {
+      const { key } = /** @type {KeyboardEvent} */ (event);
+      const now = pairs.findIndex(({ tab }) => tab === event.target);
       const to = now + (key === "ArrowRight" ? 1 : key === "ArrowLeft" ? -1 : 0);
-      if (to === now || !buttons[to]) return;
+      if (to === now || !pairs[to]) return;
       event.preventDefault();
       show(to);
-      buttons[to].tab.focus();
+      pairs[to].tab.focus();
     });
-    tabs.append(...buttons.map(({ tab }) => tab));
-    if (buttons.length > 1) section.prepend(tabs);
-    section.append(this.headReadout);
     show(0);
-    return section;
+    return [row, ...pairs.map(({ panel }) => panel)];
   }
 
   listen() {
@@ -2157,10 +2546,22 @@ class Explorer {
     const { range: reach, score } = this.scoreValues();
     if (!score) return;
     const stops = reach.signed ? this.palette.of.signed : this.palette.of.score;
-    const values = [0, 0.25, 0.5, 0.75, 1].map((place) => /** @type {[number, string]} */ ([place, number(reach.low + place * (reach.high - reach.low))]));
+    const values = [0, 0.25, 0.5, 0.75, 1].map(
+      (place) =>
+        /** @type {[number, string]} */ ([place, number(reach.low + place * (reach.high - reach.low))]),
+    );
     this.mapLegend.replaceChildren(
-      el("span", {}, `${score.name}, ${this.state.variable}${score.unit ? ` (${score.unit})` : ""} `), legend(`linear-gradient(to right, ${stops.join(", ")})`, values),
-      el("span", { class: "ik-legend-marks" }, el("span", { class: "ik-mark-passes" }), " passes ", el("span", { class: "ik-mark-untested" }), " untested"));
+      el("span", {}, `${score.name}, ${this.state.variable}${score.unit ? ` (${score.unit})` : ""} `),
+      legend(`linear-gradient(to right, ${stops.join(", ")})`, values),
+      el(
+        "span",
+        { class: "ik-legend-marks" },
+        el("span", { class: "ik-mark-passes" }),
+        " passes ",
+        el("span", { class: "ik-mark-untested" }),
+        " untested",
+      ),
+    );
   }
 
   /** The score that colours heads. */
@@ -2196,19 +2597,28 @@ class Explorer {
     const waits = [setTimeout(() => this.showWaiting(turn, ""), 250)];
     if (this.contents.live) waits.push(setTimeout(() => this.unanswered(turn), ANSWER_WITHIN));
     try {
-      const [shown, pinned, chosen] = await Promise.all([this.shown(), this.pinnedPatterns(), this.patternOf(this.state.prompt, this.state.head)]);
+      const [shown, pinned, chosen] = await Promise.all([
+        this.shown(),
+        this.pinnedPatterns(),
+        this.patternOf(this.state.prompt, this.state.head),
+      ]);
       waits.forEach(clearTimeout);
       if (turn === this.turn) this.draw(shown, pinned, chosen);
     } catch (error) {
       waits.forEach(clearTimeout);
-      if (turn === this.turn) await this.showWaiting(turn, error instanceof Error ? error.message : String(error));
+      if (turn === this.turn)
+        await this.showWaiting(turn, error instanceof Error ? error.message : String(error));
     }
   }
 
   /** @param {{matrix: Matrix, prompt: Prompt, name: string}[]} shown @param {{matrix: Matrix, prompt: Prompt, index: number}[]} pinned @param {Matrix} chosen */
   draw(shown, pinned, chosen) {
     this.chosen = chosen;
-    this.say(chosen.block > 1 ? "This head is not stored whole on this prompt: what is shown is its thumbnail, the largest weight of each block." : "");
+    this.say(
+      chosen.block > 1
+        ? "This head is not stored whole on this prompt: what is shown is its thumbnail, the largest weight of each block."
+        : "",
+    );
     this.pattern.show(shown, pinned);
     this.text.colour();
     this.root.dataset.head = this.nameOf(this.state.head);
@@ -2230,7 +2640,10 @@ class Explorer {
     this.say(text || "The whole pattern is being computed; until then, its thumbnail.");
     if (!matrix) return;
     this.chosen = matrix;
-    this.pattern.show([{ matrix, prompt: this.prompt, name: `${this.nameOf(this.state.head)}, thumbnail` }], []);
+    this.pattern.show(
+      [{ matrix, prompt: this.prompt, name: `${this.nameOf(this.state.head)}, thumbnail` }],
+      [],
+    );
     this.text.colour();
     if (!text) return;
     this.root.dataset.head = this.nameOf(this.state.head);
@@ -2250,7 +2663,8 @@ class Explorer {
 
   /** A head's pattern as the toggles have it; its thumbnail if it is not stored whole. @param {number} prompt @param {number} index */
   async patternOf(prompt, index) {
-    const matrix = (await this.patterns.whole(prompt, index)) ?? (await this.patterns.thumbnail(prompt, index));
+    const matrix =
+      (await this.patterns.whole(prompt, index)) ?? (await this.patterns.thumbnail(prompt, index));
     return this.state.weighted ? this.patterns.valueWeighted(matrix) : matrix;
   }
 
@@ -2261,9 +2675,16 @@ class Explorer {
     if (pins.length > 1 && together !== "side by side") {
       const all = await Promise.all(pins.map((pin) => this.patternOf(prompt, pin)));
       const names = pins.map((pin) => this.nameOf(pin));
-      if (together === "average") return [{ matrix: average(all), prompt: this.prompt, name: `average of ${names.join(", ")}` }];
+      if (together === "average")
+        return [{ matrix: average(all), prompt: this.prompt, name: `average of ${names.join(", ")}` }];
       const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
-      return [{ matrix: difference(all[0], average(all.slice(1))), prompt: this.prompt, name: `${names[0]} minus ${others}` }];
+      return [
+        {
+          matrix: difference(all[0], average(all.slice(1))),
+          prompt: this.prompt,
+          name: `${names[0]} minus ${others}`,
+        },
+      ];
     }
     const matrix = await this.patternOf(prompt, head);
     if (beside === null) return [{ matrix, prompt: this.prompt, name }];
@@ -2271,14 +2692,25 @@ class Explorer {
     const second = await this.patternOf(beside, head);
     const names = [`${name}, ${this.prompt.name}`, `${name}, ${other.name}`];
     if (subtract && second.n === matrix.n && second.ahead === matrix.ahead) {
-      return [{ matrix: difference(matrix, second), prompt: this.prompt, name: `${names[0]} minus ${other.name}` }];
+      return [
+        { matrix: difference(matrix, second), prompt: this.prompt, name: `${names[0]} minus ${other.name}` },
+      ];
     }
-    return [{ matrix, prompt: this.prompt, name: names[0] }, { matrix: second, prompt: other, name: names[1] }];
+    return [
+      { matrix, prompt: this.prompt, name: names[0] },
+      { matrix: second, prompt: other, name: names[1] },
+    ];
   }
 
   async pinnedPatterns() {
     const { pins, prompt } = this.state;
-    return Promise.all(pins.map(async (index) => ({ matrix: await this.patternOf(prompt, index), prompt: this.prompt, index })));
+    return Promise.all(
+      pins.map(async (index) => ({
+        matrix: await this.patternOf(prompt, index),
+        prompt: this.prompt,
+        index,
+      })),
+    );
   }
 
   sayPins() {
@@ -2287,7 +2719,8 @@ class Explorer {
     const { pin, subtractLabel } = this.pattern;
     pin.textContent = pinned ? "Unpin" : "Pin";
     pin.setAttribute("aria-label", `${pinned ? "Unpin" : "Pin"} ${this.nameOf(head)}`);
-    subtractLabel.hidden = beside === null || this.contents.prompts[beside].tokens.length !== this.prompt.tokens.length;
+    subtractLabel.hidden =
+      beside === null || this.contents.prompts[beside].tokens.length !== this.prompt.tokens.length;
   }
 
   // ---- what the reader does
@@ -2302,7 +2735,8 @@ class Explorer {
   choose(index) {
     clearTimeout(this.soon);
     const before = this.state.head;
-    if (index === before && this.root.dataset.ready === "head" && this.state.together === "side by side") return;
+    if (index === before && this.root.dataset.ready === "head" && this.state.together === "side by side")
+      return;
     this.state.head = index;
     this.backToSideBySide();
     this.grids.forEach((grid) => grid.mark(before));
@@ -2343,7 +2777,10 @@ class Explorer {
   searched() {
     const { search, found, contents } = this;
     const known = this.chooseName(search.value);
-    found.textContent = known ? "" : `There is no head ${quoted(search.value)}: layers go from 0 to ${contents.layers - 1}, heads from 0 to ${contents.heads - 1}.`;
+    const within = `layers go from 0 to ${contents.layers - 1}, heads from 0 to ${contents.heads - 1}`;
+    found.textContent = known
+      ? ""
+      : `${quoted(search.value)} is none of these heads: ${within}${this.present ? ", not all of them are here" : ""}.`;
     search.setAttribute("aria-invalid", String(!known));
   }
 
@@ -2404,9 +2841,18 @@ class Explorer {
 }
 
 const KEYS = [
-  ["Heads", "arrow keys move the chosen head; Home and End go to the ends of a layer, with Ctrl of the model; Enter chooses"],
-  ["Pattern", "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query in the text"],
-  ["Text", "arrow keys move over the tokens; with Shift: queries that attend to the token; Enter keeps it, Escape releases it"],
+  [
+    "Heads",
+    "arrow keys move the chosen head; Home and End go to the ends of a layer, with Ctrl of the model; Enter chooses",
+  ],
+  [
+    "Pattern",
+    "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query in the text",
+  ],
+  [
+    "Text",
+    "arrow keys move over the tokens; with Shift: queries that attend to the token; Enter keeps it, Escape releases it",
+  ],
   ["Mouse", "wheel zooms, dragging moves, a double click shows the whole pattern"],
 ];
 
@@ -2419,7 +2865,9 @@ function keyList() {
 /** @param {HTMLElement} root @param {Contents} contents @param {Source} source */
 function open(root, contents, source) {
   if (contents.format !== FORMAT) {
-    root.append(el("p", {}, `These patterns have format ${contents.format}; this explorer reads format ${FORMAT}.`));
+    root.append(
+      el("p", {}, `These patterns have format ${contents.format}; this explorer reads format ${FORMAT}.`),
+    );
     return null;
   }
   const explorer = new Explorer(root, contents, source);
@@ -2429,7 +2877,9 @@ function open(root, contents, source) {
 
 /** Draws every explorer of the document that is not drawn yet. */
 export function mountAll() {
-  for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".ik-explorer:not([data-mounted])"))) {
+  for (const root of /** @type {NodeListOf<HTMLElement>} */ (
+    document.querySelectorAll(".ik-explorer:not([data-mounted])")
+  )) {
     const text = root.querySelector("script.ik-contents")?.textContent;
     if (!text) continue;
     root.dataset.mounted = "";
