@@ -145,4 +145,5 @@ def _one(name: str, patterns: np.ndarray, norms: np.ndarray | None, tokens: list
         patterns=chosen,
         ahead=looks_ahead(patterns),
         norms=norms is not None,
+        n_bytes=patterns.nbytes,
     )

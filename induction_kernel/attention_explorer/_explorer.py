@@ -104,10 +104,15 @@ class Explorer:
 
     def _ipython_display_(self) -> None:
         """A picture of all heads, then the widget; without anywidget the page, in a frame."""
-        from IPython.display import HTML, Image, display
+        from IPython.display import display
 
-        display(Image(self.picture(), format="png", alt=self.explored.title))
-        display(self.widget() if find_spec("anywidget") else HTML(self._framed()))
+        said = f"{self.explored.title}, thumbnails"
+        picture = {"image/png": self.picture(), "text/plain": said}
+        display(picture, metadata={"image/png": {"alt": said}}, raw=True)
+        if find_spec("anywidget"):
+            display(self.widget())
+        else:
+            display({"text/html": self._framed(), "text/plain": repr(self)}, raw=True)
 
     def _framed(self) -> str:
         """The page in a frame of its own; a sentence where it would make the notebook too large."""
