@@ -185,11 +185,13 @@ def test_strongest_pairs_are_the_largest_products(model):
     prompts = ik.repeated_tokens(model, prompts=3)
     contents = contents_of(ik.explore(model, prompts))
     seen = ik.patterns(model, prompts)
-    products = (seen["pattern"] * seen["value_norm"]).values[:, :, 1:]
+    products = (seen["pattern"] * seen["value_norm"]).values[:, :, 1:, 1:]
     for index in range(16):
         found = contents["strongest"][index]
         prompt, query, key, weight = found[0]
-        assert products[prompt, index, query - 1, key] == pytest.approx(products[:, index].max(), rel=1e-3)
+        assert products[prompt, index, query - 1, key - 1] == pytest.approx(
+            products[:, index].max(), rel=1e-3
+        )
         assert weight == pytest.approx(seen["pattern"].values[prompt, index, query, key], abs=1e-4)
         strings = [
             (contents["prompts"][i]["tokens"][q], contents["prompts"][i]["tokens"][k]) for i, q, k, _ in found
@@ -202,7 +204,7 @@ def test_strongest_pairs_by_loops():
     pattern, norms = np.tril(generator.uniform(size=(300, 300))), generator.uniform(size=300)
     tokens = tuple(map(str, range(300)))
     flat = sorted(
-        ((pattern[q, k] * norms[k], q, k) for q in range(1, 300) for k in range(q + 1)), reverse=True
+        ((pattern[q, k] * norms[k], q, k) for q in range(1, 300) for k in range(1, q + 1)), reverse=True
     )
     found = _shown.strongest_of(pattern, norms, tokens)
     assert [(q, k) for _, q, k, _ in found] == [(q, k) for _, q, k in flat[:8]]
@@ -227,6 +229,12 @@ def test_scores_are_those_of_the_summary(model):
             None if np.isnan(value) else int(value) for value in summary["passes"].values.ravel()
         ]
     assert menu[0]["control"] is not None
+    assert menu[0]["about"].startswith(
+        "Attention to the token after the latest earlier copy of this one. Mean over 8 prompts with its 95% interval. "
+        "The excess is over the control"
+    )
+    assert menu[1]["about"].startswith("Attention to the previous token. ")
+    assert "at the 5% level for all heads together." in menu[1]["about"]
     assert any(menu[0]["passes"])
 
 

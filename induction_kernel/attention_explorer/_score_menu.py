@@ -63,10 +63,12 @@ def _summaries(name: str, result: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     if several is None:
         said = str(summary["scorer"].item()) if "scorer" in summary.coords else "score"
         return [(name or said, summary)]
-    before = f"{name}, " if name else ""
+    before, n = f"{name}, " if name else "", summary.sizes[several]
+    titles = str(summary.attrs.get("title", "")).split("; ")
+    titles = titles if len(titles) == n else [""] * n
     return [
-        (f"{before}{summary[several].values[at]}", summary.isel({several: at}))
-        for at in range(summary.sizes[several])
+        (f"{before}{summary[several].values[at]}", summary.isel({several: at}).assign_attrs(title=titles[at]))
+        for at in range(n)
     ]
 
 
@@ -78,13 +80,38 @@ def _of_summary(name: str, summary: xr.Dataset, n_layers: int, n_heads: int) -> 
             f"{heads.max()}: these are of another model"
         )
     grid = summary.transpose("layer", "head", ...).reindex(layer=range(n_layers), head=range(n_heads))
-    entry: dict[str, Any] = {"name": name, "unit": str(summary.attrs.get("unit", ""))}
+    entry: dict[str, Any] = {
+        "name": name,
+        "unit": str(summary.attrs.get("unit", "")),
+        "about": _about(summary),
+    }
     for key in OF_SUMMARY:
         entry[key] = _rounded(grid[key].values) if key in grid else None
     passes = grid["passes"].values.ravel()
     entry["passes"] = [int(each) if np.isfinite(each) else None for each in passes]
     entry["untested"] = str(summary["untested"].values) if "untested" in summary.coords else ""
     return entry
+
+
+def _about(summary: xr.Dataset) -> str:
+    """What a score is and what its numbers mean, in sentences."""
+    known = summary.attrs
+    title = str(known.get("title", "")) or f"result of {known.get('method', 'a measure')}"
+    said = [title[0].upper() + title[1:]]
+    n = known.get("n_prompts", 0)
+    over = f"over {n} prompts" if n else ""
+    if np.isfinite(summary["low"].values).any():
+        said.append(
+            f"Mean {over} with its {float(known.get('confidence', 0.95)):.0%} interval".replace("  ", " ")
+        )
+    than = "the control: the same on prompts in which nothing repeats" if "control" in summary else "chance"
+    said.append(f"The excess is over {than}")
+    if summary["tested"].values.any():
+        level = float(known.get("level", 0.05))
+        said.append(
+            f"A head passes if its excess is beyond its threshold, at the {level:.0%} level for all heads together"
+        )
+    return ". ".join(said) + "."
 
 
 def _of_array(name: str, values: Any, n_layers: int, n_heads: int) -> dict[str, Any]:
@@ -100,7 +127,7 @@ def _of_array(name: str, values: Any, n_layers: int, n_heads: int) -> dict[str, 
         raise Refused(
             f"{name}: wanted an array [layer, head] of {n_layers} x {n_heads}, got {list(grid.shape)}"
         )
-    entry: dict[str, Any] = {"name": name, "unit": "", **dict.fromkeys(OF_SUMMARY)}
+    entry: dict[str, Any] = {"name": name, "unit": "", "about": "", **dict.fromkeys(OF_SUMMARY)}
     why = "a plain array has no interval"
     return entry | {"mean": _rounded(grid), "passes": [None] * grid.size, "untested": why}
 

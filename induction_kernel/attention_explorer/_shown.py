@@ -71,15 +71,15 @@ def strongest_of(pattern: np.ndarray, norms: np.ndarray | None, tokens: tuple[st
     """A head's strongest pairs of query and key, at most one for each two token strings.
 
     They are ranked by the weight times the norm of what the key's value writes, or by the weight where there are no
-    norms. The first query is left out: under a causal mask it can attend to itself alone.
+    norms. The first token is left out: as a query it can attend to itself alone, and as a key most heads rest on it.
     """
-    product = pattern if norms is None else pattern * norms
-    rows = _largest(product[1:].max(1, initial=0), LOOKED_AT) + 1  # the largest entries lie in these
+    product = pattern[1:, 1:] if norms is None else pattern[1:, 1:] * norms[1:]
+    rows = _largest(product.max(1, initial=0), LOOKED_AT)  # the largest entries lie in these
     flat = product[rows].ravel()
     found: dict[tuple[str, str], Pair] = {}
     for at in _largest(flat, LOOKED_AT).tolist():
-        row, key = divmod(at, pattern.shape[1])
-        query = int(rows[row])
+        row, key = divmod(at, product.shape[1])
+        query, key = int(rows[row]) + 1, key + 1
         weight = float(pattern[query, key])
         if weight > 0:
             found.setdefault((tokens[query], tokens[key]), (float(flat[at]), query, key, weight))
