@@ -11,7 +11,10 @@ FAULTS = {
     "an error": ("<script>null.x</script>", "thrown: .*null"),
     "a broken promise": ("<script>Promise.reject(new Error('no'))</script>", "thrown: no"),
     "a picture from elsewhere": ("<img src='http://127.0.0.1:9/x.png'>", "ERR_INTERNET_DISCONNECTED"),
-    "a request": ("<script>fetch('http://127.0.0.1:9/').catch(() => 0)</script>", "ERR_INTERNET_DISCONNECTED"),
+    "a request": (
+        "<script>fetch('http://127.0.0.1:9/').catch(() => 0)</script>",
+        "ERR_INTERNET_DISCONNECTED",
+    ),
 }
 
 
