@@ -13,8 +13,8 @@ from ._shown import Shown
 
 __all__ = ["picture_of"]
 
-WIDTH = 1100  # pixels
-CELLS = (28, 64)  # smallest and largest picture of a head
+WIDTH = 1100  # pixels, more only for many heads
+CELLS = (18, 64)  # smallest and largest picture of a head
 GAP = 2
 MARGIN = 34  # for the names of layers and heads
 LEVELS = 64
@@ -28,9 +28,7 @@ def picture_of(shown: Shown, grid: tuple[int, int]) -> bytes:
     seen too. Layers are set side by side where there are many more of them than heads.
     """
     n_layers, n_heads = grid
-    narrowest = MARGIN + n_heads * (CELLS[0] + GAP)
-    columns = max(1, min(-(-n_layers // 12), WIDTH // narrowest))
-    side = min(max(CELLS[0], (WIDTH // columns - MARGIN) // n_heads - GAP), CELLS[1])
+    columns, side = _columns_and_side(n_layers, n_heads)
     rows = -(-n_layers // columns)
     step = side + GAP
     across = MARGIN + n_heads * step
@@ -52,6 +50,16 @@ def picture_of(shown: Shown, grid: tuple[int, int]) -> bytes:
     out = io.BytesIO()
     image.save(out, "PNG", optimize=True)
     return out.getvalue()
+
+
+def _columns_and_side(n_layers: int, n_heads: int) -> tuple[int, int]:
+    """The fewest columns of layers with which the picture is no higher than wide, and the side of a head."""
+    for columns in range(1, n_layers + 1):
+        side = (WIDTH // columns - MARGIN) // n_heads - GAP
+        side = min(max(CELLS[0], side), CELLS[1])
+        if -(-n_layers // columns) * (side + GAP) <= columns * (MARGIN + n_heads * (side + GAP)):
+            return columns, side
+    return n_layers, CELLS[0]
 
 
 def _levels(thumbnail: np.ndarray, side: int) -> np.ndarray:

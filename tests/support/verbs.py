@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 import xarray as xr
 
@@ -62,9 +63,24 @@ def scored(scorer, **options):
     return lambda model: scorer(model, repeats(model), **options)
 
 
+def explored(model):
+    """Pictures of all heads, and two patterns computed again."""
+    one = ik.explore(model, repeats(model)).explored.shown[1]
+    again = [(index, pattern, norms) for index, pattern, norms in one.patterns([1, 15])]
+    return xr.Dataset(
+        {
+            "picture": (("head", "row", "column"), one.thumbnails),
+            "pattern": (("choice", "query", "key"), np.stack([pattern for _, pattern, _ in again])),
+            "value_norm": (("choice", "key"), np.stack([norms for _, _, norms in again])),
+        },
+        coords={"choice": [index for index, _, _ in again]},
+    )
+
+
 VERBS = {
     "observe": lambda model: ik.observe(model, repeats(model), [ik.induction, ik.duplicate_token]),
     "patterns": lambda model: ik.patterns(model, repeats(model), ["L0H1", "L1H7"]),
+    "explore": explored,
     "induction": scored(ik.induction),
     "prefix_matching": scored(ik.prefix_matching),
     "previous_token": scored(ik.previous_token),

@@ -1,14 +1,14 @@
 // @ts-check
 /**
- * The attention explorer: thumbnails, a map and a scatter of heads; the pattern, the text and the numbers of one head.
+ * The attention explorer: thumbnails, a map and a scatter of heads; pattern, text and numbers of one of them.
  *
- * One module for two homes: a self-contained page, where it draws every `.ik-explorer` from the data inside it, and a
- * notebook, where anywidget calls `render`. It asks the network for nothing and runs no text as code.
+ * One module for two homes: a self-contained page, where it draws every `.ik-explorer` from the data inside,
+ * and a notebook, where anywidget calls `render`. It asks the network for nothing and runs no text as code.
  *
- * Sections: types, numbers, weights, colours, elements, where data come from, heads, pattern, text, card, explorer.
+ * Sections: types, numbers, weights, colours, elements, sources, heads, pattern, text, card, explorer.
  */
 
-// ---------------------------------------------------------------------------------------------------------- types
+// ----------------------------------------------------------------------------------------------------- types
 
 /**
  * @typedef {object} Prompt
@@ -58,22 +58,23 @@
  * @property {{prompt: number, head: number}} start
  *
  * @typedef {{x: number, y: number, span: number}} Window first key, first query, and how many of each
+ * @typedef {{matrix: Matrix, prompt: Prompt, name: string}} Shown
+ * @typedef {{matrix: Matrix, prompt: Prompt, index: number}} Pinned
  *
  * @typedef {object} Source where thumbnails and patterns come from
  * @property {(prompt: number) => Promise<Uint8Array<ArrayBuffer>>} thumbnails
  * @property {(prompt: number, index: number) => Promise<Uint8Array<ArrayBuffer> | null>} head
  * @property {() => void} close
- *
- * @typedef {{format: Pick<Contents, "precision" | "ahead" | "norms">, n: number}} Shape
  */
 
 const FORMAT = 1;
 const ANSWER_WITHIN = 10_000; // milliseconds that a kernel has to answer
 
-// -------------------------------------------------------------------------------------------------------- numbers
+// --------------------------------------------------------------------------------------------------- numbers
 
 /**
- * A number as people read it: two digits behind the point, or two that count (one below .001); no zero before the point.
+ * A number as people read it: two digits behind the point, or two that count (one below .001), and no zero
+ * before the point.
  * @param {number | null | undefined} x
  * @returns {string}
  */
@@ -112,7 +113,7 @@ export function quoted(token) {
   return RIGHT_TO_LEFT.test(line) ? `\u2068"${line}"\u2069` : `"${line}"`;
 }
 
-// -------------------------------------------------------------------------------------------------------- weights
+// --------------------------------------------------------------------------------------------------- weights
 
 /**
  * The zlib-deflated bytes, inflated.
@@ -164,7 +165,9 @@ function tableOf(precision) {
 /** What a stored zero means: half of the first step. */
 const BELOW = { plain: "below .002", fine: "below .000004", half: "0" };
 
-/** One head's weights on one prompt. The codes are kept as they came: a number is made of them where it is read. */
+/**
+ * One head's weights on one prompt. The codes are kept as they came: a number is made of them where it is read.
+ */
 export class Matrix {
   /**
    * @param {object} given
@@ -248,7 +251,7 @@ export class Matrix {
 }
 
 /**
- * A head's weights from the bytes of one prompt: entries, then each query's rounded-away mass, then norms of values.
+ * A head's weights from the bytes of one prompt: entries, each query's rounded-away mass, norms of values.
  * @param {Uint8Array<ArrayBuffer>} bytes inflated
  * @param {number} n tokens
  * @param {Pick<Contents, "precision" | "ahead" | "norms">} format
@@ -278,8 +281,8 @@ export function unpackHead(bytes, n, format) {
 }
 
 /**
- * Each weight times the norm of what its key's value writes, as a share of the largest product. Without norms, or if
- * nothing is written, all 0.
+ * Each weight times the norm of what its key's value writes, as a share of the largest product. All 0 without
+ * norms, or if nothing is written.
  * @param {Matrix} matrix
  */
 export function valueWeighted(matrix) {
@@ -343,8 +346,8 @@ function sameShape(like, other) {
 }
 
 /**
- * A window of the matrix drawn as side x side pixels: each pixel holds the entry of largest size among its cells, and
- * NaN where there is none. No cell is left out, however small it is drawn.
+ * A window of the matrix drawn as side x side pixels: each pixel holds the entry of largest size among its
+ * cells, and NaN where there is none. No cell is left out, however small it is drawn.
  * @param {Matrix} matrix @param {Window} win @param {number} side
  */
 export function pool(matrix, win, side) {
@@ -409,7 +412,9 @@ export function poolThumbnail(bytes, from, side) {
 
 /**
  * Each label's share of the demonstrations' weight; all 0 if there is none.
- * @param {number[]} weights of the demonstrations @param {number[]} classes -1 where there is none @param {number} labels
+ * @param {number[]} weights of the demonstrations
+ * @param {number[]} classes -1 where there is none
+ * @param {number} labels how many
  */
 export function votes(weights, classes, labels) {
   const shares = new Array(labels).fill(0);
@@ -440,7 +445,7 @@ export function largest(weights, count) {
   return best;
 }
 
-// -------------------------------------------------------------------------------------------------------- colours
+// --------------------------------------------------------------------------------------------------- colours
 
 /** @typedef {"linear" | "square root" | "logarithmic"} Shade how a weight becomes a shade */
 
@@ -522,7 +527,11 @@ class Palette {
 
   /**
    * Weights as an image; where there are none, the colour of nothing.
-   * @param {Float32Array} values @param {number} side @param {Shade} shade @param {number} top @param {boolean} signed
+   * @param {Float32Array} values
+   * @param {number} side
+   * @param {Shade} shade
+   * @param {number} top the largest size there can be
+   * @param {boolean} signed
    */
   image(values, side, shade, top, signed) {
     const image = new ImageData(side, side);
@@ -569,12 +578,14 @@ function scoreColour(palette, range, value) {
   return palette.css(stops, (value - range.low) / (range.high - range.low));
 }
 
-// ------------------------------------------------------------------------------------------------------- elements
+// -------------------------------------------------------------------------------------------------- elements
+
+/** @typedef {Record<string, string | number | boolean | null | undefined>} Attributes true: empty; null: none */
 
 /**
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
- * @param {Record<string, string | number | boolean | null | undefined>} [attributes] true for an empty one, null for none
+ * @param {Attributes} [attributes]
  * @param {...(Node | string)} children
  * @returns {HTMLElementTagNameMap[K]}
  */
@@ -587,7 +598,7 @@ function el(tag, attributes = {}, ...children) {
 
 /**
  * @param {string} tag
- * @param {Record<string, string | number | boolean | null | undefined>} [attributes]
+ * @param {Attributes} [attributes]
  * @param {...(Node | string)} children
  */
 function svg(tag, attributes = {}, ...children) {
@@ -597,7 +608,10 @@ function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** @param {Element} element @param {Record<string, string | number | boolean | null | undefined>} attributes */
+/**
+ * @param {Element} element
+ * @param {Attributes} attributes
+ */
 function setAttributes(element, attributes) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== null && value !== undefined && value !== false) {
@@ -637,7 +651,11 @@ function onceAFrame(draw) {
   };
 }
 
-/** Scrolls a box, and nothing around it, so that an element in it is seen. @param {Element} box @param {Element} element */
+/**
+ * Scrolls a box, and nothing around it, so that an element in it is seen.
+ * @param {Element} box
+ * @param {Element} element
+ */
 function reveal(box, element) {
   const outer = box.getBoundingClientRect();
   const inner = element.getBoundingClientRect();
@@ -647,7 +665,11 @@ function reveal(box, element) {
   else if (inner.right > outer.right) box.scrollLeft += inner.right - outer.right + 4;
 }
 
-/** A legend: the ramp with values under it. @param {string} ramp CSS @param {[number, string][]} ticks place and text */
+/**
+ * A legend: the ramp with values under it.
+ * @param {string} ramp CSS
+ * @param {[number, string][]} ticks place and text
+ */
 function legend(ramp, ticks) {
   const bar = el("span", { class: "ik-ramp" });
   bar.style.background = ramp;
@@ -660,7 +682,7 @@ function legend(ramp, ticks) {
   return el("span", { class: "ik-legend" }, bar, marks);
 }
 
-// ------------------------------------------------------------------------------------------ where data come from
+// --------------------------------------------------------------------------------------------------- sources
 
 /** Data inside a page. @implements {Source} */
 class PageSource {
@@ -708,7 +730,9 @@ class KernelSource {
   constructor(model) {
     this.model = model;
     this.asked = 0;
-    /** @type {Map<number, {resolve: (bytes: Uint8Array<ArrayBuffer>) => void, reject: (why: Error) => void}>} */
+    /**
+     * @type {Map<number, {resolve: (bytes: Uint8Array<ArrayBuffer>) => void, reject: (why: Error) => void}>}
+     */
     this.waiting = new Map();
     this.listener = (/** @type {any} */ message, /** @type {DataView<ArrayBuffer>[]} */ buffers) =>
       this.answered(message, buffers);
@@ -840,9 +864,11 @@ class Patterns {
   }
 }
 
-// ---------------------------------------------------------------------------------------------------------- heads
+// ----------------------------------------------------------------------------------------------------- heads
 
-/** The heads of a model in rows of layers: as thumbnails of their patterns, or as cells coloured by a score. */
+/**
+ * The heads of a model in rows of layers: as thumbnails of their patterns, or as cells coloured by a score.
+ */
 class HeadGrid {
   /** @param {Explorer} explorer @param {"thumb" | "map"} kind */
   constructor(explorer, kind) {
@@ -867,10 +893,11 @@ class HeadGrid {
     const { layers, heads } = this.explorer.contents;
     if (this.kind === "thumb") this.grid.append(this.canvas);
     this.grid.append(el("span", { class: "ik-corner", "aria-hidden": "true" }));
-    for (let head = 0; head < heads; head++)
-      this.grid.append(el("span", { class: "ik-head-number", "aria-hidden": "true" }, String(head)));
+    const numbered = (/** @type {number} */ at, /** @type {string} */ kind) =>
+      el("span", { class: at % 5 ? kind : `${kind} ik-fifth`, "aria-hidden": "true" }, String(at));
+    for (let head = 0; head < heads; head++) this.grid.append(numbered(head, "ik-head-number"));
     for (let layer = 0; layer < layers; layer++) {
-      this.grid.append(el("span", { class: "ik-layer-number", "aria-hidden": "true" }, String(layer)));
+      this.grid.append(numbered(layer, "ik-layer-number"));
       for (let head = 0; head < heads; head++) this.grid.append(this.makeCell(layer * heads + head));
     }
   }
@@ -937,12 +964,12 @@ class HeadGrid {
   /** Cells as large as the box lets them be. */
   resize() {
     const { heads, layers } = this.explorer.contents;
-    const [least, most] = this.kind === "thumb" ? [32, 76] : [24, 44];
+    const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 ? 12 : 24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
     if (cell === this.cell || !this.box.clientWidth) return;
     this.cell = cell;
-    this.grid.style.setProperty("--ik-cell", `${cell}px`);
+    this.grid.classList.toggle("ik-tight", cell < 20); // room for every fifth number
     this.grid.style.setProperty("grid-template-columns", `26px repeat(${heads}, ${cell}px)`);
     this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${cell}px)`);
     this.draw();
@@ -1006,7 +1033,12 @@ class HeadGrid {
   }
 }
 
-/** Ticks at round numbers within a range. @param {number} low @param {number} high @param {number} about how many */
+/**
+ * Ticks at round numbers within a range.
+ * @param {number} low
+ * @param {number} high
+ * @param {number} about how many
+ */
 export function ticksOf(low, high, about) {
   const rough = (high - low) / about || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
@@ -1076,7 +1108,11 @@ class Scatter {
     return this.points.find((one) => one.index === this.explorer.state.head);
   }
 
-  /** Arrow keys go to the next point in their direction. @param {KeyboardEvent} event @param {{index: number, x: number, y: number} | undefined} from */
+  /**
+   * Arrow keys go to the next point in their direction.
+   * @param {KeyboardEvent} event
+   * @param {{index: number, x: number, y: number} | undefined} from
+   */
   key(event, from) {
     if (!from || event.altKey || event.metaKey || event.ctrlKey) return;
     if (event.key === "Enter" || event.key === " ") {
@@ -1147,7 +1183,12 @@ class Scatter {
   }
 }
 
-/** A scale from values to pixels. @param {(number | null)[]} values @param {number} from @param {number} to */
+/**
+ * A scale from values to pixels.
+ * @param {(number | null)[]} values
+ * @param {number} from
+ * @param {number} to
+ */
 function axis(values, from, to) {
   const known = /** @type {number[]} */ (values.filter((value) => value !== null));
   const low = Math.min(0, ...known);
@@ -1158,7 +1199,12 @@ function axis(values, from, to) {
   return { place, ticks: ticksOf(low, high, 5) };
 }
 
-/** @param {ReturnType<typeof axis>} across @param {ReturnType<typeof axis>} up @param {Score} x @param {Score} y */
+/**
+ * @param {ReturnType<typeof axis>} across
+ * @param {ReturnType<typeof axis>} up
+ * @param {Score} x
+ * @param {Score} y
+ */
 function axes(across, up, x, y) {
   const { width, height, left, right, top, bottom } = SCATTER;
   const parts = [];
@@ -1191,7 +1237,7 @@ function axes(across, up, x, y) {
   return parts;
 }
 
-// -------------------------------------------------------------------------------------------------------- pattern
+// --------------------------------------------------------------------------------------------------- pattern
 
 /** The part of the patterns that is shown; panels of prompts equally long share it. */
 class View {
@@ -1209,7 +1255,12 @@ class View {
     return this.span >= this.n;
   }
 
-  /** Zooms so that the given place, in cells, stays where it is. @param {number} factor @param {number} key @param {number} query */
+  /**
+   * Zooms so that the given place, in cells, stays where it is.
+   * @param {number} factor
+   * @param {number} key
+   * @param {number} query
+   */
   zoom(factor, key, query) {
     const span = Math.min(this.n, Math.max(Math.min(4, this.n), this.span * factor));
     this.x = key - ((key - this.x) * span) / this.span;
@@ -1404,7 +1455,10 @@ class PatternPanel {
     draw.restore();
   }
 
-  /** The cell under a pointer; null outside of the pattern. @param {{clientX: number, clientY: number}} event */
+  /**
+   * The cell under a pointer; null outside of the pattern.
+   * @param {{clientX: number, clientY: number}} event
+   */
   cellAt(event) {
     const box = this.canvas.getBoundingClientRect();
     const { left, top, side } = this.size;
@@ -1451,7 +1505,10 @@ class PatternPanel {
     if (!this.small) on("keydown", (/** @type {KeyboardEvent} */ event) => area.key(this, event));
   }
 
-  /** Zooms about the pointer; outwards beyond the whole pattern the page scrolls. @param {WheelEvent} event */
+  /**
+   * Zooms about the pointer; outwards beyond the whole pattern the page scrolls.
+   * @param {WheelEvent} event
+   */
   wheel(event) {
     const cell = this.cellAt(event);
     if (!cell || (event.deltaY > 0 && this.view.whole)) return;
@@ -1614,7 +1671,7 @@ class PatternArea {
     return view;
   }
 
-  /** Shows these patterns. @param {{matrix: Matrix, prompt: Prompt, name: string}[]} shown @param {{matrix: Matrix, prompt: Prompt, index: number}[]} pinned */
+  /** Shows these patterns. @param {Shown[]} shown @param {Pinned[]} pinned */
   show(shown, pinned) {
     const used = new Set([...shown, ...pinned].map((one) => one.matrix.n));
     for (const n of this.views.keys()) if (!used.has(n)) this.views.delete(n);
@@ -1638,7 +1695,7 @@ class PatternArea {
     }
   }
 
-  /** @param {{matrix: Matrix, prompt: Prompt, index: number}[]} pinned */
+  /** @param {Pinned[]} pinned */
   showPins(pinned) {
     this.fill(this.pinned, pinned.length, this.pins, true);
     this.pins.hidden = !pinned.length;
@@ -1755,7 +1812,12 @@ class PatternArea {
   }
 }
 
-/** A weight as read: what a stored zero means, in words. @param {Matrix} matrix @param {number} query @param {number} key */
+/**
+ * A weight as read: what a stored zero means, in words.
+ * @param {Matrix} matrix
+ * @param {number} query
+ * @param {number} key
+ */
 function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
@@ -1772,27 +1834,39 @@ function weightText(matrix, query, key) {
 function cellText(matrix, prompt, cell) {
   const weight = weightText(matrix, cell.query, cell.key);
   if (matrix.block > 1) {
-    const [queries, keys] = [cell.query, cell.key].map(
-      (at) => `${Math.floor(at * matrix.block)} to ${Math.floor((at + 1) * matrix.block) - 1}`,
-    );
-    return `queries ${queries}, keys ${keys}: largest weight ${weight}`;
+    const [queries, keys] = [cell.query, cell.key].map((at) => {
+      const [first, last] = [Math.floor(at * matrix.block), Math.floor((at + 1) * matrix.block) - 1];
+      return first < last ? `${first} to ${last}` : String(first);
+    });
+    const what = matrix.signed ? "difference of the largest weights" : "largest weight";
+    return `queries ${queries}, keys ${keys}: ${what} ${weight}`;
   }
   const [query, key] = [cell.query, cell.key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
   return `query ${query} -> key ${key}: ${weight}`;
 }
 
-/** The query's attention that rounding took, if it is worth a word. @param {Matrix} matrix @param {number} query */
+/**
+ * The query's attention that rounding took, if it is worth a word.
+ * @param {Matrix} matrix
+ * @param {number} query
+ */
 function massText(matrix, query) {
   const mass = matrix.mass?.[query] ?? 0;
   return mass >= 0.005 ? ` (of this query's attention ${number(mass)} lies in weights ${matrix.below})` : "";
 }
 
-// ----------------------------------------------------------------------------------------------------------- text
+// ------------------------------------------------------------------------------------------------------ text
 
+const HOW_TO_POINT =
+  "Point at a token, or reach the text with Tab and move with the arrow keys. " +
+  "Shift turns the direction round; a click keeps the token.";
 const ALL_AT_ONCE = 1000; // tokens up to which every token gets its element
 const CHUNK = 200;
 
-/** The prompt as text: a token that is pointed at colours the keys it attends to, or the queries that attend to it. */
+/**
+ * The prompt as text: a token that is pointed at colours the keys it attends to, or the queries that attend
+ * to it.
+ */
 class TextView {
   /** @param {Explorer} explorer */
   constructor(explorer) {
@@ -1805,15 +1879,23 @@ class TextView {
     });
     this.readout = el("p", { class: "ik-text-readout", "aria-live": "polite" });
     this.way = menu(["keys it attends to", "queries that attend to it"], "A token colours", "ik-way");
-    this.votes = el("div", { class: "ik-votes" });
+    this.title = el("span", { class: "ik-name" }, "Text");
+    this.number = el("input", {
+      type: "number",
+      class: "ik-at",
+      min: 0,
+      "aria-label": "Keep the token at a position",
+    });
+    this.votes = el("div", { class: "ik-head-votes" });
     this.section = el(
       "section",
       { class: "ik-text-area", "aria-label": "Text" },
       el(
         "div",
         { class: "ik-row" },
-        el("span", { class: "ik-name" }, "Text"),
+        this.title,
         el("label", {}, "A token colours the ", this.way),
+        el("label", {}, "Position ", this.number),
       ),
       this.readout,
       this.box,
@@ -1845,6 +1927,8 @@ class TextView {
     this.spans.clear();
     this.roles = rolesOf(prompt);
     const n = prompt.tokens.length;
+    this.number.value = "";
+    this.number.max = String(n - 1);
     const size = n > ALL_AT_ONCE ? CHUNK : n;
     this.chunks = [];
     for (let begin = 0; begin < n; begin += size) {
@@ -1910,7 +1994,7 @@ class TextView {
       { class: kinds.join(" "), "data-at": at, dir: role?.special ? "ltr" : null },
       token,
     );
-    if (role && role.label >= 0) span.style.setProperty("--ik-class", `var(--ik-class-${role.label % 8})`);
+    if (role && role.label >= 0) span.style.setProperty("--ik-class", classColour(role.label));
     return span;
   }
 
@@ -1935,6 +2019,7 @@ class TextView {
       else this.keep(token, this.direction(/** @type {MouseEvent} */ (event).shiftKey));
     });
     explorer.on(this.way, "change", () => this.recolour());
+    explorer.on(this.number, "change", () => this.keepNumber());
     explorer.on(box, "keydown", (event) => this.key(/** @type {KeyboardEvent} */ (event)));
     for (const kind of ["keydown", "keyup"]) {
       explorer.on(document, kind, (event) => {
@@ -1965,6 +2050,14 @@ class TextView {
     this.explorer.root.dataset.kept = String(at);
     this.bringIntoView(at);
     this.colour();
+  }
+
+  /** Keeps the token at the position that was typed, if there is one. */
+  keepNumber() {
+    const at = this.number.value === "" ? -1 : Number(this.number.value);
+    const known = Number.isInteger(at) && at >= 0 && at < this.explorer.prompt.tokens.length;
+    this.number.setAttribute("aria-invalid", String(!known));
+    if (known) this.keep(at, this.direction(false));
   }
 
   release() {
@@ -2030,13 +2123,16 @@ class TextView {
     this.readout.textContent = this.describe(shown, matrix, weights);
   }
 
-  /** @param {{at: number, as: "query" | "key"} | null} shown @param {Matrix | null} matrix @param {Float32Array | null} weights */
+  /**
+   * @param {{at: number, as: "query" | "key"} | null} shown
+   * @param {Matrix | null} matrix
+   * @param {Float32Array | null} weights
+   */
   describe(shown, matrix, weights) {
     const { tokens } = this.explorer.prompt;
     if (matrix && matrix.block > 1)
       return "This head is not stored whole on this prompt: the text cannot be coloured.";
-    if (!shown)
-      return "Point at a token, or reach the text with Tab and move with the arrow keys. Shift turns the direction round; a click keeps the token.";
+    if (!shown) return HOW_TO_POINT;
     const named = (/** @type {number} */ at) => `${at} ${quoted(tokens[at])}`;
     if (!weights || !matrix) return `${shown.as} ${named(shown.at)}`;
     const found = largest(weights, 3)
@@ -2046,7 +2142,10 @@ class TextView {
     return `query ${named(shown.at)} -> keys ${found || "none"}${massText(matrix, shown.at)}`;
   }
 
-  /** Marks the query and the key under the cursor of the pattern. @param {{query: number, key: number} | null} cell */
+  /**
+   * Marks the query and the key under the cursor of the pattern.
+   * @param {{query: number, key: number} | null} cell
+   */
   markCell(cell) {
     for (const span of this.marked) span.classList.remove("ik-at-query", "ik-at-key");
     this.marked = [];
@@ -2109,55 +2208,49 @@ function rolesOf(prompt) {
 
 /** @param {Prompt} prompt @param {number[]} weights @param {string} name */
 function votesOf(prompt, weights, name) {
+  const what = "Each label's share of the last token's attention to the demonstrations.";
+  const none = weights.some((weight) => weight > 0) ? "" : " It attends to no demonstration.";
+  return [
+    el("p", { class: "ik-name" }, `Votes of ${name}`),
+    el("p", { class: "ik-quiet" }, what + none),
+    shareList(prompt, weights),
+    el("details", {}, el("summary", {}, "Weight of each demonstration"), demonstrationList(prompt, weights)),
+  ];
+}
+
+/** A bar for each label. @param {Prompt} prompt @param {number[]} weights */
+function shareList(prompt, weights) {
   const classes = prompt.demonstrations.map((one) => one[3]);
   const shares = votes(weights, classes, prompt.labels.length);
-  const list = el("ul", { class: "ik-shares" });
-  prompt.labels.forEach((label, at) => {
+  const rows = prompt.labels.map((label, at) => {
     const bar = el("span", { class: "ik-bar" });
     bar.style.width = `${100 * shares[at]}%`;
-    bar.style.setProperty("--ik-class", `var(--ik-class-${at % 8})`);
+    bar.style.setProperty("--ik-class", classColour(at));
     const said = [
       at === prompt.target ? "right answer" : "",
       at === prompt.answer ? "the model's answer" : "",
     ].filter(Boolean);
-    list.append(
-      el(
-        "li",
-        {},
-        el("bdi", { class: "ik-label-name" }, label),
-        el("span", { class: "ik-track" }, bar),
-        el("span", {}, number(shares[at]) + (said.length ? ` (${said.join(", ")})` : "")),
-      ),
-    );
+    const share = number(shares[at]) + (said.length ? ` (${said.join(", ")})` : "");
+    return el("li", {}, el("bdi", {}, label), el("span", { class: "ik-track" }, bar), el("span", {}, share));
   });
-  const each = el("ol", { class: "ik-demonstrations" });
-  prompt.demonstrations.forEach(([begin, end, , label], at) => {
-    const text = prompt.tokens.slice(begin, end).join("").trim();
-    const item = el(
-      "li",
-      {},
-      el("bdi", {}, text),
-      " ",
-      el("b", {}, prompt.labels[label] ?? ""),
-      ` ${number(weights[at])}`,
-    );
-    item.style.setProperty("--ik-class", `var(--ik-class-${Math.max(0, label) % 8})`);
-    each.append(item);
-  });
-  const most = weights.some((weight) => weight > 0) ? "" : " It attends to no demonstration.";
-  return [
-    el("p", { class: "ik-name" }, `Votes of ${name}`),
-    el(
-      "p",
-      { class: "ik-quiet" },
-      `Each label's share of the last token's attention to the demonstrations.${most}`,
-    ),
-    list,
-    el("details", {}, el("summary", {}, "Weight of each demonstration"), each),
-  ];
+  return el("ul", { class: "ik-shares" }, ...rows);
 }
 
-// ----------------------------------------------------------------------------------------------------------- card
+/** Text, label and weight of each demonstration. @param {Prompt} prompt @param {number[]} weights */
+function demonstrationList(prompt, weights) {
+  const rows = prompt.demonstrations.map(([begin, end, , label], at) => {
+    const text = prompt.tokens.slice(begin, end).join("").trim();
+    const name = el("b", {}, prompt.labels[label] ?? "");
+    name.style.setProperty("--ik-class", classColour(Math.max(0, label)));
+    return el("li", {}, el("bdi", {}, text), " ", name, ` ${number(weights[at])}`);
+  });
+  return el("ol", { class: "ik-demonstrations" }, ...rows);
+}
+
+/** Eight colours, in turn. @param {number} label */
+const classColour = (label) => `var(--ik-class-${label % 8})`;
+
+// ------------------------------------------------------------------------------------------------------ card
 
 /** The numbers of the chosen head, and its strongest pairs. */
 class Card {
@@ -2186,60 +2279,18 @@ class Card {
 
   scores() {
     const { contents, state } = this.explorer;
-    const head = el(
-      "tr",
-      {},
-      ...["score", "mean", "control", "excess", "passes"].map((title) => el("th", { scope: "col" }, title)),
-    );
-    const body = el("tbody");
-    const why = new Set();
-    for (const score of contents.scores) {
-      const at = state.head;
-      const against =
-        score.control?.[at] != null
-          ? number(score.control[at])
-          : score.chance?.[at] != null
-            ? `${number(score.chance[at])} (chance)`
-            : "–";
-      const passes = score.passes[at];
-      if (passes === null && score.untested) why.add(`${score.name} not tested: ${score.untested}.`);
-      body.append(
-        el(
-          "tr",
-          {},
-          el(
-            "th",
-            { scope: "row", title: score.method },
-            score.name,
-            score.unit ? el("span", { class: "ik-quiet" }, ` ${score.unit}`) : "",
-          ),
-          withInterval(score.mean[at], score.low[at], score.high[at]),
-          el("td", {}, against),
-          withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
-          el(
-            "td",
-            {},
-            passes === null ? "untested" : passes ? "yes" : "no",
-            passes === null || score.threshold[at] === null
-              ? ""
-              : el(
-                  "span",
-                  { class: "ik-quiet" },
-                  `${passes ? "over" : "not over"} ${number(score.threshold[at])}`,
-                ),
-          ),
-        ),
-      );
-    }
+    const titles = ["score", "mean", "control", "excess", "passes"];
+    const head = el("tr", {}, ...titles.map((title) => el("th", { scope: "col" }, title)));
+    const rows = contents.scores.map((score) => scoreRow(score, state.head));
+    const table = el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows));
+    const untested = contents.scores.filter((score) => score.passes[state.head] === null && score.untested);
     return el(
       "div",
       {},
-      el(
-        "div",
-        { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" },
-        el("table", {}, el("thead", {}, head), body),
+      el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, table),
+      ...untested.map((score) =>
+        el("p", { class: "ik-quiet" }, `${score.name} not tested: ${score.untested}.`),
       ),
-      ...[...why].map((text) => el("p", { class: "ik-quiet" }, text)),
     );
   }
 
@@ -2250,7 +2301,9 @@ class Card {
     const list = el("ol", { class: "ik-pairs" });
     for (const [prompt, query, key, weight] of strongest) {
       const { tokens, name } = contents.prompts[prompt];
-      const text = `${contents.prompts.length > 1 ? `${name}: ` : ""}${query} ${quoted(tokens[query])} -> ${key} ${quoted(tokens[key])} ${number(weight)}`;
+      const where = contents.prompts.length > 1 ? `${name}: ` : "";
+      const pair = `${query} ${quoted(tokens[query])} -> ${key} ${quoted(tokens[key])}`;
+      const text = `${where}${pair} ${number(weight)}`;
       const go = button(text, text, "ik-pair");
       go.onclick = () => this.explorer.goTo(prompt, query, key);
       list.append(el("li", {}, go));
@@ -2264,11 +2317,49 @@ class Card {
   }
 }
 
-/** A cell of a value, its interval in small. @param {number | null} value @param {number | null} low @param {number | null} high */
+/**
+ * A head's row of the table: score, mean, control or chance, excess, whether it passes.
+ * @param {Score} score @param {number} at
+ */
+function scoreRow(score, at) {
+  const control = score.control?.[at] ?? null;
+  const chance = score.chance?.[at] ?? null;
+  const against = control === null && chance !== null ? `${number(chance)} (chance)` : number(control);
+  const passes = score.passes[at];
+  const verdict = passes === null ? "untested" : passes ? "yes" : "no";
+  const over = `${passes ? "over" : "not over"} ${number(score.threshold[at])}`;
+  return el(
+    "tr",
+    {},
+    el(
+      "th",
+      { scope: "row", title: score.method },
+      score.name,
+      " ",
+      el("span", { class: "ik-quiet" }, score.unit),
+    ),
+    withInterval(score.mean[at], score.low[at], score.high[at]),
+    el("td", {}, against),
+    withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
+    el(
+      "td",
+      {},
+      verdict,
+      passes === null || score.threshold[at] === null ? "" : el("span", { class: "ik-quiet" }, over),
+    ),
+  );
+}
+
+/**
+ * A cell of a value, its interval in small.
+ * @param {number | null} value
+ * @param {number | null} low
+ * @param {number | null} high
+ */
 const withInterval = (value, low, high) =>
   el("td", {}, number(value), el("span", { class: "ik-quiet" }, interval(low, high)));
 
-// ------------------------------------------------------------------------------------------------------- explorer
+// -------------------------------------------------------------------------------------------------- explorer
 
 /**
  * @typedef {object} State
@@ -2372,7 +2463,12 @@ class Explorer {
     return this.present ? this.present.has(index) : true;
   }
 
-  /** @param {EventTarget} target @param {string} kind @param {(event: Event) => void} listener @param {AddEventListenerOptions} [options] */
+  /**
+   * @param {EventTarget} target
+   * @param {string} kind
+   * @param {(event: Event) => void} listener
+   * @param {AddEventListenerOptions} [options]
+   */
   on(target, kind, listener, options = {}) {
     target.addEventListener(kind, listener, { ...options, signal: this.ended.signal });
   }
@@ -2444,7 +2540,7 @@ class Explorer {
     if (this.grids.length > 1) views.push(["Map", el("div", {}, this.grids[1].box, this.mapLegend)]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
     const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
-    return el("section", { class: "ik-heads", "aria-label": "Heads" }, ...parts, this.headReadout);
+    return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, this.headReadout);
   }
 
   /** The row of tabs, and a panel for each. @param {[string, HTMLElement][]} views */
@@ -2575,11 +2671,13 @@ class Explorer {
   describe(index) {
     const name = this.nameOf(index);
     if (!this.isPresent(index)) return `${name}, not there`;
-    const { score } = this.scoreValues();
+    const score = this.contents.scores[this.state.score];
     if (!score) return name;
+    const mean = number(score.mean[index]) + interval(score.low[index], score.high[index]);
+    const excess = number(score.excess[index]) + interval(score.excess_low[index], score.excess_high[index]);
     const passes = score.passes[index];
-    const excess = `excess ${number(score.excess[index])}${interval(score.excess_low[index], score.excess_high[index])}`;
-    return `${name}: ${score.name} ${number(score.mean[index])}${interval(score.low[index], score.high[index])}, ${excess}, ${passes === null ? "untested" : passes ? "passes" : "does not pass"}`;
+    const verdict = passes === null ? "untested" : passes ? "passes" : "does not pass";
+    return `${name}: ${score.name} ${mean}, excess ${excess}, ${verdict}`;
   }
 
   /** @param {number} index */
@@ -2611,15 +2709,16 @@ class Explorer {
     }
   }
 
-  /** @param {{matrix: Matrix, prompt: Prompt, name: string}[]} shown @param {{matrix: Matrix, prompt: Prompt, index: number}[]} pinned @param {Matrix} chosen */
+  /** @param {Shown[]} shown @param {Pinned[]} pinned @param {Matrix} chosen */
   draw(shown, pinned, chosen) {
     this.chosen = chosen;
     this.say(
       chosen.block > 1
-        ? "This head is not stored whole on this prompt: what is shown is its thumbnail, the largest weight of each block."
+        ? "This head is not stored whole on this prompt. Shown is its thumbnail: the largest weight of each block."
         : "",
     );
     this.pattern.show(shown, pinned);
+    this.text.title.textContent = `Text, attention of ${this.nameOf(this.state.head)}`;
     this.text.colour();
     this.root.dataset.head = this.nameOf(this.state.head);
     this.root.dataset.prompt = String(this.state.prompt);
@@ -2627,7 +2726,10 @@ class Explorer {
     performance.mark("ik:head");
   }
 
-  /** Says so; a late answer is still taken, and the next choice of the head asks again. @param {number} turn */
+  /**
+   * Says so; a late answer is still taken, and the next choice of the head asks again.
+   * @param {number} turn
+   */
   unanswered(turn) {
     this.patterns.forget(this.state.prompt, this.state.head);
     return this.showWaiting(turn, "No kernel answers: run the cell again.");
@@ -2661,45 +2763,65 @@ class Explorer {
     this.say(error instanceof Error ? error.message : String(error));
   }
 
-  /** A head's pattern as the toggles have it; its thumbnail if it is not stored whole. @param {number} prompt @param {number} index */
+  /**
+   * A head's pattern as the toggles have it; its thumbnail if it is not stored whole.
+   * @param {number} prompt
+   * @param {number} index
+   */
   async patternOf(prompt, index) {
     const matrix =
       (await this.patterns.whole(prompt, index)) ?? (await this.patterns.thumbnail(prompt, index));
     return this.state.weighted ? this.patterns.valueWeighted(matrix) : matrix;
   }
 
-  /** The large panels. @returns {Promise<{matrix: Matrix, prompt: Prompt, name: string}[]>} */
+  /**
+   * Several patterns that can be added and subtracted: whole ones, or the thumbnails of all if one is not
+   * stored whole.
+   * @param {[number, number][]} places prompt and head of each
+   */
+  async alike(places) {
+    const all = await Promise.all(places.map(([prompt, index]) => this.patternOf(prompt, index)));
+    if (all.every((one) => one.n === all[0].n && one.block === 1)) return all;
+    return Promise.all(places.map(([prompt, index]) => this.patterns.thumbnail(prompt, index)));
+  }
+
+  /**
+   * The large panels.
+   * @returns {Promise<Shown[]>}
+   */
   async shown() {
-    const { head, prompt, beside, subtract, pins, together } = this.state;
+    const { head, prompt, beside, pins, together } = this.state;
+    if (pins.length > 1 && together !== "side by side") return [await this.pinnedTogether()];
     const name = this.nameOf(head);
-    if (pins.length > 1 && together !== "side by side") {
-      const all = await Promise.all(pins.map((pin) => this.patternOf(prompt, pin)));
-      const names = pins.map((pin) => this.nameOf(pin));
-      if (together === "average")
-        return [{ matrix: average(all), prompt: this.prompt, name: `average of ${names.join(", ")}` }];
-      const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
-      return [
-        {
-          matrix: difference(all[0], average(all.slice(1))),
-          prompt: this.prompt,
-          name: `${names[0]} minus ${others}`,
-        },
-      ];
-    }
-    const matrix = await this.patternOf(prompt, head);
-    if (beside === null) return [{ matrix, prompt: this.prompt, name }];
+    if (beside === null) return [{ matrix: await this.patternOf(prompt, head), prompt: this.prompt, name }];
     const other = this.contents.prompts[beside];
-    const second = await this.patternOf(beside, head);
     const names = [`${name}, ${this.prompt.name}`, `${name}, ${other.name}`];
-    if (subtract && second.n === matrix.n && second.ahead === matrix.ahead) {
-      return [
-        { matrix: difference(matrix, second), prompt: this.prompt, name: `${names[0]} minus ${other.name}` },
-      ];
+    if (this.state.subtract && other.tokens.length === this.prompt.tokens.length) {
+      const [first, second] = await this.alike([
+        [prompt, head],
+        [beside, head],
+      ]);
+      const minus = `${names[0]} minus ${other.name}`;
+      return [{ matrix: difference(first, second), prompt: this.prompt, name: minus }];
     }
+    const [first, second] = await Promise.all([this.patternOf(prompt, head), this.patternOf(beside, head)]);
     return [
-      { matrix, prompt: this.prompt, name: names[0] },
+      { matrix: first, prompt: this.prompt, name: names[0] },
       { matrix: second, prompt: other, name: names[1] },
     ];
+  }
+
+  /** The average of the pinned heads, or the first minus the others. */
+  async pinnedTogether() {
+    const { prompt, pins, together } = this.state;
+    const all = await this.alike(pins.map((pin) => [prompt, pin]));
+    const names = pins.map((pin) => this.nameOf(pin));
+    if (together === "average") {
+      return { matrix: average(all), prompt: this.prompt, name: `average of ${names.join(", ")}` };
+    }
+    const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
+    const matrix = difference(all[0], average(all.slice(1)));
+    return { matrix, prompt: this.prompt, name: `${names[0]} minus ${others}` };
   }
 
   async pinnedPatterns() {
@@ -2778,9 +2900,8 @@ class Explorer {
     const { search, found, contents } = this;
     const known = this.chooseName(search.value);
     const within = `layers go from 0 to ${contents.layers - 1}, heads from 0 to ${contents.heads - 1}`;
-    found.textContent = known
-      ? ""
-      : `${quoted(search.value)} is none of these heads: ${within}${this.present ? ", not all of them are here" : ""}.`;
+    const some = this.present ? ", not all of them are here" : "";
+    found.textContent = known ? "" : `${quoted(search.value)} is none of these heads: ${within}${some}.`;
     search.setAttribute("aria-invalid", String(!known));
   }
 
@@ -2843,15 +2964,15 @@ class Explorer {
 const KEYS = [
   [
     "Heads",
-    "arrow keys move the chosen head; Home and End go to the ends of a layer, with Ctrl of the model; Enter chooses",
+    "arrow keys move the chosen head; Home and End go to the ends of a layer, with Ctrl of the model",
   ],
   [
     "Pattern",
-    "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query in the text",
+    "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query",
   ],
   [
     "Text",
-    "arrow keys move over the tokens; with Shift: queries that attend to the token; Enter keeps it, Escape releases it",
+    "arrow keys move over the tokens, with Shift for queries that attend; Enter keeps, Escape releases",
   ],
   ["Mouse", "wheel zooms, dragging moves, a double click shows the whole pattern"],
 ];
