@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from explored import stored
 from passes import counted, times_run
+from unpacked import ReadPage
 
 import induction_kernel as ik
 from induction_kernel.attention_explorer import _in_passes as in_passes
@@ -154,7 +154,7 @@ def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     assert "TF-IDF kernel" not in study.table["row"].values
     html = read(ik.report(study, tmp_path / "a.html"))
     assert "Weights and similarity" not in html
-    shown = stored(html).contents["prompts"]
+    shown = ReadPage(html).contents["prompts"]
     assert [len(each["demonstrations"]) for each in shown] == [2, 3, 2, 3]
     tokens = [[token.strip() for token in each["tokens"]] for each in shown]
     assert tokens == study.prompts[:4].strings()
@@ -180,11 +180,11 @@ def test_the_page_has_every_figure_and_fetches_nothing(html):
 
 def test_the_first_prompts_are_in_the_explorer_as_they_were_read(study, html):
     """With the weights that the votes are made of, what the model answers, and the names of the list below."""
-    found, prompts = stored(html), study.prompts[:4]
+    found, prompts = ReadPage(html), study.prompts[:4]
     seen = ik.patterns(ik.load("tiny"), prompts)["pattern"].values
     weights = study.answers["weight"].sel(pooling="max").values
     assert len(found.contents["prompts"]) == 4
-    assert len(found.patterns) == 4 * 16
+    assert len(found.heads) == 4 * 16
     for i, shown in enumerate(found.contents["prompts"]):
         length = int(prompts.lengths[i])
         assert [token.strip() for token in shown["tokens"]] == prompts.strings()[i]
@@ -196,18 +196,18 @@ def test_the_first_prompts_are_in_the_explorer_as_they_were_read(study, html):
         ].tolist()
         np.testing.assert_allclose(np.array(shown["weights"]), weights[i].reshape(16, -1), atol=5.1e-5)
         assert f"<summary>{shown['name']} <span>" in html
-        for head in (ik.Head(0, 0), ik.Head(1, 7)):
-            whole = seen[i, found.index(head), :length, :length]
-            np.testing.assert_allclose(found.pattern(i, head), whole, atol=1 / 510 + 3e-4)
+        for at in (0, 15):
+            whole = seen[i, at, :length, :length]
+            np.testing.assert_allclose(found.head(i, at)[0], whole, atol=1 / 510 + 3e-4)
     names = study.table["choice"].sel(row="best head").values.tolist()
     often = max(set(names), key=names.count)
-    assert found.contents["start"] == {"prompt": 0, "head": found.index(ik.heads.as_heads(often)[0])}
-    agreement = found.score("agreement of the vote")
+    assert found.contents["start"] == {"prompt": 0, "head": 8 * int(often[1]) + int(often[3])}
+    agreement, aligned = found.contents["scores"]
     np.testing.assert_allclose(
         agreement["mean"], study.heads["agreement"].mean("prompt").values.ravel(), rtol=1e-4
     )
     assert agreement["unit"] == "share of queries"
-    aligned = found.score("alignment with similarity")
+    assert [agreement["name"], aligned["name"]] == ["agreement of the vote", "alignment with similarity"]
     np.testing.assert_allclose(aligned["mean"], study.alignment["mean"].values.ravel(), rtol=1e-4)
 
 

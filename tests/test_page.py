@@ -15,10 +15,10 @@ import pytest
 import torch
 import xarray as xr
 import zoo
-from explored import stored
 from hand_model import ARCHITECTURE, hand_weights
 from hostile import dom
 from passes import counted
+from unpacked import ReadPage
 
 import induction_kernel as ik
 from induction_kernel.fewshot._predictions import predict
@@ -95,7 +95,8 @@ def test_page_has_each_script_once_and_every_figure(report):
     html = text_of(report)
     assert "CircuitsVis" not in html
     assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 11
-    assert len(stored(html).thumbnails) == 2
+    assert html.count('class="ik-explorer"') == html.count('<script type="module">') == 1
+    assert html.count("\n.ik-explorer {") == 1
     assert 5e6 < report.stat().st_size < 5.5e6
     assert list(report.parent.iterdir()) == [report]
     assert report.left_out == ()
@@ -152,34 +153,32 @@ def test_page_reports_heads_chosen_on_one_half_and_measured_on_the_other(report)
 
 
 def test_every_head_is_in_the_explorer_on_two_prompts_that_no_head_was_chosen_on(report):
-    found, (held, choice) = stored(text_of(report)), held_out()
+    found, (held, choice) = ReadPage(text_of(report)), held_out()
     held = held[held.lengths.argsort(stable=True)][:2]
     tokens = [[token.strip() for token in each["tokens"]] for each in found.contents["prompts"]]
     assert tokens == held.strings(load("tiny"))
-    assert set(found.patterns) == {(prompt, head) for prompt in range(2) for head in range(16)}
+    assert set(found.heads) == {(prompt, head) for prompt in range(2) for head in range(16)}
     seen = ik.patterns(load("tiny"), held)
     for prompt, length in enumerate(held.lengths.tolist()):
-        for head in (Head(0, 3), Head(1, 7)):
-            whole = seen["pattern"].values[prompt, found.index(head), :length, :length]
-            np.testing.assert_allclose(found.pattern(prompt, head), whole, atol=1 / 510 + 1e-5)
+        for at in (3, 15):  # of L0H3 and L1H7
+            whole = seen["pattern"].values[prompt, at, :length, :length]
+            np.testing.assert_allclose(found.head(prompt, at)[0], whole, atol=1 / 510 + 1e-5)
     (best,) = top_heads(choice, 1)
-    assert found.contents["start"] == {"prompt": 0, "head": found.index(best)}
+    assert found.contents["start"] == {"prompt": 0, "head": 8 * best.layer + best.head}
 
 
 def test_heads_are_coloured_by_the_numbers_of_the_page(report):
-    found, names = (
-        stored(text_of(report)),
-        ["prefix matching", "induction", "previous token", "duplicate token"],
-    )
+    names = ["prefix matching", "induction", "previous token", "duplicate token"]
     names += ["copying", "OV eigenvalues", "direct effect", "effect of ablation"]
-    assert [each["name"] for each in found.contents["scores"]] == names
+    scores = {each["name"]: each["mean"] for each in ReadPage(text_of(report)).contents["scores"]}
+    assert list(scores) == names
     files = dict(re.findall(r'download="(\w+)\.csv" href="data:[^,]*,([^"]*)"', text_of(report)))
     for name, file in (("prefix matching", "prefix_matching"), ("OV eigenvalues", "ov_eigenvalues")):
         table = pd.read_csv(io.BytesIO(base64.b64decode(files[file]))).sort_values(["layer", "head"])
-        np.testing.assert_allclose(found.score(name)["mean"], table["mean"], rtol=1e-4)
+        np.testing.assert_allclose(scores[name], table["mean"], rtol=1e-4)
     table = pd.read_csv(io.BytesIO(base64.b64decode(files["ablation_of_each_head"])))
     effects = table.sort_values(["layer", "head"])["effect"]
-    np.testing.assert_allclose(found.score("effect of ablation")["mean"], effects, rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(scores["effect of ablation"], effects, rtol=1e-4, atol=1e-8)
 
 
 def test_patterns_that_take_too_much_are_left_to_the_heads_shown(monkeypatch):
