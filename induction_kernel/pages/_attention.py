@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import xarray as xr
 from markupsafe import Markup
 
 from ..attention_explorer._contents import Explored
 from ..attention_explorer._explorer import Explorer
 from ..heads._names import Head
+from ._removed import Removed
 
-__all__ = ["Section", "section_of"]
+__all__ = ["Section", "heads_menu", "section_of"]
 
 MOST = 2_000_000  # bytes that the section may take for all patterns to be in it
 
@@ -43,3 +45,14 @@ def section_of(explored: Explored, heads: Sequence[Head]) -> Section:
         explored = replace(explored, whole=tuple(sorted(set(asked))))
         text = Explorer(explored).fragment()
     return Section(Markup(text), len(explored.whole), n_layers * n_heads)
+
+
+def heads_menu(
+    scores: xr.Dataset, maps: Sequence[xr.Dataset], direct: xr.Dataset | str, removed: Removed | None
+) -> dict[str, xr.Dataset]:
+    """The results of the page that heads can be coloured by, by name; the one that heads are chosen by first."""
+    names = ["prefix_matching", "induction", "previous_token", "duplicate_token"]
+    menu = {name.replace("_", " "): scores.sel(scorer=name) for name in names}
+    menu |= dict(zip(("copying", "OV eigenvalues"), maps, strict=False))
+    menu |= {} if isinstance(direct, str) else {"direct effect": direct}
+    return menu | ({} if removed is None or removed.every is None else {"effect of ablation": removed.every})

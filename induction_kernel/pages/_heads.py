@@ -47,7 +47,7 @@ from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect_and_loss
 from ..scorers._ov import ov_eigenvalues
 from ..stores import checked_target, write_whole
-from ._attention import Section, section_of
+from ._attention import Section, heads_menu, section_of
 from ._choice import SHOWN, Choice, chosen, found_of, rows_of_heads
 from ._fewshot import outcome, rows_of, voted
 from ._filters import share
@@ -130,7 +130,9 @@ def _measured(
         "loss": None if losses is None else _loss(model, held, losses),
         "looking": _looking(matching, maps[0]) if maps else None,
         "made": _made(model, choice, schedule, seed),
-        "attention": _attention(model, held, choice.shown, _menu(scores, maps, direct, removed), progress),
+        "attention": _attention(
+            model, held, choice.shown, heads_menu(scores, maps, direct, removed), progress
+        ),
         "fewshot": few_shot or {"left_out": NO_TIME},
     }
 
@@ -222,17 +224,6 @@ def _loss(model: Model, held: Prompts, losses: xr.Dataset) -> dict[str, Any]:
     first, later = (float(each.mean("position").mean()) for each in (of_first, of_later))
     plot = drawn(loss_plot(losses), by_position(losses), "loss_by_position")
     return {"first": first, "later": later, "caution": caution(model, first, "nats"), "plot": plot}
-
-
-def _menu(
-    scores: xr.Dataset, maps: Sequence[xr.Dataset], direct: xr.Dataset | str, removed: Removed | None
-) -> dict[str, xr.Dataset]:
-    """The results of the page that heads can be coloured by, by name; the one that heads are chosen by first."""
-    names = ["prefix_matching", "induction", "previous_token", "duplicate_token"]
-    menu = {name.replace("_", " "): scores.sel(scorer=name) for name in names}
-    menu |= dict(zip(("copying", "OV eigenvalues"), maps, strict=False))
-    menu |= {} if isinstance(direct, str) else {"direct effect": direct}
-    return menu | ({} if removed is None or removed.every is None else {"effect of ablation": removed.every})
 
 
 def _attention(
