@@ -149,7 +149,7 @@ def stop(process: psutil.Process) -> None:
 def row(heads: int, length: int, way: str, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """The medians and spreads of the rounds; what was stopped once is said."""
     out: dict[str, Any] = {"heads": heads, "tokens": length, "way": way, "bytes": rounds[-1].get("bytes")}
-    for key in ("built", "drawn", "usable", "heap_mb", "process_mb"):
+    for key in ("built", "built_cpu", "drawn", "usable", "heap_mb", "process_mb"):
         values = [each[key] for each in rounds if key in each]
         out[key] = middle(values) if values else None
     for key in ("click_ms", "hover_ms"):
