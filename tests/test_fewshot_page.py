@@ -1,14 +1,18 @@
 """Does the few-shot study put together what the verbs measure, and does its page say it?"""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
 from passes import counted, times_run
+from unpacked import ReadPage
 
 import induction_kernel as ik
+from induction_kernel.attention_explorer import _in_passes as in_passes
+from induction_kernel.attention_explorer._in_passes import PromptsInPasses
 from induction_kernel.fewshot._study import label_peak
 from induction_kernel.pages._fewshot import outcome, rows_of
 from induction_kernel.pages._rendering import macro
@@ -150,10 +154,14 @@ def test_prompts_of_unequal_shape_are_studied_without_their_texts(tmp_path):
     assert "TF-IDF kernel" not in study.table["row"].values
     html = read(ik.report(study, tmp_path / "a.html"))
     assert "Weights and similarity" not in html
+    shown = ReadPage(html).contents["prompts"]
+    assert [len(each["demonstrations"]) for each in shown] == [2, 3, 2, 3]
+    tokens = [[token.strip() for token in each["tokens"]] for each in shown]
+    assert tokens == study.prompts[:4].strings()
 
 
 def test_the_page_has_every_figure_and_fetches_nothing(html):
-    body = html[html.index("<h1>") :]
+    body = html[html.index("<h1>") : html.index('<script type="module">')]
     assert len(re.findall(r"Plotly\.newPlot\(", body)) == 6
     assert "default-src 'none'" in html
     assert "http" not in body.replace("http-equiv", "")
@@ -168,6 +176,58 @@ def test_the_page_has_every_figure_and_fetches_nothing(html):
         "prompt by prompt",
     ):
         assert part in body
+
+
+def test_the_first_prompts_are_in_the_explorer_as_they_were_read(study, html):
+    """With the weights that the votes are made of, what the model answers, and the names of the list below."""
+    found, prompts = ReadPage(html), study.prompts[:4]
+    seen = ik.patterns(ik.load("tiny"), prompts)["pattern"].values
+    weights = study.answers["weight"].sel(pooling="max").values
+    assert len(found.contents["prompts"]) == 4
+    assert len(found.heads) == 4 * 16
+    for i, shown in enumerate(found.contents["prompts"]):
+        length = int(prompts.lengths[i])
+        assert [token.strip() for token in shown["tokens"]] == prompts.strings()[i]
+        assert shown["special"] == [0]
+        assert shown["answer"] == int(study.answers["prediction"][i])
+        assert shown["target"] == int(study.answers["target"][i])
+        assert [each[3] for each in shown["demonstrations"]] == study.answers["label_class"].values[
+            i
+        ].tolist()
+        np.testing.assert_allclose(np.array(shown["weights"]), weights[i].reshape(16, -1), atol=5.1e-5)
+        assert f"<summary>{shown['name']} <span>" in html
+        for at in (0, 15):
+            whole = seen[i, at, :length, :length]
+            np.testing.assert_allclose(found.head(i, at)[0], whole, atol=1 / 510 + 3e-4)
+    names = study.table["choice"].sel(row="best head").values.tolist()
+    often = max(set(names), key=names.count)
+    assert found.contents["start"] == {"prompt": 0, "head": 8 * int(often[1]) + int(often[3])}
+    agreement, aligned = found.contents["scores"]
+    np.testing.assert_allclose(
+        agreement["mean"], study.heads["agreement"].mean("prompt").values.ravel(), rtol=1e-4
+    )
+    assert agreement["unit"] == "share of queries"
+    assert [agreement["name"], aligned["name"]] == ["agreement of the vote", "alignment with similarity"]
+    np.testing.assert_allclose(aligned["mean"], study.alignment["mean"].values.ravel(), rtol=1e-4)
+
+
+def test_heads_that_the_text_names_lead_to_the_explorer(study, html):
+    named = re.findall(r'<a href="#attention" data-head="(L\dH\d)">\1</a>', html)
+    aligned = study.alignment.isel(study.alignment["mean"].argmax(("layer", "head")))["name"].item()
+    assert named == [str(label_peak(study.answers)[2]), aligned]
+
+
+def test_as_many_prompts_are_kept_as_fit(study, monkeypatch, tmp_path):
+    """Two bytes for each pair of tokens of 16 heads; without any, the page says why."""
+    one = 16 * int(study.prompts.lengths[0]) * (int(study.prompts.lengths[0]) + 1)
+    for most, n in ((one - 1, 0), (one, 1), (2**40, 4)):
+        monkeypatch.setattr(in_passes, "KEPT", most)
+        assert PromptsInPasses(ik.load("tiny"), study.prompts).n_prompts == n
+    page = read(ik.report(replace(study, shown=()), tmp_path / "a.html"))
+    assert 'class="ik-explorer"' not in page
+    assert '<script type="module">' not in page
+    assert 'data-head="' not in page
+    assert "take more than 256 MB, so they are not on this page" in without_scripts(page)
 
 
 def test_the_page_says_the_numbers_of_the_study(study, html):

@@ -164,7 +164,7 @@ def test_too_few_other_heads_are_told_from_a_bug(tiny, monkeypatch):
     places(
         ["observe", "copying", "ov_eigenvalues"],
         [
-            *("removed_from", "direct_effect_and_loss", "loss_plot", "patterns", "attention_view"),
+            *("removed_from", "direct_effect_and_loss", "loss_plot", "explore", "section_of"),
             *("word_episodes", "predict", "held_out", "vote", "voted", "head_map"),
         ],
     ),

@@ -18,6 +18,7 @@ import zoo
 from hand_model import ARCHITECTURE, hand_weights
 from hostile import dom
 from passes import counted
+from unpacked import ReadPage
 
 import induction_kernel as ik
 from induction_kernel.fewshot._predictions import predict
@@ -28,6 +29,7 @@ from induction_kernel.interventions._engine import sweep
 from induction_kernel.kernel import _held_out as splits
 from induction_kernel.loading import build, load
 from induction_kernel.metrics import loss_by_position
+from induction_kernel.pages import _attention as attention
 from induction_kernel.pages import _heads as page
 from induction_kernel.pages import _removed as removing
 from induction_kernel.pages import _rendering as rendering
@@ -91,17 +93,19 @@ def test_prompts_that_no_head_was_chosen_on_run_at_most_twice(written):
 
 def test_page_has_each_script_once_and_every_figure(report):
     html = text_of(report)
-    assert html.count("var CircuitsVis=") == 1
+    assert "CircuitsVis" not in html
     assert len(re.findall(r"Plotly\.newPlot\(", without_library(html))) == 11
-    assert html.count("CircuitsVis.render(") == 2
-    assert 5e6 < report.stat().st_size < 8e6
+    assert html.count('class="ik-explorer"') == html.count('<script type="module">') == 1
+    assert html.count("\n.ik-explorer {") == 1
+    assert 5e6 < report.stat().st_size < 5.5e6
     assert list(report.parent.iterdir()) == [report]
     assert report.left_out == ()
     assert "To stay within" not in html
 
 
 def without_library(html):
-    return html[html.index("<h1>") :]
+    """The page's own text, without plotly before it and the explorer's module after it."""
+    return html[html.index("<h1>") : html.index('<script type="module">')]
 
 
 def test_heads_that_were_not_tested_are_not_said_to_be_absent():
@@ -127,6 +131,11 @@ def test_page_fetches_nothing(report):
     assert "default-src 'none'" in html
     assert not re.search(r"<(script|img|link|iframe)[^>]*\s(src|href)=", without_library(html))
     assert "http" not in without_library(html).replace("http-equiv", "")
+    module = html[html.index('<script type="module">') :]
+    assert re.findall(r"https?:[^\"'`\s]*", module) == [
+        "http://www.w3.org/2000/svg"
+    ]  # a name, not an address
+    assert not re.search(r"\bfetch\(|\bimport\b|XMLHttpRequest|WebSocket", module)
     links = re.findall(r'href="(.{5})', without_library(html))
     assert {link[0] if link[0] == "#" else link for link in links} == {"#", "data:"}
 
@@ -141,6 +150,49 @@ def test_page_reports_heads_chosen_on_one_half_and_measured_on_the_other(report)
     assert f"<b>{int(choice['passes'].sum())} of {choice['passes'].size} heads</b>" in html
     held = scores["score"].isel(prompt=slice(1, None, 2)).sel(layer=best.layer, head=best.head)
     assert f"<td>{best}</td><td>{float(held.mean()):.2f} (" in html
+
+
+def test_every_head_is_in_the_explorer_on_two_prompts_that_no_head_was_chosen_on(report):
+    found, (held, choice) = ReadPage(text_of(report)), held_out()
+    held = held[held.lengths.argsort(stable=True)][:2]
+    tokens = [[token.strip() for token in each["tokens"]] for each in found.contents["prompts"]]
+    assert tokens == held.strings(load("tiny"))
+    assert set(found.heads) == {(prompt, head) for prompt in range(2) for head in range(16)}
+    seen = ik.patterns(load("tiny"), held)
+    for prompt, length in enumerate(held.lengths.tolist()):
+        for at in (3, 15):  # of L0H3 and L1H7
+            whole = seen["pattern"].values[prompt, at, :length, :length]
+            np.testing.assert_allclose(found.head(prompt, at)[0], whole, atol=1 / 510 + 1e-5)
+    (best,) = top_heads(choice, 1)
+    assert found.contents["start"] == {"prompt": 0, "head": 8 * best.layer + best.head}
+
+
+def test_heads_are_coloured_by_the_numbers_of_the_page(report):
+    names = ["prefix matching", "induction", "previous token", "duplicate token"]
+    names += ["copying", "OV eigenvalues", "direct effect", "effect of ablation"]
+    scores = {each["name"]: each["mean"] for each in ReadPage(text_of(report)).contents["scores"]}
+    assert list(scores) == names
+    files = dict(re.findall(r'download="(\w+)\.csv" href="data:[^,]*,([^"]*)"', text_of(report)))
+    for name, file in (("prefix matching", "prefix_matching"), ("OV eigenvalues", "ov_eigenvalues")):
+        table = pd.read_csv(io.BytesIO(base64.b64decode(files[file]))).sort_values(["layer", "head"])
+        np.testing.assert_allclose(scores[name], table["mean"], rtol=1e-4)
+    table = pd.read_csv(io.BytesIO(base64.b64decode(files["ablation_of_each_head"])))
+    effects = table.sort_values(["layer", "head"])["effect"]
+    np.testing.assert_allclose(scores["effect of ablation"], effects, rtol=1e-4, atol=1e-8)
+
+
+def test_patterns_that_take_too_much_are_left_to_the_heads_shown(monkeypatch):
+    explored = ik.explore(load("tiny"), "fox dax ; apple wug ; fox", progress=False).explored
+    of_all = attention.section_of(explored, [Head(1, 1), Head(0, 2)])
+    assert (of_all.whole, of_all.heads) == (16, 16)
+    monkeypatch.setattr(attention, "MOST", len(of_all.html) - 1)
+    cut = attention.section_of(explored, [Head(1, 1), Head(0, 2)])
+    assert (cut.whole, cut.heads) == (2, 16)
+    said_of = macro("macros.html.j2", "not_whole", cut, "the heads in the table")
+    assert f"Patterns of all 16 heads take more than {cut.most:g} MB" in said_of
+    assert macro("macros.html.j2", "not_whole", of_all, "the heads in the table") == ""
+    assert set(re.findall(r'data-head="(.*?)"', cut.html)) == {"0:2", "0:9"}
+    assert '"start":{"prompt":0,"head":9}' in cut.html
 
 
 def held_out(prompts=16):
@@ -528,19 +580,20 @@ def test_tables_sort_and_heads_lead_to_their_attention(report, browser, tmp_path
       setTimeout(() => {
         at.querySelectorAll("a[data-head]")[0].click();
         setTimeout(() => {
-          const zoomed = [...document.querySelectorAll("#attention ~ * .ik-heads h3")].map(each => each.textContent);
-          document.title = JSON.stringify([seen, ends, sorted, at.querySelector("a[data-head]").textContent, zoomed]);
+          const { head, theme } = document.querySelector(".ik-explorer").dataset;
+          const asked = at.querySelector("a[data-head]").textContent;
+          document.title = JSON.stringify([seen, ends, sorted, asked, head, theme]);
         }, 500);
       }, 3000);
     </script></body>"""
     page = tmp_path / "acting.html"
     page.write_text(text_of(report).replace("</body>", acts), encoding="utf-8")
     title = re.search(r"<title>(.*?)</title>", dom(browser, page, tmp_path / "profile")).group(1)
-    (before, falling, rising), last, column, head, zoomed = json.loads(markup.unescape(title))
+    (before, falling, rising), last, column, head, chosen, theme = json.loads(markup.unescape(title))
     assert falling.split(",") == rising.split(",")[::-1]
     assert sorted(before) == sorted(falling)
     assert (last, column) == ("together", "prefix matching")
-    assert zoomed.count(f"{head} Zoomed") == 1
+    assert (chosen, theme) == (head, "light")
     assert head != before.split(",")[0]  # which is shown at first
 
 
@@ -564,4 +617,4 @@ def test_page_opens_without_network_and_without_errors(report, browser, tmp_path
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
     assert done.stdout.count("modebar-container") >= 11
-    assert done.stdout.count("<canvas") > 3  # a small map for each head, and the large one, in each view
+    assert 'data-ready="head"' in done.stdout

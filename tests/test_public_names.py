@@ -62,6 +62,11 @@ def test_a_name_loads_what_it_needs(name, unwanted):
     assert loaded < 60
 
 
+def test_the_explorer_loads_no_circuitsvis():
+    """Its page shares a policy with views that are drawn by circuitsvis."""
+    assert "circuitsvis" not in house.loaded_by(ROOT, "explore")[1]
+
+
 def test_namespaces_are_always_there():
     code = "import induction_kernel as ik; print(ik.kernel.vote.__name__, ik.theory, ik.masks.previous_key.__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

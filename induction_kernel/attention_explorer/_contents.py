@@ -30,6 +30,7 @@ class Explored:
         scores: what `score_menu` returned.
         whole: indices of the heads whose patterns a page stores.
         precision: how a page stores them.
+        first: index of the head that is shown first; None for the first by the first score.
     """
 
     title: str
@@ -39,6 +40,7 @@ class Explored:
     scores: list[dict[str, Any]]
     whole: tuple[int, ...]
     precision: Precision
+    first: int | None = None
 
     @property
     def ahead(self) -> bool:
@@ -118,7 +120,9 @@ def _strongest(explored: Explored) -> list[list[tuple[int, int, int, float]]]:
 
 
 def _first(explored: Explored) -> int:
-    """The head that is first by the first score; without scores, the first that is stored whole."""
+    """The head asked for; else the first by the first score; without scores, the first that is stored whole."""
+    if explored.first is not None:
+        return explored.first
     known = explored.whole or explored.present or [0]
     if not explored.scores:
         return known[0]

@@ -29,7 +29,7 @@ from ..scorers._raw_patterns import value_norms
 from ._packing import STEPS, largest_in_cells, thumbnails
 from ._shown import FewShot, OneHead, Pair, Shown, strongest_of
 
-__all__ = ["read_prompts"]
+__all__ = ["few_shot_of", "pieces", "read_prompts", "special"]
 
 KEPT = 2**31  # bytes of streams that are kept in memory, at most
 LONG = 320  # tokens from which patterns are computed a few heads at a time
@@ -75,7 +75,7 @@ class _Run:
     def shown(self, name: str) -> Shown:
         """Run the model; the prompt with what was kept of it."""
         model, tokens = self.model, self.prompt.tokens[0]
-        self.tokens = _pieces(getattr(model, "tokenizer", None), tokens.tolist())
+        self.tokens = pieces(getattr(model, "tokenizer", None), tokens.tolist())
         by_heads = len(tokens) >= LONG and runs_by_heads(model, tokens)
         again = PatternsAgain(model, tokens, self._by_heads(tokens) if by_heads else self._whole(tokens))
         check_sound(self.broken)
@@ -87,7 +87,7 @@ class _Run:
         return Shown(
             name=name,
             tokens=self.tokens,
-            special=_special(model, tokens.tolist()),
+            special=special(model, tokens.tolist()),
             thumbnails=kept,
             strongest=_in_order(self.strongest),
             patterns=patterns,
@@ -142,11 +142,22 @@ class _Run:
     def _few_shot(self) -> FewShot | None:
         if not isinstance(self.prompt, FewShotPrompts):
             return None
-        found = self.prompt.demonstrations
-        there = found.mask[0]
-        columns = [found.spans[0], found.label_positions[0, :, None], found.classes[0, :, None]]
-        weights = np.concatenate(_in_order(self.weights))[:, there.numpy()]
-        return FewShot(torch.cat(columns, 1)[there].numpy(), found.labels, int(found.target[0]), weights)
+        return few_shot_of(self.prompt, np.concatenate(_in_order(self.weights)))
+
+
+def few_shot_of(prompt: FewShotPrompts, weights: np.ndarray, answer: int = -1) -> FewShot:
+    """The demonstrations of one prompt.
+
+    Args:
+        prompt: the prompt.
+        weights: `[head, demonstration]`, anything where a demonstration is absent.
+        answer: the class that the model answers, -1 where it is not known.
+    """
+    found = prompt.demonstrations
+    there = found.mask[0]
+    columns = [found.spans[0], found.label_positions[0, :, None], found.classes[0, :, None]]
+    demonstrations, target = torch.cat(columns, 1)[there].numpy(), int(found.target[0])
+    return FewShot(demonstrations, found.labels, target, weights[:, there.numpy()], answer)
 
 
 def _in_order(of_layers: Mapping[int, list[Any]]) -> list[Any]:
@@ -154,7 +165,7 @@ def _in_order(of_layers: Mapping[int, list[Any]]) -> list[Any]:
     return [each for layer in sorted(of_layers) for each in of_layers[layer]]
 
 
-def _pieces(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
+def pieces(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
     """The tokens as strings that make the text when they are joined: with the space that a tokenizer puts between."""
     alone = [decoded(tokenizer, [token]) for token in ids]
     pieces = alone[:1]
@@ -164,7 +175,8 @@ def _pieces(tokenizer: Any, ids: list[int]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def _special(model: Model, ids: list[int]) -> tuple[int, ...]:
+def special(model: Model, ids: list[int]) -> tuple[int, ...]:
+    """Positions of special tokens, such as BOS."""
     special = set(getattr(model.tokenizer, "all_special_ids", None) or ())
     return tuple(at for at, token in enumerate(ids) if token in special)
 

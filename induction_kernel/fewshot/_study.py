@@ -15,6 +15,8 @@ import numpy as np
 import xarray as xr
 
 from .._given import is_whole
+from ..attention_explorer._in_passes import PromptsInPasses
+from ..attention_explorer._shown import Shown
 from ..data._episodes import Episodes, draw_episodes
 from ..data._labelled import LabelledTexts
 from ..errors import NotDefined, Refused
@@ -60,6 +62,8 @@ class FewShotStudy:
         alignment: what `kernel_alignment` returns for the similarity of next-token distributions; None for given
             prompts with unequal numbers of demonstrations, or with queries of unknown class.
         along: what `demonstration_attention` returns.
+        shown: the first prompts with all heads' attention, for the page that `report` writes; none where one prompt's
+            patterns take more than 256 MB.
     """
 
     prompts: FewShotPrompts
@@ -69,6 +73,7 @@ class FewShotStudy:
     table: xr.Dataset
     alignment: xr.Dataset | None
     along: xr.Dataset
+    shown: tuple[Shown, ...]
 
     def datasets(self) -> dict[str, xr.Dataset]:
         """Name -> Dataset, of all that are not None: for files, `xarray.DataTree.from_dict(study.datasets())`."""
@@ -139,7 +144,7 @@ def few_shot_study(
     prompts, texts = asked(model, episodes)
     episodes = _as_episodes(episodes) if isinstance(episodes, Prompts) else episodes
     ways: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
-    answers, along, writes = _in_one_pass(model, prompts, texts, span, ways)
+    answers, along, writes, shown = _in_one_pass(model, prompts, texts, span, ways)
     weights = answers.sel(pooling="max")
     others, alignment = _kernels(model, episodes, weights, seed, ways)
     return FewShotStudy(
@@ -150,6 +155,7 @@ def few_shot_study(
         table=held_out(weights, answers, others=others, writes=writes, splits=splits, seed=seed),
         alignment=alignment,
         along=along,
+        shown=shown,
     )
 
 
@@ -209,10 +215,10 @@ def _as_episodes(prompts: Prompts) -> Episodes | None:
 
 def _in_one_pass(
     model: Model, prompts: FewShotPrompts, texts: list[str], span: str, ways: dict[str, Any]
-) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset | None]:
-    """Predictions with weights; for the first prompts, attention along the prompt and what heads write about labels.
+) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset | None, tuple[Shown, ...]]:
+    """Predictions with weights; of the first prompts, attention along them, what heads write about labels, patterns.
 
-    The last is None in a model whose attention output is changed before it is added to the residual stream.
+    The third is None in a model whose attention output is changed before it is added to the residual stream.
     """
     first = label_attention.ready(model, prompts[:MAPPED])
     along = AttentionAlong(model, first, POINTS, list(range(sizes(model).n_layers)))
@@ -220,10 +226,12 @@ def _in_one_pass(
         writes = LabelWriting(model, first)
     except NotDefined:
         writes = None
-    also = [along, *([] if writes is None else [writes])]
+    seen = PromptsInPasses(model, prompts)
+    also = [along, seen, *([] if writes is None else [writes])]
     answers = answered(model, prompts, texts, pooling=("max", "label"), span=span, also=also, **ways)
     return (
         answers,
         along.dataset(Way("patterns", not_used("entries", WHY))),
         None if writes is None else writes.dataset(),
+        seen.shown(answers, texts_of(prompts)[1].tolist()),
     )

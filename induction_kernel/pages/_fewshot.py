@@ -14,7 +14,10 @@ import numpy as np
 import xarray as xr
 from markupsafe import Markup
 
+from ..attention_explorer._contents import Explored
+from ..attention_explorer._score_menu import score_menu
 from ..fewshot._study import FewShotStudy, label_peak
+from ..heads._choice import top_heads
 from ..heads._names import Head, as_heads
 from ..heads._summary import summarise
 from ..kernel._held_out import CONTROLS, reconstruction_table
@@ -27,6 +30,7 @@ from ..plots._scores import head_map
 from ..plots._vote_view import view_of_votes
 from ..prompts._prompts import Prompts
 from ..stores import checked_target, write_whole
+from ._attention import Section, section_of
 from ._filters import interval
 from ._frames import along_prompt, by_head, by_layer
 from ._rendering import drawn, rendered
@@ -34,7 +38,8 @@ from ._rendering import drawn, rendered
 __all__ = ["fewshot_page", "outcome", "rows_of", "voted"]
 
 BEST = "best head"
-PROMPTS = 12  # prompts whose votes are shown
+PROMPTS = 12  # prompts whose votes are listed
+WHOLE = 8  # heads whose patterns are whole on a page that has no room for all
 
 
 def fewshot_page(study: FewShotStudy, path: str | os.PathLike[str]) -> Path:
@@ -47,10 +52,13 @@ def fewshot_page(study: FewShotStudy, path: str | os.PathLike[str]) -> Path:
         "heads": _heads(study),
         "looking": _looking(study),
         "alignment": None if study.alignment is None else _alignment(study.alignment),
+        "attention": _attention(study),
         "votes": voted(study.answers.sel(pooling="max"), study.prompts, study.answers, study.table, PROMPTS),
         "made": _made(study),
     }
-    return write_whole(path, rendered("fewshot.html.j2", title, [plotly_script()], **data))
+    explorer = data["attention"] is not None
+    page = rendered("fewshot.html.j2", title, [plotly_script()], explorer=explorer, **data)
+    return write_whole(path, page)
 
 
 def outcome(answers: xr.Dataset, scores: xr.Dataset) -> dict[str, Any]:
@@ -148,6 +156,26 @@ def _alignment(alignment: xr.Dataset) -> dict[str, Any]:
         "pooled": interval(one, "pooled"),
         "plot": drawn(line_plot(alignment, "alignment"), by_head(alignment), "alignment"),
     }
+
+
+def _attention(study: FewShotStudy) -> Section | None:
+    """The attention of all heads on the prompts that the study keeps; None if it keeps none.
+
+    First comes the head that was chosen most often, then the others that the page names, then the next best.
+    """
+    if not study.shown:
+        return None
+    grid = (study.heads.sizes["layer"], study.heads.sizes["head"])
+    results = {"agreement of the vote": study.heads.assign_attrs(unit="share of queries")}
+    named = [_chosen(study.table), label_peak(study.answers)[2]]
+    if study.alignment is not None:
+        results["alignment with similarity"] = study.alignment
+        named += top_heads(study.alignment, 1, by="mean")
+    title = f"Attention in {study.answers.attrs['model']} on few-shot prompts"
+    heads = [*named, *top_heads(study.heads, WHOLE)]
+    return section_of(
+        Explored(title, study.shown, grid, None, score_menu(results, *grid), (), "plain"), heads
+    )
 
 
 def _made(study: FewShotStudy) -> dict[str, Any]:

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
-from markupsafe import Markup
 
 from .._given import is_whole
+from ..attention_explorer._explorer import explore
 from ..errors import NotDefined, Refused
 from ..fewshot._predictions import predict
 from ..heads._names import Head, as_heads
@@ -35,9 +35,8 @@ from ..model._anatomy import Model, check_model, describe, sizes
 from ..model._outputs import check_next_token
 from ..model._runs import bar
 from ..plots._ablation_curves import curve_plot
-from ..plots._attention_view import attention_view
 from ..plots._effect_map import effect_map
-from ..plots._offline import circuitsvis_script, plotly_script
+from ..plots._offline import plotly_script
 from ..plots._scores import head_map, loss_plot, score_plot
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
@@ -47,8 +46,8 @@ from ..scorers._attention_scorer import observe
 from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect_and_loss
 from ..scorers._ov import ov_eigenvalues
-from ..scorers._raw_patterns import patterns
 from ..stores import checked_target, write_whole
+from ._attention import Section, heads_menu, section_of
 from ._choice import SHOWN, Choice, chosen, found_of, rows_of_heads
 from ._fewshot import outcome, rows_of, voted
 from ._filters import share
@@ -81,11 +80,9 @@ def heads_page(
         schedule = planned(model, **asked, minutes=minutes, advance=shown.update)
         data = _measured(model, wanted, schedule, seed, progress)
     data |= {"less": schedule.left_out, "minutes": "" if minutes is None else f"{minutes:g}"}
-    title, libraries = (
-        f"Induction heads in {describe(model)['model']}",
-        [plotly_script(), circuitsvis_script()],
-    )
-    return write_whole(path, rendered("heads.html.j2", title, libraries, **data)), schedule.left_out
+    title = f"Induction heads in {describe(model)['model']}"
+    page = rendered("heads.html.j2", title, [plotly_script()], explorer=True, **data)
+    return write_whole(path, page), schedule.left_out
 
 
 def _check_amounts(n_prompts: Any, minutes: Any) -> None:
@@ -133,7 +130,9 @@ def _measured(
         "loss": None if losses is None else _loss(model, held, losses),
         "looking": _looking(matching, maps[0]) if maps else None,
         "made": _made(model, choice, schedule, seed),
-        "attention": _attention(model, held, choice.shown),
+        "attention": _attention(
+            model, held, choice.shown, heads_menu(scores, maps, direct, removed), progress
+        ),
         "fewshot": few_shot or {"left_out": NO_TIME},
     }
 
@@ -227,10 +226,12 @@ def _loss(model: Model, held: Prompts, losses: xr.Dataset) -> dict[str, Any]:
     return {"first": first, "later": later, "caution": caution(model, first, "nats"), "plot": plot}
 
 
-def _attention(model: Model, held: Prompts, shown: list[Head]) -> dict[str, Markup]:
-    seen = patterns(model, held[int(held.lengths.argmin())], shown)
-    views = {"plain": attention_view(seen), "weighted": attention_view(seen, value_weighted=True)}
-    return {key: Markup(view.fragment()) for key, view in views.items()}
+def _attention(
+    model: Model, held: Prompts, shown: list[Head], menu: dict[str, xr.Dataset], progress: bool
+) -> Section:
+    """All heads on the two shortest of these prompts."""
+    found = explore(model, held[: min(2, len(held))], scores=menu, progress=progress)
+    return section_of(found.explored, shown)
 
 
 def _few_shot(model: Model, n_prompts: int, seed: int, progress: bool) -> dict[str, Any]:

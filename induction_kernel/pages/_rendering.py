@@ -21,6 +21,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..attention_explorer._page import module_script, style_sheet
 from ..formats import csv_of
 from ..plots._offline import POLICY
 from ._filters import interval, number, percent, share
@@ -31,16 +32,22 @@ LINE = 19  # pixels of a line in a figure's title
 MENU = 32  # pixels that plotly's buttons take above a figure
 
 
-def rendered(template: str, title: str, libraries: Iterable[str], **data: Any) -> str:
+def rendered(
+    template: str, title: str, libraries: Iterable[str], *, explorer: bool = False, **data: Any
+) -> str:
     """A whole page.
 
     Args:
         template: a file of `templates/` that extends base.html.j2.
         title: title of the page, as plain text.
         libraries: JavaScript sources, placed before the body of the page.
+        explorer: whether attention explorers are in it, which need their style sheet and module.
         data: the variables of the template.
     """
     page = {"policy": Markup(POLICY), "title": title, "libraries": [Markup(each) for each in libraries]}
+    page["style"], page["module"] = (
+        Markup(each() if explorer else "") for each in (style_sheet, module_script)
+    )
     return environment().get_template(template).render(**page, heading=Headings(), **data)
 
 

@@ -57,7 +57,7 @@ def report(
 
     Args:
         source: one of these.
-        path: the file to write; an existing one is replaced in one step. The page contains its libraries (5 to 6 MB)
+        path: the file to write; an existing one is replaced in one step. The page contains its libraries (about 5 MB)
             and fetches nothing.
         heads: for a model, the heads to show instead of the strongest ones.
         n_prompts: for a model, the number of repeated prompts, at least 12: half to choose heads on, half to report

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 
-import circuitsvis
 import plotly.graph_objects as go
 import plotly.offline
 
@@ -38,6 +37,8 @@ auto; } .small { font-size: 14px; color: #555; }
 @cache
 def circuitsvis_script() -> str:
     """The circuitsvis library as the text of one script element (1.3 MB)."""
+    import circuitsvis  # takes a second, and pages do without it
+
     source = (Path(circuitsvis.__file__).parent / "dist" / "cdn" / "iife.js").read_text(encoding="utf-8")
     lines = [line for line in source.splitlines() if not line.startswith("//# sourceMappingURL=")]
     return "\n".join(lines).replace("</script", r"<\/script")  # only ever inside its strings

@@ -22,16 +22,16 @@ from ._offline import page
 
 NEEDED = ("weight", "vote", "prediction", "text", "query", "label", "label_class", "target")
 STYLE = """<style>
-.ik-votes { max-width: 860px; color: #222; font: 14px/1.45 system-ui, sans-serif; }
-.ik-votes details { border: 1px solid #ddd; border-radius: 4px; margin: 6px 0; padding: 0 12px; }
-.ik-votes summary { cursor: pointer; padding: 7px 0; } .ik-votes summary span { color: #555; }
-.ik-votes .d { display: flex; gap: 12px; padding: 3px 8px; margin: 2px 0; border-radius: 3px; }
-.ik-votes .x { flex: 1; min-width: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
-.ik-votes .n { width: 44px; text-align: right; font-variant-numeric: tabular-nums; }
-.ik-votes .q { padding: 3px 8px; margin: 8px 0; border-left: 3px solid #222; white-space: pre-wrap; overflow-wrap:
+.ik-vote-list { max-width: 860px; color: #222; font: 14px/1.45 system-ui, sans-serif; }
+.ik-vote-list details { border: 1px solid #ddd; border-radius: 4px; margin: 6px 0; padding: 0 12px; }
+.ik-vote-list summary { cursor: pointer; padding: 7px 0; } .ik-vote-list summary span { color: #555; }
+.ik-vote-list .d { display: flex; gap: 12px; padding: 3px 8px; margin: 2px 0; border-radius: 3px; }
+.ik-vote-list .x { flex: 1; min-width: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+.ik-vote-list .n { width: 44px; text-align: right; font-variant-numeric: tabular-nums; }
+.ik-vote-list .q { padding: 3px 8px; margin: 8px 0; border-left: 3px solid #222; white-space: pre-wrap; overflow-wrap:
 anywhere; }
-.ik-votes .v { display: grid; grid-template-columns: max-content 1fr 44px; gap: 3px 10px; margin: 8px; align-items:
-center; } .ik-votes .v i { display: block; height: 12px; border-radius: 2px; }
+.ik-vote-list .v { display: grid; grid-template-columns: max-content 1fr 44px; gap: 3px 10px; margin: 8px; align-items:
+center; } .ik-vote-list .v i { display: block; height: 12px; border-radius: 2px; }
 </style>"""
 
 
@@ -56,7 +56,7 @@ class VoteView:
 
     def fragment(self) -> str:
         """The view as part of a page."""
-        return f'{STYLE}<div class="ik-votes"><p>{html.escape(self.caption)}</p>{self.body}</div>'
+        return f'{STYLE}<div class="ik-vote-list"><p>{html.escape(self.caption)}</p>{self.body}</div>'
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the view as a page that needs no network; an existing file is replaced in one step.

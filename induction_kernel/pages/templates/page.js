@@ -1,5 +1,5 @@
-// Clicking a column heading sorts a table; clicking a head in a table chooses it in the attention view; figures follow
-// the width of their column.
+// Clicking a column heading sorts a table; clicking a head's name chooses it in the explorer; figures follow the width
+// of their column.
 const valueOf = row => {
   const text = row.textContent.trim().replaceAll("−", "-").replaceAll(",", "");
   const number = parseFloat(text);
@@ -20,10 +20,11 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     body.append(...rows.map(each => each[1]));
   });
 }
+const explorer = document.querySelector(".ik-explorer");
+if (explorer) explorer.dataset.theme = "light"; // like the rest of the page
 for (const link of document.querySelectorAll("a[data-head]")) {
   link.addEventListener("click", () => {
-    const view = document.querySelector("#attention ~ * .ik-heads") ?? document.querySelector(".ik-heads");
-    for (const name of view?.querySelectorAll("h4") ?? []) if (name.textContent === link.dataset.head) name.click();
+    explorer?.dispatchEvent(new CustomEvent("ik:head", { detail: link.dataset.head }));
   });
 }
 for (const plot of document.querySelectorAll(".js-plotly-plot")) {
