@@ -1452,11 +1452,14 @@ class PatternPanel {
     draw.beginPath();
     draw.rect(left, top, side, side);
     draw.clip();
-    draw.strokeStyle = this.area.explorer.palette.of.mark;
-    draw.lineWidth = 1;
-    const wide = Math.max(each, 1);
-    draw.strokeRect(left + x - 0.5, top - 5, wide + 1, side + 10);
-    draw.strokeRect(left - 5, top + y - 0.5, side + 10, wide + 1);
+    draw.strokeStyle = draw.fillStyle = this.area.explorer.palette.of.mark;
+    if (each < 3) {
+      draw.fillRect(left + x + each / 2 - 0.5, top, 1, side);
+      draw.fillRect(left, top + y + each / 2 - 0.5, side, 1);
+    } else {
+      draw.strokeRect(left + x - 0.5, top - 5, each + 1, side + 10);
+      draw.strokeRect(left - 5, top + y - 0.5, side + 10, each + 1);
+    }
     draw.restore();
   }
 
