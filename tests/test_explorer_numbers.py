@@ -98,6 +98,19 @@ def test_precisions(page, tmp_path, precision):
     assert said == expected[precision]
 
 
+def pin(page, *heads):
+    for name in heads:
+        choose(page, name)
+        page.get_by_role("button", name=f"Pin {name}", exact=True).click()
+        drawn(page)
+
+
+def together(page, how):
+    page.get_by_role("radio", name=how).check()
+    drawn(page)
+    return page.locator("figcaption").first.inner_text()
+
+
 def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved, seen):
     opened(page, saved, "#L1H7")
     page.locator(".ik-value-weighted").check()
@@ -111,22 +124,21 @@ def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved,
     assert (
         page.locator(".ik-text-area .ik-name").first.inner_text() == "Text, attention of L1H7, value-weighted"
     )
+    pin(page, "L1H7", "L0H3")
+    together(page, "Average")
+    norms = seen["value_norm"].values[0, :2].astype(np.float16).astype(float)
+    both = stored(seen["pattern"].values[0, :2]) * norms[:, None]
+    shares = both / both.max((1, 2), keepdims=True)
+    all_equal(weights(page, N), shares.mean(0), zero="attention below .002")
+    legend = page.locator(".ik-pattern-legend")
+    assert legend.inner_text().startswith("share of the largest product")
+    together(page, "Difference")
+    all_equal(weights(page, N), shares[0] - shares[1], zero="about 0")
+    assert legend.inner_text().startswith("difference in share of the largest product")
+    choose(page, "L1H7")
     page.locator(".ik-value-weighted").uncheck()
     drawn(page)
     all_equal(weights(page, N), stored(seen["pattern"].values[0, 0]))
-
-
-def pin(page, *heads):
-    for name in heads:
-        choose(page, name)
-        page.get_by_role("button", name=f"Pin {name}", exact=True).click()
-        drawn(page)
-
-
-def together(page, how):
-    page.get_by_role("radio", name=how).check()
-    drawn(page)
-    return page.locator("figcaption").first.inner_text()
 
 
 def test_pinned_heads_stand_beside_are_averaged_and_subtracted(page, saved, seen):

@@ -144,10 +144,14 @@ def copied(page):
 
 
 def test_letters_of_every_kind_are_text_and_are_copied_as_they_are(page, tmp_path):
-    tokens = [each.replace("\ufffd", "\ufffd") for each in LETTERS]
-    n = len(tokens)
-    path = ik.explore(patterns=np.eye(n)[None], tokens=tokens).save(tmp_path / "page.html")
-    opened(page, path)
+    tokens, n = list(LETTERS), len(LETTERS)
+    scores = {each: [[1.0]] for each in HOSTILE}
+    opened(
+        page, ik.explore(patterns=np.eye(n)[None], tokens=tokens, scores=scores).save(tmp_path / "page.html")
+    )
+    named = page.locator(".ik-score-menu option").evaluate_all("all => all.map(each => each.textContent)")
+    assert named == list(HOSTILE)
+    page.locator(".ik-tab-scatter").click()
     assert page.title() == "Attention of 1 heads"
     assert page.locator(".ik-token").evaluate_all("all => all.map(each => each.textContent)") == tokens
     assert page.locator(".ik-explorer :is(iframe, img, meta, a[autofocus])").count() == 0

@@ -180,6 +180,7 @@ export class Matrix {
    * @param {number} [given.block] tokens to a cell: 1, or more in a thumbnail
    * @param {string} [given.below] what a zero means
    * @param {number} [given.top] the largest size there can be
+   * @param {boolean} [given.weighted] products with value norms, as shares of the largest
    * @param {boolean} [given.signed]
    */
   constructor(given) {
@@ -193,6 +194,7 @@ export class Matrix {
     this.block = given.block ?? 1;
     this.below = given.below ?? "0";
     this.top = given.top ?? 1;
+    this.weighted = given.weighted ?? false;
     this.signed = given.signed ?? false;
   }
 
@@ -294,7 +296,7 @@ export function valueWeighted(matrix) {
     for (let key = 0; key < keys; key++) if (row[key] * norms[key] > largest) largest = row[key] * norms[key];
   }
   const scale = norms.map((norm) => (largest > 0 ? norm / largest : 0));
-  return new Matrix({ ...matrix, scale });
+  return new Matrix({ ...matrix, scale, weighted: true });
 }
 
 /**
@@ -312,6 +314,7 @@ export function average(all) {
     ahead: all[0].ahead,
     block: all[0].block,
     below: all[0].below,
+    weighted: all[0].weighted,
     codes: sum,
   });
 }
@@ -335,6 +338,7 @@ export function difference(first, second) {
     codes,
     below: first.below === "0" ? "0" : "about 0", // both are rounded
     top: top || 1,
+    weighted: first.weighted,
     signed: true,
   });
 }
@@ -1740,8 +1744,9 @@ class PatternArea {
         number(value * matrix.top),
       ]);
     });
-    const what = matrix.signed ? "difference" : matrix.scale ? "share of the largest product" : "attention";
-    this.legend.replaceChildren(el("span", {}, `${what} `), legend(ramp, ticks));
+    const what = matrix.weighted ? "share of the largest product" : "attention";
+    const said = matrix.signed ? `difference in ${what} ` : `${what} `;
+    this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks));
   }
 
   /** @param {PatternPanel} panel @param {{query: number, key: number} | null} place */
@@ -1829,12 +1834,8 @@ class PatternArea {
 function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
-  if (weight === 0)
-    return matrix.scale && matrix.scale[key]
-      ? `attention ${matrix.below}`
-      : matrix.scale
-        ? "0"
-        : matrix.below;
+  if (weight === 0 && matrix.scale && !matrix.scale[key]) return "0";
+  if (weight === 0) return matrix.weighted && !matrix.signed ? `attention ${matrix.below}` : matrix.below;
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
@@ -2724,7 +2725,7 @@ class Explorer {
         : "",
     );
     this.pattern.show(shown, pinned);
-    const weighted = chosen.scale ? ", value-weighted" : "";
+    const weighted = chosen.weighted ? ", value-weighted" : "";
     this.text.title.textContent = `Text, attention of ${this.nameOf(this.state.head)}${weighted}`;
     this.text.colour();
     this.root.dataset.head = this.nameOf(this.state.head);
