@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench docs clean
+.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench bench-views docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -140,6 +140,18 @@ bench: $(TL3)/.dev $(TL4)/.dev $(VENVS)/nnsight/.ready ## time and memory agains
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/scorers.py
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/first_calls.py
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/sweeps.py --tl4 $(TL4)/bin/python --nnsight $(VENVS)/nnsight/bin/python
+	$(TL3)/bin/python benchmarks/tables.py
+
+# BertViz stands in a folder of its own, without what it depends on: boto3, which the page does not need, takes an older
+# python-dateutil than is pinned. Its page asks the network for the three libraries, which are served from npm's packages.
+$(VENVS)/bertviz/.ready: | $(TL3)/.dev
+	@$(TL3)/$(PIP) install -q --no-deps --target $(@D) bertviz==1.4.1
+	@$(TL3)/$(RUN_NODE) npm install --prefix $(@D) --no-package-lock --no-audit --no-fund --loglevel=error requirejs@2.3.6 d3@5.7.0 jquery@2.1.0
+	@touch $@
+
+TEXT ?= ../shared/data/moby_dick.txt
+bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attention against circuitsvis and BertViz, in Chromium; TEXT=FILE is the prose
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/views.py $(SMOLLM2) $(TEXT) --bertviz $(VENVS)/bertviz --libraries $(VENVS)/bertviz/node_modules
 	$(TL3)/bin/python benchmarks/tables.py
 
 docs: $(TL3)/.dev ## site/index.html: every public name with its docstring

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 from typer.testing import CliRunner
+from unpacked import ReadPage
 
 import induction_kernel as ik
 from induction_kernel.cli import _output as output
@@ -24,7 +25,7 @@ def run(*arguments):
 
 
 def test_help_has_examples():
-    for command in ([], ["report"], ["score"], ["ablate"], ["patch"], ["fewshot"], ["train"]):
+    for command in ([], ["report"], ["score"], ["ablate"], ["patch"], ["fewshot"], ["train"], ["explore"]):
         result = run(*command, "--help")
         assert result.exit_code == 0
         if command:
@@ -75,6 +76,11 @@ def test_netcdf_keeps_every_prompt(tmp_path):
         (["report", "--out", "no/such/folder/a.html"], "existing folder"),
         (["report", "--heads", "L7H7", "--out", "a.html"], "L7H7"),
         (["report", "--minutes", "0", "--out", "a.html"], "minutes above 0"),
+        (["explore", "--out", "no/such/folder/a.html"], "existing folder"),
+        (["explore", "tiny", "no/such/text.txt"], "no/such/text.txt"),
+        (["explore", "tiny", " "], "empty text"),
+        (["explore", "tiny", "zyzzyva"], "zyzzyva"),
+        (["explore", "--heads", "L7H7"], "L7H7"),
         (["ablate", "--heads", "L7H7"], "L7H7"),
         (["ablate", "--heads", ","], "at least one head"),
         (["ablate", "--out", "a.txt"], ".html"),
@@ -338,6 +344,32 @@ def test_fewshot_reads_a_file_with_its_columns_labels_and_template(tmp_path):
     both = run("fewshot", "tiny", data, *options, "--queries", 8, "--demonstrations", pool)
     assert both.exit_code == 0, both.output
     assert "note: 8 of 8 queries are also in the pool of demonstrations" in both.stdout
+
+
+def test_explore_writes_a_page_of_a_text_or_of_the_beginning_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "words.txt").write_text("fox dax ; apple wug ; " * 40)
+    result = run("explore", "tiny", "words.txt", "--tokens", 20, "--heads", "L1H7,L0H3")
+    assert result.exit_code == 0, result.output
+    assert "note: the first 20 tokens are shown" in result.stderr
+    size, path = result.stdout.strip().splitlines()
+    assert path == str((tmp_path / "attention.html").resolve())
+    page = ReadPage((tmp_path / "attention.html").read_text())
+    assert "".join(page.tokens()).startswith("<bos> fox dax ; apple wug ; fox")
+    assert len(page.tokens()) == 20
+    assert set(page.heads) == {(0, 3), (0, 15)}
+    assert [each["name"] for each in page.contents["scores"]] == [
+        "induction",
+        "previous_token",
+        "duplicate_token",
+    ]
+    assert size.startswith(f"{(tmp_path / 'attention.html').stat().st_size / 1e6:.1f} MB: Weights below .002")
+    result = run("explore", "--no-scores", "--precision", "fine", "--out", "fine.html")
+    assert result.exit_code == 0, result.output
+    page = ReadPage((tmp_path / "fine.html").read_text())
+    assert page.contents["scores"] == []
+    assert len(page.contents["prompts"]) == 2
+    assert "below .000004" in result.stdout
 
 
 def test_train_keeps_every_option_in_its_recipe(tmp_path):

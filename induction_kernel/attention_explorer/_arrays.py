@@ -97,11 +97,15 @@ def _token_rows(tokens: Any, n: int, lengths: list[int]) -> list[list[str]]:
     """The token strings of each of n prompts."""
     if tokens is None:
         return [[str(at) for at in range(length)] for length in lengths]
-    rows = [list(tokens)] if len(tokens) and isinstance(tokens[0], str) else [list(row) for row in tokens]
-    if not all(isinstance(token, str) for row in rows for token in row):
-        raise TypeError(
-            "wanted tokens as strings, a list for each prompt: decode ids with the tokenizer first"
-        )
+    said = "wanted tokens as strings, a list for each prompt: decode ids with the tokenizer first"
+    if isinstance(tokens, str) or not isinstance(tokens, Sequence | np.ndarray):
+        raise TypeError(f"{said}, got {type(tokens).__name__}")
+    several = (
+        len(tokens) > 0 and isinstance(tokens[0], Sequence | np.ndarray) and not isinstance(tokens[0], str)
+    )
+    rows = [[*row] for row in tokens] if several else [[*tokens]]
+    if other := [token for row in rows for token in row if not isinstance(token, str)]:
+        raise TypeError(f"{said}, got {type(other[0]).__name__}")
     rows = rows * n if len(rows) == 1 else rows
     if [len(row) for row in rows] != lengths:
         raise Refused(f"wanted {n} lists of {lengths} tokens, got {[len(row) for row in rows]}")
@@ -141,4 +145,5 @@ def _one(name: str, patterns: np.ndarray, norms: np.ndarray | None, tokens: list
         patterns=chosen,
         ahead=looks_ahead(patterns),
         norms=norms is not None,
+        n_bytes=patterns.nbytes,
     )

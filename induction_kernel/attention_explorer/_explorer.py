@@ -20,7 +20,7 @@ from ._arrays import read_arrays
 from ._contents import Explored
 from ._model_prompts import read_prompts
 from ._packing import Precision
-from ._page import fragment_of, packed, page_of
+from ._page import fragment_of, notes_of, packed, page_of
 from ._picture import picture_of
 from ._score_menu import score_menu
 
@@ -68,9 +68,13 @@ class Explorer:
         """The size in bytes of the page that `save` writes."""
         return len(self._page.encode())
 
+    def notes(self) -> list[str]:
+        """Sentences about what the page stores: rounding, and heads of which there is only a picture."""
+        return notes_of(self.explored, self._packed[1])
+
     def fragment(self) -> str:
         """The explorer as part of a page, which needs the explorer's style sheet and module once."""
-        return fragment_of(self.explored, *packed(self.explored))
+        return fragment_of(self.explored, *self._packed)
 
     def picture(self) -> bytes:
         """Thumbnails of all heads on the first prompt, as a PNG."""
@@ -91,15 +95,24 @@ class Explorer:
         return live(self.explored)
 
     @cached_property
+    def _packed(self) -> tuple[dict[tuple[int, int], bytes], float]:
+        return packed(self.explored)
+
+    @property
     def _page(self) -> str:
-        return page_of(self.explored, *packed(self.explored))
+        return page_of(self.explored, *self._packed)
 
     def _ipython_display_(self) -> None:
         """A picture of all heads, then the widget; without anywidget the page, in a frame."""
-        from IPython.display import HTML, Image, display
+        from IPython.display import display
 
-        display(Image(self.picture(), format="png", alt=self.explored.title))
-        display(self.widget() if find_spec("anywidget") else HTML(self._framed()))
+        said = f"{self.explored.title}, thumbnails"
+        picture = {"image/png": self.picture(), "text/plain": said}
+        display(picture, metadata={"image/png": {"alt": said}}, raw=True)
+        if find_spec("anywidget"):
+            display(self.widget())
+        else:
+            display({"text/html": self._framed(), "text/plain": repr(self)}, raw=True)
 
     def _framed(self) -> str:
         """The page in a frame of its own; a sentence where it would make the notebook too large."""

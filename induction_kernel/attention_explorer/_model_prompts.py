@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import Refused
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream
-from ..model._self_check import foreign_hooks, is_causal
+from ..model._self_check import foreign_hooks, is_causal, self_check
 from ..prompts._prompts import FewShotPrompts, Prompts, decoded
 from ..replay._layers import looseness
 from ..replay._patterns_again import PatternsAgain, pattern_of, read_layers, runs_by_heads
@@ -48,6 +48,7 @@ def read_prompts(model: Model, prompts: Prompts, *, before: str, progress: bool)
         Refused: attention that is not finite.
     """
     size = sizes(model)
+    self_check(model)
     each = int(prompts.lengths.sum()) * size.d_model * size.n_layers * model.W_U.element_size()
     found: list[Shown] = []
     with progress_bar(len(prompts) * size.n_layers, progress=progress, what="explore") as bar:

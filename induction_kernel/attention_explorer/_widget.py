@@ -6,6 +6,7 @@ it, are contents and the thumbnails of the first prompt.
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
 import anywidget
@@ -27,15 +28,17 @@ class LiveExplorer(anywidget.AnyWidget):
     contents = traitlets.Dict().tag(sync=True)
     thumbnails = traitlets.Bytes().tag(sync=True)
 
+    def __repr__(self) -> str:
+        """What a saved notebook shows in the widget's place where it cannot run."""
+        return f"{self.contents['title']}, to explore in a running notebook: run the cell."
+
 
 def live(explored: Explored) -> LiveExplorer:
     """A widget that shows what is explored."""
     kept = sum(each.n_bytes for each in explored.shown)
-    memory = (
-        f"The kernel keeps {kept / 1e6:.0f} MB to compute patterns when they are asked for." if kept else ""
-    )
+    memory = f"The kernel keeps {-(-kept // 10**6)} MB to compute patterns when they are looked at."
     notes = [
-        memory or "The model runs again up to its layer when a pattern is asked for.",
+        memory if kept else "The first pattern that is looked at takes another run of the model.",
         "Weights are float16.",
     ]
     first = deflated(explored.shown[0].thumbnails)
@@ -45,18 +48,39 @@ def live(explored: Explored) -> LiveExplorer:
 
 
 def _answer(widget: LiveExplorer, explored: Explored, message: Any) -> None:
-    """Send what the page asks for, or the sentence that says why there is none."""
+    """Send what the page asks for, or the sentence that says why there is none; a bug also shows its traceback."""
+    number = message.get("id") if isinstance(message, dict) else None
     try:
         data = _asked(explored, message)
     except Refused as refusal:
-        widget.send({"kind": "error", "id": message.get("id"), "text": str(refusal)})
-        return
-    widget.send({"kind": "bytes", "id": message["id"]}, [data])
+        widget.send({"kind": "error", "id": number, "text": str(refusal)})
+    except Exception:  # JupyterLab shows no traceback of what a widget asks for: the page does
+        widget.send({"kind": "error", "id": number, "text": traceback.format_exc()})
+        raise
+    else:
+        widget.send({"kind": "bytes", "id": number}, [data])
 
 
-def _asked(explored: Explored, message: dict[str, Any]) -> bytes:
-    shown = explored.shown[int(message["prompt"])]
-    if message["kind"] == "thumbnails":
+def _asked(explored: Explored, message: Any) -> bytes:
+    """Thumbnails of all heads, or one head's pattern in float16; neither is deflated."""
+    kind, prompt, index = _read(explored, message)
+    shown = explored.shown[prompt]
+    if kind == "thumbnails":
         return shown.thumbnails.tobytes()
-    ((_, pattern, norms),) = shown.patterns([int(message["index"])])
+    ((_, pattern, norms),) = shown.patterns([index])
     return flat_pattern(pattern, norms if explored.norms else None, "half", ahead=explored.ahead)
+
+
+def _read(explored: Explored, message: Any) -> tuple[str, int, int]:
+    """Kind, prompt and head of a message."""
+    heads = explored.grid[0] * explored.grid[1]
+    match message:
+        case {"kind": "thumbnails", "prompt": int(prompt)} if 0 <= prompt < len(explored.shown):
+            return "thumbnails", prompt, 0
+        case {"kind": "head", "prompt": int(prompt), "index": int(index)} if 0 <= prompt < len(
+            explored.shown
+        ) and index in (explored.present or range(heads)):
+            return "head", prompt, index
+    raise Refused(
+        f"wanted thumbnails or a head of one of {len(explored.shown)} prompts and {heads} heads, got {message!r}"
+    )

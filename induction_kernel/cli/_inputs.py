@@ -7,28 +7,32 @@ from pathlib import Path
 from ..errors import Refused
 from ..formats import lines_of, text_of
 
-__all__ = ["answer_pairs", "lines"]
+__all__ = ["answer_pairs", "is_file", "lines"]
 
 TEXT_FILES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".md")
 
 
 def lines(text: str) -> list[str]:
     """The lines of the file `text` that are not empty; `text` itself where there is no such file."""
-    try:
-        is_file, is_folder = Path(text).is_file(), Path(text).is_dir()
-    except OSError:  # too long for the name of a file
-        is_file = is_folder = False
-    if not text.strip():
-        raise Refused("wanted a prompt, or a text file with one prompt per line, got an empty text")
-    name = len(text.split()) == 1 and ("/" in text or Path(text).suffix.lower() in TEXT_FILES)
-    if not is_file and (is_folder or name):
-        there = "is a folder" if is_folder else "does not exist"
-        raise Refused(f"{text!r} {there}: wanted a text file with one prompt per line, or a prompt")
-    if not is_file:
+    if not is_file(text, "a prompt, or a text file with one prompt per line"):
         return [text]
     found = [line for line in lines_of(text_of(text)) if line.strip()]
     if not found:
         raise Refused(f"wanted one prompt per line in {text!r}, got an empty file")
+    return found
+
+
+def is_file(text: str, wanted: str) -> bool:
+    """Whether the text names a file; Refused if it looks like the name of one that does not exist, or is empty."""
+    try:
+        found, is_folder = Path(text).is_file(), Path(text).is_dir()
+    except OSError:  # too long for the name of a file
+        found = is_folder = False
+    if not text.strip():
+        raise Refused(f"wanted {wanted}, got an empty text")
+    name = len(text.split()) == 1 and ("/" in text or Path(text).suffix.lower() in TEXT_FILES)
+    if not found and (is_folder or name):
+        raise Refused(f"{text!r} {'is a folder' if is_folder else 'does not exist'}: wanted {wanted}")
     return found
 
 

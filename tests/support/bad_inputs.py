@@ -40,6 +40,11 @@ def repeats(**options):
     return ik.repeated_tokens(model(), bos=0, **({"prompts": 8, "period": 6} | options))
 
 
+def attention():
+    """Patterns of two heads on five tokens."""
+    return np.tril(np.full((2, 5, 5), 0.2))
+
+
 def scores():
     return ik.induction(model(), repeats())
 
@@ -822,6 +827,35 @@ ROWS = [
     ("plots.curve_plot", "not a Dataset", lambda tmp: ik.plots.curve_plot(None), TypeError, "ablation_curve, got NoneType"),
     ("plots.attribution_check", "a sweep", lambda tmp: ik.plots.attribution_check(swept()), ValueError, "holds 'exact'"),
     ("plots.attribution_check", "nothing verified", lambda tmp: ik.plots.attribution_check(attributed()), ValueError, "verify=20"),
+("explore", "nothing", lambda tmp: ik.explore(), TypeError, "wanted a model and prompts, or patterns=array with tokens=[...], got neither"),
+    ("explore", "a model and patterns", lambda tmp: ik.explore(model(), repeats(), patterns=attention()), TypeError, "got both"),
+    ("explore", "a model alone", lambda tmp: ik.explore(model()), TypeError, "wanted prompts for the model to read"),
+    ("explore", "prompts first", lambda tmp: ik.explore(repeats(), model()), TypeError, "wanted a TransformerLens HookedTransformer"),
+    ("explore", "tokens with a model", lambda tmp: ik.explore(model(), repeats(), tokens=["a"]), TypeError, "a model's prompts bring their own"),
+    ("explore", "prompts with patterns", lambda tmp: ik.explore(prompts=repeats(), patterns=attention()), TypeError, "patterns= come without prompts"),
+    ("explore", "no heads", lambda tmp: ik.explore(model(), repeats(), heads=[]), ValueError, "at least one head"),
+    ("explore", "a head that is not there", lambda tmp: ik.explore(model(), repeats(), heads="L9H1"), ValueError, "layers 0 to 1"),
+    ("explore", "a head that patterns leave out", lambda tmp: ik.explore(patterns=ik.patterns(model(), repeats(), "L1H1"), heads="L0H0"), ValueError, "wanted heads of these patterns, got L0H0"),
+    ("explore", "scores as text", lambda tmp: ik.explore(model(), repeats(), scores="induction"), TypeError, "wanted scores as a result such as induction(model)"),
+    ("explore", "the scorer itself", lambda tmp: ik.explore(model(), repeats(), scores={"mine": ik.induction}), TypeError, "mine: wanted a result or an array [layer, head]"),
+    ("explore", "scores of another grid", lambda tmp: ik.explore(model(), repeats(), scores={"mine": np.zeros((3, 3))}), ValueError, "mine: wanted an array [layer, head] of 2 x 4, got [3, 3]"),
+    ("explore", "scores of a larger model", lambda tmp: ik.explore(model(), repeats(), scores=ik.induction(worded())), ValueError, "these are of another model"),
+    ("explore", "a table as scores", lambda tmp: ik.explore(model(), repeats(), scores=ik.head_table(scores())), TypeError, "got DataFrame"),
+    ("explore", "losses as scores", lambda tmp: ik.explore(model(), repeats(), scores=ik.loss_by_position(model(), repeats())), TypeError, "position"),
+    ("explore", "another shape beside", lambda tmp: ik.explore(model(), repeats(), beside=worded()), ValueError, "wanted a model beside with 2 layers of 4 heads, got 2 of 8"),
+    ("explore", "an unknown precision", lambda tmp: ik.explore(model(), repeats(), precision="high"), ValueError, "wanted precision in ['plain', 'fine'], got 'high'"),
+    ("explore", "patterns that are text", lambda tmp: ik.explore(patterns="attention"), TypeError, "wanted patterns [head, query, key]"),
+    ("explore", "a ragged list", lambda tmp: ik.explore(patterns=[[1.0], [0.5, 0.5]]), TypeError, "wanted patterns [head, query, key]"),
+    ("explore", "one pattern", lambda tmp: ik.explore(patterns=attention()[0]), ValueError, "got shape [5, 5]"),
+    ("explore", "attention between two texts", lambda tmp: ik.explore(patterns=attention()[..., :3]), ValueError, "as many queries as keys; got shape [2, 5, 3]"),
+    ("explore", "scores before the softmax", lambda tmp: ik.explore(patterns=attention() - 3), ValueError, "pass patterns after the softmax"),
+    ("explore", "NaN", lambda tmp: ik.explore(patterns=attention() * NAN), ValueError, "NaN or infinite ones in 2 of 2 heads"),
+    ("explore", "token ids", lambda tmp: ik.explore(patterns=attention(), tokens=[1, 2, 3, 4, 5]), TypeError, "wanted tokens as strings"),
+    ("explore", "too few tokens", lambda tmp: ik.explore(patterns=attention(), tokens=["a", "b"]), ValueError, "wanted 1 lists of [5] tokens, got [2]"),
+    ("explore", "a text as tokens", lambda tmp: ik.explore(patterns=attention(), tokens="a b c d e"), TypeError, "wanted tokens as strings, a list for each prompt"),
+    ("explore", "patterns of one prompt by number", lambda tmp: ik.explore(patterns=ik.patterns(model(), repeats(), "L0H0").isel(prompt=0)), ValueError, "it lacks prompt"),
+    ("explore", "scores as patterns", lambda tmp: ik.explore(patterns=scores()), ValueError, "wanted the Dataset of patterns(...), it lacks"),
+    ("explore", "a folder that is not there", lambda tmp: ik.explore(patterns=attention()).save(tmp / "no" / "page.html"), ValueError, "existing folder"),
     ("attention_view", "absent prompt", lambda tmp: ik.attention_view(ik.patterns(model(), repeats(), "L0H0"), prompt=99), ValueError, "99"),
     ("kernel.representations", "neither episodes nor prompts", lambda tmp: ik.kernel.representations(worded(), ["fox"], "residual"), TypeError, "wanted Episodes or few-shot Prompts"),
     ("kernel.representations", "unknown", lambda tmp: ik.kernel.representations(worded(), episodes(), "bert"), ValueError, "'tfidf', 'embedding', 'residual', 'head'"),

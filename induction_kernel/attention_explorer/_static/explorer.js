@@ -733,7 +733,8 @@ class KernelSource {
   /** @param {Model} model */
   constructor(model) {
     this.model = model;
-    this.asked = 0;
+    // Several views may show one model, and each hears all answers: their questions need different numbers.
+    this.asked = Math.floor(Math.random() * 2 ** 48);
     /**
      * @type {Map<number, {resolve: (bytes: Uint8Array<ArrayBuffer>) => void, reject: (why: Error) => void}>}
      */
@@ -2740,7 +2741,7 @@ class Explorer {
    */
   unanswered(turn) {
     this.patterns.forget(this.state.prompt, this.state.head);
-    return this.showWaiting(turn, "No kernel answers: run the cell again.");
+    return this.showWaiting(turn, "The kernel has not answered: it is busy, or it was restarted and the cell has to run again.");
   }
 
   /** @param {number} turn @param {string} text */
