@@ -75,7 +75,8 @@ def page_of(explored: Explored, patterns: Packed, away: float) -> str:
 <meta name="color-scheme" content="light dark">
 <title>{title}</title>
 <style>
-body {{ margin: 0; }}
+body {{ margin: 0; background: #ffffff; color: #1b2128; }}
+@media (prefers-color-scheme: dark) {{ body {{ background: #171b20; color: #e6eaef; }} }}
 {style_sheet()}</style>
 </head>
 <body>

@@ -173,6 +173,10 @@ test("average and difference of heads", () => {
   near(apart.entries, [0, -0.5, 0.5]);
   assert.equal(apart.top, 0.5);
   assert.equal(difference(a, a).top, 1, "equal heads have a range too");
+  assert.equal(difference(a, a).below, "0");
+  const rounded = unpackHead(Uint8Array.of(255, 0, 255, 0, 0), 2, PLAIN);
+  assert.equal(average([rounded, rounded]).below, "below .002");
+  assert.equal(difference(rounded, rounded).below, "about 0", "weights that differ may be rounded alike");
   near(a.entries, [1, 0.25, 0.75], 0);
   const longer = triangle(3, () => 0);
   assert.throws(() => difference(a, longer), /different lengths/);

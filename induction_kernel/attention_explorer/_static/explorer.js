@@ -25,16 +25,15 @@
  * @typedef {object} Score one number per head, with its interval, control and test
  * @property {string} name
  * @property {string} unit
- * @property {string} method
  * @property {(number | null)[]} mean
- * @property {(number | null)[]} low
- * @property {(number | null)[]} high
+ * @property {(number | null)[] | null} low null if there are no intervals
+ * @property {(number | null)[] | null} high
  * @property {(number | null)[] | null} control
  * @property {(number | null)[] | null} chance
- * @property {(number | null)[]} excess
- * @property {(number | null)[]} excess_low
- * @property {(number | null)[]} excess_high
- * @property {(number | null)[]} threshold
+ * @property {(number | null)[] | null} excess over control or chance
+ * @property {(number | null)[] | null} excess_low
+ * @property {(number | null)[] | null} excess_high
+ * @property {(number | null)[] | null} threshold
  * @property {(number | null)[]} passes 1, 0, or null where the head was not tested
  * @property {string} untested why heads were not tested
  *
@@ -181,6 +180,7 @@ export class Matrix {
    * @param {number} [given.block] tokens to a cell: 1, or more in a thumbnail
    * @param {string} [given.below] what a zero means
    * @param {number} [given.top] the largest size there can be
+   * @param {boolean} [given.weighted] products with value norms, as shares of the largest
    * @param {boolean} [given.signed]
    */
   constructor(given) {
@@ -194,6 +194,7 @@ export class Matrix {
     this.block = given.block ?? 1;
     this.below = given.below ?? "0";
     this.top = given.top ?? 1;
+    this.weighted = given.weighted ?? false;
     this.signed = given.signed ?? false;
   }
 
@@ -295,7 +296,7 @@ export function valueWeighted(matrix) {
     for (let key = 0; key < keys; key++) if (row[key] * norms[key] > largest) largest = row[key] * norms[key];
   }
   const scale = norms.map((norm) => (largest > 0 ? norm / largest : 0));
-  return new Matrix({ ...matrix, scale });
+  return new Matrix({ ...matrix, scale, weighted: true });
 }
 
 /**
@@ -313,6 +314,7 @@ export function average(all) {
     ahead: all[0].ahead,
     block: all[0].block,
     below: all[0].below,
+    weighted: all[0].weighted,
     codes: sum,
   });
 }
@@ -334,7 +336,9 @@ export function difference(first, second) {
     ahead: first.ahead,
     block: first.block,
     codes,
+    below: first.below === "0" ? "0" : "about 0", // both are rounded
     top: top || 1,
+    weighted: first.weighted,
     signed: true,
   });
 }
@@ -894,11 +898,11 @@ class HeadGrid {
     const { layers, heads } = this.explorer.contents;
     if (this.kind === "thumb") this.grid.append(this.canvas);
     this.grid.append(el("span", { class: "ik-corner", "aria-hidden": "true" }));
-    const numbered = (/** @type {number} */ at, /** @type {string} */ kind) =>
-      el("span", { class: at % 5 ? kind : `${kind} ik-fifth`, "aria-hidden": "true" }, String(at));
-    for (let head = 0; head < heads; head++) this.grid.append(numbered(head, "ik-head-number"));
+    const numbered = (/** @type {string} */ letter, /** @type {number} */ at, /** @type {string} */ kind) =>
+      el("span", { class: at % 5 ? kind : `${kind} ik-fifth`, "aria-hidden": "true" }, letter + at);
+    for (let head = 0; head < heads; head++) this.grid.append(numbered("H", head, "ik-head-number"));
     for (let layer = 0; layer < layers; layer++) {
-      this.grid.append(numbered(layer, "ik-layer-number"));
+      this.grid.append(numbered("L", layer, "ik-layer-number"));
       for (let head = 0; head < heads; head++) this.grid.append(this.makeCell(layer * heads + head));
     }
   }
@@ -962,17 +966,19 @@ class HeadGrid {
     this.explorer.chooseSoon(to);
   }
 
-  /** Cells as large as the box lets them be. */
+  /** Cells as large as the box lets them be; those of the map are lower where that shows all layers. */
   resize() {
     const { heads, layers } = this.explorer.contents;
-    const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 ? 12 : 24, 44];
+    const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 || layers > 20 ? 12 : 24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
     if (cell === this.cell || !this.box.clientWidth) return;
+    const room = Math.floor(Math.min(0.7 * window.innerHeight, 640) / (layers + 1)) - 2;
+    const row = this.kind === "thumb" ? cell : Math.min(cell, Math.max(least, room));
     this.cell = cell;
     this.grid.classList.toggle("ik-tight", cell < 20); // room for every fifth number
     this.grid.style.setProperty("grid-template-columns", `26px repeat(${heads}, ${cell}px)`);
-    this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${cell}px)`);
+    this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${row}px)`);
     this.draw();
     reveal(this.box, this.cells[this.explorer.state.head]);
   }
@@ -989,7 +995,10 @@ class HeadGrid {
       cell.classList.toggle("ik-untested", Boolean(score) && passes === null);
       cell.setAttribute("aria-label", this.explorer.describe(index));
       if (score)
-        cell.style.setProperty("--ik-score", scoreColour(this.explorer.palette, range, values[index]));
+        cell.style.setProperty(
+          "--ik-score",
+          scoreColour(this.explorer.palette, range, values[index] ?? null),
+        );
     });
     if (this.kind === "thumb") this.drawThumbnails();
   }
@@ -1346,9 +1355,9 @@ class PatternPanel {
     return {
       width,
       left: this.small ? 2 : room,
-      top: 2,
+      top: this.small ? 2 : 8, // half of the first query's name
       side: Math.floor(side),
-      height: Math.floor(side) + (this.small ? 4 : room + 2),
+      height: Math.floor(side) + (this.small ? 4 : room + 8),
     };
   }
 
@@ -1448,11 +1457,14 @@ class PatternPanel {
     draw.beginPath();
     draw.rect(left, top, side, side);
     draw.clip();
-    draw.strokeStyle = this.area.explorer.palette.of.mark;
-    draw.lineWidth = 1;
-    const wide = Math.max(each, 1);
-    draw.strokeRect(left + x - 0.5, top - 5, wide + 1, side + 10);
-    draw.strokeRect(left - 5, top + y - 0.5, side + 10, wide + 1);
+    draw.strokeStyle = draw.fillStyle = this.area.explorer.palette.of.mark;
+    if (each < 3) {
+      draw.fillRect(left + x + each / 2 - 0.5, top, 1, side);
+      draw.fillRect(left, top + y + each / 2 - 0.5, side, 1);
+    } else {
+      draw.strokeRect(left + x - 0.5, top - 5, each + 1, side + 10);
+      draw.strokeRect(left - 5, top + y - 0.5, side + 10, each + 1);
+    }
     draw.restore();
   }
 
@@ -1733,8 +1745,9 @@ class PatternArea {
         number(value * matrix.top),
       ]);
     });
-    const what = matrix.signed ? "difference" : matrix.scale ? "share of the largest product" : "attention";
-    this.legend.replaceChildren(el("span", {}, `${what} `), legend(ramp, ticks));
+    const what = matrix.weighted ? "share of the largest product" : "attention";
+    const said = matrix.signed ? `difference in ${what} ` : `${what} `;
+    this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks));
   }
 
   /** @param {PatternPanel} panel @param {{query: number, key: number} | null} place */
@@ -1822,12 +1835,8 @@ class PatternArea {
 function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
-  if (weight === 0)
-    return matrix.scale && matrix.scale[key]
-      ? `attention ${matrix.below}`
-      : matrix.scale
-        ? "0"
-        : matrix.below;
+  if (weight === 0 && matrix.scale && !matrix.scale[key]) return "0";
+  if (weight === 0) return matrix.weighted && !matrix.signed ? `attention ${matrix.below}` : matrix.below;
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
@@ -2239,11 +2248,11 @@ function shareList(prompt, weights) {
 
 /** Text, label and weight of each demonstration. @param {Prompt} prompt @param {number[]} weights */
 function demonstrationList(prompt, weights) {
-  const rows = prompt.demonstrations.map(([begin, end, , label], at) => {
-    const text = prompt.tokens.slice(begin, end).join("").trim();
+  const rows = prompt.demonstrations.map(([begin, end, position, label], at) => {
+    const text = prompt.tokens.slice(begin, position > begin ? position : end).join("");
     const name = el("b", {}, prompt.labels[label] ?? "");
     name.style.setProperty("--ik-class", classColour(Math.max(0, label)));
-    return el("li", {}, el("bdi", {}, text), " ", name, ` ${number(weights[at])}`);
+    return el("li", {}, el("bdi", {}, text.trim()), " ", name, ` ${number(weights[at])}`);
   });
   return el("ol", { class: "ik-demonstrations" }, ...rows);
 }
@@ -2328,34 +2337,29 @@ function scoreRow(score, at) {
   const against = control === null && chance !== null ? `${number(chance)} (chance)` : number(control);
   const passes = score.passes[at];
   const verdict = passes === null ? "untested" : passes ? "yes" : "no";
-  const over = `${passes ? "over" : "not over"} ${number(score.threshold[at])}`;
+  const threshold = score.threshold?.[at] ?? null;
+  const over = `${passes ? ">" : "≤"} ${number(threshold)}`;
   return el(
     "tr",
     {},
-    el(
-      "th",
-      { scope: "row", title: score.method },
-      score.name,
-      " ",
-      el("span", { class: "ik-quiet" }, score.unit),
-    ),
-    withInterval(score.mean[at], score.low[at], score.high[at]),
+    el("th", { scope: "row" }, score.name, " ", el("span", { class: "ik-quiet" }, score.unit)),
+    withInterval(score.mean[at], score.low?.[at], score.high?.[at]),
     el("td", {}, against),
-    withInterval(score.excess[at], score.excess_low[at], score.excess_high[at]),
+    withInterval(score.excess?.[at], score.excess_low?.[at], score.excess_high?.[at]),
     el(
       "td",
       {},
       verdict,
-      passes === null || score.threshold[at] === null ? "" : el("span", { class: "ik-quiet" }, over),
+      passes === null || threshold === null ? "" : el("span", { class: "ik-quiet" }, over),
     ),
   );
 }
 
 /**
  * A cell of a value, its interval in small.
- * @param {number | null} value
- * @param {number | null} low
- * @param {number | null} high
+ * @param {number | null | undefined} value
+ * @param {number | null | undefined} low
+ * @param {number | null | undefined} high
  */
 const withInterval = (value, low, high) =>
   el("td", {}, number(value), el("span", { class: "ik-quiet" }, interval(low, high)));
@@ -2538,10 +2542,11 @@ class Explorer {
   headsSection() {
     /** @type {[string, HTMLElement][]} */
     const views = [["Thumbnails", this.grids[0].box]];
-    if (this.grids.length > 1) views.push(["Map", el("div", {}, this.grids[1].box, this.mapLegend)]);
+    if (this.grids.length > 1) views.push(["Map", this.grids[1].box]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
     const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
-    return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, this.headReadout);
+    const said = [this.headReadout, this.mapLegend];
+    return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, ...said);
   }
 
   /** The row of tabs, and a panel for each. @param {[string, HTMLElement][]} views */
@@ -2566,7 +2571,8 @@ class Explorer {
         tab.tabIndex = at === chosen ? 0 : -1;
         panel.hidden = at !== chosen;
       });
-      if (views[chosen][0] === "Scatter") this.scatter?.draw();
+      this.mapLegend.hidden = views[chosen][0] === "Scatter";
+      if (this.mapLegend.hidden) this.scatter?.draw();
     };
     this.on(row, "keydown", (event) => {
       const { key } = /** @type {KeyboardEvent} */ (event);
@@ -2664,7 +2670,7 @@ class Explorer {
   /** The score that colours heads. */
   scoreValues() {
     const score = this.contents.scores[this.state.score] ?? null;
-    const values = score ? score[this.state.variable] : [];
+    const values = (score && score[this.state.variable]) ?? [];
     return { score, values, range: rangeOf(values) };
   }
 
@@ -2674,11 +2680,12 @@ class Explorer {
     if (!this.isPresent(index)) return `${name}, not there`;
     const score = this.contents.scores[this.state.score];
     if (!score) return name;
-    const mean = number(score.mean[index]) + interval(score.low[index], score.high[index]);
-    const excess = number(score.excess[index]) + interval(score.excess_low[index], score.excess_high[index]);
+    const mean = number(score.mean[index]) + interval(score.low?.[index], score.high?.[index]);
+    const over = interval(score.excess_low?.[index], score.excess_high?.[index]);
+    const excess = score.excess ? `, excess ${number(score.excess[index])}${over}` : "";
     const passes = score.passes[index];
     const verdict = passes === null ? "untested" : passes ? "passes" : "does not pass";
-    return `${name}: ${score.name} ${mean}, excess ${excess}, ${verdict}`;
+    return `${name}: ${score.name} ${mean}${excess}, ${verdict}`;
   }
 
   /** @param {number} index */
@@ -2719,7 +2726,8 @@ class Explorer {
         : "",
     );
     this.pattern.show(shown, pinned);
-    this.text.title.textContent = `Text, attention of ${this.nameOf(this.state.head)}`;
+    const weighted = chosen.weighted ? ", value-weighted" : "";
+    this.text.title.textContent = `Text, attention of ${this.nameOf(this.state.head)}${weighted}`;
     this.text.colour();
     this.root.dataset.head = this.nameOf(this.state.head);
     this.root.dataset.prompt = String(this.state.prompt);
