@@ -2417,6 +2417,8 @@ class Explorer {
     this.chosen = null;
     this.drawable = false;
     this.palette = new Palette("light");
+    /** The theme of the page around it, where that has only one. */
+    this.fixed = root.dataset.theme;
     this.readTheme();
     this.pattern = new PatternArea(this);
     this.text = new TextView(this);
@@ -2596,11 +2598,11 @@ class Explorer {
     this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   }
 
-  /** JupyterLab's theme, else the reader's. */
+  /** The theme that the page fixed, else JupyterLab's, else the reader's. */
   readTheme() {
     const lab = document.body.dataset.jpThemeLight;
     const dark = lab ? lab === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
-    const theme = dark ? "dark" : "light";
+    const theme = this.fixed === "light" || !dark ? "light" : "dark";
     if (this.root.dataset.theme === theme && this.palette.of === THEMES[theme]) return;
     this.root.dataset.theme = theme;
     this.palette = new Palette(theme);
