@@ -28,7 +28,7 @@ from jupyter_lab import jupyterlab, notebook_of, opened, run_cell
 from jupyter_lab import save as save_notebook
 
 CELL = """import warnings; warnings.filterwarnings("ignore")
-import torch, tqdm; torch.set_num_threads({threads})
+import torch; torch.set_num_threads({threads})
 import induction_kernel as ik
 model = ik.load({model!r})
 tokens = model.to_tokens(open({text!r}).read()[20_000 : 20_000 + 10 * {length}])[:, :{length}]
@@ -111,7 +111,8 @@ def photograph(lab: Any, browser: Any, pictures: Path) -> None:
     lab.write("untrusted.ipynb", other)
     for name in ("bare", "state", "untrusted"):
         with opened(browser, lab, f"{name}.ipynb", **WIDE) as page:
-            page.wait_for_timeout(25_000)
+            page.wait_for_timeout(25_000)  # also beyond the ten seconds that a kernel has to answer
+            page.locator(".jp-OutputArea-output").last.scroll_into_view_if_needed()
             page.screenshot(path=pictures / f"{name}.png")
     for name in ("bare", "state"):
         html, _ = HTMLExporter().from_notebook_node(nbformat.read(lab.folder / f"{name}.ipynb", 4))
@@ -123,7 +124,7 @@ def photograph(lab: Any, browser: Any, pictures: Path) -> None:
                 page = context.new_page()
                 page.goto(file.as_uri())
                 page.wait_for_timeout(3000)
-                page.screenshot(path=pictures / f"{name}-{kind}.png")
+                page.screenshot(path=pictures / f"{name}-{kind}.png", full_page=True)
 
 
 if __name__ == "__main__":
