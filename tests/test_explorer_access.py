@@ -44,6 +44,17 @@ def pages(tmp_path_factory):
     }
 
 
+def test_a_page_that_is_always_light_has_a_light_explorer(chromium, pages, tmp_path):
+    text = pages["scores"].read_text()
+    fixed = tmp_path / "fixed.html"
+    fixed.write_text(
+        text.replace('<div class="ik-explorer"', '<div data-theme="light" class="ik-explorer"', 1)
+    )
+    with silent_page(chromium, color_scheme="dark") as page:
+        opened(page, fixed)
+        assert page.locator(".ik-explorer").get_attribute("data-theme") == "light"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["scores", "few-shot"])
 def test_axe_finds_no_serious_fault(chromium, pages, axe, name, scheme):
@@ -209,7 +220,7 @@ def test_a_kernel_that_does_not_answer_is_said_and_a_late_answer_is_taken(page, 
     page.locator(".ik-thumb").nth(1).click()
     page.clock.fast_forward(11_000)
     page.wait_for_selector('[data-ready="unanswered"]')
-    assert page.locator(".ik-status").inner_text() == "No kernel answers: run the cell again."
+    assert page.locator(".ik-status").inner_text().startswith("The kernel has not answered: ")
     page.evaluate("kernel.wake()")
     drawn(page, "L0H1")
     assert page.locator(".ik-status").is_hidden()

@@ -211,6 +211,27 @@ def test_the_first_prompts_are_in_the_explorer_as_they_were_read(study, html):
     np.testing.assert_allclose(aligned["mean"], study.alignment["mean"].values.ravel(), rtol=1e-4)
 
 
+def test_prompts_whose_demonstrations_are_run_once_are_shown_whole():
+    """Of a few such prompts of unequal lengths, in the order in which they are given."""
+    model, shots = ik.load("tiny"), [("fox", "dax"), ("fig", "wug"), ("bear", "dax")]
+    queries = [
+        (x, "dax" if at % 2 else "wug") for at, x in enumerate(["plum lion", "wolf", "pear", "goat"] * 3)
+    ]
+    prompts = ik.few_shot_prompts(
+        model, shots, queries, template="{x} {y} ;", labels=["dax", "wug"], separator=" "
+    )
+    assert len(set(prompts.lengths.tolist())) == 2
+    study = ik.fewshot.few_shot_study(model, prompts, splits=5, progress=False)
+    assert study.answers.attrs["lane"] == "prefix"
+    seen = ik.patterns(model, prompts[:4])
+    for i, one in enumerate(study.shown):
+        length = int(prompts.lengths[i])
+        for index, pattern, norms in one.patterns(range(16)):
+            whole = seen["pattern"].values[i, index, :length, :length]
+            np.testing.assert_allclose(pattern, whole, atol=5e-4)
+            np.testing.assert_allclose(norms, seen["value_norm"].values[i, index, :length], rtol=1e-4)
+
+
 def test_heads_that_the_text_names_lead_to_the_explorer(study, html):
     named = re.findall(r'<a href="#attention" data-head="(L\dH\d)">\1</a>', html)
     aligned = study.alignment.isel(study.alignment["mean"].argmax(("layer", "head")))["name"].item()

@@ -178,7 +178,8 @@ def explore(
     _check(model, prompts, beside, patterns, tokens, precision)
     if patterns is not None:
         shown, grid, present = read_arrays(patterns, tokens)
-        title = f"Attention of {len(present or range(grid[0] * grid[1]))} heads"
+        n = len(present or range(grid[0] * grid[1]))
+        title = f"Attention of {n} head{'s' * (n != 1)}"
         return _explorer(title, shown, grid, present, heads, scores, precision)
     assert model is not None  # checked above
     size = sizes(model)

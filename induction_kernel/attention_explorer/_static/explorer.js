@@ -2464,8 +2464,9 @@ class Explorer {
     /** @type {Matrix | null} the chosen head on the prompt */
     this.chosen = null;
     this.drawable = false;
-    this.fixed = root.dataset.theme;
     this.palette = new Palette("light");
+    /** The theme of the page around it, where that has only one. */
+    this.fixed = root.dataset.theme;
     this.readTheme();
     this.pattern = new PatternArea(this);
     this.text = new TextView(this);
@@ -2648,11 +2649,11 @@ class Explorer {
     this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   }
 
-  /** The theme that the page fixes (`data-theme` on the element), JupyterLab's, or the reader's. */
+  /** The theme that the page fixed, else JupyterLab's, else the reader's. */
   readTheme() {
     const lab = document.body.dataset.jpThemeLight;
     const dark = lab ? lab === "false" : matchMedia("(prefers-color-scheme: dark)").matches;
-    const theme = this.fixed === "light" || this.fixed === "dark" ? this.fixed : dark ? "dark" : "light";
+    const theme = this.fixed === "light" || !dark ? "light" : "dark";
     if (this.root.dataset.theme === theme && this.palette.of === THEMES[theme]) return;
     this.root.dataset.theme = theme;
     this.palette = new Palette(theme);
@@ -2686,7 +2687,6 @@ class Explorer {
     this.grids[0].drawThumbnails();
     this.root.dataset.prompt = String(prompt);
     this.root.dataset.ready ??= "thumbnails";
-    performance.mark("ik:thumbnails");
   }
 
   drawHeads() {
@@ -2784,7 +2784,6 @@ class Explorer {
     this.root.dataset.head = this.nameOf(this.state.head);
     this.root.dataset.prompt = String(this.state.prompt);
     this.root.dataset.ready = "head";
-    performance.mark("ik:head");
   }
 
   /**
@@ -2793,7 +2792,10 @@ class Explorer {
    */
   unanswered(turn) {
     this.patterns.forget(this.state.prompt, this.state.head);
-    return this.showWaiting(turn, "The kernel has not answered: it is busy, or it was restarted and the cell has to run again.");
+    return this.showWaiting(
+      turn,
+      "The kernel has not answered: it is busy, or it was restarted and the cell has to run again.",
+    );
   }
 
   /** @param {number} turn @param {string} text */
