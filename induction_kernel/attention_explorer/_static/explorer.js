@@ -2373,7 +2373,7 @@ class Card {
  * @param {Score} score
  */
 const whyUntested = (score) =>
-  score.untested + (/prompt/.test(score.untested) ? ", on the prompts that the scores were measured on" : "");
+  score.untested + (/prompt/.test(score.untested) ? " (the prompts that the scores were measured on, not those shown)" : "");
 
 /**
  * A head's row of the table: score, mean, control or chance, excess, whether it passes.
