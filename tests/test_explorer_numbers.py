@@ -188,6 +188,9 @@ def test_another_prompt_or_model_stands_beside_and_is_subtracted(page, saved, se
 
 def test_the_cards_numbers_are_the_summarys(page, saved, scores):
     opened(page, saved, "#L1H1")
+    abouts = page.locator(".ik-abouts dt").all_inner_texts(), page.locator(".ik-abouts dd").all_inner_texts()
+    assert abouts[0] == ["induction", "previous_token"]
+    assert all("95% interval" in about and "A head passes if" in about for about in abouts[1])
     at = {"layer": 1, "head": 1}
     rows = page.locator(".ik-card tbody tr")
     for i, name in enumerate(("induction", "previous_token")):
@@ -209,6 +212,8 @@ def test_the_cards_numbers_are_the_summarys(page, saved, scores):
 
 def test_a_strongest_pair_leads_to_its_place_on_its_prompt(page, saved, seen):
     opened(page, saved, "#L1H7")
+    assert "ranked by weight times the norm" in page.locator(".ik-card").inner_text()
+    assert "Pairs with the first token are left out." in page.locator(".ik-card").inner_text()
     texts = page.locator(".ik-pair").all_inner_texts()
     at = next(i for i, text in enumerate(texts) if text.startswith("prompt 2: "))
     query, key, weight = re.match(r"prompt 2: (\d+) .* -> (\d+) .* ([.\d]+)$", texts[at]).groups()

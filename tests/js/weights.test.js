@@ -12,6 +12,7 @@ const {
   largest,
   pool,
   poolThumbnail,
+  strongestIn,
   unpackHead,
   valueWeighted,
   votes,
@@ -190,4 +191,11 @@ test("votes are shares of the weight per label; absent demonstrations do not cou
 test("the largest weights, in order, without zeros", () => {
   assert.deepEqual(largest(Float32Array.of(0.1, 0, 0.5, 0.2, 0.5), 3), [2, 4, 3]);
   assert.deepEqual(largest(new Float32Array(4), 3), []);
+});
+
+test("the strongest cell of a window; the first key only where nothing else is", () => {
+  const matrix = triangle(5, (query, key) => (key === 0 ? 0.9 : query === 4 && key === 2 ? -0.5 : 0.1));
+  assert.deepEqual(strongestIn(matrix, whole(5)), { query: 4, key: 2 });
+  assert.deepEqual(strongestIn(matrix, { x: 0, y: 0, span: 3 }), { query: 1, key: 1 });
+  assert.deepEqual(strongestIn(triangle(3, (_, key) => (key ? 0 : 1)), whole(3)), { query: 0, key: 0 });
 });

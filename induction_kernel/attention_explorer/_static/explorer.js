@@ -36,6 +36,7 @@
  * @property {(number | null)[] | null} threshold
  * @property {(number | null)[]} passes 1, 0, or null where the head was not tested
  * @property {string} untested why heads were not tested
+ * @property {string} about what the score is, in sentences; may be empty
  *
  * @typedef {"plain" | "fine" | "half"} Precision entries are byte / 255, (byte / 255) ** 2, or float16
  *
@@ -347,6 +348,30 @@ export function difference(first, second) {
 function sameShape(like, other) {
   if (other.n !== like.n || other.ahead !== like.ahead) throw new Error("patterns of different lengths");
   return other;
+}
+
+/**
+ * The cell of largest size in a window; the first key, which takes what is left over, only if nothing else is there.
+ * @param {Matrix} matrix @param {Window} win
+ */
+export function strongestIn(matrix, win) {
+  const [top, left] = [Math.floor(win.y), Math.floor(win.x)];
+  const [bottom, right] = [win.y, win.x].map((from) => Math.min(matrix.n, Math.ceil(from + win.span)));
+  const best = { query: top, key: left };
+  const row = new Float32Array(matrix.n);
+  let size = 0;
+  for (let query = top; query < bottom; query++) {
+    const first = Math.max(1, left);
+    const last = Math.min(right, matrix.keys(query));
+    if (last <= first) continue;
+    matrix.read(query, first, last, row);
+    for (let i = 0; i < last - first; i++) {
+      if (Math.abs(row[i]) <= size) continue;
+      size = Math.abs(row[i]);
+      Object.assign(best, { query, key: first + i });
+    }
+  }
+  return best;
 }
 
 /**
@@ -1592,7 +1617,7 @@ class PatternArea {
     this.readout = el("p", { class: "ik-readout", "aria-live": "polite" });
     this.legend = el("div", { class: "ik-pattern-legend" });
     this.pins = el("div", { class: "ik-pins", "aria-label": "Pinned heads", role: "group", hidden: true });
-    const below = [this.status, this.row, this.readout, this.legend, this.pins];
+    const below = [this.status, this.readout, this.row, this.legend, this.pins];
     this.section = el(
       "section",
       { class: "ik-pattern-area", "aria-label": "Pattern" },
@@ -1747,7 +1772,8 @@ class PatternArea {
     });
     const what = matrix.weighted ? "share of the largest product" : "attention";
     const said = matrix.signed ? `difference in ${what} ` : `${what} `;
-    this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks));
+    const steps = matrix.below === BELOW.plain && !matrix.weighted ? "weights are stored in steps of 1/255 (.0039)" : "";
+    this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks), el("span", {}, steps));
   }
 
   /** @param {PatternPanel} panel @param {{query: number, key: number} | null} place */
@@ -1791,10 +1817,7 @@ class PatternArea {
   key(panel, event) {
     if (event.altKey || event.metaKey || event.ctrlKey || !panel.matrix) return;
     const { view, matrix } = panel;
-    const cursor = view.cursor ?? {
-      query: Math.floor(view.y + view.span / 2),
-      key: Math.floor(view.x + view.span / 4),
-    };
+    const cursor = view.cursor ?? strongestIn(matrix, view);
     const step = event.shiftKey ? 10 : 1;
     /** @type {Record<string, [number, number]>} */
     const moves = {
@@ -2262,12 +2285,26 @@ const classColour = (label) => `var(--ik-class-${label % 8})`;
 
 // ------------------------------------------------------------------------------------------------------ card
 
+const WIDE = 940; // pixels from which the explorer has two columns
+
 /** The numbers of the chosen head, and its strongest pairs. */
 class Card {
   /** @param {Explorer} explorer */
   constructor(explorer) {
     this.explorer = explorer;
     this.section = el("section", { class: "ik-card", "aria-label": "The head" });
+    this.abouts = this.makeAbouts();
+  }
+
+  /** What each score is; open where there is room, and left as the reader has it from head to head. */
+  makeAbouts() {
+    const { contents, root } = this.explorer;
+    const known = contents.scores.filter((score) => score.about);
+    const list = el("dl");
+    for (const { name, about } of known) list.append(el("dt", {}, name), el("dd", {}, about));
+    const open = root.clientWidth >= WIDE;
+    const summary = el("summary", {}, "What these scores are");
+    return known.length ? el("details", { class: "ik-abouts", open }, summary, list) : "";
   }
 
   draw() {
@@ -2298,9 +2335,8 @@ class Card {
       "div",
       {},
       el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, table),
-      ...untested.map((score) =>
-        el("p", { class: "ik-quiet" }, `${score.name} not tested: ${score.untested}.`),
-      ),
+      ...untested.map((score) => el("p", { class: "ik-quiet" }, `${score.name} untested: ${whyUntested(score)}.`)),
+      this.abouts,
     );
   }
 
@@ -2318,14 +2354,26 @@ class Card {
       go.onclick = () => this.explorer.goTo(prompt, query, key);
       list.append(el("li", {}, go));
     }
+    const by =
+      contents.ranked === "weight"
+        ? "the attention weight"
+        : "weight times the norm of what the key's value writes, |v W_O|; the number shown is the weight";
+    const said = `Strongest query -> key pairs${contents.prompts.length > 1 ? " over all prompts" : ""}, ranked by ${by}.`;
     return el(
       "div",
       {},
-      el("p", { class: "ik-quiet" }, `Strongest query -> key pairs, by ${contents.ranked}`),
+      el("p", { class: "ik-quiet" }, `${said} Pairs with the first token are left out.`),
       list,
     );
   }
 }
+
+/**
+ * Why heads were not tested; the prompts that it speaks of are not those shown.
+ * @param {Score} score
+ */
+const whyUntested = (score) =>
+  score.untested + (/prompt/.test(score.untested) ? " (the prompts that the scores were measured on, not those shown)" : "");
 
 /**
  * A head's row of the table: score, mean, control or chance, excess, whether it passes.
@@ -2488,7 +2536,7 @@ class Explorer {
   // ---- what is built once
 
   build() {
-    const keys = el("details", { class: "ik-keys" }, el("summary", {}, "Keys"), keyList());
+    const keys = el("details", { class: "ik-keys" }, el("summary", {}, "Keyboard and mouse"), keyList());
     const main = el(
       "div",
       { class: "ik-main" },
@@ -2498,7 +2546,9 @@ class Explorer {
       this.text.section,
     );
     this.root.dataset.lmSuppressShortcuts = "true"; // JupyterLab leaves the keys to the explorer
-    this.root.append(this.titleRow(), this.controls(), main, keys);
+    const controls = this.controls();
+    controls.append(keys);
+    this.root.append(this.titleRow(), controls, main);
   }
 
   titleRow() {
@@ -2574,6 +2624,7 @@ class Explorer {
       });
       this.mapLegend.hidden = views[chosen][0] === "Scatter";
       if (this.mapLegend.hidden) this.scatter?.draw();
+      else this.drawMapLegend();
     };
     this.on(row, "keydown", (event) => {
       const { key } = /** @type {KeyboardEvent} */ (event);
@@ -2653,17 +2704,18 @@ class Explorer {
       (place) =>
         /** @type {[number, string]} */ ([place, number(reach.low + place * (reach.high - reach.low))]),
     );
+    const bar = this.grids[0].box.offsetParent ? "Bar under each picture: " : "";
+    const unit = score.unit ? ` (${score.unit})` : "";
+    const marks = el("span", { class: "ik-legend-marks" });
+    if (score.passes.includes(1)) marks.append(el("span", { class: "ik-mark-passes" }), " passes ");
+    if (score.passes.includes(null)) {
+      const why = score.untested ? `: ${whyUntested(score)}` : "";
+      marks.append(el("span", { class: "ik-mark-untested" }), ` untested${why}`);
+    }
     this.mapLegend.replaceChildren(
-      el("span", {}, `${score.name}, ${this.state.variable}${score.unit ? ` (${score.unit})` : ""} `),
+      el("span", {}, `${bar}${score.name}, ${this.state.variable}${unit} `),
       legend(`linear-gradient(to right, ${stops.join(", ")})`, values),
-      el(
-        "span",
-        { class: "ik-legend-marks" },
-        el("span", { class: "ik-mark-passes" }),
-        " passes ",
-        el("span", { class: "ik-mark-untested" }),
-        " untested",
-      ),
+      marks,
     );
   }
 
