@@ -14,6 +14,7 @@ import induction_kernel as ik
 from induction_kernel.attention_explorer import _in_passes as in_passes
 from induction_kernel.attention_explorer._in_passes import PromptsInPasses
 from induction_kernel.fewshot._study import label_peak
+from induction_kernel.loading._build import has_hooked_transformer
 from induction_kernel.pages._fewshot import outcome, rows_of
 from induction_kernel.pages._rendering import macro
 from induction_kernel.prompts._word_task import TOPICS
@@ -211,6 +212,7 @@ def test_the_first_prompts_are_in_the_explorer_as_they_were_read(study, html):
     np.testing.assert_allclose(aligned["mean"], study.alignment["mean"].values.ravel(), rtol=1e-4)
 
 
+@pytest.mark.skipif(not has_hooked_transformer(), reason="a Bridge runs demonstrations with each prompt")
 def test_prompts_whose_demonstrations_are_run_once_are_shown_whole():
     """Of a few such prompts of unequal lengths, in the order in which they are given."""
     model, shots = ik.load("tiny"), [("fox", "dax"), ("fig", "wug"), ("bear", "dax")]
