@@ -77,12 +77,13 @@ class _Run:
         model, tokens = self.model, self.prompt.tokens[0]
         self.tokens = pieces(getattr(model, "tokenizer", None), tokens.tolist())
         by_heads = len(tokens) >= LONG and runs_by_heads(model, tokens)
-        again = PatternsAgain(model, tokens, self._by_heads(tokens) if by_heads else self._whole(tokens))
+        streams = self._by_heads(tokens) if by_heads else self._whole(tokens)
+        again = PatternsAgain(model, tokens, streams) if self.store else None
         check_sound(self.broken)
         kept = np.concatenate(_in_order(self.thumbnails))
 
         def patterns(indices: Sequence[int]) -> Iterator[OneHead]:
-            return _patterns(model, again, kept, self.norms, indices)
+            return _patterns(model, tokens, again, kept, self.norms, indices)
 
         return Shown(
             name=name,
@@ -94,7 +95,7 @@ class _Run:
             ahead=not is_causal(model),
             norms=True,
             few_shot=self._few_shot(),
-            n_bytes=sum(each.nbytes for each in again.streams.values()),
+            n_bytes=sum(each.nbytes for each in streams.values()),
         )
 
     def _by_heads(self, tokens: Tensor) -> dict[int, Tensor]:
@@ -182,23 +183,34 @@ def special(model: Model, ids: list[int]) -> tuple[int, ...]:
 
 
 def _patterns(
-    model: Model, again: PatternsAgain, kept: np.ndarray, norms: dict[int, np.ndarray], indices: Sequence[int]
+    model: Model,
+    tokens: Tensor,
+    again: PatternsAgain | None,
+    kept: np.ndarray,
+    norms: dict[int, np.ndarray],
+    indices: Sequence[int],
 ) -> Iterator[OneHead]:
     n_heads = sizes(model).n_heads
     for layer, group in groupby(sorted(indices), key=lambda index: index // n_heads):
         heads = [index % n_heads for index in group]
         wanted = kept[[layer * n_heads + head for head in heads]]
-        found = _checked(model, again, wanted, layer, heads)
+        found = _checked(model, tokens, again, wanted, layer, heads)
         for head, pattern in zip(heads, found, strict=True):
             yield layer * n_heads + head, pattern, norms[layer][head]
 
 
 def _checked(
-    model: Model, again: PatternsAgain, wanted: np.ndarray, layer: int, heads: list[int]
+    model: Model,
+    tokens: Tensor,
+    again: PatternsAgain | None,
+    wanted: np.ndarray,
+    layer: int,
+    heads: list[int],
 ) -> np.ndarray:
     """Patterns `[head, query, key]` that agree with their thumbnails."""
     allowed = 1 + STEPS * 5 * looseness(model)
-    for way in (again, lambda layer, heads: pattern_of(model, again.tokens, layer, heads)):
+    ways = [again] if again is not None else []
+    for way in (*ways, lambda layer, heads: pattern_of(model, tokens, layer, heads)):
         found = way(layer, heads).float().numpy()
         if np.abs(thumbnails(found).astype(int) - wanted).max() <= allowed:
             return found

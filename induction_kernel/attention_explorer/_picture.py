@@ -14,6 +14,7 @@ from ._shown import Shown
 __all__ = ["picture_of"]
 
 WIDTH = 1100  # pixels, more only for many heads
+HEIGHT = 0.6  # of the width, at most
 CELLS = (18, 64)  # smallest and largest picture of a head
 GAP = 2
 MARGIN = 34  # for the names of layers and heads
@@ -53,11 +54,12 @@ def picture_of(shown: Shown, grid: tuple[int, int]) -> bytes:
 
 
 def _columns_and_side(n_layers: int, n_heads: int) -> tuple[int, int]:
-    """The fewest columns of layers with which the picture is no higher than wide, and the side of a head."""
+    """The fewest columns of layers with which the picture fits a screen, and the side of a head."""
     for columns in range(1, n_layers + 1):
         side = (WIDTH // columns - MARGIN) // n_heads - GAP
         side = min(max(CELLS[0], side), CELLS[1])
-        if -(-n_layers // columns) * (side + GAP) <= columns * (MARGIN + n_heads * (side + GAP)):
+        width = columns * (MARGIN + n_heads * (side + GAP))
+        if -(-n_layers // columns) * (side + GAP) <= HEIGHT * width:
             return columns, side
     return n_layers, CELLS[0]
 

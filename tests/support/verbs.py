@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 import induction_kernel as ik
+from induction_kernel.prompts._prompts import measured_on
 
 
 def repeats(model):
@@ -74,6 +75,7 @@ def explored(model):
             "value_norm": (("choice", "key"), np.stack([norms for _, _, norms in again])),
         },
         coords={"choice": [index for index, _, _ in again]},
+        attrs={"method": "explore", **measured_on(model, repeats(model))},
     )
 
 
