@@ -4,7 +4,20 @@ import re
 
 import numpy as np
 import pytest
-from explored import cell, choose, drawn, equals, opened, point, readout, weights
+from explored import (
+    all_equal,
+    cell,
+    choose,
+    drawn,
+    equals,
+    opened,
+    pin,
+    point,
+    readout,
+    stored,
+    together,
+    weights,
+)
 
 import induction_kernel as ik
 
@@ -48,19 +61,6 @@ def saved(model, early, prompts, scores, tmp_path_factory):
     return explorer.save(tmp_path_factory.mktemp("pages") / "tiny.html")
 
 
-def stored(pattern):
-    """Weights as a page stores them."""
-    return np.rint(255 * np.asarray(pattern, dtype=float)) / 255
-
-
-def all_equal(read, expected, zero="below .002"):
-    assert read
-    wrong = {
-        at: (text, expected[at]) for at, (text, _) in read.items() if not equals(text, expected[at], zero)
-    }
-    assert not wrong
-
-
 def test_every_weight_is_the_models_to_1_over_510(page, saved, seen):
     opened(page, saved, "#L1H7")
     read = weights(page, N)
@@ -98,19 +98,6 @@ def test_precisions(page, tmp_path, precision):
     assert said == expected[precision]
 
 
-def pin(page, *heads):
-    for name in heads:
-        choose(page, name)
-        page.get_by_role("button", name=f"Pin {name}", exact=True).click()
-        drawn(page)
-
-
-def together(page, how):
-    page.get_by_role("radio", name=how).check()
-    drawn(page)
-    return page.locator("figcaption").first.inner_text()
-
-
 def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved, seen):
     opened(page, saved, "#L1H7")
     page.locator(".ik-value-weighted").check()
@@ -133,38 +120,13 @@ def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved,
     legend = page.locator(".ik-pattern-legend")
     assert legend.inner_text().startswith("share of the largest product")
     together(page, "Difference")
-    all_equal(weights(page, N), shares[0] - shares[1], zero="about 0")
+    all_equal(weights(page, N), shares[1] - shares[0], zero="about 0")
     assert legend.inner_text().startswith("difference in share of the largest product")
+    together(page, "Alone")
     choose(page, "L1H7")
     page.locator(".ik-value-weighted").uncheck()
     drawn(page)
     all_equal(weights(page, N), stored(seen["pattern"].values[0, 0]))
-
-
-def test_pinned_heads_stand_beside_are_averaged_and_subtracted(page, saved, seen):
-    opened(page, saved)
-    assert page.locator(".ik-together").is_hidden()
-    pin(page, *HEADS)
-    small = page.locator(".ik-small .ik-go")
-    assert tuple(small.all_inner_texts()) == HEADS
-    a, b, c = stored(seen["pattern"].values[0])
-    said = point(page, 9, 3, N)
-    assert [part.split()[0] for part in said.split(" · ")[1:]] == ["L1H7", "L0H3", "L1H1"]
-    for part, of_head in zip(said.split(" · ")[1:], (a, b, c), strict=True):
-        assert equals(part.split(" (")[0].partition(" ")[2], of_head[9, 3])
-    assert together(page, "Average") == "average of L1H7, L0H3, L1H1"
-    all_equal(weights(page, N), (a + b + c) / 3)
-    assert together(page, "Difference") == "L1H7 minus the average of L0H3, L1H1"
-    all_equal(weights(page, N), a - (b + c) / 2, zero="about 0")
-    assert page.locator(".ik-pattern-legend").inner_text().startswith("difference")
-    page.get_by_role("button", name="Unpin L1H1").first.click()
-    drawn(page)
-    assert page.locator("figcaption").first.inner_text() == "L1H7 minus L0H3"
-    all_equal(weights(page, N), a - b, zero="about 0")
-    small.nth(1).click()
-    drawn(page, "L0H3")
-    assert page.get_by_role("radio", name="Side by side").is_checked()
-    all_equal(weights(page, N), b)
 
 
 @pytest.mark.parametrize("name", ["prompt 2", "beside, prompt 1"])

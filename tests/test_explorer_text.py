@@ -152,7 +152,7 @@ def test_letters_of_every_kind_are_text_and_are_copied_as_they_are(page, tmp_pat
     named = page.locator(".ik-score-menu option").evaluate_all("all => all.map(each => each.textContent)")
     assert named == list(HOSTILE)
     page.locator(".ik-tab-scatter").click()
-    assert page.title() == "Attention of 1 heads"
+    assert page.title() == "Attention of 1 head"
     assert page.locator(".ik-token").evaluate_all("all => all.map(each => each.textContent)") == tokens
     assert page.locator(".ik-explorer :is(iframe, img, meta, a[autofocus])").count() == 0
     for at in range(n):

@@ -8,6 +8,7 @@ const {
   Matrix,
   average,
   difference,
+  furthest,
   inflate,
   largest,
   pool,
@@ -198,4 +199,10 @@ test("the strongest cell of a window; the first key only where nothing else is",
   assert.deepEqual(strongestIn(matrix, whole(5)), { query: 4, key: 2 });
   assert.deepEqual(strongestIn(matrix, { x: 0, y: 0, span: 3 }), { query: 1, key: 1 });
   assert.deepEqual(strongestIn(triangle(3, (_, key) => (key ? 0 : 1)), whole(3)), { query: 0, key: 0 });
+});
+
+test("how far apart two patterns are, and where most", () => {
+  const matrix = triangle(3, (query, key) => (query === 2 && key === 1 ? -0.6 : query === 1 ? 0.3 : 0));
+  const { mean, query, key } = furthest(matrix);
+  near([mean, query, key], [1.2 / 3, 2, 1]);
 });

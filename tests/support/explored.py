@@ -103,3 +103,32 @@ def equals(text, expected, zero="below .002"):
 def picture(locator):
     """What an element looks like: `[row, column, 3]`."""
     return np.asarray(Image.open(io.BytesIO(locator.screenshot())).convert("RGB")).astype(int)
+
+
+def stored(pattern):
+    """Weights as a page stores them."""
+    return np.rint(255 * np.asarray(pattern, dtype=float)) / 255
+
+
+def all_equal(read, expected, zero="below .002"):
+    """Assert that what `weights` read is written as the expected weights are."""
+    assert read
+    wrong = {
+        at: (text, expected[at]) for at, (text, _) in read.items() if not equals(text, expected[at], zero)
+    }
+    assert not wrong
+
+
+def pin(page, *heads):
+    """Choose heads and pin them."""
+    for name in heads:
+        choose(page, name)
+        page.get_by_role("button", name=f"Pin {name}", exact=True).click()
+        drawn(page)
+
+
+def together(page, how):
+    """Show the head and the pinned ones in one way; the first pattern's title."""
+    page.get_by_role("radio", name=re.compile(f"^{how}")).check()
+    drawn(page)
+    return page.locator("figcaption").first.inner_text()

@@ -344,6 +344,25 @@ export function difference(first, second) {
   });
 }
 
+/**
+ * Of a difference: the sizes of a query's entries added up, as the mean over queries, and the largest entry.
+ * @param {Matrix} matrix
+ */
+export function furthest(matrix) {
+  const best = { mean: 0, query: 0, key: 0 };
+  let [size, sum] = [0, 0];
+  for (let query = 0; query < matrix.n; query++) {
+    matrix.row(query).forEach((entry, key) => {
+      sum += Math.abs(entry);
+      if (Math.abs(entry) <= size) return;
+      size = Math.abs(entry);
+      Object.assign(best, { query, key });
+    });
+  }
+  best.mean = sum / matrix.n;
+  return best;
+}
+
 /** @param {Matrix} like @param {Matrix} other */
 function sameShape(like, other) {
   if (other.n !== like.n || other.ahead !== like.ahead) throw new Error("patterns of different lengths");
@@ -521,6 +540,12 @@ const THEMES = {
     query: "0, 108, 98",
   },
 };
+
+/**
+ * The colour behind tokens: of keys if a query is looked from, else of queries.
+ * @param {Palette} palette @param {"query" | "key"} as
+ */
+const tintOf = (palette, as) => (as === "key" ? palette.of.query : palette.of.key);
 
 /** @param {string} text "#rrggbb" @returns {Rgb} */
 const rgb = (text) => /** @type {Rgb} */ ([1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16)));
@@ -1473,6 +1498,7 @@ class PatternPanel {
     const dots = window.devicePixelRatio || 1;
     draw.setTransform(dots, 0, 0, dots, 0, 0);
     draw.clearRect(0, 0, this.size.width, this.over.height);
+    this.drawKept(draw);
     const { cursor } = this.view;
     if (!cursor || !this.matrix) return;
     const { left, top, side } = this.size;
@@ -1491,6 +1517,27 @@ class PatternPanel {
       draw.strokeRect(left - 5, top + y - 0.5, side + 10, each + 1);
     }
     draw.restore();
+  }
+
+  /** The kept token's row, or its column if it is kept as a key. @param {CanvasRenderingContext2D} draw */
+  drawKept(draw) {
+    const { explorer } = this.area;
+    const { kept } = explorer.text;
+    if (!kept || this.matrix?.block !== 1 || this.prompt !== explorer.prompt) return;
+    const { left, top, side } = this.size;
+    const across = kept.as === "query";
+    const each = side / this.view.span;
+    const at = (kept.at - (across ? this.view.y : this.view.x)) * each;
+    if (at + each <= 0 || at >= side) return;
+    const size = Math.max(1, each);
+    draw.fillStyle = draw.strokeStyle = `rgb(${tintOf(explorer.palette, kept.as)})`;
+    const box = /** @type {[number, number, number, number]} */ (
+      across ? [left, top + at, side, size] : [left + at, top, size, side]
+    );
+    if (each < 3) draw.fillRect(...box);
+    else draw.strokeRect(...box);
+    const [x, y] = across ? [left - 6, top + at + size / 2 - 3] : [left + at + size / 2 - 3, top + side];
+    draw.fillRect(x, y, 6, 6); // beside the pattern, as large however small the cells are
   }
 
   /**
@@ -1531,7 +1578,7 @@ class PatternPanel {
     });
     on("pointerup", (/** @type {PointerEvent} */ event) => {
       const cell = this.cellAt(event);
-      if (held && !held.moved && cell && this.matrix?.block === 1) area.clicked(this, Math.floor(cell.query));
+      if (held && !held.moved && cell && this.matrix?.block === 1) area.clicked(this, cell, event.shiftKey);
       held = null;
     });
     on("pointercancel", () => (held = null));
@@ -1573,11 +1620,13 @@ function short(token) {
 
 /** @type {[State["together"], string][]} */
 const TOGETHER = [
+  ["alone", "Alone"],
   ["side by side", "Side by side"],
   ["average", "Average"],
   ["difference", "Difference"],
 ];
 const CLOSER = 0.6;
+const NEAR = 24; // cells across, when a cell is gone to
 /** @type {[string, string, number][]} text, label and factor */
 const ZOOMS = [
   ["+", "Zoom in", CLOSER],
@@ -1612,12 +1661,15 @@ class PatternArea {
     this.subtractLabel = el("label", { hidden: true }, this.subtract, " difference");
     this.pin = button("Pin", "Pin this head", "ik-pin");
     this.together = this.makeTogether();
+    this.hint = el("span", { class: "ik-quiet ik-hint" });
+    this.compared = el("p", { class: "ik-compared", hidden: true });
     this.status = el("p", { class: "ik-status", role: "status", hidden: true });
     this.row = el("div", { class: "ik-panels" });
     this.readout = el("p", { class: "ik-readout", "aria-live": "polite" });
     this.legend = el("div", { class: "ik-pattern-legend" });
     this.pins = el("div", { class: "ik-pins", "aria-label": "Pinned heads", role: "group", hidden: true });
-    const below = [this.status, this.readout, this.row, this.legend, this.pins];
+    const compare = el("div", { class: "ik-row ik-compare" }, this.pin, this.together, this.hint);
+    const below = [compare, this.status, this.compared, this.readout, this.row, this.legend, this.pins];
     this.section = el(
       "section",
       { class: "ik-pattern-area", "aria-label": "Pattern" },
@@ -1627,18 +1679,18 @@ class PatternArea {
     this.listen();
   }
 
-  /** What is done with two pinned heads or more. */
+  /** How the shown head and the pinned ones are seen. */
   makeTogether() {
     const holder = el("span", {
       class: "ik-together",
       role: "radiogroup",
-      "aria-label": "Pinned heads",
+      "aria-label": "The head and the pinned ones",
       hidden: true,
     });
     for (const [value, name] of TOGETHER) {
-      const checked = value === "side by side";
+      const checked = value === "alone";
       const one = el("input", { type: "radio", name: `ik-together-${this.explorer.id}`, value, checked });
-      holder.append(el("label", {}, one, ` ${name}`));
+      holder.append(el("label", {}, one, " ", el("span", {}, name)));
       this.explorer.on(one, "change", () => this.explorer.set({ together: value }));
     }
     return holder;
@@ -1661,8 +1713,6 @@ class PatternArea {
       contents.prompts.length > 1 ? el("label", {}, "Beside ", this.beside) : "",
       this.subtractLabel,
       zoom,
-      this.pin,
-      this.together,
     );
   }
 
@@ -1720,7 +1770,36 @@ class PatternArea {
     );
     this.showPins(pinned);
     this.drawLegend();
+    this.sayDifference();
     this.say();
+  }
+
+  /** How far two patterns are apart, and a way to the cell where they are furthest apart. */
+  sayDifference() {
+    const [panel] = this.panels;
+    const { matrix, prompt } = panel;
+    this.compared.hidden = !matrix?.signed || matrix.block > 1;
+    if (this.compared.hidden || !matrix || !prompt) return;
+    const { mean, query, key } = furthest(matrix);
+    const most = matrix.weighted ? "" : " (0 if alike, 2 at most)";
+    const go = button("Go there", `Go to query ${query}, key ${key}`, "ik-furthest");
+    go.onclick = () => this.lookAt(panel, query, key);
+    const [from, to] = [query, key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
+    this.compared.replaceChildren(
+      `Absolute differences of a query's weights, added up: ${number(mean)} on average${most}. ` +
+        `Largest: query ${from} -> key ${to}, ${weightText(matrix, query, key)} `,
+      go,
+    );
+  }
+
+  /** Zooms to a cell and sets the cursor there. @param {PatternPanel} panel @param {number} query @param {number} key */
+  lookAt(panel, query, key) {
+    const { view } = panel;
+    view.cursor = { query, key };
+    view.span = Math.min(view.n, NEAR);
+    view.move(key + 0.5 - view.span / 2 - view.x, query + 0.5 - view.span / 2 - view.y);
+    this.redraw();
+    this.cursorMoved(panel);
   }
 
   /** @param {PatternPanel[]} panels @param {number} count @param {HTMLElement} into @param {boolean} small */
@@ -1737,7 +1816,6 @@ class PatternArea {
   showPins(pinned) {
     this.fill(this.pinned, pinned.length, this.pins, true);
     this.pins.hidden = !pinned.length;
-    this.together.hidden = pinned.length < 2;
     pinned.forEach((one, i) => {
       const panel = this.pinned[i];
       const name = this.explorer.nameOf(one.index);
@@ -1785,6 +1863,10 @@ class PatternArea {
     this.cursorMoved(panel);
   }
 
+  drawCursors() {
+    for (const one of [...this.panels, ...this.pinned]) one.drawCursor();
+  }
+
   /** @param {PatternPanel} panel */
   cursorMoved(panel) {
     for (const one of [...this.panels, ...this.pinned]) if (one.view === panel.view) one.drawCursor();
@@ -1801,16 +1883,22 @@ class PatternArea {
       return;
     }
     const parts = [cellText(panel.matrix, panel.prompt, cursor)];
+    const named = new Set([panel.name]); // a pinned head may be large too
     for (const one of [...this.panels, ...this.pinned]) {
-      if (one === panel || one.view !== panel.view || !one.matrix) continue;
+      if (named.has(one.name) || one.view !== panel.view || !one.matrix) continue;
+      named.add(one.name);
       parts.push(` · ${one.name} ${weightText(one.matrix, cursor.query, cursor.key)}`);
     }
     this.readout.textContent = parts.join("") + massText(panel.matrix, cursor.query);
   }
 
-  /** Keeps the query in the text. @param {PatternPanel} panel @param {number} query */
-  clicked(panel, query) {
-    if (panel.prompt === this.explorer.prompt) this.explorer.text.keep(query, "query");
+  /**
+   * Keeps the query in the text, or the key.
+   * @param {PatternPanel} panel @param {{query: number, key: number}} cell @param {boolean} shifted
+   */
+  clicked(panel, cell, shifted) {
+    if (panel.prompt !== this.explorer.prompt) return;
+    this.explorer.text.keep(Math.floor(shifted ? cell.key : cell.query), shifted ? "key" : "query");
   }
 
   /** @param {PatternPanel} panel @param {KeyboardEvent} event */
@@ -1842,7 +1930,7 @@ class PatternArea {
       view.zoom(1 / CLOSER, cursor.key + 0.5, cursor.query + 0.5);
     else if (event.key === "0") view.reset();
     else if (event.key === "Enter" && view.cursor && matrix.block === 1)
-      this.clicked(panel, view.cursor.query);
+      this.clicked(panel, view.cursor, event.shiftKey);
     else return;
     event.preventDefault();
     this.redraw();
@@ -1919,6 +2007,8 @@ class TextView {
       min: 0,
       "aria-label": "Keep the token at a position",
     });
+    this.scale = el("div", { class: "ik-text-scale" });
+    this.strongest = el("div", { class: "ik-strongest", hidden: true });
     this.votes = el("div", { class: "ik-head-votes" });
     this.section = el(
       "section",
@@ -1928,10 +2018,11 @@ class TextView {
         { class: "ik-row" },
         this.title,
         el("label", {}, "A token colours the ", this.way),
-        el("label", {}, "Position ", this.number),
       ),
+      this.scale,
       this.readout,
       this.box,
+      this.strongest,
       this.votes,
     );
     /** @type {Map<number, HTMLElement>} tokens that have an element now */
@@ -1943,8 +2034,8 @@ class TextView {
     /** @type {number | null} */
     this.pointed = null;
     this.shifted = false;
-    /** @type {Float32Array | null} */
-    this.weights = null;
+    /** @type {[kept: object | null, matrix: Matrix | null]} what the strongest are listed of */
+    this.listed = [null, null];
     /** @type {HTMLElement[]} */
     this.marked = [];
     /** @type {IntersectionObserver | null} */
@@ -1956,7 +2047,7 @@ class TextView {
   /** @param {Prompt} prompt */
   build(prompt) {
     this.close();
-    this.kept = this.pointed = this.weights = null;
+    this.kept = this.pointed = null;
     this.spans.clear();
     this.roles = rolesOf(prompt);
     const n = prompt.tokens.length;
@@ -2021,11 +2112,12 @@ class TextView {
     if (token === "") kinds.push("ik-nothing");
     else if (/^[\n\r]+$/.test(token)) kinds.push("ik-newline");
     else if (/^\s+$/.test(token)) kinds.push("ik-space");
+    else if (/^\s/.test(token)) kinds.push("ik-spaced");
     if (role) kinds.push(...role.kinds);
     const span = el(
       "span",
       { class: kinds.join(" "), "data-at": at, dir: role?.special ? "ltr" : null },
-      token,
+      ...wordIn(token),
     );
     if (role && role.label >= 0) span.style.setProperty("--ik-class", classColour(role.label));
     return span;
@@ -2081,8 +2173,11 @@ class TextView {
     this.kept = { at, as };
     this.pointed = null;
     this.explorer.root.dataset.kept = String(at);
+    this.number.value = String(at);
+    this.number.setAttribute("aria-invalid", "false");
     this.bringIntoView(at);
     this.colour();
+    this.explorer.pattern.drawCursors();
   }
 
   /** Keeps the token at the position that was typed, if there is one. */
@@ -2096,7 +2191,9 @@ class TextView {
   release() {
     this.kept = null;
     delete this.explorer.root.dataset.kept;
+    this.number.value = "";
     this.colour();
+    this.explorer.pattern.drawCursors();
   }
 
   /** @param {number} at */
@@ -2145,7 +2242,7 @@ class TextView {
     const usable = shown && matrix && matrix.block === 1 && matrix.n === this.explorer.prompt.tokens.length;
     const weights = usable ? (shown.as === "query" ? matrix.row(shown.at) : matrix.column(shown.at)) : null;
     const { palette } = this.explorer;
-    const tint = shown?.as === "key" ? palette.of.query : palette.of.key;
+    const tint = tintOf(palette, shown?.as ?? "query");
     for (const [at, span] of this.spans) {
       const weight = weights ? Math.sqrt(Math.min(1, weights[at])) : 0;
       const colour = weight > 0.04 ? `rgba(${tint}, ${weight.toFixed(2)})` : "";
@@ -2154,6 +2251,46 @@ class TextView {
       if (span.classList.contains("ik-current") !== here) span.classList.toggle("ik-current", here);
     }
     this.readout.textContent = this.describe(shown, matrix, weights);
+    this.drawScale(shown?.as ?? this.direction(false), Boolean(matrix?.weighted));
+    this.listStrongest(matrix);
+  }
+
+  /** What the colours behind the tokens mean. @param {"query" | "key"} as @param {boolean} weighted */
+  drawScale(as, weighted) {
+    const tint = tintOf(this.explorer.palette, as);
+    const said = `${as === "query" ? "keys it attends to" : "queries that attend to it"}, by ${weighted ? "share of the largest product" : "weight"} `;
+    if (this.scale.dataset.drawn === tint + said) return;
+    this.scale.dataset.drawn = tint + said;
+    const ticks = [0, 0.1, 0.25, 0.5, 1].map(
+      (weight) => /** @type {[number, string]} */ ([Math.sqrt(weight), number(weight)]),
+    );
+    const ramp = `linear-gradient(to right, rgba(${tint}, 0), rgba(${tint}, 1))`;
+    this.scale.replaceChildren(el("span", {}, said), legend(ramp, ticks));
+  }
+
+  /** The ten strongest of the kept token, each a way to its cell. @param {Matrix | null} matrix */
+  listStrongest(matrix) {
+    const { kept } = this;
+    if (this.listed[0] === kept && this.listed[1] === matrix) return;
+    this.listed = [kept, matrix];
+    const { tokens } = this.explorer.prompt;
+    this.strongest.hidden = !kept || matrix?.block !== 1 || matrix.n !== tokens.length;
+    if (this.strongest.hidden || !kept || !matrix) return;
+    const weights = kept.as === "query" ? matrix.row(kept.at) : matrix.column(kept.at);
+    const list = el("ol", { class: "ik-ten" });
+    for (const at of largest(weights, 10)) {
+      const text = `${at} ${quoted(tokens[at])} ${number(weights[at])}`;
+      const go = button(text, text, "ik-pair");
+      const [query, key] = kept.as === "query" ? [kept.at, at] : [at, kept.at];
+      go.onclick = () => this.explorer.pointAt(query, key);
+      list.append(el("li", {}, go));
+    }
+    const what = kept.as === "query" ? "Strongest keys of query" : "Strongest queries of key";
+    const said = list.childElementCount ? "" : `: none, every weight is ${matrix.below}`;
+    this.strongest.replaceChildren(
+      el("p", { class: "ik-quiet" }, `${what} ${kept.at} ${quoted(tokens[kept.at])}${said}`),
+      list,
+    );
   }
 
   /**
@@ -2211,6 +2348,16 @@ class TextView {
     this.near?.disconnect();
     this.near = null;
   }
+}
+
+/**
+ * A token's leading white space and its word: a line may break between them, and the outline is the word's alone.
+ * @param {string} token @returns {(string | HTMLElement)[]}
+ */
+function wordIn(token) {
+  const word = token.trimStart();
+  if (!word || word === token) return [token];
+  return [token.slice(0, token.length - word.length), el("span", { class: "ik-word" }, word)];
 }
 
 /**
@@ -2425,7 +2572,7 @@ const withInterval = (value, low, high) =>
  * @property {number | null} beside
  * @property {boolean} subtract
  * @property {number[]} pins
- * @property {"side by side" | "average" | "difference"} together
+ * @property {"alone" | "side by side" | "average" | "difference"} together how the head and the pinned ones are shown
  */
 
 let made = 0;
@@ -2456,7 +2603,7 @@ class Explorer {
       beside: null,
       subtract: false,
       pins: [],
-      together: "side by side",
+      together: "alone",
     };
     this.turn = 0;
     /** @type {Uint8Array | null} */
@@ -2584,6 +2731,7 @@ class Explorer {
       el("span", { class: "ik-buttons", hidden: contents.prompts.length < 2 }, before, this.prompts, after),
       el("label", {}, "Head ", this.search),
       this.found,
+      el("label", {}, "Token position ", this.text.number),
       contents.scores.length
         ? el("span", {}, el("label", {}, "Score ", this.scores), " ", this.variable)
         : "",
@@ -2853,8 +3001,9 @@ class Explorer {
    * @returns {Promise<Shown[]>}
    */
   async shown() {
-    const { head, prompt, beside, pins, together } = this.state;
-    if (pins.length > 1 && together !== "side by side") return [await this.pinnedTogether()];
+    const { head, prompt, beside, together } = this.state;
+    if (this.others.length && together === "side by side") return this.sideBySide();
+    if (this.others.length && together !== "alone") return [await this.combined(together)];
     const name = this.nameOf(head);
     if (beside === null) return [{ matrix: await this.patternOf(prompt, head), prompt: this.prompt, name }];
     const other = this.contents.prompts[beside];
@@ -2874,16 +3023,30 @@ class Explorer {
     ];
   }
 
-  /** The average of the pinned heads, or the first minus the others. */
-  async pinnedTogether() {
-    const { prompt, pins, together } = this.state;
-    const all = await this.alike(pins.map((pin) => [prompt, pin]));
-    const names = pins.map((pin) => this.nameOf(pin));
-    if (together === "average") {
-      return { matrix: average(all), prompt: this.prompt, name: `average of ${names.join(", ")}` };
+  /** The pinned heads that are not the shown one. */
+  get others() {
+    return this.state.pins.filter((pin) => pin !== this.state.head);
+  }
+
+  /** The shown head and the pinned ones, equally large. */
+  async sideBySide() {
+    const { head, prompt } = this.state;
+    const all = [head, ...this.others];
+    const matrices = await Promise.all(all.map((one) => this.patternOf(prompt, one)));
+    return all.map((one, i) => ({ matrix: matrices[i], prompt: this.prompt, name: this.nameOf(one) }));
+  }
+
+  /** The average of the shown head and the pinned ones, or the shown one minus the others. @param {string} how */
+  async combined(how) {
+    const { head, prompt } = this.state;
+    const all = [head, ...this.others];
+    const matrices = await this.alike(all.map((one) => [prompt, one]));
+    const names = all.map((one) => this.nameOf(one));
+    if (how === "average") {
+      return { matrix: average(matrices), prompt: this.prompt, name: `average of ${names.join(", ")}` };
     }
     const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
-    const matrix = difference(all[0], average(all.slice(1)));
+    const matrix = difference(matrices[0], average(matrices.slice(1)));
     return { matrix, prompt: this.prompt, name: `${names[0]} minus ${others}` };
   }
 
@@ -2904,8 +3067,26 @@ class Explorer {
     const { pin, subtractLabel } = this.pattern;
     pin.textContent = pinned ? "Unpin" : "Pin";
     pin.setAttribute("aria-label", `${pinned ? "Unpin" : "Pin"} ${this.nameOf(head)}`);
+    this.sayTogether();
     subtractLabel.hidden =
       beside === null || this.contents.prompts[beside].tokens.length !== this.prompt.tokens.length;
+  }
+
+  /** What can be done with the shown head and the pinned ones, or what has to be done first. */
+  sayTogether() {
+    const { together, hint } = this.pattern;
+    const names = this.others.map((one) => this.nameOf(one));
+    together.hidden = !names.length;
+    hint.hidden = !together.hidden;
+    hint.textContent = this.state.pins.length
+      ? "Now choose another head to compare with it."
+      : "Pin this head, then choose another, to compare the two.";
+    const from = names.length > 1 ? `the average of ${names.join(", ")}` : names[0];
+    for (const one of together.querySelectorAll("input")) {
+      one.checked = one.value === this.state.together;
+      if (one.value === "difference" && one.nextElementSibling)
+        one.nextElementSibling.textContent = `Difference from ${from}`;
+    }
   }
 
   // ---- what the reader does
@@ -2920,10 +3101,8 @@ class Explorer {
   choose(index) {
     clearTimeout(this.soon);
     const before = this.state.head;
-    if (index === before && this.root.dataset.ready === "head" && this.state.together === "side by side")
-      return;
+    if (index === before && this.root.dataset.ready === "head") return;
     this.state.head = index;
-    this.backToSideBySide();
     this.grids.forEach((grid) => grid.mark(before));
     if (this.scatter?.panel.offsetParent) this.scatter.mark();
     this.sayHead(index);
@@ -2935,12 +3114,6 @@ class Explorer {
     clearTimeout(this.soon);
     if (!this.contents.live) this.choose(index);
     else this.soon = setTimeout(() => this.choose(index), 200);
-  }
-
-  backToSideBySide() {
-    this.state.together = "side by side";
-    const first = this.pattern.together.querySelector("input");
-    if (first) first.checked = true;
   }
 
   /** @param {string} text @returns {boolean} whether there is such a head */
@@ -2999,14 +3172,18 @@ class Explorer {
   togglePin(index) {
     const { pins } = this.state;
     const left = pins.includes(index) ? pins.filter((one) => one !== index) : [...pins, index];
-    if (left.length < 2) this.backToSideBySide();
-    this.set({ pins: left });
+    this.set({ pins: left, together: left.length ? this.state.together : "alone" });
   }
 
   /** Shows a pair of tokens on a prompt. @param {number} prompt @param {number} query @param {number} key */
   async goTo(prompt, query, key) {
     if (prompt !== this.state.prompt) await this.choosePrompt(prompt);
     this.text.keep(query, "query");
+    this.pointAt(query, key);
+  }
+
+  /** Sets the cursor of the pattern on a cell. @param {number} query @param {number} key */
+  pointAt(query, key) {
     const panel = this.pattern.panels[0];
     if (!panel || panel.matrix?.block !== 1) return;
     panel.view.cursor = { query, key };
@@ -3031,13 +3208,16 @@ const KEYS = [
   ],
   [
     "Pattern",
-    "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query",
+    "arrow keys move the cursor, with Shift by ten; + and − zoom, 0 shows the whole; Enter keeps the query, with Shift the key",
   ],
   [
     "Text",
     "arrow keys move over the tokens, with Shift for queries that attend; Enter keeps, Escape releases",
   ],
-  ["Mouse", "wheel zooms, dragging moves, a double click shows the whole pattern"],
+  [
+    "Mouse",
+    "wheel zooms, dragging moves, a double click shows the whole pattern; a click keeps the query, with Shift the key",
+  ],
 ];
 
 function keyList() {
