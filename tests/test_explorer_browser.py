@@ -271,10 +271,8 @@ def test_keys_move_the_cursor_and_zoom(page, saved):
 
 def test_buttons_zoom_too(page, saved):
     opened(page, saved)
-    middle = place(page, 6, 6, N)
-    corner = place(page, 0, 0, N)
     for name, whole in [("Zoom in", False), ("Zoom out", True), ("Zoom in", False), ("Whole pattern", True)]:
-        page.get_by_role("button", name=name).click()
-        page.mouse.move(*middle)
-        page.mouse.move(*corner)
+        page.get_by_role("button", name=name).click()  # may scroll the page
+        page.mouse.move(*place(page, 6, 6, N))
+        page.mouse.move(*place(page, 0, 0, N))
         assert (cell(readout(page)) == (0, 0)) == whole, name

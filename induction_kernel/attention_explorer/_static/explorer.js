@@ -2537,7 +2537,7 @@ function scoreRow(score, at) {
   return el(
     "tr",
     {},
-    el("th", { scope: "row" }, score.name, " ", el("span", { class: "ik-quiet" }, score.unit)),
+    el("th", { scope: "row" }, ...breakable(score.name), " ", el("span", { class: "ik-quiet" }, score.unit)),
     withInterval(score.mean[at], score.low?.[at], score.high?.[at]),
     el("td", {}, against),
     withInterval(score.excess?.[at], score.excess_low?.[at], score.excess_high?.[at]),
@@ -2549,6 +2549,9 @@ function scoreRow(score, at) {
     ),
   );
 }
+
+/** A name whose lines may break after its underscores. @param {string} name */
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part, at) => (at ? [el("wbr"), part] : [part]));
 
 /**
  * A cell of a value, its interval in small.
