@@ -234,6 +234,7 @@ def test_scores_are_those_of_the_summary(model):
         "The excess is over the control"
     )
     assert menu[1]["about"].startswith("Attention to the previous token. ")
+    assert "The excess is over chance. " in menu[1]["about"]
     assert "at the 5% level for all heads together." in menu[1]["about"]
     assert any(menu[0]["passes"])
 

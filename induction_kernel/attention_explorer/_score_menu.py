@@ -100,11 +100,15 @@ def _about(summary: xr.Dataset) -> str:
     said = [title[0].upper() + title[1:]]
     n = known.get("n_prompts", 0)
     over = f"over {n} prompts" if n else ""
-    if np.isfinite(summary["low"].values).any():
+    if _known(summary, "low"):
         said.append(
             f"Mean {over} with its {float(known.get('confidence', 0.95)):.0%} interval".replace("  ", " ")
         )
-    than = "the control: the same on prompts in which nothing repeats" if "control" in summary else "chance"
+    than = (
+        "the control: the same on prompts in which nothing repeats"
+        if _known(summary, "control")
+        else "chance"
+    )
     said.append(f"The excess is over {than}")
     if summary["tested"].values.any():
         level = float(known.get("level", 0.05))
@@ -112,6 +116,10 @@ def _about(summary: xr.Dataset) -> str:
             f"A head passes if its excess is beyond its threshold, at the {level:.0%} level for all heads together"
         )
     return ". ".join(said) + "."
+
+
+def _known(summary: xr.Dataset, key: str) -> bool:
+    return key in summary and bool(np.isfinite(summary[key].values).any())
 
 
 def _of_array(name: str, values: Any, n_layers: int, n_heads: int) -> dict[str, Any]:
