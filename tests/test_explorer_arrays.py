@@ -63,6 +63,7 @@ def test_what_patterns_returned_keeps_its_names_and_lengths():
     seen = ik.patterns(model, texts, ["L1H7", "L0H3"])
     page = read(patterns=seen)
     assert page.contents["present"] == [3, 15]
+    assert repr(ik.explore(patterns=seen)).startswith("Explorer(2 heads, 2 prompts of up to 8 tokens;")
     assert [len(page.tokens(i)) for i in range(2)] == [8, 3]
     assert set(page.heads) == {(i, index) for i in range(2) for index in (3, 15)}
     for i, index, choice in [(0, 15, 0), (1, 3, 1)]:

@@ -42,10 +42,11 @@ class Explorer:
 
     def __repr__(self) -> str:
         shown, (layers, heads) = self.explored.shown, self.explored.grid
+        n_heads = len(self.explored.present or range(layers * heads))
         longest = max(len(each.tokens) for each in shown)
         several = f"{len(shown)} prompts of up to" if len(shown) > 1 else "1 prompt of"
         return (
-            f"Explorer({layers * heads} heads, {several} {longest} tokens; the last line of a cell shows it, "
+            f"Explorer({n_heads} heads, {several} {longest} tokens; the last line of a cell shows it, "
             ".save(path) writes a page)"
         )
 
