@@ -7,6 +7,7 @@ import torch
 import xarray as xr
 
 import induction_kernel as ik
+from induction_kernel.model._runs import run
 from induction_kernel.prompts._prompts import measured_on
 
 
@@ -48,8 +49,8 @@ def inside_edited(model):
 
 
 def kept_logits(model):
-    with torch.no_grad():
-        return model(repeats(model).tokens.to(model.cfg.device))
+    """Of a run that waits for other threads' edits: `edited` acts on direct calls of the model in every thread."""
+    return run(model, repeats(model).tokens, lengths=None)
 
 
 def swept(**options):
