@@ -15,6 +15,7 @@ import numpy as np
 import paths_by_hooks
 import pytest
 import torch
+from families import COLUMNS, FAMILIES, ROWS, every, kind_of
 from labelled_prompts import labelled
 from quick import one_in
 from slopes import check_slope
@@ -38,19 +39,6 @@ from induction_kernel.interventions._edits_from_runs import FromRun, Mean
 from induction_kernel.model import foreign_hooks, token_embedding, unembedding, value_weights
 from induction_kernel.prompts import random_tokens
 from induction_kernel.scorers._direct_effect import direct_effect
-
-FAMILIES = ("attention-only", *HOOKED)
-COLUMNS = ["HookedTransformer"] * has_hooked_transformer() + ["TransformerBridge"]
-
-
-def kind_of(family, column):
-    if family == "attention-only":  # Hugging Face has none
-        return "hooked" if column == "HookedTransformer" else "native"
-    return "converted" if column == "HookedTransformer" else "bridge"
-
-
-ROWS = [(family, kind_of(family, column)) for family in FAMILIES for column in COLUMNS]
-every = pytest.mark.parametrize(("name", "kind"), ROWS)
 
 
 @functools.cache
