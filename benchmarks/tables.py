@@ -14,6 +14,11 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "performance.md"
 BETWEEN = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+VIEWS = {
+    "ours": "`explore`",
+    "circuitsvis": "circuitsvis, `attention_heads`",
+    "bertviz": "BertViz, `head_view`",
+}
 METRICS = {"logit difference": "", "last logits": ", all logits read", "loss": ""}
 
 
@@ -153,6 +158,48 @@ def first() -> str:
     return table(["model", "call", "later calls", "first call", "ratio"], rows) + "\n" + made_on("first")
 
 
+def views() -> str:
+    measures = ("built", "drawn", "usable", "click_ms", "hover_ms", "heap_mb", "process_mb")
+    rows = [
+        [
+            f"{row['heads']} x {row['tokens']:,}", VIEWS[row["way"]],
+            "-" if row["bytes"] is None else number(row["bytes"] / 1e6), *(spread(row[key]) for key in measures),
+            row["stopped"],
+        ]
+        for row in results("views")["rows"]
+    ]  # fmt: skip
+    header = [
+        "heads x tokens", "page of", "MB", "seconds to build", "seconds until drawn", "until usable",
+        "ms from click to head", "ms from hover to label", "MB of JavaScript", "MB of its process", "stopped",
+    ]  # fmt: skip
+    return table(header, rows) + "\n" + made_on("views")
+
+
+def views_bounds() -> str:
+    found = results("views")
+    runs = found["model_seconds"]
+    lengths = ", ".join(f"{int(length):,}" for length in runs)
+    return (
+        f"What had not finished in {found['seconds']} s, or held more than {found['gigabytes']} GB, was stopped. "
+        f"The model's own run on {lengths} tokens takes {', '.join(number(each) for each in runs.values())} s. "
+        f"circuitsvis {found['versions']['circuitsvis']}, BertViz {found['versions']['bertviz']}.\n"
+    )
+
+
+def notebooks() -> str:
+    rows = []
+    for length in (1024, 4096):
+        (row,) = results(f"notebook_{length}")["rows"]
+        sizes = [number(row[key] / 1e6) for key in ("bare_bytes", "state_bytes")]
+        kept = row["notes"].split(" MB")[0].split()[-1]
+        rows.append([f"{length:,}", spread(row["click_to_drawn_seconds"]), kept, *sizes])
+    header = [
+        "tokens", "seconds from click to drawn", "MB that the kernel keeps", "MB of the saved notebook",
+        "with its widget's state",
+    ]  # fmt: skip
+    return table(header, rows) + "\n" + made_on("notebook_1024")
+
+
 def slope(value: float) -> str:
     return f"{value:.2f}".replace("-0.00", "0.00")
 
@@ -186,7 +233,21 @@ def gpt_j() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    each.__name__: each for each in (sweeps, best, bridges, scores, long, fewshot, first, growth, gpt_j)
+    each.__name__: each
+    for each in (
+        sweeps,
+        best,
+        bridges,
+        scores,
+        long,
+        fewshot,
+        first,
+        growth,
+        gpt_j,
+        views,
+        views_bounds,
+        notebooks,
+    )
 }
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def _about(summary: xr.Dataset) -> str:
             f"Mean {over} with its {float(known.get('confidence', 0.95)):.0%} interval".replace("  ", " ")
         )
     than = (
-        "the control: the same on prompts in which nothing repeats"
+        "the control: the same measure on prompts matched in all but what is measured"
         if _known(summary, "control")
         else "chance"
     )
