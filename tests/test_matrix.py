@@ -15,6 +15,7 @@ import numpy as np
 import paths_by_hooks
 import pytest
 import torch
+from cells_census import CELLS as CENSUS_CELLS
 from families import COLUMNS, FAMILIES, ROWS, every, kind_of
 from labelled_prompts import labelled
 from quick import one_in
@@ -292,7 +293,7 @@ CELLS = {
     "knock_out": knocked_out,
     "attribution": gradients,
     "metrics": losses,
-}
+} | CENSUS_CELLS
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
 REFUSED = {

@@ -1,6 +1,7 @@
 from ._ablation_curves import attribution_check as attribution_check
 from ._ablation_curves import curve_plot as curve_plot
 from ._attention_view import attention_view as attention_view
+from ._census import fingerprint_map as fingerprint_map
 from ._demonstration_map import demonstration_map as demonstration_map
 from ._effect_map import effect_map as effect_map
 from ._evidence import evidence_plot as evidence_plot

@@ -80,10 +80,14 @@ def explored(model):
     )
 
 
+COUNTED = ("induction", "prefix_matching", "copy_suppression", "previous_token", "label_attention", "copying")
+
 VERBS = {
     "observe": lambda model: ik.observe(model, repeats(model), [ik.induction, ik.duplicate_token]),
     "patterns": lambda model: ik.patterns(model, repeats(model), ["L0H1", "L1H7"]),
     "explore": explored,
+    "census": lambda model: ik.census(model, n_prompts=12, behaviours=COUNTED, rows=1),
+    "passages": lambda model: ik.head_census.passages(model, repeats(model), rows=2),
     "induction": scored(ik.induction),
     "prefix_matching": scored(ik.prefix_matching),
     "previous_token": scored(ik.previous_token),
