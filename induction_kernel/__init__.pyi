@@ -72,5 +72,7 @@ from .scorers._labels import label_attention as label_attention
 from .scorers._ov import ov_eigenvalues as ov_eigenvalues
 from .scorers._qk_trace import qk_trace as qk_trace
 from .scorers._raw_patterns import patterns as patterns
+from .scorers._text_scores import current_token as current_token
+from .scorers._text_scores import first_token as first_token
 
 __version__: str

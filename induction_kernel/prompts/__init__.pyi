@@ -9,6 +9,7 @@ from ._pairs import with_answers as with_answers
 from ._prompts import FewShotPrompts as FewShotPrompts
 from ._prompts import Prompts as Prompts
 from ._prompts import concat as concat
+from ._prose import ordinary_text as ordinary_text
 from ._repeated import random_tokens as random_tokens
 from ._repeated import repeated_tokens as repeated_tokens
 from ._word_task import word_episodes as word_episodes

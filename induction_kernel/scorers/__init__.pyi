@@ -12,3 +12,5 @@ from ._labels import label_attention as label_attention
 from ._ov import ov_eigenvalues as ov_eigenvalues
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
+from ._text_scores import current_token as current_token
+from ._text_scores import first_token as first_token
