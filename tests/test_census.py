@@ -79,6 +79,8 @@ def parts(model, n_prompts):
         "direct_effect": ik.summarise(direct),
         "copy_suppression": ik.summarise(direct.assign(score=-direct["score"], control=-direct["control"])),
         "previous_token": ik.summarise(ik.previous_token(model, text)),
+        "first_token": ik.summarise(ik.first_token(model, text)),
+        "current_token": ik.summarise(ik.current_token(model, text)),
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
         "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
         "copying": ik.summarise(ik.copying(model)),

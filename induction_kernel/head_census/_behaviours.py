@@ -23,6 +23,7 @@ from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
 from ..scorers._ov import ov_eigenvalues
+from ..scorers._text_scores import current_token, first_token
 
 __all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours", "results_of"]
 
@@ -125,6 +126,20 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Olsson et al. 2022",
         TEXT,
         previous_token,
+    ),
+    Behaviour(
+        "first_token",
+        "attends to the first token more than to another token in its place",
+        "Xiao et al. 2024; Gu et al. 2025",
+        TEXT,
+        first_token,
+    ),
+    Behaviour(
+        "current_token",
+        "attends to the current token more than to its other keys but the first",
+        "McDougall, ARENA 1.2",
+        TEXT,
+        current_token,
     ),
     Behaviour(
         "label_attention",

@@ -13,15 +13,16 @@ from ..errors import NotDefined, Refused
 from ..heads._averages import VARIABLES
 from ..heads._summary import summarise
 from ..model._anatomy import Model, check_model, describe
+from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
+from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
 from ._behaviours import FEW_SHOT, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours, results_of
 from ._fingerprint import fingerprints, strengths, tested_together
-from ._ordinary_text import text_prompts
 from ._passages import check_rows, passages
 
-__all__ = ["LEAST", "census", "prompts_of"]
+__all__ = ["LEAST", "census", "prompts_of", "text_prompts"]
 
 LEAST = 12  # prompts: six to choose heads on, six to report on
 COPIES = 3  # of each repeated sequence: with two, prefix matching is induction
@@ -48,14 +49,15 @@ def census(
     | behaviours | scored on |
     |---|---|
     | `induction`, `prefix_matching`, `duplicate_token`, `direct_effect`, `copy_suppression` | three copies of random tokens, and their matched control |
-    | `previous_token` | ordinary text |
+    | `previous_token`, `first_token`, `current_token` | ordinary text |
     | `label_attention`, `function_vector` | few-shot prompts of words with made-up labels |
     | `copying`, `ov_eigenvalues` | random tokens; the weights alone |
 
     Args:
         model: any TransformerLens model; given back as it was.
-        text: ordinary text for the behaviours that want it and for the passages: anything `as_prompts` takes, several
-            prompts; None for English passages, or random tokens if the tokenizer does not read them.
+        text: for the behaviours that are scored on ordinary text, and for the passages: one text, from which windows of
+            64 tokens are drawn, or several prompts in any form that `as_prompts` takes; None for prose that ships with
+            the package, or what `prompts.ordinary_text` takes for a model that does not read English.
         behaviours: names of `head_census.BEHAVIOURS`, or `Behaviour` of your own; None for all.
         n_prompts: prompts of each set, at least 12. Below about 10 in a set nothing can be named at these levels.
         rows: passages of each head, 1 to 8.
@@ -128,6 +130,15 @@ def prompts_of(
         except NotDefined as reason:
             made[name] = str(reason)
     return made, said
+
+
+def text_prompts(model: Model, text: Any, *, n_prompts: int, seed: int) -> tuple[Prompts, str]:
+    """Prompts of ordinary text, and what the text is: windows of one long text, or several prompts as they are."""
+    if text is None:
+        return ordinary_text(model, prompts=n_prompts, seed=seed), what_is_read(model)
+    if isinstance(text, str):
+        return ordinary_text(model, text, prompts=n_prompts, seed=seed), "windows of the text given"
+    return as_prompts(model, text), "the prompts given"
 
 
 def _together(

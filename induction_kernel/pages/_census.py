@@ -18,7 +18,7 @@ import xarray as xr
 from .. import __version__
 from ..attention_explorer._explorer import explore
 from ..errors import Refused
-from ..head_census._ordinary_text import text_prompts
+from ..head_census._census import text_prompts
 from ..head_census._tables import check_census, every_head, table
 from ..heads._names import as_heads
 from ..model._anatomy import Model, describe
