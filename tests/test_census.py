@@ -211,7 +211,7 @@ def test_of_untrained_models_at_most_one_in_twenty_shows_any_behaviour():
 
 
 def test_a_behaviour_of_ones_own():
-    two_back = ik.AttentionScorer("two back", ik.previous_token.mask, matched=False)
+    two_back = ik.AttentionScorer("two back", ik.previous_token.mask, matched=False, skip_first=True)
     mine = Behaviour("mine", "attends to the previous token", "this test", "ordinary text", two_back)
     found = ik.census(tiny(), behaviours=["induction", mine], n_prompts=12, progress=False)
     assert found["scorer"].values.tolist() == ["induction", "mine"]

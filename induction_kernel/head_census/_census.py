@@ -22,7 +22,7 @@ from ._behaviours import FEW_SHOT, OWN, REPEATS, TEXT, Behaviour, chosen_behavio
 from ._fingerprint import fingerprints, strengths, tested_together
 from ._passages import check_rows, passages
 
-__all__ = ["LEAST", "census", "prompts_of", "text_prompts"]
+__all__ = ["census", "prompts_of", "text_prompts"]
 
 LEAST = 12  # prompts: six to choose heads on, six to report on
 COPIES = 3  # of each repeated sequence: with two, prefix matching is induction
@@ -105,10 +105,10 @@ def census(
         raise NotDefined(f"no behaviour has a meaning on this model: {next(iter(results.values()))}")
     found = _together([each for each in chosen if each.name in measured], measured, level=level, seed=seed)
     seen = passages(model, prompts[TEXT], rows=rows, progress=progress)
-    out = xr.merge([found, seen], compat="override", combine_attrs="drop")
+    out = xr.merge([found, seen], compat="override", join="exact", combine_attrs="drop")
     left = "; ".join(f"{name}: {each}" for name, each in results.items() if isinstance(each, str))
     return out.assign_attrs(
-        method="census", title="behaviours of every head", level=level, seed=seed, n_prompts=n_prompts,
+        method="census", title="behaviours of every head", level=float(level), seed=seed, n_prompts=int(n_prompts),
         text=said, left_out=left, **describe(model),
     )  # fmt: skip
 

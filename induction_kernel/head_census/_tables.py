@@ -111,7 +111,7 @@ def beside(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:
         for key, each in (("first", a), ("second", b)):
             tested = bool(each["named"].notnull().any())
             row[key] = float((each["named"] == 1).sum()) if tested else np.nan
-            at = each["rank"].argmin(("layer", "head"))
+            at = each["rank"].argmin(["layer", "head"])
             row[f"strongest_{key}"] = str(each["name"].isel(at).item())
         if same:
             row["spearman"] = float(correlation(a["mean"].values.ravel(), b["mean"].values.ravel(), "spearman"))

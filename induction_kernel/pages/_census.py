@@ -89,7 +89,7 @@ def _behaviours(found: xr.Dataset) -> list[list[str]]:
     for name in found["scorer"].values:
         one = found.sel(scorer=name)
         tested = bool(one["named"].notnull().any())
-        first = one.isel(one["rank"].argmin(("layer", "head")))
+        first = one.isel(one["rank"].argmin(["layer", "head"]))
         strongest = f"{first['name'].item()}, {interval(first, 'mean', 'low', 'high')}"
         known = str(int((one["named"] == 1).sum())) if tested else "not named"
         said = [str(name).replace("_", " "), str(one["meaning"].item()), str(one["source"].item())]
