@@ -10,12 +10,13 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_census
+import cells_text
 import naive
 import numpy as np
 import paths_by_hooks
 import pytest
 import torch
-from cells_census import CELLS as CENSUS_CELLS
 from families import COLUMNS, FAMILIES, ROWS, every, kind_of
 from labelled_prompts import labelled
 from quick import one_in
@@ -293,7 +294,9 @@ CELLS = {
     "knock_out": knocked_out,
     "attribution": gradients,
     "metrics": losses,
-} | CENSUS_CELLS
+    **cells_census.CELLS,
+    **cells_text.CELLS,
+}
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
 REFUSED = {
@@ -303,6 +306,7 @@ REFUSED = {
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
+    **cells_text.REFUSED,
 }
 
 

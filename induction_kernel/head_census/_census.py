@@ -18,6 +18,7 @@ from ..prompts._prompts import Prompts
 from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
+from ..scorers._text_sizes import head_sizes
 from ._behaviours import FEW_SHOT, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours, results_of
 from ._fingerprint import fingerprints, strengths, tested_together
 from ._passages import check_rows, passages
@@ -25,6 +26,7 @@ from ._passages import check_rows, passages
 __all__ = ["census", "prompts_of", "text_prompts"]
 
 LEAST = 12  # prompts: six to choose heads on, six to report on
+DESCRIBED = ("sink", "entropy_share", "distance", "norm", "content")
 COPIES = 3  # of each repeated sequence: with two, prefix matching is induction
 
 
@@ -76,6 +78,7 @@ def census(
         | `fingerprint` | layer, head | names, strongest first; "unnamed"; "not tested" |
         | `behaviour`, `particular` | layer, head | the name that makes the head particular, and by how much: its strength (first half) times the share of heads not named so, in [0, 1] |
         | `n_tested` | layer, head | behaviours that could be tested |
+        | `sink`, `entropy_share`, `distance`, `norm`, `content` | layer, head | means of `scorers.head_sizes` on the text: described, never tested |
         | `weighted`, `weight`, `query_text`, `key_text`, ... | layer, head, row | as of `head_census.passages` |
 
         Coordinates by `scorer`: `meaning`, `source` (the paper), `prompts`, `unit`, `null`, `untested`, `named_level`.
@@ -104,8 +107,10 @@ def census(
     if not measured:
         raise NotDefined(f"no behaviour has a meaning on this model: {next(iter(results.values()))}")
     found = _together([each for each in chosen if each.name in measured], measured, level=level, seed=seed)
-    seen = passages(model, prompts[TEXT], rows=rows, progress=progress)
-    out = xr.merge([found, seen], compat="override", join="exact", combine_attrs="drop")
+    words = prompts[TEXT]
+    seen = passages(model, words, rows=rows, progress=progress)
+    described = head_sizes(model, words, progress=progress)[list(DESCRIBED)].mean("prompt")
+    out = xr.merge([found, described, seen], compat="override", join="exact", combine_attrs="drop")
     left = "; ".join(f"{name}: {each}" for name, each in results.items() if isinstance(each, str))
     return out.assign_attrs(
         method="census", title="behaviours of every head", level=float(level), seed=seed, n_prompts=int(n_prompts),

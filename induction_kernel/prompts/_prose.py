@@ -24,9 +24,9 @@ from ._text import check_text, n_unknown, refuse_unknown, start_token
 __all__ = ["ordinary_text", "what_is_read"]
 
 ASSETS = Path(__file__).parent.parent / "assets"
-SHIPPED = {"prose.txt": "shipped prose", "stories.txt": "shipped stories"}
+PROSE, STORIES, RANDOM = "shipped prose", "shipped stories", "random tokens"
+SHIPPED = {"prose.txt": PROSE, "stories.txt": STORIES}
 """File -> what results say was read; the first that the model's tokenizer reads is taken."""
-RANDOM = "random tokens"
 LETTERS = (2, 8)  # fewest and most characters per token, on average, of a tokenizer that reads a text
 LENGTH = 64
 

@@ -14,3 +14,4 @@ from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
 from ._text_scores import current_token as current_token
 from ._text_scores import first_token as first_token
+from ._text_sizes import head_sizes as head_sizes

@@ -13,7 +13,7 @@ import xarray as xr
 from .. import masks
 from ..model._anatomy import Model
 from ..prompts._prompts import Prompts
-from ..prompts._prose import RANDOM, ordinary_text, what_is_read
+from ..prompts._prose import PROSE, RANDOM, ordinary_text, what_is_read
 from ..prompts._repeated import random_tokens, repeated_tokens
 from ._attention_scorer import AttentionScorer
 from ._text_scores import TextScorer
@@ -99,12 +99,13 @@ def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool 
 
     Args:
         model: any TransformerLens model.
-        prompts: anything `as_prompts` takes; None for `ordinary_text(model)`.
+        prompts: anything `as_prompts` takes; None for the shipped prose (`ordinary_text`), or for
+            random tokens if the model's tokenizer does not read English.
         progress: a bar if it takes longer than two seconds.
 
     Returns:
-        As of `previous_token`; the attribute `text` is "the prompts given", "shipped prose", "shipped stories" or "random
-        tokens".
+        As of `previous_token`; the attribute `text` is "the prompts given", "shipped prose" or "random tokens".
     """
-    found = previous_token(model, ordinary_text(model) if prompts is None else prompts, progress=progress)
-    return found.assign_attrs(text=what_is_read(model)) if prompts is None else found
+    if prompts is not None or what_is_read(model) != PROSE:
+        return previous_token(model, prompts, progress=progress)
+    return previous_token(model, ordinary_text(model), progress=progress).assign_attrs(text=PROSE)
