@@ -17,7 +17,7 @@ from induction_kernel.head_census._census import prompts_of
 from induction_kernel.head_census._fingerprint import holm, strengths
 from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
-from induction_kernel.training._recipe import read_recipe
+from induction_kernel.loading._embedded import read_recipe
 
 SUMMARY = (
     "mean", "low", "high", "chance", "excess", "excess_low", "excess_high", "threshold", "tested", "passes", "rank",
@@ -143,12 +143,13 @@ def test_strength_is_a_share_of_what_is_possible(most):
 
 
 def test_heads_made_by_hand_have_their_names():
-    """L0H0 reads the previous token, L1H0 is an induction head, L1H2 reads copies, L0H1 one fixed lag, others nothing."""
+    """L0H0 reads the previous token, L1H0 is an induction head, L1H2 reads copies, L0H1 one fixed lag (itself before), others nothing."""
     found = {str(name): said for name, said in zip(*(of_hand()[key].values.ravel() for key in ("name", "fingerprint")), strict=True)}
     assert found["L0H0"] == "previous token"
     assert {"induction", "prefix matching"} <= set(found["L1H0"].split(", "))
-    assert found["L1H2"].split(", ")[0] == "duplicate token"
-    assert {found[name] for name in ("L0H1", "L0H2", "L1H1")} == {"unnamed"}
+    assert set(found["L1H2"].split(", ")) == {"duplicate token", "current token"}
+    assert found["L0H1"] == "current token"
+    assert {found[name] for name in ("L0H2", "L1H1")} == {"unnamed"}
     one = of_hand().sel(scorer="previous_token", layer=0, head=0)
     assert float(one["mean"]) == pytest.approx(1, abs=1e-6)
     assert float(one["second_half"]) == pytest.approx(1, abs=1e-6)

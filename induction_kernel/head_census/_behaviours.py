@@ -250,4 +250,4 @@ def _as_score(result: xr.Dataset | str, behaviour: Behaviour) -> xr.Dataset | st
         turned = {key: -result[key] for key in ("score", "control", "chance", "null") if key in result}
         result = result.assign(turned)
     said = {"method": behaviour.name, "title": behaviour.meaning, "paper": behaviour.paper}
-    return result.assign_attrs(said)
+    return result.assign_attrs(said).assign_coords(scorer=behaviour.name)

@@ -74,7 +74,7 @@ def census(
         | variable | over | meaning |
         |---|---|---|
         | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at the level of `named_level[scorer]` |
-        | `first_half`, `second_half` | scorer, layer, head | strength in [0, 1] on every other prompt: excess as a share of the largest possible, or of the strongest head's |
+        | `first_half`, `second_half` | scorer, layer, head | strength in [0, 1] on every other prompt: excess as a share of the largest possible, or (in logits) of that of all heads together |
         | `fingerprint` | layer, head | names, strongest first; "unnamed"; "not tested" |
         | `behaviour`, `particular` | layer, head | the name that makes the head particular, and by how much: its strength (first half) times the share of heads not named so, in [0, 1] |
         | `n_tested` | layer, head | behaviours that could be tested |

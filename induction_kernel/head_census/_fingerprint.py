@@ -60,8 +60,8 @@ def strengths(result: xr.Dataset, behaviour: Behaviour) -> tuple[np.ndarray, np.
     """Strength `[layer, head]` on every other prompt from the first, and on those from the second: in [0, 1].
 
     The excess as a share of the largest possible, (mean - null) / (most - null), where the null is the control, else
-    chance; of a score without a largest value, as a share of the strongest head's excess. One value for both of a
-    score of weights.
+    chance; of a score without a largest value, as a share of what all heads with a positive excess have together. One
+    value for both of a score of weights.
     """
     if "prompt" not in result["score"].dims:
         whole = _strength(means_of(result), behaviour)
@@ -75,8 +75,8 @@ def strengths(result: xr.Dataset, behaviour: Behaviour) -> tuple[np.ndarray, np.
 def _strength(means: xr.Dataset, behaviour: Behaviour) -> np.ndarray:
     excess = means["excess"].values.astype(np.float64)
     if behaviour.most is None:
-        largest = np.nanmax(excess, initial=0.0)
-        share = excess / largest if largest > 0 else np.zeros_like(excess)
+        total = np.nansum(np.maximum(excess, 0.0))
+        share = excess / total if total > 0 else np.zeros_like(excess)
     else:
         null = means["mean"].values - excess
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -46,8 +46,8 @@ def strength(score, control, most):
     excesses = [np.mean(score[:, at[0], at[1]] - control[:, at[0], at[1]]) for at in np.ndindex(*out.shape)]
     for at, excess in zip(np.ndindex(*out.shape), excesses, strict=True):
         if most is None:
-            largest = max(excesses)
-            share = excess / largest if largest > 0 else 0.0
+            total = sum(each for each in excesses if each > 0)
+            share = excess / total if total > 0 else 0.0
         else:
             share = excess / (most - np.mean(control[:, at[0], at[1]]))
         out[at] = min(1.0, max(0.0, share))
