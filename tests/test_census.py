@@ -1,4 +1,4 @@
-"""The census: its parts one by one, the names that heads earn, the null, the hand-made model, tables, figure and page."""
+"""The census: its parts one by one, the names that heads earn, the null, the hand-made model, figure and page."""
 
 import functools
 from types import SimpleNamespace
@@ -95,7 +95,10 @@ def test_the_census_is_its_parts():
         of_census = counted().sel(scorer=name)
         for key in SUMMARY:
             np.testing.assert_allclose(
-                of_census[key].values.astype(float), one[key].values.astype(float), rtol=1e-9, err_msg=f"{name}, {key}"
+                of_census[key].values.astype(float),
+                one[key].values.astype(float),
+                rtol=1e-9,
+                err_msg=f"{name}, {key}",
             )
         if "control" in one:
             np.testing.assert_allclose(of_census["control"].values, one["control"].values, rtol=1e-9)
@@ -124,7 +127,7 @@ def test_levels_are_those_of_holm(seed):
     assert {name for name, (_, one) in found.items() if one["passes"].values.any()} == set(
         census_naive.holm(p, 0.05)
     )
-    assert list(found) and set(found) == set(p)
+    assert set(found) == set(p)
     assert all(0.05 / 8 <= at <= 0.05 for at, _ in found.values())
 
 
@@ -143,8 +146,16 @@ def test_strength_is_a_share_of_what_is_possible(most):
 
 
 def test_heads_made_by_hand_have_their_names():
-    """L0H0 reads the previous token, L1H0 is an induction head, L1H2 reads copies, L0H1 one fixed lag (itself before), others nothing."""
-    found = {str(name): said for name, said in zip(*(of_hand()[key].values.ravel() for key in ("name", "fingerprint")), strict=True)}
+    """L0H0 reads the previous token, L1H0 is an induction head, L1H2 reads copies.
+
+    L0H1 reads one fixed lag (itself, before that), the others nothing.
+    """
+    found = {
+        str(name): said
+        for name, said in zip(
+            *(of_hand()[key].values.ravel() for key in ("name", "fingerprint")), strict=True
+        )
+    }
     assert found["L0H0"] == "previous token"
     assert {"induction", "prefix matching"} <= set(found["L1H0"].split(", "))
     assert set(found["L1H2"].split(", ")) == {"duplicate token", "current token"}
@@ -206,7 +217,11 @@ def test_an_untrained_model_has_no_named_head(seed):
 @pytest.mark.slow
 def test_of_untrained_models_at_most_one_in_twenty_shows_any_behaviour():
     models = [(untrained, seed) for seed in range(100, 120)]
-    models += [(functools.partial(small, family), seed) for family in ("attention-only", "GPT-2") for seed in range(10)]
+    models += [
+        (functools.partial(small, family), seed)
+        for family in ("attention-only", "GPT-2")
+        for seed in range(10)
+    ]
     shown = [(seed, found) for make, seed in models if (found := shows_any(make(seed)))]
     assert len(shown) <= 2, shown
 
@@ -217,7 +232,9 @@ def test_a_behaviour_of_ones_own():
     found = ik.census(tiny(), behaviours=["induction", mine], n_prompts=12, progress=False)
     assert found["scorer"].values.tolist() == ["induction", "mine"]
     other = ik.census(tiny(), behaviours=["previous_token"], n_prompts=12, progress=False)
-    np.testing.assert_array_equal(found["mean"].sel(scorer="mine"), other["mean"].sel(scorer="previous_token"))
+    np.testing.assert_array_equal(
+        found["mean"].sel(scorer="mine"), other["mean"].sel(scorer="previous_token")
+    )
 
 
 def test_the_table_of_behaviours():
@@ -285,8 +302,12 @@ def test_nothing_is_measured_twice(monkeypatch):
 
     calls = []
     observe = _behaviours.observe
-    monkeypatch.setattr(_behaviours, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options))
-    ik.census(tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False)
+    monkeypatch.setattr(
+        _behaviours, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options)
+    )
+    ik.census(
+        tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False
+    )
     assert len(calls) == 1
 
 

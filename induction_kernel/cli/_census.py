@@ -70,7 +70,9 @@ def _said(found: Any, top: int) -> list[Any]:
 
     tested = found["n_tested"].values > 0
     named = found["behaviour"].values != ""
-    counted = f"{int(named.sum())} of {tested.size} heads have a name, {int((tested & ~named).sum())} are unnamed"
+    counted = (
+        f"{int(named.sum())} of {tested.size} heads have a name, {int((tested & ~named).sum())} are unnamed"
+    )
     parts: list[Any] = [f"{found.attrs['model']}: {counted}"]
     if named.any():
         parts.append(table(found, top))

@@ -1,7 +1,7 @@
-"""The census of heads: every behaviour of every head, in one table, with chance, control and the names each head earns.
+"""The census of heads: every behaviour of every head, with chance and control, and the names that each head earns.
 
-`census` measures; `table` lists the most particular heads, `beside` compares two models, `passages` shows what each head
-looks at in ordinary text. `BEHAVIOURS` are the behaviours measured, and a `Behaviour` of your own can be added.
+`census` measures; `table` lists the most particular heads, `beside` compares two models, `passages` shows what heads
+look at in ordinary text. `BEHAVIOURS` are the behaviours measured, and a `Behaviour` of your own can be added.
 """
 
 from .._lazy import attach

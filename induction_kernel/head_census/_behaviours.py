@@ -219,7 +219,9 @@ def results_of(
         made |= {(on, id(each.measure)): ready for each in here if isinstance(ready, str)}
         if isinstance(ready, str) or not here:
             continue
-        scorers = {id(each.measure): each.measure for each in here if isinstance(each.measure, AttentionScorer)}
+        scorers = {
+            id(each.measure): each.measure for each in here if isinstance(each.measure, AttentionScorer)
+        }
         if scorers:
             found = observe(model, ready, list(scorers.values()), progress=progress)
             for at, key in enumerate(scorers):

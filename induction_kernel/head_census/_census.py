@@ -48,12 +48,13 @@ def census(
     `level` .05). One that none of the behaviours fits is unnamed: it may do something that is not in the list.
     Attention is not effect; only `direct_effect`, `copy_suppression` and `function_vector` look at outputs.
 
-    | behaviours | scored on |
+    | scored on | behaviours |
     |---|---|
-    | `induction`, `prefix_matching`, `duplicate_token`, `direct_effect`, `copy_suppression` | three copies of random tokens, and their matched control |
-    | `previous_token`, `first_token`, `current_token` | ordinary text |
-    | `label_attention`, `function_vector` | few-shot prompts of words with made-up labels |
-    | `copying`, `ov_eigenvalues` | random tokens; the weights alone |
+    | three copies of random tokens | `induction`, `prefix_matching`, `duplicate_token` |
+    | the same | `direct_effect`, `copy_suppression` |
+    | ordinary text | `previous_token`, `first_token`, `current_token` |
+    | few-shot prompts with made-up labels | `label_attention`, `function_vector` |
+    | random tokens; the weights alone | `copying`; `ov_eigenvalues` |
 
     Args:
         model: any TransformerLens model; given back as it was.
@@ -73,13 +74,18 @@ def census(
 
         | variable | over | meaning |
         |---|---|---|
-        | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at the level of `named_level[scorer]` |
-        | `first_half`, `second_half` | scorer, layer, head | strength in [0, 1] on every other prompt: excess as a share of the largest possible, or (in logits) of that of all heads together |
+        | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at the level of `named_level` |
+        | `first_half`, `second_half` | scorer, layer, head | strength on every other prompt, in [0, 1] |
         | `fingerprint` | layer, head | names, strongest first; "unnamed"; "not tested" |
-        | `behaviour`, `particular` | layer, head | the name that makes the head particular, and by how much: its strength (first half) times the share of heads not named so, in [0, 1] |
+        | `behaviour` | layer, head | the name that sets the head apart; "" without one |
+        | `particular` | layer, head | by how much it does, in [0, 1] |
         | `n_tested` | layer, head | behaviours that could be tested |
-        | `sink`, `entropy_share`, `distance`, `norm`, `content` | layer, head | means of `scorers.head_sizes` on the text: described, never tested |
+        | `sink`, `entropy_share`, `distance`, `norm`, `content` | layer, head | means of `head_sizes` on the text |
         | `weighted`, `weight`, `query_text`, `key_text`, ... | layer, head, row | as of `head_census.passages` |
+
+        Strength is the excess as a share of the largest possible one or, in logits, of that of all heads together. A
+        head is set apart by the name with the largest strength (first half) times share of heads not named so:
+        `particular`. The means of `head_sizes` describe heads; they are never tested.
 
         Coordinates by `scorer`: `meaning`, `source` (the paper), `prompts`, `unit`, `null`, `untested`, `named_level`.
         The attribute `left_out` says which behaviours have no meaning on this model, and why; `text` what text was
@@ -96,7 +102,9 @@ def census(
     check_model(model)
     chosen = chosen_behaviours(behaviours)
     if not is_whole(n_prompts) or n_prompts < LEAST:
-        raise Refused(f"wanted n_prompts >= {LEAST} (six to choose heads on, six to report on), got {n_prompts!r}")
+        raise Refused(
+            f"wanted n_prompts >= {LEAST} (six to choose heads on, six to report on), got {n_prompts!r}"
+        )
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
     check_rows(rows)
@@ -152,7 +160,9 @@ def _together(
     """Summaries side by side, with names, strengths and fingerprints."""
     summaries = {each.name: summarise(results[each.name], seed=seed) for each in behaviours}
     by_prompt = {
-        each.name: results[each.name] for each in behaviours if each.named and bool(summaries[each.name]["tested"].any())
+        each.name: results[each.name]
+        for each in behaviours
+        if each.named and bool(summaries[each.name]["tested"].any())
     }
     names = tested_together(by_prompt, level=level, seed=seed)
     found = xr.concat([_one(summaries[each.name]) for each in behaviours], "scorer", coords=["null", "untested"],

@@ -66,9 +66,7 @@ def strengths(result: xr.Dataset, behaviour: Behaviour) -> tuple[np.ndarray, np.
     if "prompt" not in result["score"].dims:
         whole = _strength(means_of(result), behaviour)
         return whole, whole
-    first, second = (
-        _strength(means_of(result.isel(prompt=slice(at, None, 2))), behaviour) for at in (0, 1)
-    )
+    first, second = (_strength(means_of(result.isel(prompt=slice(at, None, 2))), behaviour) for at in (0, 1))
     return first, second
 
 

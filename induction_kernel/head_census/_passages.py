@@ -61,7 +61,8 @@ def passages(
     ready, size = as_prompts(model, prompts), sizes(model)
     tokenizer = getattr(model, "tokenizer", None)
     strings = [
-        pieces(tokenizer, ids[:n]) for ids, n in zip(ready.tokens.tolist(), ready.lengths.tolist(), strict=True)
+        pieces(tokenizer, ids[:n])
+        for ids, n in zip(ready.tokens.tolist(), ready.lengths.tolist(), strict=True)
     ]
     best = _strongest(model, ready, strings, rows, batch_size, progress)
     shape = (size.n_layers, size.n_heads, rows)
@@ -161,7 +162,8 @@ def _labelled(model: Model, ready: Prompts, values: dict[str, np.ndarray]) -> xr
             "name": (("layer", "head"), names_of(layers, heads)),
         },
         attrs={
-            "method": "passages", "title": "strongest pairs of query and key by weighted value", "unit": "residual stream",
+            "method": "passages",
+            "title": "strongest pairs of query and key by weighted value", "unit": "of the residual stream",
             "paper": "Kobayashi et al. 2020", **measured_on(model, ready),
         },
     )  # fmt: skip

@@ -18,7 +18,9 @@ __all__ = ["beside", "check_census", "every_head", "table"]
 
 def check_census(found: Any) -> xr.Dataset:
     """The census; TypeError for anything else."""
-    if not isinstance(found, xr.Dataset) or not {"fingerprint", "named", "particular"} <= set(found.data_vars):
+    if not isinstance(found, xr.Dataset) or not {"fingerprint", "named", "particular"} <= set(
+        found.data_vars
+    ):
         raise TypeError(f"wanted what census(model) returned, got {type(found).__name__}")
     return found
 
@@ -114,7 +116,9 @@ def beside(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:
             at = each["rank"].argmin(["layer", "head"])
             row[f"strongest_{key}"] = str(each["name"].isel(at).item())
         if same:
-            row["spearman"] = float(correlation(a["mean"].values.ravel(), b["mean"].values.ravel(), "spearman"))
+            row["spearman"] = float(
+                correlation(a["mean"].values.ravel(), b["mean"].values.ravel(), "spearman")
+            )
             row["in_both"] = int(((a["named"] == 1) & (b["named"] == 1)).sum())
         rows.append(row)
     return pd.DataFrame(rows).set_index("behaviour").round(3)

@@ -57,7 +57,7 @@ def census_page(
         **_counts(found),
         "map": drawn(fingerprint_map(found), every_head(found), "census"),
         "heads": heads if section is not None else [],
-        "rows": [_row(most.loc[name], name, found) for name in heads],
+        "rows": [_row(name, row) for name, row in zip(heads, most.to_dict("records"), strict=True)],
         "behaviours": _behaviours(found),
         "against": _against(found),
         "cards": [_card(found, name) for name in heads],
@@ -78,9 +78,17 @@ def _counts(found: xr.Dataset) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _row(row: pd.Series, name: str, found: xr.Dataset) -> list[str]:
+def _row(name: str, row: dict[Any, Any]) -> list[str]:
     mean = f"{number(row['mean'])} ({number(row['low'])} to {number(row['high'])})"
-    return [name, row["behaviour"], number(row["strength"]), mean, str(row["heads"]), row["also"], row["passage"]]
+    return [
+        name,
+        row["behaviour"],
+        number(row["strength"]),
+        mean,
+        str(row["heads"]),
+        row["also"],
+        row["passage"],
+    ]
 
 
 def _behaviours(found: xr.Dataset) -> list[list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import xarray as xr
 
@@ -87,7 +87,9 @@ def report(
         where = census_page(source, "census.html" if path is None else path, model=model, progress=progress)
         return Page(where)
     if model is not None:
-        raise Refused(f"model= goes with what census(...) returned, got {type(source).__name__}: leave it out")
+        raise Refused(
+            f"model= goes with what census(...) returned, got {type(source).__name__}: leave it out"
+        )
     page = _page_of(source)
     if page is None:
         _check_hooks(source)
@@ -105,7 +107,7 @@ def report(
     return Page(write(source, default if path is None else path))
 
 
-def _is_census(source: Any) -> bool:
+def _is_census(source: Any) -> TypeGuard[xr.Dataset]:
     """Whether the source is what `census` returned."""
     return isinstance(source, xr.Dataset) and source.attrs.get("method") == "census"
 

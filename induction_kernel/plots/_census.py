@@ -54,13 +54,17 @@ def fingerprint_map(found: xr.Dataset, *, title: str | None = None) -> go.Figure
             _named(figure, grid, name, COLOURS[names.index(name) % len(COLOURS)])
     rows, columns = grid.sizes["layer"], grid.sizes["head"]
     cell = int(np.clip(520 // rows, 12, 32))
-    figure.update_xaxes(title={"text": "head", "standoff": 4}, showgrid=False, zeroline=False, **counted(0, columns))
+    figure.update_xaxes(
+        counted(0, columns), title={"text": "head", "standoff": 4}, showgrid=False, zeroline=False
+    )
     figure.update_yaxes(
         title={"text": "layer", "standoff": 4}, showgrid=False, zeroline=False, dtick=tick(rows),
         range=[rows - 0.5, -0.5],
     )  # fmt: skip
     figure.update_xaxes(range=[-0.5, columns - 0.5])
-    return fitted(figure, _title(found) if title is None else title, cell * rows, legend=entries(figure), left=56)
+    return fitted(
+        figure, _title(found) if title is None else title, cell * rows, legend=entries(figure), left=56
+    )
 
 
 def _title(found: xr.Dataset) -> str:
@@ -123,7 +127,9 @@ def _entry(figure: go.Figure, name: str, colour: str) -> None:
     """An entry of the legend, which heat maps do not have."""
     marker = {"symbol": "square", "size": 11, "color": colour, "line": {"width": 0.5, "color": "#888"}}
     figure.add_trace(
-        go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip", showlegend=True)
+        go.Scatter(
+            x=[None], y=[None], mode="markers", marker=marker, name=name, hoverinfo="skip", showlegend=True
+        )
     )
 
 

@@ -35,7 +35,9 @@ def passages(name, kind):
                 np.testing.assert_allclose(float(at["weighted"]), weighted, rtol=1e-5, atol=1e-6)
                 own = float(patterns[layer][p, head, q, k] * norms[layer][p, head, k])
                 np.testing.assert_allclose(float(at["weighted"]), own, rtol=1e-5, atol=1e-6)
-            np.testing.assert_allclose(float(at["weight"]), patterns[layer][p, head, q, k], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                float(at["weight"]), patterns[layer][p, head, q, k], rtol=1e-5, atol=1e-6
+            )
             assert str(at["key_text"].item()).count(f"[{strings[p][k]}]") == 1
 
 
