@@ -76,7 +76,9 @@ class FirstToken(TextScorer):
             absent = allowed[~torch.isin(allowed, row)]
             others = absent if len(absent) else allowed[allowed != row[0]]
             if not len(others):
-                raise NotDefined("this model's vocabulary has no other token to put in the place of the first")
+                raise NotDefined(
+                    "this model's vocabulary has no other token to put in the place of the first"
+                )
             tokens[i, 0] = others[crc32(str(row.tolist()).encode()) % len(others)]
         return tokens
 
@@ -128,6 +130,6 @@ current_token: AttentionScorer = CurrentToken(
 """Current-token score: attention from a position to itself, on ordinary text by default.
 
 In [0, 1]; averaged over queries from position 2 on. The control is what the query attends to elsewhere, a key: the mean
-over its keys but the current and the first, in the same run. So a head that is uniform but for a rest on the first token
-has no excess. One whose attention falls off with distance has some: the score says where a head looks, not why.
+over its keys but the current and the first, in the same run. So a head that is uniform but for a rest on the first
+token has no excess. One whose attention falls off with distance has some: the score says where a head looks, not why.
 """

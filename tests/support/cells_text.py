@@ -11,8 +11,6 @@ from zoo import RMS, model_of
 import induction_kernel as ik
 
 
-
-
 def close(found, twin):
     np.testing.assert_allclose(np.asarray(found), np.asarray(twin), rtol=1e-9, atol=1e-9)
 
