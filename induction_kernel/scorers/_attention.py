@@ -81,8 +81,8 @@ previous_token: AttentionScorer = TextScorer(
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
 
 In [0, 1]. The query right after BOS is left out. It scores position, so there is no matched control and the null is
-chance. Olsson et al. 2022 score it on text, which ranks heads differently: `prompts.ordinary_text(model)` as prompts does
-that. The attribute `text` says what was read.
+chance. Olsson et al. 2022 score it on text, which ranks heads differently: pass
+`prompts.ordinary_text(model)` for that. The attribute `text` says what was read.
 """
 
 duplicate_token: AttentionScorer = AttentionScorer(

@@ -101,7 +101,9 @@ class CurrentToken(TextScorer):
             return averaged(values[:n], own.prompt, weight, len(prompts))
 
         def control(values: Tensor) -> Tensor:
-            rest = (1.0 - values[:n].double() - values[n:].double()).clamp(min=0)  # rows add up to 1
+            rest = (1.0 - values[:n].double() - values[n:].double()).clamp(
+                min=0
+            )  # of a row, which adds up to 1
             return averaged(rest / (keys - 2)[:, None], own.prompt, weight, len(prompts))
 
         return Reads(entries_together([own, first]), {"score": score, "control": control})
