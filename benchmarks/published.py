@@ -1,4 +1,4 @@
-"""Do GPT-2 small's heads have the published values? Induction scores and copy suppression, as the publications define them.
+"""Have GPT-2 small's heads the published values? Induction scores and copy suppression, as published.
 
     python benchmarks/published.py gpt2
     python benchmarks/published.py gpt2 --random

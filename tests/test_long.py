@@ -164,7 +164,9 @@ def test_single_precision_agrees_to_a_hundred_thousandth(model_of, prompts, name
 @hooked
 @pytest.mark.parametrize("name", ["GPT-2", "Llama"])
 def test_half_precision_is_as_near_to_the_exact_scores_as_of_patterns(model_of, prompts, name):
-    exact = by_patterns(ik.observe, model_of(name, torch.bfloat16).to(torch.float64), prompts, SCORERS)["score"]
+    exact = by_patterns(ik.observe, model_of(name, torch.bfloat16).to(torch.float64), prompts, SCORERS)[
+        "score"
+    ]
     model = model_of(name, torch.bfloat16, fresh=True)
     found, dense = ik.observe(model, prompts, SCORERS), by_patterns(ik.observe, model, prompts, SCORERS)
     assert found.attrs["lane"] == "entries"

@@ -44,9 +44,7 @@ def test_qk_trace_is_weighted_with_the_scores_on_text(model):
     assert found.attrs["previous_token"] == "on shipped prose"
     text = ordinary_text(model)
     patterns = naive.all_patterns(model, text.tokens)
-    weights = np.stack(
-        [naive.previous(each, text.lengths, text.scored, True).mean(0) for each in patterns]
-    )
+    weights = np.stack([naive.previous(each, text.lengths, text.scored, True).mean(0) for each in patterns])
     for head in range(4):
         twin = naive.qk_trace(model, weights, 1, head)
         assert float(found["score"].sel(layer=1, head=head)) == pytest.approx(twin, rel=1e-9)

@@ -44,7 +44,9 @@ def test_windows_are_parts_of_the_text_and_do_not_overlap(model):
     assert (found.bos, bool(found.scored.all()), found.control) == (True, True, None)
     text = "\n".join(shipped("prose.txt"))
     assert all(each.removeprefix("<|endoftext|>") in text for each in found.text(model))
-    ids = [model.tokenizer(chapter)["input_ids"] for chapter in shipped("prose.txt")]
+    ids = [
+        model.tokenizer(chapter, add_special_tokens=False)["input_ids"] for chapter in shipped("prose.txt")
+    ]
     every = [tuple(row[at : at + 64]) for row in ids for at in range(0, len(row) - 63, 64)]
     assert len(set(windows(found))) == 32
     assert set(windows(found)) <= set(every)
@@ -62,7 +64,7 @@ def test_the_draw_depends_on_the_seed_alone(model):
 def test_ones_own_text_is_cut_as_it_is(model):
     text = "The sea was calm, and nobody on board had slept. " * 6
     found = ordinary_text(model, [text, "No more."], prompts=3, length=10, bos=False)
-    ids = model.tokenizer(text)["input_ids"]
+    ids = model.tokenizer(text, add_special_tokens=False)["input_ids"]
     assert {tuple(row) for row in found.tokens.tolist()} <= {
         tuple(ids[at : at + 10]) for at in range(0, len(ids) - 9, 10)
     }

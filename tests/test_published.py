@@ -50,7 +50,15 @@ def test_the_command_prints_a_table_and_writes_it(published, monkeypatch, tmp_pa
     monkeypatch.setattr(sys, "argv", ["published.py", "gpt2", "--random", "--out", str(target)])
     published["main"]()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:7]] == ["head", "L5H5", "L6H9", "L7H10", "L5H1", "L7H2", "L10H7"]
+    assert [line.split()[0] for line in lines[:7]] == [
+        "head",
+        "L5H5",
+        "L6H9",
+        "L7H10",
+        "L5H1",
+        "L7H2",
+        "L10H7",
+    ]
     found = json.loads(target.read_text())
     assert found["random"] is True
     assert found["command"] == "python benchmarks/published.py gpt2 --random"

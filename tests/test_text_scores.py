@@ -6,7 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from encoders import BIDIRECTIONAL, bidirectional
 from hand_model import ARCHITECTURE, LAG, POSITION, SHARP, TOKEN, VOCAB, hand_weights
+from naive import all_patterns
 from zoo import fresh
 
 import induction_kernel as ik
@@ -64,12 +66,17 @@ def test_current_token(model, prompts):
     for variable in ("score", "control"):
         assert of(found, 0, 2, variable) == uniform
     assert (of(found, 1, 2), of(found, 1, 2, "control")) == pytest.approx((1, 0))
-    assert (of(found, 0, 0), of(found, 0, 0, "control")) == (0, mean(1 / (i - 1) for i in queries))
+    assert of(found, 0, 0) == pytest.approx(0)
+    assert of(found, 0, 0, "control") == mean(1 / (i - 1) for i in queries)
     assert of(found, 0, 1) == mean([int(i < LAG) for i in queries])
     # from LAG + 1 on it looks at one of the i - 1 keys that are neither the first nor the current
     assert of(found, 0, 1, "control") == mean([1 / (i - 1) if i > LAG else 0 for i in queries])
     passes = ik.summarise(found)["passes"]
-    assert (passes.sel(layer=1, head=2), passes.sel(layer=0, head=2), passes.sel(layer=0, head=0)) == (1, 0, 0)
+    assert (passes.sel(layer=1, head=2), passes.sel(layer=0, head=2), passes.sel(layer=0, head=0)) == (
+        1,
+        0,
+        0,
+    )
 
 
 def resting(*, on_bos):
@@ -202,3 +209,25 @@ def test_more_positions_than_are_compared():
     whole, first = (head_sizes(long, tokens[:, :n]) for n in (140, 128))
     np.testing.assert_allclose(whole["content"], first["content"], rtol=1e-9)
     assert whole.attrs["compared"] == 128
+
+
+@pytest.mark.parametrize("kind", BIDIRECTIONAL)
+def test_where_later_keys_are_seen(kind):
+    """The other keys are all of the prompt's, and so are those that entropy is compared with."""
+    model = bidirectional(kind)
+    tokens = torch.randint(5, 45, (3, 9), generator=torch.Generator().manual_seed(0))
+    current, sizes = ik.current_token(model, tokens), head_sizes(model, tokens)
+    for layer, pattern in enumerate(all_patterns(model, tokens)):
+        pattern = pattern.double().numpy()
+        for p, h in np.ndindex(*pattern.shape[:2]):
+            rows = pattern[p, h]
+            twin = np.mean([[np.delete(rows[i], [0, i]).mean(), rows[i, i]] for i in range(2, 9)], 0)
+            found = [float(current[key][p, layer, h]) for key in ("control", "score")]
+            assert found == pytest.approx(twin, abs=1e-7)
+            entropy = np.mean([-(row * np.log(row)).sum() for row in rows[1:]])
+            distance = np.mean([sum(a * abs(i - j) for j, a in enumerate(rows[i])) for i in range(1, 9)])
+            assert float(sizes["entropy_share"][p, layer, h]) == pytest.approx(entropy / math.log(9))
+            assert float(sizes["distance"][p, layer, h]) == pytest.approx(distance)
+            others = np.delete(pattern[:, h], p, 0).mean(0)
+            content = np.mean(np.abs(rows - others)[1:].sum(-1)) / 2
+            assert float(sizes["content"][p, layer, h]) == pytest.approx(content, rel=1e-5)

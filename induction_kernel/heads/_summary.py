@@ -19,7 +19,17 @@ from ..stats._means import check_confidence, mean_interval, moments
 from ..stats._thresholds import NO_EXCESS, Threshold, threshold
 from ._averages import averages, flattened, placed, ranks
 from ._names import names_of
-from ._results import SEVERAL, Measured, check_result, is_judged, is_summary, measured, over_heads, per_prompt, sizes_of
+from ._results import (
+    SEVERAL,
+    Measured,
+    check_result,
+    is_judged,
+    is_summary,
+    measured,
+    over_heads,
+    per_prompt,
+    sizes_of,
+)
 
 __all__ = ["means_of", "summarise"]
 
@@ -63,8 +73,8 @@ def summarise(
         result: the result of one of these functions, or a summary, which is returned unchanged. Each entry along
             `scorer` and `model` (results joined with `xr.concat(..., "model", join="outer")`, also of models of
             different shapes) is summarised by itself.
-        variable: another variable that has a control (`right` of `label_attention`), or one of `head_sizes`; None for the
-            above.
+        variable: another variable that has a control (`right` of `label_attention`), or one of `head_sizes`; None for
+            the above.
         confidence: of the intervals.
         draws: of the bootstrap and of the sign flips.
         level: probability that any head at all is marked if none exceeds the margin.
@@ -138,7 +148,9 @@ def summarise(
         out = _prompts(found, seed=seed, n=n, **chosen)
     else:
         out = _weights(found, margin=margin, n=n)
-    out = _said_of(out, result).assign_attrs(chosen | own | {"resampling_seed": seed, "ranked_first": found.first})
+    out = _said_of(out, result).assign_attrs(
+        chosen | own | {"resampling_seed": seed, "ranked_first": found.first}
+    )
     return out.assign_coords(scorer=str(found.values.name)) if sizes_of(result) else out
 
 

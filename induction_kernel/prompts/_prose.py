@@ -137,7 +137,9 @@ def _read(model: Model, texts: Sequence[str]) -> list[list[int]] | None:
 def _encoded(tokenizer: Any, text: str, *, known: bool = False) -> list[int]:
     """The token ids of a text of any length, without special tokens; `known` refuses words that are not known."""
     check_text(text)
-    ids = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])  # it may exceed the context
+    ids = list(
+        tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    )  # it may exceed the context
     if known:
         refuse_unknown(tokenizer, text, ids)
     return ids

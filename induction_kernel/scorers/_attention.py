@@ -81,8 +81,8 @@ previous_token: AttentionScorer = TextScorer(
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
 
 In [0, 1]. The query right after BOS is left out. It scores position, so there is no matched control and the null is
-chance. Olsson et al. 2022 score it on text, which ranks heads differently: `previous_token(model, ordinary_text(model))`
-of `prompts` does too. The attribute `text` says what was read.
+chance. Olsson et al. 2022 score it on text, which ranks heads differently: pass
+`prompts.ordinary_text(model)` for that. The attribute `text` says what was read.
 """
 
 duplicate_token: AttentionScorer = AttentionScorer(
@@ -106,6 +106,7 @@ def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool 
     Returns:
         As of `previous_token`; the attribute `text` is "the prompts given", "shipped prose" or "random tokens".
     """
+    # Not the stories of the embedded language: what docs/six_arguments.md says of its families is on random tokens.
     if prompts is not None or what_is_read(model) != PROSE:
         return previous_token(model, prompts, progress=progress)
     return previous_token(model, ordinary_text(model), progress=progress).assign_attrs(text=PROSE)

@@ -76,7 +76,9 @@ class FirstToken(TextScorer):
             absent = allowed[~torch.isin(allowed, row)]
             others = absent if len(absent) else allowed[allowed != row[0]]
             if not len(others):
-                raise NotDefined("this model's vocabulary has no other token to put in the place of the first")
+                raise NotDefined(
+                    "this model's vocabulary has no other token to put in the place of the first"
+                )
             tokens[i, 0] = others[crc32(str(row.tolist()).encode()) % len(others)]
         return tokens
 
@@ -99,7 +101,9 @@ class CurrentToken(TextScorer):
             return averaged(values[:n], own.prompt, weight, len(prompts))
 
         def control(values: Tensor) -> Tensor:
-            rest = (1.0 - values[:n].double() - values[n:].double()).clamp(min=0)  # rows add up to 1
+            rest = (1.0 - values[:n].double() - values[n:].double()).clamp(
+                min=0
+            )  # of a row, which adds up to 1
             return averaged(rest / (keys - 2)[:, None], own.prompt, weight, len(prompts))
 
         return Reads(entries_together([own, first]), {"score": score, "control": control})
@@ -128,6 +132,6 @@ current_token: AttentionScorer = CurrentToken(
 """Current-token score: attention from a position to itself, on ordinary text by default.
 
 In [0, 1]; averaged over queries from position 2 on. The control is what the query attends to elsewhere, a key: the mean
-over its keys but the current and the first, in the same run. So a head that is uniform but for a rest on the first token
-has no excess. One whose attention falls off with distance has some: the score says where a head looks, not why.
+over its keys but the current and the first, in the same run. So a head that is uniform but for a rest on the first
+token has no excess. One whose attention falls off with distance has some: the score says where a head looks, not why.
 """

@@ -128,6 +128,7 @@ class _Sizes:
         self.values: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in SIZES}
         position, causal = torch.arange(prompts.tokens.shape[1]), is_causal(model)
         self.keys: Tensor = (position + 1).expand_as(prompts.tokens) if causal else prompts.lengths[:, None]
+        self.wide: int | None = COMPARED if causal else None  # keys that the first positions see
         self.left_out: str = ""
         try:
             check_writing(model, self.layers)
@@ -198,7 +199,7 @@ class _Sizes:
 
     def _add(self, at: int, head: int, one: Tensor, counted: Tensor) -> None:
         """The counted queries' rows, summed over prompts, `[query, key]` of the first positions."""
-        first = (one[:, :COMPARED] * counted[:, :COMPARED, None]).sum(0).cpu()
+        first = (one[:, :COMPARED, : self.wide] * counted[:, :COMPARED, None]).sum(0).cpu()
         sums = self.sums[self.layers[at]]
         if head < len(sums):
             sums[head] += first
@@ -211,7 +212,7 @@ class _Sizes:
         n = self.shared.clamp(min=2).to(exact).to(pattern.device)
         counted = (self.counted[rows, :COMPARED] & (self.shared >= 2)).to(pattern.device)
         for head in range(self.n_heads):
-            one = full_precision(pattern[:, head, :COMPARED])
+            one = full_precision(pattern[:, head, :COMPARED, : self.wide])
             mean = self.sums[self.layers[at]][head].to(one.device) / n[:, None]
             apart = (one - mean).abs().sum(-1) / 2 * (n / (n - 1))
             self._put("content", rows, at, head, apart, counted)

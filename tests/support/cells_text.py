@@ -11,10 +11,8 @@ from zoo import RMS, model_of
 import induction_kernel as ik
 
 
-
-
-def close(found, twin):
-    np.testing.assert_allclose(np.asarray(found), np.asarray(twin), rtol=1e-9, atol=1e-9)
+def close(found, twin, within=1e-9):
+    np.testing.assert_allclose(np.asarray(found), np.asarray(twin), rtol=within, atol=within)
 
 
 @functools.cache
@@ -39,7 +37,8 @@ def text_scores(name, kind):
             close(found[run].sel(scorer="first_token", layer=layer), twin)
         score, control = text_naive.current_token(of_runs["score"][layer], *given)
         close(found["score"].sel(scorer="current_token", layer=layer), score)
-        close(found["control"].sel(scorer="current_token", layer=layer), control)
+        rests = found["control"].sel(scorer="current_token", layer=layer)
+        close(rests, control, 1e-6)  # rows add up to 1 as far as a softmax in float32 does
         twin = naive.induction(own[layer], prompts.tokens, *given)
         close(found["control"].sel(scorer="induction", layer=layer), twin)
 
