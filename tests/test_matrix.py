@@ -10,6 +10,7 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_attribution
 import naive
 import numpy as np
 import paths_by_hooks
@@ -303,6 +304,9 @@ REFUSED = {
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
 }
+
+CELLS |= cells_attribution.CELLS
+REFUSED |= cells_attribution.REFUSED
 
 
 def outcome(name, kind, cell):
