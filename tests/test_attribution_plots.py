@@ -24,7 +24,12 @@ def components(prompts=9, **attrs):
     score[:, 4] += 3
     score[:, 2] -= 2
     variables = {"score": (("prompt", "component"), score), "total": ("prompt", score.sum(1))}
-    attrs = {"model": "hand <made>", "method": "direct_effect", "on": "answers", "title": "direct effect"} | attrs
+    attrs = {
+        "model": "hand <made>",
+        "method": "direct_effect",
+        "on": "answers",
+        "title": "direct effect",
+    } | attrs
     return xr.Dataset(variables, {"component": NAMES}, attrs)
 
 
@@ -40,7 +45,9 @@ def by_token(dim, tokens, prompts=2):
         "token": (("prompt", dim), [tokens] * prompts),
         "text": ("prompt", [f"prompt {i}" for i in range(prompts)]),
     }
-    return xr.Dataset({"score": (("prompt", "layer", "head", dim), score)}, coords, {"title": "direct effect"})
+    return xr.Dataset(
+        {"score": (("prompt", "layer", "head", dim), score)}, coords, {"title": "direct effect"}
+    )
 
 
 def lens(tokens):
@@ -103,7 +110,11 @@ def test_a_map_is_labelled_by_tokens_and_leaves_out_what_nobody_has(dim):
 
 
 def test_a_map_of_components():
-    data = by_token("position", WORDS).stack(component=("layer", "head")).drop_vars(["component", "layer", "head"])
+    data = (
+        by_token("position", WORDS)
+        .stack(component=("layer", "head"))
+        .drop_vars(["component", "layer", "head"])
+    )
     data = data.assign_coords(component=["embedding", "L0H1", "MLP 0", "b"])
     figure = direct_effect_map(data)
     assert figure.layout.yaxis.ticktext[0] == "MLP 0"
@@ -116,7 +127,9 @@ def test_the_lens_has_a_row_for_every_layer():
     assert list(figure.layout.yaxis.ticktext) == ["embedding", "0", "1"]
     np.testing.assert_allclose(heat.z, data["probability"][1, :, :5])
     assert heat.text[0][3] == "fox"
-    assert "right token &#x27;\\n&#x27;" in heat.customdata[0][1] or "right token '\\n'" in heat.customdata[0][1]
+    assert (
+        "right token &#x27;\\n&#x27;" in heat.customdata[0][1] or "right token '\\n'" in heat.customdata[0][1]
+    )
     assert "after layer 1" in heat.customdata[2][0]
     ranks = lens_map(data, show="rank").data[0]
     np.testing.assert_allclose(ranks.z, np.log10(data["rank"][0, :, :5]))
@@ -134,7 +147,14 @@ def test_texts_cannot_act():
     ]
     for figure in figures:
         said = json.dumps(figure.to_plotly_json(), default=lambda each: np.asarray(each).tolist())
-        for own in ("<b>", "</b>", "<br>", "<extra></extra>", "<span style='font-size:12px;color:#555'>", "</span>"):
+        for own in (
+            "<b>",
+            "</b>",
+            "<br>",
+            "<extra></extra>",
+            "<span style='font-size:12px;color:#555'>",
+            "</span>",
+        ):
             said = said.replace(own, "")
         assert "<" not in said
     assert html.unescape(figures[0].data[0].x[0]).startswith("</script>")
@@ -163,7 +183,9 @@ def test_they_say_what_they_wanted(call, error, message):
 
 def test_figures_of_a_model():
     model = ik.load("tiny")
-    prompts = ik.prompts.with_answers(model, ["fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"], [("dax", "wug"), ("wug", "dax")])
+    prompts = ik.prompts.with_answers(
+        model, ["fox dax ; apple wug ; fox", "apple dax ; fox wug ; fox"], [("dax", "wug"), ("wug", "dax")]
+    )
     for by in (("component", "position"), ("head", "position"), ("head", "key")):
         assert direct_effect_map(ik.direct_effect(model, prompts, by=by)).data
     assert direct_effect_plot(ik.direct_effect(model, prompts, by="component")).data

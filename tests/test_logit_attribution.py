@@ -13,7 +13,16 @@ import xarray as xr
 from encoders import CLASSIFIERS, bidirectional, classifier
 from hand_model import ARCHITECTURE, GAIN, VOCAB, hand_weights
 from transformer_lens.model_bridge.sources import build_bridge_from_module
-from zoo import ARCHITECTURES, folded, fresh, has_hooked_transformer, hooked_only, hooked_with, randomise, tiny
+from zoo import (
+    ARCHITECTURES,
+    folded,
+    fresh,
+    has_hooked_transformer,
+    hooked_only,
+    hooked_with,
+    randomise,
+    tiny,
+)
 
 import induction_kernel as ik
 from induction_kernel.loading import build
@@ -26,7 +35,7 @@ BYS = [("component",), ("component", "position"), ("head", "position"), ("head",
 
 def prompts_for(model, **options):
     prompts = ik.repeated_tokens(model, bos=0, **({"prompts": 3, "period": (4, 6)} | options))
-    answers = torch.randint(50, (len(prompts), 2), generator=torch.Generator().manual_seed(1))
+    answers = torch.tensor([[3, 7], [11, 2], [30, 31]])
     return replace(prompts, answers=answers)
 
 
@@ -88,10 +97,13 @@ def test_they_add_up_to_one_another_and_to_the_logit(name, bridge, on):
         np.testing.assert_allclose(
             parts[variable].sel(component=parts["kind"] == "head"), grid.reshape(len(grid), -1), **close
         )
-        np.testing.assert_allclose(found["component", "position"][variable].mean("position"), parts[variable], **close)
+        np.testing.assert_allclose(
+            found["component", "position"][variable].mean("position"), parts[variable], **close
+        )
         np.testing.assert_allclose(found["head", "position"][variable].mean("position"), grid, **close)
         np.testing.assert_allclose(found["head", "key"][variable].sum("key"), grid, rtol=1e-5, atol=1e-6)
-    within = 1e-4 if bridge and name == "Llama" else 1e-9  # a native Bridge's RMS norm is in float32
+    float32 = name == "Llama" and (bridge or not has_hooked_transformer())  # a native Bridge's RMS norm
+    within = 1e-6 if float32 else 1e-9
     assert float(abs(parts["missing"]).max()) < within
     with torch.no_grad():
         logits = model(prompts.tokens, return_type="logits")
@@ -130,7 +142,9 @@ def test_layers_choose_heads_alone():
     prompts = prompts_for(model)
     for by in BYS[2:]:
         one = ik.direct_effect(model, prompts, by=by, layers=[1])
-        np.testing.assert_allclose(one["score"], ik.direct_effect(model, prompts, by=by)["score"].sel(layer=[1]))
+        np.testing.assert_allclose(
+            one["score"], ik.direct_effect(model, prompts, by=by)["score"].sel(layer=[1])
+        )
     with pytest.raises(ValueError, match="no layers="):
         ik.direct_effect(model, prompts, by="component", layers=[1])
 
@@ -148,7 +162,7 @@ def test_tokens_are_written_beside_the_numbers():
     assert [each.strip() for each in found["token"].values[0]][-3:] == ["wug", ";", "fox"]
     assert (found["right"].item().strip(), found["wrong"].item().strip()) == ("dax", "wug")
     head = found["score"].sel(layer=1, head=7)[0]
-    assert found["token"].values[0][int(head.argmax())].strip() == "dax"
+    assert found["token"].values[0][int(head.argmax("key"))].strip() == "dax"
 
 
 @pytest.mark.parametrize("by", BYS, ids=str)
@@ -169,7 +183,9 @@ def test_a_model_that_is_not_causal_has_parts_too():
     prompts = ik.prompts.with_answers(model, torch.arange(14).view(2, 7), [(4, 0), (1, 3)])
     assert float(abs(ik.direct_effect(model, prompts, by="component")["missing"]).max()) < 1e-9
     by_key = ik.direct_effect(model, prompts, by=("head", "key"))
-    np.testing.assert_allclose(by_key["score"].sum("key"), ik.direct_effect(model, prompts)["score"], atol=1e-9)
+    np.testing.assert_allclose(
+        by_key["score"].sum("key"), ik.direct_effect(model, prompts)["score"], atol=1e-9
+    )
 
 
 @hooked_only
@@ -184,13 +200,12 @@ def test_transformer_lens_says_the_same_of_folded_weights():
     right, wrong = prompts.answers.T
     for p in range(3):
         at = int(prompts.lengths[p]) - 1
-        theirs = cache.logit_attrs(stack[:, p : p + 1, at], right[p : p + 1], wrong[p : p + 1], pos_slice=at, batch_slice=p)
-        theirs = dict(zip(labels, theirs.detach()[:, 0].tolist(), strict=True))
+        each = {"pos_slice": at, "batch_slice": p}
+        theirs = cache.logit_attrs(stack[:, :, at], right[p : p + 1], wrong[p : p + 1], **each)
+        theirs = dict(zip(labels, theirs.detach().flatten().tolist(), strict=True))
         ours = found.isel(prompt=p)
         kinds = ours["score"].groupby("kind").sum()
-        attention = sum(
-            float(kinds.sel(kind=kind)) for kind in ("head", "attention biases")
-        )
+        attention = sum(float(kinds.sel(kind=kind)) for kind in ("head", "attention biases"))
         assert theirs["embed"] == pytest.approx(float(ours["score"].sel(component="embedding")), abs=1e-4)
         assert theirs["pos_embed"] == pytest.approx(
             float(ours["score"].sel(component="positional embedding")), abs=1e-4
@@ -208,8 +223,12 @@ def test_raw_and_processed_weights_have_the_same_parts():
     prompts = prompts_for(raw)
     one, other = (ik.direct_effect(model, prompts, by="component")["score"] for model in (raw, processed))
     last = ["final norm bias", "unembedding bias"]  # folding adds the one to the other
-    np.testing.assert_allclose(one.drop_sel(component=last), other.drop_sel(component=last), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(*(each.sel(component=last).sum("component") for each in (one, other)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        one.drop_sel(component=last), other.drop_sel(component=last), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        *(each.sel(component=last).sum("component") for each in (one, other)), rtol=1e-4, atol=1e-5
+    )
 
 
 @hooked_only
@@ -240,8 +259,8 @@ def test_what_the_users_own_hooks_write_is_missing():
         found = ik.direct_effect(model, prompts, on="answers", by="component")
     assert float(abs(found["missing"]).min()) > 1e-3
     np.testing.assert_allclose(found["score"].sum("component") + found["missing"], found["total"], rtol=1e-9)
-    ratio = (found["score"] / plain["score"]).sel(component=["embedding", "L0H1", "MLP 1"])
-    np.testing.assert_allclose(ratio, ratio[:, :1].broadcast_like(ratio), rtol=1e-9)  # the norm's scale alone
+    ratio = (found["score"] / plain["score"]).sel(component=["embedding", "L0H1", "MLP 1"]).values
+    np.testing.assert_allclose(ratio[:, 1:], ratio[:, :1].repeat(2, 1), rtol=1e-9)  # the norm's scale alone
 
 
 def test_half_precision_is_reduced_in_float32():
@@ -299,6 +318,7 @@ REFUSED = {
     "Granite, logits scaled": "do not add up to its logits",
     "BLOOM, no sum": "do not add up to its logits",
     "Cohere": "do not add up to its logits",
+    "XGLM": "its embeddings cannot be told apart",  # nothing shows its positions
 }
 
 

@@ -91,7 +91,9 @@ def test_every_position_is_read_not_only_the_scored():
     model = tiny("GPT-2")
     prompts = prompts_for(model)
     unscored = replace(prompts, scored=torch.zeros_like(prompts.scored))
-    xr.testing.assert_equal(logit_lens(model, unscored, on="next token"), logit_lens(model, prompts, on="next token"))
+    xr.testing.assert_equal(
+        logit_lens(model, unscored, on="next token"), logit_lens(model, prompts, on="next token")
+    )
 
 
 def test_a_text():

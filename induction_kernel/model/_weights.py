@@ -151,8 +151,8 @@ def unembedding(model: Model) -> Tensor:
 def attention_bias(model: Model, layer: int) -> Tensor:
     """`[d_model]`: what a layer's attention adds at every position whatever the prompt, b_O and b_V W_O of its heads.
 
-    With b_V as in `value_weights`, so that with the heads' (z - b_V) W_O it is all that attention adds. The same for raw
-    and processed weights, up to a mean that a LayerNorm removes.
+    With b_V as in `value_weights`, so that with the heads' (z - b_V) W_O it is all that attention adds. The same for
+    raw and processed weights, up to a mean that a LayerNorm removes.
     """
     _, b_v, w_o = value_weights(model, layer)
     block: Any = model.blocks[layer]

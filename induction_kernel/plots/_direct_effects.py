@@ -60,7 +60,10 @@ def direct_effect_plot(results: xr.Dataset, *, top: int = 20, title: str | None 
     labels = [escape(name) for name in names]
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, range=[len(names) - 0.4, -0.6])
     figure.update_yaxes(zeroline=False, showgrid=False)
-    n, note = prompts_in(results), f"the strongest {top} of {len(order)} components" if top < len(order) else ""
+    n, note = (
+        prompts_in(results),
+        f"the strongest {top} of {len(order)} components" if top < len(order) else "",
+    )
     said = heading(results, _said(results), of_prompts(n), "bars: 95% intervals" if n > 1 else "", note)
     legend = ["matched control"] if "control" in results else []
     left = 26 + 7 * max(map(len, names))
@@ -182,7 +185,13 @@ def _grid(one: xr.Dataset, over: tuple[str, ...], dim: str, top: int) -> Grid:
     parts = {"mean": cells[0], "said": np.array(said, object).reshape(cells[0].shape)}
     parts["name"] = np.array([[f"{row}, {place}" for place in places] for row in rows], object)
     note = f"the strongest {len(order)} of {len(names)} rows" if len(order) < len(names) else ""
-    return Grid(xr.Dataset({key: (("row", dim), each) for key, each in parts.items()}), rows, labels, ("", title), note)
+    return Grid(
+        xr.Dataset({key: (("row", dim), each) for key, each in parts.items()}),
+        rows,
+        labels,
+        ("", title),
+        note,
+    )
 
 
 def _names(one: xr.Dataset, over: tuple[str, ...]) -> np.ndarray:
@@ -196,7 +205,10 @@ def _heat(grid: Grid) -> go.Heatmap:
     z, names, said = (grid.cells[key].values for key in ("mean", "name", "said"))
     reach = float(np.nanmax(np.abs(z))) or 1.0
     texts = [[escape(str(name)), text] for name, text in zip(names.flat, said.flat, strict=True)]
-    bar: dict[str, Any] = {"title": {"text": "logits", "side": "right", "font": {"size": 12}}, "thickness": 10}
+    bar: dict[str, Any] = {
+        "title": {"text": "logits", "side": "right", "font": {"size": 12}},
+        "thickness": 10,
+    }
     return go.Heatmap(
         z=z,
         zmin=-reach,
@@ -227,7 +239,9 @@ def _said(results: xr.Dataset) -> str:
     words = [np.unique(results[key].values) for key in ("right", "wrong") if key in results.coords]
     if len(words) == 2 and all(len(each) == 1 for each in words):
         right, wrong = (repr(str(each[0])) for each in words)
-        said = said.replace("the right answer's logit less the wrong one's", f"the logit of {right} less that of {wrong}")
+        said = said.replace(
+            "the right answer's logit less the wrong one's", f"the logit of {right} less that of {wrong}"
+        )
     return escape(said)
 
 

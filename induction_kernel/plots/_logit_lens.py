@@ -74,7 +74,11 @@ def lens_map(
 
 def _heat(one: xr.Dataset, show: str, values: np.ndarray, there: np.ndarray, places: list[str]) -> go.Heatmap:
     """The coloured cells, with the most probable tokens, and the text of hovering."""
-    top = one["top"].isel(prompt=0).transpose("layer", "position").values[:, there] if "top" in one.coords else None
+    top = (
+        one["top"].isel(prompt=0).transpose("layer", "position").values[:, there]
+        if "top" in one.coords
+        else None
+    )
     z, scale, bar = _colours(show, values)
     heat = go.Heatmap(
         z=z,
@@ -110,7 +114,11 @@ def _hovered(
     one: xr.Dataset, there: np.ndarray, top: np.ndarray | None, places: list[str]
 ) -> list[list[str]]:
     """What hovering says of each cell, `[layer, position]`, escaped."""
-    known = {key: one[key].isel(prompt=0).transpose("layer", "position").values[:, there] for key in SHOWN if key in one}
+    known = {
+        key: one[key].isel(prompt=0).transpose("layer", "position").values[:, there]
+        for key in SHOWN
+        if key in one
+    }
     tokens = [str(token) for token in one["token"].values[0]] if "token" in one.coords else []
     right = str(one["right"].values[0]) if "right" in one.coords else None
     positions, out = np.nonzero(there)[0], []

@@ -39,7 +39,13 @@ __all__ = ["by_component", "gathered"]
 
 Parts = dict[tuple[str, int], Tensor]
 """(kind, layer or -1) -> `[entry]`, or `[entry, head]` for heads; in the order of the result."""
-EMBEDDING, POSITIONS, HEAD, BIASES, MLP = "embedding", "positional embedding", "head", "attention biases", "mlp_out"
+EMBEDDING, POSITIONS, HEAD, BIASES, MLP = (
+    "embedding",
+    "positional embedding",
+    "head",
+    "attention biases",
+    "mlp_out",
+)
 NORM_BIAS, UNEMBEDDING_BIAS = "final norm bias", "unembedding bias"
 NO_POSITIONS = ("rotary", "alibi", "shortformer", "none")  # none is added to the stream
 
@@ -77,7 +83,9 @@ def by_component(
             found.setdefault(one.name, []).append(_read(model, one, layers, last, bar.update))
     names, shape = _components(found["score"][0].parts), (len(ready), length)
     variables = _variables(model, found, shape, positions=positions)
-    coords = token_coordinates(model, ready, on, "position") if positions else {"prompt": np.arange(len(ready))}
+    coords = (
+        token_coordinates(model, ready, on, "position") if positions else {"prompt": np.arange(len(ready))}
+    )
     return xr.Dataset(
         {**variables, "chance": ("prompt", np.zeros(len(ready)))},
         coords={**names, **coords, "text": ("prompt", texts(model, ready))},
@@ -163,8 +171,7 @@ def _slots(targets: Targets, n: int) -> tuple[Tensor, Tensor]:
 def _positional(model: Model, one: Pass) -> tuple[list[Tensor], list[Hook]]:
     """A list that gets the positional embedding `[entry, d_model]` of a pass, and the hook that puts it there."""
     found: list[Tensor] = []
-    kind = str(getattr(model.cfg, "positional_embedding_type", "none")).lower()
-    if kind in NO_POSITIONS or "hook_pos_embed" not in getattr(model, "hook_dict", {}):
+    if _positions_of(model) in NO_POSITIONS or "hook_pos_embed" not in getattr(model, "hook_dict", {}):
         return found, []
 
     def keep(activation: Tensor, hook: Any) -> None:
@@ -174,27 +181,33 @@ def _positional(model: Model, one: Pass) -> tuple[list[Tensor], list[Hook]]:
     return found, [("hook_pos_embed", keep)]
 
 
+def _positions_of(model: Model) -> str:
+    return str(getattr(model.cfg, "positional_embedding_type", "none")).lower()
+
+
 def _embedded(model: Model, one: Pass, start: Tensor, positional: Tensor | None) -> Parts:
     """What the stream begins with, along each entry's direction: the token's embedding, and its position's if added.
 
     Raises:
-        NotDefined: it begins with something else.
+        Refused: it is not finite.
+        NotDefined: the rest of it, without the position's, is not the token's embedding, up to a factor (Gemma, XGLM).
     """
     if not bool(start.isfinite().all()):
         raise Refused("the residual stream is not finite before layer 0: look for NaN in the embeddings")
+    if _positions_of(model) in NO_POSITIONS:
+        return {(EMBEDDING, -1): _along(start, one.targets)}
+    rest = start if positional is None else start - positional.to(start)
     tokens = one.tokens[one.targets.prompt, one.targets.position]
     embedding = full_precision(token_embedding(model, tokens)).to(start)
-    edited, near = bool(foreign_hooks(model)), loose(model) * (1 + start.abs().max())
-    parts: Parts = {(EMBEDDING, -1): _along(embedding, one.targets)}
-    positional = None if positional is None else positional.to(start)
-    if positional is not None and (edited or bool(((start - embedding - positional).abs() <= near).all())):
-        return parts | {(POSITIONS, -1): _along(positional, one.targets)}
-    if not edited and not bool(((start - embedding).abs() <= near).all()):
+    factor = (rest * embedding).sum() / embedding.square().sum().clamp_min(1e-30)
+    apart = (rest - factor * embedding).abs().max()
+    if not foreign_hooks(model) and bool(apart > loose(model) * (1 + start.abs().max())):
         raise NotDefined(
-            "the residual stream before layer 0 is not the embedding of the tokens, alone or with that of their "
-            'positions, in this model, so its embeddings cannot be told apart: use by=None or by=("head", "position")'
+            "the residual stream before layer 0 is not the embedding of the tokens and that of their positions in this "
+            'model, so its embeddings cannot be told apart: use by=None or by=("head", "position")'
         )
-    return parts
+    parts: Parts = {(EMBEDDING, -1): _along(rest, one.targets)}
+    return parts if positional is None else parts | {(POSITIONS, -1): _along(start - rest, one.targets)}
 
 
 def _components(parts: Parts) -> dict[str, Any]:
@@ -207,7 +220,9 @@ def _components(parts: Parts) -> dict[str, Any]:
             said = "MLP" if kind == MLP else kind
             rows.append((f"{said} {layer}" if layer >= 0 else said, said, layer, -1))
     keys = ("component", "kind", "layer", "head")
-    return {key: ("component", np.array(each)) for key, each in zip(keys, zip(*rows, strict=True), strict=True)}
+    return {
+        key: ("component", np.array(each)) for key, each in zip(keys, zip(*rows, strict=True), strict=True)
+    }
 
 
 def _variables(
@@ -223,7 +238,10 @@ def _variables(
     dims = ("position",) if positions else ()
     for name, several in found.items():
         columns = [torch.column_stack(list(each.parts.values())).double() for each in several]
-        parts, total = torch.cat(columns).numpy(), torch.cat([each.total for each in several]).double().numpy()
+        parts, total = (
+            torch.cat(columns).numpy(),
+            torch.cat([each.total for each in several]).double().numpy(),
+        )
         prompt = torch.cat([each.prompt for each in several]).numpy()
         at = torch.cat([each.position for each in several]).numpy()
         not_finite([parts, total])
@@ -240,7 +258,7 @@ def _variables(
 def gathered(
     values: np.ndarray, prompt: np.ndarray, position: np.ndarray | None, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Values `[entry, ...]` averaged by prompt; with positions placed at them: `[prompt, ..., position]`, NaN elsewhere.
+    """Values `[entry, ...]` averaged by prompt; with positions placed there: `[prompt, ..., position]`, else NaN.
 
     Args:
         values: of each entry.

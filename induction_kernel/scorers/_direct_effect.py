@@ -54,13 +54,22 @@ def direct_effect(
     `top_heads(scores, largest=False)` finds the strongest. "answers": the right answer's logit less the wrong one's, at
     the last token.
 
-    | `by` | dimensions of `score` after `prompt` | what it is |
-    |---|---|---|
-    | None | layer, head | every head |
-    | ("component",) | component | embedding, positional embedding (if it is added to the stream), every head (L5H1), the attention biases of each layer (b_O, and b_V W_O of its heads), every MLP, the biases of the final norm and of the unembedding. Their sum is `total`, the model's own logit or difference, but for `missing` (rounding) |
-    | ("component", "position") | component, position | the same at every position read, not averaged; NaN elsewhere |
-    | ("head", "position") | layer, head, position | the heads alone, likewise |
-    | ("head", "key") | layer, head, key | what a head writes about each key: A[q, k] (v_k - b_V) W_O, averaged over the positions q read. The sum over keys is the head's effect but for `missing` (rounding; an attention sink, which attends to no key; z edited by the user) |
+    | `by` | dimensions of `score` after `prompt` |
+    |---|---|
+    | None | layer, head |
+    | ("component",) | component |
+    | ("component", "position") | component, position |
+    | ("head", "position") | layer, head, position |
+    | ("head", "key") | layer, head, key |
+
+    Components are the embedding, the positional embedding (where it is added to the stream), every head ("L5H1"), the
+    attention biases of each layer (b_O, and b_V W_O of its heads), every MLP, and the biases of the final norm and of
+    the unembedding. Their sum is `total`, the model's own logit (less the mean, or the wrong one's), but for `missing`:
+    rounding, or what the user's own hooks write.
+
+    By position, every position read stands for itself, NaN elsewhere. By key, a head is split by what it reads: it
+    writes A[q, k] (v_k - b_V) W_O about key k, averaged over the positions q that are read. The sum over keys is the
+    head's effect but for `missing`: rounding, an attention sink that is no key, or a z that the user's hooks edit.
 
     Args:
         model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
@@ -107,7 +116,9 @@ def _checked_by(by: str | Sequence[str] | None, layers: Any) -> tuple[str, ...]:
     if not isinstance(how, Sequence) or tuple(how) not in BY:
         raise Refused(f"wanted by=None or one of {', '.join(map(str, BY[1:]))}, got {by!r}")
     if how[0] == "component" and layers is not None:
-        raise Refused('wanted no layers= with by="component": the components of all layers add up to the logit')
+        raise Refused(
+            'wanted no layers= with by="component": the components of all layers add up to the logit'
+        )
     return tuple(how)
 
 

@@ -55,7 +55,9 @@ class Targets(NamedTuple):
     prompt: Tensor
     position: Tensor
     right: Tensor  # [entry]: the token whose logit is read
-    wrong: Tensor | None  # [entry]: the token whose logit is taken from it; None for the mean over the vocabulary
+    wrong: (
+        Tensor | None
+    )  # [entry]: the token whose logit is taken from it; None for the mean over the vocabulary
     direction: Tensor  # [entry, d_model]
     weight: Tensor  # [prompt]: 1 / entries
 
@@ -144,15 +146,13 @@ def _targets(prompts: Prompts, on: str, w_u: Tensor) -> Targets:
     read = read_positions(prompts)
     prompt, position = read.nonzero(as_tuple=True)
     right = prompts.tokens[prompt, position + 1]
-    return Targets(
-        prompt, position, right, None, w_u.T[right.to(w_u.device)], 1.0 / read.sum(1).double()
-    )
+    return Targets(prompt, position, right, None, w_u.T[right.to(w_u.device)], 1.0 / read.sum(1).double())
 
 
 def head_effects(
     model: Model, one: Pass, layers: list[int], done: Callable[[float], Any], *, whole: bool = False
-) -> tuple[Float[Tensor, "entry layer head"], Float[Tensor, " entry"], Tensor | None]:
-    """Heads' parts over the final norm's scale, that scale, and with `whole` the logits, from one pass."""
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Heads' parts `[entry, layer, head]` over the final norm's scale, that scale, and with `whole` the logits."""
     parts: dict[int, Tensor] = {}
     scale: list[Tensor] = []
     broken, edited = set[int](), bool(foreign_hooks(model))

@@ -94,7 +94,9 @@ def logit_lens(
     check_entries(everywhere, on, n_outputs(model), "logit_lens")
     linear = unembedding_of(model)
     if linear is None:
-        raise NotDefined("the unembedding of this model is not a linear layer, so the stream cannot be read by it")
+        raise NotDefined(
+            "the unembedding of this model is not a linear layer, so the stream cannot be read by it"
+        )
     found, length, size = _Lens(model, ready, on, linear, [-1, *chosen]), ready.tokens.shape[1], sizes(model)
     parts = batches(
         len(ready), length, batch_size=batch_size, cost=max(length * size.n_heads, 8 * size.d_model)
@@ -180,7 +182,9 @@ class _Lens:
     def _check(self, lens: Tensor, own: Tensor) -> None:
         """Raise unless the lens at the last layer gives the model's own logits at each prompt's last token."""
         if not bool(lens.isfinite().all()):
-            raise Refused("logits are not finite: look for NaN or infinite weights (or overflow in float16) in the model")
+            raise Refused(
+                "logits are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
+            )
         apart = (lens - own).abs().max()
         if not foreign_hooks(self.model) and bool(apart > 10 * loose(self.model) * (1 + own.abs().max())):
             raise NotDefined(

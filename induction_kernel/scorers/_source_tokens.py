@@ -94,7 +94,13 @@ def by_key(
             not_finite([keys])
             if one.name == "score":
                 effect = gathered(scaled.double().numpy(), one.targets.prompt.numpy(), None, one.tokens.shape)
-                _put(found, one._replace(name="missing"), ("prompt", "layer", "head"), effect - keys.sum(-1), len(ready))
+                _put(
+                    found,
+                    one._replace(name="missing"),
+                    ("prompt", "layer", "head"),
+                    effect - keys.sum(-1),
+                    len(ready),
+                )
             padding = (torch.arange(length) >= one.lengths[:, None]).numpy()
             keys = np.where(padding[:, None, None], np.nan, keys)
             _put(found, one, ("prompt", "layer", "head", "key"), keys, len(ready))
@@ -132,7 +138,11 @@ def _sources(model: Model, one: Pass, scale: Tensor, layers: list[int], done: An
         moved = full_precision(per_query_head(v, n_heads, 2)) - b_v.to(full_precision(v))
         entries = [(targets.prompt == row).nonzero()[:, 0] for row in range(len(one.tokens))]
         found = [
-            about_keys(pattern[row][:, targets.position[at].to(pattern.device)], moved[row], toward[at.to(toward.device)])
+            about_keys(
+                pattern[row][:, targets.position[at].to(pattern.device)],
+                moved[row],
+                toward[at.to(toward.device)],
+            )
             for row, at in enumerate(entries)
         ]
         parts[layer] = torch.stack(found)

@@ -50,7 +50,9 @@ def components(name, kind):
                 found, within = apart[variable].values[p, :, i], rounding(name, kind)
                 close([*found[:-2], found[-2:].sum()], list(parts.values()), max(within, 1e-9))
             read = {(p, i) for p, i, _ in twin}
-            assert {tuple(at) for at in np.argwhere(apart[variable].notnull().all("component").values)} == read
+            assert {
+                tuple(at) for at in np.argwhere(apart[variable].notnull().all("component").values)
+            } == read
             for p in range(2):
                 each = [list(parts.values()) for at, _, parts in twin if at == p]
                 found = mean[variable].values[p]

@@ -42,7 +42,10 @@ def parts_of(model, prompts, tokens, on, seen, *, positional):
                 where = cache["hook_pos_embed"]
                 parts["positional embedding"] = where[p if len(where) > 1 else 0, i]
             for layer, (_, b_v, w_o) in enumerate(layers):
-                here = {key: cache[f"blocks.{layer}.hook_{key}"][p, i] for key in ("resid_pre", "attn_out", "resid_post")}
+                here = {
+                    key: cache[f"blocks.{layer}.hook_{key}"][p, i]
+                    for key in ("resid_pre", "attn_out", "resid_post")
+                }
                 z = cache["z", layer][p, i]
                 heads = [(z[head] - b_v[head]) @ w_o[head] for head in range(len(z))]
                 parts |= {f"L{layer}H{head}": each for head, each in enumerate(heads)}
@@ -93,14 +96,18 @@ def sources_of(model, prompts, tokens, on, seen):
         for i, direction in read:
             scale = scale_of(model, cache[f"blocks.{len(layers) - 1}.hook_resid_post"][p, i], centred=centred)
             for key in range(length):
-                out[p, layer, head, key] += float(pattern[i, key] * (values[key] @ w_o[head] @ direction)) / scale / len(read)
+                out[p, layer, head, key] += (
+                    float(pattern[i, key] * (values[key] @ w_o[head] @ direction)) / scale / len(read)
+                )
     return out
 
 
 def lens_of(model, tokens):
-    """`[layer]` logits `[prompt, position, vocab]`, the embedding first: the run with each stream in place of the last."""
+    """Logits `[prompt, position, vocab]` with each stream in place of the last, the embedding first."""
     cache, last = cached(model, tokens), model.cfg.n_layers - 1
-    streams = [cache["blocks.0.hook_resid_pre"]] + [cache[f"blocks.{i}.hook_resid_post"] for i in range(last + 1)]
+    streams = [cache["blocks.0.hook_resid_pre"]] + [
+        cache[f"blocks.{i}.hook_resid_post"] for i in range(last + 1)
+    ]
     out = []
     for stream in streams:
         hooks = [(f"blocks.{last}.hook_resid_post", lambda old, hook, stream=stream: stream.clone())]
