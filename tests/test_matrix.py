@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import cells_census
 import cells_text
+import cells_attribution
 import naive
 import numpy as np
 import paths_by_hooks
@@ -308,6 +309,9 @@ REFUSED = {
     ("Gemma 2", "path_patch"): _NORMED,
     **cells_text.REFUSED,
 }
+
+CELLS |= cells_attribution.CELLS
+REFUSED |= cells_attribution.REFUSED
 
 
 def outcome(name, kind, cell):

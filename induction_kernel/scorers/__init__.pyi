@@ -9,6 +9,7 @@ from ._copying import copying as copying
 from ._direct_effect import direct_effect as direct_effect
 from ._labels import demonstration_weights as demonstration_weights
 from ._labels import label_attention as label_attention
+from ._logit_lens import logit_lens as logit_lens
 from ._ov import ov_eigenvalues as ov_eigenvalues
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns

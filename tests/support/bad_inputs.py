@@ -645,6 +645,13 @@ ROWS = [
     ("direct_effect", "one token", lambda tmp: ik.direct_effect(model(), torch.tensor([[1]])), ValueError, "nothing to read in prompt 0"),
     ("direct_effect", "NaN weights", lambda tmp: ik.direct_effect(with_nan("v"), repeats()), ValueError, "not finite"),
     ("direct_effect", "not a model", lambda tmp: ik.direct_effect("gpt2"), TypeError, "got str"),
+    ("direct_effect", "other dimensions", lambda tmp: ik.direct_effect(model(), repeats(), by=("layer", "key")), ValueError, "wanted by=None or one of"),
+    ("direct_effect", "some layers by component", lambda tmp: ik.direct_effect(model(), repeats(), by="component", layers=[0]), ValueError, "no layers="),
+    ("scorers.logit_lens", "one token", lambda tmp: ik.scorers.logit_lens(model(), torch.tensor([[1]])), ValueError, "logit_lens has nothing to read in prompt 0"),
+    ("scorers.logit_lens", "no answers", lambda tmp: ik.scorers.logit_lens(model(), repeats(), on="answers"), ValueError, "prompts with answers"),
+    ("plots.direct_effect_plot", "heads", lambda tmp: ik.plots.direct_effect_plot(ik.direct_effect(model(), repeats())), ValueError, "by component"),
+    ("plots.direct_effect_map", "heads", lambda tmp: ik.plots.direct_effect_map(ik.direct_effect(model(), repeats())), ValueError, "by position or key"),
+    ("plots.lens_map", "scores", lambda tmp: ik.plots.lens_map(scores()), ValueError, "scorers.logit_lens"),
     ("logit_difference", "answers of another model", lambda tmp: ik.logit_difference(tiny("attention-only"), replace(answered(), tokens=answered().tokens + 50)), ValueError, "0 to 49"),
     # kernel regression
     ("prompts.word_episodes", "five classes", lambda tmp: word_episodes(worded(), classes=5), ValueError, "2, 3 or 4 classes"),

@@ -107,6 +107,14 @@ VERBS = {
     "composition, by v": lambda model: ik.composition(model, by="v"),
     "direct_effect": scored(ik.direct_effect),
     "direct_effect, on answers": lambda model: ik.direct_effect(model, answered(model)),
+    "direct_effect, by component": scored(ik.direct_effect, by="component"),
+    "direct_effect, by component and position": scored(ik.direct_effect, by=("component", "position")),
+    "direct_effect, by position": scored(ik.direct_effect, by=("head", "position")),
+    "direct_effect, by source token": lambda model: ik.direct_effect(
+        model, answered(model), by=("head", "key")
+    ),
+    "logit_lens": scored(ik.scorers.logit_lens),
+    "logit_lens, on answers": lambda model: ik.scorers.logit_lens(model, answered(model)),
     "loss_by_position": scored(ik.loss_by_position),
     "icl_score": scored(ik.icl_score, early=2, late=8),
     "repeat_loss": scored(ik.repeat_loss),
