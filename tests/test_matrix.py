@@ -10,6 +10,7 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_retrieval
 import naive
 import numpy as np
 import paths_by_hooks
@@ -292,7 +293,7 @@ CELLS = {
     "knock_out": knocked_out,
     "attribution": gradients,
     "metrics": losses,
-}
+} | cells_retrieval.CELLS
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
 REFUSED = {
@@ -302,7 +303,7 @@ REFUSED = {
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
-}
+} | cells_retrieval.REFUSED
 
 
 def outcome(name, kind, cell):

@@ -12,3 +12,6 @@ from ._labels import label_attention as label_attention
 from ._ov import ov_eigenvalues as ov_eigenvalues
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
+from ._retrieval import retrieval as retrieval
+from ._retrieval import retrieval_forced as retrieval_forced
+from ._retrieval_by_question import query_focused_retrieval as query_focused_retrieval
