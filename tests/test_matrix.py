@@ -10,9 +10,10 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
-import cells_census
-import cells_text
 import cells_attribution
+import cells_census
+import cells_retrieval
+import cells_text
 import naive
 import numpy as np
 import paths_by_hooks
@@ -297,6 +298,7 @@ CELLS = {
     "metrics": losses,
     **cells_census.CELLS,
     **cells_text.CELLS,
+    **cells_retrieval.CELLS,
 }
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
@@ -308,6 +310,7 @@ REFUSED = {
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
     **cells_text.REFUSED,
+    **cells_retrieval.REFUSED,
 }
 
 CELLS |= cells_attribution.CELLS

@@ -3,6 +3,8 @@ from ._conversion import as_few_shot as as_few_shot
 from ._conversion import as_prompts as as_prompts
 from ._demonstrations import Demonstrations as Demonstrations
 from ._few_shot import few_shot_prompts as few_shot_prompts
+from ._marking import mark as mark
+from ._needles import needles as needles
 from ._pairs import Pairs as Pairs
 from ._pairs import pairs as pairs
 from ._pairs import with_answers as with_answers

@@ -19,6 +19,10 @@ def shots(model):
     return ik.prompts.word_episodes(model, prompts=4, shots=4)
 
 
+def hidden(model):
+    return ik.prompts.needles(model, prompts=3, length=(20, 24))
+
+
 def answered(model):
     return replace(repeats(model), answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
 
@@ -115,6 +119,9 @@ VERBS = {
     ),
     "logit_lens": scored(ik.scorers.logit_lens),
     "logit_lens, on answers": lambda model: ik.scorers.logit_lens(model, answered(model)),
+    "retrieval": lambda model: ik.scorers.retrieval(model, hidden(model), max_new_tokens=6),
+    "retrieval_forced": lambda model: ik.scorers.retrieval_forced(model, hidden(model)),
+    "query_focused_retrieval": lambda model: ik.scorers.query_focused_retrieval(model, hidden(model)),
     "loss_by_position": scored(ik.loss_by_position),
     "icl_score": scored(ik.icl_score, early=2, late=8),
     "repeat_loss": scored(ik.repeat_loss),
