@@ -24,6 +24,8 @@ SUMMARY = (
     "n",
 )  # fmt: skip
 
+SETS = ("repeated tokens", "ordinary text", "few-shot prompts", "needles in text")
+
 
 @functools.cache
 def tiny():
@@ -70,7 +72,7 @@ def small(family, seed):
 def parts(model, n_prompts):
     """Every behaviour by its own function, on the census's prompts."""
     prompts, _ = prompts_of(model, None, n_prompts=n_prompts, seed=0)
-    repeats, text, shots = (prompts[key] for key in ("repeated tokens", "ordinary text", "few-shot prompts"))
+    repeats, text, shots, facts = (prompts[key] for key in SETS)
     direct = ik.direct_effect(model, repeats)
     return {
         "induction": ik.summarise(ik.induction(model, repeats)),
@@ -81,6 +83,7 @@ def parts(model, n_prompts):
         "previous_token": ik.summarise(ik.previous_token(model, text)),
         "first_token": ik.summarise(ik.first_token(model, text)),
         "current_token": ik.summarise(ik.current_token(model, text)),
+        "retrieval": ik.summarise(ik.scorers.retrieval_forced(model, facts)),
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
         "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
         "copying": ik.summarise(ik.copying(model)),

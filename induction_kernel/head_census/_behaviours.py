@@ -23,12 +23,14 @@ from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
 from ..scorers._ov import ov_eigenvalues
+from ..scorers._retrieval import retrieval_forced
 from ..scorers._text_scores import current_token, first_token
 
 __all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours", "results_of"]
 
-REPEATS, TEXT, FEW_SHOT, OWN = "repeated tokens", "ordinary text", "few-shot prompts", "prompts of its own"
-PROMPTS = (REPEATS, TEXT, FEW_SHOT, OWN)
+REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
+FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
+PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
 
 Measure = Callable[..., xr.Dataset]
 """`measure(model, prompts, progress=...)`: a Dataset that `summarise` takes."""
@@ -42,8 +44,8 @@ class Behaviour:
         name: its name, which becomes its entry along `scorer`.
         meaning: what a head does that shows it, in one sentence.
         paper: where it is from.
-        on: the prompts it is scored on: "repeated tokens", "ordinary text", "few-shot prompts", or "prompts of its
-            own" if the measure makes them (it is then given None).
+        on: the prompts it is scored on: "repeated tokens", "ordinary text", "needles in text", "few-shot
+            prompts", or "prompts of its own" if the measure makes them (it is then given None).
         measure: an `AttentionScorer`, or a function `measure(model, prompts, progress=...)` whose result `summarise`
             takes.
         variable: the variable of the result that is tested, with its control; None for `score`.
@@ -140,6 +142,13 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "McDougall, ARENA 1.2",
         TEXT,
         current_token,
+    ),
+    Behaviour(
+        "retrieval",
+        "looks, where the answer to a question is given, at the same token of a fact earlier in the text",
+        "Wu et al. 2024, with the answer given",
+        NEEDLES,
+        retrieval_forced,
     ),
     Behaviour(
         "label_attention",

@@ -14,12 +14,13 @@ from ..heads._averages import VARIABLES
 from ..heads._summary import summarise
 from ..model._anatomy import Model, check_model, describe
 from ..prompts._conversion import as_prompts
+from ..prompts._needles import needles
 from ..prompts._prompts import Prompts
 from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
 from ..scorers._text_sizes import head_sizes
-from ._behaviours import FEW_SHOT, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours, results_of
+from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours, results_of
 from ._fingerprint import fingerprints, strengths, tested_together
 from ._passages import check_rows, passages
 
@@ -53,6 +54,7 @@ def census(
     | three copies of random tokens | `induction`, `prefix_matching`, `duplicate_token` |
     | the same | `direct_effect`, `copy_suppression` |
     | ordinary text | `previous_token`, `first_token`, `current_token` |
+    | facts hidden in text, and a question | `retrieval` |
     | few-shot prompts with made-up labels | `label_attention`, `function_vector` |
     | random tokens; the weights alone | `copying`; `ov_eigenvalues` |
 
@@ -132,6 +134,7 @@ def prompts_of(
     """The sets of prompts by name, or why the model has none; and what the ordinary text is."""
     makers: dict[str, Callable[[], Prompts | None]] = {
         REPEATS: lambda: repeated_tokens(model, repeats=COPIES, prompts=n_prompts, seed=seed),
+        NEEDLES: lambda: needles(model, prompts=n_prompts, seed=seed),
         FEW_SHOT: lambda: word_episodes(model, prompts=n_prompts, seed=seed),
         OWN: lambda: None,
     }
