@@ -33,6 +33,13 @@ from ._rendering import Drawn, drawn, rendered
 __all__ = ["census_page"]
 
 SHOWN = 20  # heads in the table and as cards
+SIZES = {
+    "sink": "attention on the first token",
+    "entropy_share": "entropy, as a share of that of uniform attention",
+    "distance": "mean distance in tokens",
+    "norm": "norm of the output, relative to the stream",
+    "content": "dependence on content",
+}
 AGAINST = (
     ("prefix_matching", "direct_effect"),
     ("previous_token", "induction"),
@@ -137,8 +144,9 @@ def _card(found: xr.Dataset, name: str) -> dict[str, Any]:
         for row in rows
         if int(row["query"]) >= 0
     ]
+    sizes = [f"{words} {number(one[key])}" for key, words in SIZES.items() if np.isfinite(one[key])]
     said = str(one["fingerprint"].item())
-    return {"name": name, "fingerprint": said, "values": values, "passages": passages}
+    return {"name": name, "fingerprint": said, "values": values, "sizes": sizes, "passages": passages}
 
 
 def _attention(model: Model, found: xr.Dataset, heads: list[str], progress: bool) -> Section:
