@@ -3,6 +3,7 @@ from . import data as data
 from . import errors as errors
 from . import evidence as evidence
 from . import fewshot as fewshot
+from . import head_census as head_census
 from . import heads as heads
 from . import interventions as interventions
 from . import kernel as kernel
@@ -16,6 +17,7 @@ from . import stats as stats
 from . import theory as theory
 from . import training as training
 from .attention_explorer._explorer import explore as explore
+from .head_census._census import census as census
 from .heads._choice import head_table as head_table
 from .heads._choice import random_heads as random_heads
 from .heads._choice import top_heads as top_heads
@@ -70,5 +72,7 @@ from .scorers._labels import label_attention as label_attention
 from .scorers._ov import ov_eigenvalues as ov_eigenvalues
 from .scorers._qk_trace import qk_trace as qk_trace
 from .scorers._raw_patterns import patterns as patterns
+from .scorers._text_scores import current_token as current_token
+from .scorers._text_scores import first_token as first_token
 
 __version__: str

@@ -13,7 +13,9 @@ from torch import Tensor
 __all__ = [
     "after_all_copies",
     "after_latest_copy",
+    "current_key",
     "earlier_copies",
+    "first_key",
     "one_lag",
     "previous_key",
 ]
@@ -55,6 +57,23 @@ def earlier_copies(tokens: Tokens, lengths: Lengths) -> Mask:
 def previous_key(tokens: Tokens, lengths: Lengths) -> Mask:
     """True at (i, i - 1): the previous-token mask, bool `[prompt, query, key]`."""
     return _at_lag(torch.ones_like(lengths), tokens, lengths)
+
+
+def current_key(tokens: Tokens, lengths: Lengths) -> Mask:
+    """True at (i, i) for i > 1: the current-token mask, bool `[prompt, query, key]`.
+
+    Queries 0 and 1 see no key but the first and themselves.
+    """
+    mask = _at_lag(torch.zeros_like(lengths), tokens, lengths)
+    mask[:, :2] = False
+    return mask
+
+
+def first_key(tokens: Tokens, lengths: Lengths) -> Mask:
+    """True at (i, 0) for i > 0: the first-token mask, bool `[prompt, query, key]`; query 0 sees no other key."""
+    mask = torch.zeros(*tokens.shape, tokens.shape[1], dtype=torch.bool, device=tokens.device)
+    mask[:, 1:, 0] = _real(tokens, lengths)[:, 1:]
+    return mask
 
 
 def one_lag(tokens: Tokens, lengths: Lengths) -> Mask:

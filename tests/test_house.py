@@ -24,7 +24,7 @@ FLOORS = [
     {"scorers", "interventions"},
     {"attention_explorer", "kernel", "training"},
     {"fewshot"},
-    {"evidence"},
+    {"evidence", "head_census"},
     {"pages"},
     {"cli"},
     {"__main__"},
@@ -119,7 +119,7 @@ def test_the_command_line_starts_at_once():
     code = f"import sys, induction_kernel.cli; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-    for name in ("_app", "_commands", "_studies", "_options"):
+    for name in ("_app", "_census", "_commands", "_studies", "_options"):
         assert top_level_imports(PACKAGE / "cli" / f"{name}.py") <= {"typer", *sys.stdlib_module_names}
 
 

@@ -19,12 +19,17 @@ SCORERS = {
     "prefix_matching": ik.prefix_matching,
     "previous_token": ik.previous_token,
     "duplicate_token": ik.duplicate_token,
+    "first_token": ik.first_token,
+    "current_token": ik.current_token,
     "label_attention": ik.label_attention,
     "copying": ik.copying,
     "copying BAN": lambda *given, **options: ik.copying(*given, method="BAN", **options),
     "copying BAN-source": lambda *given, **options: ik.copying(*given, method="BAN-source", **options),
 }
-PATTERN_SCORERS = ("induction", "prefix_matching", "previous_token", "duplicate_token", "label_attention")
+PATTERN_SCORERS = (
+    "induction", "prefix_matching", "previous_token", "duplicate_token", "first_token", "current_token",
+    "label_attention",
+)  # fmt: skip
 EDITS = {"Zero": ik.Zero(), "ZeroValues": ik.ZeroValues(), "Mean": ik.Mean()}
 OF_THE_MODEL = {  # the same on raw and on processed weights
     "ZeroValues": ik.ZeroValues(),

@@ -21,7 +21,9 @@ from induction_kernel.scorers._attention import induction
 hooked = pytest.mark.skipif(
     not has_hooked_transformer(), reason="HookedTransformer is not in TransformerLens 4"
 )
-FOUR = [ik.induction, ik.prefix_matching, ik.previous_token, ik.duplicate_token]
+SCORERS = [
+    ik.induction, ik.prefix_matching, ik.previous_token, ik.duplicate_token, ik.first_token, ik.current_token,
+]  # fmt: skip
 LENGTH = reading.LONG + 60
 MODELS = ("attention-only", "GPT-2", "Llama", "GPT-J", "GPT-NeoX", "MQA")
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -94,7 +96,7 @@ def same(call, *given, **options):
 @hooked
 @every_model
 def test_scores_are_those_of_whole_patterns(model_of, prompts, name):
-    found = same(ik.observe, model_of(name), prompts, FOUR)
+    found = same(ik.observe, model_of(name), prompts, SCORERS)
     assert set(found) == {"score", "control", "chance"}
     assert float(found["score"].std("head").min()) > 1e-4  # heads differ, so that equality says something
 
@@ -116,7 +118,7 @@ def test_scores_are_those_of_a_cache(model_of, prompts, name):
     """A whole run of TransformerLens itself, beside the package's."""
     model = model_of(name)
     _, cache = model.run_with_cache(prompts.tokens)
-    for scorer in FOUR:
+    for scorer in SCORERS:
         cached = scorer.from_cache(cache, prompts)
         assert cached.attrs["lane"] == "patterns"
         np.testing.assert_allclose(scorer(model, prompts)["score"], cached["score"], rtol=1e-9)
@@ -146,14 +148,14 @@ def test_a_scorer_of_ones_own_and_another_definition(model_of, prompts):
 def test_rows_are_cut_to_any_size(model_of, prompts, monkeypatch):
     for at_once in (1, 10_000):
         monkeypatch.setattr(rows, "_AT_ONCE", at_once)
-        same(ik.observe, model_of("Llama"), prompts[:1], FOUR, layers=[0])
+        same(ik.observe, model_of("Llama"), prompts[:1], SCORERS, layers=[0])
 
 
 @hooked
 @every_model
 def test_single_precision_agrees_to_a_hundred_thousandth(model_of, prompts, name):
     model = model_of(name, torch.float32)
-    found, dense = ik.observe(model, prompts, FOUR), by_patterns(ik.observe, model, prompts, FOUR)
+    found, dense = ik.observe(model, prompts, SCORERS), by_patterns(ik.observe, model, prompts, SCORERS)
     assert found.attrs["lane"] == "entries"
     np.testing.assert_allclose(found["score"], dense["score"], atol=1e-5)
     np.testing.assert_allclose(found["control"], dense["control"], atol=1e-5)
@@ -162,9 +164,11 @@ def test_single_precision_agrees_to_a_hundred_thousandth(model_of, prompts, name
 @hooked
 @pytest.mark.parametrize("name", ["GPT-2", "Llama"])
 def test_half_precision_is_as_near_to_the_exact_scores_as_of_patterns(model_of, prompts, name):
-    exact = by_patterns(ik.observe, model_of(name, torch.bfloat16).to(torch.float64), prompts, FOUR)["score"]
+    exact = by_patterns(ik.observe, model_of(name, torch.bfloat16).to(torch.float64), prompts, SCORERS)[
+        "score"
+    ]
     model = model_of(name, torch.bfloat16, fresh=True)
-    found, dense = ik.observe(model, prompts, FOUR), by_patterns(ik.observe, model, prompts, FOUR)
+    found, dense = ik.observe(model, prompts, SCORERS), by_patterns(ik.observe, model, prompts, SCORERS)
     assert found.attrs["lane"] == "entries"
     apart, of_patterns = (float(abs(each["score"] - exact).mean()) for each in (found, dense))
     assert 0 < apart < 1.2 * of_patterns
@@ -388,16 +392,16 @@ def test_no_whole_pattern_is_made(monkeypatch, name, dtype):
     monkeypatch.setitem(zoo.BASE, "n_ctx", length)
     monkeypatch.setattr(rows, "_AT_ONCE", 2**18)
     model, prompts = zoo.fresh_of(name, "hooked", dtype=dtype), long_prompts(length, 1)
-    every = FOUR[0].entries(prompts)
+    every = SCORERS[0].entries(prompts)
     with Largest() as largest:
         rows.entry_values(model, prompts.tokens, every, [0, 1], lambda layer, values: None)
     assert largest.numbers <= 2**18
     with Largest() as largest:
-        found = ik.observe(model, prompts, FOUR)
+        found = ik.observe(model, prompts, SCORERS)
     assert found.attrs["lane"] == "entries"
     assert largest.numbers <= length * (length + 1)  # a mask, of one byte a number
     with Largest() as largest:
-        by_patterns(ik.observe, model, prompts, FOUR)
+        by_patterns(ik.observe, model, prompts, SCORERS)
     assert largest.numbers >= 4 * length**2
 
 

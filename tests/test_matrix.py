@@ -10,6 +10,10 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_attribution
+import cells_census
+import cells_retrieval
+import cells_text
 import naive
 import numpy as np
 import paths_by_hooks
@@ -292,6 +296,9 @@ CELLS = {
     "knock_out": knocked_out,
     "attribution": gradients,
     "metrics": losses,
+    **cells_census.CELLS,
+    **cells_text.CELLS,
+    **cells_retrieval.CELLS,
 }
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
@@ -302,7 +309,12 @@ REFUSED = {
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
+    **cells_text.REFUSED,
+    **cells_retrieval.REFUSED,
 }
+
+CELLS |= cells_attribution.CELLS
+REFUSED |= cells_attribution.REFUSED
 
 
 def outcome(name, kind, cell):

@@ -11,9 +11,12 @@ from induction_kernel.loading._build import has_hooked_transformer
 
 KINDS = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
 READ_PATTERNS = (
-    "observe", "patterns", "induction", "prefix_matching", "previous_token", "duplicate_token", "AttentionScorer",
+    "observe", "patterns", "induction", "prefix_matching", "previous_token", "duplicate_token", "first_token",
+    "current_token", "head_sizes", "AttentionScorer",
     "label_attention", "demonstration_weights", "copying, BAN", "copying, BAN-source", "direct_effect",
-    "direct_effect, on answers", "demonstration_attention", "qk_trace", "attribution", "attribution, of patterns",
+    "direct_effect, on answers", "direct_effect, by component", "direct_effect, by component and position",
+    "direct_effect, by position", "direct_effect, by source token", "demonstration_attention", "qk_trace",
+    "attribution", "attribution, of patterns",
     "label_flow", "label_knock_out",
 )  # fmt: skip
 

@@ -3,6 +3,7 @@
 It starts quickly: nothing but typer is imported before a command runs.
 """
 
+from . import _census as _census
 from . import _commands as _commands
 from . import _explore as _explore
 from . import _studies as _studies

@@ -33,6 +33,8 @@ class Scorer(StrEnum):
     prefix_matching = "prefix_matching"
     previous_token = "previous_token"
     duplicate_token = "duplicate_token"
+    first_token = "first_token"
+    current_token = "current_token"
     label_attention = "label_attention"
     copying = "copying"
     ov_eigenvalues = "ov_eigenvalues"

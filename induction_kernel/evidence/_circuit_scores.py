@@ -64,7 +64,7 @@ def scores_of(model: Model, prompts: Any, seed: int, progress: bool) -> tuple[xr
             left_out[pair] = str(reason)
     found["is_induction"] = found["prefix_matching"] > EXCESS
     scores = xr.Dataset({key: score.reset_coords(drop=True) for key, score in found.items()})
-    return scores.assign_attrs(previous_token=previous.attrs["previous_token"]), left_out
+    return scores.assign_attrs(previous_token=f"on {previous.attrs['text']}"), left_out
 
 
 def _with_distance(key: str, scores: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -149,9 +149,10 @@ def head_table(scores: xr.Dataset, k: int | None = 10) -> pd.DataFrame:
     """
     _check_count(k)
     summary = summarise(one_result(scores))
-    null = "control" if "control" in summary else "chance"
+    null = "control" if "control" in summary and bool(summary["control"].notnull().any()) else "chance"
     columns = ["rank", "receiver", "mean", "low", "high", null, "excess", "threshold", "passes"]
-    frame = summary.reset_coords("name").to_dataframe().set_index("name").filter(items=columns)
+    known = summary[[key for key in columns if key in summary.variables]].reset_coords("name")
+    frame = known.to_dataframe().set_index("name").filter(items=columns)
     frame = frame.dropna(subset=["mean"])
     frame["passes"] = np.select([frame["passes"] == 1, frame["passes"] == 0], ["yes", "no"], "untested")
     frame["threshold"] = frame["threshold"].where(np.isfinite(frame["threshold"]))

@@ -24,6 +24,7 @@ __all__ = [
     "one_result",
     "over_heads",
     "per_prompt",
+    "sizes_of",
 ]
 
 SEVERAL = ("model", "scorer")
@@ -33,6 +34,7 @@ PREFER = "this score has no credible null: a random head may prefer some tokens"
 NO_DRAWS = "one value per head, over all prompts together, without random draws to compare it with"
 STRONGEST = "the largest over all receivers; for one pair, compare its excess over chance with its `spread`"
 PAIR = "the mean and the spread over random rotations are known, not their largest"
+SIZE = "a size without a null: it is described, not tested"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,12 @@ def check_result(result: Any) -> None:
 
 def is_measured(result: xr.Dataset) -> bool:
     """Whether the result holds something that `summarise` reads."""
-    return any(key in result for key in MEASURED) or "mean" in result
+    return any(key in result for key in MEASURED) or "mean" in result or bool(sizes_of(result))
+
+
+def sizes_of(result: xr.Dataset) -> list[str]:
+    """Variables that describe heads and have no null, as of `head_sizes`; none in other results."""
+    return [name for name in str(result.attrs.get("described", "")).split(", ") if name in result]
 
 
 def is_summary(result: xr.Dataset) -> bool:
@@ -119,11 +126,13 @@ def measured(result: xr.Dataset, variable: str | None = None) -> Measured:
 
     Args:
         result: of one scorer and one model, neither a summary nor judged.
-        variable: another variable that has a control; None for the result's main one.
+        variable: another variable that has a control, or one of several sizes; None for the main or first one.
 
     Raises:
         Refused: not one number per head (and prompt).
     """
+    if names := sizes_of(result):
+        return _size(result, names, variable)
     name = next(key for key in MEASURED if key in result)
     known = [name] + [str(key) for key in result.data_vars if f"{key}_control" in result]
     if variable is not None and variable not in known:
@@ -137,6 +146,14 @@ def measured(result: xr.Dataset, variable: str | None = None) -> Measured:
     else:
         found = _composed(result) if "spread" in result else _scored(result)
     return replace(found, values=over_heads(found.values, result))
+
+
+def _size(result: xr.Dataset, names: list[str], variable: str | None) -> Measured:
+    """One of several sizes, the first for None."""
+    if variable is not None and variable not in names:
+        raise Refused(f"wanted variable in {names}, got {variable!r}")
+    values = over_heads(result[variable or names[0]], result)
+    return Measured(values, xr.DataArray(0.0), untested=SIZE)
 
 
 def _first(result: xr.Dataset) -> Literal["largest", "smallest", "size"]:

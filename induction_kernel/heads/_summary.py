@@ -19,7 +19,17 @@ from ..stats._means import check_confidence, mean_interval, moments
 from ..stats._thresholds import NO_EXCESS, Threshold, threshold
 from ._averages import averages, flattened, placed, ranks
 from ._names import names_of
-from ._results import SEVERAL, Measured, check_result, is_judged, is_summary, measured, over_heads, per_prompt
+from ._results import (
+    SEVERAL,
+    Measured,
+    check_result,
+    is_judged,
+    is_summary,
+    measured,
+    over_heads,
+    per_prompt,
+    sizes_of,
+)
 
 __all__ = ["means_of", "summarise"]
 
@@ -57,12 +67,14 @@ def summarise(
     | `attribution` by (layer, head) | `estimate`, signed | 0 | over prompts, both ways |
     | `vote`, `kernel_alignment` | their `mean` | permuted labels; 0 | by their own permutations |
     | `label_logits` | `writes` | 0 | no |
+    | `head_sizes` | one of its variables; the first for None | 0 | no |
 
     Args:
         result: the result of one of these functions, or a summary, which is returned unchanged. Each entry along
             `scorer` and `model` (results joined with `xr.concat(..., "model", join="outer")`, also of models of
             different shapes) is summarised by itself.
-        variable: another variable that has a control (`right` of `label_attention`); None for the above.
+        variable: another variable that has a control (`right` of `label_attention`), or one of `head_sizes`; None for
+            the above.
         confidence: of the intervals.
         draws: of the bootstrap and of the sign flips.
         level: probability that any head at all is marked if none exceeds the margin.
@@ -126,7 +138,9 @@ def summarise(
             options, "a result with its own threshold", "kernel.vote(...) or kernel_alignment(...)"
         )
         return _said_of(_judged(result), result)
-    found, unit = measured(result, variable), str(result.attrs.get("unit", SCALED[0]))
+    found = measured(result, variable)
+    own = {key: found.values.attrs[key] for key in ("unit", "title") if key in found.values.attrs}
+    unit = str(own.get("unit", result.attrs.get("unit", SCALED[0])))
     margin = (MARGIN if unit.startswith(SCALED) else 0.0) if margin is None else float(margin)
     chosen = {"margin": margin, "level": level, "confidence": confidence, "draws": draws}
     n, seed = int(result.attrs.get("n_prompts", 0)), checked_seed(seed)
@@ -134,7 +148,10 @@ def summarise(
         out = _prompts(found, seed=seed, n=n, **chosen)
     else:
         out = _weights(found, margin=margin, n=n)
-    return _said_of(out, result).assign_attrs(chosen | {"resampling_seed": seed, "ranked_first": found.first})
+    out = _said_of(out, result).assign_attrs(
+        chosen | own | {"resampling_seed": seed, "ranked_first": found.first}
+    )
+    return out.assign_coords(scorer=str(found.values.name)) if sizes_of(result) else out
 
 
 def _said_of(summary: xr.Dataset, result: xr.Dataset) -> xr.Dataset:

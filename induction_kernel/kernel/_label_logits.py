@@ -26,7 +26,7 @@ from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
 from ..prompts._prompts import FewShotPrompts, measured_on
-from ..scorers._direct_effect import along, norm_scale
+from ..scorers._directions import along, norm_scale
 from ..scorers._labels import label_attention
 
 __all__ = ["LabelWriting", "label_logits"]

@@ -15,12 +15,16 @@ from torch import Tensor
 from ..errors import NotDefined, Refused
 from ._anatomy import Model, full_precision, kept_as_it_was, per_query_head, sizes
 from ._self_check import foreign_hooks, self_check
+from ._unembedding import unembedding_of
 
 _NORMS_AFTER = ("Olmo2", "Olmo3", "OpenAIGPT", "Bert")
 
 __all__ = [
+    "attention_bias",
+    "check_final_norm",
     "check_weights",
     "check_writing",
+    "final_biases",
     "query_key_weights",
     "read_dimensions",
     "token_embedding",
@@ -84,14 +88,15 @@ def read_dimensions(model: Model, layer: int) -> int:
     return sizes(model).d_model - int(_centres(model, getattr(model.blocks[layer], "ln1", None)))
 
 
-def token_embedding(model: Model) -> Tensor:
-    """`[vocab, d_model]`: what each token's embedding adds to the residual stream, without positions.
+def token_embedding(model: Model, tokens: Tensor | None = None) -> Tensor:
+    """`[token, d_model]`: what embeddings of tokens (None for the vocabulary) add to the stream, without positions.
 
     W_E, with what the model applies to it: Gemma's scale, BLOOM's norm.
     """
     module: Any = model
+    tokens = torch.arange(len(model.W_E)) if tokens is None else tokens
     with kept_as_it_was(model):
-        embedded = module.embed(torch.arange(len(model.W_E), device=model.W_E.device)[None])[0]
+        embedded = module.embed(tokens.to(model.W_E.device)[None])[0]
         norm = getattr(model, "embed_ln", None)  # a Bridge's; HookedTransformer's is a part of `embed`
         return embedded if norm is None else norm(embedded[None])[0]
 
@@ -106,12 +111,17 @@ def check_writing(model: Model, layers: Sequence[int]) -> None:
                 "attention's output is normalised before it is added to the residual stream in this model, so "
                 "single heads have no separate part in it: use ablate instead"
             )
+    check_final_norm(model)
+    self_check(model)
+
+
+def check_final_norm(model: Model) -> None:
+    """Raise NotDefined if there is no norm before the unembedding, but norms inside the residual stream."""
     if getattr(model, "ln_final", None) is None and model.cfg.normalization_type is not None:
         raise NotDefined(
             "this model has no norm before its unembedding but norms inside its residual stream, so "
             "no head's part in the logits can be read directly: use ablate instead"
         )
-    self_check(model)
 
 
 def check_weights(model: Model, layers: Sequence[int]) -> None:
@@ -136,6 +146,32 @@ def unembedding(model: Model) -> Tensor:
     w_u = fold_norm(model, getattr(model, "ln_final", None), model.W_U.detach())
     w_u -= w_u.mean(-1, keepdim=True)
     return w_u
+
+
+def attention_bias(model: Model, layer: int) -> Tensor:
+    """`[d_model]`: what a layer's attention adds at every position whatever the prompt, b_O and b_V W_O of its heads.
+
+    With b_V as in `value_weights`, so that with the heads' (z - b_V) W_O it is all that attention adds. The same for
+    raw and processed weights, up to a mean that a LayerNorm removes.
+    """
+    _, b_v, w_o = value_weights(model, layer)
+    block: Any = model.blocks[layer]
+    bias, b_o = torch.einsum("hd,hdm->m", b_v.to(w_o), w_o), getattr(block.attn, "b_O", None)
+    scale = getattr(block, "residual_contribution_scale", 1.0)  # only in Granite
+    return bias if b_o is None else bias + scale * b_o.detach().to(bias)
+
+
+def final_biases(model: Model) -> tuple[Tensor, Tensor]:
+    """What the final norm's bias and the unembedding's bias add to each logit, `[vocab]` each; zeros without one.
+
+    In float32 or better.
+    """
+    w_u, linear = full_precision(model.W_U.detach()), unembedding_of(model)
+    none = w_u.new_zeros(w_u.shape[1])
+    shift = _parameter(getattr(model, "ln_final", None), "bias", "b")
+    bias = getattr(model, "b_U", None) if linear is None else linear.bias
+    of_norm = none if shift is None else shift.to(w_u) @ w_u
+    return of_norm, none if bias is None else bias.detach().to(w_u)
 
 
 def fold_norm(model: Model, norm: Any, weights: Tensor) -> Tensor:

@@ -38,7 +38,8 @@ def summaries(results: Mapping[str, xr.Dataset]) -> pd.DataFrame:
 
 def by_head(scores: xr.Dataset) -> pd.DataFrame:
     """The summary of every head, strongest first."""
-    return summarise(scores).reset_coords("name").to_dataframe().reset_index().sort_values("rank")
+    summary = summarise(scores).drop_dims("row", errors="ignore")  # passages of a census
+    return summary.reset_coords("name").to_dataframe().reset_index().sort_values("rank")
 
 
 def by_layer(result: xr.Dataset) -> pd.DataFrame:

@@ -1,11 +1,15 @@
 from ._ablation_curves import attribution_check as attribution_check
 from ._ablation_curves import curve_plot as curve_plot
 from ._attention_view import attention_view as attention_view
+from ._census import fingerprint_map as fingerprint_map
 from ._demonstration_map import demonstration_map as demonstration_map
+from ._direct_effects import direct_effect_map as direct_effect_map
+from ._direct_effects import direct_effect_plot as direct_effect_plot
 from ._effect_map import effect_map as effect_map
 from ._evidence import evidence_plot as evidence_plot
 from ._intervals import interval_plot as interval_plot
 from ._lines import line_plot as line_plot
+from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot
 from ._loss_components import slope_plot as slope_plot
 from ._phases import phase_plot as phase_plot

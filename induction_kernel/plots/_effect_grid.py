@@ -123,14 +123,14 @@ def by_layer(results: xr.Dataset, cells: xr.Dataset, across: str) -> Grid:
             title = "key/value head"
         columns = [str(head) for head in cells["head"].values]
     else:
-        title, columns, places = _tokens(results)
+        title, columns, places = token_labels(results)
         names = np.array([[f"layer {layer}, {place}" for place in places] for layer in layers], object)
     return Grid(cells.assign(name=(("layer", across), names)), layers, columns, ("layer", title))
 
 
 def by_head_and_position(results: xr.Dataset, cells: xr.Dataset, top: int) -> Grid:
     """The strongest heads downwards, positions across."""
-    title, columns, places = _tokens(results)
+    title, columns, places = token_labels(results)
     heads = _names(results, cells).ravel()
     flat = {str(key): value.values.reshape(len(heads), -1) for key, value in cells.items()}
     size = np.where(np.isfinite(flat["mean"]), np.abs(flat["mean"]), -1.0).max(1)
@@ -151,14 +151,14 @@ def _names(results: xr.Dataset, cells: xr.Dataset) -> np.ndarray:
     return names_of(cells["layer"].values, cells["head"].values).astype(object)
 
 
-def _tokens(results: xr.Dataset) -> tuple[str, list[str], list[str]]:
-    """(title of the axis, label of each position, its name on hovering)."""
-    numbers = [str(at) for at in results["position"].values]
+def token_labels(results: xr.Dataset, dim: str = "position") -> tuple[str, list[str], list[str]]:
+    """(title of the axis, label of each position, its name on hovering), of positions along `dim`."""
+    numbers = [str(at) for at in results[dim].values]
     token = results.coords.get("token")
-    if token is None or set(token.dims) != {"prompt", "position"}:
+    if token is None or set(token.dims) != {"prompt", dim}:
         return "position", numbers, [f"position {at}" for at in numbers]
-    columns = token.transpose("position", "prompt").values
-    seen = [list(dict.fromkeys(_visible(str(each)) for each in column if str(each))) for column in columns]
+    columns = token.transpose(dim, "prompt").values
+    seen = [list(dict.fromkeys(visible(str(each)) for each in column if str(each))) for column in columns]
     places = []
     for at, some in zip(numbers, seen, strict=True):
         listed = ", ".join(some[:4]) + (", …" if len(some) > 4 else "")
@@ -171,7 +171,7 @@ def _tokens(results: xr.Dataset) -> tuple[str, list[str], list[str]]:
     return "token", labels, places
 
 
-def _visible(token: str) -> str:
+def visible(token: str) -> str:
     """A short token of visible letters, without the space before it."""
     seen = token.translate(SIGNS)
     seen = seen.removeprefix("␣") if token.strip() else seen

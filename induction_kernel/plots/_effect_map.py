@@ -71,16 +71,18 @@ def effect_map(
         return fitted(_bars(cells, results, show), said, 300, left=70)
     grid = by_head_and_position(results, cells, top) if len(by) == 3 else by_layer(results, cells, by[1])
     said = _title(results, show, "hovering shows 95% intervals", grid.note) if title is None else title
-    return _drawn(grid, results, show, said)
+    return drawn(grid, _heat(grid, results, show), said)
 
 
-def _drawn(grid: Grid, results: xr.Dataset, show: str, said: str) -> go.Figure:
-    """The heat map of a grid, as wide as its container; labels of tokens are turned where they do not fit."""
+def drawn(grid: Grid, heat: go.Heatmap, said: str) -> go.Figure:
+    """The heat map of a grid, as wide as its container; labels of tokens are turned where they do not fit.
+
+    `heat` has the cells, `[row, column]`; its places are set here.
+    """
     rows, longest = len(grid.rows), max(map(len, grid.columns))
     named = _named(grid)
     turned = named and (8 * longest + 4) * len(grid.columns) > WIDE
     tall = max(180 if named else 120, int(np.clip(540, 14 * rows, 32 * rows)))  # labels may take some of it
-    heat = _heat(grid, results, show)
     places, axis = _columns(grid, named, turned)
     heat.x = places
     look = {"showgrid": False, "zeroline": False, "tickfont": {"size": 11}}

@@ -17,8 +17,9 @@ from torch import Tensor
 from .._given import is_whole
 from ..errors import Refused
 from ..model._anatomy import Model, check_model, sizes
+from ._checks import check_ids
 from ._padding import by_lengths, by_mask, by_token, right_padded
-from ._prompts import FewShotPrompts, Prompts, check_ids, pad, real_positions
+from ._prompts import FewShotPrompts, Prompts, pad, real_positions
 from ._text import encode_whole, start_token, starts_with_bos
 
 __all__ = ["Readable", "as_few_shot", "as_prompts", "few_shot_only"]

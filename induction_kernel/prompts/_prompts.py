@@ -6,23 +6,22 @@ prompts. Of the model they keep the tokenizer alone, to show tokens as text.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from .._given import plain
 from ..errors import Refused
 from ..model._anatomy import Model, bos_of, describe
+from ._checks import check_ids, indices
 from ._demonstrations import Demonstrations, below_one_another, widened
+from ._spans import checked_spans, chosen_spans, joined_spans
 
 __all__ = [
     "FewShotPrompts",
     "Prompts",
-    "check_ids",
     "concat",
     "decoded",
     "measured_on",
@@ -47,10 +46,12 @@ class Prompts:
         answers: `[prompt, 2]`, ids of the right and the wrong answer, or None.
         bos: whether position 0 of every prompt holds a beginning-of-sequence token.
         tokenizer: decodes the tokens for display, or None.
+        spans: name -> int64 `[prompt, 2]`, first token of a marked part (a needle, a question) and one past its last;
+            (-1, -1) where a prompt has none. None if nothing is marked. `prompts.mark` and `prompts.needles` make them.
 
     Raises:
-        TypeError: tokens that are not integers, lengths that are not int64, scored that is not bool.
-        Refused: shapes that do not fit each other, or no prompts.
+        TypeError: tokens that are not integers, lengths or spans that are not int64, scored that is not bool.
+        Refused: shapes that do not fit each other, a span beyond its prompt, or no prompts.
     """
 
     tokens: Tensor
@@ -60,6 +61,7 @@ class Prompts:
     answers: Tensor | None = None
     bos: bool = False
     tokenizer: Any = None
+    spans: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
         check_ids(self.tokens)
@@ -78,17 +80,18 @@ class Prompts:
             raise Refused(f"wanted control tokens [{n}, {length}], got {list(self.control.shape)}")
         if bool((self.lengths < 1).any()) or bool((self.lengths > length).any()):
             raise Refused(f"wanted lengths between 1 and {length}, got {self.lengths.tolist()}")
+        object.__setattr__(self, "spans", checked_spans(self.spans, self.lengths))
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Self:
         """Some of the prompts: a slice, indices, a bool mask, or an int for a batch of one."""
-        index, kept = _indices(index, len(self)), {}
+        chosen, kept = indices(index, len(self)), {}
         for each in fields(self):
             value = getattr(self, each.name)
-            kept[each.name] = value[index] if isinstance(value, Tensor | Demonstrations) else value
-        return type(self)(**kept)
+            kept[each.name] = value[chosen] if isinstance(value, Tensor | Demonstrations) else value
+        return type(self)(**(kept | {"spans": chosen_spans(self.spans, chosen)}))
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
@@ -136,7 +139,7 @@ class Prompts:
         return torch.where(self.scored.any(1), self.scored.int().argmax(1), -1)
 
     def __repr__(self) -> str:
-        extras = [key for key in ("control", "answers") if getattr(self, key) is not None]
+        extras = [key for key in ("control", "answers", "spans") if getattr(self, key) is not None]
         first = self[0].text()[0]
         shown = f"{first[:60]} ..." if len(first) > 60 else first
         with_ = f", with {', '.join(extras)}" if extras else ""
@@ -194,23 +197,6 @@ def sets_coordinate(prompts: FewShotPrompts) -> dict[str, Any]:
     return {"set": ("prompt", sets)} if sets.max() < len(sets) - 1 else {}
 
 
-def _indices(index: Any, n: int) -> Tensor:
-    """Numbers `[chosen]` of the prompts, out of n, that an int, a slice, whole numbers or a bool mask select."""
-    if isinstance(index, slice):
-        index = list(range(n)[index])
-    found = np.atleast_1d(np.asarray(plain(index)))
-    if found.dtype == bool and found.shape != (n,):
-        raise Refused(f"wanted a mask of {n} prompts, got one of shape {list(found.shape)}")
-    if not found.size or (found.dtype == bool and not found.any()):
-        raise Refused(f"wanted at least one of the {n} prompts, got none")
-    if found.ndim > 1 or found.dtype.kind not in "iub":
-        raise TypeError(f"wanted prompts by a number, a slice, a list of numbers or a mask, got {index!r}")
-    chosen = found.nonzero()[0] if found.dtype == bool else found
-    if beyond := [int(i) for i in chosen if not -n <= i < n]:
-        raise IndexError(f"wanted prompts from 0 to {n - 1}, as there are {n}, got {beyond[0]}: out of range")
-    return torch.tensor([range(n)[i] for i in chosen])
-
-
 def measured_on(model: Model, prompts: Prompts) -> dict[str, str | int]:
     """Attributes of a result: number of prompts, `bos` (that token's text, or "none"), model and versions."""
     bos = prompts[0].strings(model)[0][0] if prompts.bos else "none"
@@ -225,7 +211,7 @@ def concat(parts: Sequence[Prompts]) -> Prompts:
 
     Returns:
         `FewShotPrompts` if all parts are, else `Prompts`. `control` and `answers` are None, and `bos` is False, unless
-        all parts have them; the tokenizer is that of the first.
+        all parts have them; spans are those of any part; the tokenizer is that of the first.
 
     Raises:
         Refused: no parts, or demonstrations with different labels.
@@ -243,6 +229,7 @@ def concat(parts: Sequence[Prompts]) -> Prompts:
     kept = {key: stacked(key) for key in ("tokens", "scored", "control", "answers")}
     kept |= {"lengths": torch.cat([part.lengths for part in parts]), "tokenizer": parts[0].tokenizer}
     kept["bos"] = all(part.bos for part in parts)
+    kept["spans"] = joined_spans([part.spans for part in parts], list(map(len, parts)))
     shown = [part.demonstrations for part in parts if isinstance(part, FewShotPrompts)]
     if len(shown) < len(parts):
         return Prompts(**kept)
@@ -266,15 +253,3 @@ def decoded(tokenizer: Any, ids: list[int]) -> str:
     if tokenizer is None:
         return " ".join(map(str, ids))
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
-
-
-def check_ids(tokens: Any, dims: tuple[int, ...] = (2,)) -> None:
-    """Raise TypeError or Refused unless these are integer token ids, at least one, with `dims` dimensions."""
-    if not isinstance(tokens, Tensor):
-        raise TypeError(f"wanted tokens as a torch tensor, got {type(tokens).__name__}")
-    if tokens.is_floating_point() or tokens.is_complex() or tokens.dtype == torch.bool:
-        raise TypeError(f"wanted integer token ids, got {tokens.dtype}")
-    if tokens.ndim not in dims:
-        raise Refused(f"wanted tokens [prompt, position], got shape {list(tokens.shape)}")
-    if tokens.numel() == 0:
-        raise Refused(f"wanted at least one prompt of at least one token, got shape {list(tokens.shape)}")

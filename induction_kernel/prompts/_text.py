@@ -23,6 +23,7 @@ __all__ = [
     "encode",
     "encode_whole",
     "knows",
+    "n_unknown",
     "refuse_unknown",
     "start_token",
     "starts_with_bos",
@@ -142,12 +143,12 @@ def check_text(text: str) -> None:
 def knows(model: Model, text: str) -> bool:
     """Whether the tokenizer knows every word of the text."""
     tokenizer = _tokenizer(model)
-    return not _n_unknown(tokenizer, text, tokenizer(text, add_special_tokens=False)["input_ids"])
+    return not n_unknown(tokenizer, text, tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = IDS_INSTEAD) -> None:
     """Refused if a word of the text became the unknown token; the message names it, and known words like it."""
-    if not _n_unknown(tokenizer, text, ids):
+    if not n_unknown(tokenizer, text, ids):
         return
     words = list(dict.fromkeys(_unknown_words(tokenizer, text)))
     shown = ", ".join(repr(word) + _near(tokenizer, word) for word in words[:NAMED])
@@ -155,7 +156,7 @@ def refuse_unknown(tokenizer: Any, text: str, ids: Sequence[int], advice: str = 
     raise Refused(f"the tokenizer does not know {shown}{more}: {advice}")
 
 
-def _n_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> int:
+def n_unknown(tokenizer: Any, text: str, ids: Sequence[int]) -> int:
     """How many of the ids are the unknown token, without those that the text itself writes out."""
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None:

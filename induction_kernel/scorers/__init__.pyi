@@ -9,6 +9,13 @@ from ._copying import copying as copying
 from ._direct_effect import direct_effect as direct_effect
 from ._labels import demonstration_weights as demonstration_weights
 from ._labels import label_attention as label_attention
+from ._logit_lens import logit_lens as logit_lens
 from ._ov import ov_eigenvalues as ov_eigenvalues
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
+from ._retrieval import retrieval as retrieval
+from ._retrieval import retrieval_forced as retrieval_forced
+from ._retrieval_by_question import query_focused_retrieval as query_focused_retrieval
+from ._text_scores import current_token as current_token
+from ._text_scores import first_token as first_token
+from ._text_sizes import head_sizes as head_sizes

@@ -1,7 +1,7 @@
 """Induction, prefix matching, previous token, duplicate token: scorers that are a mask over the pattern.
 
-Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). A high attention score does not
-prove an effect on the output: `interventions` measures that.
+Definitions: Olsson et al. 2022 (prefix matching), Nanda's induction mosaic (induction). First and current token are in
+`_text_scores`. A high attention score does not prove an effect on the output: `interventions` measures that.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import xarray as xr
 
 from .. import masks
 from ..model._anatomy import Model
-from ..prompts._conversion import as_prompts
-from ..prompts._passages import english_passages
 from ..prompts._prompts import Prompts
+from ..prompts._prose import PROSE, RANDOM, ordinary_text, what_is_read
 from ..prompts._repeated import random_tokens, repeated_tokens
 from ._attention_scorer import AttentionScorer
+from ._text_scores import TextScorer
 
 __all__ = ["duplicate_token", "induction", "prefix_matching", "previous_token", "previous_token_on_text"]
 
@@ -27,6 +27,10 @@ def _four_copies(model: Model) -> Prompts:
 
 def _random(model: Model) -> Prompts:
     return random_tokens(model)
+
+
+def _said_random(_: Model) -> str:
+    return RANDOM
 
 
 induction: AttentionScorer = AttentionScorer(
@@ -65,11 +69,11 @@ Summed over copies, averaged over queries.
 In [0, 1]; a perfect head scores 1 at any number of repeats (four by default). Olsson et al. 2022.
 """
 
-previous_token: AttentionScorer = AttentionScorer(
+previous_token: AttentionScorer = TextScorer(
     "previous_token",
     masks.previous_key,
     prompts=_random,
-    matched=False,
+    source=_said_random,
     skip_first=True,
     title="attention to the previous token",
     paper="Olsson et al. 2022, previous-token score",
@@ -77,7 +81,8 @@ previous_token: AttentionScorer = AttentionScorer(
 """Previous-token score: attention from i to i - 1, averaged over queries, on random tokens by default.
 
 In [0, 1]. The query right after BOS is left out. It scores position, so there is no matched control and the null is
-chance.
+chance. Olsson et al. 2022 score it on text, which ranks heads differently: pass
+`prompts.ordinary_text(model)` for that. The attribute `text` says what was read.
 """
 
 duplicate_token: AttentionScorer = AttentionScorer(
@@ -94,21 +99,14 @@ def previous_token_on_text(model: Model, prompts: Any = None, *, progress: bool 
 
     Args:
         model: any TransformerLens model.
-        prompts: anything `as_prompts` takes; None for `english_passages`, or for random tokens if the model's tokenizer
-            cannot encode them.
+        prompts: anything `as_prompts` takes; None for the shipped prose (`ordinary_text`), or for
+            random tokens if the model's tokenizer does not read English.
         progress: a bar if it takes longer than two seconds.
 
     Returns:
-        As of `previous_token`, with the attribute `previous_token`: "on the prompts given", "on English passages" or
-        "on random tokens".
+        As of `previous_token`; the attribute `text` is "the prompts given", "shipped prose" or "random tokens".
     """
-    text = english_passages(model) if prompts is None else as_prompts(model, prompts)
-    said = (
-        "the prompts given"
-        if prompts is not None
-        else "random tokens"
-        if text is None
-        else "English passages"
-    )
-    found = previous_token(model, text, progress=progress)
-    return found.assign_attrs(previous_token=f"on {said}")
+    # Not the stories of the embedded language: what docs/six_arguments.md says of its families is on random tokens.
+    if prompts is not None or what_is_read(model) != PROSE:
+        return previous_token(model, prompts, progress=progress)
+    return previous_token(model, ordinary_text(model), progress=progress).assign_attrs(text=PROSE)

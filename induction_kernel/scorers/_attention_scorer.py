@@ -21,7 +21,7 @@ from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ..replay._lane_record import Way
 from ._pattern_entries import Entries, Reads
-from ._streaming import Board, averaged, observed
+from ._streaming import Board, Run, averaged, observed
 
 __all__ = ["AttentionScorer", "observe"]
 
@@ -120,14 +120,21 @@ class AttentionScorer:
         Raises:
             Refused: a prompt without any entry to read, patterns that are not finite, an unknown `compat`.
         """
-        scorer = self if compat is None else _known(compat, self.compat)
+        if compat is not None and compat not in self.compat:
+            raise Refused(f"wanted compat in {sorted(self.compat)}, got {compat!r}")
+        scorer = self if compat is None else self.compat[compat]
         options = {"layers": layers, "batch_size": batch_size, "progress": progress}
-        return observed(model, scorer.ready(model, prompts), [scorer], **options).isel(scorer=0)
+        found = observed(model, scorer.ready(model, prompts), [scorer], **options).isel(scorer=0)
+        return found.assign_attrs(scorer.said(model, prompts))
 
     def ready(self, model: Model, prompts: Any) -> Prompts:
         """The prompts to score on: the user's, or the scorer's own."""
         check_model(model)
         return self.prompts(model) if prompts is None else as_prompts(model, prompts)
+
+    def said(self, model: Model, prompts: Any) -> dict[str, str]:
+        """Further attributes of a result: none; `TextScorer` says what was read."""
+        return {}
 
     def entries(self, prompts: Prompts, *, causal: bool = True) -> Entries:
         """Prompt, query and key index `[entry]` of every entry that is read.
@@ -220,7 +227,7 @@ class AttentionScorer:
         """
         ready = self.ready(model, prompts)
         board = Board(model, ready, [self])
-        (part,) = board.parts(slice(0, len(ready)), ["score"])
+        (part,) = board.parts(slice(0, len(ready)), [Run("score", [0], ready.tokens)])
 
         def hook_of(layer: int) -> Callable[..., None]:
             return lambda pattern, hook: board.read(part, layer, pattern)
@@ -261,9 +268,7 @@ def observe(
         TypeError: anything but attention scorers.
         Refused: no scorers, two with the same name, or what a scorer refuses.
     """
-    if isinstance(scorers, AttentionScorer) or not all(
-        isinstance(scorer, AttentionScorer) for scorer in scorers
-    ):
+    if isinstance(scorers, AttentionScorer) or not all(isinstance(each, AttentionScorer) for each in scorers):
         raise TypeError(
             f"wanted a list of attention scorers, such as [ik.induction, ik.previous_token], got {scorers!r}"
         )
@@ -271,10 +276,5 @@ def observe(
     if not names or len(set(names)) < len(names):
         raise Refused(f"wanted at least one scorer, each name once, got {names}")
     options = {"layers": layers, "batch_size": batch_size, "progress": progress}
-    return observed(model, scorers[0].ready(model, prompts), scorers, **options)
-
-
-def _known(name: str, known: Mapping[str, AttentionScorer]) -> AttentionScorer:
-    if name not in known:
-        raise Refused(f"wanted compat in {sorted(known)}, got {name!r}")
-    return known[name]
+    found = observed(model, scorers[0].ready(model, prompts), scorers, **options)
+    return found.assign_attrs(scorers[0].said(model, prompts))

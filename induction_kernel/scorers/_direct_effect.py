@@ -1,36 +1,35 @@
-"""Direct effects: what each head writes into the logits, through the frozen final norm.
+"""Direct effects: what heads and all other components write into the logits, through the frozen final norm.
 
 Elhage et al. 2021 (direct logit attribution): the last residual stream is a sum, and with the final norm's scale held
-at what it was in the run, the logits are a sum over heads too. A head that lowers the right answer suppresses copies
-(McDougall et al. 2023). Effects through later layers are not included: `interventions` measures them. `_attention`
-scores where a head looks.
+at what it was in the run, the logits are a sum over what was written into it. A head that lowers the right answer
+suppresses copies (McDougall et al. 2023). Effects through later layers are not included: `interventions` measures them.
+`_attention` scores where a head looks; `_logit_lens` reads logits off the stream after every layer.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import Refused
 from ..metrics._by_position import loss_dataset, losses_in
-from ..model._anatomy import Model, check_model, full_precision, sizes
-from ..model._outputs import check_next_token, n_outputs
-from ..model._runs import batches, progress_bar, stream
-from ..model._self_check import foreign_hooks
-from ..model._weights import check_weights, check_writing, unembedding, value_weights
+from ..model._anatomy import Model, check_model, sizes
+from ..model._runs import progress_bar
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
-from ._pattern_entries import attends, check_sound
-from ._streaming import averaged, chosen_layers, labelled
+from ._components import by_component
+from ._directions import NEXT, TITLES, head_effects, not_finite, passes, prepared
+from ._source_tokens import by_key, by_position
+from ._streaming import averaged, labelled
 
-__all__ = ["along", "direct_effect", "direct_effect_and_loss", "norm_scale"]
+__all__ = ["direct_effect", "direct_effect_and_loss"]
 
-NEXT, ANSWERS = "next token", "answers"
+HEADS = ("layer", "head")
+BY = (HEADS, ("component",), ("component", "position"), ("head", "position"), ("head", "key"))
 
 
 def direct_effect(
@@ -38,48 +37,89 @@ def direct_effect(
     prompts: Any = None,
     *,
     on: str | None = None,
+    by: str | Sequence[str] | None = None,
     layers: Iterable[int] | None = None,
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """How much a head itself adds to the logit of the right token; negative if it suppresses the token.
+    """How much a head itself, or any component, adds to the logit of the right token; negative if it suppresses it.
 
     At a position, a head adds (z - b_V) W_O to the residual stream: its output without the value bias, which it adds on
     every prompt. The score is what this contributes to the logits, through the unembedding and the final norm with its
     scale as in the untouched run. The measure is linear: heads, embeddings, MLPs and biases add up to the logits
-    (before a soft cap or scaling, if the model has one).
+    (before a soft cap or scaling, if the model has one; by component such a model is refused).
 
     "next token": the logit of the next token of the prompt less the mean over the vocabulary, averaged over
     scored positions that have a next token. On repeated tokens, a `score` below `control` is copy suppression;
     `top_heads(scores, largest=False)` finds the strongest. "answers": the right answer's logit less the wrong one's, at
     the last token.
 
+    | `by` | dimensions of `score` after `prompt` |
+    |---|---|
+    | None | layer, head |
+    | ("component",) | component |
+    | ("component", "position") | component, position |
+    | ("head", "position") | layer, head, position |
+    | ("head", "key") | layer, head, key |
+
+    Components are the embedding, the positional embedding (where it is added to the stream), every head ("L5H1"), the
+    attention biases of each layer (b_O, and b_V W_O of its heads), every MLP, and the biases of the final norm and of
+    the unembedding. Their sum is `total`, the model's own logit (less the mean, or the wrong one's), but for `missing`:
+    rounding, or what the user's own hooks write.
+
+    By position, every position read stands for itself, NaN elsewhere. By key, a head is split by what it reads: it
+    writes A[q, k] (v_k - b_V) W_O about key k, averaged over the positions q that are read. The sum over keys is the
+    head's effect but for `missing`: rounding, an attention sink that is no key, or a z that the user's hooks edit.
+
     Args:
         model: any TransformerLens model whose attention writes to the residual stream with no norm in between.
         prompts: anything `as_prompts` takes; None for repeated tokens.
         on: "next token" or "answers"; None for "answers" if the prompts have them, else "next token".
-        layers: only these.
+        by: one of the above.
+        layers: only these; not by component, since the sum needs all.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset with `score[prompt, layer, head]` in logits and `chance[prompt]`, 0. If the prompts have a matched
-        control, `control[prompt, layer, head]`: a run on the control, read at the same positions for the same tokens.
-        Without one there is no credible null (a random head prefers some tokens to others), and `summarise` marks no
-        head.
+        Dataset with `score` in logits and `chance[prompt]`, 0. If the prompts have a matched control, `control`, of the
+        same shape: a run on the control, read at the same positions for the same tokens. Without one there is no
+        credible null (a random head prefers some tokens to others), and `summarise` marks no head. By component also
+        `total` and `missing`, `[prompt]` or `[prompt, position]`, and the coordinates `kind`, `layer` and `head` of
+        each component (-1 where it has none); by key `missing[prompt, layer, head]`; by position or key the
+        coordinates `token` (text), `length`, and for answers `right` and `wrong` (text).
 
     Raises:
-        Refused: a prompt with nothing to read, no answers, an unknown `on`, a model that is not finite.
+        Refused: a prompt with nothing to read, no answers, an unknown `on` or `by`, a model that is not finite.
         NotDefined: one that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm
             (OPT-350m); for next tokens also one with bidirectional attention, or whose outputs are not its tokens
-            (there, answers are classes).
+            (there, answers are classes); by component one whose components do not add up to its logits (scaled or
+            capped logits).
 
-    Source: Elhage et al. 2021 (direct logit attribution); McDougall et al. 2023 (copy suppression).
+    Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (direct logit attribution; a head's
+    output as a sum over source tokens of A v W_O); McDougall et al. 2023 (copy suppression).
     """
     check_model(model)
+    how = _checked_by(by, layers)
     ready = as_prompts(model, prompts) if prompts is not None else _repeats(model)
-    options: dict[str, Any] = {"layers": layers, "batch_size": batch_size, "progress": progress}
-    return _measured(model, ready, on, **options)[0]
+    options: dict[str, Any] = {"batch_size": batch_size, "progress": progress}
+    if how == HEADS:
+        return _measured(model, ready, on, layers=layers, **options)[0]
+    if how[0] == "component":
+        return by_component(model, ready, on, positions="position" in how, **options)
+    verb = by_key if "key" in how else by_position
+    return verb(model, ready, on, layers=layers, **options)
+
+
+def _checked_by(by: str | Sequence[str] | None, layers: Any) -> tuple[str, ...]:
+    """`by` as one of `BY`, else Refused."""
+    how = HEADS if by is None else (by,) if isinstance(by, str) else by
+    if not isinstance(how, Sequence) or tuple(how) not in BY:
+        raise Refused(f"wanted by=None or one of {', '.join(map(str, BY[1:]))}, got {by!r}")
+    if how[0] == "component" and layers is not None:
+        raise Refused(
+            'wanted no layers= with by="component": the components of all layers add up to the logit'
+        )
+    return tuple(how)
 
 
 def direct_effect_and_loss(
@@ -105,31 +145,20 @@ def _measured(
     whole: bool = False,
 ) -> tuple[xr.Dataset, list[Tensor]]:
     """The direct effects, and with `whole` the losses of next tokens, batch by batch."""
-    on, wanted, size = _what(ready, on), chosen_layers(model, layers), sizes(model)
-    check_writing(model, wanted)
-    if on == NEXT:
-        check_next_token(model, f'direct_effect(on="{NEXT}")')
-    _check_entries(ready, on, n_outputs(model))
-    check_weights(model, wanted)
-    w_u = unembedding(model)
-    runs = [("score", ready.tokens)] + ([("control", ready.control)] if ready.control is not None else [])
-    values = {name: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for name, _ in runs}
-    length = ready.tokens.shape[1]
+    on, wanted = prepared(model, ready, on, layers)
+    size, length = sizes(model), ready.tokens.shape[1]
+    names = ["score", *(["control"] if ready.control is not None else [])]
+    values = {name: np.full((1, len(ready), len(wanted), size.n_heads), np.nan) for name in names}
     cost = max(length * size.n_heads, 8 * size.d_model, size.d_vocab if whole else 0)
-    parts, losses = batches(len(ready), length, batch_size=batch_size, cost=cost), list[Tensor]()
-    with progress_bar(len(ready) * len(runs), progress=progress, unit="run") as bar:
-        for rows in parts:
-            targets = _targets(ready[rows], on, w_u)
-            for name, tokens in runs:
-                logits_too = whole and name == "score"
-                values[name][0, rows], logits = _effects(
-                    model, tokens[rows], ready.lengths[rows], targets, wanted, bar.update, whole=logits_too
-                )
-                losses += [] if logits is None else [losses_in(model, logits, ready[rows])]
-    if not all(np.isfinite(value).all() for value in values.values()):
-        raise Refused(
-            "direct effects are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
-        )
+    losses = list[Tensor]()
+    with progress_bar(len(ready) * len(names), progress=progress, unit="run") as bar:
+        for one in passes(model, ready, on, batch_size=batch_size, cost=cost):
+            logits_too = whole and one.name == "score"
+            scaled, _, logits = head_effects(model, one, wanted, bar.update, whole=logits_too)
+            summed = averaged(scaled.flatten(1), one.targets.prompt, one.targets.weight, len(one.tokens))
+            values[one.name][0, one.rows] = summed.unflatten(1, scaled.shape[1:]).numpy()
+            losses += [] if logits is None else [losses_in(model, logits, ready[one.rows])]
+    not_finite(values.values())
     scorer, chance = _Direct(on, tested=ready.control is not None), np.zeros((1, len(ready)))
     out = labelled(model, ready, wanted, values, chance, [scorer]).isel(scorer=0)
     convention = "z without its share of the value bias is what is read"
@@ -143,125 +172,8 @@ class _Direct:
     def __init__(self, on: str, *, tested: bool) -> None:
         self.name, self.tested = "direct_effect", tested
         self.paper = "Elhage et al. 2021, direct logit attribution; McDougall et al. 2023, copy suppression"
-        self.title = {
-            NEXT: "direct effect on the logit of the right next token, less the mean over the vocabulary",
-            ANSWERS: "direct effect on the right answer's logit less the wrong one's",
-        }[on]
-
-
-class _Targets(NamedTuple):
-    """What is read: for each entry its prompt, its position and its direction in the residual stream."""
-
-    prompt: Tensor
-    position: Tensor
-    direction: Tensor  # [entry, d_model]
-    weight: Tensor  # [prompt]: 1 / entries
+        self.title = TITLES[on]
 
 
 def _repeats(model: Model) -> Prompts:
     return repeated_tokens(model)
-
-
-def _what(prompts: Prompts, on: str | None) -> str:
-    if on is None:
-        return NEXT if prompts.answers is None else ANSWERS
-    if on not in (NEXT, ANSWERS):
-        raise Refused(f'wanted on="{NEXT}" or on="{ANSWERS}", got {on!r}')
-    return on
-
-
-def _check_entries(prompts: Prompts, on: str, outputs: int) -> None:
-    """Refused unless every prompt has something to read."""
-    if on == ANSWERS:
-        answers = prompts.answers
-        if answers is None:
-            raise Refused(
-                f'on="{ANSWERS}" needs prompts with answers: use pairs(model, clean=..., corrupted=..., answers=...)'
-            )
-        if answers.shape != (len(prompts), 2) or int(answers.min()) < 0 or int(answers.max()) >= outputs:
-            raise Refused(
-                f"wanted answers [{len(prompts)}, 2] of ids from 0 to {outputs - 1}, "
-                f"got {list(answers.shape)} from {int(answers.min())} to {int(answers.max())}"
-            )
-        return
-    without = (~_read(prompts).any(1)).nonzero()[:, 0].tolist()
-    if without:
-        raise Refused(
-            f"direct_effect has nothing to read in prompt {without[0]} ({len(without)} of {len(prompts)} prompts): "
-            "no scored position has a next token; pass prompts that have, e.g. repeated_tokens(model), "
-            "or prompts with answers"
-        )
-
-
-def _read(prompts: Prompts) -> Tensor:
-    """bool `[prompt, position]`: scored, with a next token."""
-    return prompts.scored & (torch.arange(prompts.tokens.shape[1]) < prompts.lengths[:, None] - 1)
-
-
-def _targets(prompts: Prompts, on: str, w_u: Tensor) -> _Targets:
-    if on == ANSWERS and prompts.answers is not None:
-        prompt, position = torch.arange(len(prompts)), prompts.lengths - 1
-        right, wrong = (w_u.T[ids] for ids in prompts.answers.T.to(w_u.device))
-        return _Targets(prompt, position, right - wrong, torch.ones(len(prompts)))
-    read = _read(prompts)
-    prompt, position = read.nonzero(as_tuple=True)
-    direction = w_u.T[prompts.tokens[prompt, position + 1].to(w_u.device)]
-    return _Targets(prompt, position, direction, 1.0 / read.sum(1).double())
-
-
-def _effects(
-    model: Model,
-    tokens: Tensor,
-    lengths: Tensor,
-    targets: _Targets,
-    layers: list[int],
-    done: Callable[[float], Any],
-    *,
-    whole: bool,
-) -> tuple[np.ndarray, Tensor | None]:
-    """`[prompt, layer, head]` from one pass, heads' parts over the final norm's scale; and its logits, if `whole`."""
-    parts: dict[int, Tensor] = {}
-    scale: list[Tensor] = []
-    broken, edited = set[int](), bool(foreign_hooks(model))
-
-    def read(site: str, layer: int, activation: Tensor) -> None:
-        if site == "pattern":
-            if not attends(activation, lengths, edited=edited):
-                broken.add(layer)
-            return
-        prompt, position = (index.to(activation.device) for index in targets[:2])
-        here = full_precision(activation.detach()[prompt, position])
-        if site == "z":
-            _, b_v, w_o = value_weights(model, layer)
-            parts[layer] = along(here - b_v.to(here), full_precision(w_o), targets.direction).cpu()
-            done(len(tokens) / len(layers))
-        else:
-            scale.append(norm_scale(model, here).cpu())
-
-    sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
-    logits = stream(model, tokens, read, sites, lengths=lengths, whole=whole)
-    check_sound(broken)
-    scaled = torch.stack([parts[layer] for layer in layers], 1) / scale[0][:, None, None]
-    summed = averaged(scaled.flatten(1), targets.prompt, targets.weight, len(tokens))
-    return summed.unflatten(1, scaled.shape[1:]).numpy(), logits
-
-
-def along(
-    written: Float[Tensor, "entry head d_head"],
-    w_o: Float[Tensor, "head d_head d_model"],
-    direction: Float[Tensor, "entry d_model"],
-) -> Float[Tensor, "entry head"]:
-    """Each head's vector in the residual stream, along each entry's direction; never `[entry, head, d_model]`."""
-    wanted = torch.einsum("em,hdm->ehd", direction.to(w_o), w_o)
-    return (written * wanted.to(written)).sum(-1)
-
-
-def norm_scale(model: Model, residual: Tensor) -> Tensor:
-    """What the final norm divides a residual stream by: `[entry, d_model]` -> `[entry]`."""
-    if model.cfg.normalization_type is None:
-        return torch.ones_like(residual[:, 0])
-    norm: Any = getattr(model, "ln_final", None)
-    names = f"{model.cfg.normalization_type} {type(norm).__name__}"  # `final_rms` has another norm at the end
-    if "RMS" not in names and not getattr(norm, "uses_rms_norm", False):
-        residual = residual - residual.mean(-1, keepdim=True)
-    return (residual.square().mean(-1) + getattr(model.cfg, "eps", 1e-5)).sqrt()

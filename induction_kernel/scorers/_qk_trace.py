@@ -37,9 +37,9 @@ def qk_trace(
     Args:
         model: any TransformerLens model of at least two layers, without rotary positions, whose attention writes to
             the residual stream with no norm in between.
-        prompts: what the previous-token scores are measured on, anything `as_prompts` takes; None for 16 English
-            passages, or for random tokens if the model's tokenizer cannot encode them. The attribute `previous_token`
-            says which.
+        prompts: what the previous-token scores are measured on, anything `as_prompts` takes; None for the
+            shipped prose (`ordinary_text`), or for random tokens if the model's tokenizer does not read English. The
+            attribute `previous_token` says which.
         draws: random rotations of the earlier heads' circuits, for the null; None for 4,000 over all heads, but at
             least 50.
         seed: of the rotations; a local generator.
@@ -88,7 +88,7 @@ def qk_trace(
                 null[:, layer] += torch.einsum("k,dkij,hkij->dh", p, turned, inner).numpy()
                 bar.update()
     out = _labelled(model, score[1:], null[:, 1:])
-    return out.assign_attrs(previous_token=previous.attrs["previous_token"], seed=seed)
+    return out.assign_attrs(previous_token=f"on {previous.attrs['text']}", seed=seed)
 
 
 def check_positions(model: Model) -> None:

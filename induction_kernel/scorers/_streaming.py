@@ -65,16 +65,14 @@ def observed(
     batch_size: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """Several scorers in one pass over the prompts, and one over their matched control if there is one."""
+    """Several scorers in one pass over the prompts, and one over each control that they have."""
     board, length = Board(model, prompts, scorers, layers), prompts.tokens.shape[1]
     way = way_to_read(model, prompts, board.layers)
     parts = batches(len(prompts), length, batch_size=batch_size, cost=cost_of(model, way.name, length))
-    runs = [("score", prompts.tokens)]
-    if prompts.control is not None and any(scorer.matched for scorer in scorers):
-        runs.append(("control", prompts.control))
+    runs = _runs(model, prompts, scorers)
     with progress_bar(len(prompts) * len(runs), progress=progress, unit="run") as bar:
         for rows in parts:
-            for part, (_, tokens) in zip(board.parts(rows, [name for name, _ in runs]), runs, strict=True):
+            for part, (*_, tokens) in zip(board.parts(rows, runs), runs, strict=True):
 
                 def put(
                     layer: int, values: Tensor, sound: bool, part: Part = part, n: int = len(tokens[rows])
@@ -86,6 +84,24 @@ def observed(
                     model, prompts[rows], part.entries, board.layers, put, lane=way.name, tokens=tokens[rows]
                 )
     return board.dataset(way)
+
+
+class Run(NamedTuple):
+    """A pass over the prompts, or over a control of theirs."""
+
+    name: str  # "score" or "control"
+    scorers: list[int]  # which read it
+    tokens: Tensor
+
+
+def _runs(model: Model, prompts: Prompts, scorers: Sequence[Scorer]) -> list[Run]:
+    """The prompts; their matched control; and the control of each scorer that makes its own by `replaced`."""
+    runs = [Run("score", list(range(len(scorers))), prompts.tokens)]
+    matched = [i for i, scorer in enumerate(scorers) if scorer.matched]
+    if prompts.control is not None and matched:
+        runs.append(Run("control", matched, prompts.control))
+    own = {i: make for i, scorer in enumerate(scorers) if (make := getattr(scorer, "replaced", None))}
+    return runs + [Run("control", [i], make(model, prompts)) for i, make in own.items()]
 
 
 class Part(NamedTuple):
@@ -114,12 +130,11 @@ class Board:
         self.seen: set[int] = set()
         self.broken: set[int] = set()
 
-    def parts(self, rows: slice, runs: Sequence[str]) -> list[Part]:
-        """What is read in a pass over these prompts ("score"), or over their matched control ("control")."""
+    def parts(self, rows: slice, runs: Sequence[Run]) -> list[Part]:
+        """What each of these passes reads, for some of the prompts."""
         reads = [scorer.reads(self.prompts[rows], causal=self.causal) for scorer in self.scorers]
         parts = []
-        for run in runs:
-            at = [i for i, scorer in enumerate(self.scorers) if run == "score" or scorer.matched]
+        for run, at, _ in runs:
             entries, counts = entries_in([reads[i] for i in at])
             made = [(i, dict(reads[i].made) if run == "score" else {run: reads[i].made["score"]}) for i in at]
             parts.append(Part(rows, entries, counts, made))

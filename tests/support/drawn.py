@@ -198,6 +198,23 @@ def windows():
     return together("model", *parts, model=["one-layer", "two-layer"])
 
 
+def counted():
+    """A census of three behaviours: each head has one name, but for some that have none or were not tested."""
+    dims, names = ("scorer", "layer", "head"), ["induction", "copying", "<own>"]
+    at = np.arange(12).reshape(3, 4) % 5  # 3: no name, 4: not tested
+    said = np.array(["induction", "copying, <own>", "<own>", "unnamed", "not tested"])
+    behaviour = np.array([*names, "", ""])
+    variables = {
+        "mean": (dims, wave(3, 3, 4)),
+        "second_half": (dims, wave(3, 3, 4, of=2.3)),
+        "fingerprint": (dims[1:], said[at]),
+        "behaviour": (dims[1:], behaviour[at]),
+        "particular": (dims[1:], wave(3, 4)),
+        "n_tested": (dims[1:], np.where(at == 4, 0, 3)),
+    }
+    return xr.Dataset(variables, {"scorer": names} | grid(3, 4), {"model": "a <b>", "level": 0.05})
+
+
 CHECKS = [
     Check("a share", 0.8, 0.7, 0.9, 0.5, n=24, of="prompts"),
     Check("a loss <nats>, said in so many words that it takes two lines", 0.4, 0.2, 0.6, 0.3, above=False),
@@ -217,6 +234,7 @@ FIGURES = {
     "head_map": lambda: ik.head_map(scores()),
     "head_map, many layers": lambda: ik.head_map(scores(36, 12)),
     "head_map, signed": lambda: ik.head_map(of_weights()),
+    "fingerprint_map": lambda: ik.plots.fingerprint_map(counted()),
     "head_map, of effects": lambda: ik.head_map(effects("layer", "head")),
     "head_map, of two scorers and models": lambda: ik.head_map(
         together("model", *[

@@ -19,6 +19,10 @@ def shots(model):
     return ik.prompts.word_episodes(model, prompts=4, shots=4)
 
 
+def hidden(model):
+    return ik.prompts.needles(model, prompts=3, length=(20, 24))
+
+
 def answered(model):
     return replace(repeats(model), answers=torch.tensor([[3, 4], [5, 6], [7, 8]]))
 
@@ -80,14 +84,21 @@ def explored(model):
     )
 
 
+COUNTED = ("induction", "prefix_matching", "copy_suppression", "previous_token", "label_attention", "copying")
+
 VERBS = {
     "observe": lambda model: ik.observe(model, repeats(model), [ik.induction, ik.duplicate_token]),
     "patterns": lambda model: ik.patterns(model, repeats(model), ["L0H1", "L1H7"]),
     "explore": explored,
+    "census": lambda model: ik.census(model, n_prompts=12, behaviours=COUNTED, rows=1),
+    "passages": lambda model: ik.head_census.passages(model, repeats(model), rows=2),
     "induction": scored(ik.induction),
     "prefix_matching": scored(ik.prefix_matching),
     "previous_token": scored(ik.previous_token),
     "duplicate_token": scored(ik.duplicate_token),
+    "first_token": scored(ik.first_token),
+    "current_token": scored(ik.current_token),
+    "head_sizes": scored(ik.scorers.head_sizes),
     "AttentionScorer": lambda model: ik.AttentionScorer("mine", ik.induction.mask)(model, repeats(model)),
     "label_attention": lambda model: ik.label_attention(model, shots(model)),
     "demonstration_weights": lambda model: ik.scorers.demonstration_weights(model, shots(model)),
@@ -100,6 +111,17 @@ VERBS = {
     "composition, by v": lambda model: ik.composition(model, by="v"),
     "direct_effect": scored(ik.direct_effect),
     "direct_effect, on answers": lambda model: ik.direct_effect(model, answered(model)),
+    "direct_effect, by component": scored(ik.direct_effect, by="component"),
+    "direct_effect, by component and position": scored(ik.direct_effect, by=("component", "position")),
+    "direct_effect, by position": scored(ik.direct_effect, by=("head", "position")),
+    "direct_effect, by source token": lambda model: ik.direct_effect(
+        model, answered(model), by=("head", "key")
+    ),
+    "logit_lens": scored(ik.scorers.logit_lens),
+    "logit_lens, on answers": lambda model: ik.scorers.logit_lens(model, answered(model)),
+    "retrieval": lambda model: ik.scorers.retrieval(model, hidden(model), max_new_tokens=6),
+    "retrieval_forced": lambda model: ik.scorers.retrieval_forced(model, hidden(model)),
+    "query_focused_retrieval": lambda model: ik.scorers.query_focused_retrieval(model, hidden(model)),
     "loss_by_position": scored(ik.loss_by_position),
     "icl_score": scored(ik.icl_score, early=2, late=8),
     "repeat_loss": scored(ik.repeat_loss),

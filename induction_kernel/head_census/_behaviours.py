@@ -1,0 +1,264 @@
+"""The behaviours that a census measures: what each one is, its paper, its score, and the prompts that it is scored on.
+
+One entry of `BEHAVIOURS` is one behaviour. Behaviours on the same prompts that are attention scores are read in one
+pass; a measure that two behaviours share (the direct effect and its opposite) is made once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import xarray as xr
+
+from ..errors import NotDefined, Refused
+from ..fewshot._function_vectors import function_vector_effect
+from ..model._anatomy import Model
+from ..prompts._prompts import Prompts
+from ..scorers._attention import duplicate_token, induction, prefix_matching, previous_token
+from ..scorers._attention_scorer import AttentionScorer, observe
+from ..scorers._copying import copying
+from ..scorers._direct_effect import direct_effect
+from ..scorers._labels import label_attention
+from ..scorers._ov import ov_eigenvalues
+from ..scorers._retrieval import retrieval_forced
+from ..scorers._text_scores import current_token, first_token
+
+__all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours", "results_of"]
+
+REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
+FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
+PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
+
+Measure = Callable[..., xr.Dataset]
+"""`measure(model, prompts, progress=...)`: a Dataset that `summarise` takes."""
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """One behaviour of heads: an entry of `BEHAVIOURS`, or one of the user's own for `census(behaviours=...)`.
+
+    Attributes:
+        name: its name, which becomes its entry along `scorer`.
+        meaning: what a head does that shows it, in one sentence.
+        paper: where it is from.
+        on: the prompts it is scored on: "repeated tokens", "ordinary text", "needles in text", "few-shot
+            prompts", or "prompts of its own" if the measure makes them (it is then given None).
+        measure: an `AttentionScorer`, or a function `measure(model, prompts, progress=...)` whose result `summarise`
+            takes.
+        variable: the variable of the result that is tested, with its control; None for `score`.
+        sign: -1 if heads that lie below the control show the behaviour.
+        most: the largest value that the score can take, which makes its strength a share; None if it has none.
+        named: whether heads are named after it. False for scores of weights, whose random draws are too few for the
+            level that several behaviours together leave to each.
+    """
+
+    name: str
+    meaning: str
+    paper: str
+    on: str
+    measure: AttentionScorer | Measure
+    variable: str | None = None
+    sign: int = 1
+    most: float | None = 1.0
+    named: bool = True
+
+    def __post_init__(self) -> None:
+        if self.on not in PROMPTS:
+            raise Refused(f"wanted the prompts of {self.name} as one of {list(PROMPTS)}, got {self.on!r}")
+        if not callable(self.measure):
+            raise TypeError(
+                f"wanted the measure of {self.name} as an AttentionScorer or a function, got "
+                f"{type(self.measure).__name__}"
+            )
+
+
+def _copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
+    return copying(model, progress=progress)
+
+
+def _eigenvalues(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
+    return ov_eigenvalues(model, progress=progress)
+
+
+BEHAVIOURS: tuple[Behaviour, ...] = (
+    Behaviour(
+        "induction",
+        "attends to the token after the latest earlier copy of the current one",
+        "Olsson et al. 2022; Nanda 2022",
+        REPEATS,
+        induction,
+    ),
+    Behaviour(
+        "prefix_matching",
+        "attends to the tokens after all earlier copies of the current one",
+        "Olsson et al. 2022",
+        REPEATS,
+        prefix_matching,
+    ),
+    Behaviour(
+        "duplicate_token",
+        "attends to earlier copies of the current token",
+        "Wang et al. 2022",
+        REPEATS,
+        duplicate_token,
+    ),
+    Behaviour(
+        "direct_effect",
+        "raises the logit of the token that a repeat makes right",
+        "Elhage et al. 2021",
+        REPEATS,
+        direct_effect,
+        most=None,
+    ),
+    Behaviour(
+        "copy_suppression",
+        "lowers the logit of the token that a repeat makes right",
+        "McDougall et al. 2023",
+        REPEATS,
+        direct_effect,
+        sign=-1,
+        most=None,
+    ),
+    Behaviour(
+        "previous_token",
+        "attends to the previous token",
+        "Olsson et al. 2022",
+        TEXT,
+        previous_token,
+    ),
+    Behaviour(
+        "first_token",
+        "attends to the first token more than to another token in its place",
+        "Xiao et al. 2024; Gu et al. 2025",
+        TEXT,
+        first_token,
+    ),
+    Behaviour(
+        "current_token",
+        "attends to the current token more than to its other keys but the first",
+        "McDougall, ARENA 1.2",
+        TEXT,
+        current_token,
+    ),
+    Behaviour(
+        "retrieval",
+        "looks, where the answer to a question is given, at the same token of a fact earlier in the text",
+        "Wu et al. 2024, with the answer given",
+        NEEDLES,
+        retrieval_forced,
+    ),
+    Behaviour(
+        "label_attention",
+        "attends, at the end of a few-shot prompt, to the labels of the right class more than to the others",
+        "Wang et al. 2023; Han et al. 2025",
+        FEW_SHOT,
+        label_attention,
+        variable="right",
+    ),
+    Behaviour(
+        "function_vector",
+        "its mean output over a few-shot task makes the right answer likelier where the labels are shuffled",
+        "Todd et al. 2024",
+        FEW_SHOT,
+        function_vector_effect,
+    ),
+    Behaviour(
+        "copying",
+        "raises the logits of the tokens that its values come from",
+        "Olsson et al. 2022",
+        OWN,
+        _copying,
+    ),
+    Behaviour(
+        "ov_eigenvalues",
+        "has value and output weights that copy, by their eigenvalues",
+        "Elhage et al. 2021",
+        OWN,
+        _eigenvalues,
+        named=False,
+    ),
+)
+"""The behaviours of a census, in the order of its `scorer`."""
+
+
+def chosen_behaviours(wanted: Iterable[str | Behaviour] | None) -> list[Behaviour]:
+    """The behaviours asked for, by name or as they are; all of them for None.
+
+    Raises:
+        TypeError: neither names nor behaviours.
+        Refused: none, a name twice, or one that is not known.
+    """
+    if wanted is None:
+        return list(BEHAVIOURS)
+    known = {each.name: each for each in BEHAVIOURS}
+    if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+        raise TypeError(f'wanted behaviours as a list, such as ["induction", "copying"], got {wanted!r}')
+    found = []
+    for each in wanted:
+        if not isinstance(each, str | Behaviour):
+            raise TypeError(f"wanted behaviours as names or Behaviour, got {type(each).__name__}")
+        if isinstance(each, str) and each not in known:
+            near = get_close_matches(each, known, n=1)
+            hint = f'; "{near[0]}"?' if near else ""
+            raise Refused(f"wanted behaviours among {sorted(known)}, got {each!r}{hint}")
+        found.append(known[each] if isinstance(each, str) else each)
+    names = [each.name for each in found]
+    if not names or len(set(names)) < len(names):
+        raise Refused(f"wanted at least one behaviour, each name once, got {names}")
+    return found
+
+
+def results_of(
+    model: Model, behaviours: Iterable[Behaviour], prompts: Mapping[str, Prompts | str | None], *, progress: bool
+) -> dict[str, xr.Dataset | str]:  # fmt: skip
+    """What was measured of each behaviour, by name and in their order; or why it has no meaning on this model.
+
+    Args:
+        model: the model.
+        behaviours: to be measured.
+        prompts: for each set its prompts, or why the model has none.
+        progress: show progress bars.
+    """
+    wanted, made = list(behaviours), dict[tuple[str, int], xr.Dataset | str]()
+    for on, ready in prompts.items():
+        here = [each for each in wanted if each.on == on]
+        made |= {(on, id(each.measure)): ready for each in here if isinstance(ready, str)}
+        if isinstance(ready, str) or not here:
+            continue
+        scorers = {
+            id(each.measure): each.measure for each in here if isinstance(each.measure, AttentionScorer)
+        }
+        if scorers:
+            found = observe(model, ready, list(scorers.values()), progress=progress)
+            for at, key in enumerate(scorers):
+                made[on, key] = found.isel(scorer=at)
+        for each in here:
+            if (on, id(each.measure)) not in made:
+                made[on, id(each.measure)] = _measured(model, each, ready, progress)
+    return {each.name: _as_score(made[each.on, id(each.measure)], each) for each in wanted}
+
+
+def _measured(model: Model, behaviour: Behaviour, prompts: Any, progress: bool) -> xr.Dataset | str:
+    try:
+        return behaviour.measure(model, prompts, progress=progress)
+    except NotDefined as reason:
+        return str(reason)
+
+
+def _as_score(result: xr.Dataset | str, behaviour: Behaviour) -> xr.Dataset | str:
+    """The tested variable as `score` with its control, its sign turned where low values show the behaviour."""
+    if isinstance(result, str):
+        return result
+    if behaviour.variable is not None:
+        if behaviour.variable not in result:
+            return f"{behaviour.name} is not known on these prompts: they do not say what is right"
+        control = result[f"{behaviour.variable}_control"]
+        result = result.assign(score=result[behaviour.variable], control=control).assign_coords(tested=True)
+    if behaviour.sign < 0:
+        turned = {key: -result[key] for key in ("score", "control", "chance", "null") if key in result}
+        result = result.assign(turned)
+    said = {"method": behaviour.name, "title": behaviour.meaning, "paper": behaviour.paper}
+    return result.assign_attrs(said).assign_coords(scorer=behaviour.name)

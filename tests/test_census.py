@@ -1,0 +1,343 @@
+"""The census: its parts one by one, the names that heads earn, the null, the hand-made model, figure and page."""
+
+import functools
+from types import SimpleNamespace
+
+import census_naive
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from hand_model import ARCHITECTURE, hand_weights
+from zoo import fresh
+
+import induction_kernel as ik
+from induction_kernel.head_census import BEHAVIOURS, Behaviour, beside, passages, table
+from induction_kernel.head_census._census import prompts_of
+from induction_kernel.head_census._fingerprint import holm, strengths
+from induction_kernel.head_census._tables import every_head
+from induction_kernel.loading import build
+from induction_kernel.loading._embedded import read_recipe
+
+SUMMARY = (
+    "mean", "low", "high", "chance", "excess", "excess_low", "excess_high", "threshold", "tested", "passes", "rank",
+    "n",
+)  # fmt: skip
+
+SETS = ("repeated tokens", "ordinary text", "few-shot prompts", "needles in text")
+
+
+@functools.cache
+def tiny():
+    return ik.load("tiny")
+
+
+@functools.cache
+def counted():
+    return ik.census(tiny(), n_prompts=16, progress=False)
+
+
+@functools.cache
+def by_hand():
+    return build(ARCHITECTURE, hand_weights(), name="by hand")
+
+
+@functools.cache
+def of_hand():
+    return ik.census(by_hand(), n_prompts=16, progress=False)
+
+
+def untrained(seed, scale=0.1):
+    """The embedded model's shape and words, with random weights."""
+    architecture, n = read_recipe()["architecture"], tiny().cfg.n_heads
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {"embed.W_E": (architecture["d_vocab"], 64), "pos_embed.W_pos": (architecture["n_ctx"], 64)}
+    shapes |= {"unembed.W_U": (64, architecture["d_vocab"])}
+    for layer in range(architecture["n_layers"]):
+        shapes |= {f"blocks.{layer}.attn.W_{key}": (n, 64, architecture["d_head"]) for key in "QKV"}
+        shapes |= {f"blocks.{layer}.attn.W_O": (n, architecture["d_head"], 64)}
+    weights = {key: scale * torch.randn(shape, generator=generator) for key, shape in shapes.items()}
+    return build(architecture, weights, tokenizer=tiny().tokenizer)
+
+
+def small(family, seed):
+    """A random model of a family at the usual small start, without a tokenizer."""
+    model = fresh(family, n_ctx=96, d_vocab=243, seed=seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.2)
+    return model
+
+
+def parts(model, n_prompts):
+    """Every behaviour by its own function, on the census's prompts."""
+    prompts, _ = prompts_of(model, None, n_prompts=n_prompts, seed=0)
+    repeats, text, shots, facts = (prompts[key] for key in SETS)
+    direct = ik.direct_effect(model, repeats)
+    return {
+        "induction": ik.summarise(ik.induction(model, repeats)),
+        "prefix_matching": ik.summarise(ik.prefix_matching(model, repeats)),
+        "duplicate_token": ik.summarise(ik.duplicate_token(model, repeats)),
+        "direct_effect": ik.summarise(direct),
+        "copy_suppression": ik.summarise(direct.assign(score=-direct["score"], control=-direct["control"])),
+        "previous_token": ik.summarise(ik.previous_token(model, text)),
+        "first_token": ik.summarise(ik.first_token(model, text)),
+        "current_token": ik.summarise(ik.current_token(model, text)),
+        "retrieval": ik.summarise(ik.scorers.retrieval_forced(model, facts)),
+        "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
+        "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
+        "copying": ik.summarise(ik.copying(model)),
+        "ov_eigenvalues": ik.summarise(ik.ov_eigenvalues(model)),
+    }
+
+
+def test_the_census_is_its_parts():
+    alone = parts(tiny(), 16)
+    assert set(counted()["scorer"].values.tolist()) == set(alone)
+    for name, one in alone.items():
+        of_census = counted().sel(scorer=name)
+        for key in SUMMARY:
+            np.testing.assert_allclose(
+                of_census[key].values.astype(float),
+                one[key].values.astype(float),
+                rtol=1e-9,
+                err_msg=f"{name}, {key}",
+            )
+        if "control" in one:
+            np.testing.assert_allclose(of_census["control"].values, one["control"].values, rtol=1e-9)
+        else:
+            assert bool(of_census["control"].isnull().all())
+
+
+def test_one_behaviour_of_it_is_a_summary():
+    one = counted().sel(scorer="induction")
+    assert ik.summarise(one) is one
+    assert [str(head) for head in ik.top_heads(one, 2)] == list(ik.head_table(one, 2).index)
+    assert len(ik.head_table(one, None)) == 16
+    assert ik.head_map(one).data[0].z.shape == (2, 8)
+    assert "chance" in ik.head_table(counted().sel(scorer="previous_token"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_levels_are_those_of_holm(seed):
+    drawn = np.random.default_rng(seed)
+    p = dict(zip("abcdefgh", drawn.uniform(0, 0.05, 8) ** drawn.integers(1, 3, 8), strict=True))
+
+    def summary_at(name, at):
+        return {"passes": xr.DataArray([1.0 if p[name] <= at else 0.0, 0.0])}
+
+    found = holm(summary_at, list(p), 0.05)
+    assert {name for name, (_, one) in found.items() if one["passes"].values.any()} == set(
+        census_naive.holm(p, 0.05)
+    )
+    assert set(found) == set(p)
+    assert all(0.05 / 8 <= at <= 0.05 for at, _ in found.values())
+
+
+@pytest.mark.parametrize("most", [1.0, None])
+def test_strength_is_a_share_of_what_is_possible(most):
+    drawn = np.random.default_rng(0)
+    dims = ("prompt", "layer", "head")
+    score, control = drawn.uniform(0, 1, (10, 2, 3)), drawn.uniform(0, 0.5, (10, 2, 3))
+    result = xr.Dataset(
+        {"score": (dims, score), "control": (dims, control), "chance": ("prompt", np.zeros(10))},
+        coords={"layer": [0, 1], "head": [0, 1, 2]},
+    )
+    behaviour = SimpleNamespace(most=most)
+    for half, at in zip(strengths(result, behaviour), (0, 1), strict=True):
+        np.testing.assert_allclose(half, census_naive.strength(score[at::2], control[at::2], most), rtol=1e-9)
+
+
+def test_heads_made_by_hand_have_their_names():
+    """L0H0 reads the previous token, L1H0 is an induction head, L1H2 reads copies.
+
+    L0H1 reads one fixed lag (itself, before that), the others nothing.
+    """
+    found = {
+        str(name): said
+        for name, said in zip(
+            *(of_hand()[key].values.ravel() for key in ("name", "fingerprint")), strict=True
+        )
+    }
+    assert found["L0H0"] == "previous token"
+    assert {"induction", "prefix matching"} <= set(found["L1H0"].split(", "))
+    assert set(found["L1H2"].split(", ")) == {"duplicate token", "current token"}
+    assert found["L0H1"] == "current token"
+    assert {found[name] for name in ("L0H2", "L1H1")} == {"unnamed"}
+    one = of_hand().sel(scorer="previous_token", layer=0, head=0)
+    assert float(one["mean"]) == pytest.approx(1, abs=1e-6)
+    assert float(one["second_half"]) == pytest.approx(1, abs=1e-6)
+    assert float(one["particular"]) == pytest.approx(5 / 6)  # one of six heads has the name
+
+
+def test_what_a_model_cannot_be_asked_is_left_out_and_said():
+    left = of_hand().attrs["left_out"]
+    assert "label_attention" in left
+    assert "tokenizer" in left
+    assert not {"label_attention", "function_vector"} & set(of_hand()["scorer"].values.tolist())
+    assert of_hand().attrs["text"] == "random tokens"
+
+
+def test_induction_heads_of_the_embedded_model_are_named():
+    names = counted()["named"].sel(scorer="prefix_matching")
+    assert bool((names.sel(layer=1) == 1).any())
+    assert not bool((names.sel(layer=0) == 1).any())
+    assert bool((counted()["named"].sel(scorer="previous_token", layer=0) == 1).any())
+
+
+def test_names_follow_from_the_numbers():
+    found = counted()
+    words = {str(name): str(name).replace("_", " ") for name in found["scorer"].values}
+    for layer, head in np.ndindex(2, 8):
+        one = found.sel(layer=layer, head=head)
+        named = {words[str(each)] for each in found["scorer"].values[one["named"].values == 1]}
+        said = str(one["fingerprint"].item())
+        assert set(said.split(", ")) == (named or {"unnamed"})
+        assert (str(one["behaviour"].item()) == "") == (not named)
+    passes, named = found["passes"].values, found["named"].values
+    assert not ((named == 1) & (passes != 1)).any()  # levels are lower, so names are fewer
+    assert bool(np.isnan(found["named"].sel(scorer="ov_eigenvalues")).all())
+    assert (found["named_level"].dropna("scorer") <= 0.05).all()
+
+
+def test_few_prompts_name_nobody():
+    found = ik.census(tiny(), n_prompts=12, level=1e-4, behaviours=["induction"], progress=False)
+    assert set(found["fingerprint"].values.ravel()) == {"not tested"}
+    assert bool(found["particular"].isnull().all())
+    assert len(table(found)) == 0
+
+
+def shows_any(model):
+    found = ik.census(model, n_prompts=16, rows=1, progress=False)
+    return sorted(found["scorer"].values[(found["named"].values == 1).any((1, 2))].tolist())
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_untrained_model_has_no_named_head(seed):
+    assert shows_any(untrained(seed)) == []
+
+
+@pytest.mark.slow
+def test_of_untrained_models_at_most_one_in_twenty_shows_any_behaviour():
+    models = [(untrained, seed) for seed in range(100, 120)]
+    models += [
+        (functools.partial(small, family), seed)
+        for family in ("attention-only", "GPT-2")
+        for seed in range(10)
+    ]
+    shown = [(seed, found) for make, seed in models if (found := shows_any(make(seed)))]
+    assert len(shown) <= 2, shown
+
+
+def test_a_behaviour_of_ones_own():
+    two_back = ik.AttentionScorer("two back", ik.previous_token.mask, matched=False, skip_first=True)
+    mine = Behaviour("mine", "attends to the previous token", "this test", "ordinary text", two_back)
+    found = ik.census(tiny(), behaviours=["induction", mine], n_prompts=12, progress=False)
+    assert found["scorer"].values.tolist() == ["induction", "mine"]
+    other = ik.census(tiny(), behaviours=["previous_token"], n_prompts=12, progress=False)
+    np.testing.assert_array_equal(
+        found["mean"].sel(scorer="mine"), other["mean"].sel(scorer="previous_token")
+    )
+
+
+def test_the_table_of_behaviours():
+    assert len({each.name for each in BEHAVIOURS}) == len(BEHAVIOURS)
+    assert all(each.meaning and each.paper and not each.meaning.endswith(".") for each in BEHAVIOURS)
+
+
+def test_the_table_reports_on_the_half_that_did_not_choose():
+    shown = table(counted(), 5)
+    assert len(shown) == 5
+    for name, row in shown.iterrows():
+        (head,) = ik.heads.as_heads(name)
+        one = counted().sel(layer=head.layer, head=head.head, scorer=row["behaviour"].replace(" ", "_"))
+        assert row["strength"] == pytest.approx(float(one["second_half"]), abs=6e-4)
+        assert row["heads"] == int((counted()["named"].sel(scorer=one["scorer"].item()) == 1).sum())
+    order = [float(counted()["particular"].sel(layer=h.layer, head=h.head)) for h in ik.heads.as_heads(shown)]
+    assert order == sorted(order, reverse=True)
+
+
+def test_two_models_side_by_side():
+    same = beside(counted(), counted())
+    assert (same["first"].dropna() == same["in_both"][same["first"].notnull()]).all()
+    assert same["spearman"].dropna().eq(1).all()
+    other = beside(counted(), of_hand())
+    assert "spearman" not in other
+    assert "label attention" not in other.index
+
+
+def test_every_head_and_behaviour_has_a_row():
+    frame = every_head(counted())
+    assert len(frame) == 16 * counted().sizes["scorer"]
+    row = frame[(frame["scorer"] == "copying") & (frame["name"] == "L1H3")].iloc[0]
+    assert row["mean"] == float(counted()["mean"].sel(scorer="copying", layer=1, head=3))
+
+
+def test_it_survives_a_file(tmp_path):
+    counted().to_netcdf(tmp_path / "census.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "census.nc", engine="h5netcdf") as back:
+        xr.testing.assert_equal(back.load(), counted())
+        assert {key: back.attrs[key] for key in counted().attrs} == counted().attrs
+
+
+def test_passages_show_the_induction_head_what_follows_the_copy():
+    """On [0, r, r] the strongest pairs of L1H0 are a token and what came after its first copy, weight 1."""
+    prompts = ik.repeated_tokens(by_hand(), bos=0, prompts=2, period=6)
+    found = passages(by_hand(), prompts, rows=2, progress=False).sel(layer=1, head=0)
+    for row in (0, 1):
+        one = found.isel(row=row)
+        tokens = prompts.tokens[int(one["prompt"])]
+        assert float(one["weight"]) == pytest.approx(1, abs=1e-6)
+        assert float(one["weighted"]) == pytest.approx(1, abs=1e-6)  # its value writes one 1
+        assert int(tokens[int(one["key"]) - 1]) == int(tokens[int(one["query"])])
+
+
+def test_a_long_text_is_cut_into_windows():
+    text = " ".join(["fox dax ; apple wug ; fox"] * 400)
+    found = ik.census(tiny(), text=text, behaviours=["previous_token"], n_prompts=12, progress=False)
+    assert found.attrs["text"] == "windows of the text given"
+    assert int(found["n"].max()) == 12
+
+
+def test_nothing_is_measured_twice(monkeypatch):
+    """One pass over each set of prompts (and its control) for all attention scores together."""
+    from induction_kernel.head_census import _behaviours
+
+    calls = []
+    observe = _behaviours.observe
+    monkeypatch.setattr(
+        _behaviours, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options)
+    )
+    ik.census(
+        tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False
+    )
+    assert len(calls) == 1
+
+
+def test_the_map_colours_named_heads_and_no_others():
+    figure = ik.plots.fingerprint_map(counted())
+    heats = [trace for trace in figure.data if trace.type == "heatmap"]
+    coloured = sum(np.isfinite(np.array(trace.z, dtype=float)).sum() for trace in heats[1:])
+    assert coloured == int((counted()["behaviour"] != "").sum())
+    assert np.isfinite(np.array(heats[0].z, dtype=float)).sum() + coloured == 16
+    assert {trace.name for trace in figure.data if trace.showlegend} >= {"previous token"}
+
+
+def test_the_page_says_what_was_found(tmp_path):
+    where = ik.report(counted(), tmp_path / "census.html", model=tiny(), progress=False)
+    text = where.read_text()
+    for name in table(counted(), 20).index:
+        assert f'id="card-{name}"' in text
+    assert f"{int((counted()['behaviour'] != '').sum())} of 16 heads" in text
+    assert "ik-explorer" in text
+    bare = ik.report(counted(), tmp_path / "bare.html", progress=False).read_text()
+    assert 'class="ik-explorer"' not in bare
+    with pytest.raises(ValueError, match="wanted the model of this census"):
+        ik.report(counted(), tmp_path / "other.html", model=by_hand())
+
+
+def test_tokens_of_a_text_are_never_markup(tmp_path):
+    found = counted().copy()
+    found["query_text"] = xr.full_like(found["query_text"], "<script>alert(1)</script>").astype(str)
+    text = ik.report(found, tmp_path / "census.html", progress=False).read_text()
+    assert "<script>alert(1)" not in text
