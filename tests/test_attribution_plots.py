@@ -106,7 +106,7 @@ def test_a_map_is_labelled_by_tokens_and_leaves_out_what_nobody_has(dim):
     assert ("source token" in figure.layout.xaxis.title.text) == (dim == "key")
     one = direct_effect_map(by_token(dim, WORDS), prompt=1, top=2)
     assert "prompt 1" in one.layout.title.text
-    assert "strongest 2 of 4 rows" in one.layout.title.text
+    assert "strongest 2 of 4 heads" in one.layout.title.text
 
 
 def test_a_map_of_components():

@@ -64,7 +64,7 @@ def direct_effect_plot(results: xr.Dataset, *, top: int = 20, title: str | None 
         prompts_in(results),
         f"the strongest {top} of {len(order)} components" if top < len(order) else "",
     )
-    said = heading(results, _said(results), of_prompts(n), "bars: 95% intervals" if n > 1 else "", note)
+    said = heading(results, _said(results), of_prompts(n), "lines: 95% intervals" if n > 1 else "", note)
     legend = ["matched control"] if "control" in results else []
     left = 26 + 7 * max(map(len, names))
     return fitted(figure, said if title is None else title, ROW * len(names), legend=legend, left=left)
@@ -184,7 +184,8 @@ def _grid(one: xr.Dataset, over: tuple[str, ...], dim: str, top: int) -> Grid:
     said = [spread(*cell) for cell in zip(*(each.flat for each in cells[1:]), strict=True)]
     parts = {"mean": cells[0], "said": np.array(said, object).reshape(cells[0].shape)}
     parts["name"] = np.array([[f"{row}, {place}" for place in places] for row in rows], object)
-    note = f"the strongest {len(order)} of {len(names)} rows" if len(order) < len(names) else ""
+    kind = "heads" if len(over) > 1 else "components"
+    note = f"the strongest {len(order)} of {len(names)} {kind}" if len(order) < len(names) else ""
     return Grid(
         xr.Dataset({key: (("row", dim), each) for key, each in parts.items()}),
         rows,
@@ -219,7 +220,8 @@ def _heat(grid: Grid) -> go.Heatmap:
         hoverongaps=False,
         xgap=int(len(grid.columns) <= 40),
         ygap=1,
-        colorbar=bar | {"xpad": 6, "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
+        colorbar=bar
+        | {"xpad": 6, "ticksuffix": " ", "outlinewidth": 0, "tickfont": {"size": 10}, "nticks": 5, "ypad": 0},
     )
 
 

@@ -87,7 +87,15 @@ def _heat(one: xr.Dataset, show: str, values: np.ndarray, there: np.ndarray, pla
         hoverongaps=False,
         xgap=1,
         ygap=1,
-        colorbar=bar | {"thickness": 10, "xpad": 6, "outlinewidth": 0, "tickfont": {"size": 10}, "ypad": 0},
+        colorbar=bar
+        | {
+            "thickness": 10,
+            "xpad": 6,
+            "ticksuffix": " ",
+            "outlinewidth": 0,
+            "tickfont": {"size": 10},
+            "ypad": 0,
+        },
         **scale,
     )
     if top is not None and values.shape[1] <= WRITTEN:

@@ -26,6 +26,7 @@ from ._directions import (
     Targets,
     along,
     attributes,
+    gathered,
     norm_scale,
     not_finite,
     passes,
@@ -35,7 +36,7 @@ from ._directions import (
 )
 from ._pattern_entries import attends, check_sound
 
-__all__ = ["by_component", "gathered"]
+__all__ = ["by_component"]
 
 Parts = dict[tuple[str, int], Tensor]
 """(kind, layer or -1) -> `[entry]`, or `[entry, head]` for heads; in the order of the result."""
@@ -253,24 +254,6 @@ def _variables(
             for key, each in (("total", total), ("missing", missing)):
                 out[key] = ("prompt", *dims), gathered(each, prompt, at if positions else None, shape)
     return out
-
-
-def gathered(
-    values: np.ndarray, prompt: np.ndarray, position: np.ndarray | None, shape: tuple[int, int]
-) -> np.ndarray:
-    """Values `[entry, ...]` averaged by prompt; with positions placed there: `[prompt, ..., position]`, else NaN.
-
-    Args:
-        values: of each entry.
-        prompt: `[entry]`.
-        position: `[entry]`, or None for the average.
-        shape: how many prompts and positions there are.
-    """
-    if position is None:
-        return np.stack([values[prompt == row].mean(0) for row in range(shape[0])])
-    out = np.full((*shape, *values.shape[1:]), np.nan)
-    out[prompt, position] = values
-    return np.moveaxis(out, 1, -1)
 
 
 def _check_sum(model: Model, parts: np.ndarray, missing: np.ndarray) -> None:

@@ -31,6 +31,7 @@ __all__ = [
     "along",
     "attributes",
     "check_entries",
+    "gathered",
     "head_effects",
     "norm_scale",
     "not_finite",
@@ -204,6 +205,24 @@ def not_finite(values: Iterable[np.ndarray]) -> None:
         raise Refused(
             "direct effects are not finite: look for NaN or infinite weights (or overflow in float16) in the model"
         )
+
+
+def gathered(
+    values: np.ndarray, prompt: np.ndarray, position: np.ndarray | None, shape: tuple[int, int]
+) -> np.ndarray:
+    """Values `[entry, ...]` averaged by prompt; with positions placed there: `[prompt, ..., position]`, else NaN.
+
+    Args:
+        values: of each entry.
+        prompt: `[entry]`.
+        position: `[entry]`, or None for the average.
+        shape: how many prompts and positions there are.
+    """
+    if position is None:
+        return np.stack([values[prompt == row].mean(0) for row in range(shape[0])])
+    out = np.full((*shape, *values.shape[1:]), np.nan)
+    out[prompt, position] = values
+    return np.moveaxis(out, 1, -1)
 
 
 def token_coordinates(model: Model, prompts: Prompts, on: str, dim: str) -> dict[str, Any]:

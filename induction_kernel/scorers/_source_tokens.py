@@ -21,10 +21,10 @@ from ..model._anatomy import Model, full_precision, per_query_head, sizes
 from ..model._runs import progress_bar, stream
 from ..model._weights import value_weights
 from ..prompts._prompts import Prompts
-from ._components import gathered
 from ._directions import (
     Pass,
     attributes,
+    gathered,
     head_effects,
     not_finite,
     passes,
