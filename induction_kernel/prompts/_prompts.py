@@ -87,7 +87,7 @@ class Prompts:
 
     def __getitem__(self, index: int | slice | Tensor | Sequence[int]) -> Self:
         """Some of the prompts: a slice, indices, a bool mask, or an int for a batch of one."""
-        chosen, kept = indices(index, len(self)), {}
+        chosen, kept = indices(index, len(self)), dict[str, Any]()
         for each in fields(self):
             value = getattr(self, each.name)
             kept[each.name] = value[chosen] if isinstance(value, Tensor | Demonstrations) else value

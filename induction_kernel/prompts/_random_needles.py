@@ -55,8 +55,8 @@ def random_needles(model: Model, *, prompts: int, length: Any, depths: Sequence[
         )
         for tokens, depth in zip(wanted, places, strict=True)
     ]
-    (ids, lengths), (control, _) = (pad([each[i] for each in made]) for i in (0, 1))
-    spans = {name: torch.tensor([each[2][name] for each in made]) for name in made[0][2]}
+    (ids, lengths), (control, _) = pad([row for row, _, _ in made]), pad([other for _, other, _ in made])
+    spans = {name: torch.tensor([marked[name] for _, _, marked in made]) for name in made[0][2]}
     scored = inside(spans["question"], ids.shape[1])
     tokenizer = getattr(model, "tokenizer", None)
     return Prompts(
