@@ -3,6 +3,7 @@ from . import data as data
 from . import errors as errors
 from . import evidence as evidence
 from . import fewshot as fewshot
+from . import head_census as head_census
 from . import heads as heads
 from . import interventions as interventions
 from . import kernel as kernel

@@ -24,7 +24,7 @@ FLOORS = [
     {"scorers", "interventions"},
     {"attention_explorer", "kernel", "training"},
     {"fewshot"},
-    {"evidence"},
+    {"evidence", "head_census"},
     {"pages"},
     {"cli"},
     {"__main__"},

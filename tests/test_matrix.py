@@ -10,6 +10,8 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_concepts
+import cells_qk
 import naive
 import numpy as np
 import paths_by_hooks
@@ -293,6 +295,8 @@ CELLS = {
     "attribution": gradients,
     "metrics": losses,
 }
+
+CELLS |= cells_qk.CELLS | cells_concepts.CELLS
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
 REFUSED = {

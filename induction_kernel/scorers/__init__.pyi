@@ -10,5 +10,8 @@ from ._direct_effect import direct_effect as direct_effect
 from ._labels import demonstration_weights as demonstration_weights
 from ._labels import label_attention as label_attention
 from ._ov import ov_eigenvalues as ov_eigenvalues
+from ._qk_attribution import qk_attribution as qk_attribution
+from ._qk_attribution import qk_senders as qk_senders
+from ._qk_attribution import qk_table as qk_table
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
