@@ -23,13 +23,17 @@ def by_hand():
 
 
 def letters(n_ctx=200, **changes):
-    """A model whose tokenizer writes each letter as a token (with a space before it, or not), and digits and marks."""
-    from tokenizers import Tokenizer, models
+    """A model whose tokenizer writes each character as a token, and a small letter with the space before it."""
+    from tokenizers import Tokenizer, decoders, models
 
     vocab = {chr(code): code - 32 for code in range(32, 127)} | {"\n": 95, "[UNK]": 96}
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[], unk_token="[UNK]"))
+    small = [chr(code) for code in range(97, 123)]
+    vocab |= {f" {letter}": 97 + i for i, letter in enumerate(small)}
+    merges = [(" ", letter) for letter in small]
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.Fuse()
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]")
-    return fresh("attention-only", dtype=torch.float32, tokenizer=fast, n_ctx=n_ctx, d_vocab=97, **changes)
+    return fresh("attention-only", dtype=torch.float32, tokenizer=fast, n_ctx=n_ctx, d_vocab=123, **changes)
 
 
 def test_prompts_differ_where_they_should():
@@ -70,7 +74,9 @@ def test_the_induction_head_by_hand_copies_tokens_and_no_concepts(by_hand):
     values = (found["score"] + found["baseline"]).sel(layer=1, head=0).values[clear]
     np.testing.assert_allclose(values, np.exp(GAIN) / (np.exp(GAIN) + VOCAB - 1), rtol=1e-5)
     assert ik.top_heads(found, 1) == [(1, 0)]
-    assert float(abs(found["score"].sel(layer=0)).max()) < 1e-6  # what they write there is the same in both runs
+    assert (
+        float(abs(found["score"].sel(layer=0)).max()) < 1e-6
+    )  # what they write there is the same in both runs
     words = [[i, i + 20] for i in range(12)]
     concepts = _copying(by_hand, words, "concept", prompts=24, length=12, seed=0, **OPTIONS)
     assert float(abs(concepts["score"]).max()) < 1e-6
@@ -79,9 +85,10 @@ def test_the_induction_head_by_hand_copies_tokens_and_no_concepts(by_hand):
 def test_the_embedded_models_induction_heads_copy_tokens():
     model = ik.load("tiny")
     found = ik.head_census.token_copying(model, prompts=24)
-    assert set(ik.top_heads(found, 2)) == {(1, 7), (1, 1)}
     table = ik.head_table(found, 2)
-    assert (table["excess"] > 0.05).all()
+    assert table.index[0] == "L1H7"
+    assert table["excess"].iloc[0] > 0.4
+    assert table["passes"].iloc[0] == "yes"
     assert bool((found["clean"] > found["baseline"]).mean() > 0.8)
     one = ik.head_census.token_copying(model, prompts=24, heads="L1H7")
     np.testing.assert_allclose(
@@ -92,11 +99,11 @@ def test_the_embedded_models_induction_heads_copy_tokens():
 
 def test_words_are_entities_where_the_tokenizer_writes_them_as_several_tokens():
     model = letters()
-    words = ["cat", "dog", "hen", "sow", "elephant"]  # a space and three letters; the last one has nine tokens
+    words = ["cat", "dog", "hen", "sow", "elephant"]  # three tokens, and the last one eight
     assert sorted(several_tokens(model, words)) == ["cat", "dog", "hen", "sow"]
     found = ik.head_census.concept_copying(model, words=words, prompts=8, length=12)
     assert set(found["entity"].values) <= {f" {word}" for word in words}
-    assert found["n_tokens"].values.tolist() == [4, 4]
+    assert found["n_tokens"].values.tolist() == [3, 3]
     assert found.attrs["method"] == "concept_copying"
 
 
@@ -112,7 +119,7 @@ def test_lists_are_written_as_in_the_paper():
     listed = [line[3:] for line in lines[1:5]]
     assert [line[3:] for line in second.split("\n")[:3]] == [english[word] for word in listed[:3]]
     assert second.endswith("\n4.")
-    assert model.tokenizer.decode([int(prompts.answers[0, 0])]) == " "
+    assert model.tokenizer.decode([int(prompts.answers[0, 0])]) == f" {english[listed[3]][0]}"
     nonsense = list_prompts(model, "nonsense", prompts=2, words=3, seed=0)
     copied = nonsense[0].text()[0].split("Vocab:\n")
     assert copied[1].startswith(copied[2][:-2])
@@ -128,7 +135,9 @@ def test_without_heads_lists_have_the_values_of_ablate():
 
     edit = ik.Mean(_reference(model, 5), by_position=False)
     alone = ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=edit, metric=ik.probability)
-    np.testing.assert_allclose(found["value"].sel(row="words", mode="without concept heads"), alone["value"], rtol=1e-5)
+    np.testing.assert_allclose(
+        found["value"].sel(row="words", mode="without concept heads"), alone["value"], rtol=1e-5
+    )
     np.testing.assert_allclose(found["baseline"].sel(row="words"), alone["baseline"], rtol=1e-5)
     assert found.sizes["draw"] == 2
     assert found.attrs["token_heads"] == "L1H0"

@@ -13,8 +13,8 @@ KINDS = ["hooked", "bridge"] if has_hooked_transformer() else ["bridge"]
 READ_PATTERNS = (
     "observe", "patterns", "induction", "prefix_matching", "previous_token", "duplicate_token", "AttentionScorer",
     "label_attention", "demonstration_weights", "copying, BAN", "copying, BAN-source", "direct_effect",
-    "direct_effect, on answers", "demonstration_attention", "qk_trace", "qk_attribution", "attribution", "attribution, of patterns",
-    "label_flow", "label_knock_out",
+    "direct_effect, on answers", "demonstration_attention", "qk_trace", "attribution", "attribution, of patterns",
+    "qk_attribution", "label_flow", "label_knock_out",
 )  # fmt: skip
 
 

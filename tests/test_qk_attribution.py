@@ -56,15 +56,17 @@ def test_the_previous_token_head_by_hand_reads_positions(by_hand):
         ik.scorers.qk_senders(found)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("GPT-2", "converted"), ("Llama", "converted"), ("Gemma 2", "converted")])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("GPT-2", "converted"), ("Llama", "converted"), ("Gemma 2", "converted")]
+)
 @hooked_only
 def test_scores_as_they_are_are_those_of_the_model_before_its_soft_cap(name, kind):
     model = model_of(name, kind)
     prompts = ik.repeated_tokens(model, bos=0, prompts=2, period=5)
-    found = ik.scorers.qk_attribution(model, prompts, "L0H1", contrast=False)
+    found = ik.scorers.qk_attribution(model, prompts, "L1H1", contrast=False)
     with torch.no_grad():
         _, cache = model.run_with_cache(prompts.tokens)
-    own = cache["attn_scores", 0][:, 1]
+    own = cache["attn_scores", 1][:, 1]
     cap = model.cfg.attn_scores_soft_cap
     own = cap * torch.atanh(own / cap) if cap > 0 else own
     mask = ik.masks.after_latest_copy(prompts.tokens, prompts.lengths) & prompts.scored[:, :, None]
@@ -112,6 +114,19 @@ def test_queries_and_keys_that_are_normalised_pass_their_norms_held():
     check_adds_up(model, 1e-9)
 
 
+@hooked_only
+def test_positions_that_queries_and_keys_alone_read_are_a_component():
+    """Shortformer positions, as in the attention-only models of courses: added after the norm."""
+    model = hooked_with(n_layers=2, attn_only=True, positional_embedding_type="shortformer")
+    check_adds_up(model, 1e-9)
+    prompts = ik.repeated_tokens(model, bos=0, prompts=1, period=6)
+    raw = ik.scorers.qk_attribution(model, prompts, "L1H2", contrast=False)
+    query, key = ((model.W_pos @ weights[1, 2]).detach() for weights in (model.W_Q, model.W_K))
+    expected = np.mean([float(query[i] @ key[i - 5]) for i in range(7, 13)]) / 2
+    found = raw["score"].sel(query_component="positional embedding", key_component="positional embedding")
+    assert float(found[0]) == pytest.approx(expected)
+
+
 def test_a_bridge_with_norms_of_queries_and_keys_adds_up():
     config = transformers.Qwen3Config(
         num_hidden_layers=2, hidden_size=16, num_attention_heads=4, num_key_value_heads=2, head_dim=4,
@@ -127,7 +142,11 @@ def bridge_around(config):
         )
         randomise(theirs)
         model = build_bridge_from_module(
-            theirs.eval(), type(theirs).__name__, hf_config=theirs.config, tokenizer=None, model_name="made up"
+            theirs.eval(),
+            type(theirs).__name__,
+            hf_config=theirs.config,
+            tokenizer=None,
+            model_name="made up",
         )
     model.cfg.n_ctx = 40
     return model.eval()
@@ -154,7 +173,7 @@ def test_attention_that_is_no_softmax_of_the_products_is_refused():
     model = fresh_of("attention-only", "native")
 
     def bent(pattern, hook):
-        return pattern.sqrt() / pattern.sqrt().sum(-1, keepdim=True)
+        return pattern**0.3 / (pattern**0.3).sum(-1, keepdim=True)
 
     prompts = ik.repeated_tokens(model, bos=0, prompts=2, period=6)
     with (

@@ -88,7 +88,9 @@ def list_ablation(
     for name, value in (("prompts", prompts), ("words", words), ("n_controls", n_controls)):
         if not is_whole(value) or value < 1:
             raise Refused(f"wanted {name} >= 1, got {value!r}")
-    sets = {key: checked_heads(model, each) for key, each in (("token", token_heads), ("concept", concept_heads))}
+    sets = {
+        key: checked_heads(model, each) for key, each in (("token", token_heads), ("concept", concept_heads))
+    }
     made = _prompts_of(model, tasks, prompts, words, seed)
     drawn = random_sets(
         model, sets["token"], n=n_controls, exclude=sets["concept"], seed=seed, control=control
@@ -126,9 +128,7 @@ def _prompts_of(model: Model, tasks: Any, prompts: int, words: int, seed: int) -
     return made  # nonsense can always be written
 
 
-def list_prompts(
-    model: Model, task: str, *, prompts: int = 32, words: int = 10, seed: int = 0
-) -> Prompts:
+def list_prompts(model: Model, task: str, *, prompts: int = 32, words: int = 10, seed: int = 0) -> Prompts:
     """Prompts of one task of `list_ablation`, with the right first token and that of another word as answers.
 
     Headings, numbers and line breaks that the tokenizer cannot write are left out.
@@ -147,16 +147,27 @@ def list_prompts(
         chosen = [pairs[at] for at in torch.randperm(len(pairs), generator=generator)[: words + 1].tolist()]
         (*listed, extra), end = chosen, line_break(model)
         numbers = [_written(model, f"{i + 1}.") for i in range(words)]
-        first = [_written(model, heading), end, *(x for n, (a, _) in zip(numbers, listed, strict=True) for x in (n, a, end))]
+        first = [
+            _written(model, heading),
+            end,
+            *(x for n, (a, _) in zip(numbers, listed, strict=True) for x in (n, a, end)),
+        ]
         second = [x for n, (_, b) in zip(numbers, listed[:-1], strict=False) for x in (n, b, end)]
         rows.append([*start.tolist(), *sum([*first, _written(model, again), end, *second, numbers[-1]], [])])
         answers.append([listed[-1][1][0], extra[1][0]])
     tokens, lengths = pad(rows)
     if tokens.shape[1] > sizes(model).n_ctx:
-        raise Refused(f"lists of {words} words have {tokens.shape[1]} tokens, the context {sizes(model).n_ctx}: use fewer")
+        raise Refused(
+            f"lists of {words} words have {tokens.shape[1]} tokens, the context {sizes(model).n_ctx}: use fewer"
+        )
     scored = real_positions(tokens, lengths)
     return Prompts(
-        tokens, lengths, scored, answers=torch.tensor(answers), bos=len(start) == 1, tokenizer=getattr(model, "tokenizer", None)
+        tokens,
+        lengths,
+        scored,
+        answers=torch.tensor(answers),
+        bos=len(start) == 1,
+        tokenizer=getattr(model, "tokenizer", None),
     )
 
 
@@ -169,7 +180,11 @@ def _written(model: Model, text: str) -> list[int]:
 def _headings(task: str) -> tuple[str, str]:
     if task == "nonsense":
         return "Vocab:", "Vocab:"
-    return ("English vocab:", "English vocab:") if task == "words" else (f"{task} vocab:", "English translation:")
+    return (
+        ("English vocab:", "English vocab:")
+        if task == "words"
+        else (f"{task} vocab:", "English translation:")
+    )
 
 
 def _pairs(
@@ -187,7 +202,10 @@ def _pairs(
 
 
 def _labelled(
-    tasks: list[str], found: list[tuple[np.ndarray, np.ndarray]], sets: dict[str, list[Head]], attrs: dict[str, Any]
+    tasks: list[str],
+    found: list[tuple[np.ndarray, np.ndarray]],
+    sets: dict[str, list[Head]],
+    attrs: dict[str, Any],
 ) -> xr.Dataset:
     values = np.stack([value for value, _ in found])
     baseline = np.stack([each for _, each in found])

@@ -9,7 +9,6 @@ al. 2025). It does not say what such heads are needed for: see `list_ablation`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -113,7 +112,7 @@ def concept_copying(
 
     Args:
         model: any TransformerLens model with a tokenizer that writes some words as several tokens.
-        words: to take entities from; None for 260 English words and names of the package.
+        words: to take entities from; None for two hundred English words and names of the package.
         prompts: how many at most, for words of 2, 3, 4 and 5 tokens in equal parts where there are as many.
         length: as in `token_copying`; likewise the others.
         heads: only these; None for all.
@@ -156,7 +155,7 @@ def _copying(
     chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     options = {"heads": chosen, "layers": None if layers is None else list(layers), "max_tokens": max_tokens}
     groups = entity_prompts(model, entities, prompts=prompts, length=length, seed=seed)
-    metric = FIRST if of == "token" else replace(probability, of=None)
+    metric = FIRST if of == "token" else probability
     parts = []
     with progress_bar(2 * len(groups), progress=progress, unit="pass", what=f"{of} copying") as bar:
         for group in groups:
@@ -192,7 +191,9 @@ def _labelled(
         key: (("prompt", "layer", "head"), np.concatenate([part[key].values for part in parts]))
         for key in ("score", "control")
     }
-    values |= {key: ("prompt", np.concatenate([part[key] for part in parts])) for key in ("baseline", "clean")}
+    values |= {
+        key: ("prompt", np.concatenate([part[key] for part in parts])) for key in ("baseline", "clean")
+    }
     tokenizer = getattr(model, "tokenizer", None)
     what = {"token": "the next token", "concept": "the second token of a word, two positions on"}[of]
     attrs = parts[0]["attrs"] | {

@@ -75,8 +75,13 @@ def entity_prompts(
             key: [torch.cat(pair) for pair in zip(kept, each, strict=True)] for key, each in parts.items()
         }
         ends = [torch.cat([between, random, row[:1]]) for random, row in zip(kept, rows, strict=True)]
-        answers = torch.stack([torch.stack([row[1], other[1]]) for row, other in zip(rows, parts["other"], strict=True)])
-        found = {key: _as_prompts(model, start, each, ends, answers) for key, each in (first | {"into": fresh}).items()}
+        answers = torch.stack(
+            [torch.stack([row[1], other[1]]) for row, other in zip(rows, parts["other"], strict=True)]
+        )
+        found = {
+            key: _as_prompts(model, start, each, ends, answers)
+            for key, each in (first | {"into": fresh}).items()
+        }
         made.append(EntityPrompts(**found, entities=torch.stack(rows)))
     return made
 
@@ -89,7 +94,12 @@ def _as_prompts(
     scored[:, -2:] = True
     lengths = torch.full((len(tokens),), tokens.shape[1])
     return Prompts(
-        tokens, lengths, scored, answers=answers, bos=len(start) == 1, tokenizer=getattr(model, "tokenizer", None)
+        tokens,
+        lengths,
+        scored,
+        answers=answers,
+        bos=len(start) == 1,
+        tokenizer=getattr(model, "tokenizer", None),
     )
 
 

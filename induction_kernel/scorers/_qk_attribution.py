@@ -170,7 +170,7 @@ def _labelled(
             "method": "qk_attribution",
             "title": f"attention scores of {head}, by what its query and its key read",
             "paper": "Elhage et al. 2021; Kamath et al. 2025",
-            "unit": "attention score",
+            "unit": "nats (attention score)",
             "of_head": str(head),
             "entries": scorer.name,
             "contrast": "less the mean of the query's other keys" if contrast else "none",
@@ -259,7 +259,9 @@ def qk_senders(found: xr.Dataset, *, side: Literal["query", "key"] = "key") -> x
     layers = found[f"{side}_layer"].values
     there, n = layers >= 0, int(layers.max()) + 1
     if not n:
-        raise NotDefined(f"no head comes before {found.attrs['of_head']}: it reads embeddings and biases alone")
+        raise NotDefined(
+            f"no head comes before {found.attrs['of_head']}: it reads embeddings and biases alone"
+        )
     variables = {}
     for name in ("score", "control"):
         values = _by(found, name, side)

@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 def components_of(model: Model, layer: int) -> Components:
     """The components of the stream before a layer, and the bias of its own queries and keys."""
-    found = [(EMBEDDING, -1, -1)] + [(POSITIONAL, -1, -1)] * _has_positions(model)
+    found = [(EMBEDDING, -1, -1)] + [(POSITIONAL, -1, -1)] * bool(_positions(model))
     for earlier in range(layer):
         found += [(str(Head(earlier, head)), earlier, head) for head in range(sizes(model).n_heads)]
         found += [(f"MLP {earlier}", -1, -1)] * _has_mlp(model)
@@ -66,11 +66,13 @@ def components_of(model: Model, layer: int) -> Components:
 
 def embedded_tokens(model: Model) -> Tensor | None:
     """What each token adds to the stream, where positions add to it too; else None, for the stream tells it."""
-    return token_embedding(model).detach() if _has_positions(model) else None
+    return token_embedding(model).detach() if _positions(model) == "in the stream" else None
 
 
-def _has_positions(model: Model) -> bool:
-    return getattr(model.cfg, "positional_embedding_type", None) in ("standard", "learned")
+def _positions(model: Model) -> str:
+    """Where learned positions are added: "in the stream", "to queries and keys" alone (shortformer), or "" for none."""
+    kinds = {"standard": "in the stream", "shortformer": "to queries and keys"}
+    return kinds.get(str(getattr(model.cfg, "positional_embedding_type", None)), "")
 
 
 def _has_mlp(model: Model) -> bool:
@@ -104,7 +106,9 @@ def read_run(model: Model, head: Head, tokens: Tensor, lengths: Tensor, embedded
     parts = stack.finished()
     whole = torch.stack([kept["q"], kept["k"]], 2)
     if not bool(whole.isfinite().all()):
-        raise Refused(f"the queries and keys of {head} are not finite: look for NaN or infinite weights in the model")
+        raise Refused(
+            f"the queries and keys of {head} are not finite: look for NaN or infinite weights in the model"
+        )
     _check_sum(model, head, parts.sum(2), whole, lengths)
     return Run(*_through_norms(model, head, parts, whole), kept["pattern"])
 
@@ -115,7 +119,7 @@ class _Stack:
     def __init__(self, model: Model, head: Head, tokens: Tensor, embedded: Tensor | None) -> None:
         self.model, self.head, self.tokens, self.embedded = model, head, tokens, embedded
         self.norm: Any = getattr(model.blocks[head.layer], "ln1", None)
-        self.reads, self.bias = _reading_weights(model, head)
+        self.reads, self.bias, self.positional = _reading_weights(model, head)
         self.found: list[Tensor] = []  # [prompt, position, component, 2 d_head]
         self.biases: Tensor | float = 0.0
         self.last: Tensor | None = None  # the stream, as far as it is accounted for
@@ -166,26 +170,38 @@ class _Stack:
         if isinstance(self.biases, Tensor):
             self.found.append(self.biases[:, :, None])
         parts = torch.cat(self.found, 2) / self.scale[..., None, None]
+        if self.positional is not None:  # added after the norm
+            beside = self.positional[: parts.shape[1]].cpu().double().expand(len(parts), -1, -1)[:, :, None]
+            parts = torch.cat([parts[:, :, :1], beside, parts[:, :, 1:]], 2)
         own = self.bias.cpu().double().expand(*parts.shape[:2], 1, -1)
         return torch.cat([parts, own], 2).unflatten(-1, (2, -1))
 
 
-def _reading_weights(model: Model, head: Head) -> tuple[Tensor, Tensor]:
-    """W_Q and W_K side by side, `[d_model, 2 d_head]`, with the norm folded in, and their biases `[2 d_head]`."""
+def _reading_weights(model: Model, head: Head) -> tuple[Tensor, Tensor, Tensor | None]:
+    """W_Q and W_K side by side, `[d_model, 2 d_head]`, with the norm folded in, and their biases `[2 d_head]`.
+
+    And what positions add, `[position, 2 d_head]`, where they are added after the norm.
+    """
     block: Any = model.blocks[head.layer]
     norm, n_heads = getattr(block, "ln1", None), sizes(model).n_heads
-    shift, weights, biases = norm_parts(model, norm)[2], list[Tensor](), list[Tensor]()
+    shift, weights, biases, whole = norm_parts(model, norm)[2], list[Tensor](), list[Tensor](), list[Tensor]()
     for key in "QK":
-        plain = full_precision(per_query_head(getattr(block.attn, f"W_{key}").detach(), n_heads, 0)[head.head])
+        plain = full_precision(
+            per_query_head(getattr(block.attn, f"W_{key}").detach(), n_heads, 0)[head.head]
+        )
         given = getattr(block.attn, f"b_{key}", None)
         bias = plain.new_zeros(plain.shape[1])
         bias = bias if given is None else bias + per_query_head(given.detach(), n_heads, 0)[head.head]
         biases.append(bias if shift is None else bias + shift.to(plain) @ plain)
         weights.append(fold_norm(model, norm, plain))
-    return torch.cat(weights, 1), torch.cat(biases)
+        whole.append(plain)
+    beside = _positions(model) == "to queries and keys"
+    positions: Any = getattr(model, "W_pos", None)
+    positional = full_precision(positions.detach()) @ torch.cat(whole, 1) if beside else None
+    return torch.cat(weights, 1), torch.cat(biases), positional
 
 
-def divisor(model: Model, norm: Any, rows: Tensor) -> Float[Tensor, "..."]:
+def divisor(model: Model, norm: Any, rows: Tensor) -> Tensor:
     """What a norm divides each row `[..., width]` by; 1 where there is no norm."""
     if norm is None or getattr(model.cfg, "normalization_type", None) is None:
         return rows.new_ones(rows.shape[:-1])
