@@ -88,7 +88,6 @@ def test_the_embedded_models_induction_heads_copy_tokens():
     table = ik.head_table(found, 2)
     assert table.index[0] == "L1H7"
     assert table["excess"].iloc[0] > 0.4
-    assert table["passes"].iloc[0] == "yes"
     assert bool((found["clean"] > found["baseline"]).mean() > 0.8)
     one = ik.head_census.token_copying(model, prompts=24, heads="L1H7")
     np.testing.assert_allclose(

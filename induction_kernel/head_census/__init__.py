@@ -1,8 +1,4 @@
-"""The census of heads: every behaviour of every head, in one table, with chance, control and the names each head earns.
-
-`census` measures; `table` lists the most particular heads, `beside` compares two models, `passages` shows what each head
-looks at in ordinary text. `BEHAVIOURS` are the behaviours measured, and a `Behaviour` of your own can be added.
-"""
+"""The census of heads: every behaviour of every head, with chance and control; which heads copy tokens, and words."""
 
 from .._lazy import attach
 

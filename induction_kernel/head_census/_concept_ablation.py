@@ -51,7 +51,7 @@ def list_ablation(
     max_tokens: int | None = None,
     progress: bool = True,
 ) -> xr.Dataset:
-    """The probability of copying or translating a list's last word without either set of heads, and without random ones.
+    """The probability of copying or translating a list's last word without either set of heads, or random ones.
 
     Choose the heads with another seed than this. Removed heads write their mean over the package's English passages (or
     random tokens), positions but the first.
@@ -135,25 +135,18 @@ def list_prompts(model: Model, task: str, *, prompts: int = 32, words: int = 10,
 
     Raises:
         Refused: lists longer than the context.
-        NotDefined: no tokenizer for words, or one that knows too few of them, or tells too few apart by the first token.
+        NotDefined: no tokenizer for words, or one that knows too few of them, or tells too few apart by first tokens.
     """
     generator, start = torch.Generator().manual_seed(seed), start_token(model, None)
     pairs = _pairs(model, task, generator, start, prompts * words)
     if len(pairs) <= words:
         raise NotDefined(f"the tokenizer can write {len(pairs)} words of {task}, wanted more than {words}")
-    heading, again = _headings(task)
     rows, answers = [], []
     for _ in range(prompts):
-        chosen = [pairs[at] for at in torch.randperm(len(pairs), generator=generator)[: words + 1].tolist()]
-        (*listed, extra), end = chosen, line_break(model)
-        numbers = [_written(model, f"{i + 1}.") for i in range(words)]
-        first = [
-            _written(model, heading),
-            end,
-            *(x for n, (a, _) in zip(numbers, listed, strict=True) for x in (n, a, end)),
-        ]
-        second = [x for n, (_, b) in zip(numbers, listed[:-1], strict=False) for x in (n, b, end)]
-        rows.append([*start.tolist(), *sum([*first, _written(model, again), end, *second, numbers[-1]], [])])
+        *listed, extra = (
+            pairs[at] for at in torch.randperm(len(pairs), generator=generator)[: words + 1].tolist()
+        )
+        rows.append(start.tolist() + _list(model, task, listed))
         answers.append([listed[-1][1][0], extra[1][0]])
     tokens, lengths = pad(rows)
     if tokens.shape[1] > sizes(model).n_ctx:
@@ -169,6 +162,17 @@ def list_prompts(model: Model, task: str, *, prompts: int = 32, words: int = 10,
         bos=len(start) == 1,
         tokenizer=getattr(model, "tokenizer", None),
     )
+
+
+def _list(model: Model, task: str, pairs: Sequence[tuple[list[int], list[int]]]) -> list[int]:
+    """The ids of a list, and of the list again up to the number of its last word."""
+    heading, again = _headings(task)
+    end, ids = line_break(model), list[int]()
+    for side, said in enumerate((heading, again)):
+        ids += [*_written(model, said), *end]
+        for number, pair in enumerate(pairs, 1):
+            ids += [*_written(model, f"{number}."), *pair[side], *end]
+    return ids[: len(ids) - len(pairs[-1][1]) - len(end)]
 
 
 def _written(model: Model, text: str) -> list[int]:
@@ -221,7 +225,8 @@ def _labelled(
     coords |= {"prompt": np.arange(baseline.shape[1]), "draw": np.arange(values.shape[1] - n)}
     heads = {f"{key}_heads": " ".join(map(str, each)) for key, each in sets.items()}
     said = {
-        "method": "list_ablation", "title": "lists copied and translated without token-copying or concept-copying heads",
+        "method": "list_ablation",
+        "title": "lists copied and translated without heads that copy tokens, or concepts",
         "paper": "Feucht et al. 2025, section 4",
     }  # fmt: skip
     return xr.Dataset(variables, coords, attrs | said | heads)

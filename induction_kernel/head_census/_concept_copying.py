@@ -156,10 +156,8 @@ def _copying(
     options = {"heads": chosen, "layers": None if layers is None else list(layers), "max_tokens": max_tokens}
     groups = entity_prompts(model, entities, prompts=prompts, length=length, seed=seed)
     metric = FIRST if of == "token" else probability
-    parts = []
     with progress_bar(2 * len(groups), progress=progress, unit="pass", what=f"{of} copying") as bar:
-        for group in groups:
-            parts.append(_of_group(model, group, metric, options, bar.update))
+        parts = [_of_group(model, group, metric, options, bar.update) for group in groups]
     return _labelled(model, of, parts, groups, length, seed)
 
 

@@ -1,7 +1,7 @@
 """Prompts of token and concept copying: an entity of several tokens among shuffled ones, and its first token again.
 
-`[BOS] random entity \\n random e_1`, where both random parts are the same tokens; in the corrupted run the first part is
-fresh tokens, so that nothing can be copied (Feucht et al. 2025, section 2, and its released code).
+`[BOS] random entity \\n random e_1`, where both random parts are the same tokens; in the corrupted run the first part
+is fresh tokens, so that nothing can be copied (Feucht et al. 2025, section 2, and its released code).
 """
 
 from __future__ import annotations

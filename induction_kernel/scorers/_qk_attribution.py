@@ -198,7 +198,7 @@ def qk_table(
     Raises:
         TypeError: another result. Refused: an unknown `by`, or k below 1.
     """
-    score, control = (_by(found, name, by) for name in ("score", "control"))
+    score, control = _by(found, "score", by), _by(found, "control", by) if "control" in found else None
     if k is not None and k < 1:
         raise Refused(f"wanted k >= 1 rows, or None for all, got {k!r}")
     low, high = mean_interval(score.values)
@@ -208,17 +208,15 @@ def qk_table(
         frame["excess"] = frame["mean"] - frame["control"]
     total = float(found["total"].mean())
     frame["share"] = frame["mean"] / total if total else np.nan
-    order = frame["excess" if control is not None else "mean"].abs().sort_values(ascending=False)
-    return frame.loc[order.index].head(len(frame) if k is None else k).round(3)
+    order = np.argsort(-np.abs(frame["excess" if control is not None else "mean"].to_numpy()), kind="stable")
+    return frame.iloc[order[:k]].round(3)
 
 
-def _by(found: xr.Dataset, name: str, by: str) -> xr.DataArray | None:
-    """`[prompt, row]`: the variable by pair, or by one side; None if the result does not have it."""
+def _by(found: xr.Dataset, name: str, by: str) -> xr.DataArray:
+    """`[prompt, row]`: the variable by pair, or by one side."""
     check_attribution(found)
     if by not in ("pair", *SIDES):
         raise Refused(f'wanted by="pair", "query" or "key", got {by!r}')
-    if name not in found:
-        return None
     if by == "pair":
         return found[name].stack(row=[f"{side}_component" for side in SIDES])
     other = "key" if by == "query" else "query"
@@ -264,10 +262,9 @@ def qk_senders(found: xr.Dataset, *, side: Literal["query", "key"] = "key") -> x
         )
     variables = {}
     for name in ("score", "control"):
-        values = _by(found, name, side)
-        if values is not None:
-            shape = (values.sizes["prompt"], n, -1)
-            variables[name] = (("prompt", "layer", "head"), values.values[:, there].reshape(shape))
+        if name in found:
+            values = _by(found, name, side).values[:, there]
+            variables[name] = (("prompt", "layer", "head"), values.reshape(len(values), n, -1))
     heads = np.arange(int(found[f"{side}_head"].values.max()) + 1)
     coords = {"prompt": found["prompt"], "layer": np.arange(n), "head": heads}
     coords |= {"name": (("layer", "head"), names_of(range(n), heads.tolist()))}

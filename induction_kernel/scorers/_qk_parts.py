@@ -146,16 +146,15 @@ class _Stack:
         b_o = getattr(block.attn, "b_O", None)
         bias = torch.einsum("hd,hdm->m", b_v, w_o) + (0.0 if b_o is None else b_o.detach().to(z))
         own = z - b_v
-        post, reads, scale = getattr(block, "ln1_post", None), self.reads.to(z), 1.0
+        post, reads = getattr(block, "ln1_post", None), self.reads.to(z)
         written = torch.einsum("pshd,hdm->psm", own, w_o) + bias
+        scale = divisor(self.model, post, written)[..., None]
         if post is not None:
-            scale = divisor(self.model, post, written)[..., None]
-            reads = fold_norm(self.model, post, reads)
-            written = _normed(self.model, post, written)
+            reads, written = fold_norm(self.model, post, reads), _normed(self.model, post, written)
         heads = torch.einsum("pshd,hde->pshe", own, torch.einsum("hdm,me->hde", w_o, reads))
-        self.found.append((heads / (scale if post is None else scale[..., None])).cpu().double())
+        self.found.append((heads / scale[..., None]).cpu().double())
         shift = norm_parts(self.model, post)[2]
-        fixed = (bias @ reads / scale).expand(*z.shape[:2], -1)
+        fixed = bias @ reads / scale
         fixed = fixed if shift is None else fixed + shift.to(z) @ self.reads.to(z)
         self.biases = self.biases + fixed.cpu().double()
         assert self.last is not None  # the stream before the layer comes first

@@ -139,7 +139,7 @@ def _seen(
     if linear:
         place = torch.arange(scores.shape[-1], dtype=scores.dtype).expand_as(scores)
         away = (place - (place * seen).sum(-1, keepdim=True) / count) * seen
-        slope = (apart * away).sum(-1, keepdim=True) / away.square().sum(-1, keepdim=True).clamp(min=1.0)
+        slope = (apart * away).sum(-1, keepdim=True) / away.square().sum(-1, keepdim=True).clamp(min=0.1)
         apart = apart - slope * away
     largest = (scores * allowed).abs().max()
     if not bool(apart.abs().max() <= within * (1 + largest)):

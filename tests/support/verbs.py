@@ -150,7 +150,9 @@ VERBS = {
     "concept_copying": lambda model: ik.head_census.concept_copying(
         model, words=["fox wolf", "bear sheep", "lion tiger", "apple plum"], prompts=16, length=12
     ),
-    "list_ablation": lambda model: ik.head_census.list_ablation(model, "L1H7", "L1H2", prompts=4, n_controls=2),
+    "list_ablation": lambda model: ik.head_census.list_ablation(
+        model, "L1H7", "L1H2", prompts=4, n_controls=2
+    ),
     "function_vector_effect": lambda model: ik.fewshot.function_vector_effect(
         model, shots(model), heads=["L1H7", "L0H3"]
     ),
