@@ -12,6 +12,8 @@ from dataclasses import replace
 
 import cells_attribution
 import cells_census
+import cells_concepts
+import cells_qk
 import cells_retrieval
 import cells_text
 import naive
@@ -299,6 +301,8 @@ CELLS = {
     **cells_census.CELLS,
     **cells_text.CELLS,
     **cells_retrieval.CELLS,
+    **cells_qk.CELLS,
+    **cells_concepts.CELLS,
 }
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"

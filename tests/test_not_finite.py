@@ -16,7 +16,7 @@ READ_PATTERNS = (
     "label_attention", "demonstration_weights", "copying, BAN", "copying, BAN-source", "direct_effect",
     "direct_effect, on answers", "direct_effect, by component", "direct_effect, by component and position",
     "direct_effect, by position", "direct_effect, by source token", "demonstration_attention", "qk_trace",
-    "attribution", "attribution, of patterns",
+    "attribution", "attribution, of patterns", "qk_attribution",
     "label_flow", "label_knock_out",
 )  # fmt: skip
 

@@ -1,6 +1,9 @@
 from ._behaviours import BEHAVIOURS as BEHAVIOURS
 from ._behaviours import Behaviour as Behaviour
 from ._census import census as census
+from ._concept_ablation import list_ablation as list_ablation
+from ._concept_copying import concept_copying as concept_copying
+from ._concept_copying import token_copying as token_copying
 from ._passages import passages as passages
 from ._tables import beside as beside
 from ._tables import table as table

@@ -25,6 +25,7 @@ __all__ = [
     "check_weights",
     "check_writing",
     "final_biases",
+    "norm_parts",
     "query_key_weights",
     "read_dimensions",
     "token_embedding",
@@ -259,3 +260,10 @@ def _centres(model: Model, norm: Any) -> bool:
     """Whether the norm removes the mean of the stream; if it has no module, whether the model's norms do."""
     by_name = str(getattr(model.cfg, "normalization_type", None)) in ("LN", "LNPre")
     return by_name and "RMS" not in type(norm).__name__ and not getattr(norm, "uses_rms_norm", False)
+
+
+def norm_parts(model: Model, norm: Any) -> tuple[bool, Tensor | None, Tensor | None]:
+    """Whether a norm subtracts the mean, its factor and its bias; (False, None, None) where there is no norm."""
+    if norm is None or getattr(model.cfg, "normalization_type", None) is None:
+        return False, None, None
+    return _centres(model, norm), _scale(model, norm), _parameter(norm, "bias", "b")

@@ -13,6 +13,7 @@ from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot
 from ._loss_components import slope_plot as slope_plot
 from ._phases import phase_plot as phase_plot
+from ._qk_attribution import qk_map as qk_map
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot

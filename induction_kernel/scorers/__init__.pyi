@@ -11,6 +11,9 @@ from ._labels import demonstration_weights as demonstration_weights
 from ._labels import label_attention as label_attention
 from ._logit_lens import logit_lens as logit_lens
 from ._ov import ov_eigenvalues as ov_eigenvalues
+from ._qk_attribution import qk_attribution as qk_attribution
+from ._qk_attribution import qk_senders as qk_senders
+from ._qk_attribution import qk_table as qk_table
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
 from ._retrieval import retrieval as retrieval

@@ -66,6 +66,10 @@ def shots(**options):
     return ik.few_shot_prompts(worded(), given.pop("demonstrations"), given.pop("queries"), **given)
 
 
+def split(head="L1H0"):
+    return ik.scorers.qk_attribution(model(), repeats(), head)
+
+
 def shot_weights():
     return ik.scorers.demonstration_weights(worded(), shots())
 
@@ -653,6 +657,18 @@ ROWS = [
     ("kl_to", "one prompt's logits alone", lambda tmp: ik.kl_to(torch.zeros(50)), ValueError, "got [50]"),
     ("kl_to", "infinite logits", lambda tmp: ik.kl_to(torch.full((8, 50), float("inf"))), ValueError, "clean logits are not finite"),
     ("kl_to", "another number of prompts", lambda tmp: swept(metric=ik.kl_to(torch.zeros(4, 50))), ValueError, "got 4 for 8"),
+    ("scorers.qk_attribution", "a head that is not there", lambda tmp: ik.scorers.qk_attribution(model(), repeats(), "L5H0"), ValueError, "L5H0 does not exist"),
+    ("scorers.qk_attribution", "a mask", lambda tmp: ik.scorers.qk_attribution(model(), repeats(), "L1H0", scorer=square), TypeError, "wanted an attention scorer"),
+    ("scorers.qk_attribution", "nothing repeats", lambda tmp: ik.scorers.qk_attribution(model(), tokens(2, 6), "L1H0"), ValueError, "nothing to read in prompt 0"),
+    ("scorers.qk_attribution", "no other key", lambda tmp: ik.scorers.qk_attribution(model(), repeats(), "L1H0", scorer=ik.AttentionScorer("all", square)), ValueError, "sees no other key"),
+    ("scorers.qk_attribution", "NaN weights", lambda tmp: ik.scorers.qk_attribution(with_nan("v"), repeats(), "L1H0"), ValueError, "not finite"),
+    ("scorers.qk_table", "scores", lambda tmp: ik.scorers.qk_table(scores()), TypeError, "of qk_attribution, got Dataset"),
+    ("scorers.qk_table", "unknown side", lambda tmp: ik.scorers.qk_table(split(), by="keys"), ValueError, "by=\"pair\""),
+    ("scorers.qk_table", "no rows", lambda tmp: ik.scorers.qk_table(split(), 0), ValueError, "k >= 1 rows"),
+    ("scorers.qk_senders", "unknown side", lambda tmp: ik.scorers.qk_senders(split(), side="k"), ValueError, "side=\"query\""),
+    ("scorers.qk_senders", "first layer", lambda tmp: ik.scorers.qk_senders(split("L0H1")), ValueError, "no head comes before L0H1"),
+    ("plots.qk_map", "scores", lambda tmp: ik.plots.qk_map(scores()), ValueError, "of qk_attribution, got a score over"),
+    ("plots.qk_map", "nothing to show", lambda tmp: ik.plots.qk_map(split(), k=0), ValueError, "k >= 1 components"),
     ("direct_effect", "unknown reading", lambda tmp: ik.direct_effect(model(), repeats(), on="repeat"), ValueError, 'on="next token"'),
     ("direct_effect", "no answers", lambda tmp: ik.direct_effect(model(), repeats(), on="answers"), ValueError, "prompts with answers"),
     ("direct_effect", "one token", lambda tmp: ik.direct_effect(model(), torch.tensor([[1]])), ValueError, "nothing to read in prompt 0"),
@@ -867,6 +883,16 @@ ROWS = [
     ("fewshot.label_auc", "no weights", lambda tmp: ik.fewshot.label_auc(scores(), [0]), TypeError, "pooling='label'"),
     ("fewshot.label_auc", "predictions of other prompts", lambda tmp: ik.fewshot.label_auc(ik.scorers.demonstration_weights(worded(), shots()), [0, 1]), ValueError, "each of 1 prompts, got shape [2]"),
     ("fewshot.label_auc", "no draws", lambda tmp: ik.fewshot.label_auc(ik.scorers.demonstration_weights(worded(), shots()), [0], draws=0), ValueError, "1 or more, got 0"),
+    ("head_census.token_copying", "too long for the context", lambda tmp: ik.head_census.token_copying(model(), length=30), ValueError, "twice as much fits the context of 40"),
+    ("head_census.token_copying", "no room for an entity", lambda tmp: ik.head_census.token_copying(model(), length=5), ValueError, "wanted a length above 5"),
+    ("head_census.token_copying", "no prompts", lambda tmp: ik.head_census.token_copying(model(), prompts=0), ValueError, "prompts >= 1"),
+    ("head_census.token_copying", "absent head", lambda tmp: ik.head_census.token_copying(model(), length=12, heads="L5H0"), ValueError, "L5H0 does not exist"),
+    ("head_census.concept_copying", "no tokenizer", lambda tmp: ik.head_census.concept_copying(model()), ValueError, "no tokenizer"),
+    ("head_census.concept_copying", "words that are single tokens", lambda tmp: ik.head_census.concept_copying(worded()), ValueError, "at least two entities of one number"),
+    ("head_census.concept_copying", "one word", lambda tmp: ik.head_census.concept_copying(worded(), words="fox"), TypeError, "words as a list of strings"),
+    ("head_census.list_ablation", "unknown task", lambda tmp: ik.head_census.list_ablation(worded(), "L0H1", "L1H1", tasks=["Latin"]), ValueError, "wanted tasks out of nonsense"),
+    ("head_census.list_ablation", "absent head", lambda tmp: ik.head_census.list_ablation(worded(), "L0H1", "L7H1"), ValueError, "L7H1 does not exist"),
+    ("head_census.list_ablation", "no English", lambda tmp: ik.head_census.list_ablation(worded(), "L0H1", "L1H1", tasks=["French"]), ValueError, "can write 0 words of French"),
     ("fewshot.function_vector_effect", "no demonstrations", lambda tmp: ik.fewshot.function_vector_effect(model(), repeats()), ValueError, "few_shot"),
     ("fewshot.function_vector_effect", "unknown right labels", lambda tmp: ik.fewshot.function_vector_effect(worded(), shots()), ValueError, "queries carry labels"),
     ("fewshot.function_vector_effect", "absent head", lambda tmp: ik.fewshot.function_vector_effect(worded(), shots(), heads="L2H0"), ValueError, "layers 0 to 1"),

@@ -109,6 +109,7 @@ VERBS = {
     "qk_trace": lambda model: ik.qk_trace(model, repeats(model), draws=2),
     "composition": lambda model: ik.composition(model),
     "composition, by v": lambda model: ik.composition(model, by="v"),
+    "qk_attribution": scored(ik.scorers.qk_attribution, head="L1H7"),
     "direct_effect": scored(ik.direct_effect),
     "direct_effect, on answers": lambda model: ik.direct_effect(model, answered(model)),
     "direct_effect, by component": scored(ik.direct_effect, by="component"),
@@ -167,6 +168,13 @@ VERBS = {
         model, shots(model), torch.full((2, 8, 2), 0.5).numpy()
     ),
     "label_flow": lambda model: ik.fewshot.label_flow(model, shots(model)),
+    "token_copying": lambda model: ik.head_census.token_copying(model, prompts=8, length=12),
+    "concept_copying": lambda model: ik.head_census.concept_copying(
+        model, words=["fox wolf", "bear sheep", "lion tiger", "apple plum"], prompts=16, length=12
+    ),
+    "list_ablation": lambda model: ik.head_census.list_ablation(
+        model, "L1H7", "L1H2", prompts=4, n_controls=2
+    ),
     "function_vector_effect": lambda model: ik.fewshot.function_vector_effect(
         model, shots(model), heads=["L1H7", "L0H3"]
     ),
