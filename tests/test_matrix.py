@@ -10,6 +10,7 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 
+import cells_vectors
 import naive
 import numpy as np
 import paths_by_hooks
@@ -303,6 +304,8 @@ REFUSED = {
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
 }
+CELLS |= cells_vectors.CELLS
+REFUSED |= cells_vectors.REFUSED
 
 
 def outcome(name, kind, cell):

@@ -37,7 +37,7 @@ def word_pairs(name: str, model: Model | None = None) -> LabelledTexts:
     | `capitals` | France, Paris | 70 |
     | `plurals` | box, boxes | 70 |
     | `past_tense` | go, went | 70 |
-    | `topics` | fox, dax; apple, wug: words of two topics in the embedded model's language | 24 |
+    | `topics` | fox, dax; apple, wug; arm, blick; car, fep: four topics, in the embedded model's language | 48 |
 
     Answers count by their first token, so two answers that begin with the same token cannot be told apart. Pass the
     model to leave out the later of two such pairs: `few_shot_prompts` would refuse them.

@@ -75,7 +75,7 @@ def apply_function_vector(
         | variable | |
         |---|---|
         | `accuracy` | share of prompts whose most probable token is the first of the right answer (Wilson) |
-        | `label_accuracy` | the same among all answers of these prompts, right and wrong ones; `chance` is 1 / their number |
+        | `label_accuracy` | the same among all answers of these prompts, right and wrong ones; `label_chance` is 1 / their number |
         | `probability` | of the right answer's first token |
         | `accuracy_gain`, `probability_gain` | over "none", paired by prompt |
         | `accuracy_excess`, `probability_excess` | over "random heads", paired by prompt |
@@ -111,7 +111,7 @@ def apply_function_vector(
     random = [at for at, name in enumerate(groups) if name == RANDOM]
     return out.assign(
         norm=("vector", [0.0, *[norms[name] for name in names[1:]]]),
-        chance=1 / len(choices),
+        label_chance=1 / len(choices),
         control_accuracy=(("draw", "layer"), found["correct"][:, 1:][:, random].mean(0)),
     )
 

@@ -20,7 +20,7 @@ from ..data._episodes import Episodes
 from ..errors import Refused
 from ..heads._choice import random_sets
 from ..heads._names import Head, HeadLike, some_heads
-from ..model._anatomy import Model, full_precision, kept_as_it_was, sizes
+from ..model._anatomy import Model, full_precision, sizes
 from ..model._weights import check_writing, value_weights
 from ..prompts._prompts import measured_on
 from ._function_vectors import last_means, task_prompts
@@ -83,14 +83,15 @@ def function_vector(
     check_writing(model, range(size.n_layers))
     drawn = random_sets(model, like=chosen, n=n_controls, seed=seed, control=control) if n_controls else []
     ready, without_task = task_prompts(model, prompts, shuffled, checked_seed(seed))
-    with kept_as_it_was(model):
-        written = _written(model, last_means(model, ready, max_tokens))
-        of_shuffled = _written(model, last_means(model, without_task, max_tokens))
+    written = _written(model, last_means(model, ready, max_tokens))
+    of_shuffled = _written(model, last_means(model, without_task, max_tokens))
     vectors = {
         "vector": _sum(written, chosen),
         "shuffled": _sum(of_shuffled, chosen),
         "control": np.array([_sum(written, each) for each in drawn]).reshape(len(drawn), size.d_model),
     }
+    if not all(np.isfinite(value).all() for value in vectors.values()):
+        raise Refused("what heads write is not finite: look for NaN or infinite weights in the model")
     variables: dict[str, Any] = {}
     for key, value in vectors.items():
         dims = ("draw", "feature") if key == "control" else ("feature",)
