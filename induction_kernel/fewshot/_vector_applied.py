@@ -26,7 +26,7 @@ from ..interventions._intervention import Intervention
 from ..interventions._plan import Cell, within_memory
 from ..metrics._metric import Metric
 from ..metrics._targets import last_token, right_answer
-from ..model._anatomy import Model, device_of, kept_as_it_was, sizes
+from ..model._anatomy import Model, kept_as_it_was, sizes
 from ..model._outputs import check_words
 from ..model._runs import progress_bar
 from ..prompts._conversion import as_prompts
@@ -180,7 +180,8 @@ def _measured(
 ) -> tuple[dict[str, np.ndarray], Way]:  # fmt: skip
     """Each measure `[prompt, run, layer]`: the untouched run first, then one run for each vector."""
     found = {key: np.full((len(ready), 1 + len(vectors), len(layers)), np.nan) for key in MEASURES}
-    news = [New(1.0, vector.to(device_of(model))[None, None]) for vector in vectors]
+    like = model.W_U
+    news = [New(1.0, vector.to(like.device, like.dtype)[None, None]) for vector in vectors]
     ways = list[Way]()
     bar = progress_bar(len(ready), progress=progress, unit="prompt")
     with within_memory(max_tokens), kept_as_it_was(model), bar:
