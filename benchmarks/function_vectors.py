@@ -92,37 +92,46 @@ def scored(model: Any, episodes: Any) -> xr.Dataset:
 
 def of_task(model: Any, name: str, train: Any, test: Any, heads: list[ik.Head], controls: int) -> dict[str, Any]:
     """One row: the task's numbers by layer."""
-    control = "same layer" if len({head.layer for head in heads}) > 1 else "any layer"
-    vector = ik.fewshot.function_vector(model, train, heads, n_controls=controls, control=control)
-    zero = ik.data.zero_shot(model, test)
-    found = ik.fewshot.apply_function_vector(model, zero, vector, progress=False)
+    vector = ik.fewshot.function_vector(model, train, heads, n_controls=controls, control="any layer")
+    found = ik.fewshot.apply_function_vector(model, ik.data.zero_shot(model, test), vector, progress=False)
     nothing = torch.zeros(model.cfg.d_model)
     shown = ik.fewshot.apply_function_vector(model, test.prompts(model), nothing, layers=[0], progress=False)
-    few = {key: float(shown[key].sel(vector="none", layer=0)) for key in ("accuracy", "label_accuracy", "probability")}
-    gain = found["accuracy_gain"].sel(vector="function vector")
-    best = int(gain.argmax())
-    print(f"\n{name}: {len(zero)} queries, heads {vector.attrs['heads']}")
-    print(f"after {train.shown.shape[1]} demonstrations accuracy {few['accuracy']:.2f}; chance {float(found['chance']):.3f}")
-    for each in found["vector"].values:
-        at = found.sel(vector=each).isel(layer=best)
-        print(
-            f"{each:16} layer {int(found['layer'][best]):2}: accuracy {float(at['accuracy']):.2f} "
-            f"[{float(at['accuracy_low']):.2f}, {float(at['accuracy_high']):.2f}], among answers "
-            f"{float(at['label_accuracy']):.2f}, probability {float(at['probability']):.3f}, length "
-            f"{float(at['norm']):.1f}",
-            flush=True,
-        )
+    at_once = shown.sel(vector="none", layer=0)
+    few = {key: float(at_once[key]) for key in ("accuracy", "label_accuracy", "probability")}
+    third = model.cfg.n_layers // 3  # the layer that Todd et al. 2024 choose
+    best = int(found["accuracy_gain"].sel(vector="function vector").argmax())
+    print(f"\n{name}: {len(test)} queries, heads {vector.attrs['heads']}; answers: chance {chance(found):.3f}")
+    print(f"after {train.shown.shape[1]} demonstrations: accuracy {few['accuracy']:.2f}")
+    for title, layer in ((f"layer {third}", third), (f"layer {best}, the best on these prompts", best)):
+        print(title)
+        for each in found["vector"].values:
+            print(f"  {each:16} {in_words(found.sel(vector=each).isel(layer=layer))}", flush=True)
     by_layer = {
-        key + end: {str(each): found[key + end].sel(vector=each).values.round(4).tolist() for each in found["vector"].values}
+        key + end: {str(each): rounded(found[key + end].sel(vector=each)) for each in found["vector"].values}
         for key in KEPT
         for end in ("", "_low", "_high")
     }
-    written = writers(model, train)
+    lengths = dict(zip(map(str, found["vector"].values), rounded(found["norm"]), strict=True))
     return {
-        "task": name, "heads": vector.attrs["heads"], "queries": len(zero), "few_shot": few,
-        "chance": float(found["label_chance"]), "norm": dict(zip(found["vector"].values, found["norm"].values.round(3).tolist())),
-        "best_layer": int(found["layer"][best]), **written, "by_layer": by_layer,
+        "task": name, "heads": vector.attrs["heads"], "queries": len(test), "few_shot": few, "chance": chance(found),
+        "length": lengths, "best_layer": best, **writers(model, train), "by_layer": by_layer,
     }  # fmt: skip
+
+
+def chance(found: xr.Dataset) -> float:
+    return float(found["label_chance"])
+
+
+def rounded(values: xr.DataArray) -> list[float]:
+    return values.values.round(4).tolist()
+
+
+def in_words(at: xr.Dataset) -> str:
+    low, high = float(at["accuracy_low"]), float(at["accuracy_high"])
+    return (
+        f"accuracy {float(at['accuracy']):.2f} [{low:.2f}, {high:.2f}], among answers "
+        f"{float(at['label_accuracy']):.2f}, probability {float(at['probability']):.3f}, length {float(at['norm']):.1f}"
+    )
 
 
 def writers(model: Any, train: Any) -> dict[str, str]:

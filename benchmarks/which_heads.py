@@ -88,7 +88,9 @@ def save(found: Any, minutes: float) -> None:
     for share in found["share"].values:
         for name in found["set"].values:
             at = found.sel(share=share, set=name)
-            row = {"share": float(share), "set": str(name), "heads": str(at["heads"].sel(run=name).item()) if name in found["run"].values else ""}
+            drawn = name not in found["run"].values
+            row: dict[str, Any] = {"share": float(share), "set": str(name)}
+            row["heads"] = "" if drawn else str(at["heads"].sel(run=name).item())
             for measure in MEASURES:
                 for key in ("", "_change", "_change_low", "_change_high", "_excess", "_excess_low", "_excess_high"):
                     row[measure + key] = round(float(at[measure + key]), 4)

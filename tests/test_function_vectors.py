@@ -1,4 +1,4 @@
-"""Function vectors made and added to other prompts; writers and cancellers. Their slow twins are cells of the matrix."""
+"""Function vectors made and added to other prompts; writers and cancellers. The matrix has their slow twins."""
 
 from dataclasses import replace
 

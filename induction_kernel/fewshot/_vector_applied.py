@@ -75,7 +75,7 @@ def apply_function_vector(
         | variable | |
         |---|---|
         | `accuracy` | share of prompts whose most probable token is the first of the right answer (Wilson) |
-        | `label_accuracy` | the same among all answers of these prompts, right and wrong ones; `label_chance` is 1 / their number |
+        | `label_accuracy` | the same among all answers of these prompts; `label_chance` is 1 / their number |
         | `probability` | of the right answer's first token |
         | `accuracy_gain`, `probability_gain` | over "none", paired by prompt |
         | `accuracy_excess`, `probability_excess` | over "random heads", paired by prompt |
@@ -103,7 +103,7 @@ def apply_function_vector(
     attrs = {
         "method": "apply_function_vector", "paper": "Todd et al. 2024, section 3", "site": site, "unit": "share",
         "seed": checked_seed(seed), "interval": "95% over prompts", **way.attrs, **measured_on(model, ready),
-        **{key: vector.attrs[key] for key in ("heads", "task") if isinstance(vector, xr.Dataset) and key in vector.attrs},
+        **_said_of(vector),
     }  # fmt: skip
     names = list(dict.fromkeys([NONE, *groups]))
     coords = {"vector": names, "layer": wanted, "prompt": np.arange(len(ready))}
@@ -114,6 +114,12 @@ def apply_function_vector(
         label_chance=1 / len(choices),
         control_accuracy=(("draw", "layer"), found["correct"][:, 1:][:, random].mean(0)),
     )
+
+
+def _said_of(vector: Any) -> dict[str, Any]:
+    """The heads and the task of a function vector, for the attributes."""
+    attrs = vector.attrs if isinstance(vector, xr.Dataset) else {}
+    return {key: attrs[key] for key in ("heads", "task") if key in attrs}
 
 
 def _layers(layers: Any, n_layers: int) -> list[int]:

@@ -1,9 +1,9 @@
-"""`writers_and_cancellers`: heads that write the right answer of a task at the last token, and heads that write against it.
+"""`writers_and_cancellers`: heads that write a task's right answer at the last token, and heads that write against it.
 
-The signed direct effect of Wang 2026 (arXiv 2606.07560, section 3, "refined direct logit attribution", read in the
-authors' code): u (c - mean c) / s, where c is what a head writes at the last token of a few-shot prompt, mean c its mean
-over the prompts, u the right answer's direction in the unembedding less the wrong one's, and s the final norm's scale.
-The score of `_function_vectors` is an effect through the whole model; this is the head's own part, with its sign.
+The signed direct effect of Wang 2026 (arXiv 2606.07560, "refined direct logit attribution", read in the authors' code):
+u (c - mean c) / s, where c is what a head writes at the last token of a few-shot prompt, mean c its mean over the
+prompts, u the right answer's direction in the unembedding less the wrong one's, and s the final norm's scale. The score
+of `_function_vectors` is an effect through the whole model; this is the head's own part, with its sign.
 """
 
 from __future__ import annotations

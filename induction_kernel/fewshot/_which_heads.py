@@ -58,16 +58,16 @@ def which_heads(
 
     Of each kind the top share of all heads is ablated (rounded down, at least one head), left out of it the top
     `exclude` of the other kind (rounded down); and as many random heads, which are in neither set nor in the top
-    `exclude` of either. In few-shot prompts z becomes its mean over the last tokens of the prompts that heads are chosen
-    on, at the last token alone; in the text its mean over the windows, at every position (the authors' code takes the
-    values of one run on random tokens there).
+    `exclude` of either. In few-shot prompts z becomes its mean over the last tokens of the prompts that heads are
+    chosen on, at the last token alone; in the text its mean over the windows, at every position (the authors' code
+    takes the values of one run on random tokens there).
 
     Args:
         model: any TransformerLens model with a tokenizer; given back as it was.
         prompts: few-shot prompts whose right labels are known, or episodes.
         text: windows of ordinary text, anything `as_prompts` takes.
-        scores: `{"induction": ..., "function_vector": ...}`, results of `induction` and `function_vector_effect` on other
-            prompts than these, or any other scores to rank heads by; None to measure them: induction on repeated
+        scores: `{"induction": ..., "function_vector": ...}`, results of `induction` and `function_vector_effect` on
+            other prompts than these, or any other scores to rank heads by; None to measure them: induction on repeated
             tokens, function vectors on every second prompt, and the ablations on the others.
         shares: which shares of all heads are ablated, above 0, at most 1.
         exclude: share of the other kind's heads that is left out of each set; 0 for none.
@@ -80,26 +80,26 @@ def which_heads(
         progress: a bar if it takes longer than two seconds.
 
     Returns:
-        Dataset over `share` and `set` ("induction heads", "function-vector heads", "random heads"). Each measure is
-        `accuracy` (of the labels among themselves), `label_probability` (of the right label's first token over the whole
-        vocabulary) or `icl_score` (late less early loss in nats; negative is better, opposite to the authors'):
+        Dataset over `share` and `set` ("induction heads", "function-vector heads", "random heads"). Each measure M is
+        `accuracy` (of the labels among themselves), `label_probability` (of the right label's first token over the
+        whole vocabulary) or `icl_score` (late less early loss in nats; negative is better, opposite to the authors'):
 
         | variable | |
         |---|---|
-        | `<measure>` | mean with the set ablated |
-        | `<measure>_change`, `_change_low`, `_change_high` | less the untouched model's, paired by prompt, 95% |
-        | `<measure>_excess`, `_excess_low`, `_excess_high` | the change less that of random heads (mean over sets), paired |
-        | `<measure>_verdict` | "more than random heads", "less than random heads" or "inconclusive": harm, by the excess |
-        | `<measure>_difference[share]`, `_difference_low`, `_difference_high` | the change without function-vector heads less |
-        | | that without induction heads |
-        | `<measure>_decides[share]` | the heads that do more harm of these two, or "inconclusive" |
-        | `<measure>_control[share, draw]` | the mean change of each set of random heads |
+        | `M` | mean with the set ablated |
+        | `M_change` | less the untouched model's, paired by prompt or window |
+        | `M_excess` | the change less that of random heads (mean over their sets), paired |
+        | `M_verdict` | "more than random heads", "less than random heads" or "inconclusive": harm, by the excess |
+        | `M_difference[share]` | the change without function-vector heads less that without induction heads, paired |
+        | `M_decides[share]` | the heads that do more harm of these two, or "inconclusive" |
+        | `M_control[share, draw]` | the mean change of each set of random heads |
 
-        By prompt and window: `correct`, `right_probability [prompt, share, run]`, `late_less_early[window, share,
-        run]`. `heads[share, run]` are names; `overlap[share]` is the part of the top induction heads that are top
-        function-vector heads too (before exclusion), `overlap_chance[share]` of random ones; `correlation` is Spearman's
-        of the two scores over heads, with ends that take heads for independent. `induction` and `function_vector
-        [layer, head]` are the scores.
+        Changes, excesses and differences have 95% intervals, `..._low` and `..._high`. By prompt and window:
+        `correct`, `right_probability [prompt, share, run]`, `late_less_early[window, share, run]`, with the names of
+        `heads[share, run]`. `overlap[share]` is the part of the top induction heads that are top function-vector heads
+        too (before exclusion), `overlap_chance[share]` of random ones; `correlation` is Spearman's of the two scores
+        over heads, with ends that take heads for independent. `induction` and `function_vector [layer, head]` are the
+        scores, less their control.
 
     Raises:
         TypeError: not prompts; scores of another type.
@@ -190,8 +190,8 @@ def _sets_of(
     sets = [[head for head in ranked[kind] if head not in top[other[kind]]][:k] for kind in other]
     if min(map(len, sets)) < k:
         raise Refused(
-            f"wanted {k} heads of each kind that are not in the top {exclude:.0%} of the other, got {min(map(len, sets))}: "
-            "pass a smaller share, or exclude=0"
+            f"wanted {k} heads of each kind that are not in the top {exclude:.0%} of the other, got "
+            f"{min(map(len, sets))}: pass a smaller share, or exclude=0"
         )
     excluded = {*sets[0], *sets[1], *top[INDUCTION], *top[VECTOR]}
     return sets + random_sets(model, like=sets[0], n=n_controls, exclude=excluded, seed=seed, control="any layer")
