@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import measuring
-
 import torch
 import xarray as xr
 
@@ -36,7 +35,9 @@ def main() -> None:
     began = time.process_time()
     scores = {name: scored(model, parts[name][0][: asked.prompts]) for name in TASKS}
     seconds = (time.process_time() - began) / len(TASKS)
-    print(f"{seconds:.0f} s of processor time for the score of all heads on {asked.prompts} prompts of a task")
+    print(
+        f"{seconds:.0f} s of processor time for the score of all heads on {asked.prompts} prompts of a task"
+    )
     rows = []
     for name in TASKS:
         others = xr.concat(
@@ -48,8 +49,7 @@ def main() -> None:
     texts = ik.data.word_pairs("topics", tiny)
     test, train = texts.split(24)
     train, test = (
-        episodes(train, each, shots=8, separator=" ", seed=seed)
-        for seed, each in enumerate((train, test))
+        episodes(train, each, shots=8, separator=" ", seed=seed) for seed, each in enumerate((train, test))
     )
     heads = ik.top_heads(scored(tiny, train), 2)
     rows.append(of_task(tiny, "topics (embedded model)", train, test, heads, asked.controls))
@@ -75,7 +75,10 @@ def drawn(model: Any, name: str) -> tuple[Any, Any]:
     """Episodes of one half of a task's words, and of the other half as queries, with demonstrations of the first."""
     pairs = ik.data.word_pairs(name, model)
     test, train = pairs.split(len(pairs) // 2)
-    parts = [episodes(train, each, shots=SHOTS, sampling="random", seed=at) for at, each in enumerate((train, test))]
+    parts = [
+        episodes(train, each, shots=SHOTS, sampling="random", seed=at)
+        for at, each in enumerate((train, test))
+    ]
     return parts[0], parts[1]
 
 
@@ -90,7 +93,9 @@ def scored(model: Any, episodes: Any) -> xr.Dataset:
     return ik.fewshot.function_vector_effect(model, episodes, progress=False)
 
 
-def of_task(model: Any, name: str, train: Any, test: Any, heads: list[ik.Head], controls: int) -> dict[str, Any]:
+def of_task(
+    model: Any, name: str, train: Any, test: Any, heads: list[ik.Head], controls: int
+) -> dict[str, Any]:
     """One row: the task's numbers by layer."""
     vector = ik.fewshot.function_vector(model, train, heads, n_controls=controls, control="any layer")
     found = ik.fewshot.apply_function_vector(model, ik.data.zero_shot(model, test), vector, progress=False)
@@ -100,7 +105,9 @@ def of_task(model: Any, name: str, train: Any, test: Any, heads: list[ik.Head], 
     few = {key: float(at_once[key]) for key in ("accuracy", "label_accuracy", "probability")}
     third = model.cfg.n_layers // 3  # the layer that Todd et al. 2024 choose
     best = int(found["accuracy_gain"].sel(vector="function vector").argmax())
-    print(f"\n{name}: {len(test)} queries, heads {vector.attrs['heads']}; answers: chance {chance(found):.3f}")
+    print(
+        f"\n{name}: {len(test)} queries, heads {vector.attrs['heads']}; answers: chance {chance(found):.3f}"
+    )
     print(f"after {train.shown.shape[1]} demonstrations: accuracy {few['accuracy']:.2f}")
     for title, layer in ((f"layer {third}", third), (f"layer {best}, the best on these prompts", best)):
         print(title)
@@ -139,9 +146,13 @@ def writers(model: Any, train: Any) -> dict[str, str]:
     found = ik.summarise(ik.fewshot.writers_and_cancellers(model, train, progress=False))
     out = {}
     for side, largest in (("writers", True), ("cancellers", False)):
-        heads = [head for head in ik.top_heads(found, 5, by="excess", largest=largest, passing=True)]
+        heads = ik.top_heads(found, 5, by="excess", largest=largest, passing=True)
         values = [float(found["excess"].sel(layer=layer, head=head)) for layer, head in heads]
-        said = [f"{head} {value:+.2f}" for head, value in zip(heads, values, strict=True) if (value > 0) == largest]
+        said = [
+            f"{head} {value:+.2f}"
+            for head, value in zip(heads, values, strict=True)
+            if (value > 0) == largest
+        ]
         out[side] = ", ".join(said)
         print(f"{side}: {out[side] or 'none'}")
     return out

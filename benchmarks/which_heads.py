@@ -34,7 +34,9 @@ def main() -> None:
     queries, _ = ik.data.load_classification(asked.data / "sst2.validation.tsv").split(asked.prompts)
     episodes = ik.data.draw_episodes(pool, queries, shots=SHOTS)
     text = windows(model, (asked.data / "moby_dick.txt").read_text(encoding="utf-8"), asked.windows)
-    options: dict[str, Any] = {"n_controls": 2, "early": 20, "late": 90} if asked.small else {"n_controls": CONTROLS}
+    options: dict[str, Any] = (
+        {"n_controls": 2, "early": 20, "late": 90} if asked.small else {"n_controls": CONTROLS}
+    )
     text = text[:, :128] if asked.small else text
     found = ik.fewshot.which_heads(model, episodes, text, shares=SHARES, **options)
     minutes = (time.process_time() - start) / 60
@@ -68,19 +70,24 @@ def windows(model: Any, text: str, count: int) -> torch.Tensor:
 def told(found: Any) -> None:
     for share in found["share"].values:
         of = found.sel(share=share)
-        print(f"\n{share:.0%} of heads: {int(of['n_heads'])}; {float(of['overlap']):.2f} of the top heads are of both kinds")
+        both = float(of["overlap"])
+        print(f"\n{share:.0%} of heads: {int(of['n_heads'])}; {both:.2f} of the top heads are of both kinds")
         for measure in MEASURES:
             print(f"{measure}, untouched {float(of[run_of(measure)].sel(run='untouched').mean()):.3f}")
             for name in found["set"].values:
                 at = of.sel(set=name)
                 change, low, high = (float(at[f"{measure}_change{end}"]) for end in ("", "_low", "_high"))
-                print(f"  without {name:22} {change:+.3f} [{low:+.3f}, {high:+.3f}]  {at[f'{measure}_verdict'].item()}")
+                print(
+                    f"  without {name:22} {change:+.3f} [{low:+.3f}, {high:+.3f}]  {at[f'{measure}_verdict'].item()}"
+                )
             print(f"  more harm: {of[f'{measure}_decides'].item()}")
     print(f"\ncorrelation of the two scores {float(found['correlation']):.2f}", flush=True)
 
 
 def run_of(measure: str) -> str:
-    return {"accuracy": "correct", "label_probability": "right_probability", "icl_score": "late_less_early"}[measure]
+    return {"accuracy": "correct", "label_probability": "right_probability", "icl_score": "late_less_early"}[
+        measure
+    ]
 
 
 def save(found: Any, minutes: float) -> None:
@@ -92,12 +99,21 @@ def save(found: Any, minutes: float) -> None:
             row: dict[str, Any] = {"share": float(share), "set": str(name)}
             row["heads"] = "" if drawn else str(at["heads"].sel(run=name).item())
             for measure in MEASURES:
-                for key in ("", "_change", "_change_low", "_change_high", "_excess", "_excess_low", "_excess_high"):
+                for key in (
+                    "",
+                    "_change",
+                    "_change_low",
+                    "_change_high",
+                    "_excess",
+                    "_excess_low",
+                    "_excess_high",
+                ):
                     row[measure + key] = round(float(at[measure + key]), 4)
                 row[f"{measure}_verdict"] = str(at[f"{measure}_verdict"].item())
             rows.append(row)
     decided = {
-        f"{measure}_decides": [str(each) for each in found[f"{measure}_decides"].values] for measure in MEASURES
+        f"{measure}_decides": [str(each) for each in found[f"{measure}_decides"].values]
+        for measure in MEASURES
     }
     untouched = {measure: float(found[run_of(measure)].sel(run="untouched").mean()) for measure in MEASURES}
     measuring.save(

@@ -29,14 +29,14 @@ def by_hand():
 
 
 def copies():
-    """`5 11 6 12 5` and `5 11 6 12 6`: the induction head writes what followed the query, 11 and 12."""
-    tokens = torch.tensor([[5, 11, 6, 12, 5], [5, 11, 6, 12, 6]])
+    """`9 5 11 6 12 5` and `9 5 11 6 12 6`: the induction head writes what followed the query, 11 and 12."""
+    tokens = torch.tensor([[9, 5, 11, 6, 12, 5], [9, 5, 11, 6, 12, 6]])
     found = Demonstrations(
-        torch.tensor([[[0, 2], [2, 4]]] * 2), torch.tensor([[1, 3]] * 2), torch.tensor([[0, 1]] * 2),
+        torch.tensor([[[1, 3], [3, 5]]] * 2), torch.tensor([[2, 4]] * 2), torch.tensor([[0, 1]] * 2),
         torch.ones(2, 2, dtype=torch.bool), torch.tensor(RIGHT), torch.tensor([0, 1]), ("a", "b"),
     )  # fmt: skip
     return FewShotPrompts(
-        tokens, torch.tensor([5, 5]), torch.arange(5).expand(2, 5) == 4, demonstrations=found
+        tokens, torch.tensor([6, 6]), torch.arange(6).expand(2, 6) == 5, demonstrations=found
     )
 
 
@@ -66,7 +66,9 @@ def test_by_hand_the_vector_makes_both_answers_equally_likely(by_hand):
     own, half = np.exp(GAIN), np.exp(GAIN / 2)
     of = found["probability"].sel(layer=1)
     assert float(of.sel(vector="none")) == pytest.approx(1 / (own + VOCAB - 1), rel=1e-5)
-    assert float(of.sel(vector="function vector")) == pytest.approx(half / (own + 2 * half + VOCAB - 3), rel=1e-5)
+    assert float(of.sel(vector="function vector")) == pytest.approx(
+        half / (own + 2 * half + VOCAB - 3), rel=1e-5
+    )
     assert float(of.sel(vector="random heads")) == pytest.approx(1 / (own + VOCAB - 1), rel=1e-5)
     assert float(found["label_chance"]) == 0.5
     assert float(found["accuracy"].max()) == 0.0
@@ -104,7 +106,11 @@ def test_vectors_of_heads_add_up():
 def test_raw_and_processed_weights_give_the_same_vector():
     found = [
         ik.fewshot.function_vector(
-            model_of("GPT-2", kind), random_shots(), ["L0H1", "L1H2"], shuffled=random_shots(seed=2), n_controls=0
+            model_of("GPT-2", kind),
+            random_shots(),
+            ["L0H1", "L1H2"],
+            shuffled=random_shots(seed=2),
+            n_controls=0,
         )["vector"].values
         for kind in ("bridge", "converted")
         if kind == "bridge" or ik.loading._build.has_hooked_transformer()
@@ -124,13 +130,19 @@ def test_a_vector_of_zeros_changes_nothing(tiny):
 
 def test_the_untouched_model_is_what_the_metrics_say(tiny):
     zero = ik.data.zero_shot(tiny, ik.data.word_pairs("topics", tiny), separator=" ")
-    found = ik.fewshot.apply_function_vector(tiny, zero, torch.ones(tiny.cfg.d_model), layers=[1], progress=False)
+    found = ik.fewshot.apply_function_vector(
+        tiny, zero, torch.ones(tiny.cfg.d_model), layers=[1], progress=False
+    )
     assert found["layer"].values.tolist() == [1]
     np.testing.assert_allclose(
-        found["probability_by_prompt"].sel(vector="none", layer=1), ik.probability(tiny, zero)["value"], atol=1e-6
+        found["probability_by_prompt"].sel(vector="none", layer=1),
+        ik.probability(tiny, zero)["value"],
+        atol=1e-6,
     )
-    difference = ik.logit_difference(tiny, zero)["value"].values
-    np.testing.assert_array_equal(found["correct_among_answers"].sel(vector="none", layer=1), difference > 0)
+    logits = tiny(zero.tokens)[torch.arange(48), zero.lengths - 1]
+    choices = zero.answers.unique()
+    among = choices[logits[:, choices].argmax(-1)] == zero.answers[:, 0]
+    np.testing.assert_array_equal(found["correct_among_answers"].sel(vector="none", layer=1), among)
     low, high = (float(found[f"accuracy_{end}"].sel(vector="none", layer=1)) for end in ("low", "high"))
     from induction_kernel.stats import share_interval
 
@@ -171,6 +183,8 @@ def test_random_vectors_are_scaled_to_the_length_of_the_vector(tiny):
 
 def test_only_the_last_position_is_run_again(tiny, monkeypatch):
     """Every edited run starts at its prompt's last token, also where a score patches all heads."""
+    task = noisy_words(tiny, prompts=6)
+    ik.fewshot.function_vector_effect(tiny, task, progress=False)  # the first call checks the lane
     starts = []
     own = _batch.WidenedBatch
 
@@ -179,7 +193,6 @@ def test_only_the_last_position_is_run_again(tiny, monkeypatch):
         return own(lane, cells, at, *others)
 
     monkeypatch.setattr(_batch, "WidenedBatch", seen)
-    task = noisy_words(tiny, prompts=6)
     ik.fewshot.function_vector_effect(tiny, task, progress=False)
     assert len(starts) >= 2 * 16
     vector = ik.fewshot.function_vector(tiny, task, "L1H7", n_controls=3)
@@ -195,7 +208,9 @@ def test_results_are_kept_as_they_are(tiny, tmp_path):
     )  # fmt: skip
     vector = ik.fewshot.function_vector(tiny, episodes, ["L1H7", "L1H1"], n_controls=2)
     assert vector.attrs["task"] == "topics"
-    applied = ik.fewshot.apply_function_vector(tiny, ik.data.zero_shot(tiny, episodes), vector, progress=False)
+    applied = ik.fewshot.apply_function_vector(
+        tiny, ik.data.zero_shot(tiny, episodes), vector, progress=False
+    )
     assert applied.attrs["task"] == "topics"
     written = ik.fewshot.writers_and_cancellers(tiny, episodes, progress=False)
     for at, found in enumerate((vector, applied, written)):

@@ -23,7 +23,7 @@ def windows(tiny):
 @pytest.fixture(scope="module")
 def found(tiny, windows):
     return ik.fewshot.which_heads(
-        tiny, noisy_words(tiny, prompts=32, noise=0.1), windows, shares=(0.07, 0.2), exclude=0.07, n_controls=4,
+        tiny, noisy_words(tiny, prompts=32, noise=0.1), windows, shares=(0.07, 0.2), exclude=0, n_controls=4,
         early=10, late=30, width=8, progress=False,
     )  # fmt: skip
 
@@ -56,7 +56,12 @@ def test_sets_leave_out_the_top_of_the_other_kind(tiny):
 def test_at_least_one_head_and_never_more_than_the_share(tiny):
     order = [ik.Head(at // 8, at % 8) for at in range(16)]
     ranked = {INDUCTION: order, VECTOR: order[::-1]}
-    assert [len(_sets_of(tiny, ranked, share, 0, 1, 0)[0]) for share in (0.01, 0.1, 0.19, 0.25)] == [1, 1, 3, 4]
+    assert [len(_sets_of(tiny, ranked, share, 0, 1, 0)[0]) for share in (0.01, 0.1, 0.19, 0.25)] == [
+        1,
+        1,
+        3,
+        4,
+    ]
 
 
 def made_up(change, n=40, controls=3):
@@ -75,10 +80,18 @@ def test_what_is_said_of_clear_and_of_unclear_changes():
     found = changes_of(logs, losses, target, counts, controls, 0).isel(share=0)
     assert float(found["accuracy"].sel(set=VECTOR)) == 10 / 40
     assert float(found["accuracy_change"].sel(set=INDUCTION)) == -1 / 40
-    assert found["accuracy_verdict"].values.tolist() == ["inconclusive", "more than random heads", "inconclusive"]
+    assert found["accuracy_verdict"].values.tolist() == [
+        "inconclusive",
+        "more than random heads",
+        "inconclusive",
+    ]
     assert str(found["accuracy_decides"].item()) == VECTOR
     assert str(found["label_probability_decides"].item()) == VECTOR
-    assert found["icl_score_verdict"].values.tolist() == ["more than random heads", "inconclusive", "inconclusive"]
+    assert found["icl_score_verdict"].values.tolist() == [
+        "more than random heads",
+        "inconclusive",
+        "inconclusive",
+    ]
     assert str(found["icl_score_decides"].item()) == INDUCTION
     np.testing.assert_allclose(found["accuracy_control"], [-2 / 40, -1 / 40, 0])
     np.testing.assert_allclose(found["accuracy_change"].sel(set=RANDOM), -1 / 40)
@@ -110,7 +123,9 @@ def test_runs_without_heads_are_what_ablate_says(tiny, windows, found):
         losses = -logits.log_softmax(-1)[:, :-1].gather(-1, prompts.tokens[:, 1:, None])[..., 0]
         return losses[:, 26:34].mean(1) - losses[:, 6:14].mean(1)
 
-    lost = ik.ablate(tiny, windows, heads, edit=ik.Mean(windows.tokens), metric=late_less_early, progress=False)
+    lost = ik.ablate(
+        tiny, windows, heads, edit=ik.Mean(windows.tokens), metric=late_less_early, progress=False
+    )
     got = found["late_less_early"].isel(share=1)
     np.testing.assert_allclose(got.sel(run=INDUCTION), lost["value"], atol=1e-5)
     np.testing.assert_allclose(got.sel(run="untouched"), lost["baseline"], atol=1e-5)
@@ -120,7 +135,13 @@ def test_the_embedded_models_induction_heads_carry_the_repeat_and_its_labels(fou
     strongest = found.isel(share=1)
     assert str(strongest["icl_score_verdict"].sel(set=INDUCTION).item()) == "more than random heads"
     assert float(strongest["accuracy_change"].sel(set=INDUCTION)) < 0
-    assert -1 <= float(found["correlation_low"]) <= float(found["correlation"]) <= float(found["correlation_high"]) <= 1
+    assert (
+        -1
+        <= float(found["correlation_low"])
+        <= float(found["correlation"])
+        <= float(found["correlation_high"])
+        <= 1
+    )
     np.testing.assert_allclose(found["overlap_chance"], [1 / 16, 3 / 16])
 
 

@@ -78,7 +78,7 @@ def test_labels_that_no_demonstration_shows_are_labels_all_the_same(tiny):
     assert not {0, 1} & set(found.demonstrations.classes.flatten().tolist())
     assert len(set(found.demonstrations.label_ids.tolist())) == 6
     for p, text in enumerate(found.text()):
-        shown = [words[i] for i in episodes.shown[p]]
+        shown = [episodes.pool.texts[i] for i in episodes.shown[p]]
         answers = [pairs.labels[i] for i in episodes.classes[p]]
         wanted = " ; ".join(f"{x} {y}" for x, y in zip(shown, answers, strict=True)) + f" ; {words[p]}"
         assert text.replace("<bos>", "").strip() == wanted

@@ -81,7 +81,9 @@ def function_vector_effect(
         "heads": chosen, "layers": None if layers is None else list(layers),
     }  # fmt: skip
     means = {
-        key: {layer: New(0.0, mean[None, None]) for layer, mean in last_means(model, each, max_tokens).items()}
+        key: {
+            layer: New(0.0, mean[None, None]) for layer, mean in last_means(model, each, max_tokens).items()
+        }
         for key, each in (("value", ready), ("control", into))
     }
     parts: dict[str, list[xr.Dataset]] = {key: [] for key in means}

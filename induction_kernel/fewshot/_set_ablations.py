@@ -121,8 +121,8 @@ def text_without(
     """Late less early loss `[run, window]` in nats: of the untouched run, then of one run without each set."""
     cells, index = cells_of(sets)
     late_and_early = Metric("late_and_early", "nats", mean_loss, bands.reads, next_tokens, of="next")
-    intervention = Intervention(Mean(), "z", late_and_early)
-    ready = late_and_early.ready(model, text)
+    intervention = Intervention(Mean(), "z", late_and_early)  # of these windows, not of a matched control
+    ready = replace(late_and_early.ready(model, text), control=None)
     found = run_cells(
         model, ready, cells, intervention, max_tokens=max_tokens, progress=progress, readings=True
     )

@@ -24,7 +24,12 @@ HARM = {"accuracy": -1, "label_probability": -1, "icl_score": 1}
 
 
 def changes_of(
-    logs: np.ndarray, losses: np.ndarray, target: np.ndarray, counts: Sequence[int], n_controls: int, seed: int
+    logs: np.ndarray,
+    losses: np.ndarray,
+    target: np.ndarray,
+    counts: Sequence[int],
+    n_controls: int,
+    seed: int,
 ) -> xr.Dataset:
     """The measures with each set ablated, and what is said of them.
 
@@ -78,15 +83,17 @@ def _summary(measure: str, runs: np.ndarray, seed: int) -> dict[str, Any]:
     excess, difference = change - change[..., 2:], change[..., 1] - change[..., 0]
     dims, out = ("share", "set"), dict[str, Any]()
     out[measure] = (dims, by_set.mean(0))
-    for name, value, of in (("change", change, dims), ("excess", excess, dims), ("difference", difference, dims[:1])):
+    for name, value, of in (
+        ("change", change, dims),
+        ("excess", excess, dims),
+        ("difference", difference, dims[:1]),
+    ):
         low, high = _interval(measure, value, seed)
         if name == "excess":  # of random heads over themselves, without error
             low[:, 2] = high[:, 2] = 0.0
         ends = {"": value.mean(0), "_low": low, "_high": high}
         out |= {f"{measure}_{name}{end}": (of, each) for end, each in ends.items()}
-    said = _verdicts(
-        measure, out, "excess", f"more than {RANDOM}", f"less than {RANDOM}"
-    )
+    said = _verdicts(measure, out, "excess", f"more than {RANDOM}", f"less than {RANDOM}")
     said[:, 2] = UNCLEAR
     out[f"{measure}_verdict"] = (dims, said)
     out[f"{measure}_decides"] = (dims[:1], _verdicts(measure, out, "difference", VECTOR, INDUCTION))

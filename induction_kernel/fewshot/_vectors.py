@@ -98,7 +98,11 @@ def function_vector(
         norm = "norm" if key == "vector" else f"{key}_norm"
         variables |= {key: (dims, value), norm: (dims[:-1], np.linalg.norm(value, axis=-1))}
     names = np.array([" ".join(map(str, each)) for each in drawn], dtype=str)
-    coords = {"feature": np.arange(size.d_model), "draw": np.arange(len(drawn)), "control_heads": ("draw", names)}
+    coords = {
+        "feature": np.arange(size.d_model),
+        "draw": np.arange(len(drawn)),
+        "control_heads": ("draw", names),
+    }
     attrs = {
         "method": "function_vector", "paper": "Todd et al. 2024, section 2.3", "unit": "residual stream",
         "heads": " ".join(map(str, chosen)), "task": prompts.queries.name if isinstance(prompts, Episodes) else "",

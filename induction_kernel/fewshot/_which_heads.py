@@ -8,7 +8,6 @@ the difference between the loss late and early in a text. `_set_ablations` makes
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
@@ -31,7 +30,7 @@ from ..scorers._attention import induction
 from ..stats._correlations import correlation, correlation_interval
 from ._function_vectors import function_vector_effect, last_means
 from ._set_ablations import bands_of, few_shot_without, text_without
-from ._set_changes import INDUCTION, RANDOM, VECTOR, changes_of
+from ._set_changes import INDUCTION, VECTOR, changes_of
 
 __all__ = ["which_heads"]
 
@@ -118,16 +117,23 @@ def which_heads(
     options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
     if scores is None:
         vector = function_vector_effect(model, chosen_on, seed=seed, **options)
-        scores = {"induction": induction(model, repeated_tokens(model), progress=progress), "function_vector": vector}
+        scores = {
+            "induction": induction(model, repeated_tokens(model), progress=progress),
+            "function_vector": vector,
+        }
     ranked = _ranked(scores)
     sets = [_sets_of(model, ranked, share, exclude, n_controls, seed) for share in kept]
     every = [heads for of_share in sets for heads in of_share]
     logs, way = few_shot_without(model, ready, every, last_means(model, on, max_tokens), **options)
     losses, of_text = text_without(model, windows, every, bands, **options)
-    out = changes_of(logs, losses, ready.demonstrations.target.numpy(), [len(each) for each in sets], n_controls, seed)
+    out = changes_of(
+        logs, losses, ready.demonstrations.target.numpy(), [len(each) for each in sets], n_controls, seed
+    )
     names = [["", *(" ".join(map(str, heads)) for heads in of_share)] for of_share in sets]
     names = np.array([row + [""] * (n_controls + 3 - len(row)) for row in names])
-    out = out.assign_coords(share=kept, heads=(("share", "run"), names)).assign(_compared(scores, ranked, kept, seed))
+    out = out.assign_coords(share=kept, heads=(("share", "run"), names)).assign(
+        _compared(scores, ranked, kept, seed)
+    )
     return out.assign_attrs(
         method="which_heads", paper="Yin & Steinhardt 2025, section 4", exclude=float(exclude), seed=seed,
         early=bands.early, late=bands.late, width=bands.width, edit="mean z", interval="95% over prompts and windows",
@@ -164,7 +170,9 @@ def _few_shot(model: Model, prompts: Any) -> FewShotPrompts:
     """The prompts, whose right labels must be known."""
     ready = prompts.prompts(model) if isinstance(prompts, Episodes) else as_few_shot(model, prompts)
     if bool((ready.demonstrations.target < 0).any()):
-        raise Refused("wanted few-shot prompts whose queries carry labels: few_shot_prompts(model, .., [(x, y)])")
+        raise Refused(
+            "wanted few-shot prompts whose queries carry labels: few_shot_prompts(model, .., [(x, y)])"
+        )
     return ready
 
 
@@ -172,9 +180,7 @@ def _ranked(scores: Any) -> dict[str, list[Head]]:
     """Each kind's heads, strongest first."""
     if not isinstance(scores, Mapping) or set(scores) != set(KEYS.values()):
         got = sorted(map(str, scores)) if isinstance(scores, Mapping) else type(scores).__name__
-        raise Refused(
-            f'wanted scores as {{"induction": result, "function_vector": result}}, got {got}'
-        )
+        raise Refused(f'wanted scores as {{"induction": result, "function_vector": result}}, got {got}')
     return {kind: top_heads(scores[key], None) for kind, key in KEYS.items()}
 
 
@@ -194,7 +200,9 @@ def _sets_of(
             f"{min(map(len, sets))}: pass a smaller share, or exclude=0"
         )
     excluded = {*sets[0], *sets[1], *top[INDUCTION], *top[VECTOR]}
-    return sets + random_sets(model, like=sets[0], n=n_controls, exclude=excluded, seed=seed, control="any layer")
+    return sets + random_sets(
+        model, like=sets[0], n=n_controls, exclude=excluded, seed=seed, control="any layer"
+    )
 
 
 def _compared(

@@ -54,18 +54,28 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
             figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
         axis = "" if panel == 1 else panel
         place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": "y domain"}
-        figure.add_annotation(place, text=f"<b>{words}</b>", xanchor="left", yanchor="bottom", showarrow=False)
+        figure.add_annotation(
+            place, text=f"<b>{words}</b>", xanchor="left", yanchor="bottom", showarrow=False
+        )
     labels = [f"{shares[at]:.3g} of heads" if which == 1 else "" for at, which in rows]
-    figure.update_xaxes(title_text="change", gridcolor="#eee", zerolinecolor="#888", title_standoff=8, tickangle=0)
+    figure.update_xaxes(
+        title_text="change", gridcolor="#eee", zerolinecolor="#888", title_standoff=8, tickangle=0
+    )
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], gridcolor="#fff", zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, row=1, col=1)
     windows = int(found.sizes.get("window", 0))
     over = f"{of_prompts(prompts_in(found))} and {windows} windows of text"
-    said = heading(found, "change with heads ablated", over, "bars: 95% intervals") if title is None else title
-    return fitted(figure, said, max(NARROWEST, ROW * len(rows)), legend=entries(figure), captions=24, left=100)
+    said = (
+        heading(found, "change with heads ablated", over, "bars: 95% intervals") if title is None else title
+    )
+    return fitted(
+        figure, said, max(NARROWEST, ROW * len(rows)), legend=entries(figure), captions=24, left=100
+    )
 
 
-def _traces(found: xr.Dataset, measure: str, which: int, places: list[int], *, first: bool) -> list[go.Scatter]:
+def _traces(
+    found: xr.Dataset, measure: str, which: int, places: list[int], *, first: bool
+) -> list[go.Scatter]:
     """The dots of one set of heads in one panel; of random heads also a point for each draw."""
     mean, low, high = (
         found[f"{measure}_change{end}"].transpose("share", "set").values[:, which]
@@ -85,7 +95,11 @@ def _traces(found: xr.Dataset, measure: str, which: int, places: list[int], *, f
         x=mean,
         y=places,
         mode="markers",
-        marker={"size": 12 if random else 9, "color": colour, "symbol": "line-ns-open" if random else "circle"},
+        marker={
+            "size": 12 if random else 9,
+            "color": colour,
+            "symbol": "line-ns-open" if random else "circle",
+        },
         error_x={"array": high - mean, "arrayminus": mean - low, "thickness": 1.5, "width": 0},
         name=name,
         legendgroup=name,

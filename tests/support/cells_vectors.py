@@ -8,8 +8,8 @@ from whole_runs import tokens_for
 from zoo import RMS, model_of
 
 import induction_kernel as ik
-from induction_kernel.fewshot._set_ablations import Bands, few_shot_without, text_without
 from induction_kernel.fewshot._function_vectors import last_means
+from induction_kernel.fewshot._set_ablations import Bands, few_shot_without, text_without
 
 HEADS = [(0, 1), (1, 0), (1, 3)]
 
@@ -29,8 +29,14 @@ def function_vector(name, kind):
         model, task, HEADS, shuffled=shuffled, n_controls=1, control="any layer"
     )
     layers, _ = naive.weights(model, name)
-    drawn = [(head.layer, head.head) for head in ik.heads.as_heads(str(found["control_heads"][0].item()).split())]
-    for key, prompts, heads in (("vector", task, HEADS), ("shuffled", shuffled, HEADS), ("control", task, drawn)):
+    drawn = [
+        (head.layer, head.head) for head in ik.heads.as_heads(str(found["control_heads"][0].item()).split())
+    ]
+    for key, prompts, heads in (
+        ("vector", task, HEADS),
+        ("shuffled", shuffled, HEADS),
+        ("control", task, drawn),
+    ):
         close(found[key].values.reshape(-1), naive.vector(model, prompts, heads, layers))
     close(found["norm"], np.linalg.norm(found["vector"]))
 
@@ -38,7 +44,9 @@ def function_vector(name, kind):
 def applied(name, kind):
     """With a vector of any size: whether it is a task's does not matter here."""
     model, prompts = model_of(name, kind), asked(seed=3)
-    vector = 3 * torch.randn(model.cfg.d_model, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    vector = 3 * torch.randn(
+        model.cfg.d_model, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     right = prompts.demonstrations.label_ids[prompts.demonstrations.target]
     choices = prompts.demonstrations.label_ids
     for site in ("resid_post", "resid_pre"):

@@ -89,7 +89,9 @@ def late_less_early(model, text, heads, early, late, width):
     hooks = []
     for layer, head in heads:
 
-        def write(z, hook, mean=cache["z", layer][:, :, head].mean(0), head=head):
+        mean = cache["z", layer][:, :, head].mean(0)
+
+        def write(z, hook, mean=mean, head=head):
             z = z.clone()
             z[:, :, head] = mean
             return z

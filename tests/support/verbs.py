@@ -158,7 +158,13 @@ VERBS = {
     ),
     "writers_and_cancellers": lambda model: ik.fewshot.writers_and_cancellers(model, shots(model)),
     "which_heads": lambda model: ik.fewshot.which_heads(
-        model, shots(model), ik.repeated_tokens(model, prompts=3, period=10), shares=0.1, n_controls=2, early=4, late=14,
+        model,
+        shots(model),
+        ik.repeated_tokens(model, prompts=3, period=10),
+        shares=0.1,
+        n_controls=2,
+        early=4,
+        late=14,
         width=4,
     ),
     "retrieval_effect": lambda model: ik.fewshot.retrieval_effect(
