@@ -87,7 +87,9 @@ UNTESTED = {
     "label_attention", "composition, by k", "composition, by q", "composition, by v", "composition with one receiver",
     "label_logits",
 }  # fmt: skip
-EFFECTS = {name for name in NAMES if name.startswith(("sweep", "knock_out", "patch", "attribution", "writers"))}
+EFFECTS = {
+    name for name in NAMES if name.startswith(("sweep", "knock_out", "patch", "attribution", "writers"))
+}
 
 
 @pytest.fixture(scope="module")

@@ -145,10 +145,10 @@ def which_heads(
 def _shares(shares: Any, exclude: Any, n_controls: Any) -> list[float]:
     """The shares in order; Refused if an option is out of its range."""
     given = list(shares) if isinstance(shares, Iterable) else [shares]
-    numbers = all(isinstance(each, Real) and 0 < each <= 1 for each in given)
+    numbers = all(isinstance(each, Real) and 0 < float(each) <= 1 for each in given)
     if not given or not numbers or len(set(given)) < len(given):
         raise Refused(f"wanted different shares of all heads, above 0 and at most 1, got {shares!r}")
-    if not isinstance(exclude, Real) or not 0 <= exclude < 1:
+    if not isinstance(exclude, Real) or not 0 <= float(exclude) < 1:
         raise Refused(f"wanted exclude from 0 to below 1, a share of all heads, got {exclude!r}")
     if not is_whole(n_controls) or n_controls < 1:
         raise Refused(f"wanted n_controls >= 1 sets of random heads, got {n_controls!r}")

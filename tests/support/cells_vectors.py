@@ -61,7 +61,10 @@ def applied(name, kind):
                     assert float(got["correct"]) == float(probability.argmax() == right[p])
                     among = choices[probability[choices].argmax()] == right[p]
                     assert float(got["correct_among_answers"]) == float(among)
-        assert float(abs(found["probability_gain"].sel(vector="function vector")).max()) > 1e-5
+        none, moved = (
+            found["probability_by_prompt"].sel(vector=each) for each in ("none", "function vector")
+        )
+        assert float(abs(moved / none - 1).max()) > 0.1
 
 
 def writers(name, kind):

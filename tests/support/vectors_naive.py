@@ -88,7 +88,6 @@ def late_less_early(model, text, heads, early, late, width):
         _, cache = model.run_with_cache(text.tokens)
     hooks = []
     for layer, head in heads:
-
         mean = cache["z", layer][:, :, head].mean(0)
 
         def write(z, hook, mean=mean, head=head):
