@@ -70,6 +70,7 @@ def results_of(model):
         "label_logits": ik.kernel.label_logits(model, shots),
         "function_vector_effect": ik.fewshot.function_vector_effect(model, shots),
         "function vectors of some heads": ik.fewshot.function_vector_effect(model, shots, heads=["L1H7", "L0H3"]),
+        "writers_and_cancellers": ik.fewshot.writers_and_cancellers(model, shots),
     }  # fmt: skip
 
 
@@ -80,13 +81,15 @@ NAMES = (
     "composition with one receiver", "direct_effect", "direct_effect, on answers", "sweep", "sweep of values",
     "sweep, metric of one's own", "sweep at one position", "knock_out", "patch", "attribution", "vote",
     "vote, the truth", "kernel_alignment", "label_logits", "function_vector_effect",
-    "function vectors of some heads",
+    "function vectors of some heads", "writers_and_cancellers",
 )  # fmt: skip
 UNTESTED = {
     "label_attention", "composition, by k", "composition, by q", "composition, by v", "composition with one receiver",
     "label_logits",
 }  # fmt: skip
-EFFECTS = {name for name in NAMES if name.startswith(("sweep", "knock_out", "patch", "attribution"))}
+EFFECTS = {
+    name for name in NAMES if name.startswith(("sweep", "knock_out", "patch", "attribution", "writers"))
+}
 
 
 @pytest.fixture(scope="module")

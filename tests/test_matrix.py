@@ -16,6 +16,7 @@ import cells_concepts
 import cells_qk
 import cells_retrieval
 import cells_text
+import cells_vectors
 import naive
 import numpy as np
 import paths_by_hooks
@@ -298,11 +299,13 @@ CELLS = {
     "knock_out": knocked_out,
     "attribution": gradients,
     "metrics": losses,
+    **cells_attribution.CELLS,
     **cells_census.CELLS,
-    **cells_text.CELLS,
-    **cells_retrieval.CELLS,
-    **cells_qk.CELLS,
     **cells_concepts.CELLS,
+    **cells_qk.CELLS,
+    **cells_retrieval.CELLS,
+    **cells_text.CELLS,
+    **cells_vectors.CELLS,
 }
 
 _NORMED = "attention's output is normalised before it is added to the residual stream"
@@ -313,12 +316,11 @@ REFUSED = {
     ("Gemma 2", "ov_eigenvalues"): _NORMED,
     ("Gemma 2", "direct_effect"): _NORMED,
     ("Gemma 2", "path_patch"): _NORMED,
-    **cells_text.REFUSED,
+    **cells_attribution.REFUSED,
     **cells_retrieval.REFUSED,
+    **cells_text.REFUSED,
+    **cells_vectors.REFUSED,
 }
-
-CELLS |= cells_attribution.CELLS
-REFUSED |= cells_attribution.REFUSED
 
 
 def outcome(name, kind, cell):

@@ -1,7 +1,8 @@
 """Labelled texts for few-shot prompts: files, DataFrames and data sets known by name; episodes drawn from them.
 
-`load_classification` reads any of these as `LabelledTexts`; `draw_episodes` chooses the demonstrations of each query,
-and `Episodes.prompts` makes few-shot prompts of them. No model is run here.
+`load_classification` reads any of these as `LabelledTexts`, `word_pairs` gives tasks that ship with the package.
+`draw_episodes` chooses the demonstrations of each query, `Episodes.prompts` makes few-shot prompts of them, and
+`zero_shot` prompts of the queries alone. No model is run here.
 """
 
 from .._lazy import attach

@@ -16,11 +16,11 @@ import numpy as np
 from .._given import checked_seed, is_whole
 from ..errors import Refused
 from ..model._anatomy import Model
-from ..prompts._few_shot import few_shot_prompts
 from ..prompts._prompts import FewShotPrompts
 from ..prompts._template import Template
 from ._labelled import LabelledTexts
 from ._likeness import Embed, by_likeness, similarities
+from ._written import few_shot_of
 
 __all__ = ["Episodes", "draw_episodes", "own_texts"]
 
@@ -86,6 +86,8 @@ class Episodes:
     def prompts(self, model: Model) -> FewShotPrompts:
         """Few-shot prompts for this model, one per query, in order.
 
+        A label may occur in no demonstration, as those of `word_pairs` do.
+
         Args:
             model: gives the tokenizer.
 
@@ -99,7 +101,7 @@ class Episodes:
             for shown, classes in zip(self.shown, self.classes, strict=True)
         ]
         asked = [(x, int(y)) for x, y in zip(self.queries.texts, self.queries.classes, strict=True)]
-        return few_shot_prompts(
+        return few_shot_of(
             model, shots, asked, template=self.template, labels=self.pool.labels, separator=self.separator
         )
 

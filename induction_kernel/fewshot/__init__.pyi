@@ -12,3 +12,7 @@ from ._reweighting import fit_label_weights as fit_label_weights
 from ._reweighting import reweighted as reweighted
 from ._study import FewShotStudy as FewShotStudy
 from ._study import few_shot_study as few_shot_study
+from ._vector_applied import apply_function_vector as apply_function_vector
+from ._vector_writers import writers_and_cancellers as writers_and_cancellers
+from ._vectors import function_vector as function_vector
+from ._which_heads import which_heads as which_heads

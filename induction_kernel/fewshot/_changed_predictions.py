@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -37,11 +37,12 @@ __all__ = [
 ]
 
 UNTOUCHED = "untouched"
+AnyPrompts = TypeVar("AnyPrompts", bound=Prompts)
 
 
 def batches_of_one_length(
-    model: Model, prompts: FewShotPrompts, max_tokens: int | None
-) -> Iterator[tuple[Tensor, FewShotPrompts, int]]:
+    model: Model, prompts: AnyPrompts, max_tokens: int | None
+) -> Iterator[tuple[Tensor, AnyPrompts, int]]:
     """Batches of prompts of one length, without padding: their indices, the prompts, and how many tokens fit a batch.
 
     Their last tokens are at one position, so an edit of the last token leaves all earlier positions as they were.

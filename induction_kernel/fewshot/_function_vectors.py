@@ -2,7 +2,8 @@
 
 Each head's z at the last token is averaged over few-shot prompts of the task and patched into the last token of prompts
 whose labels are shuffled; the score is the change in the probability of the right answer (Todd et al. 2024, section
-2.3, who average it over tasks too). The function vector itself, the sum of such means over heads, is not built here.
+2.3, who average it over tasks too). `_vectors` sums such means over heads to a vector, which `_vector_applied` adds to
+other prompts.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import xarray as xr
 from torch import Tensor
 
 from .._given import checked_seed
+from ..data._episodes import Episodes
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
@@ -30,7 +32,7 @@ from ..prompts._demonstrations import Demonstrations
 from ..prompts._prompts import FewShotPrompts
 from ._changed_predictions import batches_of_one_length, label_keys
 
-__all__ = ["function_vector_effect"]
+__all__ = ["function_vector_effect", "last_means", "task_prompts"]
 
 
 def function_vector_effect(
@@ -48,9 +50,10 @@ def function_vector_effect(
 
     Args:
         model: any TransformerLens model; given back as it was. Hooks that are on it stay active.
-        prompts: few-shot prompts of the task, over which the mean is taken.
+        prompts: few-shot prompts of the task, or episodes, over which the mean is taken.
         shuffled: prompts whose right labels are known, with demonstrations that do not show the task; None for
-            `prompts` with the labels of each shuffled among its demonstrations (where every label is one token).
+            `prompts` with the labels of each shuffled among its demonstrations (of prompts, where every label is one
+            token; of episodes always).
         heads: only these; None for all.
         layers: only these; None for all.
         seed: of the shuffle.
@@ -70,16 +73,19 @@ def function_vector_effect(
 
     Source: Todd et al. 2024, section 2.3 (average indirect effect).
     """
-    ready = as_few_shot(model, prompts)
-    found = ready.demonstrations
+    ready, into = task_prompts(model, prompts, shuffled, seed)
     size = sizes(model)
     chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    into = _shuffled(ready, found, seed) if shuffled is None else as_few_shot(model, shuffled)
     options: dict[str, Any] = {
         "site": "z", "by": ("layer", "head", "position"), "metric": probability, "progress": False,
         "heads": chosen, "layers": None if layers is None else list(layers),
     }  # fmt: skip
-    means = {key: _last_means(model, each, max_tokens) for key, each in (("value", ready), ("control", into))}
+    means = {
+        key: {
+            layer: New(0.0, mean[None, None]) for layer, mean in last_means(model, each, max_tokens).items()
+        }
+        for key, each in (("value", ready), ("control", into))
+    }
     parts: dict[str, list[xr.Dataset]] = {key: [] for key in means}
     order: list[Tensor] = []
     with progress_bar(len(into), progress=progress, unit="prompt") as bar:
@@ -95,8 +101,30 @@ def function_vector_effect(
     return _dataset(value, control, len(ready), seed, own=shuffled is None)
 
 
-def _last_means(model: Model, prompts: FewShotPrompts, max_tokens: int | None) -> dict[int, New]:
-    """Layer -> the edit that replaces z by its mean over the prompts' last tokens."""
+def task_prompts(
+    model: Model, prompts: Any, shuffled: Any, seed: int
+) -> tuple[FewShotPrompts, FewShotPrompts]:
+    """The few-shot prompts of a task, and those with shuffled labels: as given, or made of the first.
+
+    Raises:
+        Refused: labels of several tokens to shuffle, which cannot be moved in tokens (in episodes they can).
+    """
+    if isinstance(prompts, Episodes):
+        ready = prompts.prompts(model)
+        own = prompts.permuted(seed) if shuffled is None else None
+    else:
+        ready, own = as_few_shot(model, prompts), None
+    if isinstance(shuffled, Episodes):
+        own = shuffled
+    if own is not None:
+        return ready, own.prompts(model)
+    if shuffled is not None:
+        return ready, as_few_shot(model, shuffled)
+    return ready, _shuffled(ready, ready.demonstrations, seed)
+
+
+def last_means(model: Model, prompts: FewShotPrompts, max_tokens: int | None) -> dict[int, Tensor]:
+    """Layer -> mean z `[head, d_head]` over the prompts' last tokens."""
     layers = set(range(sizes(model).n_layers))
     total: dict[int, Tensor] = {}
 
@@ -106,7 +134,7 @@ def _last_means(model: Model, prompts: FewShotPrompts, max_tokens: int | None) -
 
     for _, batch, _ in batches_of_one_length(model, prompts, max_tokens):
         stream(model, batch.tokens, read, {"z": layers}, lengths=None)
-    return {layer: New(0.0, mean[None, None]) for layer, mean in total.items()}
+    return total
 
 
 def _shuffled(prompts: FewShotPrompts, found: Demonstrations, seed: int) -> FewShotPrompts:

@@ -64,6 +64,7 @@ def summarise(
     | `ov_eigenvalues`, `qk_trace` | `score` | mean of random draws | by the draws |
     | `composition` | the largest `score` over `receiver`; `.sel(receiver="L1H0")` for one | as it says | no |
     | `sweep`, `knock_out`, `patch` by (layer, head) | `effect`, signed | 0 | over prompts, both ways |
+    | `writers_and_cancellers` | `effect`, signed | 0 | over prompts, both ways |
     | `attribution` by (layer, head) | `estimate`, signed | 0 | over prompts, both ways |
     | `vote`, `kernel_alignment` | their `mean` | permuted labels; 0 | by their own permutations |
     | `label_logits` | `writes` | 0 | no |

@@ -17,3 +17,4 @@ from ._qk_attribution import qk_map as qk_map
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot
+from ._which_heads import which_heads_plot as which_heads_plot

@@ -56,4 +56,3 @@ CELLS = {
     "token_copying": functools.partial(copying, "token"),
     "concept_copying": functools.partial(copying, "concept"),
 }
-REFUSED = {}

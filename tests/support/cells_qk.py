@@ -149,4 +149,3 @@ def qk_attribution(name, kind):
 
 
 CELLS = {"qk_attribution": qk_attribution}
-REFUSED = {}

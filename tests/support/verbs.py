@@ -178,6 +178,25 @@ VERBS = {
     "function_vector_effect": lambda model: ik.fewshot.function_vector_effect(
         model, shots(model), heads=["L1H7", "L0H3"]
     ),
+    "function_vector": lambda model: ik.fewshot.function_vector(
+        model, shots(model), ["L1H7", "L0H3"], n_controls=2
+    ),
+    "apply_function_vector": lambda model: ik.fewshot.apply_function_vector(
+        model,
+        ik.data.zero_shot(model, episodes()),
+        ik.fewshot.function_vector(model, shots(model), "L1H7", n_controls=2),
+    ),
+    "writers_and_cancellers": lambda model: ik.fewshot.writers_and_cancellers(model, shots(model)),
+    "which_heads": lambda model: ik.fewshot.which_heads(
+        model,
+        shots(model),
+        ik.repeated_tokens(model, prompts=3, period=10),
+        shares=0.1,
+        n_controls=2,
+        early=4,
+        late=14,
+        width=4,
+    ),
     "retrieval_effect": lambda model: ik.fewshot.retrieval_effect(
         model, episodes().pool, episodes().queries, shots=2, separator=" "
     ),
