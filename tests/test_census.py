@@ -83,7 +83,7 @@ def parts(model, n_prompts):
         "previous_token": ik.summarise(ik.previous_token(model, text)),
         "first_token": ik.summarise(ik.first_token(model, text)),
         "current_token": ik.summarise(ik.current_token(model, text)),
-        "retrieval": ik.summarise(ik.scorers.retrieval_forced(model, facts)),
+        "retrieval": ik.summarise(ik.head_census.retrieval_forced(model, facts)),
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
         "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
         "copying": ik.summarise(ik.copying(model)),

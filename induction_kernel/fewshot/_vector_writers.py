@@ -26,7 +26,7 @@ from ..model._runs import progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
-from ..scorers._direct_effect import along, norm_scale
+from ..scorers._directions import along, norm_scale
 from ..scorers._streaming import chosen_layers
 from ._changed_predictions import batches_of_one_length
 

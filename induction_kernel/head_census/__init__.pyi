@@ -5,5 +5,8 @@ from ._concept_ablation import list_ablation as list_ablation
 from ._concept_copying import concept_copying as concept_copying
 from ._concept_copying import token_copying as token_copying
 from ._passages import passages as passages
+from ._retrieval import retrieval as retrieval
+from ._retrieval import retrieval_forced as retrieval_forced
+from ._retrieval_by_question import query_focused_retrieval as query_focused_retrieval
 from ._tables import beside as beside
 from ._tables import table as table

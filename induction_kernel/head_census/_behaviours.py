@@ -23,8 +23,8 @@ from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
 from ..scorers._ov import ov_eigenvalues
-from ..scorers._retrieval import retrieval_forced
 from ..scorers._text_scores import current_token, first_token
+from ._retrieval import retrieval_forced
 
 __all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours", "results_of"]
 

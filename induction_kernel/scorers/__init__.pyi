@@ -16,9 +16,6 @@ from ._qk_attribution import qk_senders as qk_senders
 from ._qk_attribution import qk_table as qk_table
 from ._qk_trace import qk_trace as qk_trace
 from ._raw_patterns import patterns as patterns
-from ._retrieval import retrieval as retrieval
-from ._retrieval import retrieval_forced as retrieval_forced
-from ._retrieval_by_question import query_focused_retrieval as query_focused_retrieval
 from ._text_scores import current_token as current_token
 from ._text_scores import first_token as first_token
 from ._text_sizes import head_sizes as head_sizes

@@ -25,7 +25,7 @@ def answer_of(prompts, p):
 def forced(name, kind):
     model = model_of(name, kind)
     prompts = needles(model)
-    found = ik.scorers.retrieval_forced(model, prompts)
+    found = ik.head_census.retrieval_forced(model, prompts)
     for p in range(3):
         more = answer_of(prompts, p)
         close(found["score"][p], naive.copied(model, prompts, p, more))
@@ -38,7 +38,7 @@ def forced(name, kind):
 def free(name, kind):
     model = model_of(name, kind)
     prompts = needles(model)
-    found = ik.scorers.retrieval(model, prompts, max_new_tokens=9)
+    found = ik.head_census.retrieval(model, prompts, max_new_tokens=9)
     for p in range(3):
         more = naive.written(model, naive.row_of(prompts, p, prompts.tokens), 9)
         assert str(found["written"].values[p]) == " ".join(map(str, more))
@@ -52,7 +52,7 @@ def free(name, kind):
 def by_question(name, kind):
     model = model_of(name, kind)
     prompts = needles(model)
-    found = ik.scorers.query_focused_retrieval(model, prompts, null=[7, 3, 9])
+    found = ik.head_census.query_focused_retrieval(model, prompts, null=[7, 3, 9])
     for p in range(3):
         close(found["score"][p], naive.asked(model, prompts, p, "needle"))
         close(found["decoy"][p], naive.asked(model, prompts, p, "decoy"))

@@ -21,9 +21,9 @@ from ..prompts._conversion import as_prompts
 from ..prompts._needles import needles
 from ..prompts._prompts import Prompts, decoded
 from ..prompts._spans import span_of
+from ..scorers._streaming import observed
 from ._retrieval_copies import Copies, with_continuation
 from ._retrieval_writing import written
-from ._streaming import observed
 
 __all__ = ["needle_coordinates", "needle_prompts", "retrieval", "retrieval_forced"]
 

@@ -20,9 +20,9 @@ from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts, decoded, pad
 from ..prompts._spans import inside, span_of
 from ..prompts._text import encode, knows
-from ._pattern_entries import Entries, Reads
+from ..scorers._pattern_entries import Entries, Reads
+from ..scorers._streaming import averaged, observed
 from ._retrieval import needle_coordinates, needle_prompts
-from ._streaming import averaged, observed
 
 __all__ = ["query_focused_retrieval"]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..prompts._prompts import Prompts, pad
 from ..prompts._spans import inside, span_of
-from ._pattern_entries import Entries, Reads
+from ..scorers._pattern_entries import Entries, Reads
 
 __all__ = ["Copies", "with_continuation"]
 
