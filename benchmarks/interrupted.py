@@ -30,8 +30,8 @@ import xarray as xr
 
 import induction_kernel as ik
 from induction_kernel.cli import app
+from induction_kernel.kernel._vote_view import VoteView
 from induction_kernel.model import Model
-from induction_kernel.plots._vote_view import VoteView
 from induction_kernel.prompts import word_episodes
 from induction_kernel.training import _trainer as trainer
 from induction_kernel.training._recipe import Recipe

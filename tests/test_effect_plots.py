@@ -15,7 +15,7 @@ from induction_kernel.plots._effect_grid import intervals
 from induction_kernel.plots._effect_map import effect_map
 from induction_kernel.plots._head_maps import head_map
 from induction_kernel.plots._offline import figure_fragment
-from induction_kernel.plots._words import SITES as SITES_IN_WORDS
+from induction_kernel.plots._style import SITES as SITES_IN_WORDS
 
 LAYERS, HEADS, POSITIONS, PROMPTS = 3, 4, 6, 8
 SIZES = {"layer": LAYERS, "head": HEADS, "position": POSITIONS}

@@ -13,8 +13,8 @@ from naive import all_patterns
 
 import induction_kernel as ik
 from induction_kernel.kernel._vote_text import quoted_votes
+from induction_kernel.kernel._vote_view import view_of_votes
 from induction_kernel.plots._offline import figure_fragment
-from induction_kernel.plots._vote_view import view_of_votes
 from induction_kernel.prompts import FewShotPrompts
 
 LAYERS, HEADS, PROMPTS = 3, 4, 40

@@ -28,7 +28,7 @@ from ..model._anatomy import Model, sizes
 from ..pages._frames import by_heads_removed, effects
 from ..pages._removed import comparable
 from ..pages._writer import report
-from ..plots._words import effect
+from ..plots._style import effect
 from ..prompts._pairs import pairs
 from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens

@@ -14,8 +14,19 @@ import xarray as xr
 from ..errors import Refused
 from ._effect_grid import intervals, number
 from ._scores import BAND, BLUE
-from ._style import POSITIVE, entries, escape, fitted, heading, need, of_prompts, prompts_in
-from ._words import effect, intervention, metric
+from ._style import (
+    POSITIVE,
+    effect,
+    entries,
+    escape,
+    fitted,
+    heading,
+    intervention,
+    metric,
+    need,
+    of_prompts,
+    prompts_in,
+)
 
 GREY, PALE, ORANGE = "rgb(110, 110, 110)", "rgba(110, 110, 110, 0.18)", f"rgb{POSITIVE}"
 LISTED, A_LINE = 40, 8  # heads that hovering lists, and how many per line

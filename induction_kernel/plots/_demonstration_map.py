@@ -1,7 +1,7 @@
 """`demonstration_map`: the last token's attention over a few-shot prompt: start, demonstrations, query.
 
 Draws the result of `demonstration_attention`, a mean over prompts (Han et al. 2025, section 5.1). It runs no model;
-`_vote_view` shows single prompts.
+`kernel/_vote_view` shows single prompts.
 """
 
 from __future__ import annotations

@@ -20,13 +20,13 @@ from ._style import (
     NEGATIVE,
     POSITIVE,
     counted,
+    effect,
     escape,
     fitted,
     heading,
     of_prompts,
     prompts_in,
 )
-from ._words import effect
 
 WIDE = 800  # pixels across the cells of a figure of 1,000
 UNSEEN = "\u200b"  # a space without width

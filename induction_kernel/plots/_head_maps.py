@@ -18,6 +18,7 @@ from ._style import (
     NEGATIVE,
     POSITIVE,
     counted,
+    effect,
     entries,
     escape,
     fitted,
@@ -28,7 +29,6 @@ from ._style import (
     tick,
     words,
 )
-from ._words import effect
 
 CAPTION = {1: 44, 2: 20, 3: 13}  # letters in a line above one, two or three panels side by side
 
