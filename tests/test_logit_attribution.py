@@ -17,6 +17,7 @@ from zoo import (
     ARCHITECTURES,
     folded,
     fresh,
+    fresh_of,
     has_hooked_transformer,
     hooked_only,
     hooked_with,
@@ -216,19 +217,26 @@ def test_transformer_lens_says_the_same_of_folded_weights():
         assert theirs["0_attn_out"] + theirs["1_attn_out"] == pytest.approx(attention, abs=1e-4)
 
 
-def test_raw_and_processed_weights_have_the_same_parts():
-    if not has_hooked_transformer():
-        pytest.skip("HookedTransformer is not in TransformerLens 4")
-    raw, processed = fresh("GPT-2"), folded(fresh("GPT-2"))
+@pytest.mark.parametrize("kind", [*(["hooked"] if has_hooked_transformer() else []), "bridge", "native"])
+def test_raw_and_processed_weights_have_the_same_parts(kind):
+    """But for the last two biases: folding adds the one to the other."""
+    raw, processed = (fresh_of("GPT-2", kind, dtype=torch.float32) for _ in range(2))
+    if kind == "hooked":
+        folded(processed)
+    else:
+        with quietly():
+            processed.enable_compatibility_mode()
     prompts = prompts_for(raw)
-    one, other = (ik.direct_effect(model, prompts, by="component")["score"] for model in (raw, processed))
-    last = ["final norm bias", "unembedding bias"]  # folding adds the one to the other
-    np.testing.assert_allclose(
-        one.drop_sel(component=last), other.drop_sel(component=last), rtol=1e-4, atol=1e-5
-    )
-    np.testing.assert_allclose(
-        *(each.sel(component=last).sum("component") for each in (one, other)), rtol=1e-4, atol=1e-5
-    )
+    for by in ("component", ("head", "key")):
+        one, other = (ik.direct_effect(model, prompts, by=by)["score"] for model in (raw, processed))
+        if by == "component":
+            last = ["final norm bias", "unembedding bias"]
+            sums = [each.sel(component=last).sum("component") for each in (one, other)]
+            np.testing.assert_allclose(*sums, rtol=1e-4, atol=1e-4)
+            one, other = (each.drop_sel(component=last) for each in (one, other))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
+    lens = [ik.scorers.logit_lens(model, prompts)["difference"] for model in (raw, processed)]
+    np.testing.assert_allclose(*lens, rtol=1e-4, atol=1e-4)
 
 
 @hooked_only

@@ -4,7 +4,7 @@ Also what each head writes along them, from one pass. `_direct_effect` averages 
 what embeddings, MLPs and biases write; `_source_tokens` splits heads by position and by the token they read.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -208,7 +208,7 @@ def not_finite(values: Iterable[np.ndarray]) -> None:
 
 
 def gathered(
-    values: np.ndarray, prompt: np.ndarray, position: np.ndarray | None, shape: tuple[int, int]
+    values: np.ndarray, prompt: np.ndarray, position: np.ndarray | None, shape: Sequence[int]
 ) -> np.ndarray:
     """Values `[entry, ...]` averaged by prompt; with positions placed there: `[prompt, ..., position]`, else NaN.
 

@@ -116,6 +116,11 @@ class _Places(NamedTuple):
     right: Tensor
     wrong: Tensor | None
 
+    def some(self, at: Tensor) -> _Places:
+        """Some of the entries."""
+        wrong = None if self.wrong is None else self.wrong[at]
+        return _Places(self.prompt[at], self.position[at], self.right[at], wrong)
+
 
 class _Lens:
     """The numbers of one lens, filled in batch by batch."""
@@ -143,7 +148,7 @@ class _Lens:
                 return
             at = self.layers.index(layer)
             for some in torch.arange(len(places.prompt)).split(ROWS):
-                part = _Places(*(each if each is None else each[some] for each in places))
+                part = places.some(some)
                 self._put(self._logits(stream_here, part.prompt, part.position), part, rows.start, at)
 
         sites = {"resid_pre": {0}, "resid_post": {*self.layers, n_layers - 1} - {-1}}
