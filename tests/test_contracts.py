@@ -68,6 +68,8 @@ def results_of(model):
             ik.scorers.demonstration_weights(model, drawn.prompts(model)), ik.kernel.next_token_similarity(model, drawn)
         ),
         "label_logits": ik.kernel.label_logits(model, shots),
+        "qk_senders": ik.scorers.qk_senders(ik.scorers.qk_attribution(model, repeats, "L1H7")),
+        "token_copying": ik.head_census.token_copying(model, prompts=16, length=12),
         "function_vector_effect": ik.fewshot.function_vector_effect(model, shots),
         "function vectors of some heads": ik.fewshot.function_vector_effect(model, shots, heads=["L1H7", "L0H3"]),
         "writers_and_cancellers": ik.fewshot.writers_and_cancellers(model, shots),
@@ -81,7 +83,7 @@ NAMES = (
     "composition with one receiver", "direct_effect", "direct_effect, on answers", "sweep", "sweep of values",
     "sweep, metric of one's own", "sweep at one position", "knock_out", "patch", "attribution", "vote",
     "vote, the truth", "kernel_alignment", "label_logits", "function_vector_effect",
-    "function vectors of some heads", "writers_and_cancellers",
+    "qk_senders", "token_copying", "function vectors of some heads", "writers_and_cancellers",
 )  # fmt: skip
 UNTESTED = {
     "label_attention", "composition, by k", "composition, by q", "composition, by v", "composition with one receiver",
