@@ -91,7 +91,8 @@ class Prompts:
         for each in fields(self):
             value = getattr(self, each.name)
             kept[each.name] = value[chosen] if isinstance(value, Tensor | Demonstrations) else value
-        return type(self)(**(kept | {"spans": chosen_spans(self.spans, chosen)}))
+        kept["spans"] = chosen_spans(self.spans, chosen)
+        return type(self)(**kept)
 
     def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))

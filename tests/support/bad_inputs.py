@@ -295,7 +295,7 @@ ROWS = [
     ("repeated_tokens", "all excluded", lambda tmp: repeats(exclude=0.5), ValueError, "exclude"),
     ("repeated_tokens", "random tokens beyond", lambda tmp: random_tokens(model(), bos=0, length=50), ValueError, "at most 39"),
     ("Prompts", "nothing to concatenate", lambda tmp: concat([]), ValueError, "at least one"),
-    ("Prompts", "a span beyond the prompt", lambda tmp: replace(repeats(), spans={"a": torch.tensor([[0, 99]] * 8)}), ValueError, "within its 12 tokens"),
+    ("Prompts", "a span beyond the prompt", lambda tmp: replace(repeats(), spans={"a": torch.tensor([[0, 99]] * 8)}), ValueError, "within its 13 tokens"),
     # needles, marks, retrieval
     ("prompts.needles", "depths beyond the end", lambda tmp: ik.prompts.needles(model(), depths=[2]), ValueError, "from 0 to 1"),
     ("prompts.needles", "too short", lambda tmp: ik.prompts.needles(model(), length=3), ValueError, "wanted a length from 18 to 36"),
