@@ -93,8 +93,8 @@ def _row(name: str, row: dict[Any, Any]) -> list[str]:
         number(row["strength"]),
         mean,
         str(row["heads"]),
-        row["also"],
         row["passage"],
+        row["also"],
     ]
 
 
@@ -107,8 +107,8 @@ def _behaviours(found: xr.Dataset) -> list[list[str]]:
         first = one.isel(one["rank"].argmin(["layer", "head"]))
         strongest = f"{first['name'].item()}, {interval(first, 'mean', 'low', 'high')}"
         known = str(int((one["named"] == 1).sum())) if tested else "not named"
-        said = [str(name).replace("_", " "), str(one["meaning"].item()), str(one["source"].item())]
-        rows.append([*said, str(one["prompts"].item()), known, strongest])
+        said = [str(one[key].item()) for key in ("meaning", "prompts", "source")]
+        rows.append([str(name).replace("_", " "), known, strongest, *said])
     return rows
 
 

@@ -17,7 +17,7 @@ __all__ = ["fingerprint_map"]
 
 COLOURS = (
     "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#332288", "#882255", "#999933", "#44AA99",
-    "#661100", "#AA4499", "#117733", "#DDCC77",
+    "#661100", "#DDCC77", "#117733", "#AA4499",
 )  # fmt: skip
 PALE, UNNAMED, UNTESTED = 0.75, "#ececec", "#ffffff"  # share of white in the palest shade
 
