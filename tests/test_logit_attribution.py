@@ -12,6 +12,7 @@ import transformers
 import xarray as xr
 from encoders import CLASSIFIERS, bidirectional, classifier
 from hand_model import ARCHITECTURE, GAIN, VOCAB, hand_weights
+from quick import one_in
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from zoo import (
     ARCHITECTURES,
@@ -30,7 +31,6 @@ from induction_kernel.loading import build
 from induction_kernel.loading._build import quietly
 
 every = pytest.mark.parametrize("name", ARCHITECTURES)
-both = pytest.mark.parametrize("bridge", [False, True], ids=["default", "bridge"])
 BYS = [("component",), ("component", "position"), ("head", "position"), ("head", "key")]
 
 
@@ -83,9 +83,9 @@ def test_positions_on_paper(by_hand):
         assert np.isnan(found[p, 10:]).all()
 
 
-@both
-@every
-@pytest.mark.parametrize("on", ["next token", "answers"])
+@pytest.mark.parametrize(
+    ("name", "bridge", "on"), one_in(3, ARCHITECTURES, [False, True], ["next token", "answers"])
+)
 def test_they_add_up_to_one_another_and_to_the_logit(name, bridge, on):
     model = tiny(name, bridge=bridge)
     prompts = prompts_for(model)
@@ -344,7 +344,7 @@ def odd(name):
     return model.eval()
 
 
-@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("name", one_in(2, tuple(ODD)))
 def test_other_families_add_up_or_are_refused(name):
     model = odd(name)
     prompts = prompts_for(model)
