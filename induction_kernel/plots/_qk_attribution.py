@@ -61,7 +61,7 @@ def qk_map(found: xr.Dataset, *, k: int = 12, title: str | None = None) -> go.Fi
         f"entries of {words(str(found.attrs.get('entries', 'the mask')))}",
         f"sum of all {total:.2f}" + (f", {escape(contrast)}" if contrast != "none" else ""),
     ]
-    said = heading(found, f"attention scores of {of_head}, by what query and key read", *notes)
+    said = heading(found, f"what attention scores of {of_head} are made of", *notes)
     tall = int(np.clip(26 * len(down), 90, 620))
     return fitted(figure, said if title is None else title, tall, left=150, right=70, below=120)
 

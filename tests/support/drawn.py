@@ -56,6 +56,24 @@ def of_weights(layers=2, heads=8):
     return xr.Dataset(variables | {"null": (("draw", *dims), null)}, grid(layers, heads), attrs)
 
 
+def split(n=14, **attrs):
+    """An attribution by n components of each side, of which the second has a hostile name."""
+    names = [f"L0H{i}" for i in range(n)]
+    names[1] = "<b>MLP"
+    sides = ("query_component", "key_component")
+    values = wave(4, n, n, least=-1)
+    variables = {"score": (("prompt", *sides), values), "control": (("prompt", *sides), values / 3)}
+    said = {
+        "method": "qk_attribution",
+        "model": "a <b>",
+        "of_head": "L1H7",
+        "entries": "induction",
+        "contrast": "less",
+    }
+    total = {"total": ("prompt", values.sum((1, 2)))}
+    return xr.Dataset(variables | total, dict.fromkeys(sides, names), said | attrs)
+
+
 def together(dim, *parts, **names):
     return xr.concat(parts, dim, join="outer", coords="minimal", compat="override").assign_coords(names)
 
@@ -251,6 +269,8 @@ FIGURES = {
         together("scorer", composed("k"), composed("q"), scorer=["k_composition", "q_composition"])
     ),
     "head_map, composition of many heads": lambda: ik.head_map(composed("v", 3, 12)),
+    "qk_map": lambda: ik.plots.qk_map(split(5)),
+    "qk_map, the largest": lambda: ik.plots.qk_map(split(contrast="none").drop_vars("control"), k=3),
     "effect_map, heads": lambda: ik.plots.effect_map(effects("layer", "head")),
     "effect_map, layers": lambda: ik.plots.effect_map(effects("layer")),
     "effect_map, tokens": lambda: ik.plots.effect_map(effects("layer", "position")),
