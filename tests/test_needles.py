@@ -207,10 +207,10 @@ def test_a_users_own_needle(english):
     text = " ".join(f"Sentence number {i} is about nothing much." for i in range(200))
     found = needles(
         english, text, prompts=4, length=120, needle="{key} keeps {value} at home.", seed=3,
-        question=" Now, {key} keeps", keys=["Ann", "Bob"], values=["a cow", "a dog", "a pig"],
+        question=" Now, {key} keeps", keys=["Ann", "Bob"], values=["seven bells", "nine spoons", "twelve drums"],
     )  # fmt: skip
     for p in range(4):
-        assert parts(found, p, "answer").strip() in {"a cow", "a dog", "a pig"}
+        assert parts(found, p, "answer").strip() in {"seven bells", "nine spoons", "twelve drums"}
         assert parts(found, p, "question").split()[1] in ("Ann", "Bob")
 
 
@@ -282,3 +282,10 @@ def test_where_there_is_no_room_or_no_tokenizer():
     with pytest.raises(ValueError, match="from 18 to 36"):
         needles(tiny("attention-only"), length=12)
     assert np.isfinite(needles(tiny("attention-only"), length=18, prompts=2).tokens.numpy()).all()
+
+
+def test_needles_without_a_decoy(english):
+    found = needles(english, prompts=3, decoy=False)
+    assert set(found.spans) == {"needle", "answer", "question"}
+    assert [text.count("Visitors to") for text in found.text()] == [1] * 3
+    assert "decoy" not in needles(tiny("attention-only"), prompts=3, decoy=False).spans

@@ -54,7 +54,8 @@ def retrieval(
 
     Args:
         model: any TransformerLens model that predicts next tokens.
-        prompts: with spans "needle" and "answer", as `prompts.needles` makes them; None for `needles(model)`.
+        prompts: with spans "needle" and "answer", as `prompts.needles` makes them; None for needles without a decoy, as
+            published.
         max_new_tokens: at most so many tokens are written.
         layers: only these layers; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
@@ -86,7 +87,7 @@ def retrieval(
     position that is copied twice counts once, so that the score ends at 1, and recall is of tokens, not of stemmed
     words.
     """
-    ready = needle_prompts(model, prompts)
+    ready = needle_prompts(model, prompts, decoy=False)
     check_next_token(model, "retrieval", INSTEAD)
     if not is_whole(max_new_tokens):
         raise TypeError(f"wanted max_new_tokens as a whole number, got {max_new_tokens!r}")
@@ -118,7 +119,7 @@ def retrieval_forced(
 
     Args:
         model: any TransformerLens model that predicts next tokens.
-        prompts: as of `retrieval`.
+        prompts: as of `retrieval`; None for `needles(model)`, with a decoy.
         layers: only these layers; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a bar if it takes longer than two seconds.
@@ -141,10 +142,10 @@ def retrieval_forced(
     return _labelled(observed(model, with_continuation(ready, answers), [scorer], **options), ready)
 
 
-def needle_prompts(model: Model, prompts: Any) -> Prompts:
-    """The user's prompts, which must have the spans "needle" and "answer", or needles for the model."""
+def needle_prompts(model: Model, prompts: Any, *, decoy: bool = True) -> Prompts:
+    """The user's prompts, which must have the spans "needle" and "answer", or needles, with a decoy or without."""
     check_model(model)
-    ready = needles(model) if prompts is None else as_prompts(model, prompts)
+    ready = needles(model, decoy=decoy) if prompts is None else as_prompts(model, prompts)
     for name in ("needle", "answer"):
         span_of(ready.spans, name)
     return ready

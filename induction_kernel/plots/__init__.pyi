@@ -2,6 +2,7 @@ from ._ablation_curves import attribution_check as attribution_check
 from ._ablation_curves import curve_plot as curve_plot
 from ._attention_view import attention_view as attention_view
 from ._census import fingerprint_map as fingerprint_map
+from ._composition import qk_map as qk_map
 from ._demonstration_map import demonstration_map as demonstration_map
 from ._direct_effects import direct_effect_map as direct_effect_map
 from ._direct_effects import direct_effect_plot as direct_effect_plot
@@ -13,7 +14,6 @@ from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot
 from ._loss_components import slope_plot as slope_plot
 from ._phases import phase_plot as phase_plot
-from ._qk_attribution import qk_map as qk_map
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot

@@ -45,6 +45,7 @@ def needles(
     question: str | None = None,
     keys: Sequence[str] | None = None,
     values: Sequence[str] | None = None,
+    decoy: bool = True,
     seed: int = 0,
 ) -> Prompts:
     """Needle-in-a-haystack prompts: text with a made-up fact in it, and a question about the fact.
@@ -65,12 +66,14 @@ def needles(
         question: what follows the haystack, with `{key}`; the answer is to follow it at once.
         keys: at least two.
         values: at least three, some of equal numbers of tokens, as the control puts another into the same place.
+        decoy: whether a decoy is put in; small models often answer with the decoy's value.
         seed: of the random draw.
 
     Returns:
-        Prompts with `spans`: "needle" (the whole sentence), "answer" (its value), "decoy" and "question", of which the
-        question's positions are scored. In `control` the value is another one of as many tokens, different at each
-        place where the draws have one (at least at half of them); the question and all positions are the same.
+        Prompts with `spans`: "needle" (the whole sentence), "answer" (its value), "decoy" (if there is one) and
+        "question", of which the question's positions are scored. In `control` the value is another one of as many
+        tokens, different at each place where the draws have one (at least at half of them); the question and all
+        positions are the same.
 
     Raises:
         TypeError: options of another type.
@@ -84,7 +87,7 @@ def needles(
     given = any(each is not None for each in (text, needle, question, keys, values))
     checked_depths(depths)
     if not given and english_passages(model) is None:
-        return random_needles(model, prompts=prompts, length=length, depths=depths, seed=seed)
+        return random_needles(model, prompts=prompts, length=length, depths=depths, decoy=decoy, seed=seed)
     facts = facts_of(needle=needle, question=question, keys=keys, values=values)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     most = sizes(model).n_ctx - ROOM
@@ -94,7 +97,7 @@ def needles(
     hay = _Haystack(model, " ".join(PASSAGES) if text is None else text)
     start = start_token(model, None).tolist()
     rows = [
-        _row(model, hay, facts, tokens - len(start), depth, start, generator)
+        _row(model, hay, facts, tokens - len(start), depth, start, decoy, generator)
         for tokens, depth in zip(wanted, places, strict=True)
     ]
     tokens, lengths = pad([row.ids for row in rows])
@@ -156,7 +159,7 @@ class _Haystack:
 
 def _row(
     model: Model, hay: _Haystack, facts: Facts, budget: int, depth: float, start: list[int],
-    generator: torch.Generator,
+    decoy: bool, generator: torch.Generator,
 ) -> _Row:  # fmt: skip
     """One prompt of about `budget` tokens after `start`, with the needle at `depth`."""
     fact = facts.draw(generator)
@@ -165,7 +168,8 @@ def _row(
     at, away = _boundaries([len(piece) for piece in pieces], depth, generator)
 
     def located(needle: str) -> tuple[list[int], Spans]:
-        text, places = _written(pieces, {at: ("needle", needle), away: ("decoy", fact.decoy)}, fact.question)
+        second = {away: ("decoy", fact.decoy)} if decoy else {}
+        text, places = _written(pieces, {at: ("needle", needle), **second}, fact.question)
         value = places["needle"][0] + facts.value_at(fact.key)
         places["answer"] = (value, value + len(needle) - facts.around(fact.key))
         ids = encode_whole(model, text, start)

@@ -25,7 +25,9 @@ HAY = 4  # fewest tokens of the haystack
 LONGEST = 256
 
 
-def random_needles(model: Model, *, prompts: int, length: Any, depths: Sequence[float], seed: int) -> Prompts:
+def random_needles(
+    model: Model, *, prompts: int, length: Any, depths: Sequence[float], decoy: bool, seed: int
+) -> Prompts:
     """As of `needles`, of distinct random tokens; only the key stands twice.
 
     Raises:
@@ -57,6 +59,8 @@ def random_needles(model: Model, *, prompts: int, length: Any, depths: Sequence[
     ]
     (ids, lengths), (control, _) = pad([row for row, _, _ in made]), pad([other for _, other, _ in made])
     spans = {name: torch.tensor([marked[name] for _, _, marked in made]) for name in made[0][2]}
+    if not decoy:
+        del spans["decoy"]  # of random tokens it is a part of the haystack
     scored = inside(spans["question"], ids.shape[1])
     tokenizer = getattr(model, "tokenizer", None)
     return Prompts(
