@@ -2,6 +2,7 @@ from ._ablation_curves import attribution_check as attribution_check
 from ._ablation_curves import curve_plot as curve_plot
 from ._attention_view import attention_view as attention_view
 from ._census import fingerprint_map as fingerprint_map
+from ._census import which_heads_plot as which_heads_plot
 from ._composition import qk_map as qk_map
 from ._demonstration_map import demonstration_map as demonstration_map
 from ._direct_effects import direct_effect_map as direct_effect_map
@@ -17,4 +18,3 @@ from ._phases import phase_plot as phase_plot
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot
-from ._which_heads import which_heads_plot as which_heads_plot

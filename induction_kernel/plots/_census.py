@@ -1,25 +1,49 @@
-"""`fingerprint_map`: every head of a census, layer by layer, in the colour of the behaviour that makes it particular.
+"""Figures of what heads do: the fingerprints of a census on a map, and what ablating sets of heads changes.
 
-Colours are those of Okabe & Ito (2008) and Tol, which people with colour-vision deficiencies can tell apart; paler is
-weaker. It runs no model. `score_plot` draws one behaviour against another, `head_map` one behaviour.
+Colours of behaviours are those of Okabe & Ito (2008) and Tol, which people with colour-vision deficiencies can tell
+apart; paler is weaker. They run no model. `score_plot` draws one behaviour against another, `head_map` one behaviour.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import plotly.graph_objects as go
 import xarray as xr
+from plotly.subplots import make_subplots
 
 from ..errors import Refused
-from ._style import counted, entries, escape, fitted, heading, tick, words
+from ._effect_grid import number
+from ._scores import BLUE
+from ._style import (
+    POSITIVE,
+    counted,
+    entries,
+    escape,
+    fitted,
+    heading,
+    need,
+    of_prompts,
+    prompts_in,
+    tick,
+    words,
+)
 
-__all__ = ["fingerprint_map"]
+__all__ = ["fingerprint_map", "which_heads_plot"]
 
 COLOURS = (
     "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#332288", "#882255", "#999933", "#44AA99",
     "#661100", "#DDCC77", "#117733", "#AA4499",
 )  # fmt: skip
 PALE, UNNAMED, UNTESTED = 0.75, "#ececec", "#ffffff"  # share of white in the palest shade
+PANELS = {
+    "accuracy": "accuracy",
+    "label_probability": "probability of the right label",
+    "icl_score": "late less early loss (nats)",
+}
+SETS, GREY = [BLUE, f"rgb{POSITIVE}"], "rgb(110, 110, 110)"
+ROW, NARROWEST = 30, 70  # pixels
 
 
 def fingerprint_map(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
@@ -136,3 +160,88 @@ def _entry(figure: go.Figure, name: str, colour: str) -> None:
 def _pale(colour: str) -> str:
     parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
     return f"rgb({', '.join(str(round(part + PALE * (255 - part))) for part in parts)})"
+
+
+def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Draw the change of each measure with each set of heads ablated: a dot with its 95% interval.
+
+    Random heads are small points, one for each set of them, and a bar at their mean.
+
+    Args:
+        found: the result of `fewshot.which_heads`.
+        title: replaces "model: change with heads ablated" and the notes below it; plotly reads markup in it.
+
+    Returns:
+        A plotly figure as wide as its container, with a panel for each measure: changes across, a row for each set and
+        share of heads.
+
+    Raises:
+        TypeError: if `found` is no Dataset.
+        Refused: if it is another result.
+    """
+    for measure in PANELS:
+        need(found, f"{measure}_change", "which_heads(model, prompts, text)")
+    figure = make_subplots(1, len(PANELS), shared_yaxes=True, horizontal_spacing=0.06)
+    sets, shares = ([*found[dim].values] for dim in ("set", "share"))
+    rows = [(at, which) for at in range(len(shares)) for which in range(len(sets))]
+    for panel, (measure, words) in enumerate(PANELS.items(), 1):
+        for which in range(len(sets)):
+            places = [row for row, (_, each) in enumerate(rows) if each == which]
+            traces = _traces(found, measure, which, places, first=panel == 1)
+            figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
+        axis = "" if panel == 1 else panel
+        place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": "y domain"}
+        figure.add_annotation(
+            place, text=f"<b>{words}</b>", xanchor="left", yanchor="bottom", showarrow=False
+        )
+    labels = [f"{shares[at]:.3g} of heads" if which == 1 else "" for at, which in rows]
+    figure.update_xaxes(
+        title_text="change", gridcolor="#eee", zerolinecolor="#888", title_standoff=8, tickangle=0
+    )
+    figure.update_yaxes(range=[len(rows) - 0.4, -0.6], gridcolor="#fff", zeroline=False)
+    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, row=1, col=1)
+    windows = int(found.sizes.get("window", 0))
+    over = f"{of_prompts(prompts_in(found))} and {windows} windows of text"
+    said = (
+        heading(found, "change with heads ablated", over, "bars: 95% intervals") if title is None else title
+    )
+    return fitted(
+        figure, said, max(NARROWEST, ROW * len(rows)), legend=entries(figure), captions=24, left=100
+    )
+
+
+def _traces(
+    found: xr.Dataset, measure: str, which: int, places: list[int], *, first: bool
+) -> list[go.Scatter]:
+    """The dots of one set of heads in one panel; of random heads also a point for each draw."""
+    mean, low, high = (
+        found[f"{measure}_change{end}"].transpose("share", "set").values[:, which]
+        for end in ("", "_low", "_high")
+    )
+    name = escape(str(found["set"].values[which]))
+    random = which >= len(SETS)
+    colour, points = GREY if random else SETS[which], list[go.Scatter]()
+    if random:
+        draws = found[f"{measure}_control"].transpose("share", "draw").values
+        at = np.repeat(places, draws.shape[1])
+        small = {"size": 5, "color": colour, "opacity": 0.4}
+        points.append(go.Scatter(x=draws.ravel(), y=at, mode="markers", marker=small, hoverinfo="skip"))
+        points[0].update(showlegend=False, name="each set")
+    said = [f"{number(a)} to {number(b)}" for a, b in zip(low, high, strict=True)]
+    dots = go.Scatter(
+        x=mean,
+        y=places,
+        mode="markers",
+        marker={
+            "size": 12 if random else 9,
+            "color": colour,
+            "symbol": "line-ns-open" if random else "circle",
+        },
+        error_x={"array": high - mean, "arrayminus": mean - low, "thickness": 1.5, "width": 0},
+        name=name,
+        legendgroup=name,
+        showlegend=first,
+        customdata=said,
+        hovertemplate=f"<b>{name}</b> %{{x:.3g}}<br>%{{customdata}}<extra></extra>",
+    )
+    return [*points, dots]
