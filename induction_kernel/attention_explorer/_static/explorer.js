@@ -59,6 +59,7 @@
  *
  * @typedef {{x: number, y: number, span: number}} Window first key, first query, and how many of each
  * @typedef {{matrix: Matrix, prompt: Prompt, name: string}} Shown
+ * @typedef {{matrix: Matrix, name: string}} Part
  * @typedef {{matrix: Matrix, prompt: Prompt, index: number}} Pinned
  *
  * @typedef {object} Source where thumbnails and patterns come from
@@ -183,6 +184,7 @@ export class Matrix {
    * @param {number} [given.top] the largest size there can be
    * @param {boolean} [given.weighted] products with value norms, as shares of the largest
    * @param {boolean} [given.signed]
+   * @param {[Part, Part] | null} [given.parts] of a difference: what it is of, the second subtracted
    */
   constructor(given) {
     this.n = given.n;
@@ -197,6 +199,7 @@ export class Matrix {
     this.top = given.top ?? 1;
     this.weighted = given.weighted ?? false;
     this.signed = given.signed ?? false;
+    this.parts = given.parts ?? null;
   }
 
   /** Where a query's entries begin. @param {number} query */
@@ -322,45 +325,60 @@ export function average(all) {
 
 /**
  * The first's weights minus the second's; `top` is the largest size.
- * @param {Matrix} first @param {Matrix} second
+ * @param {Part} first @param {Part} second
  */
 export function difference(first, second) {
-  const codes = first.entries;
-  const other = sameShape(first, second).entries;
+  const like = first.matrix;
+  const codes = like.entries;
+  const other = sameShape(like, second.matrix).entries;
   let top = 0;
   for (let i = 0; i < codes.length; i++) {
     codes[i] -= other[i];
     top = Math.max(top, Math.abs(codes[i]));
   }
   return new Matrix({
-    n: first.n,
-    ahead: first.ahead,
-    block: first.block,
+    n: like.n,
+    ahead: like.ahead,
+    block: like.block,
     codes,
-    below: first.below === "0" ? "0" : "about 0", // both are rounded
+    below: like.below === "0" ? "0" : "about 0", // both are rounded
     top: top || 1,
-    weighted: first.weighted,
+    weighted: like.weighted,
     signed: true,
+    parts: [first, second],
   });
 }
 
 /**
- * Of a difference: the sizes of a query's entries added up, as the mean over queries, and the largest entry.
+ * How far the two patterns of a difference are apart. `without` and `all` are sums over keys, as means over
+ * queries, without the first key and with it: `apart` of the absolute differences, `most` of both patterns'
+ * weights, which is what `apart` is where the two share no key. `query` and `key` are of the largest absolute
+ * difference without the first key; `size` is that, 0 if there is none.
  * @param {Matrix} matrix
  */
 export function furthest(matrix) {
-  const best = { mean: 0, query: 0, key: 0 };
-  let [size, sum] = [0, 0];
+  const found = {
+    without: { apart: 0, most: 0 },
+    all: { apart: 0, most: 0 },
+    size: 0,
+    query: 0,
+    key: 0,
+  };
   for (let query = 0; query < matrix.n; query++) {
-    matrix.row(query).forEach((entry, key) => {
-      sum += Math.abs(entry);
-      if (Math.abs(entry) <= size) return;
-      size = Math.abs(entry);
-      Object.assign(best, { query, key });
+    const entries = matrix.row(query);
+    const rows = (matrix.parts ?? []).map((part) => part.matrix.row(query));
+    entries.forEach((entry, key) => {
+      const apart = Math.abs(entry) / matrix.n;
+      const most = rows.reduce((sum, row) => sum + row[key] / matrix.n, 0);
+      for (const counted of key ? [found.all, found.without] : [found.all]) {
+        counted.apart += apart;
+        counted.most += most;
+      }
+      if (key && Math.abs(entry) > found.size)
+        Object.assign(found, { size: Math.abs(entry), query, key });
     });
   }
-  best.mean = sum / matrix.n;
-  return best;
+  return found;
 }
 
 /** @param {Matrix} like @param {Matrix} other */
@@ -1780,21 +1798,31 @@ class PatternArea {
     const { matrix, prompt } = panel;
     this.compared.hidden = !matrix?.signed || matrix.block > 1;
     if (this.compared.hidden || !matrix || !prompt) return;
-    const { mean, query, key } = furthest(matrix);
-    const most = matrix.weighted ? "" : " (0 if alike, 2 at most)";
+    const { without, all, size, query, key } = furthest(matrix);
+    const what = matrix.weighted
+      ? "Absolute differences of a query's products (each a share of its head's largest)"
+      : "Absolute differences of a query's weights";
+    const said =
+      `${what}, added up, on average over queries: ${number(without.apart)} without the first token ` +
+      `(0 if alike, ${number(without.most)} if no key is shared), ${number(all.apart)} with it ` +
+      `(${number(all.most)} if no key is shared).`;
+    if (!size) {
+      this.compared.replaceChildren(said);
+      return;
+    }
     const go = button("Go there", `Go to query ${query}, key ${key}`, "ik-furthest");
     go.onclick = () => this.lookAt(panel, query, key);
     const [from, to] = [query, key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
     this.compared.replaceChildren(
-      `Absolute differences of a query's weights, added up: ${number(mean)} on average${most}. ` +
-        `Largest: query ${from} -> key ${to}, ${weightText(matrix, query, key)} `,
+      `${said} Largest without the first token: query ${from} -> key ${to}, ${weightText(matrix, query, key)} `,
       go,
     );
   }
 
-  /** Zooms to a cell and sets the cursor there. @param {PatternPanel} panel @param {number} query @param {number} key */
+  /** Zooms to a cell, keeps its query and sets the cursor there. @param {PatternPanel} panel @param {number} query @param {number} key */
   lookAt(panel, query, key) {
     const { view } = panel;
+    if (panel.prompt === this.explorer.prompt) this.explorer.text.keep(query, "query");
     view.cursor = { query, key };
     view.span = Math.min(view.n, NEAR);
     view.move(key + 0.5 - view.span / 2 - view.x, query + 0.5 - view.span / 2 - view.y);
@@ -3016,8 +3044,8 @@ class Explorer {
         [prompt, head],
         [beside, head],
       ]);
-      const minus = `${names[0]} minus ${other.name}`;
-      return [{ matrix: difference(first, second), prompt: this.prompt, name: minus }];
+      const matrix = difference({ matrix: first, name: names[0] }, { matrix: second, name: names[1] });
+      return [{ matrix, prompt: this.prompt, name: `${names[0]} minus ${other.name}` }];
     }
     const [first, second] = await Promise.all([this.patternOf(prompt, head), this.patternOf(beside, head)]);
     return [
@@ -3049,7 +3077,10 @@ class Explorer {
       return { matrix: average(matrices), prompt: this.prompt, name: `average of ${names.join(", ")}` };
     }
     const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
-    const matrix = difference(matrices[0], average(matrices.slice(1)));
+    const matrix = difference(
+      { matrix: matrices[0], name: names[0] },
+      { matrix: average(matrices.slice(1)), name: others },
+    );
     return { matrix, prompt: this.prompt, name: `${names[0]} minus ${others}` };
   }
 
