@@ -237,6 +237,7 @@ def test_scores_are_those_of_the_summary(model):
     assert "The excess is over chance. " in menu[1]["about"]
     assert "at the 5% level for all heads together." in menu[1]["about"]
     assert any(menu[0]["passes"])
+    assert menu[0]["first"] == "largest"
 
 
 @pytest.mark.parametrize("form", ["dict", "list", "summary", "array"])

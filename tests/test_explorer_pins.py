@@ -79,12 +79,21 @@ def test_one_pinned_head_is_enough_to_compare_with_and_the_largest_difference_is
     assert "Pin this head, then choose another" in page.locator(".ik-compare").inner_text()
     pin(page, "L1H7")
     assert page.locator(".ik-together").is_hidden()
+    assert "undefined" not in page.locator(".ik-compare").text_content()
+    hint = "Pinned L1H7: choose another head, then Side by side, Average or Difference."
+    assert page.locator(".ik-hint").inner_text() == hint
     top = page.locator(".ik-pattern").bounding_box()["y"]
     choose(page, "L0H3")
     assert page.locator(".ik-pattern").bounding_box()["y"] == top
     assert together(page, "Difference from L1H7") == "L0H3 minus L1H7"
     a, b, c = stored(seen["pattern"].values[0])
     all_equal(weights(page, N), b - a, zero="about 0")
+    at = np.unravel_index(np.abs(b - a).argmax(), (N, N))
+    read = re.search(r": L0H3 (.+) − L1H7 (.+) = (.+)$", point(page, *at, N)).groups()
+    assert all(
+        equals(text, expected) for text, expected in zip(read, (b[at], a[at], (b - a)[at]), strict=True)
+    )
+    assert "L1H7 no attention" not in point(page, 6, 12, N)
     choose(page, "L1H1")
     assert page.locator("figcaption").first.inner_text() == "L1H1 minus L1H7"
     line = page.locator(".ik-compared").inner_text()
@@ -104,9 +113,11 @@ def test_one_pinned_head_is_enough_to_compare_with_and_the_largest_difference_is
 def apart(line):
     """How far apart two patterns are, as the page says it: four numbers, and query, key and entry of the largest."""
     number = r"([.\d]+)"
-    scale = rf"{number} without the first token \(0 if alike, {number} if no key is shared\), {number} with it "
+    scale = (
+        rf"{number} without the first token \(0 if alike, {number} if no key is shared\), {number} with it "
+    )
     found = re.search(rf"queries: {scale}\({number} if no key is shared\)\.", line)
-    largest = re.search(r"Largest without the first token: query (\d+) .* -> key (\d+) .*, (\S+) ", line)
+    largest = re.search(r"Largest without the first token: query (\d+) .* -> key (\d+) .*, .*?= (\S+) ", line)
     return found.groups(), int(largest[1]), int(largest[2]), largest[3]
 
 

@@ -11,6 +11,7 @@ const {
   furthest,
   inflate,
   largest,
+  ranked,
   pool,
   poolThumbnail,
   strongestIn,
@@ -193,6 +194,13 @@ test("votes are shares of the weight per label; absent demonstrations do not cou
 test("the largest weights, in order, without zeros", () => {
   assert.deepEqual(largest(Float32Array.of(0.1, 0, 0.5, 0.2, 0.5), 3), [2, 4, 3]);
   assert.deepEqual(largest(new Float32Array(4), 3), []);
+});
+
+test("heads in the order of a score, those without a value left out", () => {
+  const values = [0.1, null, -0.9, 0.5, 0.1];
+  assert.deepEqual(ranked(values, "largest", 3), [3, 0, 4]);
+  assert.deepEqual(ranked(values, "smallest", 2), [2, 0]);
+  assert.deepEqual(ranked(values, "size", 9), [2, 3, 0, 4]);
 });
 
 test("the strongest cell of a window; the first key only where nothing else is", () => {

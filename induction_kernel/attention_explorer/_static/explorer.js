@@ -36,6 +36,7 @@
  * @property {(number | null)[] | null} threshold
  * @property {(number | null)[]} passes 1, 0, or null where the head was not tested
  * @property {string} untested why heads were not tested
+ * @property {"largest" | "smallest" | "size"} first what ranks first
  * @property {string} about what the score is, in sentences; may be empty
  *
  * @typedef {"plain" | "fine" | "half"} Precision entries are byte / 255, (byte / 255) ** 2, or float16
@@ -511,6 +512,23 @@ export function largest(weights, count) {
   return best;
 }
 
+/**
+ * Heads in the order of a score, the first of them; those without a value are left out.
+ * @param {(number | null)[]} values by head
+ * @param {Score["first"]} first the value that ranks first
+ * @param {number} count
+ */
+export function ranked(values, first, count) {
+  const place = (/** @type {number} */ index) => {
+    const value = values[index] ?? 0;
+    return first === "size" ? Math.abs(value) : first === "smallest" ? -value : value;
+  };
+  return [...values.keys()]
+    .filter((index) => values[index] !== null)
+    .sort((a, b) => place(b) - place(a) || a - b)
+    .slice(0, count);
+}
+
 // --------------------------------------------------------------------------------------------------- colours
 
 /** @typedef {"linear" | "square root" | "logarithmic"} Shade how a weight becomes a shade */
@@ -954,6 +972,8 @@ class HeadGrid {
       { class: "ik-grid-box", role: "group", "aria-label": "Heads: layers down, heads across" },
       this.grid,
     );
+    this.rows = el("p", { class: "ik-quiet ik-rows", hidden: true });
+    this.panel = el("div", {}, this.box, this.rows);
     /** @type {(HTMLButtonElement)[]} */
     this.cells = [];
     this.cell = 0;
@@ -995,6 +1015,7 @@ class HeadGrid {
       const index = at(event);
       if (index !== null) explorer.choose(index);
     });
+    explorer.on(this.box, "scroll", () => this.sayRows());
     for (const kind of ["pointerover", "focusin"]) {
       explorer.on(this.grid, kind, (event) => {
         const index = at(event);
@@ -1040,7 +1061,10 @@ class HeadGrid {
     const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 || layers > 20 ? 12 : 24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
-    if (cell === this.cell || !this.box.clientWidth) return;
+    if (cell === this.cell || !this.box.clientWidth) {
+      this.sayRows();
+      return;
+    }
     const room = Math.floor(Math.min(0.7 * window.innerHeight, 640) / (layers + 1)) - 2;
     const row = this.kind === "thumb" ? cell : Math.min(cell, Math.max(least, room));
     this.cell = cell;
@@ -1049,6 +1073,27 @@ class HeadGrid {
     this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${row}px)`);
     this.draw();
     reveal(this.box, this.cells[this.explorer.state.head]);
+    this.sayRows();
+  }
+
+  /** Which layers and heads are in sight, where the box has to be scrolled for the others. */
+  sayRows() {
+    const { heads, layers } = this.explorer.contents;
+    const { box, cells } = this;
+    const outer = box.getBoundingClientRect();
+    const seen = cells.map((cell) => cell.getBoundingClientRect());
+    // A cell is in sight if its middle is, beside the numbers of layers and heads that stay where they are.
+    const down = range(0, layers).filter((layer) => {
+      const { top, bottom } = seen[layer * heads];
+      return (top + bottom) / 2 > outer.top + 18 && (top + bottom) / 2 < outer.top + box.clientHeight;
+    });
+    const across = range(0, heads).filter((head) => {
+      const { left, right } = seen[head];
+      return (left + right) / 2 > outer.left + 26 && (left + right) / 2 < outer.left + box.clientWidth;
+    });
+    const said = [seenOf("layers", "L", down, layers), seenOf("heads", "H", across, heads)].filter(Boolean);
+    this.rows.hidden = !said.length || !box.clientWidth;
+    this.rows.textContent = `In sight are ${said.join(" and ")}: scroll for the others.`;
   }
 
   draw() {
@@ -1110,6 +1155,15 @@ class HeadGrid {
     }
   }
 }
+
+/**
+ * What is in sight of a number of layers or heads; empty if all are.
+ * @param {string} what @param {string} letter @param {number[]} seen @param {number} count
+ */
+const seenOf = (what, letter, seen, count) =>
+  seen.length && seen.length < count
+    ? `${what} ${letter}${seen[0]} to ${letter}${seen[seen.length - 1]} of ${count}`
+    : "";
 
 /**
  * Ticks at round numbers within a range.
@@ -1374,6 +1428,7 @@ class View {
 }
 
 const FONT = "11px system-ui, sans-serif";
+const TWO_LINES = 22; // pixels of a cell that has room for a token and its position
 
 /** One pattern on a canvas, with its axes; a second canvas over it holds the cursor. */
 class PatternPanel {
@@ -1462,7 +1517,7 @@ class PatternPanel {
     return this.overview.values;
   }
 
-  /** Token strings where there is room, else positions. @param {CanvasRenderingContext2D} draw */
+  /** Token strings where there is room, with positions where there is more; else positions. @param {CanvasRenderingContext2D} draw */
   drawAxes(draw) {
     const { left, top, side } = this.size;
     const { view, prompt, matrix } = this;
@@ -1473,6 +1528,7 @@ class PatternPanel {
     draw.font = FONT;
     draw.fillStyle = palette.of.quiet;
     draw.textBaseline = "middle";
+    const positions = tokens && each >= TWO_LINES;
     const text = (/** @type {number} */ at) =>
       tokens ? short(prompt.tokens[at]) : String(Math.round(at * matrix.block));
     const placed = (/** @type {number} */ at, /** @type {number} */ from) => (at + 0.5 - from) * each;
@@ -1480,12 +1536,13 @@ class PatternPanel {
       tokens
         ? range(Math.floor(from), Math.min(view.n, Math.ceil(from + view.span)))
         : this.positionTicks(from);
-    for (const at of ticks(view.y)) this.axisText(draw, text(at), left - 5, top + placed(at, view.y), 0);
+    const lines = (/** @type {number} */ at) => (positions ? [text(at), String(at)] : [text(at)]);
+    for (const at of ticks(view.y)) this.axisText(draw, lines(at), left - 5, top + placed(at, view.y), 0);
     for (const at of ticks(view.x))
-      this.axisText(draw, text(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
+      this.axisText(draw, lines(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
     draw.fillStyle = palette.of.ink;
-    this.axisText(draw, "query", 8, top + side / 2, -Math.PI / 2, "center");
-    this.axisText(draw, "key", left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
+    this.axisText(draw, ["query"], 8, top + side / 2, -Math.PI / 2, "center");
+    this.axisText(draw, ["key"], left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
   }
 
   /** Cells at round positions. @param {number} from first cell shown */
@@ -1497,17 +1554,17 @@ class PatternPanel {
   }
 
   /**
-   * @param {CanvasRenderingContext2D} draw @param {string} text @param {number} x @param {number} y
+   * @param {CanvasRenderingContext2D} draw @param {string[]} lines @param {number} x @param {number} y
    * @param {number} turn @param {CanvasTextAlign} [align]
    */
-  axisText(draw, text, x, y, turn, align = "right") {
+  axisText(draw, lines, x, y, turn, align = "right") {
     const { left, top, side } = this.size;
     if (align === "right" && (turn ? x < left || x > left + side : y < top || y > top + side)) return;
     draw.save();
     draw.translate(x, y);
     draw.rotate(turn);
     draw.textAlign = align;
-    draw.fillText(text, 0, 0);
+    lines.forEach((line, at) => draw.fillText(line, 0, 11 * (at - (lines.length - 1) / 2)));
     draw.restore();
   }
 
@@ -1722,7 +1779,7 @@ class PatternArea {
       this.explorer.on(made, "click", () => this.zoomAll(factor));
       zoom.append(made);
     }
-    const norm = "attention times the norm of what the key's value writes, |v W_O|";
+    const norm = "A × |v W_O|: attention times the norm of what the key's value writes";
     return el(
       "div",
       { class: "ik-row ik-tools" },
@@ -1814,7 +1871,7 @@ class PatternArea {
     go.onclick = () => this.lookAt(panel, query, key);
     const [from, to] = [query, key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
     this.compared.replaceChildren(
-      `${said} Largest without the first token: query ${from} -> key ${to}, ${weightText(matrix, query, key)} `,
+      `${said} Largest without the first token: query ${from} -> key ${to}, ${readingText(matrix, query, key)} `,
       go,
     );
   }
@@ -1876,7 +1933,8 @@ class PatternArea {
         number(value * matrix.top),
       ]);
     });
-    const what = matrix.weighted ? "share of the largest product" : "attention";
+    const products = "share of the largest product, A × |v W_O|: attention times the norm of what the key's value writes";
+    const what = matrix.weighted ? products : "attention";
     const said = matrix.signed ? `difference in ${what} ` : `${what} `;
     const steps = matrix.below === BELOW.plain && !matrix.weighted ? "weights are stored in steps of 1/255 (.0039)" : "";
     this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks), el("span", {}, steps));
@@ -1907,17 +1965,24 @@ class PatternArea {
   say(panel = this.panels[0]) {
     const cursor = panel?.view.cursor;
     if (!cursor || !panel.matrix || !panel.prompt) {
-      this.readout.textContent = "Point at the pattern, or move over it with the arrow keys.";
+      this.sayKept();
       return;
     }
     const parts = [cellText(panel.matrix, panel.prompt, cursor)];
-    const named = new Set([panel.name]); // a pinned head may be large too
+    // a pinned head may be large too, and a difference names what it is of
+    const named = new Set([panel.name, ...(panel.matrix.parts ?? []).map((part) => part.name)]);
     for (const one of [...this.panels, ...this.pinned]) {
       if (named.has(one.name) || one.view !== panel.view || !one.matrix) continue;
       named.add(one.name);
       parts.push(` · ${one.name} ${weightText(one.matrix, cursor.query, cursor.key)}`);
     }
     this.readout.textContent = parts.join("") + massText(panel.matrix, cursor.query);
+  }
+
+  /** The strongest of the kept token, or how to begin. */
+  sayKept() {
+    this.readout.textContent =
+      this.explorer.text.describeKept() || "Point at the pattern, or move over it with the arrow keys.";
   }
 
   /**
@@ -1971,7 +2036,7 @@ class PatternArea {
  * @param {number} query
  * @param {number} key
  */
-function weightText(matrix, query, key) {
+export function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
   if (weight === 0 && matrix.scale && !matrix.scale[key]) return "0";
@@ -1979,9 +2044,22 @@ function weightText(matrix, query, key) {
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
+/**
+ * A weight as read; of a difference, what it is of too: "L1H1 .10 − L1H7 .90 = −.80".
+ * @param {Matrix} matrix
+ * @param {number} query
+ * @param {number} key
+ */
+export function readingText(matrix, query, key) {
+  const said = weightText(matrix, query, key);
+  if (!matrix.parts || key >= matrix.keys(query)) return said;
+  const [first, second] = matrix.parts.map((part) => `${part.name} ${weightText(part.matrix, query, key)}`);
+  return `${first} − ${second} = ${said}`;
+}
+
 /** @param {Matrix} matrix @param {Prompt} prompt @param {{query: number, key: number}} cell */
 function cellText(matrix, prompt, cell) {
-  const weight = weightText(matrix, cell.query, cell.key);
+  const weight = readingText(matrix, cell.query, cell.key);
   if (matrix.block > 1) {
     const [queries, keys] = [cell.query, cell.key].map((at) => {
       const [first, last] = [Math.floor(at * matrix.block), Math.floor((at + 1) * matrix.block) - 1];
@@ -2033,8 +2111,10 @@ class TextView {
       type: "number",
       class: "ik-at",
       min: 0,
-      "aria-label": "Keep the token at a position",
+      title: "keeps the token at this position",
     });
+    this.position = el("span", {});
+    this.refused = el("span", { class: "ik-refused ik-at-message", role: "status" });
     this.scale = el("div", { class: "ik-text-scale" });
     this.strongest = el("div", { class: "ik-strongest", hidden: true });
     this.votes = el("div", { class: "ik-head-votes" });
@@ -2081,6 +2161,8 @@ class TextView {
     const n = prompt.tokens.length;
     this.number.value = "";
     this.number.max = String(n - 1);
+    this.number.placeholder = n > 1 ? `0 to ${n - 1}` : "0";
+    this.sayPosition();
     const size = n > ALL_AT_ONCE ? CHUNK : n;
     this.chunks = [];
     for (let begin = 0; begin < n; begin += size) {
@@ -2171,7 +2253,10 @@ class TextView {
       if (this.kept?.at === token) this.release();
       else this.keep(token, this.direction(/** @type {MouseEvent} */ (event).shiftKey));
     });
-    explorer.on(this.way, "change", () => this.recolour());
+    explorer.on(this.way, "change", () => {
+      this.sayPosition();
+      this.recolour();
+    });
     explorer.on(this.number, "change", () => this.keepNumber());
     explorer.on(box, "keydown", (event) => this.key(/** @type {KeyboardEvent} */ (event)));
     for (const kind of ["keydown", "keyup"]) {
@@ -2202,26 +2287,46 @@ class TextView {
     this.pointed = null;
     this.explorer.root.dataset.kept = String(at);
     this.number.value = String(at);
-    this.number.setAttribute("aria-invalid", "false");
+    this.sayPosition();
     this.bringIntoView(at);
     this.colour();
     this.explorer.pattern.drawCursors();
+    this.explorer.pattern.sayKept();
+  }
+
+  /** What the token at a position is kept as, and if the position typed is none of the prompt's. */
+  sayPosition(why = "") {
+    const as = this.kept?.as ?? this.direction(false);
+    this.position.textContent = as === "query" ? "Query position " : "Key position ";
+    this.refused.textContent = why;
+    this.number.setAttribute("aria-invalid", String(Boolean(why)));
   }
 
   /** Keeps the token at the position that was typed, if there is one. */
   keepNumber() {
-    const at = this.number.value === "" ? -1 : Number(this.number.value);
-    const known = Number.isInteger(at) && at >= 0 && at < this.explorer.prompt.tokens.length;
-    this.number.setAttribute("aria-invalid", String(!known));
-    if (known) this.keep(at, this.direction(false));
+    const { value } = this.number;
+    const n = this.explorer.prompt.tokens.length;
+    const at = value === "" ? -1 : Number(value);
+    if (Number.isInteger(at) && at >= 0 && at < n) this.keep(at, this.kept?.as ?? this.direction(false));
+    else this.sayPosition(noPosition(value, n));
+  }
+
+  /** Keeps what was kept on another prompt, where this one reaches so far. @param {TextView["kept"]} kept */
+  keepAgain(kept) {
+    const n = this.explorer.prompt.tokens.length;
+    if (!kept) return;
+    if (kept.at < n) this.keep(kept.at, kept.as);
+    else this.sayPosition(noPosition(String(kept.at), n));
   }
 
   release() {
     this.kept = null;
     delete this.explorer.root.dataset.kept;
     this.number.value = "";
+    this.sayPosition();
     this.colour();
     this.explorer.pattern.drawCursors();
+    this.explorer.pattern.say();
   }
 
   /** @param {number} at */
@@ -2314,7 +2419,8 @@ class TextView {
       list.append(el("li", {}, go));
     }
     const what = kept.as === "query" ? "Strongest keys of query" : "Strongest queries of key";
-    const said = list.childElementCount ? "" : `: none, every weight is ${matrix.below}`;
+    const weighted = matrix.weighted ? ", value-weighted" : "";
+    const said = weighted + (list.childElementCount ? "" : `: none, every weight is ${matrix.below}`);
     this.strongest.replaceChildren(
       el("p", { class: "ik-quiet" }, `${what} ${kept.at} ${quoted(tokens[kept.at])}${said}`),
       list,
@@ -2331,13 +2437,35 @@ class TextView {
     if (matrix && matrix.block > 1)
       return "This head is not stored whole on this prompt: the text cannot be coloured.";
     if (!shown) return HOW_TO_POINT;
+    if (!weights || !matrix) return `${shown.as} ${shown.at} ${quoted(tokens[shown.at])}`;
+    return this.strongestOf(shown, matrix, weights, 3, "");
+  }
+
+  /**
+   * A token and the largest weights of it, in words.
+   * @param {{at: number, as: "query" | "key"}} shown @param {Matrix} matrix @param {Float32Array} weights
+   * @param {number} count how many are named
+   * @param {string} of whose weights they are
+   */
+  strongestOf(shown, matrix, weights, count, of) {
+    const { tokens } = this.explorer.prompt;
     const named = (/** @type {number} */ at) => `${at} ${quoted(tokens[at])}`;
-    if (!weights || !matrix) return `${shown.as} ${named(shown.at)}`;
-    const found = largest(weights, 3)
-      .map((at) => `${named(at)} ${number(weights[at])}`)
-      .join(", ");
-    if (shown.as === "key") return `key ${named(shown.at)} <- queries ${found || "none"}`;
-    return `query ${named(shown.at)} -> keys ${found || "none"}${massText(matrix, shown.at)}`;
+    const some = largest(weights, count + 1);
+    const found = some.slice(0, count).map((at) => `${named(at)} ${number(weights[at])}`);
+    const list = (found.join(", ") || "none") + (some.length > count ? ", ..." : "");
+    const weighted = matrix.weighted ? " (value-weighted)" : "";
+    if (shown.as === "key") return `key ${named(shown.at)}${of} <- queries${weighted} ${list}`;
+    return `query ${named(shown.at)}${of} -> keys${weighted} ${list}${massText(matrix, shown.at)}`;
+  }
+
+  /** The kept token's strongest by the chosen head; empty if none is kept, or the head is not stored whole. */
+  describeKept() {
+    const { kept } = this;
+    const matrix = this.explorer.chosen;
+    if (!kept || matrix?.block !== 1 || matrix.n !== this.explorer.prompt.tokens.length) return "";
+    const weights = kept.as === "query" ? matrix.row(kept.at) : matrix.column(kept.at);
+    const of = ` of ${this.explorer.nameOf(this.explorer.state.head)}`;
+    return this.strongestOf(kept, matrix, weights, 5, of);
   }
 
   /**
@@ -2377,6 +2505,10 @@ class TextView {
     this.near = null;
   }
 }
+
+/** @param {string} value what was asked for @param {number} n tokens of the prompt */
+const noPosition = (value, n) =>
+  `${value ? quoted(value) : "That"} is none of this prompt's positions: they go from 0 to ${n - 1}.`;
 
 /**
  * A token's leading white space and its word: a line may break between them, and the outline is the word's alone.
@@ -2460,7 +2592,7 @@ const classColour = (label) => `var(--ik-class-${label % 8})`;
 
 // ------------------------------------------------------------------------------------------------------ card
 
-const WIDE = 940; // pixels from which the explorer has two columns
+const MEASURED_ON = "The prompts that scores were measured on need not be those shown here.";
 
 /** The numbers of the chosen head, and its strongest pairs. */
 class Card {
@@ -2471,15 +2603,13 @@ class Card {
     this.abouts = this.makeAbouts();
   }
 
-  /** What each score is; open where there is room, and left as the reader has it from head to head. */
+  /** What each score is; left open from head to head once the reader has opened it. */
   makeAbouts() {
-    const { contents, root } = this.explorer;
-    const known = contents.scores.filter((score) => score.about);
+    const known = this.explorer.contents.scores.filter((score) => score.about);
     const list = el("dl");
     for (const { name, about } of known) list.append(el("dt", {}, name), el("dd", {}, about));
-    const open = root.clientWidth >= WIDE;
     const summary = el("summary", {}, "What these scores are");
-    return known.length ? el("details", { class: "ik-abouts", open }, summary, list) : "";
+    return known.length ? el("details", { class: "ik-abouts" }, summary, list) : "";
   }
 
   draw() {
@@ -2510,7 +2640,8 @@ class Card {
       "div",
       {},
       el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, table),
-      ...untested.map((score) => el("p", { class: "ik-quiet" }, `${score.name} untested: ${whyUntested(score)}.`)),
+      ...untested.map((score) => el("p", { class: "ik-quiet" }, `${score.name} untested: ${score.untested}.`)),
+      contents.scores.some((score) => score.about) ? el("p", { class: "ik-quiet" }, MEASURED_ON) : "",
       this.abouts,
     );
   }
@@ -2542,13 +2673,6 @@ class Card {
     );
   }
 }
-
-/**
- * Why heads were not tested; the prompts that it speaks of are not those shown.
- * @param {Score} score
- */
-const whyUntested = (score) =>
-  score.untested + (/prompt/.test(score.untested) ? " (the prompts that the scores were measured on, not those shown)" : "");
 
 /**
  * A head's row of the table: score, mean, control or chance, excess, whether it passes.
@@ -2606,6 +2730,22 @@ const withInterval = (value, low, high) =>
  * @property {"alone" | "side by side" | "average" | "difference"} together how the head and the pinned ones are shown
  */
 
+const RANKED = 10; // heads that the ranking names
+const ORDERS = { largest: "", smallest: ", lowest first", size: ", by size" };
+
+/**
+ * How many heads pass, and what that means.
+ * @param {(number | null)[]} passes
+ */
+export function passing(passes) {
+  const count = (/** @type {number | null} */ wanted) => passes.filter((each) => each === wanted).length;
+  const untested = count(null);
+  if (untested === passes.length) return "No head could be tested.";
+  const besides = untested ? ` (${untested} could not be tested)` : "";
+  const pass = `${count(1)} of ${passes.length} heads pass${besides}`;
+  return `${pass}: their excess is beyond what chance brings, which need not be large.`;
+}
+
 let made = 0;
 
 /** Everything about one set of patterns, inside one element. */
@@ -2654,6 +2794,7 @@ class Explorer {
     this.scatter = contents.scores.length > 1 ? new Scatter(this) : null;
     this.headReadout = el("p", { class: "ik-head-readout" });
     this.mapLegend = el("div", { class: "ik-map-legend" });
+    this.ranking = el("div", { class: "ik-ranking" });
     this.prompts = menu(
       contents.prompts.map((prompt) => prompt.name),
       "Prompt",
@@ -2662,19 +2803,20 @@ class Explorer {
     this.search = el("input", {
       class: "ik-search",
       type: "search",
-      placeholder: "L5H1",
-      "aria-label": "Find a head, for example L5H1",
+      "aria-label": "Head, for example " + this.nameOf(contents.present?.[0] ?? 0),
+      placeholder: this.nameOf(contents.present?.[0] ?? 0),
       size: 8,
       autocomplete: "off",
       spellcheck: "false",
     });
-    this.found = el("span", { class: "ik-search-message", role: "status" });
+    this.found = el("span", { class: "ik-refused ik-search-message", role: "status" });
     this.scores = menu(
       contents.scores.map((score) => score.name),
       "Score",
       "ik-score-menu",
     );
-    this.variable = menu(["mean", "excess"], "Mean, or excess over control or chance", "ik-variable");
+    this.variable = menu(["mean", "excess"], "Shown as", "ik-variable");
+    this.variable.title = "mean, or excess over the control or chance";
     this.theme = new MutationObserver(() => this.readTheme());
     this.build();
     this.listen();
@@ -2751,6 +2893,7 @@ class Explorer {
     this.on(this.prompts, "change", () => this.choosePrompt(Number(this.prompts.value)));
     this.on(before, "click", () => this.choosePrompt(this.state.prompt - 1));
     this.on(after, "click", () => this.choosePrompt(this.state.prompt + 1));
+    this.on(this.search, "focus", () => this.search.select()); // what is typed takes its place
     this.on(this.search, "keydown", (event) => {
       if (/** @type {KeyboardEvent} */ (event).key === "Enter") this.searched();
     });
@@ -2762,20 +2905,21 @@ class Explorer {
       el("span", { class: "ik-buttons", hidden: contents.prompts.length < 2 }, before, this.prompts, after),
       el("label", {}, "Head ", this.search),
       this.found,
-      el("label", {}, "Token position ", this.text.number),
+      el("label", {}, this.text.position, this.text.number),
+      this.text.refused,
       contents.scores.length
-        ? el("span", {}, el("label", {}, "Score ", this.scores), " ", this.variable)
+        ? el("span", {}, el("label", {}, "Score ", this.scores), " ", el("label", {}, "shown as ", this.variable))
         : "",
     );
   }
 
   headsSection() {
     /** @type {[string, HTMLElement][]} */
-    const views = [["Thumbnails", this.grids[0].box]];
-    if (this.grids.length > 1) views.push(["Map", this.grids[1].box]);
+    const views = [["Thumbnails", this.grids[0].panel]];
+    if (this.grids.length > 1) views.push(["Map", this.grids[1].panel]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
-    const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
-    const said = [this.headReadout, this.mapLegend];
+    const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].panel];
+    const said = [this.headReadout, this.mapLegend, this.ranking];
     return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, ...said);
   }
 
@@ -2851,6 +2995,7 @@ class Explorer {
   async start() {
     if (!this.contents.live) this.state.head = this.headOfAddress() ?? this.state.head;
     if (!this.isPresent(this.state.head)) this.state.head = this.contents.present?.[0] ?? 0;
+    this.sayChosen(this.state.head);
     this.text.build(this.prompt);
     this.drawHeads();
     this.grids.forEach((grid) => grid.resize());
@@ -2871,8 +3016,29 @@ class Explorer {
   drawHeads() {
     this.grids.forEach((grid) => grid.draw());
     this.drawMapLegend();
+    this.drawRanking();
     if (this.scatter?.panel.offsetParent) this.scatter.draw();
     this.sayHead(this.state.head);
+  }
+
+  /** The first heads by the chosen score, each a way to it, and how many pass. */
+  drawRanking() {
+    const { score, values } = this.scoreValues();
+    if (!score) return;
+    const here = values.map((value, index) => (this.isPresent(index) ? value : null));
+    const list = el("ol", { class: "ik-ranked" });
+    for (const index of ranked(here, score.first, RANKED)) {
+      const name = this.nameOf(index);
+      const go = button(`${name} ${number(here[index])}`, `Choose ${name} ${number(here[index])}`, "ik-pair");
+      go.onclick = () => this.choose(index);
+      list.append(el("li", {}, go));
+    }
+    const by = `${score.name}, ${this.state.variable}${ORDERS[score.first]}`;
+    this.ranking.replaceChildren(
+      el("p", {}, `Strongest heads by ${by}${list.childElementCount ? ":" : ": no head has a value."}`),
+      list,
+      el("p", { class: "ik-quiet" }, passing(score.passes.filter((_, index) => this.isPresent(index)))),
+    );
   }
 
   drawMapLegend() {
@@ -2888,7 +3054,7 @@ class Explorer {
     const marks = el("span", { class: "ik-legend-marks" });
     if (score.passes.includes(1)) marks.append(el("span", { class: "ik-mark-passes" }), " passes ");
     if (score.passes.includes(null)) {
-      const why = score.untested ? `: ${whyUntested(score)}` : "";
+      const why = score.untested ? `: ${score.untested}` : "";
       marks.append(el("span", { class: "ik-mark-untested" }), ` untested${why}`);
     }
     this.mapLegend.replaceChildren(
@@ -3113,13 +3279,13 @@ class Explorer {
     together.hidden = !names.length;
     hint.hidden = !together.hidden;
     hint.textContent = this.state.pins.length
-      ? "Now choose another head to compare with it."
+      ? `Pinned ${this.nameOf(this.state.head)}: choose another head, then Side by side, Average or Difference.`
       : "Pin this head, then choose another, to compare the two.";
-    const from = names.length > 1 ? `the average of ${names.join(", ")}` : names[0];
+    const from = names.length > 1 ? `the average of ${names.join(", ")}` : names.join("");
     for (const one of together.querySelectorAll("input")) {
       one.checked = one.value === this.state.together;
       if (one.value === "difference" && one.nextElementSibling)
-        one.nextElementSibling.textContent = `Difference from ${from}`;
+        one.nextElementSibling.textContent = from ? `Difference from ${from}` : "Difference";
     }
   }
 
@@ -3134,6 +3300,7 @@ class Explorer {
   /** @param {number} index */
   choose(index) {
     clearTimeout(this.soon);
+    this.sayChosen(index);
     const before = this.state.head;
     if (index === before && this.root.dataset.ready === "head") return;
     this.state.head = index;
@@ -3141,6 +3308,13 @@ class Explorer {
     if (this.scatter?.panel.offsetParent) this.scatter.mark();
     this.sayHead(index);
     void this.showHead();
+  }
+
+  /** The name of the chosen head in the box where one is typed. @param {number} index */
+  sayChosen(index) {
+    this.search.value = this.nameOf(index);
+    this.search.setAttribute("aria-invalid", "false");
+    this.found.textContent = "";
   }
 
   /** As the arrow keys move; a kernel is not asked for heads that are only passed. @param {number} index */
@@ -3168,11 +3342,11 @@ class Explorer {
 
   searched() {
     const { search, found, contents } = this;
-    const known = this.chooseName(search.value);
+    if (this.chooseName(search.value)) return;
     const within = `layers go from 0 to ${contents.layers - 1}, heads from 0 to ${contents.heads - 1}`;
     const some = this.present ? ", not all of them are here" : "";
-    found.textContent = known ? "" : `${quoted(search.value)} is none of these heads: ${within}${some}.`;
-    search.setAttribute("aria-invalid", String(!known));
+    found.textContent = `${quoted(search.value)} is none of these heads: ${within}${some}.`;
+    search.setAttribute("aria-invalid", "true");
   }
 
   headOfAddress() {
@@ -3197,8 +3371,10 @@ class Explorer {
     this.prompts.value = String(this.state.prompt);
     this.chosen = this.thumbnails = null;
     this.grids[0].drawThumbnails();
-    this.text.build(this.prompt);
+    const { kept } = this.text;
     delete this.root.dataset.kept;
+    this.text.build(this.prompt);
+    this.text.keepAgain(kept);
     await Promise.all([this.loadThumbnails(), this.showHead()]);
   }
 
