@@ -237,6 +237,21 @@ def test_scores_are_those_of_the_summary(model):
     assert "The excess is over chance. " in menu[1]["about"]
     assert "at the 5% level for all heads together." in menu[1]["about"]
     assert any(menu[0]["passes"])
+    assert menu[0]["first"] == "largest"
+
+
+def largest_logit(logits, prompts):
+    return logits[:, -1].max(-1).values
+
+
+@pytest.mark.parametrize("metric", [ik.metrics.repeat_loss, largest_logit], ids=["largest", "size"])
+def test_the_first_head_by_an_effect_is_that_of_top_heads(model, metric, request):
+    prompts = ik.repeated_tokens(model, prompts=6, period=6)
+    effects = ik.sweep(model, prompts, metric=metric, progress=False)
+    found = contents_of(ik.explore(model, prompts[0], scores=effects))
+    best = ik.top_heads(effects, 1)[0]
+    assert found["scores"][0]["first"] == request.node.callspec.id
+    assert found["start"]["head"] == 8 * best.layer + best.head
 
 
 @pytest.mark.parametrize("form", ["dict", "list", "summary", "array"])

@@ -107,7 +107,13 @@ def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved,
     read = weights(page, N)
     all_equal(read, products / products.max(), zero="attention below .002")
     assert {text for text, _ in read.values()} > {"attention below .002", "1.00"}
-    assert page.locator(".ik-pattern-legend").inner_text().startswith("share of the largest product")
+    assert (
+        page.locator(".ik-pattern-legend")
+        .inner_text()
+        .startswith(
+            "share of the largest product, A × |v W_O|: attention times the norm of what the key's value writes"
+        )
+    )
     assert (
         page.locator(".ik-text-area .ik-name").first.inner_text() == "Text, attention of L1H7, value-weighted"
     )
@@ -150,6 +156,10 @@ def test_another_prompt_or_model_stands_beside_and_is_subtracted(page, saved, se
 
 def test_the_cards_numbers_are_the_summarys(page, saved, scores):
     opened(page, saved, "#L1H1")
+    assert page.locator(".ik-abouts").get_attribute("open") is None
+    measured = "The prompts that scores were measured on need not be those shown here."
+    assert page.locator(".ik-card").inner_text().count(measured) == 1
+    page.locator(".ik-abouts summary").click()
     abouts = page.locator(".ik-abouts dt").all_inner_texts(), page.locator(".ik-abouts dd").all_inner_texts()
     assert abouts[0] == ["induction", "previous_token"]
     assert all("95% interval" in about and "A head passes if" in about for about in abouts[1])

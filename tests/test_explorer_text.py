@@ -102,7 +102,12 @@ def test_a_click_keeps_a_token_and_escape_or_another_click_releases_it(page, sav
     page.locator(".ik-at").fill("10")
     page.locator(".ik-at").press("Enter")
     assert page.locator(".ik-at").get_attribute("aria-invalid") == "true"
+    expected = '"10" is none of this prompt\'s positions: they go from 0 to 9.'
+    assert page.locator(".ik-at-message").inner_text() == expected
     assert kept.get_attribute("data-kept") == "7"
+    page.locator(".ik-at").fill("8")
+    page.locator(".ik-at").press("Enter")
+    assert page.locator(".ik-at-message").is_hidden()
 
 
 def test_keys_walk_over_the_text(page, saved):

@@ -340,6 +340,7 @@ def test_what_is_tested_is_said():
     few = threshold(rng.normal(size=(5, 4)))
     assert not few.tested.any()
     assert (few.why, few.null) == ("5 prompts are too few for level 0.05: wanted 6 or more", "")
+    assert threshold(rng.normal(size=(1, 4))).why == "1 prompt is too few for level 0.05: wanted 6 or more"
     tail = threshold(skewed(rng, -4, (7, 144)))
     assert not tail.tested.any()
     assert "skewed" in tail.why

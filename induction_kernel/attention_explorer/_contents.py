@@ -128,4 +128,5 @@ def _first(explored: Explored) -> int:
         return known[0]
     of_first = explored.scores[0]
     values = of_first["excess"] or of_first["mean"]
-    return max(known, key=lambda index: -np.inf if values[index] is None else values[index])
+    place = {"largest": float, "smallest": lambda value: -value, "size": abs}[of_first["first"]]
+    return max(known, key=lambda index: -np.inf if values[index] is None else place(values[index]))

@@ -90,6 +90,7 @@ def _of_summary(name: str, summary: xr.Dataset, n_layers: int, n_heads: int) -> 
     passes = grid["passes"].values.ravel()
     entry["passes"] = [int(each) if np.isfinite(each) else None for each in passes]
     entry["untested"] = str(summary["untested"].values) if "untested" in summary.coords else ""
+    entry["first"] = str(summary.attrs.get("ranked_first", "largest"))
     return entry
 
 
@@ -99,7 +100,7 @@ def _about(summary: xr.Dataset) -> str:
     title = str(known.get("title", "")) or f"result of {known.get('method', 'a measure')}"
     said = [title[0].upper() + title[1:]]
     n = known.get("n_prompts", 0)
-    over = f"over {n} prompts" if n else ""
+    over = f"over {n} prompt{'s' if n > 1 else ''}" if n else ""
     if _known(summary, "low"):
         said.append(
             f"Mean {over} with its {float(known.get('confidence', 0.95)):.0%} interval".replace("  ", " ")
@@ -137,7 +138,12 @@ def _of_array(name: str, values: Any, n_layers: int, n_heads: int) -> dict[str, 
         )
     entry: dict[str, Any] = {"name": name, "unit": "", "about": "", **dict.fromkeys(OF_SUMMARY)}
     why = "a plain array has no interval"
-    return entry | {"mean": _rounded(grid), "passes": [None] * grid.size, "untested": why}
+    return entry | {
+        "mean": _rounded(grid),
+        "passes": [None] * grid.size,
+        "untested": why,
+        "first": "largest",
+    }
 
 
 def _rounded(values: np.ndarray) -> list[float | None]:

@@ -83,9 +83,8 @@ def threshold(
     at[defined] = np.inf
     if 0.5**n > level / 2:
         least = int(np.ceil(np.log2(2 / level)))
-        return Threshold(
-            at, tested, "", f"{n} prompts are too few for level {level:g}: wanted {least} or more"
-        )
+        few = "1 prompt is" if n == 1 else f"{n} prompts are"
+        return Threshold(at, tested, "", f"{few} too few for level {level:g}: wanted {least} or more")
     rng = np.random.default_rng(seed)
     skewed = _is_skewed(above, rng)
     if skewed and n < SKEWED_FROM:

@@ -11,6 +11,7 @@ const {
   furthest,
   inflate,
   largest,
+  ranked,
   pool,
   poolThumbnail,
   strongestIn,
@@ -171,17 +172,18 @@ test("average and difference of heads", () => {
     (codes) => new Matrix({ n: 2, ahead: false, codes }),
   );
   near(average([a, b]).entries, [1, 0.5, 0.5]);
-  const apart = difference(a, b);
+  const of = (matrix) => ({ matrix, name: "" });
+  const apart = difference(of(a), of(b));
   near(apart.entries, [0, -0.5, 0.5]);
   assert.equal(apart.top, 0.5);
-  assert.equal(difference(a, a).top, 1, "equal heads have a range too");
-  assert.equal(difference(a, a).below, "0");
+  assert.equal(difference(of(a), of(a)).top, 1, "equal heads have a range too");
+  assert.equal(difference(of(a), of(a)).below, "0");
   const rounded = unpackHead(Uint8Array.of(255, 0, 255, 0, 0), 2, PLAIN);
   assert.equal(average([rounded, rounded]).below, "below .002");
-  assert.equal(difference(rounded, rounded).below, "about 0", "weights that differ may be rounded alike");
+  assert.equal(difference(of(rounded), of(rounded)).below, "about 0", "weights that differ may be rounded alike");
   near(a.entries, [1, 0.25, 0.75], 0);
   const longer = triangle(3, () => 0);
-  assert.throws(() => difference(a, longer), /different lengths/);
+  assert.throws(() => difference(of(a), of(longer)), /different lengths/);
 });
 
 test("votes are shares of the weight per label; absent demonstrations do not count", () => {
@@ -194,6 +196,13 @@ test("the largest weights, in order, without zeros", () => {
   assert.deepEqual(largest(new Float32Array(4), 3), []);
 });
 
+test("heads in the order of a score, those without a value left out", () => {
+  const values = [0.1, null, -0.9, 0.5, 0.1];
+  assert.deepEqual(ranked(values, "largest", 3), [3, 0, 4]);
+  assert.deepEqual(ranked(values, "smallest", 2), [2, 0]);
+  assert.deepEqual(ranked(values, "size", 9), [2, 3, 0, 4]);
+});
+
 test("the strongest cell of a window; the first key only where nothing else is", () => {
   const matrix = triangle(5, (query, key) => (key === 0 ? 0.9 : query === 4 && key === 2 ? -0.5 : 0.1));
   assert.deepEqual(strongestIn(matrix, whole(5)), { query: 4, key: 2 });
@@ -201,8 +210,16 @@ test("the strongest cell of a window; the first key only where nothing else is",
   assert.deepEqual(strongestIn(triangle(3, (_, key) => (key ? 0 : 1)), whole(3)), { query: 0, key: 0 });
 });
 
-test("how far apart two patterns are, and where most", () => {
-  const matrix = triangle(3, (query, key) => (query === 2 && key === 1 ? -0.6 : query === 1 ? 0.3 : 0));
-  const { mean, query, key } = furthest(matrix);
-  near([mean, query, key], [1.2 / 3, 2, 1]);
+test("how far apart two patterns are without the first key and with it, the most they could be, and where most", () => {
+  const rows = [
+    [[1], [0.9, 0.1], [0.2, 0.7, 0.1]],
+    [[1], [0.5, 0.5], [0.9, 0.1, 0]],
+  ];
+  const [a, b] = rows.map((of) => ({ matrix: triangle(3, (query, key) => of[query][key]), name: "" }));
+  const { without, all, size, query, key } = furthest(difference(a, b));
+  near([without.apart, without.most], [(0.4 + 0.7) / 3, (0.6 + 0.9) / 3]);
+  near([all.apart, all.most], [(0.8 + 1.4) / 3, 2]);
+  near([size, query, key], [0.6, 2, 1]); // the first key's .7 is not it
+  const alike = furthest(difference(a, a));
+  near([alike.without.apart, alike.all.apart, alike.size], [0, 0, 0], 0);
 });

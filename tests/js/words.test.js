@@ -5,6 +5,7 @@ import widget, {
   between,
   number,
   parseHead,
+  passing,
   placeOnRamp,
   quoted,
   rangeOf,
@@ -41,6 +42,13 @@ test("tokens stand on one line, and right-to-left ones turn nothing else round",
   assert.equal(quoted(" dax"), '" dax"');
   assert.equal(quoted("a\n\t"), '"a\\n\\t"');
   assert.equal(quoted("שלום"), '\u2068"שלום"\u2069');
+});
+
+test("how many heads pass", () => {
+  const meaning = ": their excess is beyond what chance brings, which need not be large.";
+  assert.equal(passing([1, 0, 1]), `2 of 3 heads pass${meaning}`);
+  assert.equal(passing([1, null, 0]), `1 of 3 heads pass (1 could not be tested)${meaning}`);
+  assert.equal(passing([null, null]), "No head could be tested.");
 });
 
 test("places on the ramp rise from 0 to 1, with a stored weight never on the place of 0", () => {

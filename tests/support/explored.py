@@ -87,7 +87,7 @@ def weights(page, n, *, panel=0, ahead=False):
     found = {}
     for query, key, said in lines:
         assert cell(said) == (query, key)
-        weight, rest = re.search(r": ([^:]*?)((?: \(| · ).*)?$", said, re.S).groups()
+        weight, rest = re.search(r": (?:[^:=]* = )?([^:=]*?)((?: \(| · ).*)?$", said, re.S).groups()
         found[query, key] = (weight, rest or "")
     return found
 

@@ -36,6 +36,7 @@
  * @property {(number | null)[] | null} threshold
  * @property {(number | null)[]} passes 1, 0, or null where the head was not tested
  * @property {string} untested why heads were not tested
+ * @property {"largest" | "smallest" | "size"} first what ranks first
  * @property {string} about what the score is, in sentences; may be empty
  *
  * @typedef {"plain" | "fine" | "half"} Precision entries are byte / 255, (byte / 255) ** 2, or float16
@@ -59,6 +60,7 @@
  *
  * @typedef {{x: number, y: number, span: number}} Window first key, first query, and how many of each
  * @typedef {{matrix: Matrix, prompt: Prompt, name: string}} Shown
+ * @typedef {{matrix: Matrix, name: string}} Part
  * @typedef {{matrix: Matrix, prompt: Prompt, index: number}} Pinned
  *
  * @typedef {object} Source where thumbnails and patterns come from
@@ -183,6 +185,7 @@ export class Matrix {
    * @param {number} [given.top] the largest size there can be
    * @param {boolean} [given.weighted] products with value norms, as shares of the largest
    * @param {boolean} [given.signed]
+   * @param {[Part, Part] | null} [given.parts] of a difference: what it is of, the second subtracted
    */
   constructor(given) {
     this.n = given.n;
@@ -197,6 +200,7 @@ export class Matrix {
     this.top = given.top ?? 1;
     this.weighted = given.weighted ?? false;
     this.signed = given.signed ?? false;
+    this.parts = given.parts ?? null;
   }
 
   /** Where a query's entries begin. @param {number} query */
@@ -322,45 +326,60 @@ export function average(all) {
 
 /**
  * The first's weights minus the second's; `top` is the largest size.
- * @param {Matrix} first @param {Matrix} second
+ * @param {Part} first @param {Part} second
  */
 export function difference(first, second) {
-  const codes = first.entries;
-  const other = sameShape(first, second).entries;
+  const like = first.matrix;
+  const codes = like.entries;
+  const other = sameShape(like, second.matrix).entries;
   let top = 0;
   for (let i = 0; i < codes.length; i++) {
     codes[i] -= other[i];
     top = Math.max(top, Math.abs(codes[i]));
   }
   return new Matrix({
-    n: first.n,
-    ahead: first.ahead,
-    block: first.block,
+    n: like.n,
+    ahead: like.ahead,
+    block: like.block,
     codes,
-    below: first.below === "0" ? "0" : "about 0", // both are rounded
+    below: like.below === "0" ? "0" : "about 0", // both are rounded
     top: top || 1,
-    weighted: first.weighted,
+    weighted: like.weighted,
     signed: true,
+    parts: [first, second],
   });
 }
 
 /**
- * Of a difference: the sizes of a query's entries added up, as the mean over queries, and the largest entry.
+ * How far the two patterns of a difference are apart. `without` and `all` are sums over keys, as means over
+ * queries, without the first key and with it: `apart` of the absolute differences, `most` of both patterns'
+ * weights, which is what `apart` is where the two share no key. `query` and `key` are of the largest absolute
+ * difference without the first key; `size` is that, 0 if there is none.
  * @param {Matrix} matrix
  */
 export function furthest(matrix) {
-  const best = { mean: 0, query: 0, key: 0 };
-  let [size, sum] = [0, 0];
+  const found = {
+    without: { apart: 0, most: 0 },
+    all: { apart: 0, most: 0 },
+    size: 0,
+    query: 0,
+    key: 0,
+  };
   for (let query = 0; query < matrix.n; query++) {
-    matrix.row(query).forEach((entry, key) => {
-      sum += Math.abs(entry);
-      if (Math.abs(entry) <= size) return;
-      size = Math.abs(entry);
-      Object.assign(best, { query, key });
+    const entries = matrix.row(query);
+    const rows = (matrix.parts ?? []).map((part) => part.matrix.row(query));
+    entries.forEach((entry, key) => {
+      const apart = Math.abs(entry) / matrix.n;
+      const most = rows.reduce((sum, row) => sum + row[key] / matrix.n, 0);
+      for (const counted of key ? [found.all, found.without] : [found.all]) {
+        counted.apart += apart;
+        counted.most += most;
+      }
+      if (key && Math.abs(entry) > found.size)
+        Object.assign(found, { size: Math.abs(entry), query, key });
     });
   }
-  best.mean = sum / matrix.n;
-  return best;
+  return found;
 }
 
 /** @param {Matrix} like @param {Matrix} other */
@@ -491,6 +510,23 @@ export function largest(weights, count) {
     if (best.length > count) best.pop();
   });
   return best;
+}
+
+/**
+ * Heads in the order of a score, the first of them; those without a value are left out.
+ * @param {(number | null)[]} values by head
+ * @param {Score["first"]} first the value that ranks first
+ * @param {number} count
+ */
+export function ranked(values, first, count) {
+  const place = (/** @type {number} */ index) => {
+    const value = values[index] ?? 0;
+    return first === "size" ? Math.abs(value) : first === "smallest" ? -value : value;
+  };
+  return [...values.keys()]
+    .filter((index) => values[index] !== null)
+    .sort((a, b) => place(b) - place(a) || a - b)
+    .slice(0, count);
 }
 
 // --------------------------------------------------------------------------------------------------- colours
@@ -936,6 +972,8 @@ class HeadGrid {
       { class: "ik-grid-box", role: "group", "aria-label": "Heads: layers down, heads across" },
       this.grid,
     );
+    this.rows = el("p", { class: "ik-quiet ik-rows", hidden: true });
+    this.panel = el("div", {}, this.box, this.rows);
     /** @type {(HTMLButtonElement)[]} */
     this.cells = [];
     this.cell = 0;
@@ -977,6 +1015,7 @@ class HeadGrid {
       const index = at(event);
       if (index !== null) explorer.choose(index);
     });
+    explorer.on(this.box, "scroll", () => this.sayRows());
     for (const kind of ["pointerover", "focusin"]) {
       explorer.on(this.grid, kind, (event) => {
         const index = at(event);
@@ -1022,7 +1061,10 @@ class HeadGrid {
     const [least, most] = this.kind === "thumb" ? [32, 76] : [heads > 20 || layers > 20 ? 12 : 24, 44];
     const fit = Math.floor((this.box.clientWidth - 34) / heads) - 2;
     const cell = Math.min(most, Math.max(least, fit));
-    if (cell === this.cell || !this.box.clientWidth) return;
+    if (cell === this.cell || !this.box.clientWidth) {
+      this.sayRows();
+      return;
+    }
     const room = Math.floor(Math.min(0.7 * window.innerHeight, 640) / (layers + 1)) - 2;
     const row = this.kind === "thumb" ? cell : Math.min(cell, Math.max(least, room));
     this.cell = cell;
@@ -1031,6 +1073,27 @@ class HeadGrid {
     this.grid.style.setProperty("grid-template-rows", `18px repeat(${layers}, ${row}px)`);
     this.draw();
     reveal(this.box, this.cells[this.explorer.state.head]);
+    this.sayRows();
+  }
+
+  /** Which layers and heads are in sight, where the box has to be scrolled for the others. */
+  sayRows() {
+    const { heads, layers } = this.explorer.contents;
+    const { box, cells } = this;
+    const outer = box.getBoundingClientRect();
+    const seen = cells.map((cell) => cell.getBoundingClientRect());
+    // A cell is in sight if its middle is, beside the numbers of layers and heads that stay where they are.
+    const down = range(0, layers).filter((layer) => {
+      const { top, bottom } = seen[layer * heads];
+      return (top + bottom) / 2 > outer.top + 18 && (top + bottom) / 2 < outer.top + box.clientHeight;
+    });
+    const across = range(0, heads).filter((head) => {
+      const { left, right } = seen[head];
+      return (left + right) / 2 > outer.left + 26 && (left + right) / 2 < outer.left + box.clientWidth;
+    });
+    const said = [seenOf("layers", "L", down, layers), seenOf("heads", "H", across, heads)].filter(Boolean);
+    this.rows.hidden = !said.length || !box.clientWidth;
+    this.rows.textContent = `In sight are ${said.join(" and ")}: scroll for the others.`;
   }
 
   draw() {
@@ -1092,6 +1155,15 @@ class HeadGrid {
     }
   }
 }
+
+/**
+ * What is in sight of a number of layers or heads; empty if all are.
+ * @param {string} what @param {string} letter @param {number[]} seen @param {number} count
+ */
+const seenOf = (what, letter, seen, count) =>
+  seen.length && seen.length < count
+    ? `${what} ${letter}${seen[0]} to ${letter}${seen[seen.length - 1]} of ${count}`
+    : "";
 
 /**
  * Ticks at round numbers within a range.
@@ -1356,6 +1428,7 @@ class View {
 }
 
 const FONT = "11px system-ui, sans-serif";
+const TWO_LINES = 22; // pixels of a cell that has room for a token and its position
 
 /** One pattern on a canvas, with its axes; a second canvas over it holds the cursor. */
 class PatternPanel {
@@ -1444,7 +1517,7 @@ class PatternPanel {
     return this.overview.values;
   }
 
-  /** Token strings where there is room, else positions. @param {CanvasRenderingContext2D} draw */
+  /** Token strings where there is room, with positions where there is more; else positions. @param {CanvasRenderingContext2D} draw */
   drawAxes(draw) {
     const { left, top, side } = this.size;
     const { view, prompt, matrix } = this;
@@ -1455,6 +1528,7 @@ class PatternPanel {
     draw.font = FONT;
     draw.fillStyle = palette.of.quiet;
     draw.textBaseline = "middle";
+    const positions = tokens && each >= TWO_LINES;
     const text = (/** @type {number} */ at) =>
       tokens ? short(prompt.tokens[at]) : String(Math.round(at * matrix.block));
     const placed = (/** @type {number} */ at, /** @type {number} */ from) => (at + 0.5 - from) * each;
@@ -1462,12 +1536,13 @@ class PatternPanel {
       tokens
         ? range(Math.floor(from), Math.min(view.n, Math.ceil(from + view.span)))
         : this.positionTicks(from);
-    for (const at of ticks(view.y)) this.axisText(draw, text(at), left - 5, top + placed(at, view.y), 0);
+    const lines = (/** @type {number} */ at) => (positions ? [text(at), String(at)] : [text(at)]);
+    for (const at of ticks(view.y)) this.axisText(draw, lines(at), left - 5, top + placed(at, view.y), 0);
     for (const at of ticks(view.x))
-      this.axisText(draw, text(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
+      this.axisText(draw, lines(at), left + placed(at, view.x), top + side + 6, -Math.PI / 2);
     draw.fillStyle = palette.of.ink;
-    this.axisText(draw, "query", 8, top + side / 2, -Math.PI / 2, "center");
-    this.axisText(draw, "key", left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
+    this.axisText(draw, ["query"], 8, top + side / 2, -Math.PI / 2, "center");
+    this.axisText(draw, ["key"], left + side / 2, top + side + (tokens ? 60 : 42), 0, "center");
   }
 
   /** Cells at round positions. @param {number} from first cell shown */
@@ -1479,17 +1554,17 @@ class PatternPanel {
   }
 
   /**
-   * @param {CanvasRenderingContext2D} draw @param {string} text @param {number} x @param {number} y
+   * @param {CanvasRenderingContext2D} draw @param {string[]} lines @param {number} x @param {number} y
    * @param {number} turn @param {CanvasTextAlign} [align]
    */
-  axisText(draw, text, x, y, turn, align = "right") {
+  axisText(draw, lines, x, y, turn, align = "right") {
     const { left, top, side } = this.size;
     if (align === "right" && (turn ? x < left || x > left + side : y < top || y > top + side)) return;
     draw.save();
     draw.translate(x, y);
     draw.rotate(turn);
     draw.textAlign = align;
-    draw.fillText(text, 0, 0);
+    lines.forEach((line, at) => draw.fillText(line, 0, 11 * (at - (lines.length - 1) / 2)));
     draw.restore();
   }
 
@@ -1704,7 +1779,7 @@ class PatternArea {
       this.explorer.on(made, "click", () => this.zoomAll(factor));
       zoom.append(made);
     }
-    const norm = "attention times the norm of what the key's value writes, |v W_O|";
+    const norm = "A × |v W_O|: attention times the norm of what the key's value writes";
     return el(
       "div",
       { class: "ik-row ik-tools" },
@@ -1780,21 +1855,31 @@ class PatternArea {
     const { matrix, prompt } = panel;
     this.compared.hidden = !matrix?.signed || matrix.block > 1;
     if (this.compared.hidden || !matrix || !prompt) return;
-    const { mean, query, key } = furthest(matrix);
-    const most = matrix.weighted ? "" : " (0 if alike, 2 at most)";
+    const { without, all, size, query, key } = furthest(matrix);
+    const what = matrix.weighted
+      ? "Absolute differences of a query's products (each a share of its head's largest)"
+      : "Absolute differences of a query's weights";
+    const said =
+      `${what}, added up, on average over queries: ${number(without.apart)} without the first token ` +
+      `(0 if alike, ${number(without.most)} if no key is shared), ${number(all.apart)} with it ` +
+      `(${number(all.most)} if no key is shared).`;
+    if (!size) {
+      this.compared.replaceChildren(said);
+      return;
+    }
     const go = button("Go there", `Go to query ${query}, key ${key}`, "ik-furthest");
     go.onclick = () => this.lookAt(panel, query, key);
     const [from, to] = [query, key].map((at) => `${at} ${quoted(prompt.tokens[at])}`);
     this.compared.replaceChildren(
-      `Absolute differences of a query's weights, added up: ${number(mean)} on average${most}. ` +
-        `Largest: query ${from} -> key ${to}, ${weightText(matrix, query, key)} `,
+      `${said} Largest without the first token: query ${from} -> key ${to}, ${readingText(matrix, query, key)} `,
       go,
     );
   }
 
-  /** Zooms to a cell and sets the cursor there. @param {PatternPanel} panel @param {number} query @param {number} key */
+  /** Zooms to a cell, keeps its query and sets the cursor there. @param {PatternPanel} panel @param {number} query @param {number} key */
   lookAt(panel, query, key) {
     const { view } = panel;
+    if (panel.prompt === this.explorer.prompt) this.explorer.text.keep(query, "query");
     view.cursor = { query, key };
     view.span = Math.min(view.n, NEAR);
     view.move(key + 0.5 - view.span / 2 - view.x, query + 0.5 - view.span / 2 - view.y);
@@ -1848,7 +1933,8 @@ class PatternArea {
         number(value * matrix.top),
       ]);
     });
-    const what = matrix.weighted ? "share of the largest product" : "attention";
+    const products = "share of the largest product, A × |v W_O|: attention times the norm of what the key's value writes";
+    const what = matrix.weighted ? products : "attention";
     const said = matrix.signed ? `difference in ${what} ` : `${what} `;
     const steps = matrix.below === BELOW.plain && !matrix.weighted ? "weights are stored in steps of 1/255 (.0039)" : "";
     this.legend.replaceChildren(el("span", {}, said), legend(ramp, ticks), el("span", {}, steps));
@@ -1879,17 +1965,24 @@ class PatternArea {
   say(panel = this.panels[0]) {
     const cursor = panel?.view.cursor;
     if (!cursor || !panel.matrix || !panel.prompt) {
-      this.readout.textContent = "Point at the pattern, or move over it with the arrow keys.";
+      this.sayKept();
       return;
     }
     const parts = [cellText(panel.matrix, panel.prompt, cursor)];
-    const named = new Set([panel.name]); // a pinned head may be large too
+    // a pinned head may be large too, and a difference names what it is of
+    const named = new Set([panel.name, ...(panel.matrix.parts ?? []).map((part) => part.name)]);
     for (const one of [...this.panels, ...this.pinned]) {
       if (named.has(one.name) || one.view !== panel.view || !one.matrix) continue;
       named.add(one.name);
       parts.push(` · ${one.name} ${weightText(one.matrix, cursor.query, cursor.key)}`);
     }
     this.readout.textContent = parts.join("") + massText(panel.matrix, cursor.query);
+  }
+
+  /** The strongest of the kept token, or how to begin. */
+  sayKept() {
+    this.readout.textContent =
+      this.explorer.text.describeKept() || "Point at the pattern, or move over it with the arrow keys.";
   }
 
   /**
@@ -1943,7 +2036,7 @@ class PatternArea {
  * @param {number} query
  * @param {number} key
  */
-function weightText(matrix, query, key) {
+export function weightText(matrix, query, key) {
   if (key >= matrix.keys(query)) return "no attention to later tokens";
   const weight = matrix.at(query, key);
   if (weight === 0 && matrix.scale && !matrix.scale[key]) return "0";
@@ -1951,9 +2044,22 @@ function weightText(matrix, query, key) {
   return (matrix.signed && weight > 0 ? "+" : "") + number(weight);
 }
 
+/**
+ * A weight as read; of a difference, what it is of too: "L1H1 .10 − L1H7 .90 = −.80".
+ * @param {Matrix} matrix
+ * @param {number} query
+ * @param {number} key
+ */
+export function readingText(matrix, query, key) {
+  const said = weightText(matrix, query, key);
+  if (!matrix.parts || key >= matrix.keys(query)) return said;
+  const [first, second] = matrix.parts.map((part) => `${part.name} ${weightText(part.matrix, query, key)}`);
+  return `${first} − ${second} = ${said}`;
+}
+
 /** @param {Matrix} matrix @param {Prompt} prompt @param {{query: number, key: number}} cell */
 function cellText(matrix, prompt, cell) {
-  const weight = weightText(matrix, cell.query, cell.key);
+  const weight = readingText(matrix, cell.query, cell.key);
   if (matrix.block > 1) {
     const [queries, keys] = [cell.query, cell.key].map((at) => {
       const [first, last] = [Math.floor(at * matrix.block), Math.floor((at + 1) * matrix.block) - 1];
@@ -2005,8 +2111,10 @@ class TextView {
       type: "number",
       class: "ik-at",
       min: 0,
-      "aria-label": "Keep the token at a position",
+      title: "keeps the token at this position",
     });
+    this.position = el("span", {});
+    this.refused = el("span", { class: "ik-refused ik-at-message", role: "status" });
     this.scale = el("div", { class: "ik-text-scale" });
     this.strongest = el("div", { class: "ik-strongest", hidden: true });
     this.votes = el("div", { class: "ik-head-votes" });
@@ -2053,6 +2161,8 @@ class TextView {
     const n = prompt.tokens.length;
     this.number.value = "";
     this.number.max = String(n - 1);
+    this.number.placeholder = n > 1 ? `0 to ${n - 1}` : "0";
+    this.sayPosition();
     const size = n > ALL_AT_ONCE ? CHUNK : n;
     this.chunks = [];
     for (let begin = 0; begin < n; begin += size) {
@@ -2143,7 +2253,10 @@ class TextView {
       if (this.kept?.at === token) this.release();
       else this.keep(token, this.direction(/** @type {MouseEvent} */ (event).shiftKey));
     });
-    explorer.on(this.way, "change", () => this.recolour());
+    explorer.on(this.way, "change", () => {
+      this.sayPosition();
+      this.recolour();
+    });
     explorer.on(this.number, "change", () => this.keepNumber());
     explorer.on(box, "keydown", (event) => this.key(/** @type {KeyboardEvent} */ (event)));
     for (const kind of ["keydown", "keyup"]) {
@@ -2174,26 +2287,46 @@ class TextView {
     this.pointed = null;
     this.explorer.root.dataset.kept = String(at);
     this.number.value = String(at);
-    this.number.setAttribute("aria-invalid", "false");
+    this.sayPosition();
     this.bringIntoView(at);
     this.colour();
     this.explorer.pattern.drawCursors();
+    this.explorer.pattern.sayKept();
+  }
+
+  /** What the token at a position is kept as, and if the position typed is none of the prompt's. */
+  sayPosition(why = "") {
+    const as = this.kept?.as ?? this.direction(false);
+    this.position.textContent = as === "query" ? "Query position " : "Key position ";
+    this.refused.textContent = why;
+    this.number.setAttribute("aria-invalid", String(Boolean(why)));
   }
 
   /** Keeps the token at the position that was typed, if there is one. */
   keepNumber() {
-    const at = this.number.value === "" ? -1 : Number(this.number.value);
-    const known = Number.isInteger(at) && at >= 0 && at < this.explorer.prompt.tokens.length;
-    this.number.setAttribute("aria-invalid", String(!known));
-    if (known) this.keep(at, this.direction(false));
+    const { value } = this.number;
+    const n = this.explorer.prompt.tokens.length;
+    const at = value === "" ? -1 : Number(value);
+    if (Number.isInteger(at) && at >= 0 && at < n) this.keep(at, this.kept?.as ?? this.direction(false));
+    else this.sayPosition(noPosition(value, n));
+  }
+
+  /** Keeps what was kept on another prompt, where this one reaches so far. @param {TextView["kept"]} kept */
+  keepAgain(kept) {
+    const n = this.explorer.prompt.tokens.length;
+    if (!kept) return;
+    if (kept.at < n) this.keep(kept.at, kept.as);
+    else this.sayPosition(noPosition(String(kept.at), n));
   }
 
   release() {
     this.kept = null;
     delete this.explorer.root.dataset.kept;
     this.number.value = "";
+    this.sayPosition();
     this.colour();
     this.explorer.pattern.drawCursors();
+    this.explorer.pattern.say();
   }
 
   /** @param {number} at */
@@ -2286,7 +2419,8 @@ class TextView {
       list.append(el("li", {}, go));
     }
     const what = kept.as === "query" ? "Strongest keys of query" : "Strongest queries of key";
-    const said = list.childElementCount ? "" : `: none, every weight is ${matrix.below}`;
+    const weighted = matrix.weighted ? ", value-weighted" : "";
+    const said = weighted + (list.childElementCount ? "" : `: none, every weight is ${matrix.below}`);
     this.strongest.replaceChildren(
       el("p", { class: "ik-quiet" }, `${what} ${kept.at} ${quoted(tokens[kept.at])}${said}`),
       list,
@@ -2303,13 +2437,35 @@ class TextView {
     if (matrix && matrix.block > 1)
       return "This head is not stored whole on this prompt: the text cannot be coloured.";
     if (!shown) return HOW_TO_POINT;
+    if (!weights || !matrix) return `${shown.as} ${shown.at} ${quoted(tokens[shown.at])}`;
+    return this.strongestOf(shown, matrix, weights, 3, "");
+  }
+
+  /**
+   * A token and the largest weights of it, in words.
+   * @param {{at: number, as: "query" | "key"}} shown @param {Matrix} matrix @param {Float32Array} weights
+   * @param {number} count how many are named
+   * @param {string} of whose weights they are
+   */
+  strongestOf(shown, matrix, weights, count, of) {
+    const { tokens } = this.explorer.prompt;
     const named = (/** @type {number} */ at) => `${at} ${quoted(tokens[at])}`;
-    if (!weights || !matrix) return `${shown.as} ${named(shown.at)}`;
-    const found = largest(weights, 3)
-      .map((at) => `${named(at)} ${number(weights[at])}`)
-      .join(", ");
-    if (shown.as === "key") return `key ${named(shown.at)} <- queries ${found || "none"}`;
-    return `query ${named(shown.at)} -> keys ${found || "none"}${massText(matrix, shown.at)}`;
+    const some = largest(weights, count + 1);
+    const found = some.slice(0, count).map((at) => `${named(at)} ${number(weights[at])}`);
+    const list = (found.join(", ") || "none") + (some.length > count ? ", ..." : "");
+    const weighted = matrix.weighted ? " (value-weighted)" : "";
+    if (shown.as === "key") return `key ${named(shown.at)}${of} <- queries${weighted} ${list}`;
+    return `query ${named(shown.at)}${of} -> keys${weighted} ${list}${massText(matrix, shown.at)}`;
+  }
+
+  /** The kept token's strongest by the chosen head; empty if none is kept, or the head is not stored whole. */
+  describeKept() {
+    const { kept } = this;
+    const matrix = this.explorer.chosen;
+    if (!kept || matrix?.block !== 1 || matrix.n !== this.explorer.prompt.tokens.length) return "";
+    const weights = kept.as === "query" ? matrix.row(kept.at) : matrix.column(kept.at);
+    const of = ` of ${this.explorer.nameOf(this.explorer.state.head)}`;
+    return this.strongestOf(kept, matrix, weights, 5, of);
   }
 
   /**
@@ -2349,6 +2505,10 @@ class TextView {
     this.near = null;
   }
 }
+
+/** @param {string} value what was asked for @param {number} n tokens of the prompt */
+const noPosition = (value, n) =>
+  `${value ? quoted(value) : "That"} is none of this prompt's positions: they go from 0 to ${n - 1}.`;
 
 /**
  * A token's leading white space and its word: a line may break between them, and the outline is the word's alone.
@@ -2432,7 +2592,7 @@ const classColour = (label) => `var(--ik-class-${label % 8})`;
 
 // ------------------------------------------------------------------------------------------------------ card
 
-const WIDE = 940; // pixels from which the explorer has two columns
+const MEASURED_ON = "The prompts that scores were measured on need not be those shown here.";
 
 /** The numbers of the chosen head, and its strongest pairs. */
 class Card {
@@ -2443,15 +2603,13 @@ class Card {
     this.abouts = this.makeAbouts();
   }
 
-  /** What each score is; open where there is room, and left as the reader has it from head to head. */
+  /** What each score is; left open from head to head once the reader has opened it. */
   makeAbouts() {
-    const { contents, root } = this.explorer;
-    const known = contents.scores.filter((score) => score.about);
+    const known = this.explorer.contents.scores.filter((score) => score.about);
     const list = el("dl");
     for (const { name, about } of known) list.append(el("dt", {}, name), el("dd", {}, about));
-    const open = root.clientWidth >= WIDE;
     const summary = el("summary", {}, "What these scores are");
-    return known.length ? el("details", { class: "ik-abouts", open }, summary, list) : "";
+    return known.length ? el("details", { class: "ik-abouts" }, summary, list) : "";
   }
 
   draw() {
@@ -2482,7 +2640,8 @@ class Card {
       "div",
       {},
       el("div", { class: "ik-table", tabindex: 0, role: "group", "aria-label": "Scores of the head" }, table),
-      ...untested.map((score) => el("p", { class: "ik-quiet" }, `${score.name} untested: ${whyUntested(score)}.`)),
+      ...untested.map((score) => el("p", { class: "ik-quiet" }, `${score.name} untested: ${score.untested}.`)),
+      contents.scores.some((score) => score.about) ? el("p", { class: "ik-quiet" }, MEASURED_ON) : "",
       this.abouts,
     );
   }
@@ -2514,13 +2673,6 @@ class Card {
     );
   }
 }
-
-/**
- * Why heads were not tested; the prompts that it speaks of are not those shown.
- * @param {Score} score
- */
-const whyUntested = (score) =>
-  score.untested + (/prompt/.test(score.untested) ? " (the prompts that the scores were measured on, not those shown)" : "");
 
 /**
  * A head's row of the table: score, mean, control or chance, excess, whether it passes.
@@ -2578,6 +2730,22 @@ const withInterval = (value, low, high) =>
  * @property {"alone" | "side by side" | "average" | "difference"} together how the head and the pinned ones are shown
  */
 
+const RANKED = 10; // heads that the ranking names
+const ORDERS = { largest: "", smallest: ", lowest first", size: ", by size" };
+
+/**
+ * How many heads pass, and what that means.
+ * @param {(number | null)[]} passes
+ */
+export function passing(passes) {
+  const count = (/** @type {number | null} */ wanted) => passes.filter((each) => each === wanted).length;
+  const untested = count(null);
+  if (untested === passes.length) return "No head could be tested.";
+  const besides = untested ? ` (${untested} could not be tested)` : "";
+  const pass = `${count(1)} of ${passes.length} heads pass${besides}`;
+  return `${pass}: their excess is beyond what chance brings, which need not be large.`;
+}
+
 let made = 0;
 
 /** Everything about one set of patterns, inside one element. */
@@ -2626,6 +2794,7 @@ class Explorer {
     this.scatter = contents.scores.length > 1 ? new Scatter(this) : null;
     this.headReadout = el("p", { class: "ik-head-readout" });
     this.mapLegend = el("div", { class: "ik-map-legend" });
+    this.ranking = el("div", { class: "ik-ranking" });
     this.prompts = menu(
       contents.prompts.map((prompt) => prompt.name),
       "Prompt",
@@ -2634,19 +2803,20 @@ class Explorer {
     this.search = el("input", {
       class: "ik-search",
       type: "search",
-      placeholder: "L5H1",
-      "aria-label": "Find a head, for example L5H1",
+      "aria-label": "Head, for example " + this.nameOf(contents.present?.[0] ?? 0),
+      placeholder: this.nameOf(contents.present?.[0] ?? 0),
       size: 8,
       autocomplete: "off",
       spellcheck: "false",
     });
-    this.found = el("span", { class: "ik-search-message", role: "status" });
+    this.found = el("span", { class: "ik-refused ik-search-message", role: "status" });
     this.scores = menu(
       contents.scores.map((score) => score.name),
       "Score",
       "ik-score-menu",
     );
-    this.variable = menu(["mean", "excess"], "Mean, or excess over control or chance", "ik-variable");
+    this.variable = menu(["mean", "excess"], "Shown as", "ik-variable");
+    this.variable.title = "mean, or excess over the control or chance";
     this.theme = new MutationObserver(() => this.readTheme());
     this.build();
     this.listen();
@@ -2723,6 +2893,7 @@ class Explorer {
     this.on(this.prompts, "change", () => this.choosePrompt(Number(this.prompts.value)));
     this.on(before, "click", () => this.choosePrompt(this.state.prompt - 1));
     this.on(after, "click", () => this.choosePrompt(this.state.prompt + 1));
+    this.on(this.search, "focus", () => this.search.select()); // what is typed takes its place
     this.on(this.search, "keydown", (event) => {
       if (/** @type {KeyboardEvent} */ (event).key === "Enter") this.searched();
     });
@@ -2734,20 +2905,21 @@ class Explorer {
       el("span", { class: "ik-buttons", hidden: contents.prompts.length < 2 }, before, this.prompts, after),
       el("label", {}, "Head ", this.search),
       this.found,
-      el("label", {}, "Token position ", this.text.number),
+      el("label", {}, this.text.position, this.text.number),
+      this.text.refused,
       contents.scores.length
-        ? el("span", {}, el("label", {}, "Score ", this.scores), " ", this.variable)
+        ? el("span", {}, el("label", {}, "Score ", this.scores), " ", el("label", {}, "shown as ", this.variable))
         : "",
     );
   }
 
   headsSection() {
     /** @type {[string, HTMLElement][]} */
-    const views = [["Thumbnails", this.grids[0].box]];
-    if (this.grids.length > 1) views.push(["Map", this.grids[1].box]);
+    const views = [["Thumbnails", this.grids[0].panel]];
+    if (this.grids.length > 1) views.push(["Map", this.grids[1].panel]);
     if (this.scatter) views.push(["Scatter", this.scatter.panel]);
-    const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].box];
-    const said = [this.headReadout, this.mapLegend];
+    const parts = views.length > 1 ? this.tabs(views) : [this.grids[0].panel];
+    const said = [this.headReadout, this.mapLegend, this.ranking];
     return el("section", { class: "ik-heads-area", "aria-label": "Heads" }, ...parts, ...said);
   }
 
@@ -2823,6 +2995,7 @@ class Explorer {
   async start() {
     if (!this.contents.live) this.state.head = this.headOfAddress() ?? this.state.head;
     if (!this.isPresent(this.state.head)) this.state.head = this.contents.present?.[0] ?? 0;
+    this.sayChosen(this.state.head);
     this.text.build(this.prompt);
     this.drawHeads();
     this.grids.forEach((grid) => grid.resize());
@@ -2843,8 +3016,29 @@ class Explorer {
   drawHeads() {
     this.grids.forEach((grid) => grid.draw());
     this.drawMapLegend();
+    this.drawRanking();
     if (this.scatter?.panel.offsetParent) this.scatter.draw();
     this.sayHead(this.state.head);
+  }
+
+  /** The first heads by the chosen score, each a way to it, and how many pass. */
+  drawRanking() {
+    const { score, values } = this.scoreValues();
+    if (!score) return;
+    const here = values.map((value, index) => (this.isPresent(index) ? value : null));
+    const list = el("ol", { class: "ik-ranked" });
+    for (const index of ranked(here, score.first, RANKED)) {
+      const name = this.nameOf(index);
+      const go = button(`${name} ${number(here[index])}`, `Choose ${name} ${number(here[index])}`, "ik-pair");
+      go.onclick = () => this.choose(index);
+      list.append(el("li", {}, go));
+    }
+    const by = `${score.name}, ${this.state.variable}${ORDERS[score.first]}`;
+    this.ranking.replaceChildren(
+      el("p", {}, `Strongest heads by ${by}${list.childElementCount ? ":" : ": no head has a value."}`),
+      list,
+      el("p", { class: "ik-quiet" }, passing(score.passes.filter((_, index) => this.isPresent(index)))),
+    );
   }
 
   drawMapLegend() {
@@ -2860,7 +3054,7 @@ class Explorer {
     const marks = el("span", { class: "ik-legend-marks" });
     if (score.passes.includes(1)) marks.append(el("span", { class: "ik-mark-passes" }), " passes ");
     if (score.passes.includes(null)) {
-      const why = score.untested ? `: ${whyUntested(score)}` : "";
+      const why = score.untested ? `: ${score.untested}` : "";
       marks.append(el("span", { class: "ik-mark-untested" }), ` untested${why}`);
     }
     this.mapLegend.replaceChildren(
@@ -3016,8 +3210,8 @@ class Explorer {
         [prompt, head],
         [beside, head],
       ]);
-      const minus = `${names[0]} minus ${other.name}`;
-      return [{ matrix: difference(first, second), prompt: this.prompt, name: minus }];
+      const matrix = difference({ matrix: first, name: names[0] }, { matrix: second, name: names[1] });
+      return [{ matrix, prompt: this.prompt, name: `${names[0]} minus ${other.name}` }];
     }
     const [first, second] = await Promise.all([this.patternOf(prompt, head), this.patternOf(beside, head)]);
     return [
@@ -3049,7 +3243,10 @@ class Explorer {
       return { matrix: average(matrices), prompt: this.prompt, name: `average of ${names.join(", ")}` };
     }
     const others = names.length > 2 ? `the average of ${names.slice(1).join(", ")}` : names[1];
-    const matrix = difference(matrices[0], average(matrices.slice(1)));
+    const matrix = difference(
+      { matrix: matrices[0], name: names[0] },
+      { matrix: average(matrices.slice(1)), name: others },
+    );
     return { matrix, prompt: this.prompt, name: `${names[0]} minus ${others}` };
   }
 
@@ -3082,13 +3279,13 @@ class Explorer {
     together.hidden = !names.length;
     hint.hidden = !together.hidden;
     hint.textContent = this.state.pins.length
-      ? "Now choose another head to compare with it."
+      ? `Pinned ${this.nameOf(this.state.head)}: choose another head, then Side by side, Average or Difference.`
       : "Pin this head, then choose another, to compare the two.";
-    const from = names.length > 1 ? `the average of ${names.join(", ")}` : names[0];
+    const from = names.length > 1 ? `the average of ${names.join(", ")}` : names.join("");
     for (const one of together.querySelectorAll("input")) {
       one.checked = one.value === this.state.together;
       if (one.value === "difference" && one.nextElementSibling)
-        one.nextElementSibling.textContent = `Difference from ${from}`;
+        one.nextElementSibling.textContent = from ? `Difference from ${from}` : "Difference";
     }
   }
 
@@ -3103,6 +3300,7 @@ class Explorer {
   /** @param {number} index */
   choose(index) {
     clearTimeout(this.soon);
+    this.sayChosen(index);
     const before = this.state.head;
     if (index === before && this.root.dataset.ready === "head") return;
     this.state.head = index;
@@ -3110,6 +3308,13 @@ class Explorer {
     if (this.scatter?.panel.offsetParent) this.scatter.mark();
     this.sayHead(index);
     void this.showHead();
+  }
+
+  /** The name of the chosen head in the box where one is typed. @param {number} index */
+  sayChosen(index) {
+    this.search.value = this.nameOf(index);
+    this.search.setAttribute("aria-invalid", "false");
+    this.found.textContent = "";
   }
 
   /** As the arrow keys move; a kernel is not asked for heads that are only passed. @param {number} index */
@@ -3137,11 +3342,11 @@ class Explorer {
 
   searched() {
     const { search, found, contents } = this;
-    const known = this.chooseName(search.value);
+    if (this.chooseName(search.value)) return;
     const within = `layers go from 0 to ${contents.layers - 1}, heads from 0 to ${contents.heads - 1}`;
     const some = this.present ? ", not all of them are here" : "";
-    found.textContent = known ? "" : `${quoted(search.value)} is none of these heads: ${within}${some}.`;
-    search.setAttribute("aria-invalid", String(!known));
+    found.textContent = `${quoted(search.value)} is none of these heads: ${within}${some}.`;
+    search.setAttribute("aria-invalid", "true");
   }
 
   headOfAddress() {
@@ -3166,8 +3371,10 @@ class Explorer {
     this.prompts.value = String(this.state.prompt);
     this.chosen = this.thumbnails = null;
     this.grids[0].drawThumbnails();
-    this.text.build(this.prompt);
+    const { kept } = this.text;
     delete this.root.dataset.kept;
+    this.text.build(this.prompt);
+    this.text.keepAgain(kept);
     await Promise.all([this.loadThumbnails(), this.showHead()]);
   }
 
