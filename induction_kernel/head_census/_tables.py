@@ -82,7 +82,7 @@ def every_head(found: xr.Dataset) -> pd.DataFrame:
     frame = frame.drop_vars([key for key in frame.coords if key not in frame.dims])
     first = ["scorer", "name", "layer", "head"]
     rows = frame.to_dataframe(dim_order=["scorer", "layer", "head"]).reset_index()
-    return rows[first + [key for key in rows.columns if key not in first]]
+    return rows.reindex(columns=[*first, *(key for key in rows.columns if key not in first)])
 
 
 def beside(first: xr.Dataset, second: xr.Dataset) -> pd.DataFrame:

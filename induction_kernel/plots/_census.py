@@ -184,7 +184,7 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
     figure = make_subplots(1, len(PANELS), shared_yaxes=True, horizontal_spacing=0.06)
     sets, shares = ([*found[dim].values] for dim in ("set", "share"))
     rows = [(at, which) for at in range(len(shares)) for which in range(len(sets))]
-    for panel, (measure, words) in enumerate(PANELS.items(), 1):
+    for panel, (measure, what) in enumerate(PANELS.items(), 1):
         for which in range(len(sets)):
             places = [row for row, (_, each) in enumerate(rows) if each == which]
             traces = _traces(found, measure, which, places, first=panel == 1)
@@ -192,7 +192,7 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
         axis = "" if panel == 1 else panel
         place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": "y domain"}
         figure.add_annotation(
-            place, text=f"<b>{words}</b>", xanchor="left", yanchor="bottom", showarrow=False
+            place, text=f"<b>{what}</b>", xanchor="left", yanchor="bottom", showarrow=False
         )
     labels = [f"{shares[at]:.3g} of heads" if which == 1 else "" for at, which in rows]
     figure.update_xaxes(
