@@ -36,7 +36,8 @@ def main() -> None:
     scores = {name: scored(model, parts[name][0][: asked.prompts]) for name in TASKS}
     seconds = (time.process_time() - began) / len(TASKS)
     print(
-        f"{seconds:.0f} s of processor time for the score of all heads on {asked.prompts} prompts of a task"
+        f"{seconds:.0f} s of processor time for the score of all heads on {asked.prompts} prompts of a task",
+        flush=True,
     )
     rows = []
     for name in TASKS:
