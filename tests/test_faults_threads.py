@@ -343,8 +343,8 @@ def test_every_verb_runs_on_a_device_without_float64(verb, kind):
 def test_the_table_of_verbs_has_them_all():
     """All public functions of a model but those that make prompts or draw heads, and pages, which call the others."""
     makers = {
-        "as_prompts", "repeated_tokens", "few_shot_prompts", "word_episodes", "pairs", "with_answers", "random_heads",
-        "random_sets",
+        "as_prompts", "repeated_tokens", "few_shot_prompts", "word_episodes", "pairs", "with_answers", "zero_shot",
+        "random_heads", "random_sets",
     }  # fmt: skip
     public = {path.rpartition(".")[2]: of for path, of in verbs().items()}
     first = {name: next(iter(inspect.signature(of).parameters), "") for name, of in public.items()}

@@ -11,10 +11,10 @@ from labelled_prompts import labelled
 from zoo import fresh, tiny
 
 import induction_kernel as ik
+from induction_kernel.head_census import query_focused_retrieval, retrieval, retrieval_forced
 from induction_kernel.head_census._retrieval_writing import written
 from induction_kernel.loading import build
 from induction_kernel.prompts import needles
-from induction_kernel.scorers import query_focused_retrieval, retrieval, retrieval_forced
 
 SCORES = [retrieval, retrieval_forced, query_focused_retrieval]
 every_score = pytest.mark.parametrize("score", SCORES, ids=lambda score: score.__name__)

@@ -109,7 +109,7 @@ def few_shot_without(
             found = run_cells(model, batch, at_last, intervention, **options)
             assert found.readings is not None  # because readings=True
             read = found.readings[:, :, 0].cpu().double().numpy()
-            logs[:, rows] = read[[0, *(1 + at for at in index)]]
+            logs[:, rows.numpy()] = read[[0, *(1 + at for at in index)]]
             ways.append(found.way)
             bar.update(len(rows))
     return logs, of_slowest(ways)

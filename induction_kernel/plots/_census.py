@@ -191,9 +191,7 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
             figure.add_traces(traces, [1] * len(traces), [panel] * len(traces))
         axis = "" if panel == 1 else panel
         place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": "y domain"}
-        figure.add_annotation(
-            place, text=f"<b>{what}</b>", xanchor="left", yanchor="bottom", showarrow=False
-        )
+        figure.add_annotation(place, text=f"<b>{what}</b>", xanchor="left", yanchor="bottom", showarrow=False)
     labels = [f"{shares[at]:.3g} of heads" if which == 1 else "" for at, which in rows]
     figure.update_xaxes(
         title_text="change", gridcolor="#eee", zerolinecolor="#888", title_standoff=8, tickangle=0
