@@ -1,6 +1,7 @@
 """Retrieval heads: what their scores promise, on weights written by hand, on random models and on a real one."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -193,16 +194,16 @@ def test_writing_ends_at_line_breaks_and_after_so_many_tokens():
         )
     guessed = written(model, found, [rows[0][:5], rows[1][2:6]], most=12, batch_size=1, progress=False)
     assert guessed == rows  # guesses, right or wrong, change nothing
-    stopped = model.tokenizer.encode("\n", add_special_tokens=False)[0]
-    with model.hooks(fwd_hooks=[("ln_final.hook_normalized", lambda old, hook: torch.zeros_like(old))]):
-        bias = model.unembed.b_U.detach()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(
-                model.unembed._parameters,
-                "b_U",
-                torch.nn.Parameter(bias + 99 * (torch.arange(len(bias)) == stopped)),
-            )
-            assert written(model, found, free, most=12, batch_size=None, progress=False) == [[stopped]] * 2
+    first = rows[0][0]  # as the end-of-text token, and as a token with a line break
+    for ends, line in ((first, "word"), (-1, "word\n")):
+
+        def decode(ids, line=line, **_):
+            return line if ids == [first] else "word"
+
+        alone = replace(
+            found[:1], tokenizer=SimpleNamespace(eos_token_id=ends, bos_token_id=None, decode=decode)
+        )
+        assert written(model, alone, free[:1], most=12, batch_size=None, progress=False) == [[first]]
 
 
 @pytest.mark.parametrize(
