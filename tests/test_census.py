@@ -14,7 +14,7 @@ from zoo import fresh
 import induction_kernel as ik
 from induction_kernel.head_census import BEHAVIOURS, Behaviour, beside, passages, table
 from induction_kernel.head_census._census import prompts_of
-from induction_kernel.head_census._fingerprint import holm, strengths
+from induction_kernel.head_census._fingerprint import fingerprints, holm, strengths
 from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import read_recipe
@@ -183,6 +183,26 @@ def test_induction_heads_of_the_embedded_model_are_named():
     assert bool((names.sel(layer=1) == 1).any())
     assert not bool((names.sel(layer=0) == 1).any())
     assert bool((counted()["named"].sel(scorer="previous_token", layer=0) == 1).any())
+
+
+def test_a_name_that_another_one_explains_sets_no_head_apart():
+    """One layer of three heads: named after both, after the consequence alone, after neither."""
+    dims = ("scorer", "layer", "head")
+    found = xr.Dataset(
+        {
+            "named": (dims, [[[1.0, 0.0, 0.0]], [[1.0, 1.0, 0.0]]]),
+            "first_half": (dims, [[[0.4, 0.1, 0.0]], [[0.9, 0.8, 0.1]]]),
+        },
+        coords={"scorer": ["induction", "retrieval"]},
+    )
+    readable = {"induction": "induction", "retrieval": "retrieval"}
+    alike = fingerprints(found, readable, {"induction": (), "retrieval": ()})
+    beyond = fingerprints(found, readable, {"induction": (), "retrieval": ("induction", "not measured")})
+    assert alike["fingerprint"].tolist() == [["retrieval, induction", "retrieval", "unnamed"]]
+    assert beyond["fingerprint"].tolist() == alike["fingerprint"].tolist()
+    assert alike["behaviour"].tolist() == [["retrieval", "retrieval", ""]]
+    assert beyond["behaviour"].tolist() == [["induction", "retrieval", ""]]
+    np.testing.assert_allclose(beyond["particular"], [[0.4 * 2 / 3, 0.8 / 3, 0.0]])
 
 
 def test_names_follow_from_the_numbers():

@@ -53,6 +53,9 @@ class Behaviour:
         most: the largest value that the score can take, which makes its strength a share; None if it has none.
         named: whether heads are named after it. False for scores of weights, whose random draws are too few for the
             level that several behaviours together leave to each.
+        beyond: behaviours of which this one is a consequence: it does not set a head apart that is named after one of
+            them. An induction head finds labels, and facts that a question repeats, as it finds any earlier
+            copy, and raises what follows.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Behaviour:
     sign: int = 1
     most: float | None = 1.0
     named: bool = True
+    beyond: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.on not in PROMPTS:
@@ -97,6 +101,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Olsson et al. 2022",
         REPEATS,
         prefix_matching,
+        beyond=("induction",),
     ),
     Behaviour(
         "duplicate_token",
@@ -112,6 +117,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         REPEATS,
         direct_effect,
         most=None,
+        beyond=("induction",),
     ),
     Behaviour(
         "copy_suppression",
@@ -149,6 +155,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Wu et al. 2024, with the answer given",
         NEEDLES,
         retrieval_forced,
+        beyond=("induction",),
     ),
     Behaviour(
         "label_attention",
@@ -157,6 +164,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         FEW_SHOT,
         label_attention,
         variable="right",
+        beyond=("induction",),
     ),
     Behaviour(
         "function_vector",

@@ -87,7 +87,8 @@ def census(
 
         Strength is the excess as a share of the largest possible one or, in logits, of that of all heads together. A
         head is set apart by the name with the largest strength (first half) times share of heads not named so:
-        `particular`. The means of `head_sizes` describe heads; they are never tested.
+        `particular`; not by a name that another of its names explains (`Behaviour.beyond`). The means of `head_sizes`
+        describe heads; they are never tested.
 
         Coordinates by `scorer`: `meaning`, `source` (the paper), `prompts`, `unit`, `null`, `untested`, `named_level`.
         The attribute `left_out` says which behaviours have no meaning on this model, and why; `text` what text was
@@ -180,7 +181,7 @@ def _together(
     ).assign_coords(_about(behaviours, results, names))  # fmt: skip
     said = {key: found[key].fillna("").astype(str) for key in ("null", "untested")}
     readable = {each.name: each.name.replace("_", " ") for each in behaviours}
-    of_heads = fingerprints(found, readable)
+    of_heads = fingerprints(found, readable, {each.name: each.beyond for each in behaviours})
     found = found.assign_coords(said)
     return found.assign({key: (dims[1:], value) for key, value in of_heads.items()})
 

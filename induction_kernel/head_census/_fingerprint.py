@@ -82,12 +82,15 @@ def _strength(means: xr.Dataset, behaviour: Behaviour) -> np.ndarray:
     return np.clip(share, 0.0, 1.0)
 
 
-def fingerprints(found: xr.Dataset, readable: Mapping[str, str]) -> dict[str, Any]:
+def fingerprints(
+    found: xr.Dataset, readable: Mapping[str, str], beyond: Mapping[str, tuple[str, ...]]
+) -> dict[str, Any]:
     """What each head is named after, `[layer, head]`, from `named` and `first_half` over (scorer, layer, head).
 
     Args:
         found: with `named` (1, 0 or NaN), `first_half`.
         readable: the behaviours' names in words.
+        beyond: for each behaviour those that explain it: it does not set apart a head named after one of them.
 
     Returns:
         `fingerprint`, the names, strongest first ("unnamed" if none of those that could be tested, "not tested" if
@@ -95,12 +98,18 @@ def fingerprints(found: xr.Dataset, readable: Mapping[str, str]) -> dict[str, An
         times the share of the model's heads that are not named after it; `n_tested`, how many could be tested.
     """
     named, strength = found["named"].values, found["first_half"].values
-    names = [readable[str(each)] for each in found["scorer"].values]
+    keys = [str(each) for each in found["scorer"].values]
+    names = [readable[key] for key in keys]
     tested = np.isfinite(named)
     n_tested = tested.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         common = (named == 1).sum((1, 2)) / np.maximum(tested.sum((1, 2)), 1)
-    special = np.where(named == 1, np.nan_to_num(strength) * (1 - common)[:, None, None], -1.0)
+    apart = named == 1
+    for at, key in enumerate(keys):
+        for other in beyond[key]:
+            if other in keys:
+                apart[at] &= named[keys.index(other)] != 1
+    special = np.where(apart, np.nan_to_num(strength) * (1 - common)[:, None, None], -1.0)
     words = np.empty(n_tested.shape, dtype=object)
     behaviour = np.empty(n_tested.shape, dtype=object)
     for at in np.ndindex(*n_tested.shape):
@@ -108,7 +117,7 @@ def fingerprints(found: xr.Dataset, readable: Mapping[str, str]) -> dict[str, An
         mine.sort(key=lambda i, at=at: -strength[(i, *at)])
         words[at] = ", ".join(names[i] for i in mine) or ("unnamed" if n_tested[at] else "not tested")
         best = int(special[(slice(None), *at)].argmax())
-        behaviour[at] = str(found["scorer"].values[best]) if mine else ""
+        behaviour[at] = keys[best] if mine else ""
     particular = np.where(n_tested > 0, np.maximum(special.max(0), 0.0), np.nan)
     return {
         "fingerprint": words.astype(str), "behaviour": behaviour.astype(str),
