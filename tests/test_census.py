@@ -87,6 +87,7 @@ def parts(model, n_prompts):
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
         "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
         "copying": ik.summarise(ik.copying(model)),
+        "token_copying": ik.summarise(ik.head_census.token_copying(model, prompts=32)),
         "ov_eigenvalues": ik.summarise(ik.ov_eigenvalues(model)),
     }
 
@@ -320,12 +321,12 @@ def test_a_long_text_is_cut_into_windows():
 
 def test_nothing_is_measured_twice(monkeypatch):
     """One pass over each set of prompts (and its control) for all attention scores together."""
-    from induction_kernel.head_census import _behaviours
+    from induction_kernel.head_census import _measuring
 
     calls = []
-    observe = _behaviours.observe
+    observe = _measuring.observe
     monkeypatch.setattr(
-        _behaviours, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options)
+        _measuring, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options)
     )
     ik.census(
         tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False

@@ -1,35 +1,35 @@
 """The behaviours that a census measures: what each one is, its paper, its score, and the prompts that it is scored on.
 
-One entry of `BEHAVIOURS` is one behaviour. Behaviours on the same prompts that are attention scores are read in one
-pass; a measure that two behaviours share (the direct effect and its opposite) is made once.
+One entry of `BEHAVIOURS` is one behaviour. `_measuring` measures them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 import xarray as xr
 
-from ..errors import NotDefined, Refused
+from ..errors import Refused
 from ..fewshot._function_vectors import function_vector_effect
 from ..model._anatomy import Model
-from ..prompts._prompts import Prompts
 from ..scorers._attention import duplicate_token, induction, prefix_matching, previous_token
-from ..scorers._attention_scorer import AttentionScorer, observe
+from ..scorers._attention_scorer import AttentionScorer
 from ..scorers._copying import copying
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
 from ..scorers._ov import ov_eigenvalues
 from ..scorers._text_scores import current_token, first_token
+from ._concept_copying import concept_copying, token_copying
 from ._retrieval import retrieval_forced
 
-__all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours", "results_of"]
+__all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours"]
 
 REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
 FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
+ENTITIES = 32  # prompts with something to copy
 PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
 
 Measure = Callable[..., xr.Dataset]
@@ -81,6 +81,14 @@ class Behaviour:
 
 def _copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
     return copying(model, progress=progress)
+
+
+def _token_copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
+    return token_copying(model, prompts=ENTITIES, progress=progress)
+
+
+def _concept_copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
+    return concept_copying(model, prompts=ENTITIES, progress=progress)
 
 
 def _eigenvalues(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
@@ -181,6 +189,21 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         _copying,
     ),
     Behaviour(
+        "token_copying",
+        "its output makes the model copy the next token of something that stood earlier",
+        "Feucht et al. 2025",
+        OWN,
+        _token_copying,
+        beyond=("induction",),
+    ),
+    Behaviour(
+        "concept_copying",
+        "its output makes the model go on with a whole word that stood earlier, a token later",
+        "Feucht et al. 2025",
+        OWN,
+        _concept_copying,
+    ),
+    Behaviour(
         "ov_eigenvalues",
         "has value and output weights that copy, by their eigenvalues",
         "Elhage et al. 2021",
@@ -217,56 +240,3 @@ def chosen_behaviours(wanted: Iterable[str | Behaviour] | None) -> list[Behaviou
     if not names or len(set(names)) < len(names):
         raise Refused(f"wanted at least one behaviour, each name once, got {names}")
     return found
-
-
-def results_of(
-    model: Model, behaviours: Iterable[Behaviour], prompts: Mapping[str, Prompts | str | None], *, progress: bool
-) -> dict[str, xr.Dataset | str]:  # fmt: skip
-    """What was measured of each behaviour, by name and in their order; or why it has no meaning on this model.
-
-    Args:
-        model: the model.
-        behaviours: to be measured.
-        prompts: for each set its prompts, or why the model has none.
-        progress: show progress bars.
-    """
-    wanted, made = list(behaviours), dict[tuple[str, int], xr.Dataset | str]()
-    for on, ready in prompts.items():
-        here = [each for each in wanted if each.on == on]
-        made |= {(on, id(each.measure)): ready for each in here if isinstance(ready, str)}
-        if isinstance(ready, str) or not here:
-            continue
-        scorers = {
-            id(each.measure): each.measure for each in here if isinstance(each.measure, AttentionScorer)
-        }
-        if scorers:
-            found = observe(model, ready, list(scorers.values()), progress=progress)
-            for at, key in enumerate(scorers):
-                made[on, key] = found.isel(scorer=at)
-        for each in here:
-            if (on, id(each.measure)) not in made:
-                made[on, id(each.measure)] = _measured(model, each, ready, progress)
-    return {each.name: _as_score(made[each.on, id(each.measure)], each) for each in wanted}
-
-
-def _measured(model: Model, behaviour: Behaviour, prompts: Any, progress: bool) -> xr.Dataset | str:
-    try:
-        return behaviour.measure(model, prompts, progress=progress)
-    except NotDefined as reason:
-        return str(reason)
-
-
-def _as_score(result: xr.Dataset | str, behaviour: Behaviour) -> xr.Dataset | str:
-    """The tested variable as `score` with its control, its sign turned where low values show the behaviour."""
-    if isinstance(result, str):
-        return result
-    if behaviour.variable is not None:
-        if behaviour.variable not in result:
-            return f"{behaviour.name} is not known on these prompts: they do not say what is right"
-        control = result[f"{behaviour.variable}_control"]
-        result = result.assign(score=result[behaviour.variable], control=control).assign_coords(tested=True)
-    if behaviour.sign < 0:
-        turned = {key: -result[key] for key in ("score", "control", "chance", "null") if key in result}
-        result = result.assign(turned)
-    said = {"method": behaviour.name, "title": behaviour.meaning, "paper": behaviour.paper}
-    return result.assign_attrs(said).assign_coords(scorer=behaviour.name)

@@ -20,8 +20,9 @@ from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
 from ..scorers._text_sizes import head_sizes
-from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours, results_of
+from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours
 from ._fingerprint import fingerprints, strengths, tested_together
+from ._measuring import results_of
 from ._passages import check_rows, passages
 
 __all__ = ["census", "prompts_of", "text_prompts"]
@@ -47,7 +48,8 @@ def census(
     A head is *named* after a behaviour if its excess passes the max-statistic threshold over all heads at the level
     that Holm's procedure leaves to the behaviour: so at most 5% of models without any such head show a named one (at
     `level` .05). One that none of the behaviours fits is unnamed: it may do something that is not in the list.
-    Attention is not effect; only `direct_effect`, `copy_suppression` and `function_vector` look at outputs.
+    Attention is not effect; only `direct_effect`, `copy_suppression`, `function_vector`, `token_copying` and
+    `concept_copying` look at outputs.
 
     | scored on | behaviours |
     |---|---|
@@ -56,6 +58,7 @@ def census(
     | ordinary text | `previous_token`, `first_token`, `current_token` |
     | facts hidden in text, and a question | `retrieval` |
     | few-shot prompts with made-up labels | `label_attention`, `function_vector` |
+    | an entity that comes again in text | `token_copying`, `concept_copying` |
     | random tokens; the weights alone | `copying`; `ov_eigenvalues` |
 
     Args:
