@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import census_naive
 import numpy as np
+import passes
 import pytest
 import torch
 import xarray as xr
@@ -14,6 +15,7 @@ from zoo import fresh
 import induction_kernel as ik
 from induction_kernel.head_census import BEHAVIOURS, Behaviour, beside, passages, table
 from induction_kernel.head_census._census import prompts_of
+from induction_kernel.head_census._concept_prompts import entity_prompts
 from induction_kernel.head_census._fingerprint import fingerprints, holm, names, strengths
 from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
@@ -243,9 +245,9 @@ def test_names_are_those_that_pass_and_are_strong():
 
 @pytest.mark.parametrize("least", [-0.1, 1, True, "much", float("nan")])
 def test_a_least_strength_that_none_can_have_is_refused(least):
-    with pytest.raises(ik.Refused, match="wanted a least strength from 0 to below 1"):
+    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
         ik.census(tiny(), least=least)
-    with pytest.raises(ik.Refused, match="wanted a least strength from 0 to below 1"):
+    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
         Behaviour("mine", "does nothing", "none", "ordinary text", ik.previous_token, least=least)
 
 
@@ -362,6 +364,18 @@ def test_nothing_is_measured_twice(monkeypatch):
         tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False
     )
     assert len(calls) == 1
+
+
+def test_each_run_that_copying_takes_from_is_made_once():
+    """With the entity, and with another one: z and the probability in it come from the same pass."""
+    given = {"prompts": 8, "length": 9, "seed": 0}
+    groups = entity_prompts(tiny(), None, **given)
+    with passes.counted(tiny()) as seen:
+        ik.head_census.token_copying(tiny(), **given, progress=False)
+    due = [each[:, :-1] for group in groups for each in (group.source.tokens, group.other.tokens)]
+    for tokens in due:
+        lengths = torch.full((len(tokens),), tokens.shape[1])
+        assert passes.times_run(seen, SimpleNamespace(tokens=tokens, lengths=lengths)) == (1, 1)
 
 
 def test_the_map_colours_named_heads_and_no_others():
