@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import census_naive
 import numpy as np
+import passes
 import pytest
 import torch
 import xarray as xr
@@ -14,7 +15,8 @@ from zoo import fresh
 import induction_kernel as ik
 from induction_kernel.head_census import BEHAVIOURS, Behaviour, beside, passages, table
 from induction_kernel.head_census._census import prompts_of
-from induction_kernel.head_census._fingerprint import fingerprints, holm, strengths
+from induction_kernel.head_census._concept_prompts import entity_prompts
+from induction_kernel.head_census._fingerprint import fingerprints, holm, names, strengths
 from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import read_recipe
@@ -221,6 +223,34 @@ def test_names_follow_from_the_numbers():
     assert (found["named_level"].dropna("scorer") <= 0.05).all()
 
 
+def test_a_name_needs_significance_and_a_least_strength():
+    passes, strength = np.array([1.0, 1.0, 1.0, 0.0, np.nan]), np.array([0.3, 0.1, 0.09, 0.9, 0.9])
+    np.testing.assert_array_equal(names(passes, strength, 0.1), [1, 1, 0, 0, np.nan])
+    np.testing.assert_array_equal(names(passes, strength, 0.0), [1, 1, 1, 0, np.nan])
+
+
+def test_names_are_those_that_pass_and_are_strong():
+    """Without a least strength the embedded model has more names; with one it has those of them that are as strong."""
+    wanted = ["induction", "prefix_matching", "previous_token", "current_token"]
+    measured = functools.partial(ik.census, tiny(), behaviours=wanted, n_prompts=12, rows=1, progress=False)
+    own, all_of_them, strong = measured(), measured(least=0), measured(least=0.5)
+    assert own["least"].values.tolist() == [0.1] * 4
+    assert [each.attrs["least"] for each in (own, all_of_them, strong)] == ["of each behaviour", "0", "0.5"]
+    significant = all_of_them["named"].values == 1
+    for found, least in ((own, 0.1), (strong, 0.5)):
+        expected = significant & (found["first_half"].values >= least)
+        np.testing.assert_array_equal(found["named"].values == 1, expected)
+        assert 0 < expected.sum() < significant.sum()
+
+
+@pytest.mark.parametrize("least", [-0.1, 1, True, "much", float("nan")])
+def test_a_least_strength_that_none_can_have_is_refused(least):
+    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
+        ik.census(tiny(), least=least)
+    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
+        Behaviour("mine", "does nothing", "none", "ordinary text", ik.previous_token, least=least)
+
+
 def test_few_prompts_name_nobody():
     found = ik.census(tiny(), n_prompts=12, level=1e-4, behaviours=["induction"], progress=False)
     assert set(found["fingerprint"].values.ravel()) == {"not tested"}
@@ -263,6 +293,8 @@ def test_a_behaviour_of_ones_own():
 def test_the_table_of_behaviours():
     assert len({each.name for each in BEHAVIOURS}) == len(BEHAVIOURS)
     assert all(each.meaning and each.paper and not each.meaning.endswith(".") for each in BEHAVIOURS)
+    on_output = {"direct_effect", "copy_suppression", "function_vector", "token_copying", "concept_copying"}
+    assert {each.name for each in BEHAVIOURS if each.least < 0.1} == on_output
 
 
 def test_the_table_reports_on_the_half_that_did_not_choose():
@@ -332,6 +364,18 @@ def test_nothing_is_measured_twice(monkeypatch):
         tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False
     )
     assert len(calls) == 1
+
+
+def test_each_run_that_copying_takes_from_is_made_once():
+    """With the entity, and with another one: z and the probability in it come from the same pass."""
+    given = {"prompts": 8, "length": 9, "seed": 0}
+    groups = entity_prompts(tiny(), None, **given)
+    with passes.counted(tiny()) as seen:
+        ik.head_census.token_copying(tiny(), **given, progress=False)
+    due = [each[:, :-1] for group in groups for each in (group.source.tokens, group.other.tokens)]
+    for tokens in due:
+        lengths = torch.full((len(tokens),), tokens.shape[1])
+        assert passes.times_run(seen, SimpleNamespace(tokens=tokens, lengths=lengths)) == (1, 1)
 
 
 def test_the_map_colours_named_heads_and_no_others():

@@ -22,8 +22,7 @@ from ..data._episodes import Episodes
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
-from ..interventions._edits import Given
-from ..interventions._engine import sweep
+from ..interventions._several_values import sweeps_at
 from ..metrics._standard import probability
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream
@@ -77,8 +76,7 @@ def function_vector_effect(
     size = sizes(model)
     chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     options: dict[str, Any] = {
-        "site": "z", "by": ("layer", "head", "position"), "metric": probability, "progress": False,
-        "heads": chosen, "layers": None if layers is None else list(layers),
+        "metric": probability, "heads": chosen, "layers": None if layers is None else list(layers)
     }  # fmt: skip
     means = {
         key: {
@@ -92,9 +90,10 @@ def function_vector_effect(
         for rows, batch, most in batches_of_one_length(model, into, max_tokens):
             order.append(rows)
             last = batch.tokens.shape[1] - 1
-            for key, mean in means.items():
-                swept = sweep(model, batch, edit=Given(mean), positions=[last], max_tokens=most, **options)
-                parts[key].append(swept.isel(position=0, drop=True).drop_vars("token"))
+            for key, swept in sweeps_at(
+                model, batch, means, position=last, max_tokens=most, **options
+            ).items():
+                parts[key].append(swept)
             bar.update(len(rows))
     place = torch.cat(order).argsort().numpy()
     value, control = (_in_order(each, place) for each in parts.values())

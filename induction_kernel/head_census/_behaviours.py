@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any
 
 import xarray as xr
@@ -25,12 +26,16 @@ from ..scorers._text_scores import current_token, first_token
 from ._concept_copying import concept_copying, token_copying
 from ._retrieval import retrieval_forced
 
-__all__ = ["BEHAVIOURS", "Behaviour", "chosen_behaviours"]
+__all__ = ["BEHAVIOURS", "Behaviour", "check_least", "chosen_behaviours"]
 
 REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
 FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
 ENTITIES = 32  # prompts with something to copy
 PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
+LEAST = 0.1  # strength of a name: a tenth of what is possible, from which Wu et al. 2024 speak of retrieval heads
+LEAST_EFFECT = (
+    0.01  # of a name for an effect: a probability changed by .01, or .01 of what all heads together write
+)
 
 Measure = Callable[..., xr.Dataset]
 """`measure(model, prompts, progress=...)`: a Dataset that `summarise` takes."""
@@ -56,6 +61,12 @@ class Behaviour:
         beyond: behaviours of which this one is a consequence: it does not set a head apart that is named after one of
             them. An induction head finds labels, and facts that a question repeats, as it finds any earlier
             copy, and raises what follows.
+        least: the least strength of a head that is named after it, in [0, 1): .1 for attention, .01 for effects on the
+            output, which many heads have together, each a small one.
+
+    Raises:
+        TypeError: a measure that is not callable.
+        Refused: unknown prompts; a least strength out of its range.
     """
 
     name: str
@@ -68,6 +79,7 @@ class Behaviour:
     most: float | None = 1.0
     named: bool = True
     beyond: tuple[str, ...] = ()
+    least: float = LEAST
 
     def __post_init__(self) -> None:
         if self.on not in PROMPTS:
@@ -77,6 +89,13 @@ class Behaviour:
                 f"wanted the measure of {self.name} as an AttentionScorer or a function, got "
                 f"{type(self.measure).__name__}"
             )
+        check_least(self.least)
+
+
+def check_least(least: float) -> None:
+    """Refused unless this is a strength that a head can reach and pass."""
+    if not isinstance(least, Real) or isinstance(least, bool) or not 0 <= least < 1:
+        raise Refused(f"wanted a least strength from 0 to below 1, got {least!r}")
 
 
 def _copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
@@ -126,6 +145,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         direct_effect,
         most=None,
         beyond=("induction",),
+        least=LEAST_EFFECT,
     ),
     Behaviour(
         "copy_suppression",
@@ -135,6 +155,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         direct_effect,
         sign=-1,
         most=None,
+        least=LEAST_EFFECT,
     ),
     Behaviour(
         "previous_token",
@@ -180,6 +201,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Todd et al. 2024",
         FEW_SHOT,
         function_vector_effect,
+        least=LEAST_EFFECT,
     ),
     Behaviour(
         "copying",
@@ -195,6 +217,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         OWN,
         _token_copying,
         beyond=("induction",),
+        least=LEAST_EFFECT,
     ),
     Behaviour(
         "concept_copying",
@@ -202,6 +225,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "Feucht et al. 2025",
         OWN,
         _concept_copying,
+        least=LEAST_EFFECT,
     ),
     Behaviour(
         "ov_eigenvalues",

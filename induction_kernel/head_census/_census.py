@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,8 @@ from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
 from ..scorers._text_sizes import head_sizes
-from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, chosen_behaviours
-from ._fingerprint import fingerprints, strengths, tested_together
+from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, check_least, chosen_behaviours
+from ._fingerprint import fingerprints, names, strengths, tested_together
 from ._measuring import results_of
 from ._passages import check_rows, passages
 
@@ -40,14 +41,16 @@ def census(
     n_prompts: int = 32,
     rows: int = 3,
     level: float = 0.05,
+    least: float | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset:
     """What every head does: all behaviours with chance, control and interval, the names it earns, what it looks at.
 
     A head is *named* after a behaviour if its excess passes the max-statistic threshold over all heads at the level
-    that Holm's procedure leaves to the behaviour: so at most 5% of models without any such head show a named one (at
-    `level` .05). One that none of the behaviours fits is unnamed: it may do something that is not in the list.
+    that Holm's procedure leaves to the behaviour, and its strength is not below the least one: so at most 5% of models
+    without any such head show a named one (at `level` .05), and no name stands for a trace. One that none of the
+    behaviours fits is unnamed: it may do something that is not in the list, or a little of what is.
     Attention is not effect; only `direct_effect`, `copy_suppression`, `function_vector`, `token_copying` and
     `concept_copying` look at outputs.
 
@@ -70,6 +73,8 @@ def census(
         n_prompts: prompts of each set, at least 12. Below about 10 in a set nothing can be named at these levels.
         rows: passages of each head, 1 to 8.
         level: probability that any behaviour is named which no head of the model has.
+        least: least strength of a name on the first half, in [0, 1); None for that of each behaviour
+            (`Behaviour.least`): .1 for attention, .01 for effects; 0 for names by significance alone.
         seed: of prompts and resamplings.
         progress: show progress bars.
 
@@ -79,7 +84,7 @@ def census(
 
         | variable | over | meaning |
         |---|---|---|
-        | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at the level of `named_level` |
+        | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at `named_level` and is not below `least` |
         | `first_half`, `second_half` | scorer, layer, head | strength on every other prompt, in [0, 1] |
         | `fingerprint` | layer, head | names, strongest first; "unnamed"; "not tested" |
         | `behaviour` | layer, head | the name that sets the head apart; "" without one |
@@ -93,14 +98,14 @@ def census(
         `particular`; not by a name that another of its names explains (`Behaviour.beyond`). The means of `head_sizes`
         describe heads; they are never tested.
 
-        Coordinates by `scorer`: `meaning`, `source` (the paper), `prompts`, `unit`, `null`, `untested`, `named_level`.
-        The attribute `left_out` says which behaviours have no meaning on this model, and why; `text` what text was
-        read.
+        Coordinates by `scorer`: `meaning`, `source` (the paper), `prompts`, `unit`, `null`, `untested`, `named_level`,
+        `least`. The attribute `left_out` says which behaviours have no meaning on this model, and why; `text` what
+        text was read.
 
     Raises:
         TypeError: not a model, behaviours that are neither names nor `Behaviour`.
-        Refused: fewer than 12 prompts, an unknown behaviour, a level that is not between 0 and 1, attention that is
-            not finite.
+        Refused: fewer than 12 prompts, an unknown behaviour, a level that is not between 0 and 1, a least strength
+            below 0 or not below 1, attention that is not finite.
         NotDefined: no behaviour has a meaning on this model.
 
     Source: the definitions are those of the papers in `source`; thresholds Westfall & Young 1993, levels Holm 1979.
@@ -114,6 +119,9 @@ def census(
     if not 0 < level < 1:
         raise Refused(f"wanted level between 0 and 1, got {level}")
     check_rows(rows)
+    if least is not None:
+        check_least(least)
+        chosen = [replace(each, least=float(least)) for each in chosen]
     seed = checked_seed(seed)
     prompts, said = prompts_of(model, text, n_prompts=n_prompts, seed=seed)
     results = results_of(model, chosen, prompts, progress=progress)
@@ -127,8 +135,9 @@ def census(
     out = xr.merge([found, described, seen], compat="override", join="exact", combine_attrs="drop")
     left = "; ".join(f"{name}: {each}" for name, each in results.items() if isinstance(each, str))
     return out.assign_attrs(
-        method="census", title="behaviours of every head", level=float(level), seed=seed, n_prompts=int(n_prompts),
-        text=said, left_out=left, **describe(model),
+        method="census", title="behaviours of every head", level=float(level),
+        least="of each behaviour" if least is None else f"{least:g}", seed=seed, n_prompts=int(n_prompts), text=said,
+        left_out=left, **describe(model),
     )  # fmt: skip
 
 
@@ -171,17 +180,20 @@ def _together(
         for each in behaviours
         if each.named and bool(summaries[each.name]["tested"].any())
     }
-    names = tested_together(by_prompt, level=level, seed=seed)
+    held = tested_together(by_prompt, level=level, seed=seed)
     found = xr.concat([_one(summaries[each.name]) for each in behaviours], "scorer", coords=["null", "untested"],
                       compat="override", join="outer", combine_attrs="drop")  # fmt: skip
     dims = ("scorer", "layer", "head")
     nothing = np.full(tuple(found.sizes[dim] for dim in dims[1:]), np.nan)
-    named = [names[each.name][1]["passes"].values if each.name in names else nothing for each in behaviours]
     halves = [strengths(results[each.name], each) for each in behaviours]
+    named = [
+        names(held[each.name][1]["passes"].values, one, each.least) if each.name in held else nothing
+        for each, (one, _) in zip(behaviours, halves, strict=True)
+    ]
     found = found.assign(
         named=(dims, np.stack(named)), first_half=(dims, np.stack([one for one, _ in halves])),
         second_half=(dims, np.stack([two for _, two in halves])),
-    ).assign_coords(_about(behaviours, results, names))  # fmt: skip
+    ).assign_coords(_about(behaviours, results, held))  # fmt: skip
     said = {key: found[key].fillna("").astype(str) for key in ("null", "untested")}
     readable = {each.name: each.name.replace("_", " ") for each in behaviours}
     of_heads = fingerprints(found, readable, {each.name: each.beyond for each in behaviours})
@@ -198,7 +210,7 @@ def _one(summary: xr.Dataset) -> xr.Dataset:
 
 
 def _about(
-    behaviours: list[Behaviour], results: Mapping[str, xr.Dataset], names: Mapping[str, tuple[float, xr.Dataset]]
+    behaviours: list[Behaviour], results: Mapping[str, xr.Dataset], held: Mapping[str, tuple[float, xr.Dataset]]
 ) -> dict[str, Any]:  # fmt: skip
     """Coordinates along `scorer`."""
     said = {
@@ -206,6 +218,7 @@ def _about(
         "source": [each.paper for each in behaviours],
         "prompts": [each.on for each in behaviours],
         "unit": [str(results[each.name].attrs.get("unit", "")) for each in behaviours],
-        "named_level": [names[each.name][0] if each.name in names else np.nan for each in behaviours],
+        "named_level": [held[each.name][0] if each.name in held else np.nan for each in behaviours],
+        "least": [float(each.least) for each in behaviours],
     }
     return {key: ("scorer", np.array(values)) for key, values in said.items()}

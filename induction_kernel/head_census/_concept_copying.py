@@ -8,41 +8,31 @@ al. 2025). It does not say what such heads are needed for: see `list_ablation`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from .._given import checked_seed, is_whole
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
-from ..interventions._edits_from_runs import FromRun
-from ..interventions._engine import sweep
-from ..metrics._metric import Metric
+from ..interventions._activations import New
+from ..interventions._edits_from_runs import taken_from
+from ..interventions._plan import prompts_at_once, tokens_at_once
+from ..interventions._several_values import sweeps_at
+from ..metrics._metric import reading_of
 from ..metrics._standard import probability
-from ..metrics._targets import next_tokens
 from ..model._anatomy import Model, check_model, sizes
+from ..model._outputs import check_next_token, n_outputs
 from ..model._runs import progress_bar
 from ..prompts._prompts import Prompts, decoded
 from ._concept_prompts import EntityPrompts, entity_prompts, several_tokens
 from ._concept_words import LONG_WORDS
 
 __all__ = ["concept_copying", "token_copying"]
-
-
-def _before_last(prompts: Prompts) -> Tensor:
-    return torch.arange(prompts.tokens.shape[1]) == prompts.lengths[:, None] - 2
-
-
-def _of_next(found: Tensor, _: Prompts) -> Tensor:
-    return found[:, 0, 0].exp()
-
-
-FIRST = Metric("first_token_probability", "probability", _of_next, _before_last, next_tokens, of="next")
-"""Probability of an entity's first token where it is due; the prompt ends with that token."""
 
 
 def token_copying(
@@ -155,28 +145,52 @@ def _copying(
     chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
     options = {"heads": chosen, "layers": None if layers is None else list(layers), "max_tokens": max_tokens}
     groups = entity_prompts(model, entities, prompts=prompts, length=length, seed=seed)
-    metric = FIRST if of == "token" else probability
-    with progress_bar(2 * len(groups), progress=progress, unit="pass", what=f"{of} copying") as bar:
-        parts = [_of_group(model, group, metric, options, bar.update) for group in groups]
+    if of == "token":
+        check_next_token(model, "token_copying")
+    n_prompts = sum(len(group.into) for group in groups)
+    with progress_bar(n_prompts, progress=progress, unit="prompt", what=f"{of} copying") as bar:
+        parts = [part for group in groups for part in _of_group(model, group, of, options, bar.update)]
     return _labelled(model, of, parts, groups, length, seed)
 
 
 def _of_group(
-    model: Model, group: EntityPrompts, metric: Metric, options: dict[str, Any], done: Any
-) -> dict[str, Any]:
-    """Score, control, baseline and clean values of the prompts of one length."""
-    at = group.into.tokens.shape[1] - 2
-    found = {}
-    for key, source in (("score", group.source), ("control", group.other)):
-        swept = sweep(
-            model, group.into, edit=FromRun(source), by=("layer", "head", "position"), positions=[at],
-            metric=metric, progress=False, **options,
-        )  # fmt: skip
-        found[key] = swept["effect"].isel(position=0, drop=True)
-        found["baseline"], found["attrs"] = swept["baseline"].values, swept.attrs
-        done()
-    found["clean"] = metric(model, group.source)["value"].values
-    return found
+    model: Model, group: EntityPrompts, of: Literal["token", "concept"], options: dict[str, Any], done: Any
+) -> Iterator[dict[str, Any]]:
+    """Score, control, baseline and clean values of the prompts of one length, batch by batch."""
+    position = group.into.tokens.shape[1] - 2
+    into, source, other = (
+        _up_to_due(each) if of == "token" else each for each in (group.into, group.source, group.other)
+    )
+    length = into.tokens.shape[1]
+    most = tokens_at_once(model, length, options["max_tokens"])
+    for rows in torch.arange(len(into)).split(prompts_at_once(model, length, most, length)):
+        taken = [_taken(model, each[rows], position) for each in (source, other)]
+        new = {key: value for key, (value, _) in zip(("score", "control"), taken, strict=True)}
+        swept = sweeps_at(
+            model, into[rows], new, position=position, metric=probability, **options | {"max_tokens": most}
+        )
+        one = swept["score"]
+        effects = {key: each["effect"] for key, each in swept.items()}
+        yield effects | {"baseline": one["baseline"].values, "attrs": one.attrs, "clean": taken[0][1]}
+        done(len(rows))
+
+
+def _taken(model: Model, prompts: Prompts, position: int) -> tuple[dict[int, New], np.ndarray]:
+    """Layer -> z of these prompts' run at one position; and the probability of the right answer in it."""
+    wanted, layers = reading_of(probability, prompts, n_outputs(model)), set(range(sizes(model).n_layers))
+    z, values = taken_from(model, prompts, prompts.tokens.shape[1], "z", layers, wanted)
+    assert values is not None  # asked for
+    new = {layer: New(0.0, each[:, position : position + 1].clone()) for layer, each in z.items()}
+    return new, values.cpu().double().numpy()
+
+
+def _up_to_due(prompts: Prompts) -> Prompts:
+    """The prompts without their last token, an entity's first one, which becomes the right answer."""
+    last = prompts.tokens[:, -1]
+    return replace(
+        prompts, tokens=prompts.tokens[:, :-1], lengths=prompts.lengths - 1, scored=prompts.scored[:, :-1],
+        answers=torch.stack([last, last.roll(-1)], 1),
+    )  # fmt: skip
 
 
 def _labelled(

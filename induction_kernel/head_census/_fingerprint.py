@@ -1,9 +1,10 @@
 """Which behaviours each head is named after, and how strongly: Holm over behaviours, the max-statistic over heads.
 
 A behaviour is rejected as "of no head" if any head passes the threshold of `summarise` at the level that Holm's steps
-leave to it; the heads that pass at that level are named after it. So the probability that a behaviour which no head of
-the model has is named at all is at most `level`, over all behaviours together: of untrained models at most 5% show
-one. Strengths are measured on two halves of the prompts, to choose heads by the first and to report the second.
+leave to it; the heads that pass at that level, and are not weaker than a least strength, are named after it. So the
+probability that a behaviour which no head of the model has is named at all is at most `level`, over all behaviours
+together: of untrained models at most 5% show one. Strengths are measured on two halves of the prompts, to choose heads
+by the first and to report the second.
 
 Source: Holm 1979 (a simple sequentially rejective multiple test procedure); Westfall & Young 1993 (max-statistics).
 """
@@ -19,7 +20,7 @@ import xarray as xr
 from ..heads._summary import means_of, summarise
 from ._behaviours import Behaviour
 
-__all__ = ["fingerprints", "holm", "strengths", "tested_together"]
+__all__ = ["fingerprints", "holm", "names", "strengths", "tested_together"]
 
 DRAWS = 4000  # of the resamplings of each test: levels here are a tenth of .05 and less
 
@@ -54,6 +55,15 @@ def tested_together(
         return summarise(results[name], level=at, draws=DRAWS, seed=seed)
 
     return holm(summary_at, list(results), level)
+
+
+def names(passes: np.ndarray, strength: np.ndarray, least: float) -> np.ndarray:
+    """1 where a head passes and has at least this strength, else 0; NaN where it could not be tested.
+
+    With prompts enough a head passes that differs from its control by a hair, and most heads do: significant is not
+    large.
+    """
+    return np.where(np.isnan(passes), np.nan, (passes == 1) & (strength >= least))
 
 
 def strengths(result: xr.Dataset, behaviour: Behaviour) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,7 @@ from ..metrics._metric import Reading
 from ..replay._lane import Additions, Lane
 from ..replay._rows import NO_ROWS, Part, Rows, at_positions, leaving
 from ._activations import New
-from ._changes import changed
+from ._changes import changed, new_of
 from ._intervention import Intervention
 from ._plan import Cell
 
@@ -72,7 +72,7 @@ class WidenedBatch:
     def can_add(self, index: int) -> bool:
         """Whether the cell's edit can be added to the untouched stream; if not, its layer must run again."""
         cell = self.cells[index]
-        return len(cell.touched) == 1 and cell.new is None and self.lane.additions(self.site) is not None
+        return len(cell.touched) == 1 and self.lane.additions(self.site) is not None
 
     def parts(self, ids: Sequence[int], narrow: Callable[[Cell], bool]) -> list[Part]:
         """These cells by their start; those that are `narrow` have a row only there, unless it is the last position."""
@@ -111,22 +111,36 @@ def _at_the_end(delta: Rows, reads: Tensor | None, length: int) -> Rows:
 
 def _added(batch: WidenedBatch, layer: int, parts: Sequence[Part]) -> Rows:
     """The cells that change anything, and what each adds to the stream."""
-    additions = batch.additions
-    whole = additions.untouched(layer, batch.site)
+    whole = batch.additions.untouched(layer, batch.site)
     everywhere = slice(0, batch.length)
-    moved = changed(whole, batch.new[layer], batch.site, everywhere, batch.length) - whole
-    if batch.site != "z":
-        views = [moved[None, :, _span(part)].expand(len(part.ids), -1, -1, -1) for part in parts]
-        return _that_move(Rows.of(parts, len(moved), views))
+    moved: dict[
+        int, tuple[New, Tensor]
+    ] = {}  # by a new value's identity; holding the value keeps that its own
     views = []
     for part in parts:
-        of_cells, z = batch.heads_of(layer, part.ids), moved[:, _span(part)]
-        if all(len(heads) == 1 for heads in of_cells):
-            views.append(additions.written_by_heads(layer, z, [head for heads in of_cells for head in heads]))
-        else:
-            added = [additions.written_by_heads(layer, z, heads).sum(0) for heads in of_cells]
-            views.append(torch.stack(added))
-    return _that_move(Rows.of(parts, len(moved), views))
+        alike: dict[int, list[int]] = {}
+        for row, i in enumerate(part.ids):
+            new = new_of(batch.cells[i], batch.new, layer)
+            alike.setdefault(id(new), []).append(row)
+            if id(new) not in moved:
+                moved[id(new)] = new, changed(whole, new, batch.site, everywhere, batch.length) - whole
+        pieces = [
+            _written(batch, layer, moved[key][1][:, _span(part)], [part.ids[row] for row in rows])
+            for key, rows in alike.items()
+        ]
+        order = torch.tensor([row for rows in alike.values() for row in rows]).argsort().to(whole.device)
+        views.append(pieces[0] if len(pieces) == 1 else torch.cat(pieces)[order])
+    return _that_move(Rows.of(parts, len(whole), views))
+
+
+def _written(batch: WidenedBatch, layer: int, moved: Tensor, ids: Sequence[int]) -> Tensor:
+    """What each of these cells adds to the stream, `[cell, prompt, position, d_model]`, if the activation moves so."""
+    if batch.site != "z":
+        return moved[None].expand(len(ids), -1, -1, -1)
+    additions, of_cells = batch.additions, batch.heads_of(layer, ids)
+    if all(len(heads) == 1 for heads in of_cells):
+        return additions.written_by_heads(layer, moved, [head for heads in of_cells for head in heads])
+    return torch.stack([additions.written_by_heads(layer, moved, heads).sum(0) for heads in of_cells])
 
 
 def _span(part: Part) -> slice:
@@ -152,7 +166,7 @@ def _that_move(delta: Rows) -> Rows:
 def reach_the_end(batch: WidenedBatch, layer: int, index: int) -> bool:
     """Whether a cell edits a single head whose output the final norm reads, for a metric of log-probabilities."""
     cell = batch.cells[index]
-    if not batch.can_add(index) or batch.site != "z" or batch.wanted.ids is None:
+    if not batch.can_add(index) or batch.site != "z" or batch.wanted.ids is None or cell.new is not None:
         return False
     single = len(cell.touched[layer] or ()) == 1
     many = cell.position is None and batch.wanted.metric.normalised

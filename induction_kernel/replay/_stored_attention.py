@@ -14,6 +14,9 @@ from ._rows import at_positions, tapped
 
 __all__ = ["StoredAttention"]
 
+_FEW = 8  # new positions of a cell up to which its scores of all keys are kept: beyond it fused attention is faster
+_EXACT = (torch.float32, torch.float64)
+
 
 class StoredAttention(Unembedding):
     """The layers of one model, with the activations of an untouched run.
@@ -29,13 +32,39 @@ class StoredAttention(Unembedding):
         held: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """`z [cell, prompt, query, head, d_head]` of a part, from queries, keys and values `[cell, prompt, ...]`."""
-        cells, queries = len(q), queries.to(q.device)
+        cells, queries, by_pattern = len(q), queries.to(q.device), {"pattern", "log_pattern"} & {*taps}
+        if start and k.shape[2] <= _FEW and held is None and not by_pattern and q.dtype in _EXACT:
+            return self._attend_after(layer, start, queries, q, k, v)
         q, k, v = (each.flatten(0, 1) for each in (q, k, v))
         if start:
             k, v = (self._with_prefix(layer, key, new, start) for key, new in (("k", k), ("v", v)))
-        if held is None and not {"pattern", "log_pattern"} & {*taps}:
+        if held is None and not by_pattern:
             return self._attend(layer, q, k, v, queries).unflatten(0, (cells, -1))
         return self._attend_by_pattern(layer, q, k, v, queries, cells, taps, held)
+
+    def _attend_after(
+        self, layer: int, start: int, queries: Tensor, q: Tensor, k: Tensor, v: Tensor
+    ) -> Tensor:
+        """`z [cell, prompt, query, head, d_head]` with new keys and values at few positions, from `start` on.
+
+        The untouched keys and values before them are not copied for each cell: all cells' queries of a prompt are
+        multiplied with them at once.
+        """
+        new, heads, d_head = k.shape[2:]
+        before = (per_query_head(self.clean[layer][key][:, :start], heads, 2) for key in "kv")
+        # [prompt, key/value head, key, d_head], and with each cell's own [prompt, key/value head, cell, key, d_head]
+        k_before, v_before = (each.transpose(1, 2) for each in before)
+        k, v = (each.permute(1, 3, 0, 2, 4) for each in (k, v))
+        asked = q.unflatten(3, (heads, -1)).permute(1, 3, 0, 2, 4, 5) / self.maps[layer].scale
+        shape = asked.shape[:-1]  # [prompt, key/value head, cell, query, query head of it]
+        past = (asked.flatten(2, 4) @ k_before.mT).view(*shape, start)
+        own = (asked.flatten(3, 4) @ k.mT).view(*shape, new)
+        seen = torch.arange(start, start + new, device=queries.device) <= queries[..., None]
+        own = own.masked_fill(~seen[:, None, None, :, None], -torch.inf)
+        past, own = torch.cat([past, own], -1).softmax(-1).split([start, new], -1)
+        z = (past.flatten(2, 4) @ v_before).view(*shape, d_head)
+        z = z + (own.flatten(3, 4) @ v).view(*shape, d_head)
+        return z.permute(2, 0, 3, 1, 4, 5).reshape(q.shape)
 
     def _attend_by_pattern(
         self,
@@ -63,12 +92,9 @@ class StoredAttention(Unembedding):
 
     def _z_from_one(self, layer: int, start: int, q1: Tensor, k1: Tensor, v1: Tensor) -> Tensor:
         """`z [cell, prompt, position >= start, head, d_head]` if only position `start` of the layer's input changed."""
-        queries, cells = self._queries(layer, start), len(k1)
-        k, v = (
-            self._with_prefix(layer, key, new.flatten(0, 1), start) for key, new in (("k", k1), ("v", v1))
-        )
-        mine = self._attend(layer, q1.flatten(0, 1), k, v, queries[:, :1]).unflatten(0, (cells, -1))
-        return torch.cat([mine, self._one_key_changed(layer, [start] * cells, queries[:, 1:], k1, v1)], 2)
+        queries = self._queries(layer, start)
+        mine = self._z_of(layer, start, queries[:, :1], q1, k1, v1, {}, None)
+        return torch.cat([mine, self._one_key_changed(layer, [start] * len(k1), queries[:, 1:], k1, v1)], 2)
 
     def _one_key_changed(
         self, layer: int, starts: Sequence[int], queries: Tensor, k1: Tensor, v1: Tensor

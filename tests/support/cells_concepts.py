@@ -47,7 +47,8 @@ def copying(of, name, kind):
     groups = entity_prompts(model, entities, **GIVEN)
     parts = [twin(model, group, of) for group in groups]
     for key, values in zip(("score", "control", "baseline"), zip(*parts, strict=True), strict=True):
-        np.testing.assert_allclose(found[key], np.concatenate(values), rtol=1e-7, atol=1e-9)
+        # Some Bridges' attention is in float32 whatever the model's dtype, and token copying runs shorter prompts.
+        np.testing.assert_allclose(found[key], np.concatenate(values), rtol=1e-7, atol=1e-8)
     if of == "token" or name not in (*WINDOWED, "Gemma"):  # a window does not reach the first part
         assert float(abs(found["score"]).max()) > 1e-6
 
