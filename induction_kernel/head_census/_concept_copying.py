@@ -83,8 +83,8 @@ def token_copying(
         NotDefined: too few prompts for two entities of one length.
 
     Source: Feucht et al. 2025, section 2 (arXiv 2504.03022); its code patches z of one head at position -2 and takes
-        P(e_1) there, for random tokens. The tokens around the entity are those of the package's English passages in
-        random order (in the paper, of documents of the Pile).
+        P(e_1) there, for random tokens. The tokens around the entity are those of the package's prose in random
+        order (in the paper, of documents of the Pile).
     """
     return _copying(
         model, None, "token", prompts=prompts, length=length, heads=heads, layers=layers, seed=seed,
