@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 from explored import (
+    HEADS,
+    N,
     all_equal,
     cell,
     choose,
@@ -15,6 +17,8 @@ from explored import (
     point,
     readout,
     stored,
+    tiny_attention,
+    tiny_page,
     together,
     weights,
 )
@@ -22,24 +26,16 @@ from explored import (
 import induction_kernel as ik
 
 pytestmark = pytest.mark.browser
-N = 13
-HEADS = ("L1H7", "L0H3", "L1H1")
 
 
 @pytest.fixture(scope="module")
-def prompts():
-    return ik.repeated_tokens(ik.load("tiny"), prompts=1, period=6)
+def seen():
+    return tiny_attention(1)
 
 
 @pytest.fixture(scope="module")
-def seen(prompts):
-    """The model's attention of three heads: `[prompt, choice, query, key]`."""
-    return ik.patterns(ik.load("tiny"), prompts, HEADS)
-
-
-@pytest.fixture(scope="module")
-def saved(prompts, tmp_path_factory):
-    return ik.explore(ik.load("tiny"), prompts).save(tmp_path_factory.mktemp("pages") / "tiny.html")
+def saved(tmp_path_factory):
+    return tiny_page(tmp_path_factory, 1)
 
 
 def test_pinned_heads_stand_beside_are_averaged_and_subtracted(page, saved, seen):

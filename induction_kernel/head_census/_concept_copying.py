@@ -145,35 +145,38 @@ def concept_copying(
 
 def _copying(
     model: Model, entities: list[list[int]] | None, of: Literal["token", "concept"], *, prompts: int, length: int,
-    heads: Any, layers: Any, seed: int, max_tokens: int | None, progress: bool,
+    seed: int, progress: bool, **swept: Any,
 ) -> xr.Dataset:  # fmt: skip
+    """Both measures; `swept` are `heads`, `layers` and `max_tokens` of `sweep`."""
     check_model(model)
     seed, size = checked_seed(seed), sizes(model)
     for name, value in (("prompts", prompts), ("length", length)):
         if not is_whole(value) or value < 1:
             raise Refused(f"wanted {name} >= 1, got {value!r}")
-    chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    options = {"heads": chosen, "layers": None if layers is None else list(layers), "max_tokens": max_tokens}
+    if swept["heads"] is not None:
+        swept["heads"] = as_heads(swept["heads"], n_layers=size.n_layers, n_heads=size.n_heads)
+    if swept["layers"] is not None:
+        swept["layers"] = list(swept["layers"])
     groups = entity_prompts(model, entities, prompts=prompts, length=length, seed=seed)
     metric = FIRST if of == "token" else probability
     with progress_bar(2 * len(groups), progress=progress, unit="pass", what=f"{of} copying") as bar:
-        parts = [_of_group(model, group, metric, options, bar.update) for group in groups]
+        parts = [_of_group(model, group, metric, swept, bar.update) for group in groups]
     return _labelled(model, of, parts, groups, length, seed)
 
 
 def _of_group(
-    model: Model, group: EntityPrompts, metric: Metric, options: dict[str, Any], done: Any
+    model: Model, group: EntityPrompts, metric: Metric, swept: dict[str, Any], done: Any
 ) -> dict[str, Any]:
     """Score, control, baseline and clean values of the prompts of one length."""
     at = group.into.tokens.shape[1] - 2
     found = {}
     for key, source in (("score", group.source), ("control", group.other)):
-        swept = sweep(
+        result = sweep(
             model, group.into, edit=FromRun(source), by=("layer", "head", "position"), positions=[at],
-            metric=metric, progress=False, **options,
+            metric=metric, progress=False, **swept,
         )  # fmt: skip
-        found[key] = swept["effect"].isel(position=0, drop=True)
-        found["baseline"], found["attrs"] = swept["baseline"].values, swept.attrs
+        found[key] = result["effect"].isel(position=0, drop=True)
+        found["baseline"], found["attrs"] = result["baseline"].values, result.attrs
         done()
     found["clean"] = metric(model, group.source)["value"].values
     return found
