@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from english import english_model
 from hand_model import ARCHITECTURE, GAIN, VOCAB, hand_weights
 from transformers import PreTrainedTokenizerFast
@@ -172,3 +173,25 @@ def test_the_lists_of_words_are_sound():
 def test_what_has_no_meaning_on_a_model_says_so(call, message):
     with pytest.raises(ik.errors.NotDefined, match=message):
         call(fresh("attention-only", n_ctx=80))
+
+
+def test_lists_without_heads_are_drawn_with_each_random_set():
+    """`[row, prompt]` of the untouched model, of both sets, and of three random sets whose mean is a dot."""
+    base = np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]])
+    draws = base[:, None] - np.array([0.0, 0.1, 0.2])[None, :, None]
+    found = xr.Dataset(
+        {
+            "value": (("row", "mode", "prompt"), np.stack([base / 2, base / 4], 1)),
+            "baseline": (("row", "prompt"), base),
+            "random": (("row", "draw", "prompt"), draws),
+        },
+        {"row": ["words", "French"], "mode": ["without token heads", "without concept heads"]},
+    )
+    figure = ik.plots.list_plot(found)
+    said = [trace.name for trace in figure.data]
+    assert said == ["untouched", *found["mode"].values, "without random heads", "each set"]
+    for trace, values in zip(figure.data, (base, base / 2, base / 4, base - 0.1), strict=False):
+        np.testing.assert_allclose(trace.x, values.mean(1))
+    np.testing.assert_allclose(figure.data[4].x, draws.mean(2).ravel())
+    assert list(figure.data[4].y) == np.repeat(figure.data[3].y, 3).tolist()
+    assert list(figure.layout.yaxis.ticktext) == ["words", "French"]
