@@ -1,6 +1,8 @@
 """The census: its parts one by one, the names that heads earn, the null, the hand-made model, figure and page."""
 
 import functools
+import itertools
+import re
 from types import SimpleNamespace
 
 import census_naive
@@ -20,6 +22,7 @@ from induction_kernel.head_census._fingerprint import fingerprints, holm, names,
 from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import read_recipe
+from induction_kernel.plots._census import COLOURS, _pale
 
 SUMMARY = (
     "mean", "low", "high", "chance", "excess", "excess_low", "excess_high", "threshold", "tested", "passes", "rank",
@@ -385,6 +388,14 @@ def test_the_map_colours_named_heads_and_no_others():
     assert coloured == int((counted()["behaviour"] != "").sum())
     assert np.isfinite(np.array(heats[0].z, dtype=float)).sum() + coloured == 16
     assert {trace.name for trace in figure.data if trace.showlegend} >= {"previous token"}
+
+
+def test_names_that_many_heads_have_are_told_apart_when_pale():
+    order = [each.name for each in BEHAVIOURS]
+    often = ["induction", "duplicate_token", "previous_token", "first_token", "current_token"]
+    pale = [np.array(re.findall(r"\d+", _pale(COLOURS[order.index(name)])), dtype=float) for name in often]
+    for one, other in itertools.combinations(pale, 2):
+        assert np.linalg.norm(one - other) > 35  # of 255 a channel; 31 between two pinks that looked alike
 
 
 def test_the_page_says_what_was_found(tmp_path):

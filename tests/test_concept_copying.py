@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+import xarray as xr
+from english import english_model
 from hand_model import ARCHITECTURE, GAIN, VOCAB, hand_weights
 from transformers import PreTrainedTokenizerFast
 from zoo import fresh
@@ -10,9 +12,11 @@ from zoo import fresh
 import induction_kernel as ik
 from induction_kernel.head_census._concept_ablation import TASKS, list_prompts
 from induction_kernel.head_census._concept_copying import _copying
-from induction_kernel.head_census._concept_prompts import entity_prompts, several_tokens
+from induction_kernel.head_census._concept_prompts import entity_prompts, several_tokens, shuffled_text
 from induction_kernel.head_census._concept_words import LONG_WORDS, TRANSLATED
 from induction_kernel.loading import build
+from induction_kernel.prompts import ordinary_text
+from induction_kernel.prompts._prose import shipped
 
 OPTIONS = {"heads": None, "layers": None, "max_tokens": None, "progress": False}
 
@@ -57,6 +61,16 @@ def test_prompts_differ_where_they_should():
         assert torch.equal(group.source.answers[:, 1], group.entities[:, 1].roll(-1))
     again = entity_prompts(model, None, prompts=10, length=9, seed=1)
     assert torch.equal(again[0].into.tokens, groups[0].into.tokens)
+
+
+def test_the_tokens_around_an_entity_are_those_of_the_prose():
+    model = english_model()
+    pool = shuffled_text(model, torch.zeros(0, dtype=torch.long))
+    words = " ".join(shipped("prose.txt")).split()
+    assert model.tokenizer.decode(pool.tolist()).split() == words
+    assert not any("\n" in text for text in model.tokenizer.batch_decode(pool[:, None]))
+    letters = english_model(merges=0)  # does not read it
+    assert len(shuffled_text(letters, torch.zeros(0, dtype=torch.long))) <= letters.cfg.d_vocab
 
 
 def test_the_induction_head_by_hand_copies_tokens_and_no_concepts(by_hand):
@@ -130,9 +144,7 @@ def test_without_heads_lists_have_the_values_of_ablate():
     found = ik.head_census.list_ablation(model, "L1H0", ["L0H1", "L1H2"], **asked)
     assert found["row"].values.tolist() == ["nonsense", "words"]
     prompts = list_prompts(model, "words", prompts=4, words=3, seed=5)
-    from induction_kernel.head_census._concept_ablation import _reference
-
-    edit = ik.Mean(_reference(model, 5), by_position=False)
+    edit = ik.Mean(ordinary_text(model, seed=5), by_position=False)
     alone = ik.ablate(model, prompts, ["L0H1", "L1H2"], edit=edit, metric=ik.probability)
     np.testing.assert_allclose(
         found["value"].sel(row="words", mode="without concept heads"), alone["value"], rtol=1e-5
@@ -161,3 +173,25 @@ def test_the_lists_of_words_are_sound():
 def test_what_has_no_meaning_on_a_model_says_so(call, message):
     with pytest.raises(ik.errors.NotDefined, match=message):
         call(fresh("attention-only", n_ctx=80))
+
+
+def test_lists_without_heads_are_drawn_with_each_random_set():
+    """`[row, prompt]` of the untouched model, of both sets, and of three random sets whose mean is a dot."""
+    base = np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]])
+    draws = base[:, None] - np.array([0.0, 0.1, 0.2])[None, :, None]
+    found = xr.Dataset(
+        {
+            "value": (("row", "mode", "prompt"), np.stack([base / 2, base / 4], 1)),
+            "baseline": (("row", "prompt"), base),
+            "random": (("row", "draw", "prompt"), draws),
+        },
+        {"row": ["words", "French"], "mode": ["without token heads", "without concept heads"]},
+    )
+    figure = ik.plots.list_plot(found)
+    said = [trace.name for trace in figure.data]
+    assert said == ["untouched", *found["mode"].values, "without random heads", "each set"]
+    for trace, values in zip(figure.data, (base, base / 2, base / 4, base - 0.1), strict=False):
+        np.testing.assert_allclose(trace.x, values.mean(1))
+    np.testing.assert_allclose(figure.data[4].x, draws.mean(2).ravel())
+    assert list(figure.data[4].y) == np.repeat(figure.data[3].y, 3).tolist()
+    assert list(figure.layout.yaxis.ticktext) == ["words", "French"]

@@ -4,29 +4,36 @@ import re
 
 import numpy as np
 import pytest
-from explored import cell, choose, drawn, head, opened, picture, place, point, readout, until
+from explored import (
+    N,
+    cell,
+    choose,
+    drawn,
+    head,
+    opened,
+    picture,
+    place,
+    point,
+    readout,
+    tiny_page,
+    tiny_scores,
+    until,
+)
 
 import induction_kernel as ik
 
 pytestmark = pytest.mark.browser
-N = 13  # tokens of each prompt
 ASK_FOR = "name => document.querySelector('.ik-explorer').dispatchEvent(new CustomEvent('ik:head', { detail: name }))"
 
 
 @pytest.fixture(scope="module")
 def scores():
-    model = ik.load("tiny")
-    return ik.observe(
-        model, ik.repeated_tokens(model, prompts=8), [ik.induction, ik.previous_token], progress=False
-    )
+    return tiny_scores()
 
 
 @pytest.fixture(scope="module")
 def saved(scores, tmp_path_factory):
-    """The embedded model on three prompts of 13 tokens, with two scores."""
-    model = ik.load("tiny")
-    prompts = ik.repeated_tokens(model, prompts=3, period=6)
-    return ik.explore(model, prompts, scores=scores).save(tmp_path_factory.mktemp("pages") / "tiny.html")
+    return tiny_page(tmp_path_factory, 3, scores=scores)
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 from explored import (
+    N,
     all_equal,
     cell,
     choose,
@@ -15,6 +16,11 @@ from explored import (
     point,
     readout,
     stored,
+    tiny,
+    tiny_attention,
+    tiny_page,
+    tiny_prompts,
+    tiny_scores,
     together,
     weights,
 )
@@ -22,31 +28,21 @@ from explored import (
 import induction_kernel as ik
 
 pytestmark = pytest.mark.browser
-N = 13
-HEADS = ("L1H7", "L0H3", "L1H1")
 
 
 @pytest.fixture(scope="module")
 def model():
-    return ik.load("tiny")
+    return tiny()
 
 
 @pytest.fixture(scope="module")
-def prompts(model):
-    return ik.repeated_tokens(model, prompts=2, period=6)
+def scores():
+    return tiny_scores()
 
 
 @pytest.fixture(scope="module")
-def scores(model):
-    return ik.observe(
-        model, ik.repeated_tokens(model, prompts=8), [ik.induction, ik.previous_token], progress=False
-    )
-
-
-@pytest.fixture(scope="module")
-def seen(model, prompts):
-    """The model's attention of three heads: `[prompt, choice, query, key]`, and its norms."""
-    return ik.patterns(model, prompts, HEADS)
+def seen():
+    return tiny_attention(2)
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +51,9 @@ def early():
 
 
 @pytest.fixture(scope="module")
-def saved(model, early, prompts, scores, tmp_path_factory):
+def saved(early, scores, tmp_path_factory):
     """Two prompts as the trained model and an earlier checkpoint read them."""
-    explorer = ik.explore(model, prompts, scores=scores, beside=early)
-    return explorer.save(tmp_path_factory.mktemp("pages") / "tiny.html")
+    return tiny_page(tmp_path_factory, 2, scores=scores, beside=early)
 
 
 def test_every_weight_is_the_models_to_1_over_510(page, saved, seen):
@@ -136,13 +131,13 @@ def test_value_weighted_attention_is_a_share_of_the_largest_product(page, saved,
 
 
 @pytest.mark.parametrize("name", ["prompt 2", "beside, prompt 1"])
-def test_another_prompt_or_model_stands_beside_and_is_subtracted(page, saved, seen, early, prompts, name):
+def test_another_prompt_or_model_stands_beside_and_is_subtracted(page, saved, seen, early, name):
     opened(page, saved, "#L1H7")
     page.locator(".ik-beside").select_option(name)
     drawn(page)
     assert page.locator(".ik-panels figcaption").all_inner_texts() == ["L1H7, prompt 1", f"L1H7, {name}"]
     here = stored(seen["pattern"].values[0, 0])
-    other = ik.patterns(early, prompts, "L1H7") if "beside" in name else seen
+    other = ik.patterns(early, tiny_prompts(2), "L1H7") if "beside" in name else seen
     there = stored(other["pattern"].values[0 if "beside" in name else 1, 0])
     all_equal(weights(page, N, panel=0), here)
     all_equal(weights(page, N, panel=1), there)

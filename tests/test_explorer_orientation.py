@@ -5,12 +5,27 @@ import re
 import numpy as np
 import pytest
 from browsing import silent_page
-from explored import cell, choose, drawn, equals, opened, place, point, readout, stored, until
+from explored import (
+    N,
+    cell,
+    choose,
+    drawn,
+    equals,
+    opened,
+    place,
+    point,
+    readout,
+    stored,
+    tiny,
+    tiny_attention,
+    tiny_page,
+    tiny_scores,
+    until,
+)
 
 import induction_kernel as ik
 
 pytestmark = pytest.mark.browser
-N = 13
 WRITTEN = """() => {
   window.written = [];
   const write = CanvasRenderingContext2D.prototype.fillText;
@@ -22,26 +37,13 @@ WRITTEN = """() => {
 
 
 @pytest.fixture(scope="module")
-def model():
-    return ik.load("tiny")
+def scores():
+    return tiny_scores()
 
 
 @pytest.fixture(scope="module")
-def prompts(model):
-    return ik.repeated_tokens(model, prompts=2, period=6)
-
-
-@pytest.fixture(scope="module")
-def scores(model):
-    return ik.observe(
-        model, ik.repeated_tokens(model, prompts=8), [ik.induction, ik.previous_token], progress=False
-    )
-
-
-@pytest.fixture(scope="module")
-def saved(model, prompts, scores, tmp_path_factory):
-    explorer = ik.explore(model, prompts, scores=scores)
-    return explorer.save(tmp_path_factory.mktemp("pages") / "tiny.html")
+def saved(scores, tmp_path_factory):
+    return tiny_page(tmp_path_factory, 2, scores=scores)
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +59,9 @@ def keep(page, at):
     page.locator(".ik-at").press("Enter")
 
 
-def test_the_strongest_of_a_kept_token_are_said_above_the_pattern(page, saved, model, prompts):
+def test_the_strongest_of_a_kept_token_are_said_above_the_pattern(page, saved):
     opened(page, saved, "#L1H7")
-    seen = ik.patterns(model, prompts, ["L1H7", "L0H3"])
+    seen = tiny_attention(2)
     keep(page, 11)
     said = readout(page)
     weights_of = stored(seen["pattern"].values[0, 0])[11]
@@ -126,9 +128,9 @@ def test_the_head_box_shows_the_chosen_head(page, saved):
     assert page.locator(".ik-search-message").is_hidden()
 
 
-def test_a_position_is_a_querys_or_a_keys_and_is_kept_from_prompt_to_prompt(page, model, tmp_path):
+def test_a_position_is_a_querys_or_a_keys_and_is_kept_from_prompt_to_prompt(page, tmp_path):
     texts = ["fox dax ; apple wug ; fox dax ; apple", "fox dax ;"]
-    opened(page, ik.explore(model, texts).save(tmp_path / "page.html"))
+    opened(page, ik.explore(tiny(), texts).save(tmp_path / "page.html"))
     last = int(page.locator(".ik-at").get_attribute("max"))
     kept, position = page.locator(".ik-explorer[data-kept]"), page.get_by_label("Query position")
     for at, stays in ((2, True), (last, False)):

@@ -5,6 +5,8 @@ import re
 import numpy as np
 import pytest
 from explored import (
+    HEADS,
+    N,
     all_equal,
     cell,
     choose,
@@ -15,31 +17,28 @@ from explored import (
     point,
     readout,
     stored,
+    tiny,
+    tiny_attention,
+    tiny_page,
+    tiny_prompts,
     together,
+    until,
     weights,
 )
 
 import induction_kernel as ik
 
 pytestmark = pytest.mark.browser
-N = 13
-HEADS = ("L1H7", "L0H3", "L1H1")
 
 
 @pytest.fixture(scope="module")
-def prompts():
-    return ik.repeated_tokens(ik.load("tiny"), prompts=1, period=6)
+def seen():
+    return tiny_attention(1)
 
 
 @pytest.fixture(scope="module")
-def seen(prompts):
-    """The model's attention of three heads: `[prompt, choice, query, key]`."""
-    return ik.patterns(ik.load("tiny"), prompts, HEADS)
-
-
-@pytest.fixture(scope="module")
-def saved(prompts, tmp_path_factory):
-    return ik.explore(ik.load("tiny"), prompts).save(tmp_path_factory.mktemp("pages") / "tiny.html")
+def saved(tmp_path_factory):
+    return tiny_page(tmp_path_factory, 1)
 
 
 def test_pinned_heads_stand_beside_are_averaged_and_subtracted(page, saved, seen):
@@ -72,6 +71,26 @@ def test_pinned_heads_stand_beside_are_averaged_and_subtracted(page, saved, seen
     drawn(page, "L0H3")
     together(page, "Alone")
     all_equal(weights(page, N), b)
+
+
+def test_the_heads_most_alike_are_those_of_the_smallest_differences_and_lead_to_them(page, saved):
+    opened(page, saved, "#L1H7")
+    page.get_by_role("button", name="Find the heads most alike to L1H7").click()
+    listed = page.locator(".ik-alike .ik-pair")
+    until(page, "document.querySelectorAll('.ik-alike .ik-pair').length === 5")
+    heads = [f"L{layer}H{head}" for layer in range(2) for head in range(8)]
+    patterns = stored(ik.patterns(tiny(), tiny_prompts(1), heads)["pattern"].values[0])
+    apart = abs(patterns - patterns[heads.index("L1H7")])
+    without, all_keys = apart[:, :, 1:].sum(2).mean(1), apart.sum(2).mean(1)
+    nearest = [at for at in without.argsort(kind="stable") if heads[at] != "L1H7"][:5]
+    for text, at in zip(listed.all_inner_texts(), nearest, strict=True):
+        name, first, second = re.fullmatch(r"(\S+) (\S+) \((\S+)\)", text).groups()
+        assert name == heads[at]
+        assert equals(first, without[at])
+        assert equals(second, all_keys[at])
+    listed.first.click()
+    drawn(page, heads[nearest[0]])
+    assert page.locator(".ik-alike .ik-pair").count() == 0, "the list is of the head chosen before"
 
 
 def test_one_pinned_head_is_enough_to_compare_with_and_the_largest_difference_is_led_to(page, saved, seen):

@@ -7,8 +7,10 @@ All models are tiny and random; the windows of GPT-Neo, Mistral and Gemma 2 are 
 import copy
 import functools
 import importlib.metadata
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import cells_attribution
 import cells_census
@@ -529,6 +531,12 @@ def table():
     yield " | ".join(["---"] * (1 + len(COLUMNS)))
     for name in FAMILIES:
         yield " | ".join([name, *(row_of(name, kind_of(name, column)) for column in COLUMNS)])
+
+
+def test_the_documentation_names_what_is_refused():
+    text = (Path(__file__).parents[1] / "docs" / "supported_models.md").read_text("utf-8")
+    (said,) = re.findall(r"to the residual stream, so (.*?) raise a ValueError", text)
+    assert set(re.findall(r"`(\w+)`", said)) == {cell.partition(" ")[0] for _, cell in REFUSED}
 
 
 def test_the_table_says_what_the_cells_do(monkeypatch):

@@ -1,5 +1,6 @@
 """Ordinary text: the prose and the stories that ship, windows of them, and what stands in where they cannot be read."""
 
+import naive
 import numpy as np
 import pytest
 import torch
@@ -7,6 +8,7 @@ from english import english_model, english_tokenizer
 from zoo import fresh, tiny
 
 import induction_kernel as ik
+from induction_kernel.evidence._circuit_scores import scores_of
 from induction_kernel.prompts import ordinary_text
 from induction_kernel.prompts._prose import ASSETS, shipped, what_is_read
 from induction_kernel.scorers._attention import previous_token_on_text
@@ -113,3 +115,33 @@ def test_the_embedded_model_reads_its_own_language_well():
 
 def test_prompts_fit_a_short_context():
     assert ordinary_text(english_model(n_ctx=30)).tokens.shape == (32, 30)
+
+
+def test_qk_trace_is_weighted_with_the_scores_on_text(model):
+    found = ik.qk_trace(model, draws=1)
+    assert found.attrs["previous_token"] == "on shipped prose"
+    text = ordinary_text(model)
+    patterns = naive.all_patterns(model, text.tokens)
+    weights = np.stack([naive.previous(each, text.lengths, text.scored, True).mean(0) for each in patterns])
+    for head in range(4):
+        twin = naive.qk_trace(model, weights, 1, head)
+        assert float(found["score"].sel(layer=1, head=head)) == pytest.approx(twin, rel=1e-9)
+    other = ik.qk_trace(model, torch.tensor([[5, 6, 7, 8]]), draws=1)
+    assert other.attrs["previous_token"] == "on the prompts given"
+    own = ik.previous_token(model, torch.tensor([[5, 6, 7, 8]]))["score"].mean("prompt").values
+    assert float(other["score"].sel(layer=1, head=0)) == pytest.approx(
+        naive.qk_trace(model, own, 1, 0), rel=1e-5
+    )
+
+
+def test_k_composition_is_weighted_with_the_scores_on_text(model):
+    scores, _ = scores_of(model, None, 0, False)
+    assert scores.attrs["previous_token"] == "on shipped prose"
+    previous = ik.previous_token(model, ordinary_text(model))["score"].mean("prompt").sel(layer=0).values
+    np.testing.assert_allclose(scores["previous_token"].sel(layer=0), previous, rtol=1e-6)
+    found = ik.composition(model)["score"].sel(layer=0, receiver="L1H3").values
+    mean = (previous * found).sum() / previous.sum()
+    assert float(scores["k_composition"].sel(layer=1, head=3)) == pytest.approx(mean, rel=1e-6)
+    given, _ = scores_of(model, ["Bees find their way home by the sun."], 0, False)
+    assert given.attrs["previous_token"] == "on the prompts given"
+    assert not np.allclose(given["k_composition"].sel(layer=1), scores["k_composition"].sel(layer=1))

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from english_facts import english_model
+from english import english_model
 from hand_model import ARCHITECTURE, LAG, hand_weights
 from labelled_prompts import labelled
 from zoo import fresh, tiny

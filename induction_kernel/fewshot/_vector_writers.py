@@ -1,6 +1,6 @@
 """`writers_and_cancellers`: heads that write a task's right answer at the last token, and heads that write against it.
 
-The signed direct effect of Wang 2026 (arXiv 2606.07560, "refined direct logit attribution", read in the authors' code):
+The signed direct effect of Wang 2026 (arXiv 2606.07560, "refined direct logit attribution"):
 u (c - mean c) / s, where c is what a head writes at the last token of a few-shot prompt, mean c its mean over the
 prompts, u the right answer's direction in the unembedding less the wrong one's, and s the final norm's scale. The score
 of `_function_vectors` is an effect through the whole model; this is the head's own part, with its sign.
@@ -66,7 +66,9 @@ def writers_and_cancellers(
         NotDefined: a model that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm;
             one whose outputs are not its tokens.
 
-    Source: Wang 2026 (arXiv 2606.07560), section 3; the mean over several wrong labels is this package's own.
+    Source: Wang 2026 (arXiv 2606.07560), refined direct logit attribution, as `per_head_refined_dla` of the released
+        code has it. This package's own are the final norm's scale and centring as in the run (there the scale is the
+        stream's standard deviation) and the mean over several wrong labels.
     """
     check_words(model, "writers_and_cancellers")
     ready = prompts.prompts(model) if isinstance(prompts, Episodes) else as_prompts(model, prompts)
@@ -90,7 +92,7 @@ def writers_and_cancellers(
         "name": (("layer", "head"), names_of(wanted, heads)),
     }  # fmt: skip
     attrs = {
-        "method": "writers_and_cancellers", "paper": "Wang 2026, section 3", "unit": "logits", "better": "neither",
+        "method": "writers_and_cancellers", "paper": "Wang 2026", "unit": "logits", "better": "neither",
         "title": "direct effect on the right answer, beyond the head's mean over prompts",
         "norm": "final norm with its scale as in the run", **measured_on(model, ready),
     }  # fmt: skip

@@ -73,8 +73,8 @@ def function_vector(
         NotDefined: a model that normalises what attention writes (Gemma 2 and 3, OLMo 2 and 3) or has no final norm;
             too few other heads to draw from.
 
-    Source: Todd et al. 2024 (arXiv 2310.15213), section 2.3; controls: section 3.2 (random heads) and this package's
-    own (shuffled labels).
+    Source: Todd et al. 2024 (arXiv 2310.15213), section 2.3; random heads and shuffled labels as controls are this
+    package's own.
     """
     size = sizes(model)
     chosen = some_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)

@@ -25,9 +25,8 @@ from ..interventions._intervention import Intervention
 from ..metrics._standard import probability
 from ..model._anatomy import Model, check_model, sizes
 from ..model._runs import progress_bar
-from ..prompts._passages import english_passages
 from ..prompts._prompts import Prompts, pad, real_positions
-from ..prompts._repeated import random_tokens
+from ..prompts._prose import ordinary_text
 from ..prompts._text import encode, knows, start_token
 from ._concept_prompts import line_break, shuffled_text
 from ._concept_words import LONG_WORDS, TRANSLATED
@@ -53,8 +52,8 @@ def list_ablation(
 ) -> xr.Dataset:
     """The probability of copying or translating a list's last word without either set of heads, or random ones.
 
-    Choose the heads with another seed than this. Removed heads write their mean over the package's English passages (or
-    random tokens), positions but the first.
+    Choose the heads with another seed than this. Removed heads write their mean over ordinary text
+    (`prompts.ordinary_text`), positions but the first.
 
     Args:
         model: any TransformerLens model; for tasks of words, with a tokenizer that reads them.
@@ -95,7 +94,7 @@ def list_ablation(
     drawn = random_sets(
         model, sets["token"], n=n_controls, exclude=sets["concept"], seed=seed, control=control
     )
-    edit = Mean(_reference(model, seed), by_position=False)
+    edit = Mean(ordinary_text(model, seed=seed), by_position=False)
     intervention, found = Intervention(edit, "z", probability, None), []
     attrs: dict[str, Any] = {}
     with progress_bar(len(made), progress=progress, unit="task") as bar:
@@ -106,10 +105,6 @@ def list_ablation(
             found.append((result.values, result.baseline))
             bar.update()
     return _labelled(list(made), found, sets, attrs | {"seed": seed, "control": control, "words": words})
-
-
-def _reference(model: Model, seed: int) -> Prompts:
-    return english_passages(model) or random_tokens(model, prompts=16, seed=seed)
 
 
 def _prompts_of(model: Model, tasks: Any, prompts: int, words: int, seed: int) -> dict[str, Prompts]:

@@ -73,8 +73,8 @@ def token_copying(
         NotDefined: too few prompts for two entities of one length.
 
     Source: Feucht et al. 2025, section 2 (arXiv 2504.03022); its code patches z of one head at position -2 and takes
-        P(e_1) there, for random tokens. The tokens around the entity are those of the package's English passages in
-        random order (in the paper, of documents of the Pile).
+        P(e_1) there, for random tokens. The tokens around the entity are those of the package's prose in random
+        order (in the paper, of documents of the Pile).
     """
     return _copying(
         model, None, "token", prompts=prompts, length=length, heads=heads, layers=layers, seed=seed,
@@ -135,26 +135,29 @@ def concept_copying(
 
 def _copying(
     model: Model, entities: list[list[int]] | None, of: Literal["token", "concept"], *, prompts: int, length: int,
-    heads: Any, layers: Any, seed: int, max_tokens: int | None, progress: bool,
+    seed: int, progress: bool, **swept: Any,
 ) -> xr.Dataset:  # fmt: skip
+    """Both measures; `swept` are `heads`, `layers` and `max_tokens` of `sweep`."""
     check_model(model)
     seed, size = checked_seed(seed), sizes(model)
     for name, value in (("prompts", prompts), ("length", length)):
         if not is_whole(value) or value < 1:
             raise Refused(f"wanted {name} >= 1, got {value!r}")
-    chosen = None if heads is None else as_heads(heads, n_layers=size.n_layers, n_heads=size.n_heads)
-    options = {"heads": chosen, "layers": None if layers is None else list(layers), "max_tokens": max_tokens}
+    if swept["heads"] is not None:
+        swept["heads"] = as_heads(swept["heads"], n_layers=size.n_layers, n_heads=size.n_heads)
+    if swept["layers"] is not None:
+        swept["layers"] = list(swept["layers"])
     groups = entity_prompts(model, entities, prompts=prompts, length=length, seed=seed)
     if of == "token":
         check_next_token(model, "token_copying")
     n_prompts = sum(len(group.into) for group in groups)
     with progress_bar(n_prompts, progress=progress, unit="prompt", what=f"{of} copying") as bar:
-        parts = [part for group in groups for part in _of_group(model, group, of, options, bar.update)]
+        parts = [part for group in groups for part in _of_group(model, group, of, swept, bar.update)]
     return _labelled(model, of, parts, groups, length, seed)
 
 
 def _of_group(
-    model: Model, group: EntityPrompts, of: Literal["token", "concept"], options: dict[str, Any], done: Any
+    model: Model, group: EntityPrompts, of: Literal["token", "concept"], swept: dict[str, Any], done: Any
 ) -> Iterator[dict[str, Any]]:
     """Score, control, baseline and clean values of the prompts of one length, batch by batch."""
     position = group.into.tokens.shape[1] - 2
@@ -162,15 +165,14 @@ def _of_group(
         _up_to_due(each) if of == "token" else each for each in (group.into, group.source, group.other)
     )
     length = into.tokens.shape[1]
-    most = tokens_at_once(model, length, options["max_tokens"])
+    most = tokens_at_once(model, length, swept["max_tokens"])
     for rows in torch.arange(len(into)).split(prompts_at_once(model, length, most, length)):
         taken = [_taken(model, each[rows], position) for each in (source, other)]
         new = {key: value for key, (value, _) in zip(("score", "control"), taken, strict=True)}
-        swept = sweeps_at(
-            model, into[rows], new, position=position, metric=probability, **options | {"max_tokens": most}
-        )
-        one = swept["score"]
-        effects = {key: each["effect"] for key, each in swept.items()}
+        options = dict[str, Any](swept, max_tokens=most)
+        found = sweeps_at(model, into[rows], new, position=position, metric=probability, **options)
+        one = found["score"]
+        effects = {key: each["effect"] for key, each in found.items()}
         yield effects | {"baseline": one["baseline"].values, "attrs": one.attrs, "clean": taken[0][1]}
         done(len(rows))
 

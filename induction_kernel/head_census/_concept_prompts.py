@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..model._anatomy import Model, sizes
-from ..prompts._passages import english_passages
 from ..prompts._prompts import Prompts
+from ..prompts._prose import PROSE, encoded, shipped, what_is_read
 from ..prompts._repeated import allowed_tokens
 from ..prompts._text import encode, knows, start_token
 
@@ -132,12 +132,14 @@ def _drawn(pool: Tensor, n: int, generator: torch.Generator) -> Tensor:
 
 
 def shuffled_text(model: Model, start: Tensor) -> Tensor:
-    """The tokens to draw from: those of the package's English passages, as often as there; else of the vocabulary."""
-    passages = english_passages(model)
-    if passages is None:
+    """The tokens to draw from: those of the package's prose, as often as there; else of the vocabulary.
+
+    Line breaks between paragraphs are left out: `line_break` divides the two parts of a prompt.
+    """
+    if what_is_read(model) != PROSE:
         return allowed_tokens(model, exclude=0.04, bos=start)
-    rows = zip(passages.tokens, passages.lengths.tolist(), passages.with_bos().tolist(), strict=True)
-    return torch.cat([row[int(bos) : length] for row, length, bos in rows])
+    text = " ".join(" ".join(shipped("prose.txt")).split())
+    return torch.tensor(encoded(model.tokenizer, text))
 
 
 def line_break(model: Model) -> list[int]:

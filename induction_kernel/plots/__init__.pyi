@@ -10,6 +10,7 @@ from ._direct_effects import direct_effect_plot as direct_effect_plot
 from ._effect_map import effect_map as effect_map
 from ._evidence import evidence_plot as evidence_plot
 from ._intervals import interval_plot as interval_plot
+from ._intervals import list_plot as list_plot
 from ._lines import line_plot as line_plot
 from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot

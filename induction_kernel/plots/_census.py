@@ -33,10 +33,11 @@ from ._style import (
 __all__ = ["fingerprint_map", "which_heads_plot"]
 
 COLOURS = (
-    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#332288", "#882255", "#999933", "#44AA99",
-    "#661100", "#DDCC77", "#117733", "#AA4499",
+    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#332288", "#999933", "#661100", "#44AA99",
+    "#882255", "#DDCC77", "#117733", "#AA4499",
 )  # fmt: skip
-PALE, UNNAMED, UNTESTED = 0.75, "#ececec", "#ffffff"  # share of white in the palest shade
+"""In the order of `BEHAVIOURS`; names that many heads have are far apart when pale too."""
+PALE, UNNAMED, UNTESTED = 0.6, "#ececec", "#ffffff"  # share of white in the palest shade
 PANELS = {
     "accuracy": "accuracy",
     "label_probability": "probability of the right label",

@@ -1,4 +1,4 @@
-"""`interval_plot`: several measurements with their intervals, one row for each.
+"""`interval_plot`: several measurements with their intervals, one row for each; `list_plot`: lists without heads.
 
 For results along one dimension: the held-out table of the vote beside its controls, effects of knock-outs, the
 few-shot phenomena. It runs no model; `_lines` draws results along an axis.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,6 +20,8 @@ from ..errors import Refused
 from ._effect_grid import number
 from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, dotted, indices, notes, unit
 from ._style import entries, escape, fitted, heading, need, words
+
+__all__ = ["interval_plot", "list_plot"]
 
 ROW, LABEL = 28, 26  # pixels of a row, and letters in a line of its label
 
@@ -119,3 +122,47 @@ def _dots(results: xr.Dataset, show: str, over: str, panel: int) -> list[go.Scat
         )
         traces.append(dots)
     return traces
+
+
+def list_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
+    """Draw how often a list's last word is copied or translated: untouched, and without each set of heads.
+
+    Of random heads there is the mean over the sets, and a small point for each set.
+
+    Args:
+        found: the result of `head_census.list_ablation`.
+        title: replaces "model: lists copied and translated" and the notes below it; plotly reads markup in it.
+
+    Returns:
+        A plotly figure as wide as its container: the probability of the right first token across, dots with 95%
+        intervals over prompts, a row for each task.
+
+    Raises:
+        TypeError: if `found` is no Dataset.
+        Refused: if it is another result.
+    """
+    need(found, "random", "list_ablation(model, token_heads, concept_heads)")
+    need(found, "value", "list_ablation(model, token_heads, concept_heads)")
+    parts = {"untouched": found["baseline"]}
+    parts |= {str(mode): found["value"].sel(mode=mode, drop=True) for mode in found["mode"].values}
+    parts["without random heads"] = found["random"].mean("draw")
+    runs = xr.concat(list(parts.values()), "mode").assign_coords(mode=list(parts))
+    shown = xr.Dataset({"probability": runs}, attrs=found.attrs)
+    marks = notes([shown], "probability", "bars")
+    said = heading(found, "lists copied and translated", *marks, "small: each set of random heads")
+    figure = interval_plot(shown, "probability", title=said if title is None else title)
+    figure.add_trace(_draws(found, figure.data[-1]))
+    return figure.update_xaxes(title_text="probability of the right first token")
+
+
+def _draws(found: xr.Dataset, mean: Any) -> go.Scatter:
+    """The points of each set of random heads, on the rows of their mean."""
+    draws = found["random"].mean("prompt").transpose("row", "draw").values
+    small = {"size": 5, "color": mean.marker.color, "opacity": 0.4}
+    points = go.Scatter(x=draws.ravel(), y=np.repeat(mean.y, draws.shape[1]), mode="markers", marker=small)
+    return points.update(
+        name="each set",
+        legendgroup=mean.legendgroup,
+        showlegend=False,
+        hovertemplate="%{x:.3g}<extra></extra>",
+    )

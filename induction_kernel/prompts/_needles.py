@@ -18,8 +18,8 @@ from ..errors import Refused
 from ..model._anatomy import Model, sizes
 from ._marking import token_spans
 from ._needle_words import Facts, checked_depths, facts_of, lengths_of
-from ._passages import PASSAGES, english_passages
 from ._prompts import Prompts, pad
+from ._prose import PROSE, shipped, what_is_read
 from ._random_needles import random_needles
 from ._spans import inside
 from ._text import encode, encode_whole, start_token, starts_with_bos
@@ -31,6 +31,7 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 LONGEST = 256  # default length in tokens, where the context allows it
 ROOM = 32  # positions of the context left for the answer
 WORDS = 40  # a piece of the haystack is a sentence, or this many words of one
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’]))(?<!\bMr\.)(?<!\bMrs\.)\s+")
 TRIES = 100  # values drawn for the control until one has as many tokens, all of them others
 
 
@@ -56,7 +57,7 @@ def needles(
 
     Args:
         model: gives the tokenizer (a fast one) and the context.
-        text: the haystack, at least as long as one prompt; read in a circle. None for short English passages.
+        text: the haystack, at least as long as one prompt; read in a circle. None for the prose of the package.
         prompts: number of prompts.
         length: tokens of a prompt with its question, at most: an int, or a range `(low, high)` whose lengths come
             equally often. None for half of to all of 256 tokens, or of what the context holds.
@@ -86,7 +87,7 @@ def needles(
     """
     given = any(each is not None for each in (text, needle, question, keys, values))
     checked_depths(depths)
-    if not given and english_passages(model) is None:
+    if not given and what_is_read(model) != PROSE:
         return random_needles(model, prompts=prompts, length=length, depths=depths, decoy=decoy, seed=seed)
     facts = facts_of(needle=needle, question=question, keys=keys, values=values)
     generator = torch.Generator().manual_seed(checked_seed(seed))
@@ -94,7 +95,7 @@ def needles(
     wanted, places = lengths_of(
         length, min(LONGEST, most), fits=(1, most), depths=depths, prompts=prompts, generator=generator
     )
-    hay = _Haystack(model, " ".join(PASSAGES) if text is None else text)
+    hay = _Haystack(model, " ".join(shipped("prose.txt")) if text is None else text)
     start = start_token(model, None).tolist()
     rows = [
         _row(model, hay, facts, tokens - len(start), depth, start, decoy, generator)
@@ -122,7 +123,7 @@ class _Haystack:
     def __init__(self, model: Model, text: str) -> None:
         if not isinstance(text, str):
             raise TypeError(f"wanted the haystack's text as a string, got {type(text).__name__}")
-        sentences = [sentence.split() for sentence in re.split(r"(?<=[.!?])\s+", text)]
+        sentences = [sentence.split() for sentence in SENTENCE_END.split(text)]
         cut = [words[i : i + WORDS] for words in sentences for i in range(0, len(words), WORDS)]
         self.model, self.pieces = model, [" ".join(words) for words in cut]
         self.counts: dict[int, int] = {}

@@ -21,7 +21,7 @@ from ._prompts import Prompts
 from ._repeated import random_tokens
 from ._text import check_text, n_unknown, refuse_unknown, start_token
 
-__all__ = ["ordinary_text", "what_is_read"]
+__all__ = ["PROSE", "encoded", "ordinary_text", "shipped", "what_is_read"]
 
 ASSETS = Path(__file__).parent.parent / "assets"
 PROSE, STORIES, RANDOM = "shipped prose", "shipped stories", "random tokens"
@@ -113,7 +113,7 @@ def _rows(model: Model, text: Any) -> tuple[str, list[list[int]] | None]:
             raise TypeError(f"wanted one text or several, got {text!r:.60}")
         if tokenizer is None:
             raise NotDefined("this model has no tokenizer: call model.set_tokenizer first, or pass no text")
-        return "the text given", [_encoded(tokenizer, each, known=True) for each in texts]
+        return "the text given", [encoded(tokenizer, each, known=True) for each in texts]
     for name, source in SHIPPED.items():
         if tokenizer is not None and (rows := _read(model, shipped(name))) is not None:
             return source, rows
@@ -124,7 +124,7 @@ def _read(model: Model, texts: Sequence[str]) -> list[list[int]] | None:
     """The token ids of texts; None if the model's tokenizer does not read them."""
     rows = []
     for text in texts:
-        ids = _encoded(model.tokenizer, text)
+        ids = encoded(model.tokenizer, text)
         few, many = (len(ids) * letters for letters in LETTERS)
         if n_unknown(model.tokenizer, text, ids) or not few <= len(text) <= many:
             return None
@@ -134,7 +134,7 @@ def _read(model: Model, texts: Sequence[str]) -> list[list[int]] | None:
     return rows
 
 
-def _encoded(tokenizer: Any, text: str, *, known: bool = False) -> list[int]:
+def encoded(tokenizer: Any, text: str, *, known: bool = False) -> list[int]:
     """The token ids of a text of any length, without special tokens; `known` refuses words that are not known."""
     check_text(text)
     ids = list(

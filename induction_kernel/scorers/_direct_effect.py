@@ -23,7 +23,7 @@ from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ._components import by_component
 from ._directions import NEXT, TITLES, head_effects, not_finite, passes, prepared
-from ._source_tokens import by_key, by_position
+from ._source_tokens import by_token
 from ._streaming import averaged, labelled
 
 __all__ = ["direct_effect", "direct_effect_and_loss"]
@@ -106,8 +106,7 @@ def direct_effect(
         return _measured(model, ready, on, layers=layers, **options)[0]
     if how[0] == "component":
         return by_component(model, ready, on, positions="position" in how, **options)
-    verb = by_key if "key" in how else by_position
-    return verb(model, ready, on, layers=layers, **options)
+    return by_token(model, ready, on, dim="key" if "key" in how else "position", layers=layers, **options)
 
 
 def _checked_by(by: str | Sequence[str] | None, layers: Any) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ time. `_direct_effect` describes the measure, `_components` the parts that are n
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,89 +33,63 @@ from ._directions import (
     token_coordinates,
 )
 
-__all__ = ["by_key", "by_position"]
+__all__ = ["by_token"]
 
 Variables = dict[str, tuple[tuple[str, ...], np.ndarray]]
 
 
-def by_position(
+def by_token(
     model: Model,
     ready: Prompts,
     on: str | None,
     *,
+    dim: Literal["position", "key"],
     layers: Iterable[int] | None,
     batch_size: int | None,
     progress: bool,
 ) -> xr.Dataset:
-    """`direct_effect` of heads at each position read.
+    """`direct_effect` of heads at each position read, or by source token ("key"), averaged over the positions read.
+
+    By source token there are two passes over the prompts: the first gives the final norm's scale, the second the
+    patterns and values.
 
     Raises:
         As `direct_effect`.
     """
     on, wanted = prepared(model, ready, on, layers)
+    split, times = (_at_keys, 2) if dim == "key" else (_at_positions, 1)
+    cost = max(times * ready.tokens.shape[1] * sizes(model).n_heads, 8 * sizes(model).d_model)
+    runs = times * (1 + (ready.control is not None))
     found: Variables = {}
-    shape = ready.tokens.shape
-    runs, cost = _runs(ready), max(shape[1] * sizes(model).n_heads, 8 * sizes(model).d_model)
     with progress_bar(len(ready) * runs, progress=progress, unit="run") as bar:
         for one in passes(model, ready, on, batch_size=batch_size, cost=cost):
-            scaled, _, _ = head_effects(model, one, wanted, bar.update)
-            here = gathered(
-                scaled.numpy(), one.targets.prompt.numpy(), one.targets.position.numpy(), one.tokens.shape
-            )
-            not_finite([scaled.numpy()])
-            _put(found, one, ("prompt", "layer", "head", "position"), here, len(ready))
-    return _dataset(model, ready, wanted, on, "position", found)
+            for name, (dims, values) in split(model, one, wanted, bar.update).items():
+                if name not in found:
+                    found[name] = dims, np.full((len(ready), *values.shape[1:]), np.nan)
+                found[name][1][one.rows] = values
+    return _dataset(model, ready, wanted, on, dim, found)
 
 
-def by_key(
-    model: Model,
-    ready: Prompts,
-    on: str | None,
-    *,
-    layers: Iterable[int] | None,
-    batch_size: int | None,
-    progress: bool,
-) -> xr.Dataset:
-    """`direct_effect` of heads by source token, averaged over the positions read.
+def _at_positions(model: Model, one: Pass, layers: list[int], done: Any) -> Variables:
+    """What heads write at each position of the prompts of one pass."""
+    scaled = head_effects(model, one, layers, done)[0].numpy()
+    here = gathered(scaled, one.targets.prompt.numpy(), one.targets.position.numpy(), one.tokens.shape)
+    not_finite([scaled])
+    return {one.name: (("prompt", "layer", "head", "position"), here)}
 
-    Two passes over the prompts: the first gives the final norm's scale, the second the patterns and values.
 
-    Raises:
-        As `direct_effect`.
-    """
-    on, wanted = prepared(model, ready, on, layers)
+def _at_keys(model: Model, one: Pass, layers: list[int], done: Any) -> Variables:
+    """What heads write about each key, NaN at padding; beside the score what the keys' sum lacks of the effect."""
+    scaled, scale, _ = head_effects(model, one, layers, done)
+    keys = _sources(model, one, scale, layers, done)
+    not_finite([keys])
     found: Variables = {}
-    length, size = ready.tokens.shape[1], sizes(model)
-    runs, cost = _runs(ready), max(2 * length * size.n_heads, 8 * size.d_model)
-    with progress_bar(2 * len(ready) * runs, progress=progress, unit="run") as bar:
-        for one in passes(model, ready, on, batch_size=batch_size, cost=cost):
-            scaled, scale, _ = head_effects(model, one, wanted, bar.update)
-            keys = _sources(model, one, scale, wanted, bar.update)
-            not_finite([keys])
-            if one.name == "score":
-                effect = gathered(scaled.double().numpy(), one.targets.prompt.numpy(), None, one.tokens.shape)
-                _put(
-                    found,
-                    one._replace(name="missing"),
-                    ("prompt", "layer", "head"),
-                    effect - keys.sum(-1),
-                    len(ready),
-                )
-            padding = (torch.arange(length) >= one.lengths[:, None]).numpy()
-            keys = np.where(padding[:, None, None], np.nan, keys)
-            _put(found, one, ("prompt", "layer", "head", "key"), keys, len(ready))
-    return _dataset(model, ready, wanted, on, "key", found)
-
-
-def _runs(ready: Prompts) -> int:
-    return 1 + (ready.control is not None)
-
-
-def _put(found: Variables, one: Pass, dims: tuple[str, ...], values: np.ndarray, n: int) -> None:
-    """Put the values of a pass into the variable of its name."""
-    if one.name not in found:
-        found[one.name] = dims, np.full((n, *values.shape[1:]), np.nan)
-    found[one.name][1][one.rows] = values
+    if one.name == "score":
+        effect = gathered(scaled.double().numpy(), one.targets.prompt.numpy(), None, one.tokens.shape)
+        found["missing"] = ("prompt", "layer", "head"), effect - keys.sum(-1)
+    padding = (torch.arange(one.tokens.shape[1]) >= one.lengths[:, None]).numpy()
+    keys = np.where(padding[:, None, None], np.nan, keys)
+    return found | {one.name: (("prompt", "layer", "head", "key"), keys)}
 
 
 def _sources(model: Model, one: Pass, scale: Tensor, layers: list[int], done: Any) -> np.ndarray:

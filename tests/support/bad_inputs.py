@@ -998,6 +998,8 @@ ROWS = [
     ("plots.line_plot", "not a Dataset", lambda tmp: ik.plots.line_plot([0.5], "accuracy"), TypeError, "got list"),
     ("plots.line_plot", "absent variable", lambda tmp: ik.plots.line_plot(scores(), "accuracy"), ValueError, "holds 'accuracy'"),
     ("plots.line_plot", "absent dimension", lambda tmp: ik.plots.line_plot(scores(), "score", over="offset"), ValueError, "over=..."),
+    ("plots.list_plot", "not a Dataset", lambda tmp: ik.plots.list_plot([0.5]), TypeError, "of list_ablation(model, token_heads, concept_heads), got list"),
+    ("plots.list_plot", "scores", lambda tmp: ik.plots.list_plot(scores()), ValueError, "which holds 'random'"),
     ("plots.interval_plot", "not a Dataset", lambda tmp: ik.plots.interval_plot([0.5], "accuracy"), TypeError, "got list"),
     ("plots.interval_plot", "nothing to show", lambda tmp: ik.plots.interval_plot(scores(), []), ValueError, "at least one variable"),
     ("plots.interval_plot", "absent dimension", lambda tmp: ik.plots.interval_plot(scores(), "score"), ValueError, "over 'row'"),

@@ -233,6 +233,63 @@ def counted():
     return xr.Dataset(variables, {"scorer": names} | grid(3, 4), {"model": "a <b>", "level": 0.05})
 
 
+def written(by="component"):
+    """Direct effects by component, or of heads by source token."""
+    if by == "component":
+        names = ["embedding", "L0H0", "<b>L0H1", "MLP 0", "unembedding bias"]
+        score = wave(9, len(names), least=-2, most=2)
+        variables = {"score": (("prompt", by), score), "total": ("prompt", score.sum(1))}
+        coords = {by: names}
+    else:
+        dims, shape = ("prompt", "layer", "head", by), (3, 2, 3, len(WORDS))
+        variables = {"score": (dims, wave(*shape, least=-1))}
+        coords = {by: range(len(WORDS)), "token": (("prompt", by), [WORDS] * 3)} | grid(2, 3)
+        coords["text"] = ("prompt", ["one", "<two>", "three"])
+    attrs = {"model": "a <b>", "method": "direct_effect", "on": "answers", "title": "direct effect"}
+    return xr.Dataset(variables, coords, attrs)
+
+
+def lens():
+    dims, shape = ("prompt", "layer", "position"), (2, 4, len(WORDS))
+    probability = wave(*shape, least=0.001)
+    probability[..., -1] = NONE
+    coords = {
+        "layer": [-1, 0, 1, 2],
+        "position": range(len(WORDS)),
+        "token": (("prompt", "position"), [WORDS] * 2),
+        "top": (dims, np.array([[WORDS] * 4] * 2)),
+        "text": ("prompt", ["one", "<two>"]),
+    }
+    variables = {"probability": (dims, probability), "rank": (dims, np.ceil(3 / probability))}
+    return xr.Dataset(variables, coords, {"model": "a <b>"})
+
+
+def kinds():
+    """Three measures without two kinds of heads and without random ones, at two shares."""
+    dims, names = ("set", "share"), ["induction heads", "function-vector heads", "random heads"]
+    coords = {"set": names, "share": [0.02, 0.1], "window": range(20), "prompt": range(40), "draw": range(5)}
+    variables = {}
+    for at, measure in enumerate(("accuracy", "label_probability", "icl_score")):
+        change = wave(3, 2, least=-0.5, most=0.1, of=1.7 + at)
+        variables[f"{measure}_change"] = (dims, change)
+        variables[f"{measure}_change_low"] = (dims, change - 0.1)
+        variables[f"{measure}_change_high"] = (dims, change + 0.05)
+        variables[f"{measure}_control"] = (("share", "draw"), wave(2, 5, least=-0.2, of=2.3 + at))
+    return xr.Dataset(variables, coords, {"model": "a <b>"})
+
+
+def lists():
+    """The probability of the last word of two kinds of lists, without two sets of heads and four random ones."""
+    dims, coords = ("row", "mode", "prompt"), {"row": ["nonsense", "<French>"]}
+    coords["mode"] = ["without token heads", "without concept heads"]
+    variables = {
+        "value": (dims, wave(2, 2, 12, most=0.5)),
+        "baseline": (("row", "prompt"), wave(2, 12, least=0.5)),
+        "random": (("row", "draw", "prompt"), wave(2, 4, 12, least=0.4, of=2.3)),
+    }
+    return xr.Dataset(variables, coords, {"model": "a <b>"})
+
+
 CHECKS = [
     Check("a share", 0.8, 0.7, 0.9, 0.5, n=24, of="prompts"),
     Check("a loss <nats>, said in so many words that it takes two lines", 0.4, 0.2, 0.6, 0.3, above=False),
@@ -294,6 +351,12 @@ FIGURES = {
     "line_plot, four panels": lambda: ik.plots.line_plot(theory(), ["distance", "accuracy"] * 2, over="demonstrations"),
     "interval_plot": lambda: ik.plots.interval_plot(table(), ["agreement", "accuracy"]),
     "interval_plot, colours": lambda: ik.plots.interval_plot(conditions(), "effect", over="condition"),
+    "direct_effect_plot": lambda: ik.plots.direct_effect_plot(written()),
+    "direct_effect_map, of heads by source token": lambda: ik.plots.direct_effect_map(written("key"), top=4),
+    "lens_map": lambda: ik.plots.lens_map(lens()),
+    "lens_map, ranks": lambda: ik.plots.lens_map(lens(), show="rank", prompt=1),
+    "which_heads_plot": lambda: ik.plots.which_heads_plot(kinds()),
+    "list_plot": lambda: ik.plots.list_plot(lists()),
     "demonstration_map": lambda: ik.plots.demonstration_map(along()),
     "demonstration_map, many layers": lambda: ik.plots.demonstration_map(along(24)),
     "demonstration_map, heads": lambda: ik.plots.demonstration_map(along(), heads=["L0H1", "L2H3"]),

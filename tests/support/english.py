@@ -1,12 +1,16 @@
-"""A byte-pair encoding that reads English, and small random models with it."""
+"""A byte-pair encoding that reads English and the facts of `needles`, and small random models with it."""
+
+import functools
 
 from zoo import fresh
 
+from induction_kernel.prompts._needle_words import KEYS, WORDS
 from induction_kernel.prompts._prose import shipped
 
 
+@functools.cache
 def english_tokenizer(merges=700, **options):
-    """Learnt from the prose that ships with the package."""
+    """Learnt from the prose that ships with the package, and from facts, whose words are then single tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -20,7 +24,8 @@ def english_tokenizer(merges=700, **options):
         initial_alphabet=alphabet,
         show_progress=False,
     )
-    backend.train_from_iterator(shipped("prose.txt"), trainer)
+    words = [f" {word}" * 20 for words in (KEYS, *WORDS) for word in words]
+    backend.train_from_iterator([*shipped("prose.txt"), *words], trainer)
     ends = {"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
     return PreTrainedTokenizerFast(tokenizer_object=backend, **ends, **options)
 

@@ -1,5 +1,9 @@
-"""The explorer's page as a reader has it: opened, pointed at, and what it says, in a browser driven by Playwright."""
+"""The explorer's page as a reader has it: opened, pointed at, and what it says, in a browser driven by Playwright.
 
+And what most of the pages show: the embedded model on a few repeated prompts.
+"""
+
+import functools
 import io
 import re
 from decimal import Decimal
@@ -7,6 +11,10 @@ from decimal import Decimal
 import numpy as np
 from PIL import Image
 
+import induction_kernel as ik
+
+N = 13  # tokens of each prompt of the embedded model
+HEADS = ("L1H7", "L0H3", "L1H1")
 FRAME, TOP = 66, 8  # pixels beside the pattern, where the axes are, and above it
 TO_EVERY_CELL = """([n, panel, frame, top, ahead]) => {
   const canvas = document.querySelectorAll(".ik-pattern")[panel], said = document.querySelector(".ik-readout");
@@ -19,6 +27,35 @@ TO_EVERY_CELL = """([n, panel, frame, top, ahead]) => {
   }
   return lines;
 }"""
+
+
+@functools.cache
+def tiny():
+    return ik.load("tiny")
+
+
+@functools.cache
+def tiny_prompts(n):
+    return ik.repeated_tokens(tiny(), prompts=n, period=6)
+
+
+@functools.cache
+def tiny_scores():
+    """Two scores, of other prompts than those shown."""
+    prompts = ik.repeated_tokens(tiny(), prompts=8)
+    return ik.observe(tiny(), prompts, [ik.induction, ik.previous_token], progress=False)
+
+
+@functools.cache
+def tiny_attention(n):
+    """Attention of `HEADS` on n prompts: `[prompt, choice, query, key]`, and its norms."""
+    return ik.patterns(tiny(), tiny_prompts(n), HEADS)
+
+
+def tiny_page(folders, n, **options):
+    """The page of the embedded model on n prompts, saved."""
+    explorer = ik.explore(tiny(), tiny_prompts(n), **options)
+    return explorer.save(folders.mktemp("pages") / "tiny.html")
 
 
 def opened(page, path, address=""):

@@ -2595,6 +2595,15 @@ const classColour = (label) => `var(--ik-class-${label % 8})`;
 const MEASURED_ON = "The prompts that scores were measured on need not be those shown here.";
 
 /** The numbers of the chosen head, and its strongest pairs. */
+/** A head, and how far its pattern is from the chosen one's, without the first token and with it. @typedef {{index: number, without: number, all: number}} Alike */
+
+const ALIKE = 5; // heads that are listed
+/** What their numbers are. @param {boolean} weighted */
+const alikeBy = (weighted) =>
+  "Heads whose attention on this prompt is nearest to this head's: absolute differences of a query's " +
+  `${weighted ? "products (each a share of its head's largest)" : "weights"}, added up, on average over queries, ` +
+  "without the first token (in brackets with it); 0 if alike.";
+
 class Card {
   /** @param {Explorer} explorer */
   constructor(explorer) {
@@ -2626,7 +2635,38 @@ class Card {
       el("div", { class: "ik-row" }, el("span", { class: "ik-name" }, name), link),
       contents.scores.length ? this.scores() : el("p", { class: "ik-quiet" }, "No scores were given."),
       this.pairs(),
+      this.alike(),
     );
+  }
+
+  /** A way to the heads whose patterns are most alike; every pattern is read for it, so it has to be asked for. */
+  alike() {
+    const { head, weighted } = this.explorer.state;
+    const name = this.explorer.nameOf(head);
+    const ask = button("Most alike", `Find the heads most alike to ${name}`, "ik-find-alike");
+    const said = el("p", { class: "ik-quiet", role: "status" });
+    const list = el("ol", { class: "ik-pairs ik-alike" });
+    ask.onclick = async () => {
+      ask.disabled = true;
+      said.textContent = "Reading the patterns of all heads …";
+      try {
+        const found = await this.explorer.mostAlike(ALIKE);
+        list.replaceChildren(...found.map((one) => el("li", {}, this.wayTo(one))));
+        said.textContent = found.length ? alikeBy(weighted) : "No other head is stored whole on this prompt.";
+      } catch (error) {
+        said.textContent = error instanceof Error ? error.message : String(error);
+      }
+      ask.disabled = false;
+    };
+    return el("div", {}, ask, said, list);
+  }
+
+  /** @param {Alike} one */
+  wayTo({ index, without, all }) {
+    const text = `${this.explorer.nameOf(index)} ${number(without)} (${number(all)})`;
+    const go = button(text, `Choose ${text}`, "ik-pair");
+    go.onclick = () => this.explorer.choose(index);
+    return go;
   }
 
   scores() {
@@ -3191,6 +3231,29 @@ class Explorer {
     const all = await Promise.all(places.map(([prompt, index]) => this.patternOf(prompt, index)));
     if (all.every((one) => one.n === all[0].n && one.block === 1)) return all;
     return Promise.all(places.map(([prompt, index]) => this.patterns.thumbnail(prompt, index)));
+  }
+
+  /**
+   * The heads nearest to the chosen one on the prompt shown, by the numbers of the difference view, nearest first.
+   * Heads not stored whole are left out.
+   * @param {number} count
+   * @returns {Promise<Alike[]>}
+   */
+  async mostAlike(count) {
+    const { head, prompt } = this.state;
+    const { turn } = this;
+    const mine = { matrix: await this.patternOf(prompt, head), name: "" };
+    /** @type {Alike[]} */
+    const found = [];
+    for (let index = 0; index < this.contents.layers * this.contents.heads; index++) {
+      if (index === head || !this.isPresent(index)) continue;
+      const matrix = await this.patternOf(prompt, index);
+      if (turn !== this.turn) return []; // the reader went on
+      if (matrix.block > 1 || mine.matrix.block > 1) continue;
+      const { without, all } = furthest(difference(mine, { matrix, name: "" }));
+      found.push({ index, without: without.apart, all: all.apart });
+    }
+    return found.sort((a, b) => a.without - b.without).slice(0, count);
   }
 
   /**
