@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import xarray as xr
 

@@ -181,8 +181,8 @@ def text_prompts(model: Model, text: Any, *, n_prompts: int, seed: int) -> tuple
     given = as_prompts(model, text)
     if len(given) < LEAST:
         raise Refused(
-            f"wanted text as at least {LEAST} prompts (six to choose heads on, six to report on), got {len(given)}: pass "
-            "more, or one long text"
+            f"wanted text as at least {LEAST} prompts (six to choose heads on, six to report on), got {len(given)}: "
+            "pass more, or one long text"
         )
     return given, "the prompts given"
 

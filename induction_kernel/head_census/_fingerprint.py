@@ -98,14 +98,15 @@ def fingerprints(
     """What each head is named after, `[layer, head]`, from `named` and `first_half` over (scorer, layer, head).
 
     Args:
-        found: with `named` (1, 0 or NaN), `first_half`.
+        found: with `named` (1, 0 or NaN), `first_half`, `least`.
         readable: the behaviours' names in words.
         beyond: for each behaviour those that explain it: it does not set apart a head named after one of them.
 
     Returns:
         `fingerprint`, the names, strongest first ("unnamed" if none of those that could be tested, with those that
-        could not although the head is strong enough; "not tested" if none could); `behaviour`, the one that makes the head particular, "" without one; `particular`, its strength
-        times the share of the model's heads that are not named after it; `n_tested`, how many could be tested.
+        could not although the head is strong enough; "not tested" if none could); `behaviour`, the name that makes the
+        head particular, "" without one; `particular`, its strength times the share of the model's heads that are not
+        named after it; `n_tested`, how many could be tested.
     """
     named, strength = found["named"].values, found["first_half"].values
     keys = [str(each) for each in found["scorer"].values]
