@@ -23,13 +23,21 @@ from induction_kernel.head_census._tables import every_head
 from induction_kernel.loading import build
 from induction_kernel.loading._embedded import read_recipe
 from induction_kernel.plots._census import COLOURS, _pale
+from induction_kernel.scorers._copying import own_prompts
+from induction_kernel.scorers._text_scores import beside_neighbours
 
 SUMMARY = (
     "mean", "low", "high", "chance", "excess", "excess_low", "excess_high", "threshold", "tested", "passes", "rank",
     "n",
 )  # fmt: skip
 
-SETS = ("repeated tokens", "ordinary text", "few-shot prompts", "needles in text")
+SETS = (
+    "repeated tokens",
+    "tokens repeated four times",
+    "ordinary text",
+    "few-shot prompts",
+    "needles in text",
+)
 
 
 @functools.cache
@@ -77,22 +85,22 @@ def small(family, seed):
 def parts(model, n_prompts):
     """Every behaviour by its own function, on the census's prompts."""
     prompts, _ = prompts_of(model, None, n_prompts=n_prompts, seed=0)
-    repeats, text, shots, facts = (prompts[key] for key in SETS)
+    repeats, copies, text, shots, facts = (prompts[key] for key in SETS)
     direct = ik.direct_effect(model, repeats)
     return {
         "induction": ik.summarise(ik.induction(model, repeats)),
-        "prefix_matching": ik.summarise(ik.prefix_matching(model, repeats)),
+        "prefix_matching": ik.summarise(ik.prefix_matching(model, copies)),
         "duplicate_token": ik.summarise(ik.duplicate_token(model, repeats)),
         "direct_effect": ik.summarise(direct),
         "copy_suppression": ik.summarise(direct.assign(score=-direct["score"], control=-direct["control"])),
-        "previous_token": ik.summarise(ik.previous_token(model, text)),
+        "previous_token": ik.summarise(beside_neighbours("previous_token", 1, "", "")(model, text)),
         "first_token": ik.summarise(ik.first_token(model, text)),
-        "current_token": ik.summarise(ik.current_token(model, text)),
+        "current_token": ik.summarise(beside_neighbours("current_token", 0, "", "")(model, text)),
         "retrieval": ik.summarise(ik.head_census.retrieval_forced(model, facts)),
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
         "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
-        "copying": ik.summarise(ik.copying(model)),
-        "token_copying": ik.summarise(ik.head_census.token_copying(model, prompts=32)),
+        "copying": ik.summarise(ik.copying(model, own_prompts(model, prompts=n_prompts))),
+        "token_copying": ik.summarise(ik.head_census.token_copying(model, prompts=n_prompts)),
         "ov_eigenvalues": ik.summarise(ik.ov_eigenvalues(model)),
     }
 
@@ -121,7 +129,7 @@ def test_one_behaviour_of_it_is_a_summary():
     assert [str(head) for head in ik.top_heads(one, 2)] == list(ik.head_table(one, 2).index)
     assert len(ik.head_table(one, None)) == 16
     assert ik.head_map(one).data[0].z.shape == (2, 8)
-    assert "chance" in ik.head_table(counted().sel(scorer="previous_token"))
+    assert "chance" in ik.head_table(counted().sel(scorer="copying"))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -199,7 +207,7 @@ def test_a_name_that_another_one_explains_sets_no_head_apart():
             "named": (dims, [[[1.0, 0.0, 0.0]], [[1.0, 1.0, 0.0]]]),
             "first_half": (dims, [[[0.4, 0.1, 0.0]], [[0.9, 0.8, 0.1]]]),
         },
-        coords={"scorer": ["induction", "retrieval"]},
+        coords={"scorer": ["induction", "retrieval"], "least": ("scorer", [0.1, 0.1])},
     )
     readable = {"induction": "induction", "retrieval": "retrieval"}
     alike = fingerprints(found, readable, {"induction": (), "retrieval": ()})
@@ -211,6 +219,70 @@ def test_a_name_that_another_one_explains_sets_no_head_apart():
     np.testing.assert_allclose(beyond["particular"], [[0.4 * 2 / 3, 0.8 / 3, 0.0]])
 
 
+def test_a_head_of_whose_names_none_sets_it_apart_has_no_behaviour():
+    """Named after the second alone, of which the first is the cause, and the other way round."""
+    dims = ("scorer", "layer", "head")
+    found = xr.Dataset(
+        {"named": (dims, [[[0.0]], [[1.0]], [[1.0]]]), "first_half": (dims, [[[0.9]], [[0.5]], [[0.4]]])},
+        coords={"scorer": ["a", "b", "c"], "least": ("scorer", [0.1] * 3)},
+    )
+    circle = fingerprints(found, {key: key for key in "abc"}, {"a": (), "b": ("c",), "c": ("b",)})
+    assert circle["fingerprint"].tolist() == [["b, c"]]
+    assert circle["behaviour"].tolist() == [[""]]
+    assert circle["particular"].tolist() == [[0.0]]
+
+
+def test_behaviours_that_explain_one_another_are_refused():
+    a, b = (
+        Behaviour(name, "does", "none", "ordinary text", ik.first_token, beyond=(other,))
+        for name, other in ("ab", "ba")
+    )
+    for wanted in ([a, b], [Behaviour("a", "does", "none", "ordinary text", ik.first_token, beyond=("a",))]):
+        with pytest.raises(ik.errors.Refused, match="none explains itself"):
+            ik.census(tiny(), behaviours=wanted)
+
+
+def test_strong_scores_that_could_not_be_tested_are_said():
+    dims = ("scorer", "layer", "head")
+    found = xr.Dataset(
+        {
+            "named": (dims, [[[np.nan, np.nan, 1.0]], [[0.0, 0.0, 0.0]], [[np.nan] * 3]]),
+            "first_half": (dims, [[[0.6, 0.05, 0.6]], [[0.0] * 3], [[0.9] * 3]]),
+        },
+        coords={"scorer": ["first_token", "other", "weights"], "least": ("scorer", [0.1] * 3)},
+    )
+    readable = {"first_token": "first token", "other": "other", "weights": "weights"}
+    said = fingerprints(found, readable, dict.fromkeys(readable, ()))["fingerprint"].tolist()
+    assert said == [["unnamed (too few prompts to test first token)", "unnamed", "first token"]]
+
+
+def test_seed_and_number_of_prompts_reach_every_measure():
+    names = ["copying", "token_copying"]
+    a, b = (
+        ik.census(tiny(), behaviours=names, n_prompts=n, seed=seed, rows=1, progress=False)
+        for n, seed in ((12, 0), (14, 7))
+    )
+    for found, n in ((a, 12), (b, 14)):
+        assert (found["n"] == n).all()
+    assert not np.isclose(a["mean"], b["mean"]).any()
+
+
+def test_too_few_prompts_of_text_are_refused_at_the_call():
+    with pytest.raises(ik.errors.Refused, match="got 1: pass more, or one long text"):
+        ik.census(tiny(), text=torch.tensor([[0, 5, 6, 7, 8]]), behaviours=["first_token"])
+
+
+def alibi(seed):
+    """An untrained model as TransformerLens starts it, with ALiBi: it attends most to what stands nearest."""
+    from transformer_lens import HookedTransformer, HookedTransformerConfig
+
+    shape = HookedTransformerConfig(
+        n_layers=2, d_model=64, n_ctx=96, d_head=16, n_heads=4, d_vocab=243, attn_only=True, seed=seed,
+        positional_embedding_type="alibi", normalization_type="LN", device="cpu",
+    )  # fmt: skip
+    return HookedTransformer(shape)
+
+
 def test_names_follow_from_the_numbers():
     found = counted()
     words = {str(name): str(name).replace("_", " ") for name in found["scorer"].values}
@@ -218,7 +290,10 @@ def test_names_follow_from_the_numbers():
         one = found.sel(layer=layer, head=head)
         named = {words[str(each)] for each in found["scorer"].values[one["named"].values == 1]}
         said = str(one["fingerprint"].item())
-        assert set(said.split(", ")) == (named or {"unnamed"})
+        if named:
+            assert set(said.split(", ")) == named
+        else:
+            assert said.startswith("unnamed")
         assert (str(one["behaviour"].item()) == "") == (not named)
     passes, named = found["passes"].values, found["named"].values
     assert not ((named == 1) & (passes != 1)).any()  # levels are lower, so names are fewer
@@ -248,9 +323,9 @@ def test_names_are_those_that_pass_and_are_strong():
 
 @pytest.mark.parametrize("least", [-0.1, 1, True, "much", float("nan")])
 def test_a_least_strength_that_none_can_have_is_refused(least):
-    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
+    with pytest.raises(ik.errors.Refused, match="wanted a least strength from 0 to below 1"):
         ik.census(tiny(), least=least)
-    with pytest.raises(ValueError, match="wanted a least strength from 0 to below 1"):
+    with pytest.raises(ik.errors.Refused, match="wanted a least strength from 0 to below 1"):
         Behaviour("mine", "does nothing", "none", "ordinary text", ik.previous_token, least=least)
 
 
@@ -270,14 +345,25 @@ def test_an_untrained_model_has_no_named_head():
     assert shows_any(untrained(0)) == []
 
 
+@pytest.mark.filterwarnings("ignore")  # of TransformerLens, about a model without a tokenizer
+def test_falling_off_with_distance_is_no_behaviour():
+    model = alibi(0)
+    attention = ik.summarise(
+        ik.current_token(model, prompts_of(model, None, n_prompts=16, seed=0)[0]["ordinary text"])
+    )
+    assert (attention["passes"] == 1).any()  # beyond the mean of the other keys
+    assert shows_any(model) == []
+
+
 @pytest.mark.slow
 def test_of_untrained_models_at_most_one_in_twenty_shows_any_behaviour():
-    models = [(untrained, seed) for seed in range(100, 120)]
+    models = [(untrained, seed) for seed in range(100, 110)]
     models += [
         (functools.partial(small, family), seed)
-        for family in ("attention-only", "GPT-2")
+        for family in ("attention-only", "GPT-2", "Llama")
         for seed in range(10)
     ]
+    models += [(alibi, seed) for seed in range(10)]
     shown = [(seed, found) for make, seed in models if (found := shows_any(make(seed)))]
     assert len(shown) <= 2, shown
 
@@ -287,10 +373,9 @@ def test_a_behaviour_of_ones_own():
     mine = Behaviour("mine", "attends to the previous token", "this test", "ordinary text", two_back)
     found = ik.census(tiny(), behaviours=["induction", mine], n_prompts=12, progress=False)
     assert found["scorer"].values.tolist() == ["induction", "mine"]
-    other = ik.census(tiny(), behaviours=["previous_token"], n_prompts=12, progress=False)
-    np.testing.assert_array_equal(
-        found["mean"].sel(scorer="mine"), other["mean"].sel(scorer="previous_token")
-    )
+    text, _ = prompts_of(tiny(), None, n_prompts=12, seed=0)
+    alone = ik.summarise(ik.previous_token(tiny(), text["ordinary text"]))
+    np.testing.assert_array_equal(found["mean"].sel(scorer="mine"), alone["mean"])
 
 
 def test_the_table_of_behaviours():
@@ -364,7 +449,7 @@ def test_nothing_is_measured_twice(monkeypatch):
         _measuring, "observe", lambda *given, **options: calls.append(given) or observe(*given, **options)
     )
     ik.census(
-        tiny(), behaviours=["induction", "prefix_matching", "duplicate_token"], n_prompts=12, progress=False
+        tiny(), behaviours=["induction", "duplicate_token", "direct_effect"], n_prompts=12, progress=False
     )
     assert len(calls) == 1
 

@@ -9,30 +9,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
-from typing import Any
+from typing import NamedTuple
 
 import xarray as xr
 
 from ..errors import Refused
 from ..fewshot._function_vectors import function_vector_effect
 from ..model._anatomy import Model
-from ..scorers._attention import duplicate_token, induction, prefix_matching, previous_token
+from ..scorers._attention import duplicate_token, induction, prefix_matching
 from ..scorers._attention_scorer import AttentionScorer
-from ..scorers._copying import copying
+from ..scorers._copying import copying, own_prompts
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
 from ..scorers._ov import ov_eigenvalues
-from ..scorers._text_scores import current_token, first_token
+from ..scorers._text_scores import beside_neighbours, first_token
 from ._concept_copying import concept_copying, token_copying
 from ._retrieval import retrieval_forced
 
 __all__ = ["BEHAVIOURS", "Behaviour", "check_least", "chosen_behaviours"]
 
-REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
+REPEATS, COPIES, TEXT = "repeated tokens", "tokens repeated four times", "ordinary text"
+NEEDLES = "needles in text"
 FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
-ENTITIES = 32  # prompts with something to copy
-PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
-LEAST = 0.1  # strength of a name: a tenth of what is possible, from which Wu et al. 2024 speak of retrieval heads
+PROMPTS = (REPEATS, COPIES, TEXT, NEEDLES, FEW_SHOT, OWN)
+LEAST = (
+    0.1  # strength of a name: a tenth of what is possible, from which Wu et al. 2024 speak of retrieval heads
+)
 LEAST_EFFECT = (
     0.01  # of a name for an effect: a probability changed by .01, or .01 of what all heads together write
 )
@@ -49,8 +51,9 @@ class Behaviour:
         name: its name, which becomes its entry along `scorer`.
         meaning: what a head does that shows it, in one sentence.
         paper: where it is from.
-        on: the prompts it is scored on: "repeated tokens", "ordinary text", "needles in text", "few-shot
-            prompts", or "prompts of its own" if the measure makes them (it is then given None).
+        on: the prompts it is scored on: "repeated tokens", "tokens repeated four times", "ordinary text", "needles in
+            text", "few-shot prompts", or "prompts of its own" if the measure makes them (it is then given `n_prompts`
+            and `seed`, as a named tuple).
         measure: an `AttentionScorer`, or a function `measure(model, prompts, progress=...)` whose result `summarise`
             takes.
         variable: the variable of the result that is tested, with its control; None for `score`.
@@ -98,20 +101,27 @@ def check_least(least: float) -> None:
         raise Refused(f"wanted a least strength from 0 to below 1, got {least!r}")
 
 
-def _copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
-    return copying(model, progress=progress)
+class Drawn(NamedTuple):
+    """What a measure that makes its own prompts is given in their place: how many, and the seed."""
+
+    n_prompts: int
+    seed: int
 
 
-def _token_copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
-    return token_copying(model, prompts=ENTITIES, progress=progress)
+def _copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
+    return copying(model, own_prompts(model, prompts=drawn.n_prompts, seed=drawn.seed), progress=progress)
 
 
-def _concept_copying(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
-    return concept_copying(model, prompts=ENTITIES, progress=progress)
+def _token_copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
+    return token_copying(model, prompts=drawn.n_prompts, seed=drawn.seed, progress=progress)
 
 
-def _eigenvalues(model: Model, prompts: Any, *, progress: bool) -> xr.Dataset:
-    return ov_eigenvalues(model, progress=progress)
+def _concept_copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
+    return concept_copying(model, prompts=drawn.n_prompts, seed=drawn.seed, progress=progress)
+
+
+def _eigenvalues(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
+    return ov_eigenvalues(model, seed=drawn.seed, progress=progress)
 
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
@@ -126,7 +136,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "prefix_matching",
         "attends to the tokens after all earlier copies of the current one",
         "Olsson et al. 2022",
-        REPEATS,
+        COPIES,
         prefix_matching,
         beyond=("induction",),
     ),
@@ -159,10 +169,10 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     ),
     Behaviour(
         "previous_token",
-        "attends to the previous token",
-        "Olsson et al. 2022",
+        "attends to the previous token more than to its neighbours",
+        "Olsson et al. 2022; control: induction_kernel",
         TEXT,
-        previous_token,
+        beside_neighbours("previous_token", 1, "attention to the previous token", "Olsson et al. 2022"),
     ),
     Behaviour(
         "first_token",
@@ -173,10 +183,10 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     ),
     Behaviour(
         "current_token",
-        "attends to the current token more than to its other keys but the first",
-        "McDougall, ARENA 1.2",
+        "attends to the current token more than the tokens before it lead one to expect",
+        "McDougall, ARENA 1.2; control: induction_kernel",
         TEXT,
-        current_token,
+        beside_neighbours("current_token", 0, "attention to the current token", "McDougall, ARENA 1.2"),
     ),
     Behaviour(
         "retrieval",
@@ -263,4 +273,18 @@ def chosen_behaviours(wanted: Iterable[str | Behaviour] | None) -> list[Behaviou
     names = [each.name for each in found]
     if not names or len(set(names)) < len(names):
         raise Refused(f"wanted at least one behaviour, each name once, got {names}")
+    _check_order(found)
     return found
+
+
+def _check_order(behaviours: list[Behaviour]) -> None:
+    """Refused where behaviours explain one another in a circle, so that neither sets a head apart."""
+    left = {each.name: {*each.beyond} for each in behaviours}
+    while free := [name for name, beyond in left.items() if not beyond & set(left)]:
+        for name in free:
+            del left[name]
+    if left:
+        raise Refused(
+            f"wanted behaviours of which none explains itself, got {sorted(left)}, each beyond another of them: "
+            "shorten `beyond` of one"
+        )

@@ -21,7 +21,18 @@ from ..prompts._prose import ordinary_text, what_is_read
 from ..prompts._repeated import repeated_tokens
 from ..prompts._word_task import word_episodes
 from ..scorers._text_sizes import head_sizes
-from ._behaviours import FEW_SHOT, NEEDLES, OWN, REPEATS, TEXT, Behaviour, check_least, chosen_behaviours
+from ._behaviours import (
+    COPIES,
+    FEW_SHOT,
+    NEEDLES,
+    OWN,
+    REPEATS,
+    TEXT,
+    Behaviour,
+    Drawn,
+    check_least,
+    chosen_behaviours,
+)
 from ._fingerprint import fingerprints, names, strengths, tested_together
 from ._measuring import results_of
 from ._passages import check_rows, passages
@@ -30,7 +41,6 @@ __all__ = ["census", "prompts_of", "text_prompts"]
 
 LEAST = 12  # prompts: six to choose heads on, six to report on
 DESCRIBED = ("sink", "entropy_share", "distance", "norm", "content")
-COPIES = 3  # of each repeated sequence: with two, prefix matching is induction
 
 
 def census(
@@ -49,15 +59,15 @@ def census(
 
     A head is *named* after a behaviour if its excess passes the max-statistic threshold over all heads at the level
     that Holm's procedure leaves to the behaviour, and its strength is not below the least one: so at most 5% of models
-    without any such head show a named one (at `level` .05), and no name stands for a trace. One that none of the
-    behaviours fits is unnamed: it may do something that is not in the list, or a little of what is.
+    without any such head show a named one (at `level` .05), and no name stands for a trace. An unnamed head may do
+    something that is not in the list, or too little of what is to be told from chance on these prompts.
     Attention is not effect; only `direct_effect`, `copy_suppression`, `function_vector`, `token_copying` and
     `concept_copying` look at outputs.
 
     | scored on | behaviours |
     |---|---|
-    | three copies of random tokens | `induction`, `prefix_matching`, `duplicate_token` |
-    | the same | `direct_effect`, `copy_suppression` |
+    | random tokens, twice | `induction`, `duplicate_token`, `direct_effect`, `copy_suppression` |
+    | random tokens, four times | `prefix_matching` |
     | ordinary text | `previous_token`, `first_token`, `current_token` |
     | facts hidden in text, and a question | `retrieval` |
     | few-shot prompts with made-up labels | `label_attention`, `function_vector` |
@@ -86,7 +96,7 @@ def census(
         |---|---|---|
         | `named` | scorer, layer, head | 1 or 0, NaN if not tested: passes at `named_level` and is not below `least` |
         | `first_half`, `second_half` | scorer, layer, head | strength on every other prompt, in [0, 1] |
-        | `fingerprint` | layer, head | names, strongest first; "unnamed"; "not tested" |
+        | `fingerprint` | layer, head | names, strongest first; or "unnamed", and what could not be tested of it |
         | `behaviour` | layer, head | the name that sets the head apart; "" without one |
         | `particular` | layer, head | by how much it does, in [0, 1] |
         | `n_tested` | layer, head | behaviours that could be tested |
@@ -130,6 +140,7 @@ def census(
         raise NotDefined(f"no behaviour has a meaning on this model: {next(iter(results.values()))}")
     found = _together([each for each in chosen if each.name in measured], measured, level=level, seed=seed)
     words = prompts[TEXT]
+    assert isinstance(words, Prompts)  # every model has text, if only of random tokens
     seen = passages(model, words, rows=rows, progress=progress)
     described = head_sizes(model, words, progress=progress)[list(DESCRIBED)].mean("prompt")
     out = xr.merge([found, described, seen], compat="override", join="exact", combine_attrs="drop")
@@ -143,16 +154,16 @@ def census(
 
 def prompts_of(
     model: Model, text: Any, *, n_prompts: int, seed: int
-) -> tuple[dict[str, Prompts | str | None], str]:
+) -> tuple[dict[str, Prompts | Drawn | str], str]:
     """The sets of prompts by name, or why the model has none; and what the ordinary text is."""
-    makers: dict[str, Callable[[], Prompts | None]] = {
-        REPEATS: lambda: repeated_tokens(model, repeats=COPIES, prompts=n_prompts, seed=seed),
+    makers: dict[str, Callable[[], Prompts]] = {
+        REPEATS: lambda: repeated_tokens(model, prompts=n_prompts, seed=seed),
+        COPIES: lambda: repeated_tokens(model, repeats=4, prompts=n_prompts, seed=seed),
         NEEDLES: lambda: needles(model, prompts=n_prompts, seed=seed),
         FEW_SHOT: lambda: word_episodes(model, prompts=n_prompts, seed=seed),
-        OWN: lambda: None,
     }
     words, said = text_prompts(model, text, n_prompts=n_prompts, seed=seed)
-    made: dict[str, Prompts | str | None] = {TEXT: words}
+    made: dict[str, Prompts | Drawn | str] = {TEXT: words, OWN: Drawn(n_prompts, seed)}
     for name, make in makers.items():
         try:
             made[name] = make()
@@ -167,7 +178,13 @@ def text_prompts(model: Model, text: Any, *, n_prompts: int, seed: int) -> tuple
         return ordinary_text(model, prompts=n_prompts, seed=seed), what_is_read(model)
     if isinstance(text, str):
         return ordinary_text(model, text, prompts=n_prompts, seed=seed), "windows of the text given"
-    return as_prompts(model, text), "the prompts given"
+    given = as_prompts(model, text)
+    if len(given) < LEAST:
+        raise Refused(
+            f"wanted text as at least {LEAST} prompts (six to choose heads on, six to report on), got {len(given)}: "
+            "pass more, or one long text"
+        )
+    return given, "the prompts given"
 
 
 def _together(

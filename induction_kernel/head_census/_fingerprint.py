@@ -98,14 +98,15 @@ def fingerprints(
     """What each head is named after, `[layer, head]`, from `named` and `first_half` over (scorer, layer, head).
 
     Args:
-        found: with `named` (1, 0 or NaN), `first_half`.
+        found: with `named` (1, 0 or NaN), `first_half`, `least`.
         readable: the behaviours' names in words.
         beyond: for each behaviour those that explain it: it does not set apart a head named after one of them.
 
     Returns:
-        `fingerprint`, the names, strongest first ("unnamed" if none of those that could be tested, "not tested" if
-        none could); `behaviour`, the one that makes the head particular, "" without one; `particular`, its strength
-        times the share of the model's heads that are not named after it; `n_tested`, how many could be tested.
+        `fingerprint`, the names, strongest first ("unnamed" if none of those that could be tested, with those that
+        could not although the head is strong enough; "not tested" if none could); `behaviour`, the name that makes the
+        head particular, "" without one; `particular`, its strength times the share of the model's heads that are not
+        named after it; `n_tested`, how many could be tested.
     """
     named, strength = found["named"].values, found["first_half"].values
     keys = [str(each) for each in found["scorer"].values]
@@ -120,14 +121,20 @@ def fingerprints(
             if other in keys:
                 apart[at] &= named[keys.index(other)] != 1
     special = np.where(apart, np.nan_to_num(strength) * (1 - common)[:, None, None], -1.0)
+    strong = strength >= found["least"].values[:, None, None]
+    unclear = ~tested & tested.any((1, 2), keepdims=True) & strong
     words = np.empty(n_tested.shape, dtype=object)
     behaviour = np.empty(n_tested.shape, dtype=object)
     for at in np.ndindex(*n_tested.shape):
         mine = [i for i in range(len(names)) if named[(i, *at)] == 1]
         mine.sort(key=lambda i, at=at: -strength[(i, *at)])
-        words[at] = ", ".join(names[i] for i in mine) or ("unnamed" if n_tested[at] else "not tested")
+        words[at] = ", ".join(names[i] for i in mine)
+        if not mine:
+            open_ = [name for name, each in zip(names, unclear[(slice(None), *at)], strict=True) if each]
+            words[at] = f"unnamed (too few prompts to test {', '.join(open_)})" if open_ else "unnamed"
+        words[at] = words[at] if n_tested[at] else "not tested"
         best = int(special[(slice(None), *at)].argmax())
-        behaviour[at] = keys[best] if mine else ""
+        behaviour[at] = keys[best] if special[(best, *at)] >= 0 else ""
     particular = np.where(n_tested > 0, np.maximum(special.max(0), 0.0), np.nan)
     return {
         "fingerprint": words.astype(str), "behaviour": behaviour.astype(str),

@@ -14,20 +14,20 @@ from ..errors import NotDefined
 from ..model._anatomy import Model
 from ..prompts._prompts import Prompts
 from ..scorers._attention_scorer import AttentionScorer, observe
-from ._behaviours import Behaviour
+from ._behaviours import Behaviour, Drawn
 
 __all__ = ["results_of"]
 
 
 def results_of(
-    model: Model, behaviours: Iterable[Behaviour], prompts: Mapping[str, Prompts | str | None], *, progress: bool
+    model: Model, behaviours: Iterable[Behaviour], prompts: Mapping[str, Prompts | Drawn | str], *, progress: bool
 ) -> dict[str, xr.Dataset | str]:  # fmt: skip
     """What was measured of each behaviour, by name and in their order; or why it has no meaning on this model.
 
     Args:
         model: the model.
         behaviours: to be measured.
-        prompts: for each set its prompts, or why the model has none.
+        prompts: for each set its prompts, or what to draw, or why the model has none.
         progress: show progress bars.
     """
     wanted, made = list(behaviours), dict[tuple[str, int], xr.Dataset | str]()

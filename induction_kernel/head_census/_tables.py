@@ -28,8 +28,9 @@ def check_census(found: Any) -> xr.Dataset:
 def table(found: xr.Dataset, k: int | None = 20) -> pd.DataFrame:
     """The most particular heads of a census, with what makes them so, their other names, and what they look at.
 
-    Heads are chosen and ranked on the first half of the prompts; `strength` is measured on the second, so that the
-    choice of the best of many does not flatter it.
+    Heads are ranked on the first half of the prompts and `strength` is measured on the second, so that the order does
+    not flatter it. But a head has to be named to be here, on all prompts: strengths little above the least are too
+    large, as of all that had to pass a threshold.
 
     Args:
         found: what `census` returned.
@@ -37,8 +38,9 @@ def table(found: xr.Dataset, k: int | None = 20) -> pd.DataFrame:
 
     Returns:
         Data frame by name of head: `behaviour`, its `strength` in [0, 1] and `mean` with `low` and `high` (over all
-        prompts), `heads`, how many heads of the model are named so, `also`, its other names, and `passage`, the
-        strongest "query <- key". Only heads with a name, so it may be empty.
+        prompts), `heads`, how many heads of the model are named so, `also`, its other names, `sink`, its mean attention
+        to the first token, and `query` and `key`, its strongest pair in the text, in brackets with what stands before
+        them. Only heads with a name, so it may be empty.
 
     Raises:
         TypeError: not a census.
@@ -56,7 +58,19 @@ def table(found: xr.Dataset, k: int | None = 20) -> pd.DataFrame:
             rows.append(_row(found, one))
         if k is not None and len(rows) == k:
             break
-    columns = ["name", "behaviour", "strength", "mean", "low", "high", "heads", "also", "passage"]
+    columns = [
+        "name",
+        "behaviour",
+        "strength",
+        "mean",
+        "low",
+        "high",
+        "heads",
+        "also",
+        "sink",
+        "query",
+        "key",
+    ]
     return pd.DataFrame(rows, columns=columns).set_index("name").round(3)
 
 
@@ -66,11 +80,14 @@ def _row(found: xr.Dataset, one: xr.Dataset) -> dict[str, Any]:
     words = name.replace("_", " ")
     others = [each for each in str(one["fingerprint"].item()).split(", ") if each != words]
     top = one.isel(row=0)
-    looks = f"{top['query_text'].item()} <- {top['key_text'].item()}" if int(top["query"]) >= 0 else ""
+    query, key = (
+        str(top[each].item()) if int(top["query"]) >= 0 else "" for each in ("query_text", "key_text")
+    )
     return {
         "name": str(one["name"].item()), "behaviour": words, "strength": float(by["second_half"]),
         **{key: float(by[key]) for key in ("mean", "low", "high")},
-        "heads": int((found["named"].sel(scorer=name) == 1).sum()), "also": ", ".join(others), "passage": looks,
+        "heads": int((found["named"].sel(scorer=name) == 1).sum()), "also": ", ".join(others),
+        "sink": float(one["sink"]), "query": query, "key": key,
     }  # fmt: skip
 
 

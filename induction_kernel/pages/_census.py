@@ -93,7 +93,7 @@ def _row(name: str, row: dict[Any, Any]) -> list[str]:
         number(row["strength"]),
         mean,
         str(row["heads"]),
-        row["passage"],
+        f"{row['query']} <- {row['key']}" if row["key"] else "",
         row["also"],
     ]
 
@@ -168,5 +168,6 @@ def _made(found: xr.Dataset) -> dict[str, Any]:
         "model": attrs.get("model", ""), "source": shlex.quote(str(attrs.get("model", ""))),
         "n_prompts": attrs.get("n_prompts", 0), "level": float(attrs.get("level", 0.05)),
         "seed": attrs.get("seed", 0), "text": attrs.get("text", ""), "left_out": attrs.get("left_out", ""),
+        "own_text": "given" in str(attrs.get("text", "")),
         "version": __version__, "transformer_lens": attrs.get("transformer_lens", ""),
     }  # fmt: skip

@@ -172,13 +172,16 @@ class _Copying:
 
 
 def _ready(model: Model, prompts: Any, method: str) -> Prompts:
-    if prompts is not None:
-        return as_prompts(model, prompts)
-    size = sizes(model)
+    return own_prompts(model, method) if prompts is None else as_prompts(model, prompts)
+
+
+def own_prompts(model: Model, method: str = "OLS", *, prompts: int = 16, seed: int = 0) -> Prompts:
+    """The random tokens of a definition: without BOS in OLS, with it in the others."""
     bos = False if method == "OLS" else None
     start = start_token(model, bos)
     room = len(allowed_tokens(model, exclude=0.04, bos=start))
-    return random_tokens(model, length=min(25, size.n_ctx - len(start), room), prompts=16, bos=bos)
+    length = min(25, sizes(model).n_ctx - len(start), room)
+    return random_tokens(model, length=length, prompts=prompts, seed=seed, bos=bos)
 
 
 def _contributions(model: Model, layer: int, values: Tensor, prompts: Prompts, w_u: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from ._attention_scorer import AttentionScorer
 from ._pattern_entries import Reads, entries_together
 from ._streaming import averaged
 
-__all__ = ["GIVEN", "TextScorer", "current_token", "first_token"]
+__all__ = ["GIVEN", "TextScorer", "beside_neighbours", "current_token", "first_token"]
 
 GIVEN = "the prompts given"
 
@@ -107,6 +107,58 @@ class CurrentToken(TextScorer):
             return averaged(rest / (keys - 2)[:, None], own.prompt, weight, len(prompts))
 
         return Reads(entries_together([own, first]), {"score": score, "control": control})
+
+
+def _with_two_before(tokens: Tensor, lengths: Tensor) -> Tensor:
+    """True at (i, i) for i > 2: two keys before stand between the first one and the query."""
+    mask = masks.current_key(tokens, lengths)
+    mask[:, :3] = False
+    return mask
+
+
+@dataclass(frozen=True, repr=False)
+class Neighbours(TextScorer):
+    """Attention to one lag, whose control is what attention that falls off evenly has there.
+
+    With a0, a1, a2 the mean attention to the current token, the one before and the one before that, evenly means that
+    a0 : a1 = a1 : a2, as of ALiBi's biases where nothing else counts. So the control of lag 0 is a1 a1 / a2, at most 1,
+    and that of lag 1 the root of a0 a2.
+
+    The attributes are those of `AttentionScorer`; `lag` is 0 or 1.
+    """
+
+    lag: int = 0
+
+    def reads(self, prompts: Prompts, *, causal: bool = True) -> Reads:
+        """The entries (i, i), (i, i - 1) and (i, i - 2) of queries from the fourth on."""
+        own = self.entries(prompts, causal=causal)
+        weight, n = 1.0 / self._queries(prompts, own), len(own.key)
+
+        def means(values: Tensor) -> list[Tensor]:
+            parts = (values[at * n : (at + 1) * n].double() for at in range(3))
+            return [averaged(each, own.prompt, weight, len(prompts)) for each in parts]
+
+        def control(values: Tensor) -> Tensor:
+            current, previous, before = means(values)
+            if self.lag:
+                return (current * before).sqrt()
+            return torch.where(previous == 0, 0.0, previous**2 / before).clamp(max=1)
+
+        wanted = [Entries(own.prompt, own.query, own.key - lag) for lag in range(3)]
+        return Reads(
+            entries_together(wanted), {"score": lambda values: means(values)[self.lag], "control": control}
+        )
+
+
+def beside_neighbours(name: str, lag: int, title: str, paper: str) -> AttentionScorer:
+    """Attention to the current token (`lag` 0) or the previous one (1), beside what its neighbours lead one to expect.
+
+    For a census: an untrained model with ALiBi's biases attends most to the current token and much to the previous one,
+    and is no head of either kind.
+    """
+    return Neighbours(
+        name, _with_two_before, lag=lag, title=title, paper=f"{paper}; control: induction_kernel"
+    )
 
 
 first_token: AttentionScorer = FirstToken(

@@ -9,6 +9,7 @@ import torch
 from zoo import RMS, model_of
 
 import induction_kernel as ik
+from induction_kernel.scorers._text_scores import beside_neighbours
 
 
 def close(found, twin, within=1e-9):
@@ -43,6 +44,19 @@ def text_scores(name, kind):
         close(found["control"].sel(scorer="induction", layer=layer), twin)
 
 
+def neighbours(name, kind):
+    """The current and the previous token of a census, beside attention that falls off evenly."""
+    model, prompts = model_of(name, kind), ready(name, kind)
+    patterns = naive.all_patterns(model, prompts.tokens)
+    scorers = [beside_neighbours(f"lag {lag}", lag, "", "") for lag in (0, 1)]
+    found = ik.observe(model, prompts, scorers, progress=False)
+    for layer, pattern in enumerate(patterns):
+        for lag in (0, 1):
+            twins = text_naive.beside_neighbours(pattern, prompts.lengths, prompts.scored, lag)
+            for key, twin in zip(("score", "control"), twins, strict=True):
+                close(found[key].sel(scorer=f"lag {lag}", layer=layer), twin)
+
+
 def sizes(name, kind):
     model, prompts = model_of(name, kind), ready(name, kind)
     given = prompts.lengths, prompts.scored
@@ -66,5 +80,5 @@ def sizes(name, kind):
             close(found["norm"].sel(layer=layer), twin)
 
 
-CELLS = {"first and current token": text_scores, "head sizes": sizes}
+CELLS = {"first and current token": text_scores, "lags beside neighbours": neighbours, "head sizes": sizes}
 REFUSED = {}

@@ -25,6 +25,22 @@ def current_token(pattern, lengths, scored):
     return score, control
 
 
+def beside_neighbours(pattern, lengths, scored, lag):
+    """Two `[prompt, head]`: attention to one lag, and what attention that falls off evenly has there."""
+    score, control = np.zeros(pattern.shape[:2]), np.zeros(pattern.shape[:2])
+    for p, h in np.ndindex(score.shape):
+        queries = [i for i in range(3, int(lengths[p])) if scored[p, i]]
+        current, previous, before = (
+            np.mean([float(pattern[p, h, i, i - back]) for i in queries]) for back in range(3)
+        )
+        score[p, h] = (current, previous)[lag]
+        if lag == 1:
+            control[p, h] = math.sqrt(current * before)
+        elif previous > 0:
+            control[p, h] = min(1.0, previous * previous / before) if before > 0 else 1.0
+    return score, control
+
+
 def sizes_of_attention(pattern, lengths, scored):
     """Name -> `[prompt, head]`, of one layer's patterns."""
     names = ("sink", "entropy", "entropy_share", "entropy_rest", "distance", "distance_rest", "content")
