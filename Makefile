@@ -13,6 +13,8 @@ PIP := bin/python -m pip --disable-pip-version-check
 QUICK := not slow and not in_turn and not real and not browser
 # One thread per test process: two processes with two threads each are five times slower.
 PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+# Each process takes one half of the tests in order, so that what a module makes for all its tests is made once.
+TWO := -n 2 --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -82,18 +84,18 @@ data/stories15M/model.safetensors: | $(TL3)/.user
 
 # Tests.
 test: $(TL3)/.dev ## the quick tests (TransformerLens 3.9.0)
-	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "$(QUICK)"
+	$(PYTEST) $(TL3)/bin/python -m pytest $(TWO) -m "$(QUICK)"
 
 test-rest: $(TL3)/.dev ## the other tests but those in a browser; those on real data are skipped, with a reason, where it is absent
-	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m "not ($(QUICK)) and not browser"
+	$(PYTEST) $(TL3)/bin/python -m pytest $(TWO) -m "not ($(QUICK)) and not browser"
 
 test-browser: $(TL3)/.dev $(NODE)/.ready ## the tests in a browser; skipped, with a reason, where there is no Chromium
 	$(PYTEST) $(TL3)/bin/python -m pytest -n 2 -m browser
 
 test-all: test test-rest test-browser ## every test
 
-test-tl4: $(TL4)/.dev ## the tests with TransformerLens 4.3.0, but for the slow, real and browser ones
-	$(PYTEST) $(TL4)/bin/python -m pytest -n 2 -m "not slow and not real and not browser"
+test-tl4: $(TL4)/.dev ## the quick tests, and every measure on every family, with TransformerLens 4.3.0
+	$(PYTEST) $(TL4)/bin/python -m pytest $(TWO) -m "not slow and not real and not browser and (not in_turn or in_turn(bridges=True))"
 
 test-real: $(TL3)/.dev $(SMOLLM2) $(STORIES) ## the tests on real models and data (200 MB are fetched once)
 	$(PYTEST) $(TL3)/bin/python -m pytest -m real

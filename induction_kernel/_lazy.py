@@ -24,6 +24,8 @@ def attach(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[], 
     def get(name: str) -> Any:
         if name in names:
             return load(name)
+        if name.startswith("__"):  # asked by libraries (inspect, pytest), often, and mistyped by nobody
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
         places = {space: Path(file).parent / space / "__init__.py" for space in names}
         spaces = {space: path for space, path in places.items() if path.with_suffix(".pyi").exists()}
         inside = [

@@ -7,6 +7,7 @@ import pytest
 import torch
 from bad_inputs import ROWS, fault_of
 from public import public_values, verbs
+from quick import rows_in_turn
 from zoo import fresh
 
 import induction_kernel as ik
@@ -19,7 +20,15 @@ def plain_process():
         yield lambda function, *given: pool.submit(function, *given).result(timeout=300)
 
 
-@pytest.mark.parametrize("number", range(len(ROWS)), ids=[f"{verb}: {what}" for verb, what, *_ in ROWS])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=marks, id=f"{verb}: {what}")
+        for number, ((verb, what, *_), marks) in enumerate(
+            zip(ROWS, rows_in_turn(3, [verb for verb, *_ in ROWS]), strict=True)
+        )
+    ],
+)
 def test_is_refused_by_a_sentence(plain_process, tmp_path, number):
     assert plain_process(fault_of, number, tmp_path) == ""
 

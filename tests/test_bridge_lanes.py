@@ -61,7 +61,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "site", "edit", "hold"), one_in(9, ROWS))
+@pytest.mark.parametrize(("name", "kind", "site", "edit", "hold"), one_in(19, ROWS))
 def test_equals_one_whole_run_a_cell(in_float64, name, kind, site, edit, hold):
     model = model_of(name, kind)
     lengths = (

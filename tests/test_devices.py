@@ -62,6 +62,13 @@ def plain(name, placing):
     return model_of(name, "bridge" if placing == "bridge" else "hooked")
 
 
+@functools.cache
+def on_the_cpu(model, call):
+    """What a call of `CALLS` finds on a model in one piece, and the prompts."""
+    prompts = prompts_for(model, prompts=2, period=6)
+    return CALLS[call](model, prompts), prompts
+
+
 def put_on_cards(model, where):
     for name, module in model.named_modules():
         for part, device in where.items():
@@ -255,10 +262,9 @@ def can_do(name, placing, call):
 
 @pytest.mark.parametrize(("name", "placing", "call"), list(cases()))
 def test_a_spread_model_gives_the_numbers_of_one_on_the_cpu(name, placing, call):
-    here, there = plain(name, placing), placed(name, placing)
-    prompts = prompts_for(here, prompts=2, period=6)
+    there = placed(name, placing)
+    expected, prompts = on_the_cpu(plain(name, placing), call)
     weights = {key: (value, place_of(value), value._version) for key, value in there.named_parameters()}
-    expected = CALLS[call](here, prompts)
     with cards():
         found = CALLS[call](there, prompts)
     xr.testing.assert_equal(found, expected)

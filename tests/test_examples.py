@@ -39,7 +39,7 @@ def test_the_docstring_runs(module, text, tmp_path, monkeypatch):
     assert not runner.failures, "".join(lines)
 
 
-SLOW = {"kernel_regression", "six_arguments"}
+SLOW = {"census", "kernel_regression", "six_arguments"}
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

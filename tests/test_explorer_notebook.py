@@ -2,6 +2,7 @@
 
 import copy
 import re
+from importlib.util import find_spec
 
 import pytest
 from browsing import driven
@@ -10,8 +11,11 @@ from jupyter_lab import jupyterlab, notebook_of, opened, run_cell, save
 
 import induction_kernel as ik
 
-pytest.importorskip("jupyterlab")
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec("jupyterlab") is None, reason="JupyterLab is not installed"),
+]
 TEXT = "fox dax ; apple wug ; fox"
 CELL = f"""import induction_kernel as ik
 model = ik.load("tiny")

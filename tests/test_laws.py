@@ -7,6 +7,7 @@ import xarray as xr
 from labelled_prompts import labelled, prompts_for
 from model_state import Broken, same_snapshot, snapshot
 from naive import all_patterns
+from quick import one_in
 from zoo import ARCHITECTURES, BASE, folded, fresh, tiny
 
 import induction_kernel as ik
@@ -49,12 +50,17 @@ def model(request):
     return tiny(request.param)
 
 
+each_scorer = pytest.mark.parametrize(
+    ("model", "name"), one_in(2, ARCHITECTURES, tuple(SCORERS)), indirect=["model"]
+)
+
+
 @pytest.fixture
 def prompts(model):
     return prompts_for(model)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_range(model, prompts, name):
     score = SCORERS[name](model, prompts)["score"].values
     low = -1 if name == "copying" else 0
@@ -63,20 +69,20 @@ def test_range(model, prompts, name):
     assert score.shape == (4, 2, 4)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_batch_size_changes_nothing(model, prompts, name):
     whole, single = SCORERS[name](model, prompts), SCORERS[name](model, prompts, batch_size=1)
     xr.testing.assert_allclose(whole, single, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_order_of_prompts_changes_nothing(model, prompts, name):
     order = [2, 0, 3, 1]
     there = SCORERS[name](model, prompts)["score"].values[order]
     np.testing.assert_allclose(SCORERS[name](model, prompts[order])["score"].values, there, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_padding_changes_nothing(model, prompts, name):
     longer = prompts_for(model, prompts=1, period=12)
     padded = concat([prompts, longer])[:4]
@@ -86,13 +92,13 @@ def test_padding_changes_nothing(model, prompts, name):
         np.testing.assert_allclose(a[variable].values, b[variable].values, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_a_subset_of_layers_is_a_slice(model, prompts, name):
     whole = SCORERS[name](model, prompts)["score"].sel(layer=[1])
     np.testing.assert_allclose(SCORERS[name](model, prompts, layers=[1])["score"].values, whole.values)
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@each_scorer
 def test_results_survive_a_file(model, prompts, name, tmp_path):
     result = SCORERS[name](model, prompts)
     result.to_netcdf(tmp_path / "result.nc", engine="h5netcdf")
@@ -102,7 +108,7 @@ def test_results_survive_a_file(model, prompts, name, tmp_path):
     assert all(isinstance(value, str | int | float) for value in result.attrs.values())
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("name", one_in(3, tuple(SCORERS)))
 def test_an_untrained_model_has_no_heads_above_threshold(name):
     for seed in range(3):
         untrained = fresh("attention-only", n_ctx=96, d_vocab=243, seed=seed, n_heads=8, d_model=32)
@@ -114,7 +120,7 @@ def test_an_untrained_model_has_no_heads_above_threshold(name):
         assert not bool((found["passes"] == 1).any()), str(found["excess"].max())
 
 
-@pytest.mark.parametrize("name", PATTERN_SCORERS)
+@pytest.mark.parametrize(("model", "name"), one_in(2, ARCHITECTURES, PATTERN_SCORERS), indirect=["model"])
 def test_cache_hooks_and_stream_agree(model, prompts, name):
     scorer = SCORERS[name]
     streamed = scorer(model, prompts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from folders import BRIDGES, TOKENS, WORDS, halve, logits, write_hugging_face
+from quick import one_in
 from safetensors.torch import save_file
 
 from induction_kernel.loading import _conversion as converting
@@ -131,9 +132,9 @@ def test_what_no_class_takes_is_refused(tmp_path):
 CLOSE = {torch.float64: 1e-6, torch.float32: 1e-5, torch.float16: 0.005, torch.bfloat16: 0.04}
 
 
-@pytest.mark.parametrize("dtype", CLOSE)
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gptj", "gpt_neox"])
-@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize(
+    ("dtype", "kind", "bridge"), one_in(2, tuple(CLOSE), ["llama", "gpt2", "gptj", "gpt_neox"], BRIDGES)
+)
 def test_every_dtype_is_kept_and_agrees(kind, dtype, bridge, tmp_path):
     theirs = write_hugging_face(tmp_path / "model", kind).to(dtype)
     model = load(tmp_path / "model", dtype=str(dtype), bridge=bridge)
@@ -156,8 +157,9 @@ def test_float64_weights_are_not_rounded(kind, tmp_path):
 
 
 @hooked
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gptj", "gpt_neox"])
-@pytest.mark.parametrize("option", [*converting.PROCESSING, "all"])
+@pytest.mark.parametrize(
+    ("kind", "option"), one_in(2, ["llama", "gpt2", "gptj", "gpt_neox"], [*converting.PROCESSING, "all"])
+)
 def test_processed_weights_compute_the_same(kind, option, tmp_path):
     theirs = write_hugging_face(tmp_path / "model", kind)
     options = dict.fromkeys(converting.PROCESSING, True) if option == "all" else {option: True}

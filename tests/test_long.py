@@ -9,6 +9,7 @@ import zoo
 from largest import Largest
 from model_state import Broken, same_snapshot, snapshot
 from processes import in_python
+from quick import one_in
 
 import induction_kernel as ik
 from induction_kernel import masks
@@ -102,8 +103,7 @@ def test_scores_are_those_of_whole_patterns(model_of, prompts, name):
 
 
 @hooked
-@every_model
-@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize(("name", "pooling"), one_in(2, MODELS, POOLINGS))
 def test_label_scores_are_those_of_whole_patterns(model_of, prompts, name, pooling):
     model = model_of(name)
     assert {"right", "right_control"} <= set(same(ik.label_attention, model, prompts, pooling=pooling))
@@ -385,8 +385,9 @@ def test_masks_are_their_definitions():
 
 
 @hooked
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", ["GPT-2", "Llama"])
+@pytest.mark.parametrize(
+    ("name", "dtype"), one_in(2, ["GPT-2", "Llama"], [torch.float64, torch.float32, torch.bfloat16])
+)
 def test_no_whole_pattern_is_made(monkeypatch, name, dtype):
     length = 1100
     monkeypatch.setitem(zoo.BASE, "n_ctx", length)

@@ -2,41 +2,21 @@
 
 import functools
 import re
-import sys
 from pathlib import Path
 
-import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from traitlets import default
 
 import induction_kernel
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MOST_CELLS = 25
 
-# Run in the kernel before the first cell. Jupyter itself talks through zmq, which this leaves alone.
-NO_NETWORK = """
-import socket
-def _refused(*where, **options): raise OSError(f"this notebook asks for the network: {where}")
-socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = _refused
-"""
-
-
-class ThisInterpreter(AsyncKernelManager):
-    """Kernel `python3` is the interpreter of the tests, whatever the user has installed under that name."""
-
-    @default("kernel_spec_manager")
-    def _no_folder_of_kernels(self):
-        return KernelSpecManager(kernel_dirs=[])
-
-
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def read(path):
+    import nbformat  # takes seconds, also of runs that only collect
+
     return nbformat.read(path, as_version=4)
 
 
@@ -46,6 +26,8 @@ def test_there_are_notebooks():
 
 @each
 def test_cells_are_few_named_and_without_outputs(path):
+    import nbformat
+
     notebook = read(path)
     nbformat.validate(notebook)
     assert len(notebook.cells) <= MOST_CELLS
@@ -97,18 +79,12 @@ def test_the_real_part_runs_where_its_files_are(smollm2, shared, tmp_path, monke
 
 def ran(path, work, monkeypatch):
     """The notebook as it is after it ran in the folder `work`, without network and without a warning."""
+    from own_kernel import run_here
+
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR"):
         monkeypatch.setenv(name, str(work.parent / name))
-    assert ThisInterpreter(kernel_name="python3").kernel_spec.argv[0] == sys.executable
     notebook = read(path)
-    client = NotebookClient(
-        notebook,
-        kernel_manager_class=ThisInterpreter,
-        timeout=300,
-        resources={"metadata": {"path": str(work)}},
-        extra_arguments=[f"--IPKernelApp.exec_lines={line}" for line in NO_NETWORK.strip().splitlines()],
-    )
-    client.execute()
+    run_here(notebook, work)
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.get("name") == "stderr":

@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers
 from naive import sweep as naive_sweep
+from quick import one_in
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from whole_runs import tokens_for, weighed
 from zoo import fresh_of, hooked_only, hooked_with, randomise
@@ -52,9 +53,10 @@ def bridge(name):
 
 
 @pytest.mark.parametrize(
-    "lengths", [[6], [5, 5], [6, 4, 6, 5]], ids=lambda lengths: f"{len(lengths)} prompts"
+    ("name", "lengths"),
+    one_in(3, ["Falcon with ALiBi", "MPT", "XGLM"], [[6], [5, 5], [6, 4, 6, 5]]),
+    ids=lambda part: part if isinstance(part, str) else f"{len(part)} prompts",
 )
-@pytest.mark.parametrize("name", ["Falcon with ALiBi", "MPT", "XGLM"])
 def test_any_number_of_prompts_is_patched(name, lengths):
     """What a block was given is widened with the batch, or every cell is a whole run."""
     model = bridge(name)

@@ -54,11 +54,14 @@ def test_half_of_another_run_is_what_plain_hooks_give(name, kind, site):
     prompts, other = two_runs(model)
     by = ("layer", "head", "position") if site == "z" else ("layer", "position")
     found = ik.sweep(model, prompts, edit=Half(other), site=site, by=by, metric=total)["value"].values
+    hook_names = [
+        f"blocks.{layer}." + ("attn.hook_z" if site == "z" else "hook_resid_pre") for layer in (0, 1)
+    ]
+    there = [activation(model, other, hook_name) for hook_name in hook_names]
     for place in np.ndindex(found.shape[1:]):
         layer, position = place[0], place[-1]
-        hook_name = f"blocks.{layer}." + ("attn.hook_z" if site == "z" else "hook_resid_pre")
-        here = (slice(None), position, *place[1:-1])
-        half = 0.5 * activation(model, other, hook_name)[here]
+        hook_name, here = hook_names[layer], (slice(None), position, *place[1:-1])
+        half = 0.5 * there[layer][here]
 
         def put(old, hook, here=here, half=half):
             new = old.clone()

@@ -62,11 +62,13 @@ def test_a_name_loads_what_it_needs(name, unwanted):
     assert loaded < 60
 
 
+@pytest.mark.in_turn  # like `induction` above, in one more process that loads all
 def test_the_explorer_loads_no_circuitsvis():
     """Its page shares a policy with views that are drawn by circuitsvis."""
     assert "circuitsvis" not in house.loaded_by(ROOT, "explore")[1]
 
 
+@pytest.mark.in_turn  # likewise
 def test_namespaces_are_always_there():
     code = "import induction_kernel as ik; print(ik.kernel.vote.__name__, ik.theory, ik.masks.previous_key.__name__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -57,7 +57,7 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "site", "edit"), one_in(6, ROWS))
+@pytest.mark.parametrize(("name", "kind", "site", "edit"), one_in(13, ROWS))
 def test_equals_one_whole_run_a_cell(name, kind, site, edit):
     model = model_of(name, kind)
     prompts = tokens_for(model, [9, 7, 9])

@@ -348,6 +348,7 @@ def test_the_page_of_a_model_at_hand_says_what_cannot_be_tested(by_hand, tmp_pat
     assert text_of(html).count("Inconclusive: wanted") == 3
 
 
+@pytest.mark.slow
 def test_families_that_come_with_the_package_are_not_said_to_be_the_model(found, html, shipped, tmp_path):
     assert "come with the package" not in text_of(html)
     text = text_of(ik.report(shipped, tmp_path / "a.html").read_text(encoding="utf-8"))

@@ -75,11 +75,16 @@ def chosen():
     return out
 
 
-def named(rows):
+def named(rows, *, quick=1):
+    """Rows as parameters; in quick runs one in so many."""
     return pytest.mark.parametrize(
         ("name", "kind", "edit", "site", "hold", "bys"),
-        rows,
-        ids=["-".join(map(str, row[:5])) for row in rows],
+        [
+            pytest.param(
+                *row, marks=() if turn % quick == 0 else pytest.mark.in_turn, id="-".join(map(str, row[:5]))
+            )
+            for turn, row in enumerate(rows)
+        ],
     )
 
 
@@ -109,7 +114,7 @@ def check(name, kind, edit, site, hold, bys, turn):
 FEW = chosen()
 
 
-@named(FEW)
+@named(FEW, quick=2)
 def test_equals_the_naive_loop(name, kind, edit, site, hold, bys):
     check(name, kind, edit, site, hold, bys, FEW.index((name, kind, edit, site, hold, bys)))
 
@@ -119,6 +124,19 @@ def test_equals_the_naive_loop(name, kind, edit, site, hold, bys):
 def test_equals_the_naive_loop_everywhere(name, kind, edit, site, hold, bys):
     turn = [cell[:3] for cell in cells_of(name)].index((edit, site, hold)) + PAIRS.index((name, kind))
     check(name, kind, edit, site, hold, bys, turn)
+
+
+@pytest.mark.parametrize(
+    ("edit", "site"), [("FromRun", "z"), ("KnockOut", "pattern"), ("Scale", "resid_mid")]
+)
+def test_the_naive_loop_in_one_batch_is_one_run_a_cell(edit, site):
+    model = model_of("GPT-2", "bridge")
+    prompts = tokens_for(model, LENGTHS["unequal"])
+    options = {"site": site, "by": ("layer", "position"), "metric_function": weighed}
+    options["edit"] = edit_for(edit, model, prompts, site)[0]
+    together, alone = (naive.sweep(model, prompts, at_once=n, **options)[0] for n in (64, 1))
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-12)
+    assert np.nanstd(alone) > 1e-3
 
 
 def options_for(model, edit, site, lengths=(5, 5, 5)):
@@ -163,7 +181,7 @@ def test_the_fast_lanes_are_taken(name, kind):
     assert lanes[0] in ("decoder", "blocks")
 
 
-@pytest.mark.parametrize("name", ["attention-only", "GPT-2", "GPT-J"])
+@pytest.mark.parametrize("name", one_in(3, ["GPT-2", "GPT-J", "attention-only"]))
 def test_what_may_not_be_asked_is_refused(name):
     model = model_of(name, FASTEST[name])
     before = state_of(model)
@@ -573,8 +591,9 @@ def shifted(activation, hook):
 USERS = [("blocks.1.attn.hook_v", halved), ("blocks.0.hook_attn_out", shifted)]
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] == "GPT-2"])
-@pytest.mark.parametrize("how", ["add_hook", "hooks"])
+@pytest.mark.parametrize(
+    ("name", "kind", "how"), one_in(2, [pair for pair in PAIRS if pair[0] == "GPT-2"], ["add_hook", "hooks"])
+)
 def test_a_hook_of_the_user_stays_in_force(name, kind, how):
     model = fresh_of(name, kind)
     prompts = tokens_for(model, [4, 6, 3])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from importlib.metadata import version
 from threading import Lock, RLock, get_ident
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 Hook = tuple[str, Callable[..., Any]]
+_version = cache(version)  # reads and parses a file
 
 
 class Model(Protocol):
@@ -143,7 +144,7 @@ def describe(model: Model) -> dict[str, str | int]:
     return {
         "model": str(getattr(model.cfg, "model_name", None) or "unnamed"),
         "model_class": type(model).__name__,
-        "transformer_lens": version("transformer-lens"),
+        "transformer_lens": _version("transformer-lens"),
         "induction_kernel": __version__,
         "format": 1,
     }
@@ -158,9 +159,13 @@ def hook_name(site: str, layer: int) -> str:
 def all_modules(model: Model) -> dict[torch.nn.Module, str]:
     """Every module and its name, also of the model that a Bridge wraps (whose root a Bridge does not list)."""
     named: dict[torch.nn.Module, str] = {}
-    for root in (model, getattr(model, "original_model", None)):
-        if isinstance(root, torch.nn.Module):
-            named |= {module: name for name, module in root.named_modules() if module not in named}
+    waiting: list[tuple[str, Any]] = [("", getattr(model, "original_model", None)), ("", model)]
+    while waiting:  # in the order of `named_modules`, whose nested generators take several times as long
+        name, module = waiting.pop()
+        if isinstance(module, torch.nn.Module) and module not in named:
+            named[module] = name
+            parts = reversed(module._modules.items())
+            waiting += [(f"{name}.{key}".lstrip("."), part) for key, part in parts]
     return named
 
 
@@ -169,10 +174,7 @@ _MAKING = Lock()
 
 
 def lock_of(model: Model) -> Any:
-    """The model's reentrant lock, a context: only its holder sets hooks and flags on the modules.
-
-    There is one for each model, stored outside it and dropped with it.
-    """
+    """The model's reentrant lock, stored outside it, a context: only its holder sets hooks and flags on modules."""
     with _MAKING:
         return _LOCKS.setdefault(model, RLock())
 
@@ -216,7 +218,7 @@ def kept_as_it_was(model: Model) -> Iterator[None]:
         flags = [module.training for module in modules]
         compiled = {module: call for module in modules if (call := module._compiled_call_impl) is not None}
         try:
-            for module in modules:
+            for module in [each for each in modules if each.training]:  # modules set attributes slowly
                 module.training = False
             for module in compiled:
                 module._compiled_call_impl = None  # `module.compile()` ignores hooks set later
@@ -224,7 +226,8 @@ def kept_as_it_was(model: Model) -> Iterator[None]:
                 yield
         finally:
             for module, flag in zip(modules, flags, strict=True):
-                module.training = flag
+                if module.training != flag:
+                    module.training = flag
             for module, call in compiled.items():
                 module._compiled_call_impl = call
 
@@ -259,10 +262,7 @@ def device_of(model: Model) -> torch.device:
 
 
 def no_left_padding(model: Model, tokens: Tensor) -> dict[str, Tensor]:
-    """Arguments that keep a HookedTransformer from taking leading tokens for padding.
-
-    Its tokenizer may pad on the left; prompts here are padded on the right.
-    """
+    """Arguments that keep a HookedTransformer, whose tokenizer may pad left, from taking leading tokens for padding."""
     side = getattr(getattr(model, "tokenizer", None), "padding_side", "right")
     if side == "left" and "HookedTransformer" in {base.__name__ for base in type(model).__mro__}:
         return {"attention_mask": torch.ones_like(tokens, device=device_of(model))}

@@ -11,9 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
 
-import nbformat
-from nbformat.sign import NotebookNotary
-
+# nbformat is imported where it is used: it takes seconds, also of runs that collect the tests of JupyterLab only.
 ROOT = Path(__file__).resolve().parent.parent.parent
 PLACES = (
     "HOME",
@@ -57,11 +55,16 @@ class Lab:
 
     def write(self, name, notebook, *, trusted=False):
         """Put a notebook into the folder, as one from elsewhere or as one that was run here."""
+        import nbformat
+        from nbformat.sign import NotebookNotary
+
         nbformat.write(notebook, self.folder / name)
         if trusted:
             NotebookNotary(data_dir=str(self.places["JUPYTER_DATA_DIR"])).sign(self.read(name))
 
     def read(self, name):
+        import nbformat
+
         return nbformat.read(self.folder / name, as_version=4)
 
     def save_widget_state(self):
@@ -80,6 +83,8 @@ class Lab:
 
 def notebook_of(*cells, kernel="python3"):
     """A notebook of code cells that have not run; without a kernel, JupyterLab asks for one."""
+    import nbformat
+
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata.kernelspec = {"name": kernel, "display_name": "Python 3", "language": "python"}
     return notebook

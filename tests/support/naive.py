@@ -203,10 +203,12 @@ def sweep(
     layers=None,
     positions=None,
     drawn=None,
+    at_once=64,
 ):
     """`(value [prompt, *by], baseline [prompt])`: one whole hooked run a cell, straight from the definitions.
 
     `heads` are (layer, head) pairs, the only ones touched; `drawn [prompt]` is which reference prompt a Resample took.
+    The runs of `at_once` cells are rows of one batch.
     """
     n_layers, length = model.cfg.n_layers, prompts.tokens.shape[1]
     grouped = getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
@@ -221,6 +223,7 @@ def sweep(
     given = values_given(model, prompts, edit, site, drawn)
     clean = all_patterns(model, prompts.tokens) if hold == "patterns" else None
     value = np.full((len(prompts), *(len(every[dim]) for dim in by)), np.nan)
+    asked = {}  # cell -> ({layer: heads touched}, positions)
     for cell in np.ndindex(value.shape[1:]):
         here = dict(every)
         for dim, index in zip(by, cell, strict=True):
@@ -229,16 +232,21 @@ def sweep(
             layer: [head for head in here["head"] if (layer, head) in heads] for layer in here["layer"]
         }
         touched = {layer: those for layer, those in touched.items() if those}
-        if not touched:
-            continue
-        old = patterns_on_the_way(model, prompts, edit, site, touched, here["position"])
-        hooks = hooks_of(model, edit, site, old or given, touched, here["position"], clean)
-        with torch.no_grad():
-            logits = model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)
-        found = metric_function(logits, prompts)
-        for p in range(len(prompts)):
-            if "position" not in by or here["position"][0] < int(prompts.lengths[p]):
-                value[(p, *cell)] = float(found[p])
+        if touched:
+            asked[cell] = touched, here["position"]
+    for first in range(0, len(asked), at_once):
+        some = list(asked)[first : first + at_once]
+        cells = [asked[cell] for cell in some]
+        old = patterns_on_the_way(model, prompts, edit, site, cells)
+        hooks = [
+            hooks_of(model, edit, site, there or given, *cell, clean)
+            for there, cell in zip(old, cells, strict=True)
+        ]
+        for cell, logits in zip(some, together(model, prompts.tokens, hooks), strict=True):
+            found = metric_function(logits, prompts)
+            for p in range(len(prompts)):
+                if "position" not in by or asked[cell][1][0] < int(prompts.lengths[p]):
+                    value[(p, *cell)] = float(found[p])
     with torch.no_grad():
         baseline = metric_function(model(prompts.tokens), prompts)
     return value, np.array([float(number) for number in baseline])
@@ -313,24 +321,53 @@ def edited_activation(model, edit, site, given, layer, old):
     return given[layer]
 
 
-def patterns_on_the_way(model, prompts, edit, site, touched, positions):
-    """`{layer: pattern}` knocked out, in the run in which all earlier layers are: one run more for each layer.
+def together(model, tokens, hooks_of_runs):
+    """`[run]` logits of hooked runs on the same tokens, as rows of one batch: the hooks of each see its rows alone."""
+    by_place = {}
+    for run, hooks in enumerate(hooks_of_runs):
+        for place, function in hooks:
+            by_place.setdefault(place, []).append((run, function))
+
+    def on_rows(functions):
+        def hook(activation, hook):
+            parts = list(activation.split(len(tokens)))
+            for run, function in functions:
+                new = function(parts[run], hook)
+                parts[run] = parts[run] if new is None else new
+            return torch.cat(parts)
+
+        return hook
+
+    hooks = [(place, on_rows(functions)) for place, functions in by_place.items()]
+    with torch.no_grad():
+        logits = model.run_with_hooks(tokens.repeat(len(hooks_of_runs), 1), fwd_hooks=hooks)
+    return logits.split(len(tokens))
+
+
+def patterns_on_the_way(model, prompts, edit, site, cells):
+    """`[cell] {layer: pattern}` knocked out, in the run in which all earlier layers are: one run more for each layer.
 
     A Bridge on TransformerLens' own layers shows its pattern only after z.
     """
+    out = [{} for _ in cells]
     if type(edit).__name__ != "KnockOut":
-        return None
-    out = {}
-    for layer in sorted(touched):
-        found = []
-        earlier = {key: touched[key] for key in out}
-        hooks = hooks_of(model, edit, site, out, earlier, positions, None)
-        hooks.append((f"blocks.{layer}.attn.hook_pattern", lambda old, hook, found=found: found.append(old)))
-        with torch.no_grad():
-            model.run_with_hooks(prompts.tokens, fwd_hooks=hooks)
-        left = found[0] * ~edit.mask
-        total = left.sum(-1, keepdim=True)
-        out[layer] = left / torch.where(total > 0, total, 1)  # only padding may be left with nothing
+        return out
+    for layer in sorted({layer for touched, _ in cells for layer in touched}):
+        found, hooks = [[] for _ in cells], []
+        for seen, there, (touched, positions) in zip(found, out, cells, strict=True):
+            earlier = {key: touched[key] for key in there}
+            hooks.append(hooks_of(model, edit, site, there, earlier, positions, None))
+            hooks[-1].append(
+                (f"blocks.{layer}.attn.hook_pattern", lambda old, hook, seen=seen: seen.append(old))
+            )
+        together(model, prompts.tokens, hooks)
+        for seen, there, (touched, _) in zip(found, out, cells, strict=True):
+            if layer in touched:
+                left = seen[0] * ~edit.mask
+                total = left.sum(-1, keepdim=True)
+                there[layer] = left / torch.where(
+                    total > 0, total, 1
+                )  # only padding may be left with nothing
     return out
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from naive import together
 from whole_runs import NARROW, answer, tokens_for, weighed
 from zoo import PARALLEL, model_of
 
@@ -16,9 +17,8 @@ def place(site, layer):
     return f"blocks.{layer}.{'attn.' if site in ('z', 'q', 'k', 'v') else ''}hook_{site}"
 
 
-def kept(model, tokens, sites, hooks=()):
-    """`{(site, layer): activation}` and logits of one run with these hooks."""
-    found = {}
+def keeping(model, sites, found):
+    """Hooks that put `{(site, layer): activation}` of a run into `found`."""
 
     def keep(key):
         def hook(activation, hook):
@@ -27,11 +27,16 @@ def kept(model, tokens, sites, hooks=()):
 
         return hook
 
-    mine = [
+    return [
         (place(site, layer), keep((site, layer))) for site in sites for layer in range(model.cfg.n_layers)
     ]
+
+
+def kept(model, tokens, sites):
+    """`{(site, layer): activation}` and logits of one plain run."""
+    found = {}
     with torch.no_grad():
-        logits = model.run_with_hooks(tokens, fwd_hooks=[*mine, *hooks])
+        logits = model.run_with_hooks(tokens, fwd_hooks=keeping(model, sites, found))
     return found, logits
 
 
@@ -40,30 +45,39 @@ def put(new):
 
 
 def naive_value(model, into, source, sender, receivers, site, metric):
-    """`[prompt]`: a run with all else frozen shows what the receivers become; they are put into a plain run."""
+    """`[prompt]` of one sender."""
+    return naive_values(model, into, source, [sender], receivers, site, metric)[0]
+
+
+def naive_values(model, into, source, senders, receivers, site, metric):
+    """`[sender][prompt]`: a run with all else frozen shows what the receivers become; they are put into a plain run.
+
+    The runs of the senders are rows of one batch.
+    """
     stream = ["z"] + ([] if model.cfg.attn_only else ["mlp_out"])
     clean, _ = kept(model, into.tokens, stream)
     other, _ = kept(model, source.tokens, ["z"])
-    layer, head = sender
     frozen = []
-    for at, activation in clean.items():
-        if at == ("z", layer):
-            activation = activation.clone()
-            activation[:, :, head] = other[at][:, :, head]
-        frozen.append((place(*at), put(activation)))
+    for layer, head in senders:
+        changed = clean["z", layer].clone()
+        changed[:, :, head] = other["z", layer][:, :, head]
+        frozen.append([(place(*at), put(new)) for at, new in {**clean, ("z", layer): changed}.items()])
     if site == "resid_post":
-        return metric(kept(model, into.tokens, [], frozen)[1], into)
-    found, _ = kept(model, into.tokens, [site], frozen)  # before it is frozen, where it is
+        return [metric(logits, into) for logits in together(model, into.tokens, frozen)]
+    found = [{} for _ in senders]  # before they are frozen, where they are
+    shown = [keeping(model, [site], here) + hooks for here, hooks in zip(found, frozen, strict=True)]
+    together(model, into.tokens, shown)
     plain, _ = kept(model, into.tokens, [site])
-    hooks = []
-    for r, heads in receivers.items():
-        if site == "mlp_out":
-            new = found[site, r]
-        else:
-            new = plain[site, r].clone()
-            new[:, :, heads] = found[site, r][:, :, heads]
-        hooks.append((place(site, r), put(new)))
-    return metric(kept(model, into.tokens, [], hooks)[1], into)
+    changes = []
+    for of_sender in found:
+        changes.append([])
+        for r, heads in receivers.items():
+            new = of_sender[site, r]
+            if site != "mlp_out":
+                new = plain[site, r].clone()
+                new[:, :, heads] = of_sender[site, r][:, :, heads]
+            changes[-1].append((place(site, r), put(new)))
+    return [metric(logits, into) for logits in together(model, into.tokens, changes)]
 
 
 def compared(name, kind, site, receivers, *, metric=weighed, close=None, lengths=(4, 6, 3), **options):
@@ -80,10 +94,12 @@ def compared(name, kind, site, receivers, *, metric=weighed, close=None, lengths
     function = answer if metric == "narrow" else metric
     value = np.full((len(lengths), 2, 4), np.nan)
     same = site == "resid_post" or (site == "mlp_out" and name not in PARALLEL)
-    for layer, head in np.ndindex(2, 4):
-        if layer < max(receivers) or (same and layer == max(receivers)):
-            # one that is not after the sender gets the value it has anyway
-            value[:, layer, head] = naive_value(model, into, source, (layer, head), receivers, site, function)
+    # a receiver that is not after the sender gets the value it has anyway
+    last = max(receivers)
+    senders = [(layer, head) for layer, head in np.ndindex(2, 4) if layer < last or (same and layer == last)]
+    twins = naive_values(model, into, source, senders, receivers, site, function)
+    for (layer, head), twin in zip(senders, twins, strict=True):
+        value[:, layer, head] = twin
     close = close or (1e-5 if (name, kind) in FLOAT32_NORM else 1e-10)
     np.testing.assert_allclose(found["value"].values, value, rtol=0, atol=close)
     with torch.no_grad():
