@@ -163,12 +163,11 @@ def _of_group(
     )
     length = into.tokens.shape[1]
     most = tokens_at_once(model, length, options["max_tokens"])
+    given: dict[str, Any] = {**options, "max_tokens": most}
     for rows in torch.arange(len(into)).split(prompts_at_once(model, length, most, length)):
         taken = [_taken(model, each[rows], position) for each in (source, other)]
         new = {key: value for key, (value, _) in zip(("score", "control"), taken, strict=True)}
-        swept = sweeps_at(
-            model, into[rows], new, position=position, metric=probability, **options | {"max_tokens": most}
-        )
+        swept = sweeps_at(model, into[rows], new, position=position, metric=probability, **given)
         one = swept["score"]
         effects = {key: each["effect"] for key, each in swept.items()}
         yield effects | {"baseline": one["baseline"].values, "attrs": one.attrs, "clean": taken[0][1]}
