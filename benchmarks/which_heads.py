@@ -2,8 +2,9 @@
 
 Few-shot SST-2 (8 demonstrations) and windows of a text: the top 2% and 10% of either kind ablated, each without the
 other kind's top 2%, beside 20 sets of random heads; accuracy, probability of the right label, and the difference
-between the loss late and early in the windows, with 95% intervals. Heads are chosen on other prompts. The paper finds
-its effect in models of more than 345 million parameters.
+between the loss late and early in the windows, with 95% intervals and the share of random sets that do as much harm.
+Function-vector heads are chosen on the word pairs that ship, whose mean takes the place of what is ablated. The paper
+finds its effect in models of more than 345 million parameters.
 Run with `python benchmarks/which_heads.py MODEL DATA`, a folder with `sst2.validation.tsv`, `sst2.train2000.tsv` and
 `moby_dick.txt`; `--small` tries it out and saves nothing.
 """
@@ -50,7 +51,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--prompts", type=int, default=128, help="half of them to choose heads on")
+    parser.add_argument("--prompts", type=int, default=128, help="that heads are ablated on")
     parser.add_argument("--windows", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--small", action="store_true", help="to try this out: nothing is saved")
@@ -78,10 +79,13 @@ def told(found: Any) -> None:
                 at = of.sel(set=name)
                 change, low, high = (float(at[f"{measure}_change{end}"]) for end in ("", "_low", "_high"))
                 print(
-                    f"  without {name:22} {change:+.3f} [{low:+.3f}, {high:+.3f}]  {at[f'{measure}_verdict'].item()}"
+                    f"  without {name:22} {change:+.3f} [{low:+.3f}, {high:+.3f}]  "
+                    f"p {float(at[f'{measure}_p']):.3f}  {at[f'{measure}_verdict'].item()}"
                 )
-            print(f"  more harm: {of[f'{measure}_decides'].item()}")
-    print(f"\ncorrelation of the two scores {float(found['correlation']):.2f}", flush=True)
+            apart = float(of[f"{measure}_difference_p"])
+            print(f"  more harm: {of[f'{measure}_decides'].item()} (p {apart:.3f})")
+    print(f"\ncorrelation of the two scores {float(found['correlation']):.2f}")
+    print(f"tasks: {found.attrs['tasks']}; {found.attrs['n_verdicts']} verdicts", flush=True)
 
 
 def run_of(measure: str) -> str:
@@ -107,19 +111,28 @@ def save(found: Any, minutes: float) -> None:
                     "_excess",
                     "_excess_low",
                     "_excess_high",
+                    "_p",
+                    "_p_less",
                 ):
-                    row[measure + key] = round(float(at[measure + key]), 4)
+                    value = float(at[measure + key])
+                    row[measure + key] = None if value != value else round(value, 4)  # random heads have no p
                 row[f"{measure}_verdict"] = str(at[f"{measure}_verdict"].item())
             rows.append(row)
     decided = {
         f"{measure}_decides": [str(each) for each in found[f"{measure}_decides"].values]
         for measure in MEASURES
     }
+    decided |= {
+        f"{measure}_difference_p": found[f"{measure}_difference_p"].values.round(4).tolist()
+        for measure in MEASURES
+    }
     untouched = {measure: float(found[run_of(measure)].sel(run="untouched").mean()) for measure in MEASURES}
     measuring.save(
         "which_heads", "python benchmarks/which_heads.py MODEL DATA", rows, untouched=untouched, **decided,
         overlap=found["overlap"].values.tolist(), correlation=float(found["correlation"]), minutes=minutes,
-        n_prompts=int(found.sizes["prompt"]), n_windows=int(found.sizes["window"]),
+        tasks=found.attrs["tasks"], n_task_prompts=found.attrs["n_task_prompts"],
+        n_verdicts=found.attrs["n_verdicts"], n_prompts=int(found.sizes["prompt"]),
+        n_windows=int(found.sizes["window"]),
     )  # fmt: skip
 
 

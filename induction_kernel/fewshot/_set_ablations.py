@@ -1,8 +1,8 @@
 """Sets of heads ablated together: on few-shot labels at the last token, and on late and early losses of a text.
 
-The ablations of `which_heads`. In few-shot prompts z of the heads becomes its mean over the last tokens of few-shot
-prompts, at the last token alone, so that only that position is run again; in the text z becomes its mean over the
-windows, at every position.
+The ablations of `which_heads`. In few-shot prompts z of the heads becomes a given mean, that over the last tokens of
+other tasks' prompts, at the last token alone, so that only that position is run again; in the text z becomes its mean
+over the windows, at every position.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """What ablating sets of heads changes: accuracy, probability of the right label and in-context-learning score, judged.
 
-The statistics of `which_heads`: each change is paired by prompt or window with the untouched run, and compared with the
-mean change of random heads. `_set_ablations` makes the runs.
+The statistics of `which_heads`: each change is paired by prompt or window with the untouched run, and compared with
+those of random sets of heads, with their mean over prompts and with their spread over sets. `_set_ablations` makes the
+runs.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ INDUCTION, VECTOR, RANDOM = "induction heads", "function-vector heads", "random 
 UNCLEAR = "inconclusive"
 HARM = {"accuracy": -1, "label_probability": -1, "icl_score": 1}
 """Measure -> the sign of a change for the worse."""
+LEVEL = 0.05
+FEWEST = 19  # random sets for a verdict: the smallest p with fewer is above the level
 
 
 def changes_of(
@@ -43,7 +46,8 @@ def changes_of(
         seed: of the bootstrap.
 
     Returns:
-        Dataset as documented by `which_heads`, without its coordinates `share` and `heads`.
+        Dataset as documented by `which_heads`, without its coordinates `share` and `heads`; attributes `level` and
+        `n_verdicts`.
     """
     place = np.arange(len(target))
     values = {
@@ -62,7 +66,9 @@ def changes_of(
         "set": [INDUCTION, VECTOR, RANDOM], "prompt": place, "window": np.arange(losses.shape[1]),
         "run": ["untouched", INDUCTION, VECTOR, *(f"{RANDOM} {i}" for i in range(n_controls))],
     }  # fmt: skip
-    return xr.Dataset(variables, coords)
+    said = [key for key in variables if key.endswith("_verdict")]
+    n_verdicts = 3 * len(counts) * len(said)  # of two sets, and which of them decides
+    return xr.Dataset(variables, coords, {"level": LEVEL, "n_verdicts": n_verdicts})
 
 
 def _by_share(flat: np.ndarray, counts: Sequence[int], n_controls: int) -> np.ndarray:
@@ -93,12 +99,40 @@ def _summary(measure: str, runs: np.ndarray, seed: int) -> dict[str, Any]:
             low[:, 2] = high[:, 2] = 0.0
         ends = {"": value.mean(0), "_low": low, "_high": high}
         out |= {f"{measure}_{name}{end}": (of, each) for end, each in ends.items()}
-    said = _verdicts(measure, out, "excess", f"more than {RANDOM}", f"less than {RANDOM}")
-    said[:, 2] = UNCLEAR
-    out[f"{measure}_verdict"] = (dims, said)
-    out[f"{measure}_decides"] = (dims[:1], _verdicts(measure, out, "difference", VECTOR, INDUCTION))
-    out[f"{measure}_control"] = (("share", "draw"), (runs[..., 3:] - runs[..., :1]).mean(0))
-    return out
+    control = (runs[..., 3:] - runs[..., :1]).mean(0)
+    harm, of_random = HARM[measure] * change.mean(0)[:, :2], HARM[measure] * control
+    p, p_less = _p_of_sets(harm, of_random), _p_of_sets(-harm, -of_random)
+    apart = _p_of_difference(harm, of_random)
+    said = _verdicts(measure, out, "excess", (f"more than {RANDOM}", f"less than {RANDOM}"), (p, p_less))
+    enough = np.where(np.isfinite(control).sum(-1) < FEWEST, np.nan, apart)
+    decides = _verdicts(measure, out, "difference", (VECTOR, INDUCTION), (enough, enough))
+    return out | {
+        f"{measure}_p": (dims, p),
+        f"{measure}_p_less": (dims, p_less),
+        f"{measure}_verdict": (dims, said),
+        f"{measure}_difference_p": (dims[:1], apart),
+        f"{measure}_decides": (dims[:1], decides),
+        f"{measure}_control": (("share", "draw"), control),
+    }
+
+
+def _p_of_sets(harm: np.ndarray, of_random: np.ndarray) -> np.ndarray:
+    """(1 + number of random sets with at least as much harm) / (1 + their number) `[share, set]`; NaN for random heads.
+
+    Source: Phipson & Smyth 2010 (the set itself counts as one of the draws).
+    """
+    at_least = (of_random[:, None] >= harm[..., None]).sum(-1)  # absent sets, NaN, do not count
+    p = (1 + at_least) / (1 + np.isfinite(of_random).sum(-1, keepdims=True))
+    return np.concatenate([p, np.full((len(p), 1), np.nan)], 1)
+
+
+def _p_of_difference(harm: np.ndarray, of_random: np.ndarray) -> np.ndarray:
+    """(1 + number of pairs of random sets that differ at least as much) / (1 + number of pairs), `[share]`."""
+    first, second = np.triu_indices(of_random.shape[1], 1)
+    pairs = np.abs(of_random[:, first] - of_random[:, second])
+    own = np.abs(harm[:, 1] - harm[:, 0]) - 1e-12  # equal shares count, whatever their rounding
+    at_least = (pairs >= own[:, None]).sum(-1)
+    return (1 + at_least) / (1 + np.isfinite(pairs).sum(-1))
 
 
 def _interval(measure: str, values: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -107,8 +141,10 @@ def _interval(measure: str, values: np.ndarray, seed: int) -> tuple[np.ndarray, 
     return np.array(low), np.array(high)
 
 
-def _verdicts(measure: str, found: dict[str, Any], of: str, worse: str, better: str) -> np.ndarray:
-    """`worse` where the interval holds harm alone, `better` where the opposite alone; else inconclusive."""
+def _verdicts(
+    measure: str, found: dict[str, Any], of: str, names: tuple[str, str], p: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """The first name where interval and p show harm, the second where they show the opposite; else inconclusive."""
     low, high = (HARM[measure] * found[f"{measure}_{of}{end}"][1] for end in ("_low", "_high"))
     least, most = np.minimum(low, high), np.maximum(low, high)
-    return np.select([least > 0, most < 0], [worse, better], UNCLEAR)
+    return np.select([(least > 0) & (p[0] <= LEVEL), (most < 0) & (p[1] <= LEVEL)], names, UNCLEAR)

@@ -2,7 +2,8 @@
 
 Yin & Steinhardt 2025 (arXiv 2502.14010), section 4, and their code (`get_heads_to_ablate`): the top heads of one kind
 are ablated without the top 2% of the other, beside random heads, and two things are measured: few-shot accuracy, and
-the difference between the loss late and early in a text. `_set_ablations` makes the runs.
+the difference between the loss late and early in a text. `_set_ablations` makes the runs, `_other_tasks` the tasks that
+heads are scored on, and `_set_changes` says what has changed.
 """
 
 from __future__ import annotations
@@ -15,20 +16,19 @@ import numpy as np
 import xarray as xr
 
 from .._given import checked_seed, is_whole
-from ..data._episodes import Episodes
 from ..errors import Refused
 from ..heads._choice import random_sets, top_heads
 from ..heads._names import Head, names_of
 from ..heads._summary import means_of
 from ..model._anatomy import Model, sizes
 from ..model._outputs import check_words
-from ..prompts._conversion import as_few_shot, as_prompts
+from ..prompts._conversion import as_prompts
 from ..prompts._prompts import FewShotPrompts, measured_on
 from ..prompts._repeated import repeated_tokens
 from ..replay._lane_record import of_slowest
 from ..scorers._attention import induction
 from ..stats._correlations import correlation, correlation_interval
-from ._function_vectors import function_vector_effect, last_means
+from ._other_tasks import few_shot_of_task, means_over_tasks, names_of_tasks, other_tasks, scores_over_tasks
 from ._set_ablations import bands_of, few_shot_without, text_without
 from ._set_changes import INDUCTION, VECTOR, changes_of
 
@@ -42,6 +42,7 @@ def which_heads(
     prompts: Any,
     text: Any,
     *,
+    tasks: Any = None,
     scores: Mapping[str, xr.Dataset] | None = None,
     shares: Iterable[float] = (0.02, 0.1),
     exclude: float = 0.02,
@@ -57,24 +58,31 @@ def which_heads(
 
     Of each kind the top share of all heads is ablated (rounded down, at least one head), left out of it the top
     `exclude` of the other kind (rounded down); and as many random heads, which are in neither set nor in the top
-    `exclude` of either. In few-shot prompts z becomes its mean over the last tokens of the prompts that heads are
-    chosen on, at the last token alone; in the text its mean over the windows, at every position (the authors' code
-    takes the values of one run on random tokens there).
+    `exclude` of either. In few-shot prompts z becomes its mean over the last tokens of other tasks' prompts (over each
+    task's, then over tasks), at the last token alone. The mean over the prompts' own task is what function-vector heads
+    write for it: with that in their place they are not ablated. In the text z becomes its mean over the windows, at
+    every position (the authors' code takes the values of one run on random tokens there).
 
     Args:
         model: any TransformerLens model with a tokenizer; given back as it was.
         prompts: few-shot prompts whose right labels are known, or episodes.
         text: windows of ordinary text, anything `as_prompts` takes.
+        tasks: few-shot prompts or episodes of other tasks than that of the prompts, or a list of them, one a task.
+            Heads are scored on them, and the mean is taken over them. None for the word pairs that ship
+            (`data.word_pairs`), 8 prompts of 8 demonstrations a task: the four in English, or `topics` where the model
+            does not read English; without that of episodes of the same name. Whether given tasks are other ones is not
+            checked, only that no prompt is in both.
         scores: `{"induction": ..., "function_vector": ...}`, results of `induction` and `function_vector_effect` on
             other prompts than these, or any other scores to rank heads by; None to measure them: induction on repeated
-            tokens, function vectors on every second prompt, and the ablations on the others.
+            tokens, function vectors on each of the tasks, averaged over tasks.
         shares: which shares of all heads are ablated, above 0, at most 1.
         exclude: share of the other kind's heads that is left out of each set; 0 for none.
-        n_controls: sets of random heads for each share.
+        n_controls: sets of random heads for each share; with fewer than 19, and where there are fewer different sets
+            (15 of one head out of 16), no verdict is possible.
         early: position i of the text, whose loss is that of predicting token i + 1; None for 50.
         late: likewise; None for 500.
         width: number of positions averaged around each.
-        seed: of the random sets, of the shuffle and of the bootstrap.
+        seed: of the random sets, of the word pairs, of the shuffle and of the bootstrap.
         max_tokens: tokens in one batch; None to fit the memory.
         progress: a bar if it takes longer than two seconds.
 
@@ -88,12 +96,18 @@ def which_heads(
         | `M` | mean with the set ablated |
         | `M_change` | less the untouched model's, paired by prompt or window |
         | `M_excess` | the change less that of random heads (mean over their sets), paired |
-        | `M_verdict` | "more than random heads", "less than random heads" or "inconclusive": harm, by the excess |
+        | `M_p`, `M_p_less` | (1 + random sets with at least, at most as much harm) / (1 + random sets) |
+        | `M_verdict` | "more than random heads", "less than random heads" or "inconclusive": harm |
         | `M_difference[share]` | the change without function-vector heads less that without induction heads, paired |
+        | `M_difference_p[share]` | (1 + pairs of random sets that differ at least as much) / (1 + pairs) |
         | `M_decides[share]` | the heads that do more harm of these two, or "inconclusive" |
         | `M_control[share, draw]` | the mean change of each set of random heads |
 
-        Changes, excesses and differences have 95% intervals, `..._low` and `..._high`. By prompt and window:
+        Changes, excesses and differences have 95% intervals over prompts or windows, `..._low` and `..._high`. These
+        say nothing of how much sets of random heads differ among themselves, so a verdict needs both: an interval (of
+        the excess or the difference) without zero, and p <= .05. Each verdict errs in up to 5% of cases in each
+        direction (`M_decides` in up to 8% in all, simulated with 20 sets); they are not corrected for their number,
+        the attribute `n_verdicts`, over measures, shares and sets. By prompt and window:
         `correct`, `right_probability [prompt, share, run]`, `late_less_early[window, share, run]`, with the names of
         `heads[share, run]`. `overlap[share]` is the part of the top induction heads that are top function-vector heads
         too (before exclusion), `overlap_chance[share]` of random ones; `correlation` is Spearman's of the two scores
@@ -101,30 +115,32 @@ def which_heads(
         scores, less their control.
 
     Raises:
-        TypeError: not prompts; scores of another type.
-        Refused: prompts without right labels, windows that are too short, shares out of range.
+        TypeError: not prompts; tasks or scores of another type.
+        Refused: prompts without right labels; tasks that hold one of the prompts, or no word pairs in the model's
+            language; windows that are too short; shares out of range.
         NotDefined: too few other heads; a model whose outputs are not its tokens.
 
-    Source: Yin & Steinhardt 2025 (arXiv 2502.14010), section 4; comparison with random heads by intervals is this
-    package's own.
+    Source: Yin & Steinhardt 2025 (arXiv 2502.14010), section 4; released code, `find_fv_heads.py` (tasks that heads are
+        scored on, whose mean is put in) and `ablate.py` (held-out tasks). Intervals and comparison with random sets are
+        this package's own; p as in Phipson & Smyth 2010.
     """
     check_words(model, "which_heads")
     seed, kept = checked_seed(seed), _shares(shares, exclude, n_controls)
     windows = as_prompts(model, text)
     bands = bands_of(windows, early, late, width)
-    chosen_on, tried_on = _halves(prompts) if scores is None else (prompts, prompts)
-    on, ready = (_few_shot(model, each) for each in (chosen_on, tried_on))
+    others = other_tasks(model, prompts, tasks, seed)
+    ready = _with_labels(few_shot_of_task(model, prompts))
     options: dict[str, Any] = {"max_tokens": max_tokens, "progress": progress}
     if scores is None:
-        vector = function_vector_effect(model, chosen_on, seed=seed, **options)
         scores = {
             "induction": induction(model, repeated_tokens(model), progress=progress),
-            "function_vector": vector,
+            "function_vector": scores_over_tasks(model, others, seed, **options),
         }
     ranked = _ranked(scores)
     sets = [_sets_of(model, ranked, share, exclude, n_controls, seed) for share in kept]
     every = [heads for of_share in sets for heads in of_share]
-    logs, way = few_shot_without(model, ready, every, last_means(model, on, max_tokens), **options)
+    means = means_over_tasks(model, others, max_tokens)
+    logs, way = few_shot_without(model, ready, every, means, **options)
     losses, of_text = text_without(model, windows, every, bands, **options)
     out = changes_of(
         logs, losses, ready.demonstrations.target.numpy(), [len(each) for each in sets], n_controls, seed
@@ -136,7 +152,8 @@ def which_heads(
     )
     return out.assign_attrs(
         method="which_heads", paper="Yin & Steinhardt 2025, section 4", exclude=float(exclude), seed=seed,
-        early=bands.early, late=bands.late, width=bands.width, edit="mean z", interval="95% over prompts and windows",
+        early=bands.early, late=bands.late, width=bands.width, edit="mean z: of other tasks' prompts, of the windows",
+        tasks=names_of_tasks(others), n_task_prompts=sum(map(len, others)), interval="95% over prompts and windows",
         n_windows=len(windows), convention="late less early loss; a loss at i predicts token i + 1",
         **of_slowest([way, of_text]).attrs, **measured_on(model, ready),
     )  # fmt: skip
@@ -155,25 +172,13 @@ def _shares(shares: Any, exclude: Any, n_controls: Any) -> list[float]:
     return sorted(float(each) for each in given)
 
 
-def _halves(prompts: Any) -> tuple[Any, Any]:
-    """The prompts that heads are chosen on, and those that the ablations are tried on: every second one."""
-    if not isinstance(prompts, Episodes | FewShotPrompts):
-        raise TypeError(f"wanted few-shot prompts or Episodes, got {type(prompts).__name__}")
-    if len(prompts) < 4:
-        raise Refused(
-            f"wanted at least 4 prompts, half of them to choose heads on, got {len(prompts)}: pass more, or scores="
-        )
-    return prompts[::2], prompts[1::2]
-
-
-def _few_shot(model: Model, prompts: Any) -> FewShotPrompts:
+def _with_labels(prompts: FewShotPrompts) -> FewShotPrompts:
     """The prompts, whose right labels must be known."""
-    ready = prompts.prompts(model) if isinstance(prompts, Episodes) else as_few_shot(model, prompts)
-    if bool((ready.demonstrations.target < 0).any()):
+    if bool((prompts.demonstrations.target < 0).any()):
         raise Refused(
             "wanted few-shot prompts whose queries carry labels: few_shot_prompts(model, .., [(x, y)])"
         )
-    return ready
+    return prompts
 
 
 def _ranked(scores: Any) -> dict[str, list[Head]]:
