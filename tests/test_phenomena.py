@@ -9,7 +9,7 @@ import xarray as xr
 import induction_kernel as ik
 from induction_kernel.fewshot import _conditions as conditions
 from induction_kernel.fewshot import _phenomena as phenomena
-from induction_kernel.fewshot._corruptions import WORD, misspelt, perturbed, rare_words
+from induction_kernel.fewshot._conditions import WORD, misspelt, perturbed, rare_words
 
 ANIMALS = "fox wolf bear horse sheep goat tiger lion rabbit mouse camel deer".split()
 FRUITS = "apple pear plum grape mango lemon peach cherry melon fig banana lime".split()

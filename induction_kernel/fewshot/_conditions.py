@@ -1,8 +1,15 @@
-"""Predictions for the same queries under several conditions, each compared with the first query by query."""
+"""Predictions for the same queries under several conditions, and texts whose words are changed for one.
+
+Conditions are compared with the first query by query. Typing errors, or rare words in the place of others, move a text
+away from the distribution of the demonstrations; `_phenomena` measures what predictions do then. The rare words are not
+synonyms: unlike in Han et al. 2025, the meaning of a replaced word is lost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,11 +17,12 @@ import xarray as xr
 
 from .._given import checked_seed
 from ..data._episodes import Episodes
+from ..errors import Refused
 from ..model._anatomy import Model
 from ..stats._shares import mean_share_difference_interval, share_interval
 from ._predictions import predict
 
-__all__ = ["compared_conditions"]
+__all__ = ["Perturb", "compared_conditions", "misspelt", "perturbed", "rare_words"]
 
 PAPER = "Han et al. 2025, section 4.2"
 
@@ -66,3 +74,42 @@ def _interval(key: str, of_prompt: np.ndarray, seed: int) -> tuple[np.ndarray, n
     low, high = mean_share_difference_interval(of_prompt.T, seed=seed)
     low[0] = high[0] = 0.0  # the first condition does not differ from itself
     return low, high
+
+
+Perturb = Callable[[str, np.random.Generator], str]
+WORD = re.compile(r"[^\W\d_]{2,}")  # two letters or more
+
+
+def misspelt(word: str, rng: np.random.Generator) -> str:
+    """The word with one typing error: two letters swapped, one left out or one doubled; never the word itself."""
+    at = int(rng.integers(len(word) - 1))
+    swapped = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    shorter, longer = word[:at] + word[at + 1 :], word[:at] + word[at] + word[at:]
+    return str(rng.choice([each for each in (swapped, shorter, longer) if each != word]))
+
+
+def rare_words(texts: Sequence[str]) -> Perturb:
+    """A function that replaces any word by one of the words that are rarest in these texts."""
+    counts = Counter(word.lower() for text in texts for word in WORD.findall(text))
+    rare = sorted(word for word, count in counts.items() if count == min(counts.values()))
+    if len(rare) < 2:
+        raise Refused(
+            f"wanted texts with at least two rarest words, got {rare}: give a larger pool, or shift='typos'"
+        )
+
+    def replaced(word: str, rng: np.random.Generator) -> str:
+        at = int(rng.integers(len(rare)))
+        return rare[at] if rare[at] != word.lower() else rare[at - 1]
+
+    return replaced
+
+
+def perturbed(text: str, perturb: Perturb, share: float, rng: np.random.Generator) -> str:
+    """The text with this share of its words changed; with one seed, a larger share includes the words of a smaller."""
+    places = [found.span() for found in WORD.finditer(text)]
+    order = rng.permutation(len(places))
+    new = [perturb(text[begin:end], rng) for begin, end in places]
+    for i in sorted(order[: round(share * len(places))], reverse=True):
+        begin, end = places[i]
+        text = text[:begin] + new[i] + text[end:]
+    return text

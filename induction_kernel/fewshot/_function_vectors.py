@@ -22,7 +22,7 @@ from ..data._episodes import Episodes
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
-from ..interventions._several_values import sweeps_at
+from ..interventions._patching import sweeps_at
 from ..metrics._standard import probability
 from ..model._anatomy import Model, full_precision, sizes
 from ..model._runs import progress_bar, stream

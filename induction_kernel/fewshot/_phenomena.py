@@ -23,8 +23,7 @@ from ..data._likeness import Embed, by_likeness, similarities
 from ..errors import Refused
 from ..model._anatomy import Model
 from ..stats._shares import mean_share_interval
-from ._conditions import compared_conditions
-from ._corruptions import Perturb, misspelt, perturbed, rare_words
+from ._conditions import Perturb, compared_conditions, misspelt, perturbed, rare_words
 
 __all__ = ["input_shift_effect", "label_format_effect", "order_effect", "retrieval_effect"]
 

@@ -21,8 +21,8 @@ from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
 from ..interventions._activations import New
 from ..interventions._edits_from_runs import taken_from
+from ..interventions._patching import sweeps_at
 from ..interventions._plan import prompts_at_once, tokens_at_once
-from ..interventions._several_values import sweeps_at
 from ..metrics._metric import reading_of
 from ..metrics._standard import probability
 from ..model._anatomy import Model, check_model, sizes

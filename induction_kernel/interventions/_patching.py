@@ -8,7 +8,8 @@ estimates from gradients.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,14 @@ from ..metrics._standard import logit_difference
 from ..model._anatomy import Model, check_model
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
+from ._activations import New
+from ._edits import Given
 from ._edits_from_runs import FromRun, readings_by_piece, taken_from
 from ._engine import labelled, run_cells
 from ._intervention import Hold, Intervention
 from ._plan import planned
 
-__all__ = ["against_source", "patch", "source_value"]
+__all__ = ["against_source", "patch", "source_value", "sweeps_at"]
 
 _SMALL = 1e-3  # relative to the metric's size in both runs: a smaller difference is no denominator
 
@@ -117,3 +120,49 @@ def source_value(model: Model, into: Prompts, source: Prompts, metric: Metric) -
         assert value is not None  # asked for
         values.append(value)
     return torch.cat(values).double().numpy()
+
+
+def sweeps_at(
+    model: Model,
+    prompts: Prompts,
+    values: Mapping[str, Mapping[int, New]],
+    *,
+    position: int,
+    metric: Metric,
+    heads: Any = None,
+    layers: Iterable[int] | None = None,
+    max_tokens: int,
+) -> dict[str, xr.Dataset]:
+    """For each set of new values what `sweep` gives over the heads' z at one position, without that dimension.
+
+    Args:
+        model: any TransformerLens model; given back as it was.
+        prompts: as many as fit one batch of `max_tokens`.
+        values: name -> layer -> new value of z there.
+        position: where z is edited.
+        metric: what is measured.
+        heads: only these are edited; None for all.
+        layers: only these; None for all.
+        max_tokens: tokens in one batch.
+
+    Returns:
+        Name -> Dataset with `value[prompt, layer, head]`, `baseline[prompt]` and `effect`, as of `sweep`.
+
+    Raises:
+        As `sweep`.
+    """
+    check_model(model)
+    intervention, ready = Intervention(Given(), "z", metric), metric.ready(model, prompts)
+    plan = planned(
+        model, intervention, by=("layer", "head", "position"), length=ready.tokens.shape[1], heads=heads,
+        layers=layers, positions=[position],
+    )  # fmt: skip
+    cells = [replace(cell, new=new) for new in values.values() for cell in plan.cells]
+    found = run_cells(model, ready, cells, intervention, max_tokens=max_tokens, progress=False)
+    parts = found.values.reshape(len(values), len(plan.cells), len(ready))
+    return {
+        name: labelled(model, ready, plan, replace(found, values=part), intervention)
+        .isel(position=0, drop=True)
+        .drop_vars("token")
+        for name, part in zip(values, parts, strict=True)
+    }
