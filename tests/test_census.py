@@ -82,6 +82,12 @@ def small(family, seed):
     return model
 
 
+def topics(model, n):
+    """Episodes of the one task in the embedded model's language."""
+    queries, pool = ik.data.word_pairs("topics", model).split(n, seed=0)
+    return ik.data.draw_episodes(pool, queries, shots=8, separator=" ", seed=0)
+
+
 def parts(model, n_prompts):
     """Every behaviour by its own function, on the census's prompts."""
     prompts, _ = prompts_of(model, None, n_prompts=n_prompts, seed=0)
@@ -98,7 +104,7 @@ def parts(model, n_prompts):
         "current_token": ik.summarise(beside_neighbours("current_token", 0, "", "")(model, text)),
         "retrieval": ik.summarise(ik.head_census.retrieval_forced(model, facts)),
         "label_attention": ik.summarise(ik.label_attention(model, shots), variable="right"),
-        "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, shots)),
+        "function_vector": ik.summarise(ik.fewshot.function_vector_effect(model, topics(model, n_prompts))),
         "copying": ik.summarise(ik.copying(model, own_prompts(model, prompts=n_prompts))),
         "token_copying": ik.summarise(ik.head_census.token_copying(model, prompts=n_prompts)),
         "ov_eigenvalues": ik.summarise(ik.ov_eigenvalues(model)),
@@ -501,3 +507,19 @@ def test_tokens_of_a_text_are_never_markup(tmp_path):
     found["query_text"] = xr.full_like(found["query_text"], "<script>alert(1)</script>").astype(str)
     text = ik.report(found, tmp_path / "census.html", progress=False).read_text()
     assert "<script>alert(1)" not in text
+
+
+def test_function_vectors_of_a_census_are_of_tasks_that_stay_the_same(monkeypatch):
+    """Two tasks stand in for the four in English: both halves of the prompts hold both."""
+    from induction_kernel.head_census import _own_prompts
+
+    first, second = topics(tiny(), 6), topics(tiny(), 5)
+    monkeypatch.setattr(_own_prompts, "shipped_tasks", lambda *given, **options: [first, second])
+    drawn = _own_prompts.Drawn(11, 0)
+    found = _own_prompts.own_function_vectors(tiny(), drawn, progress=False)
+    each = [ik.fewshot.function_vector_effect(tiny(), task, seed=0) for task in (first, second)]
+    rows = [(0, 0), (0, 1), (1, 0), (1, 1), (0, 2), (0, 3), (1, 2), (1, 3), (0, 4), (0, 5), (1, 4)]
+    for at, (task, row) in enumerate(rows):
+        for key in ("score", "control"):
+            np.testing.assert_array_equal(found[key].isel(prompt=at), each[task][key].isel(prompt=row))
+    assert found.attrs["n_prompts"] == 11

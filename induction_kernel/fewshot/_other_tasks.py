@@ -22,7 +22,14 @@ from ..prompts._prompts import FewShotPrompts
 from ..prompts._prose import PROSE, what_is_read
 from ._function_vectors import function_vector_effect, last_means
 
-__all__ = ["few_shot_of_task", "means_over_tasks", "names_of_tasks", "other_tasks", "scores_over_tasks"]
+__all__ = [
+    "few_shot_of_task",
+    "means_over_tasks",
+    "names_of_tasks",
+    "other_tasks",
+    "scores_over_tasks",
+    "shipped_tasks",
+]
 
 ENGLISH, OWN = ("antonyms", "capitals", "plurals", "past_tense"), ("topics",)
 QUERIES, SHOTS = 8, 8
@@ -46,7 +53,15 @@ def other_tasks(model: Model, prompts: Any, tasks: Any, seed: int) -> list[Task]
     if not isinstance(prompts, Task):
         raise TypeError(f"wanted few-shot prompts or Episodes, got {type(prompts).__name__}")
     if tasks is None:
-        return _shipped(model, prompts, seed)
+        found = shipped_tasks(
+            model, seed, own=(prompts.queries.name or "") if isinstance(prompts, Episodes) else ""
+        )
+        if not found:
+            raise Refused(
+                "none of the word pairs that ship are other tasks in the model's language: pass tasks=, few-shot "
+                "prompts or Episodes of other tasks than that of the prompts"
+            )
+        return list(found)
     given = [tasks] if isinstance(tasks, Task) else list(tasks) if isinstance(tasks, list | tuple) else None
     if given is None or not all(isinstance(each, Task) for each in given):
         got = type(tasks).__name__ if given is None else sorted({type(each).__name__ for each in given})
@@ -92,11 +107,10 @@ def means_over_tasks(model: Model, tasks: list[Task], max_tokens: int | None) ->
     return {layer: torch.stack([means[layer] for means in each]).mean(0) for layer in each[0]}
 
 
-def _shipped(model: Model, prompts: Task, seed: int) -> list[Task]:
-    """Episodes of each task of word pairs that is in the model's language and is not that of the prompts."""
+def shipped_tasks(model: Model, seed: int, *, own: str = "", n_prompts: int = QUERIES) -> list[Episodes]:
+    """Episodes of each task of word pairs in the model's language but `own`: `n_prompts` of each, or as many as it has."""
     names = ENGLISH if what_is_read(model) == PROSE else OWN
-    own = prompts.queries.name if isinstance(prompts, Episodes) else ""
-    found = list[Task]()
+    found = list[Episodes]()
     for name in names:
         if name == own:
             continue
@@ -106,14 +120,9 @@ def _shipped(model: Model, prompts: Task, seed: int) -> list[Task]:
             continue
         if len(pairs) < QUERIES + SHOTS:
             continue
-        queries, pool = pairs.split(QUERIES, seed=seed)
+        queries, pool = pairs.split(min(n_prompts, len(pairs) - SHOTS), seed=seed)
         separator = " " if name in OWN else "\n"
         found.append(draw_episodes(pool, queries, shots=SHOTS, separator=separator, seed=seed))
-    if not found:
-        raise Refused(
-            "none of the word pairs that ship are other tasks in the model's language: pass tasks=, few-shot prompts "
-            "or Episodes of other tasks than that of the prompts"
-        )
     return found
 
 

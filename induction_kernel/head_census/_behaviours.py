@@ -9,21 +9,22 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from numbers import Real
-from typing import NamedTuple
 
 import xarray as xr
 
 from ..errors import Refused
-from ..fewshot._function_vectors import function_vector_effect
-from ..model._anatomy import Model
 from ..scorers._attention import duplicate_token, induction, prefix_matching
 from ..scorers._attention_scorer import AttentionScorer
-from ..scorers._copying import copying, own_prompts
 from ..scorers._direct_effect import direct_effect
 from ..scorers._labels import label_attention
-from ..scorers._ov import ov_eigenvalues
 from ..scorers._text_scores import beside_neighbours, first_token
-from ._concept_copying import concept_copying, token_copying
+from ._own_prompts import (
+    own_concept_copying,
+    own_copying,
+    own_eigenvalues,
+    own_function_vectors,
+    own_token_copying,
+)
 from ._retrieval import retrieval_forced
 
 __all__ = ["BEHAVIOURS", "Behaviour", "check_least", "chosen_behaviours"]
@@ -99,29 +100,6 @@ def check_least(least: float) -> None:
     """Refused unless this is a strength that a head can reach and pass."""
     if not isinstance(least, Real) or isinstance(least, bool) or not 0 <= least < 1:
         raise Refused(f"wanted a least strength from 0 to below 1, got {least!r}")
-
-
-class Drawn(NamedTuple):
-    """What a measure that makes its own prompts is given in their place: how many, and the seed."""
-
-    n_prompts: int
-    seed: int
-
-
-def _copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
-    return copying(model, own_prompts(model, prompts=drawn.n_prompts, seed=drawn.seed), progress=progress)
-
-
-def _token_copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
-    return token_copying(model, prompts=drawn.n_prompts, seed=drawn.seed, progress=progress)
-
-
-def _concept_copying(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
-    return concept_copying(model, prompts=drawn.n_prompts, seed=drawn.seed, progress=progress)
-
-
-def _eigenvalues(model: Model, drawn: Drawn, *, progress: bool) -> xr.Dataset:
-    return ov_eigenvalues(model, seed=drawn.seed, progress=progress)
 
 
 BEHAVIOURS: tuple[Behaviour, ...] = (
@@ -209,8 +187,8 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "function_vector",
         "its mean output over a few-shot task makes the right answer likelier where the labels are shuffled",
         "Todd et al. 2024",
-        FEW_SHOT,
-        function_vector_effect,
+        OWN,
+        own_function_vectors,
         least=LEAST_EFFECT,
     ),
     Behaviour(
@@ -218,14 +196,14 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "raises the logits of the tokens that its values come from",
         "Olsson et al. 2022",
         OWN,
-        _copying,
+        own_copying,
     ),
     Behaviour(
         "token_copying",
         "its output makes the model copy the next token of something that stood earlier",
         "Feucht et al. 2025",
         OWN,
-        _token_copying,
+        own_token_copying,
         beyond=("induction",),
         least=LEAST_EFFECT,
     ),
@@ -234,7 +212,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "its output makes the model go on with a whole word that stood earlier, a token later",
         "Feucht et al. 2025",
         OWN,
-        _concept_copying,
+        own_concept_copying,
         least=LEAST_EFFECT,
     ),
     Behaviour(
@@ -242,7 +220,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "has value and output weights that copy, by their eigenvalues",
         "Elhage et al. 2021",
         OWN,
-        _eigenvalues,
+        own_eigenvalues,
         named=False,
     ),
 )

@@ -29,12 +29,12 @@ from ._behaviours import (
     REPEATS,
     TEXT,
     Behaviour,
-    Drawn,
     check_least,
     chosen_behaviours,
 )
 from ._fingerprint import fingerprints, names, strengths, tested_together
 from ._measuring import results_of
+from ._own_prompts import Drawn
 from ._passages import check_rows, passages
 
 __all__ = ["census", "prompts_of", "text_prompts"]
@@ -70,7 +70,8 @@ def census(
     | random tokens, four times | `prefix_matching` |
     | ordinary text | `previous_token`, `first_token`, `current_token` |
     | facts hidden in text, and a question | `retrieval` |
-    | few-shot prompts with made-up labels | `label_attention`, `function_vector` |
+    | few-shot prompts with made-up labels | `label_attention` |
+    | few-shot prompts of the tasks that ship (`data.word_pairs`) | `function_vector` |
     | an entity that comes again in text | `token_copying`, `concept_copying` |
     | random tokens; the weights alone | `copying`; `ov_eigenvalues` |
 

@@ -14,7 +14,8 @@ from ..errors import NotDefined
 from ..model._anatomy import Model
 from ..prompts._prompts import Prompts
 from ..scorers._attention_scorer import AttentionScorer, observe
-from ._behaviours import Behaviour, Drawn
+from ._behaviours import Behaviour
+from ._own_prompts import Drawn
 
 __all__ = ["results_of"]
 
