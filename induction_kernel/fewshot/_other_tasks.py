@@ -108,7 +108,7 @@ def means_over_tasks(model: Model, tasks: list[Task], max_tokens: int | None) ->
 
 
 def shipped_tasks(model: Model, seed: int, *, own: str = "", n_prompts: int = QUERIES) -> list[Episodes]:
-    """Episodes of each task of word pairs in the model's language but `own`: `n_prompts` of each, or as many as it has."""
+    """Episodes of each task of word pairs in the model's language but `own`: `n_prompts` of each, or all it has."""
     names = ENGLISH if what_is_read(model) == PROSE else OWN
     found = list[Episodes]()
     for name in names:
