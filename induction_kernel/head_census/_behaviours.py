@@ -32,7 +32,9 @@ REPEATS, TEXT, NEEDLES = "repeated tokens", "ordinary text", "needles in text"
 FEW_SHOT, OWN = "few-shot prompts", "prompts of its own"
 ENTITIES = 32  # prompts with something to copy
 PROMPTS = (REPEATS, TEXT, NEEDLES, FEW_SHOT, OWN)
-LEAST = 0.1  # strength of a name: a tenth of what is possible, from which Wu et al. 2024 speak of retrieval heads
+LEAST = (
+    0.1  # strength of a name: a tenth of what is possible, from which Wu et al. 2024 speak of retrieval heads
+)
 LEAST_EFFECT = (
     0.01  # of a name for an effect: a probability changed by .01, or .01 of what all heads together write
 )
