@@ -78,9 +78,12 @@ def told(found: Any) -> None:
             for name in found["set"].values:
                 at = of.sel(set=name)
                 change, low, high = (float(at[f"{measure}_change{end}"]) for end in ("", "_low", "_high"))
+                p = float(at[f"{measure}_p"])
                 print(
                     f"  without {name:22} {change:+.3f} [{low:+.3f}, {high:+.3f}]  "
-                    f"p {float(at[f'{measure}_p']):.3f}  {at[f'{measure}_verdict'].item()}"
+                    + (
+                        f"p {p:.3f}  {at[f'{measure}_verdict'].item()}" if p == p else ""
+                    )  # none of random heads
                 )
             apart = float(of[f"{measure}_difference_p"])
             print(f"  more harm: {of[f'{measure}_decides'].item()} (p {apart:.3f})")

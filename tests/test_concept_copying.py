@@ -150,8 +150,26 @@ def test_without_heads_lists_have_the_values_of_ablate():
         found["value"].sel(row="words", mode="without concept heads"), alone["value"], rtol=1e-5
     )
     np.testing.assert_allclose(found["baseline"].sel(row="words"), alone["baseline"], rtol=1e-5)
-    assert found.sizes["draw"] == 2
+    assert found["like"].values.tolist() == ["without token heads"] * 2 + ["without concept heads"] * 2
     assert found.attrs["token_heads"] == "L1H0"
+
+
+def test_each_set_of_heads_has_random_heads_of_its_own_layers():
+    """Of four heads a layer two are taken, so the random ones are known: the other two of the layer."""
+    model = fresh("attention-only", dtype=torch.float32)
+    asked = {"tasks": ["nonsense"], "prompts": 3, "words": 3, "n_controls": 1, "seed": 5}
+    found = ik.head_census.list_ablation(model, ["L0H0", "L0H1"], ["L1H0", "L1H1"], **asked)
+    assert found["like"].values.tolist() == found["mode"].values.tolist()
+    others = ik.head_census.list_ablation(model, ["L0H2", "L0H3"], ["L1H2", "L1H3"], **asked)
+    np.testing.assert_allclose(found["random"].values, others["value"].values, rtol=1e-5)
+    assert float(abs(found["random"][:, 0] - found["random"][:, 1]).max()) > 1e-4
+
+
+def test_one_list_of_nonsense_can_be_written():
+    prompts = list_prompts(fresh("attention-only", n_ctx=80), "nonsense", prompts=1)
+    assert prompts.tokens.shape == (1, 38)
+    found = ik.head_census.list_ablation(ik.load("tiny"), "L1H7", "L1H2", prompts=1, n_controls=1)
+    assert found["value"].shape[::2] == (len(found["row"]), 1)
 
 
 def test_the_lists_of_words_are_sound():
@@ -167,6 +185,10 @@ def test_the_lists_of_words_are_sound():
     [
         (lambda model: ik.head_census.concept_copying(model), "no tokenizer"),
         (lambda model: ik.head_census.list_ablation(model, "L1H0", "L1H1", tasks=["words"]), "no tokenizer"),
+        (
+            lambda _: ik.head_census.list_ablation(fresh("attention-only", d_vocab=1), "L1H0", "L1H1"),
+            "none of nonsense, words",
+        ),
         (lambda model: ik.head_census.token_copying(model, prompts=3), "at least two entities of one number"),
     ],
 )

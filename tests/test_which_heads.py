@@ -3,12 +3,19 @@
 import numpy as np
 import pytest
 import xarray as xr
+from english import english_model
 from shots import noisy_words
 
 import induction_kernel as ik
 from induction_kernel.errors import Refused
 from induction_kernel.fewshot._function_vectors import last_means
-from induction_kernel.fewshot._other_tasks import means_over_tasks, other_tasks, scores_over_tasks
+from induction_kernel.fewshot._other_tasks import (
+    few_shot_of_task,
+    means_over_tasks,
+    names_of_tasks,
+    other_tasks,
+    scores_over_tasks,
+)
 from induction_kernel.fewshot._set_changes import INDUCTION, RANDOM, VECTOR, changes_of
 from induction_kernel.fewshot._which_heads import _sets_of
 
@@ -264,6 +271,16 @@ def test_the_tasks_that_ship_are_other_ones_in_the_models_language(tiny):
         other_tasks(tiny, task, None, 0)
     with pytest.raises(Refused, match="prompts that are among them"):
         other_tasks(tiny, prompts[:2], [task, prompts[1:]], 0)
+
+
+def test_the_tasks_of_a_model_that_reads_english_leave_out_the_prompts_own():
+    model = english_model()
+    pairs = ik.data.word_pairs("plurals", model)
+    task = ik.data.draw_episodes(pairs[4:], pairs[:4], shots=3)
+    found = other_tasks(model, task, None, 0)
+    assert names_of_tasks(found) == "antonyms, capitals, past_tense"
+    assert {len(each) for each in found} == {8}
+    assert names_of_tasks([*found[:1], few_shot_of_task(model, task)]) == "antonyms, given"
 
 
 def test_it_is_drawn_and_kept(found, tmp_path):

@@ -70,7 +70,8 @@ def apply_function_vector(
     Returns:
         Dataset over `vector` ("none": the untouched model, the same in all layers; "function vector"; and, of
         `function_vector`, "shuffled labels" and "random heads") and `layer`. Each variable has 95% intervals over
-        prompts, `..._low` and `..._high`:
+        prompts, `..._low` and `..._high`, each for its layer alone: the best of all layers looks too good on the
+        prompts it was chosen on, so choose the layer on some prompts and report it on others. The variables:
 
         | variable | |
         |---|---|

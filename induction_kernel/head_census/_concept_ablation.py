@@ -63,7 +63,7 @@ def list_ablation(
             "German" and "Spanish" (translated into English); None for all that the tokenizer can write.
         prompts: lists for each task.
         words: words in a list.
-        n_controls: sets of random heads, as many in each layer as `token_heads` has, without either set.
+        n_controls: sets of random heads for each of the two sets: as many in each layer as it has, without either.
         control: where random heads come from: "same layer" or "any layer".
         seed: of all draws.
         max_tokens: tokens in one batch; None to fit the memory.
@@ -72,12 +72,14 @@ def list_ablation(
     Returns:
         Dataset of the probability of the right first token: `value[row, mode, prompt]`, rows being tasks and modes
         "without token heads" and "without concept heads"; `baseline[row, prompt]` of the untouched model;
-        `random[row, draw, prompt]` without random heads; `effect` = value - baseline, `random_effect` likewise.
+        `random[row, draw, prompt]` without random heads; `effect` = value - baseline, `random_effect` likewise. The
+        coordinate `like[draw]` is the mode that a random set is the control of.
 
     Raises:
         Refused: unknown tasks; heads the model does not have; options out of their range; lists too long for the
             context.
-        NotDefined: a task asked for that the tokenizer cannot write; a layer with too few other heads.
+        NotDefined: a task asked for that the tokenizer cannot write, or none that it can; a layer with too few other
+            heads.
 
     Source: Feucht et al. 2025, section 4; released code, `vocablist_ablation.py` (the first token of the answer, after
         a list of 10; synonyms, antonyms and capitals are left out here).
@@ -91,20 +93,26 @@ def list_ablation(
         key: checked_heads(model, each) for key, each in (("token", token_heads), ("concept", concept_heads))
     }
     made = _prompts_of(model, tasks, prompts, words, seed)
-    drawn = random_sets(
-        model, sets["token"], n=n_controls, exclude=sets["concept"], seed=seed, control=control
-    )
+    options: dict[str, Any] = {
+        "n": n_controls,
+        "exclude": [head for each in sets.values() for head in each],
+        "seed": seed,
+    }
+    drawn = {key: random_sets(model, each, control=control, **options) for key, each in sets.items()}
+    removed = [*sets.values(), *(heads for each in drawn.values() for heads in each)]
     edit = Mean(ordinary_text(model, seed=seed), by_position=False)
     intervention, found = Intervention(edit, "z", probability, None), []
     attrs: dict[str, Any] = {}
     with progress_bar(len(made), progress=progress, unit="task") as bar:
         for each in made.values():
             result, attrs = groups_removed(
-                model, each, [*sets.values(), *drawn], intervention, max_tokens=max_tokens, progress=False
+                model, each, removed, intervention, max_tokens=max_tokens, progress=False
             )
             found.append((result.values, result.baseline))
             bar.update()
-    return _labelled(list(made), found, sets, attrs | {"seed": seed, "control": control, "words": words})
+    out = _labelled(list(made), found, sets, attrs | {"seed": seed, "control": control, "words": words})
+    like = [mode for mode, each in zip(out["mode"].values, drawn.values(), strict=True) for _ in each]
+    return out.assign_coords(like=("draw", like))
 
 
 def _prompts_of(model: Model, tasks: Any, prompts: int, words: int, seed: int) -> dict[str, Prompts]:
@@ -120,7 +128,9 @@ def _prompts_of(model: Model, tasks: Any, prompts: int, words: int, seed: int) -
         except NotDefined:
             if tasks is not None:
                 raise
-    return made  # nonsense can always be written
+    if not made:
+        raise NotDefined(f"none of {', '.join(TASKS)} can be written with this model's vocabulary")
+    return made
 
 
 def list_prompts(model: Model, task: str, *, prompts: int = 32, words: int = 10, seed: int = 0) -> Prompts:
@@ -133,7 +143,7 @@ def list_prompts(model: Model, task: str, *, prompts: int = 32, words: int = 10,
         NotDefined: no tokenizer for words, or one that knows too few of them, or tells too few apart by first tokens.
     """
     generator, start = torch.Generator().manual_seed(seed), start_token(model, None)
-    pairs = _pairs(model, task, generator, start, prompts * words)
+    pairs = _pairs(model, task, generator, start, max(prompts * words, words + 1))
     if len(pairs) <= words:
         raise NotDefined(f"the tokenizer can write {len(pairs)} words of {task}, wanted more than {words}")
     rows, answers = [], []
@@ -192,6 +202,8 @@ def _pairs(
     """Ids of each listed word and of its answer; words that begin alike in both languages are left out."""
     if task == "nonsense":
         pool = shuffled_text(model, start)
+        if len(pool) < 2:
+            return []
         rows = [pool[torch.randperm(len(pool), generator=generator)[:2]].tolist() for _ in range(n)]
         return [(row, row) for row in rows]
     given = [(word, word) for word in LONG_WORDS] if task == "words" else TRANSLATED[task]
