@@ -159,6 +159,15 @@ def test_other_queries_have_as_many_tokens_and_ask_for_something_else():
                 assert not set(new) & set(prompts.tokens[p].tolist())
 
 
+def test_the_empty_query_is_an_ordinary_token():
+    """The rarest token of all is often a special one, which no text has."""
+    model = ik.load("tiny")
+    found = query_focused_retrieval(model, needles(model, prompts=6))
+    assert found.attrs["null"] not in model.tokenizer.all_special_tokens
+    (token,) = model.tokenizer(found.attrs["null"], add_special_tokens=False)["input_ids"]
+    assert token not in model.tokenizer.all_special_ids
+
+
 def test_what_is_not_recalled_does_not_count():
     """A random model writes something else: nothing is scored, and nobody passes."""
     found = retrieval(tiny("GPT-2"), needles(tiny("GPT-2"), prompts=8))

@@ -53,7 +53,7 @@ def query_focused_retrieval(
         model: any TransformerLens model.
         prompts: with spans "needle" and "query" after it, as `prompts.needles` makes them; None for `needles(model)`.
         null: the empty query, as text or token ids; None for " N/A", as in the paper's code, or, where the tokenizer
-            does not know that, the token that is rarest in the prompts (the attribute `null` says which).
+            does not know that, the ordinary token that is rarest in the prompts (the attribute `null` says which).
         layers: only these layers; None for all.
         batch_size: prompts per forward pass; None to fit the memory.
         progress: a bar if it takes longer than two seconds.
@@ -208,8 +208,9 @@ def _null_ids(model: Model, prompts: Prompts, null: Any) -> list[int]:
         return _some(ids)
     if getattr(model, "tokenizer", None) is not None and knows(model, NULL):
         return _some(encode(model, NULL))
+    allowed = allowed_tokens(model, exclude=0.0, bos=start_token(model, None))
     counts = torch.bincount(prompts.tokens.flatten(), minlength=sizes(model).d_vocab)
-    return [int(counts.argmin())]
+    return [int(allowed[counts[allowed].argmin()])]
 
 
 def _some(ids: list[int]) -> list[int]:
