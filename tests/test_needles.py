@@ -167,6 +167,7 @@ def test_needles_in_english(english):
         assert decoy.removesuffix(".").split()[-4:] != answer.split()
         assert [word in words for word, words in zip(answer.split(), WORDS, strict=True)] == [True] * 4
         assert int(found.spans["question"][p, 1]) == length
+        assert parts(found, p, "query").strip() == f"What do visitors to {key} do?"
         assert text.count(answer) == 1
         hay = text.removeprefix("<|endoftext|>").removesuffix(parts(found, p, "question"))
         assert not re.search(r"Mrs?\.$", hay[: hay.index(needle)].rstrip())
@@ -219,6 +220,7 @@ def test_a_users_own_needle(english):
     for p in range(4):
         assert parts(found, p, "answer").strip() in {"seven bells", "nine spoons", "twelve drums"}
         assert parts(found, p, "question").split()[1] in ("Ann", "Bob")
+        assert parts(found, p, "query").strip() == parts(found, p, "question").strip()  # one line, no label
 
 
 @pytest.mark.parametrize("kind", ["no tokenizer", "of other words"])
@@ -293,6 +295,6 @@ def test_where_there_is_no_room_or_no_tokenizer():
 
 def test_needles_without_a_decoy(english):
     found = needles(english, prompts=3, decoy=False)
-    assert set(found.spans) == {"needle", "answer", "question"}
+    assert set(found.spans) == {"needle", "answer", "question", "query"}
     assert [text.count("Visitors to") for text in found.text()] == [1] * 3
     assert "decoy" not in needles(tiny("attention-only"), prompts=3, decoy=False).spans

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import xarray as xr
 from hand_model import ARCHITECTURE, SHARP, hand_weights
 from transformer_lens.model_bridge.sources import build_bridge_from_module
 from zoo import fresh_of, hooked_only, hooked_with, model_of, quietly, randomise, tiny
@@ -201,6 +202,33 @@ def test_the_embedded_induction_head_reads_the_previous_token_head_by_its_keys()
     by_key = ik.scorers.qk_table(found, 3, by="key")
     assert by_key.index[0] == "L0H3"
     assert by_key.index.name == "key"
+
+
+def test_rows_are_chosen_on_every_other_prompt_and_measured_on_the_others():
+    """Of 900 pairs of pure noise the intervals of those chosen hold 0 as often as they say."""
+    generator = np.random.default_rng(0)
+    names = [f"MLP {i}" for i in range(30)]
+    noise = xr.Dataset(
+        {
+            "score": (("prompt", *PAIRS), generator.normal(size=(40, 30, 30))),
+            "total": ("prompt", np.ones(40)),
+        },
+        coords=dict.fromkeys(PAIRS, names) | {"prompt": np.arange(40)},
+    )
+    table = ik.scorers.qk_table(noise, 40)
+    assert (
+        (table["low"] < 0) & (table["high"] > 0)
+    ).sum() >= 34  # of 40; chosen on all prompts, nearly none does
+    chosen = noise["score"][::2].mean("prompt").stack(row=PAIRS)
+    assert table.index[0] == chosen["row"].values[np.abs(chosen.values).argmax()]
+    (query, key), one = table.index[0], table.iloc[0]
+    there = noise["score"].sel(query_component=query, key_component=key)[1::2]
+    assert one["mean"] == pytest.approx(float(there.mean()), abs=6e-4)
+    whole = ik.scorers.qk_table(noise, None).loc[(query, key)]
+    both = noise["score"].sel(query_component=query, key_component=key)
+    assert whole["mean"] == pytest.approx(float(both.mean()), abs=6e-4)  # all rows: none is chosen
+    few = ik.scorers.qk_table(noise.isel(prompt=slice(3)), 5)
+    assert few["low"].notnull().all()
 
 
 def test_raw_and_processed_weights_have_one_attribution():

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from english import english_model
-from hand_model import ARCHITECTURE, LAG, hand_weights
+from hand_model import ARCHITECTURE, CONTEXT, LAG, POSITION, SHARP, WIDTH, hand_weights, shifted
 from labelled_prompts import labelled
 from zoo import fresh, tiny
 
 import induction_kernel as ik
 from induction_kernel.head_census import query_focused_retrieval, retrieval, retrieval_forced
+from induction_kernel.head_census._retrieval_by_question import QueryAttention
 from induction_kernel.head_census._retrieval_writing import written
 from induction_kernel.loading import build
 from induction_kernel.prompts import needles
@@ -55,7 +56,7 @@ def test_the_induction_head_written_by_hand_copies_the_answer(model, prompts):
     assert first[:4] == [str(int(token)) for token in prompts.tokens[0, a:b]]
 
 
-def test_attention_of_the_question_by_hand(model, prompts):
+def test_attention_of_the_query_by_hand(model, prompts):
     found = by_head(query_focused_retrieval(model, prompts))
     assert found["L1H0"] == pytest.approx(1, abs=1e-6)  # after both tokens of the key
     assert found["L1H2"] == pytest.approx(1 / 2, abs=1e-6)  # itself and the copy in the needle
@@ -63,12 +64,19 @@ def test_attention_of_the_question_by_hand(model, prompts):
     length = int(prompts.lengths[0])
     assert result["chance"][0] == pytest.approx((6 / (length - 1) + 6 / length) / 2)
     assert by_head(result)["L0H2"] == pytest.approx(result["chance"].values, abs=1e-6)
-    # the empty question is a token that stands nowhere else: uniform attention, and itself
+    # another prompt's key has at most one of this key's two tokens
+    control = by_head(result, "control")
+    assert (control["L1H2"] < 1 / 4 + 1e-6).all()
+    assert (control["L1H0"] < 0.6).all()
+    assert control["L0H2"] == pytest.approx(found["L0H2"])
+    # the empty query is an ordinary token that stands nowhere else: uniform attention, and itself
     alone = query_focused_retrieval(model, prompts[:1])
     assert int(alone.attrs["null"]) not in prompts.tokens[0]
-    control = by_head(alone, "control")
-    assert control["L1H0"] == pytest.approx(6 / (length - 1), abs=1e-6)
-    assert control["L1H2"] == pytest.approx(0, abs=1e-6)
+    empty = by_head(alone, "empty")
+    assert empty["L1H0"] == pytest.approx(6 / (length - 1), abs=1e-6)
+    assert empty["L1H2"] == pytest.approx(0, abs=1e-6)
+    # nobody else asks: the control is of tokens that the prompt does not have
+    assert by_head(alone, "control")["L1H0"] == pytest.approx((6 / (length - 1) + 6 / length) / 2, abs=1e-6)
 
 
 def test_chance_by_hand(model, prompts):
@@ -96,6 +104,68 @@ def test_a_fixed_lag_is_neither_induction_nor_retrieval(model):
     result = retrieval_forced(model, own)
     assert float(result["score"].sel(lagged)[0]) == 1
     assert float(result["control"].sel(lagged)[0]) == 1
+
+
+def lagged_model():
+    """One layer of 16 heads that look back by 1 to 16 tokens."""
+    weights = {f"blocks.0.attn.W_{key}": torch.zeros(16, WIDTH, CONTEXT) for key in "QKV"}
+    weights["blocks.0.attn.W_O"] = torch.zeros(16, CONTEXT, WIDTH)
+    weights["blocks.0.attn.W_K"][:, POSITION] = torch.eye(CONTEXT)
+    for lag in range(1, 17):
+        weights["blocks.0.attn.W_Q"][lag - 1, POSITION] = SHARP * CONTEXT**0.5 * shifted(lag)
+    outer = {name: value for name, value in hand_weights().items() if not name.startswith("blocks.")}
+    shape = {"n_layers": 1, "n_heads": 16, "d_head": CONTEXT}
+    return build(ARCHITECTURE | shape, weights | outer, name="lags")
+
+
+def test_no_lag_is_query_focused_even_with_all_needles_right_before_the_question():
+    """An empty query of one token reads other distances than a key of two, one of as many tokens the same."""
+    lags = lagged_model()
+    found = query_focused_retrieval(lags, needles(lags, depths=[1.0]))
+    assert float(found["score"].max()) == pytest.approx(1)
+    assert float((found["score"] - found["empty"]).max()) == pytest.approx(0.5)  # lag 7
+    np.testing.assert_array_equal(found["score"], found["control"])
+    assert not (ik.summarise(found)["passes"] == 1).any()
+
+
+def test_other_queries_have_as_many_tokens_and_ask_for_something_else():
+    english = english_model()
+    found = needles(english, prompts=12, seed=2)
+    spans, other = found.spans["query"], QueryAttention().replaced(english, found)
+    lengths = set()
+    for p, (a, b) in enumerate(spans.tolist()):
+        changed = (other[p] != found.tokens[p]).nonzero()[:, 0].tolist()
+        assert changed
+        assert a <= min(changed) <= max(changed) < b  # the template stays
+        needle = found.tokens[p, slice(*found.spans["needle"][p])].tolist()
+        assert not {int(other[p, i]) for i in changed} - set(found.tokens[p, a:b].tolist()) & set(needle)
+        lengths.add(b - a)
+    order = [5, 0, 3, 11, 1, 2, 4, 10, 9, 8, 7, 6]
+    assert torch.equal(QueryAttention().replaced(english, found[order]), other[order])
+    # Queries of another length are cut or repeated; without another one tokens are drawn that the prompt lacks.
+    texts = ["Ann has bees . Who ? Ann now", "Bob has trains . Who ? Bob", "Bob has trains . Who ? Bob"]
+    mine = ik.prompts.mark(
+        english, texts, spans={"needle": [t.split(" .")[0] for t in texts], "answer": ["bees", "trains", "trains"],
+                               "query": [(21, 28), (23, 26), (23, 26)]},
+    )  # fmt: skip
+    for prompts in (mine, mine[1:]):
+        replaced = QueryAttention().replaced(english, prompts)
+        for p, (a, b) in enumerate(prompts.spans["query"].tolist()):
+            assert replaced.shape == prompts.tokens.shape
+            assert replaced[p, :a].equal(prompts.tokens[p, :a])
+            new = replaced[p, a:b].tolist()
+            assert new != prompts.tokens[p, a:b].tolist()
+            if len(prompts) == 2:
+                assert not set(new) & set(prompts.tokens[p].tolist())
+
+
+def test_the_empty_query_is_an_ordinary_token():
+    """The rarest token of all is often a special one, which no text has."""
+    model = ik.load("tiny")
+    found = query_focused_retrieval(model, needles(model, prompts=6))
+    assert found.attrs["null"] not in model.tokenizer.all_special_tokens
+    (token,) = model.tokenizer(found.attrs["null"], add_special_tokens=False)["input_ids"]
+    assert token not in model.tokenizer.all_special_ids
 
 
 def test_what_is_not_recalled_does_not_count():
@@ -235,16 +305,16 @@ def test_wrong_input_is_refused(model, prompts, call, said):
         call(model, prompts)
 
 
-def test_prompts_that_leave_no_room_and_questions_that_do_not_end_are_refused(model, prompts):
+def test_prompts_that_leave_no_room_and_queries_before_their_needle_are_refused(model, prompts):
     full = ik.as_prompts(model, torch.arange(64)[None])
     spans = {
         "needle": torch.tensor([[3, 9]]),
         "answer": torch.tensor([[5, 9]]),
-        "question": torch.tensor([[9, 12]]),
+        "query": torch.tensor([[1, 3]]),
     }
     full = replace(full, spans=spans)
     for score in (retrieval, retrieval_forced):
         with pytest.raises(ValueError, match="leaves 0 tokens of the context, its answer has up to 4"):
             score(model, full)
-    with pytest.raises(ValueError, match="text after it in prompt 0"):
+    with pytest.raises(ValueError, match="wanted the query after the needle, got it before in prompt 0"):
         query_focused_retrieval(model, full)

@@ -21,12 +21,13 @@ from ..errors import Refused
 from ..heads._names import names_of
 from ..metrics._targets import right_answer
 from ..model._anatomy import Model, full_precision, sizes
+from ..model._norms import final_norm_scale
 from ..model._outputs import check_words
 from ..model._runs import progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
-from ..scorers._directions import along, norm_scale
+from ..scorers._directions import along
 from ..scorers._streaming import chosen_layers
 from ._changed_predictions import batches_of_one_length
 
@@ -127,7 +128,7 @@ def _last_tokens(
             def keep(site: str, layer: int, activation: Tensor, rows: Tensor = rows) -> None:
                 nonlocal scale
                 last = full_precision(activation.detach()[:, -1])
-                value = (last if site == "z" else norm_scale(model, last)).cpu()
+                value = (last if site == "z" else final_norm_scale(model, last)).cpu()
                 if site == "resid_post":
                     scale = value.new_zeros(len(prompts)) if not len(scale) else scale
                     scale[rows] = value

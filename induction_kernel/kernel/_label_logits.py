@@ -22,11 +22,12 @@ from torch import Tensor
 from ..errors import Refused
 from ..heads._names import names_of
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
+from ..model._norms import final_norm_scale
 from ..model._outputs import check_words
 from ..model._runs import batches, progress_bar, stream
 from ..model._weights import check_weights, check_writing, unembedding, value_weights
 from ..prompts._prompts import FewShotPrompts, measured_on
-from ..scorers._directions import along, norm_scale
+from ..scorers._directions import along
 from ..scorers._labels import label_attention
 
 __all__ = ["LabelWriting", "label_logits"]
@@ -104,7 +105,7 @@ class LabelWriting:
                 parts[layer] = along(moved - b_v.to(moved), full_precision(w_o), direction).cpu().double()
                 return
             last = activation.detach()[torch.arange(len(batch)), batch.lengths - 1]
-            weight = (share / norm_scale(self.model, full_precision(last)).cpu().double())[prompt, None]
+            weight = (share / final_norm_scale(self.model, full_precision(last)).cpu().double())[prompt, None]
             summed = torch.stack([(parts[each] * weight).sum(0) for each in range(len(parts))])
             self._writes += summed.numpy() / len(self.prompts)
 

@@ -127,7 +127,7 @@ def _dots(results: xr.Dataset, show: str, over: str, panel: int) -> list[go.Scat
 def list_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw how often a list's last word is copied or translated: untouched, and without each set of heads.
 
-    Of random heads there is the mean over the sets, and a small point for each set.
+    Of random heads there is the mean over the sets that stand for either set of heads, and a small point for each.
 
     Args:
         found: the result of `head_census.list_ablation`.
@@ -145,19 +145,25 @@ def list_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
     need(found, "value", "list_ablation(model, token_heads, concept_heads)")
     parts = {"untouched": found["baseline"]}
     parts |= {str(mode): found["value"].sel(mode=mode, drop=True) for mode in found["mode"].values}
-    parts["without random heads"] = found["random"].mean("draw")
+    drawn = {}
+    for mode in map(str, found["mode"].values):
+        name = mode.replace("without ", "random for ")
+        drawn[name] = found["random"].isel(draw=np.flatnonzero(found["like"].values == mode))
+        parts[name] = drawn[name].mean("draw")
     runs = xr.concat(list(parts.values()), "mode").assign_coords(mode=list(parts))
     shown = xr.Dataset({"probability": runs}, attrs=found.attrs)
     marks = notes([shown], "probability", "bars")
     said = heading(found, "lists copied and translated", *marks, "small: each set of random heads")
     figure = interval_plot(shown, "probability", title=said if title is None else title)
-    figure.add_trace(_draws(found, figure.data[-1]))
+    means = figure.data[-len(drawn) :]
+    for each, mean in zip(drawn.values(), means, strict=True):
+        figure.add_trace(_draws(each, mean))
     return figure.update_xaxes(title_text="probability of the right first token")
 
 
-def _draws(found: xr.Dataset, mean: Any) -> go.Scatter:
+def _draws(found: xr.DataArray, mean: Any) -> go.Scatter:
     """The points of each set of random heads, on the rows of their mean."""
-    draws = found["random"].mean("prompt").transpose("row", "draw").values
+    draws = found.mean("prompt").transpose("row", "draw").values
     small = {"size": 5, "color": mean.marker.color, "opacity": 0.4}
     points = go.Scatter(x=draws.ravel(), y=np.repeat(mean.y, draws.shape[1]), mode="markers", marker=small)
     return points.update(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -29,11 +30,15 @@ WORDS = (
 
 
 class Fact(NamedTuple):
-    """What one prompt says and asks: the sentences of needle and decoy, the question, the needle's key and value."""
+    """What one prompt says and asks: the sentences of needle and decoy, the question, the needle's key and value.
+
+    `query` are the characters of the question that ask: the line with the key, without a label such as "Question:".
+    """
 
     needle: str
     decoy: str
     question: str
+    query: tuple[int, int]
     key: str
     value: str
 
@@ -63,6 +68,7 @@ class Facts:
             self._sentence(key, value),
             self._sentence(other, decoy),
             self.question.replace("{key}", key),
+            _query_in(self.question, key),
             key,
             value,
         )
@@ -92,6 +98,17 @@ class Facts:
         while (drawn := self._value(generator)) == value:
             pass
         return drawn
+
+
+def _query_in(question: str, key: str) -> tuple[int, int]:
+    """The characters of the line with the key, from after a label such as "Question:", where the key is filled in."""
+    at = question.index("{key}")
+    begin = question.rfind("\n", 0, at) + 1
+    label = re.match(r"\s*(\w+:)?\s*", question[begin:])
+    assert label is not None  # it matches nothing, too
+    line = question[begin + label.end() :].split("\n", 1)[0].rstrip()
+    first = len(question[: begin + label.end()].replace("{key}", key))
+    return first, first + len(line.replace("{key}", key))
 
 
 def _one_of(items: Sequence[str], generator: torch.Generator) -> str:

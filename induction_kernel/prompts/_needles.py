@@ -71,8 +71,9 @@ def needles(
         seed: of the random draw.
 
     Returns:
-        Prompts with `spans`: "needle" (the whole sentence), "answer" (its value), "decoy" (if there is one) and
-        "question", of which the question's positions are scored. In `control` the value is another one of as many
+        Prompts with `spans`: "needle" (the whole sentence), "answer" (its value), "decoy" (if there is one),
+        "question" (all that follows the haystack; its positions are scored) and "query" (what asks: the question's line
+        with the key, without a label such as "Question:" before it). In `control` the value is another one of as many
         tokens, different at each place where the draws have one (at least at half of them); the question and all
         positions are the same.
 
@@ -171,6 +172,7 @@ def _row(
     def located(needle: str) -> tuple[list[int], Spans]:
         second = {away: ("decoy", fact.decoy)} if decoy else {}
         text, places = _written(pieces, {at: ("needle", needle), **second}, fact.question)
+        places["query"] = (places["question"][0] + fact.query[0], places["question"][0] + fact.query[1])
         value = places["needle"][0] + facts.value_at(fact.key)
         places["answer"] = (value, value + len(needle) - facts.around(fact.key))
         ids = encode_whole(model, text, start)

@@ -91,5 +91,5 @@ def _row(
             control += decoy
         row += text[place : place + 1]
         control += text[place : place + 1]
-    spans["question"] = (len(row), len(row) + KEY)
+    spans["question"] = spans["query"] = (len(row), len(row) + KEY)
     return row + key, control + key, spans

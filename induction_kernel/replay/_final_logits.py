@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..model._norms import norm_scale
 from ..model._unembedding import PIECE, LinearUnembedding, unembedding_of
 from ._layers import Layers
 from ._maps import final_norm
@@ -52,8 +53,7 @@ class Unembedding(Layers):
 
         after = (resid + torch.einsum("rhd,hdm->hrm", z, written)).to(end)
         resid, z, written = (each.to(end) for each in (resid, z, written))
-        scale = after.var(-1, unbiased=False) if centres else after.pow(2).mean(-1)
-        scale = torch.ones_like(scale) if norm is None else (scale + norm.eps).rsqrt()
+        scale = norm_scale(self.model, norm, after).reciprocal()
         resid, written, found = inside(resid), inside(written), []
         for unembed, constant in zip(
             self.model.W_U.split(PIECE[1], 1), self.model.b_U.split(PIECE[1]), strict=True

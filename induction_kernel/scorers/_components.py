@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import NotDefined, Refused
 from ..model._anatomy import Hook, Model, full_precision, sizes
+from ..model._norms import final_norm_scale
 from ..model._runs import progress_bar, stream
 from ..model._self_check import foreign_hooks, loose
 from ..model._weights import attention_bias, final_biases, token_embedding, value_weights
@@ -27,7 +28,6 @@ from ._directions import (
     along,
     attributes,
     gathered,
-    norm_scale,
     not_finite,
     passes,
     prepared,
@@ -103,7 +103,7 @@ def _read(
     parts = _embedded(model, one, seen["resid_pre", 0], positional)
     for layer in layers:
         parts |= {key: seen[key] for kind in (HEAD, BIASES, MLP) if (key := (kind, layer)) in seen}
-    scale = norm_scale(model, seen["resid_post", layers[-1]]).cpu()
+    scale = final_norm_scale(model, seen["resid_post", layers[-1]]).cpu()
     parts = {key: each / (scale if each.ndim == 1 else scale[:, None]) for key, each in parts.items()}
     for kind, bias in zip((NORM_BIAS, UNEMBEDDING_BIAS), last, strict=True):
         parts[kind, -1] = _logit(bias.expand(len(slot), -1), targets)

@@ -45,7 +45,8 @@ def composition(model: Model, *, by: Literal["k", "q", "v"] = "k", progress: boo
         Dataset with `score[layer, head, receiver]` in [0, 1], NaN where the receiver is not later; `chance`, the root
         of the mean square over rotations, and `spread[layer, head, receiver]`, the standard deviation over them (exact
         for the squared score, to first order for the score). `receiver` has names ("L1H7"), with
-        `receiver_layer[receiver]` and `receiver_head[receiver]`. Attribute `rotary`: with rotary positions, keys and
+        `receiver_layer[receiver]` and `receiver_head[receiver]`; heads of layer 0 are none, as no head comes before
+        them. Attribute `rotary`: with rotary positions, keys and
         queries are compared as they are before rotation.
 
     Raises:

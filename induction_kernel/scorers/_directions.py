@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import Refused
 from ..model._anatomy import Model, full_precision, sizes
+from ..model._norms import final_norm_scale
 from ..model._outputs import check_next_token, n_outputs, outputs_are_tokens
 from ..model._runs import batches, stream
 from ..model._self_check import foreign_hooks
@@ -33,7 +34,6 @@ __all__ = [
     "check_entries",
     "gathered",
     "head_effects",
-    "norm_scale",
     "not_finite",
     "passes",
     "prepared",
@@ -170,7 +170,7 @@ def head_effects(
             parts[layer] = along(here - b_v.to(here), full_precision(w_o), one.targets.direction).cpu()
             done(len(one.tokens) / len(layers))
         else:
-            scale.append(norm_scale(model, here).cpu())
+            scale.append(final_norm_scale(model, here).cpu())
 
     sites = {"z": set(layers), "pattern": set(layers), "resid_post": {sizes(model).n_layers - 1}}
     logits = stream(model, one.tokens, read, sites, lengths=one.lengths, whole=whole)
@@ -186,17 +186,6 @@ def along(
     """Each head's vector in the residual stream, along each entry's direction; never `[entry, head, d_model]`."""
     wanted = torch.einsum("em,hdm->ehd", direction.to(w_o), w_o)
     return (written * wanted.to(written)).sum(-1)
-
-
-def norm_scale(model: Model, residual: Tensor) -> Tensor:
-    """What the final norm divides a residual stream by: `[entry, d_model]` -> `[entry]`."""
-    if model.cfg.normalization_type is None:
-        return torch.ones_like(residual[:, 0])
-    norm: Any = getattr(model, "ln_final", None)
-    names = f"{model.cfg.normalization_type} {type(norm).__name__}"  # `final_rms` has another norm at the end
-    if "RMS" not in names and not getattr(norm, "uses_rms_norm", False):
-        residual = residual - residual.mean(-1, keepdim=True)
-    return (residual.square().mean(-1) + getattr(model.cfg, "eps", 1e-5)).sqrt()
 
 
 def not_finite(values: Iterable[np.ndarray]) -> None:

@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from .._given import is_whole
 from ..errors import NotDefined, Refused
 from ..heads._names import Head, HeadLike, as_head, names_of
 from ..model._anatomy import Model, sizes
@@ -185,10 +186,12 @@ def qk_table(
 ) -> pd.DataFrame:
     """The components, or pairs of them, that matter most in a `qk_attribution`, rounded for reading.
 
+    Rows are chosen on every other prompt and their numbers are of the prompts in between, where they do not look larger
+    than they are. All rows have those of all prompts; so do chosen ones of fewer than four, with too narrow intervals.
+
     Args:
         found: what `qk_attribution` returns.
-        k: how many rows, those of the largest size first (of the excess over the control, if there is one); None for
-            all.
+        k: how many rows, largest size first (of the excess over the control, if there is one); None for all.
         by: "pair", or one side alone, with the other summed over.
 
     Returns:
@@ -196,19 +199,23 @@ def qk_table(
         interval), control, excess, and share of the total score, NaN if that is 0.
 
     Raises:
-        TypeError: another result. Refused: an unknown `by`, or k below 1.
+        TypeError: another result. Refused: an unknown `by`, or a k that is no whole number or below 1.
     """
     score, control = _by(found, "score", by), _by(found, "control", by) if "control" in found else None
-    if k is not None and k < 1:
-        raise Refused(f"wanted k >= 1 rows, or None for all, got {k!r}")
+    if k is not None and (not is_whole(k) or k < 1):
+        raise Refused(f"wanted k as a whole number of rows, 1 or more, or None for all, got {k!r}")
+    size = (score if control is None else score - control).values
+    chosen = k is not None and k < size.shape[1] and len(size) >= 4
+    order = np.argsort(-np.abs(size[:: 2 if chosen else 1].mean(0)), kind="stable")
+    shown = slice(1, None, 2) if chosen else slice(None)
+    score = score[shown]
     low, high = mean_interval(score.values)
     frame = pd.DataFrame({"mean": score.mean("prompt").values, "low": low, "high": high}, _index(score, by))
     if control is not None:
-        frame["control"] = control.mean("prompt").values
+        frame["control"] = control[shown].mean("prompt").values
         frame["excess"] = frame["mean"] - frame["control"]
-    total = float(found["total"].mean())
+    total = float(found["total"][shown].mean())
     frame["share"] = frame["mean"] / total if total else np.nan
-    order = np.argsort(-np.abs(frame["excess" if control is not None else "mean"].to_numpy()), kind="stable")
     return frame.iloc[order[:k]].round(3)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import NotDefined, Refused
 from ..heads._names import Head
 from ..model._anatomy import Model, full_precision, per_query_head, sizes
+from ..model._norms import norm_scale, normed
 from ..model._runs import stream
 from ..model._self_check import loose
 from ..model._weights import fold_norm, norm_parts, token_embedding, value_weights
@@ -137,7 +138,7 @@ class _Stack:
             self._add(stream - self.last.to(stream.device))
         self.last = stream
         if layer == self.head.layer:
-            self.scale = divisor(self.model, self.norm, stream).cpu().double()
+            self.scale = norm_scale(self.model, self.norm, stream).cpu().double()
 
     def attention(self, layer: int, z: Tensor) -> None:
         """What each head of an earlier layer wrote, without its share of the value bias, and the biases together."""
@@ -148,9 +149,9 @@ class _Stack:
         own = z - b_v
         post, reads = getattr(block, "ln1_post", None), self.reads.to(z)
         written = torch.einsum("pshd,hdm->psm", own, w_o) + bias
-        scale = divisor(self.model, post, written)[..., None]
+        scale = norm_scale(self.model, post, written)[..., None]
         if post is not None:
-            reads, written = fold_norm(self.model, post, reads), _normed(self.model, post, written)
+            reads, written = fold_norm(self.model, post, reads), normed(self.model, post, written)
         heads = torch.einsum("pshd,hde->pshe", own, torch.einsum("hdm,me->hde", w_o, reads))
         self.found.append((heads / scale[..., None]).cpu().double())
         shift = norm_parts(self.model, post)[2]
@@ -200,23 +201,6 @@ def _reading_weights(model: Model, head: Head) -> tuple[Tensor, Tensor, Tensor |
     return torch.cat(weights, 1), torch.cat(biases), positional
 
 
-def divisor(model: Model, norm: Any, rows: Tensor) -> Tensor:
-    """What a norm divides each row `[..., width]` by; 1 where there is no norm."""
-    if norm is None or getattr(model.cfg, "normalization_type", None) is None:
-        return rows.new_ones(rows.shape[:-1])
-    if norm_parts(model, norm)[0]:
-        rows = rows - rows.mean(-1, keepdim=True)
-    return (rows.square().mean(-1) + getattr(model.cfg, "eps", 1e-5)).sqrt()
-
-
-def _normed(model: Model, norm: Any, rows: Tensor) -> Tensor:
-    """The norm's output for rows `[..., width]`."""
-    centred, factor, shift = norm_parts(model, norm)
-    out = (rows - rows.mean(-1, keepdim=True) if centred else rows) / divisor(model, norm, rows)[..., None]
-    out = out if factor is None else out * factor.to(out)
-    return out if shift is None else out + shift.to(out)
-
-
 def _check_sum(model: Model, head: Head, found: Tensor, whole: Tensor, lengths: Tensor) -> None:
     """Raise NotDefined unless the components add up to the run's own queries and keys."""
     real = (torch.arange(whole.shape[1]) < lengths[:, None])[:, :, None, None]
@@ -242,11 +226,11 @@ def _through_norms(model: Model, head: Head, parts: Tensor, whole: Tensor) -> tu
                 f"queries and keys of all heads are normalised together in this model, so those of {head} alone are "
                 "no sum: composition compares the weights instead"
             )
-        scale = divisor(model, norm, whole[:, :, side])[..., None]
+        scale = norm_scale(model, norm, whole[:, :, side])[..., None]
         mine = parts[:, :, :, side]
         mine = (mine - mine.mean(-1, keepdim=True) if centred else mine) / scale[:, :, None]
         parts[:, :, :, side] = mine if factor is None else mine * factor.cpu().double()
         if shift is not None:
             parts[:, :, -1, side] += shift.cpu().double()
-        whole[:, :, side] = _normed(model, norm, whole[:, :, side])
+        whole[:, :, side] = normed(model, norm, whole[:, :, side])
     return parts, whole

@@ -56,7 +56,8 @@ def by_question(name, kind):
     for p in range(3):
         close(found["score"][p], naive.asked(model, prompts, p, "needle"))
         close(found["decoy"][p], naive.asked(model, prompts, p, "decoy"))
-        close(found["control"][p], naive.asked(model, prompts, p, "needle", [7, 3, 9]))
+        close(found["empty"][p], naive.asked(model, prompts, p, "needle", [7, 3, 9]))
+        close(found["control"][p], naive.asked(model, prompts, p, "needle", naive.other_query(prompts, p)))
 
 
 CELLS = {"retrieval": free, "retrieval_forced": forced, "query_focused_retrieval": by_question}

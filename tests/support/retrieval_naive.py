@@ -87,14 +87,31 @@ def recall(answer, more):
 
 
 def asked(model, prompts, p, name, null=None):
-    """`[layer, head]`: attention from the question, or from the tokens `null` in its place, to a span."""
+    """`[layer, head]`: attention from the query, or from the tokens `null` in its place, to a span."""
     own = row_of(prompts, p, prompts.tokens)
-    begin = int(prompts.spans["question"][p, 0])
-    text = own if null is None else own[:begin] + null
+    begin, stop = prompts.spans["query"][p].tolist()
+    asked = own[begin:stop] if null is None else null
+    text = own[:begin] + asked + own[stop:]
     a, b = prompts.spans[name][p].tolist()
     out = np.zeros((model.cfg.n_layers, model.cfg.n_heads))
     for layer, heads in enumerate(patterns_of(model, text)):
         for head, pattern in enumerate(heads):
-            rows = [sum(float(pattern[q, k]) for k in range(a, b)) for q in range(begin, len(text))]
+            rows = [sum(float(pattern[q, k]) for k in range(a, b)) for q in range(begin, begin + len(asked))]
             out[layer, head] = np.mean(rows)
     return out
+
+
+def other_query(prompts, p):
+    """Of the other prompts' queries of as many tokens without a token of this needle, the next in order of tokens."""
+    texts = {}
+    for name in ("query", "needle"):
+        texts[name] = [
+            row_of(prompts, i, prompts.tokens)[slice(*prompts.spans[name][i])] for i in range(len(prompts))
+        ]
+    own, fit = texts["query"][p], []
+    for query in texts["query"]:
+        shared = [token for token in query if token in texts["needle"][p] and token not in own]
+        if query != own and len(query) == len(own) and not shared:
+            fit.append(query)
+    after = [query for query in fit if query > own]
+    return min(after or fit)
