@@ -198,22 +198,26 @@ def test_what_has_no_meaning_on_a_model_says_so(call, message):
 
 
 def test_lists_without_heads_are_drawn_with_each_random_set():
-    """`[row, prompt]` of the untouched model, of both sets, and of three random sets whose mean is a dot."""
-    base = np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]])
-    draws = base[:, None] - np.array([0.0, 0.1, 0.2])[None, :, None]
+    """`[row, prompt]` of the untouched model and of both sets; of two random sets for each, whose mean is a dot."""
+    base, modes = np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]]), ["without token heads", "without concept heads"]
+    draws = base[:, None] - np.array([0.0, 0.1, 0.2, 0.4])[None, :, None]
     found = xr.Dataset(
         {
             "value": (("row", "mode", "prompt"), np.stack([base / 2, base / 4], 1)),
             "baseline": (("row", "prompt"), base),
             "random": (("row", "draw", "prompt"), draws),
         },
-        {"row": ["words", "French"], "mode": ["without token heads", "without concept heads"]},
+        {"row": ["words", "French"], "mode": modes, "like": ("draw", np.repeat(modes, 2))},
     )
     figure = ik.plots.list_plot(found)
     said = [trace.name for trace in figure.data]
-    assert said == ["untouched", *found["mode"].values, "without random heads", "each set"]
-    for trace, values in zip(figure.data, (base, base / 2, base / 4, base - 0.1), strict=False):
+    random = ["random for token heads", "random for concept heads"]
+    assert said == ["untouched", *modes, *random, "each set", "each set"]
+    expected = (base, base / 2, base / 4, base - 0.05, base - 0.3)
+    for trace, values in zip(figure.data, expected, strict=False):
         np.testing.assert_allclose(trace.x, values.mean(1))
-    np.testing.assert_allclose(figure.data[4].x, draws.mean(2).ravel())
-    assert list(figure.data[4].y) == np.repeat(figure.data[3].y, 3).tolist()
+    for at in (0, 1):
+        points, mean = figure.data[5 + at], figure.data[3 + at]
+        np.testing.assert_allclose(points.x, draws[:, 2 * at : 2 * at + 2].mean(2).ravel())
+        assert list(points.y) == np.repeat(mean.y, 2).tolist()
     assert list(figure.layout.yaxis.ticktext) == ["words", "French"]

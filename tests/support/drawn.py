@@ -287,6 +287,7 @@ def lists():
         "baseline": (("row", "prompt"), wave(2, 12, least=0.5)),
         "random": (("row", "draw", "prompt"), wave(2, 4, 12, least=0.4, of=2.3)),
     }
+    coords["like"] = ("draw", [mode for mode in coords["mode"] for _ in range(2)])
     return xr.Dataset(variables, coords, {"model": "a <b>"})
 
 
