@@ -224,7 +224,9 @@ def test_the_mean_of_one_prompt_over_itself_changes_nothing(model):
     assert float(same["effect"][0]) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("error", [Broken, KeyboardInterrupt, None], ids=str)
+@pytest.mark.parametrize(
+    ("model", "error"), one_in(2, ARCHITECTURES, [Broken, KeyboardInterrupt, None]), indirect=["model"]
+)
 def test_the_model_is_given_back_as_it_was(model, prompts, error):
     """Training mode of every module, hooks, weights, gradients, random state; after an exception and Ctrl-C too."""
     ik.ablate(model, prompts, "L0H0")  # a Bridge's first hooked run leaves hooks of its own

@@ -27,7 +27,7 @@ SCORERS = [
 ]  # fmt: skip
 LENGTH = reading.LONG + 60
 MODELS = ("attention-only", "GPT-2", "Llama", "GPT-J", "GPT-NeoX", "MQA")
-every_model = pytest.mark.parametrize("name", MODELS)
+every_model = pytest.mark.parametrize("name", one_in(2, MODELS))
 POOLINGS = ("label", "max", "sum", "mean")
 
 

@@ -334,7 +334,21 @@ def outcome(name, kind, cell):
     return "exact"
 
 
-@pytest.mark.parametrize(("cell", "name", "kind"), one_in(7, tuple(CELLS), ROWS, bridges=True))
+CASES = one_in(7, tuple(CELLS), ROWS, bridges=True)
+
+
+@pytest.mark.skipif(not has_hooked_transformer(), reason="`make test-tl4` runs every case")
+@pytest.mark.parametrize("cell", CELLS)
+def test_quick_runs_have_each_measure_with_grouped_queries_and_on_a_bridge(cell):
+    """On three families or more; all prompts are padded."""
+    quick = [case.values[1:] for case in CASES if case.values[0] == cell and not case.marks]
+    exact = [(name, kind) for name, kind in quick if (name, cell) not in REFUSED]
+    assert len({name for name, _ in exact}) >= 3
+    assert {name for name, _ in exact} & {name for name in RMS if name != "Gemma 2"}
+    assert {kind for _, kind in exact} & {"bridge", "native"}
+
+
+@pytest.mark.parametrize(("cell", "name", "kind"), CASES)
 def test_is_exact_or_refused(name, kind, cell):
     said = outcome(name, kind, cell)
     assert said == "exact" if (name, cell) not in REFUSED else said.startswith(REFUSED[name, cell])

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from naive import together
 from zoo import PAIRS, model_of
 
 import induction_kernel as ik
@@ -58,19 +59,20 @@ def test_half_of_another_run_is_what_plain_hooks_give(name, kind, site):
         f"blocks.{layer}." + ("attn.hook_z" if site == "z" else "hook_resid_pre") for layer in (0, 1)
     ]
     there = [activation(model, other, hook_name) for hook_name in hook_names]
-    for place in np.ndindex(found.shape[1:]):
-        layer, position = place[0], place[-1]
-        hook_name, here = hook_names[layer], (slice(None), position, *place[1:-1])
-        half = 0.5 * there[layer][here]
+    hooks, places = [], list(np.ndindex(found.shape[1:]))
+    for layer, *heads, position in places:
+        here = (slice(None), position, *heads)
 
-        def put(old, hook, here=here, half=half):
+        def put(old, hook, here=here, half=0.5 * there[layer][here]):
             new = old.clone()
             new[here] = half
             return new
 
-        expected = total(run(model, prompts.tokens, [(hook_name, put)], lengths=prompts.lengths), prompts)
-        real = (prompts.lengths > position).numpy()
-        np.testing.assert_allclose(found[(slice(None), *place)][real], expected[real], atol=1e-9)
+        hooks.append([(hook_names[layer], put)])
+    for place, logits in zip(places, together(model, prompts.tokens, hooks), strict=True):
+        real = (prompts.lengths > place[-1]).numpy()
+        expected = total(logits, prompts)[real]
+        np.testing.assert_allclose(found[(slice(None), *place)][real], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize(("name", "kind"), MODELS[:2])

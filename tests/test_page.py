@@ -18,6 +18,7 @@ import zoo
 from hand_model import ARCHITECTURE, hand_weights
 from hostile import dom
 from passes import counted
+from quick import one_in
 from unpacked import ReadPage
 
 import induction_kernel as ik
@@ -461,7 +462,7 @@ def test_hand_made_model_shows_its_induction_head(tmp_path):
     assert "Left out: few-shot prompts need a tokenizer" in html
 
 
-@pytest.mark.parametrize("shape", ["GPT-2", "Llama"])
+@pytest.mark.parametrize("shape", one_in(2, ["GPT-2", "Llama"]))
 def test_model_without_induction_heads_says_so(tmp_path, shape):
     model = zoo.fresh(shape, dtype=torch.float32)
     html = without_scripts(text_of(ik.report(model, tmp_path / "r.html", n_prompts=16, progress=False)))

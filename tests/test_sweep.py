@@ -252,8 +252,7 @@ REFERENCES = {
 }
 
 
-@pytest.mark.parametrize("what", REFERENCES)
-@pytest.mark.parametrize("site", ["z", "k", "pattern", "resid_mid"])
+@pytest.mark.parametrize(("what", "site"), one_in(2, tuple(REFERENCES), ["z", "k", "pattern", "resid_mid"]))
 def test_references(what, site):
     model = model_of("GPT-2", FASTEST["GPT-2"])
     edit, options = REFERENCES[what]
@@ -300,8 +299,7 @@ SUBSETS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", SUBSETS)
-@pytest.mark.parametrize("name", ["GPT-2", "Llama"])
+@pytest.mark.parametrize(("what", "name"), one_in(2, tuple(SUBSETS), ["GPT-2", "Llama"]))
 def test_heads_layers_and_positions_restrict(name, what):
     model = model_of(name, FASTEST[name])
     site, by, chosen = SUBSETS[what]
@@ -367,8 +365,7 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize("max_tokens", [None, 12])
+@pytest.mark.parametrize(("metric", "max_tokens"), one_in(2, tuple(METRICS), [None, 12]))
 def test_metrics(metric, max_tokens):
     """A metric that says what it reads gives what it gives on whole logits."""
 
@@ -477,8 +474,10 @@ def test_an_edit_is_made_once_at_every_position(name, site, edit):
     compared(model, prompts, edit=made, site=site, by=BYS[3], hold=None, metric=weighed, close=CLOSE)
 
 
-@pytest.mark.parametrize(("name", "kind"), [pair for pair in PAIRS if pair[0] in ("GPT-2", "MQA")])
-@pytest.mark.parametrize("site", ["z", "resid_pre", "pattern"])
+@pytest.mark.parametrize(
+    ("name", "kind", "site"),
+    one_in(2, [pair for pair in PAIRS if pair[0] in ("GPT-2", "MQA")], ["z", "resid_pre", "pattern"]),
+)
 def test_float32(name, kind, site):
     model = model_of(name, kind, torch.float32)
     prompts = tokens_for(model, [4, 6, 3])
@@ -709,8 +708,9 @@ def mean_loss(logits, given):
 @pytest.mark.parametrize(
     "blocks", [{"attn_only": True}, {"parallel_attn_mlp": True}], ids=["alone", "parallel"]
 )
-@pytest.mark.parametrize("norm", ["LN", "LNPre", "RMS", "RMSPre", None])
-@pytest.mark.parametrize("edit", ["Zero", "FromRun"])
+@pytest.mark.parametrize(
+    ("norm", "edit"), one_in(2, ["LN", "LNPre", "RMS", "RMSPre", None], ["Zero", "FromRun"])
+)
 def test_losses_with_a_head_of_the_last_layer_edited(blocks, norm, edit):
     """Its output goes straight to the final norm: losses over all tokens are had from d_head numbers a row."""
     model = hooked_with(**blocks, normalization_type=norm)

@@ -44,11 +44,6 @@ def put(new):
     return lambda activation, hook: new.to(activation)
 
 
-def naive_value(model, into, source, sender, receivers, site, metric):
-    """`[prompt]` of one sender."""
-    return naive_values(model, into, source, [sender], receivers, site, metric)[0]
-
-
 def naive_values(model, into, source, senders, receivers, site, metric):
     """`[sender][prompt]`: a run with all else frozen shows what the receivers become; they are put into a plain run.
 
