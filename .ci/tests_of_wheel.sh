@@ -11,4 +11,4 @@ package=$("$venv/bin/python" -c "import induction_kernel, pathlib; print(pathlib
 case $package in "$venv"/*) ;; *) echo "$package is not in $venv"; exit 1 ;; esac
 ln -s "$package" induction_kernel
 "$venv/bin/python" -m pip list 2>/dev/null | grep -iE '^(transformer-lens|transformers|torch|numpy|pandas|xarray) '
-OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 "$venv/bin/python" -m pytest -n 2 -q -m "not slow and not in_turn and not real and not browser" ${TESTS:-tests}
+OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 "$venv/bin/python" -m pytest -n ${WORKERS:-2} -q -m "not slow and not in_turn and not real and not browser" ${TESTS:-tests}
