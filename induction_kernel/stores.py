@@ -16,12 +16,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from .errors import Refused
 from .formats import netcdf_of, read_json, read_netcdf
+
+if TYPE_CHECKING:  # the command line checks where it will write before it imports this
+    import xarray as xr
 
 __all__ = [
     "checked_folder",

@@ -35,7 +35,7 @@ from induction_kernel.fewshot._study import FewShotStudy
 from induction_kernel.formats import csv_of, netcdf_of, read_netcdf
 from induction_kernel.kernel._vote_view import VoteView
 from induction_kernel.loading import build
-from induction_kernel.loading._embedded import TINY
+from induction_kernel.loading._names import TINY
 from induction_kernel.prompts import word_episodes
 from induction_kernel.stores import checked_target, write_whole
 from induction_kernel.training import _trainer as trainer

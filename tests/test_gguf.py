@@ -8,7 +8,7 @@ import pytest
 import torch
 from folders import BRIDGES, TOKENS, logits
 
-from induction_kernel.loading import _local as local
+from induction_kernel.loading import _names as names
 from induction_kernel.loading import load
 from induction_kernel.loading._gguf import parsed_once
 
@@ -162,11 +162,11 @@ def test_smollm2_agrees_with_hugging_face(smollm2, no_network):
 
 def test_gguf_errors(tmp_path, monkeypatch):
     (tmp_path / "odd.gguf").write_bytes(b"something else")
-    monkeypatch.setattr(local, "find_spec", lambda name: object())
+    monkeypatch.setattr(names, "find_spec", lambda name: object())
     with pytest.raises(ValueError, match=r"odd\.gguf is not a GGUF file"):
         load(tmp_path / "odd.gguf")
     with pytest.raises(ValueError, match=r"no config\.json.*it holds odd\.gguf"):
         load(tmp_path)
-    monkeypatch.setattr(local, "find_spec", lambda name: None)
+    monkeypatch.setattr(names, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r'pip install "induction-kernel\[gguf\]"'):
         load(tmp_path / "odd.gguf")

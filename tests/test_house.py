@@ -119,7 +119,7 @@ def test_the_command_line_starts_at_once():
     code = f"import sys, induction_kernel.cli; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
-    for name in ("_app", "_census", "_commands", "_studies", "_options"):
+    for name in ("_app", "_census", "_checks", "_commands", "_explore", "_inputs", "_options", "_studies"):
         assert top_level_imports(PACKAGE / "cli" / f"{name}.py") <= {"typer", *sys.stdlib_module_names}
 
 

@@ -296,6 +296,6 @@ def test_a_folder_here_comes_before_the_same_name_on_the_hub(tmp_path, monkeypat
     (tmp_path / "distilgpt2").mkdir()  # no model
     monkeypatch.chdir(tmp_path)
     assert load("gpt2").cfg.d_model == 24
-    from induction_kernel.loading import _sources as sources
+    from induction_kernel.loading._names import as_path
 
-    assert sources.as_path("distilgpt2") is None
+    assert as_path("distilgpt2") is None

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ._app import app
+from ._checks import check_model, check_out
 from ._options import Device, Dtype, Model, Top, loaded, said_if_refused
 
 
@@ -23,8 +24,8 @@ def census(
     out: Annotated[
         Path | None, typer.Option(help="also write a page (.html), all numbers (.nc) or a table (.csv)")
     ] = None,
-    prompts: Annotated[int, typer.Option(help="prompts of each kind, at least 12")] = 32,
-    seed: Annotated[int, typer.Option(help="seed of prompts and resamplings")] = 0,
+    prompts: Annotated[int, typer.Option(help="prompts of each kind", min=12)] = 32,
+    seed: Annotated[int, typer.Option(help="seed of prompts and resamplings", min=0)] = 0,
     top: Top = 20,
     device: Device = None,
     dtype: Dtype = None,
@@ -42,12 +43,12 @@ def census(
     """
 
     def run() -> None:
+        check_out(out)
+        words = None if text is None else _text(text)
+        check_model(model, device, dtype)
+        from ..head_census._census import census as measured
         from . import _output as output
 
-        output.check_out(out)
-        from ..head_census._census import census as measured
-
-        words = None if text is None else _text(text)
         asked = loaded(model, device, dtype)
         found = measured(asked, text=words, n_prompts=prompts, seed=seed)
         output.echo(_said(found, top))

@@ -1,7 +1,6 @@
 """Commands about the heads of a model: report, score, ablate, patch.
 
-Everything but typer is imported when a command runs. What the commands measure is in `_results`, what they print and
-write in `_output`.
+Everything but typer is imported when a command runs: `_results` measures, `_output` prints and writes.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import typer
 
 from ..errors import Refused
 from ._app import app
+from ._checks import check_heads, check_model, check_out
 from ._options import (
     MODEL_HELP,
     By,
@@ -66,11 +66,9 @@ def report(
     ] = None,
     prompts: Annotated[
         int | None,
-        typer.Option(
-            help="repeated prompts to score on, at least 12; by default 32, or what the time allows"
-        ),
+        typer.Option(help="repeated prompts to score on; by default 32, or what the time allows", min=12),
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of prompts and resampling")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of prompts and resampling", min=0)] = 0,
     minutes: Annotated[
         float, typer.Option(help="time that the page may take: what does not fit is cut or left out")
     ] = 5.0,
@@ -90,6 +88,13 @@ def report(
     """
 
     def run() -> None:
+        from ..stores import checked_target
+
+        if not minutes > 0:
+            raise Refused(f"wanted --minutes above 0, or inf for no bound, got {minutes}")
+        checked_target(out)
+        check_heads(heads)
+        check_model(model, device, dtype)
         from ..pages._writer import report as written
 
         options: dict[str, Any] = {"n_prompts": prompts, "seed": seed, "minutes": minutes}
@@ -124,16 +129,17 @@ def score(
     """
 
     def run() -> None:
-        from . import _output as output
+        from ..stores import checked_target, write_whole
 
         if format is Format.netcdf and out is None:
             raise Refused("netcdf is a binary format: name a file, such as --out heads.nc")
-        import induction_kernel
-
-        from ..stores import checked_target, write_whole
-
         if out is not None:
             checked_target(out)
+        check_model(model, device, dtype)
+        import induction_kernel
+
+        from . import _output as output
+
         names = dict.fromkeys(name.value for name in scorer or [Scorer.induction])
         found = loaded(model, device, dtype)
         scores = {name: getattr(induction_kernel, name)(found) for name in names}
@@ -163,7 +169,7 @@ def ablate(
         EditName, typer.Option(help="what replaces a head's output: its mean on the control prompts, or zero")
     ] = EditName.mean,
     prompts: Annotated[int, typer.Option(help="repeated prompts to measure on", min=2)] = 16,
-    seed: Annotated[int, typer.Option(help="seed of the prompts and the random heads")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the prompts and the random heads", min=0)] = 0,
     hold: Annotated[
         HoldName | None, typer.Option(help="hold all attention patterns fixed, so that only values change")
     ] = None,
@@ -185,6 +191,9 @@ def ablate(
     """
 
     def run() -> None:
+        check_out(out, figure=True)
+        check_heads(heads)
+        check_model(model, device, dtype)
         from . import _output as output
         from . import _results as results
 
@@ -229,20 +238,30 @@ def patch(
 
     def run() -> None:
         from . import _inputs as inputs
-        from . import _output as output
-        from . import _results as results
 
         if len(texts) not in (2, 3):
             raise Refused(
                 f"wanted [MODEL] CLEAN CORRUPTED, got {len(texts)} arguments: put prompts with spaces in quotes"
             )
-        write = output.writer(out)
+        check_out(out, figure=True)
         clean, corrupted = (inputs.lines(text) for text in texts[-2:])
+        if len(clean) != len(corrupted):
+            raise Refused(
+                f"wanted a corrupted prompt for each clean one, got {len(clean)} and {len(corrupted)}"
+            )
         wanted = inputs.answer_pairs(answers, len(clean))
-        asked = loaded(texts[0] if len(texts) == 3 else "tiny", device, dtype)
+        model = texts[0] if len(texts) == 3 else "tiny"
+        check_model(model, device, dtype)
+        from . import _output as output
+        from . import _results as results
+
+        write, parts = output.writer(out), by.value.split(",")
+        results.check_patched(site, parts)
         found, text = results.patched(
-            asked, clean, corrupted, wanted, site=site, by=by.value.split(","), noising=noising, top=top
-        )
+            loaded(model, device, dtype),
+            *(clean, corrupted, wanted),
+            site=site, by=parts, noising=noising, top=top,
+        )  # fmt: skip
         output.echo(text)
         write(found, _effects_drawn)
 

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import Refused
 from ._app import app
+from ._checks import check_heads, check_model
 from ._options import Device, Dtype, Model, loaded, said_if_refused
 
 CHARACTERS = 24  # of a token, at most: what is read of a file
@@ -70,7 +71,9 @@ def explore(
         from ..stores import checked_target
 
         checked_target(out)
+        check_heads(heads)
         words = None if text is None else _text(text, tokens)
+        check_model(model, device, dtype)
         asked = loaded(model, device, dtype)
         _written(asked, words, out, heads=heads, tokens=tokens, precision=precision.value, scores=scores)
 

@@ -89,7 +89,7 @@ def said_if_refused(run: Callable[[], None]) -> None:
     """Run a command; turn a refusal into a message and exit status 2. Any other error keeps its traceback."""
     try:
         run()
-    except (Refused, ImportError, ConnectionError, MemoryError) as error:
+    except (Refused, ImportError, ConnectionError, PermissionError, MemoryError) as error:
         if isinstance(error, MemoryError) and not str(error).startswith(OUT_OF_MEMORY):
             raise
         typer.echo(f"induction-kernel: {error}", err=True)
@@ -97,15 +97,7 @@ def said_if_refused(run: Callable[[], None]) -> None:
 
 
 def loaded(model: str, device: str | None, dtype: str | None) -> Any:
-    """Load the model of these options."""
+    """Load the model of these options, which `check_model` has seen."""
     from ..loading._sources import load
 
-    kwargs: dict[str, Any] = {} if device is None else {"device": device}
-    if dtype is not None:
-        import torch
-
-        known = ("float32", "bfloat16", "float16", "float64")
-        if dtype not in known:
-            raise Refused(f"wanted --dtype {', '.join(known)}, got {dtype}")
-        kwargs["dtype"] = getattr(torch, dtype)
-    return load(model, **kwargs)
+    return load(model, device=device, dtype=dtype)

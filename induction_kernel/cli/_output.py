@@ -15,7 +15,6 @@ import pandas as pd
 import typer
 import xarray as xr
 
-from ..errors import Refused
 from ..fewshot._study import FewShotStudy
 from ..formats import csv_of, netcdf_of
 from ..heads._choice import head_table
@@ -23,12 +22,12 @@ from ..heads._summary import summarise
 from ..kernel._held_out import reconstruction_table
 from ..pages._frames import by_heads_removed, effects, summaries
 from ..pages._writer import report
-from ..stores import checked_target, write_whole
+from ..stores import write_whole
+from ._checks import check_out
 
 __all__ = [
     "Part",
     "as_text",
-    "check_out",
     "echo",
     "plain",
     "score_parts",
@@ -95,7 +94,7 @@ def _has_names(frame: pd.DataFrame) -> bool:
 
 def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any]], None]:
     """A function that writes a result to `out`, in the format of its ending; refuses before anything is measured."""
-    check_out(out)
+    check_out(out, figure=True)
 
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
@@ -108,14 +107,6 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
             write_whole(out, csv_of(by_heads_removed(found) if "k" in found.dims else effects(found)))
 
     return write
-
-
-def check_out(out: Path | None) -> None:
-    """Raise Refused unless `out` has a known ending and can be written to."""
-    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
-        raise Refused(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
-    if out is not None:
-        checked_target(out)
 
 
 def study_writer(out: Path | None) -> Callable[[FewShotStudy], None]:

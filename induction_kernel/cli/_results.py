@@ -5,24 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data._labelled import load_classification
-from ..errors import Refused
+from ..data._labelled import LabelledTexts, load_classification
 from ..evidence._six_arguments import six_arguments
 from ..evidence._wording import in_words, window_rows
 from ..fewshot._study import FewShotStudy, few_shot_study, label_peak
 from ..formats import text_of
 from ..heads._names import as_heads
 from ..interventions._ablation import NO_BENEFIT, ablate, ablation_curve
-from ..interventions._activations import Edit
+from ..interventions._activations import Edit, check_site
 from ..interventions._engine import sweep
 from ..interventions._intervention import Hold
 from ..interventions._patching import patch
+from ..interventions._plan import checked_by
 from ..kernel._held_out import reconstruction_table
 from ..model._anatomy import Model, sizes
 from ..pages._frames import by_heads_removed, effects
@@ -34,9 +34,9 @@ from ..prompts._prompts import Prompts
 from ..prompts._repeated import repeated_tokens
 from ..training._families import train_families
 from ..training._phases import phase_window
-from ._output import Part, check_out
+from ._output import Part
 
-__all__ = ["ablated", "argued", "patched", "raised", "studied"]
+__all__ = ["Labelled", "ablated", "argued", "check_patched", "patched", "raised", "read_labelled", "studied"]
 
 COLUMNS = {"agreement": "agreement", "accuracy": "accuracy", "best head ahead by": "agreement_difference"}
 
@@ -92,24 +92,29 @@ def patched(
     names = ("corrupted", "clean") if noising else ("clean", "corrupted")
     means = [float(found[key].mean()) for key in ("source_value", "baseline")]
     said = _said(found, f"{names[0]} ({means[0]:.3f}) into {names[1]} ({means[1]:.3f})")
-    notes = [f"note: {each.message}" for each in warned if each.category is UserWarning]
-    return found, [said, effects(found).head(top), *notes]
+    return found, [said, effects(found).head(top), *_notes(warned)]
 
 
-def studied(
-    model: Model,
-    data: str | None,
-    demonstrations: str | None,
-    *,
-    reading: Mapping[str, str | None],
-    **options: Any,
-) -> tuple[FewShotStudy, list[Part]]:
-    """Study a model's few-shot predictions on labelled data as a vote; return the study and its table."""
+def check_patched(site: str, by: Sequence[str]) -> None:
+    """Raise Refused unless there is such a site and it has these parts; no model is needed for that."""
+    check_site(site)
+    checked_by(by, site)
+
+
+class Labelled(NamedTuple):
+    """Labelled data of the command line: queries and pool (None where not given), a name, and warnings to print."""
+
+    queries: LabelledTexts | None
+    pool: LabelledTexts | None
+    name: str
+    notes: list[str]
+
+
+def read_labelled(
+    data: str | None, demonstrations: str | None, reading: Mapping[str, str | None]
+) -> Labelled:
+    """Read the labelled data of `fewshot`, before any model is loaded."""
     read: dict[str, Any] = {key: value for key, value in reading.items() if value is not None}
-    if data is None and (demonstrations or read):
-        raise Refused(
-            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} go with labelled data"
-        )
     read |= {key: int(read[key]) for key in ("text", "label") if read.get(key, "").isdecimal()}
     if "labels" in read:
         read["labels"] = [word.strip() for word in read["labels"].split(",")]
@@ -119,30 +124,37 @@ def studied(
         if demonstrations is not None and Path(demonstrations).is_file():
             read.pop("split", None)  # it goes with DATA alone
         pool = None if demonstrations is None else load_classification(demonstrations, **read)
-        study = few_shot_study(model, asked, pool=pool, **options)
+    name = "words with made-up labels" if asked is None else asked.name or Path(str(data)).name
+    return Labelled(asked, pool, name, _notes(warned))
+
+
+def studied(model: Model, data: Labelled, **options: Any) -> tuple[FewShotStudy, list[Part]]:
+    """Study a model's few-shot predictions on labelled data as a vote; return the study and its table."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", UserWarning)
+        study = few_shot_study(model, data.queries, pool=data.pool, **options)
     answers, shots = study.answers, study.answers.sizes["demonstration"]
     right, low, high = (float(answers[f"accuracy{end}"]) for end in ("", "_low", "_high"))
     layer, of_layer, head, of_head = label_peak(answers)
-    name = "words with made-up labels" if asked is None else asked.name or Path(str(data)).name
     asked_of = f"{len(study.prompts)} queries after {shots} demonstrations"
     said: list[Part] = [
-        f"{answers.attrs['model']} on {name}: accuracy {right:.3f} ({low:.3f} to {high:.3f}), {asked_of}, "
+        f"{answers.attrs['model']} on {data.name}: accuracy {right:.3f} ({low:.3f} to {high:.3f}), {asked_of}, "
         f"labels {', '.join(map(str, answers['label'].values))}",
         *_scores(study.table),
         f"label attention is largest in layer {layer} ({of_layer:.3f}, mean of its heads); of single heads, in {head} "
         f"({of_head:.3f})",
-        *(f"note: {each.message}" for each in warned if each.category is UserWarning),
+        *data.notes,
+        *_notes(warned),
     ]
     return study, said
 
 
+def _notes(warned: Sequence[warnings.WarningMessage]) -> list[str]:
+    return [f"note: {each.message}" for each in warned if each.category is UserWarning]
+
+
 def argued(source: str, text: Path | None, out: Path, *, seed: int) -> list[Part]:
     """Test the six arguments on a model or training run and write their page; return every verdict with its checks."""
-    if out.suffix != ".html":
-        raise Refused(f"wanted --out with the ending .html (it is a page), got {str(out)!r}")
-    check_out(out)
-    if text is not None and not text.is_file():
-        raise Refused(f"wanted --text as a text file, got {str(text)!r}: there is no such file")
     found = six_arguments(source, prompts=None if text is None else text_of(text), seed=seed)
     said: list[Part] = [line for each in found.results.values() for line in _verdict(each)]
     report(found, out)

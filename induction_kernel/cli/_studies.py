@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import Refused
 from ._app import app
+from ._checks import check_model, check_out, check_text_file
 from ._options import MODEL_HELP, Device, Dtype, Missing, Model, SpanName, loaded, said_if_refused
 
 Data = Annotated[
@@ -26,7 +28,7 @@ Demonstrations = Annotated[
     str | None, typer.Option(help="labelled texts to draw demonstrations from; by default the rest of DATA")
 ]
 Shots = Annotated[int, typer.Option(help="demonstrations in a prompt", min=1)]
-Queries = Annotated[int, typer.Option(help="number of queries, drawn from DATA")]
+Queries = Annotated[int, typer.Option(help="number of queries, drawn from DATA", min=8)]
 Template = Annotated[
     str | None, typer.Option(help='template of an example, such as "Review: {x}\\nSentiment: {y}"')
 ]
@@ -57,7 +59,7 @@ Span = Annotated[
         help="the tokens that weights are pooled over: the whole demonstration, or the words of x and y"
     ),
 ]
-Seed = Annotated[int, typer.Option(help="seed of all random draws")]
+Seed = Annotated[int, typer.Option(help="seed of all random draws", min=0)]
 StudyOut = Annotated[
     Path | None, typer.Option(help="also write a page (.html), all numbers (.nc) or the table (.csv)")
 ]
@@ -106,16 +108,34 @@ def fewshot(
     }
 
     def run() -> None:
+        check_out(out)
+        _check_data(data, demonstrations, reading)
+        check_model(model, device, dtype)
         from . import _output as output
         from . import _results as results
 
         write = output.study_writer(out)
-        asked, ways = loaded(model, device, dtype), {"shots": shots, "queries": queries, "seed": seed}
-        study, said = results.studied(asked, data, demonstrations, reading=reading, span=span.value, **ways)
+        texts = results.read_labelled(data, demonstrations, reading)
+        ways: dict[str, Any] = {"shots": shots, "queries": queries, "seed": seed, "span": span.value}
+        study, said = results.studied(loaded(model, device, dtype), texts, **ways)
         output.echo(said)
         write(study)
 
     said_if_refused(run)
+
+
+def _check_data(data: str | None, demonstrations: str | None, reading: dict[str, str | None]) -> None:
+    """Raise Refused unless the labelled data are there, or nothing is asked that goes with some."""
+    if data is None and (demonstrations or any(value is not None for value in reading.values())):
+        raise Refused(
+            f"wanted DATA too: {', '.join(f'--{key}' for key in ('demonstrations', *reading))} go with labelled data"
+        )
+    if data is not None:
+        from ..data._readers import check_there
+
+        for source in (data, demonstrations):
+            if source is not None:
+                check_there(source)
 
 
 TextFiles = Annotated[
@@ -132,7 +152,7 @@ def train(
     out: Annotated[Path, typer.Option(help="folder for the model and its checkpoints")],
     text: TextFiles = None,
     pieces: Pieces = 2000,
-    seed: Annotated[int, typer.Option(help="seed of weights and data")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of weights and data", min=0)] = 0,
     steps: Annotated[int | None, typer.Option(help="optimiser steps; by default those of the recipe")] = None,
     layers: Annotated[int | None, typer.Option(help="number of layers, 1 to 4")] = None,
     heads: Annotated[int | None, typer.Option(help="heads in each layer")] = None,
@@ -160,8 +180,9 @@ def train(
     """
 
     def run() -> None:
+        for file in text or []:
+            check_text_file(file)
         from ..training._recipe import Recipe, log_spaced
-        from ..training._trainer import fit
 
         sizes = {"layers": layers, "heads": heads, "d_head": d_head, "d_model": d_model, "mlp": mlp}
         sizes |= {"context": context, "batch_size": batch_size, "steps": steps}
@@ -169,6 +190,8 @@ def train(
         recipe = Recipe(name=out.name, smeared=smeared, pieces=pieces if text else None, **given)
         if checkpoints is not None:
             recipe = replace(recipe, checkpoints=log_spaced(recipe.steps, checkpoints))
+        from ..training._trainer import fit
+
         fit(recipe, text=text or None, seed=seed, folder=out)
         typer.echo(out.resolve())
 
@@ -188,7 +211,7 @@ def evidence(
             help="text file to measure in-context learning on, for models that do not read the stories"
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="seed of all prompts and draws")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of all prompts and draws", min=0)] = 0,
 ) -> None:
     """Test the six arguments of Olsson et al. 2022.
 
@@ -202,6 +225,12 @@ def evidence(
     """
 
     def run() -> None:
+        if out.suffix != ".html":
+            raise Refused(f"wanted --out with the ending .html (it is a page), got {str(out)!r}")
+        check_out(out)
+        if text is not None:
+            check_text_file(text)
+        check_model(model)
         from . import _output as output
         from . import _results as results
 

@@ -20,7 +20,7 @@ from ._contents import ENDINGS, PARQUET, content, kind_of, unpacked
 from ._registry import KNOWN, Known
 from ._tables import columns_of, delimited, json_lines, json_list, parquet
 
-__all__ = ["Rows", "Source", "called", "find_known", "read_rows"]
+__all__ = ["Rows", "Source", "called", "check_there", "find_known", "read_rows"]
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | pd.DataFrame
 
@@ -37,6 +37,16 @@ class Rows(NamedTuple):
     texts: list[str | None]
     values: list[str | None]
     order: list[str] | None = None
+
+
+def check_there(source: str | os.PathLike[str]) -> None:
+    """Raise Refused unless this is a file, a folder or the name of a data set; nothing is read or fetched."""
+    if Path(source).exists() or str(source) in KNOWN or _is_repository(source):
+        return
+    raise Refused(
+        f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
+        f"got {str(source)!r}"
+    )
 
 
 def read_rows(
@@ -69,13 +79,9 @@ def read_rows(
         rows = _folder(Path(_without_columns(source, text, label)), split or "val", encoding)
     elif Path(source).is_file():
         rows = _file(Path(source), text, label, encoding, known)
-    elif str(source) in KNOWN or _is_repository(source):
-        rows = _hub(str(source), text, label, split, known)
     else:
-        raise Refused(
-            f"wanted a file or folder that exists, a name in {list(KNOWN)} or 'owner/name' of a data set on the hub, "
-            f"got {str(source)!r}"
-        )
+        check_there(source)
+        rows = _hub(str(source), text, label, split, known)
     stripped = [text and text.strip() for text in rows.texts]  # texts in GLUE end in a blank
     return rows._replace(texts=stripped)
 

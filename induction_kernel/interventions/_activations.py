@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from ..errors import Refused
 from ..model._anatomy import Model, sizes
 from ..prompts._prompts import Prompts
 
@@ -22,6 +23,7 @@ __all__ = [
     "EditFromRun",
     "New",
     "OwnEdit",
+    "check_site",
     "fitted",
     "shape_at",
     "site_meant",
@@ -101,6 +103,12 @@ class EditFromRun(Protocol):
 
 Edit: TypeAlias = OwnEdit | EditFromRun
 """An edit: an object with the method `new`, and with `source` if it takes from another run."""
+
+
+def check_site(site: Any) -> None:
+    """Raise Refused unless there is such a site."""
+    if site not in SITES:
+        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}{site_meant(site)}")
 
 
 def site_meant(site: Any, known: Sequence[str] = SITES) -> str:

@@ -21,7 +21,7 @@ from ..model._anatomy import Model
 from ..model._self_check import foreign_hooks, is_causal
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import Prompts
-from ._activations import CONVENTION, HEAD_SITES, SITES, Edit, New, site_meant
+from ._activations import CONVENTION, HEAD_SITES, Edit, New, check_site
 from ._edits import Add, KnockOut, Scale, Zero, ZeroValues
 from ._edits_from_runs import Mean, readings_by_piece, taken_from
 
@@ -80,8 +80,7 @@ def _check_edit(edit: Any, site: str) -> None:
         got = _of_class(edit) if isinstance(edit, type) else repr(edit)[:100]
         got = "a Tensor: see Add(vector)" if isinstance(edit, Tensor) else got
         raise TypeError(f"wanted an edit like Zero() or Mean(reference), got {got}")
-    if site not in SITES:
-        raise Refused(f"wanted a site out of {', '.join(SITES)}, got {site!r}{site_meant(site)}")
+    check_site(site)
     if site == "pattern" and isinstance(edit, Zero | ZeroValues | Scale | Add):
         raise Refused(
             f"wanted rows that still sum to 1, got {type(edit).__name__} of patterns: use KnockOut(mask), Mean, "

@@ -22,7 +22,16 @@ from ..model._runs import is_out_of_memory
 from ._activations import HEAD_SITES, New
 from ._intervention import Intervention
 
-__all__ = ["Cell", "Plan", "passes", "planned", "prompts_at_once", "tokens_at_once", "within_memory"]
+__all__ = [
+    "Cell",
+    "Plan",
+    "checked_by",
+    "passes",
+    "planned",
+    "prompts_at_once",
+    "tokens_at_once",
+    "within_memory",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +89,7 @@ def planned(
         NotDefined: a site that the model does not have.
     """
     site = intervention.site
-    by = _checked_by(by, site)
+    by = checked_by(by, site)
     _check_site(model, site)
     size = sizes(model)
     all_layers = _integers("layers", layers, size.n_layers)
@@ -109,7 +118,7 @@ def planned(
     return Plan(by, coords, cells, places)
 
 
-def _checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
+def checked_by(by: Sequence[str], site: str) -> tuple[str, ...]:
     """`by` as a tuple, if the site has these dimensions; else raise Refused."""
     legal = [(), ("layer",), ("layer", "position")]
     if site in HEAD_SITES:

@@ -20,10 +20,10 @@ from .._given import is_whole
 from ..errors import Refused
 from ..formats import read_json
 from ._build import build
+from ._names import TINY
 
-__all__ = ["TINY", "checkpoint_steps", "is_embedded", "load_embedded", "read_recipe"]
+__all__ = ["checkpoint_steps", "load_embedded", "read_recipe"]
 
-TINY = Path(__file__).parent.parent / "assets" / "tiny"
 FORMAT = 1
 
 
@@ -94,11 +94,6 @@ def checkpoint_steps(folder: str | Path = TINY) -> list[int]:
     """The training steps of the checkpoints in `folder`, ascending; empty if it holds none."""
     files = (Path(folder) / "checkpoints").glob("*.safetensors")
     return sorted(int(path.stem) for path in files if path.stem.isdigit())
-
-
-def is_embedded(folder: Path) -> bool:
-    """Whether `folder` is meant to hold a model in the embedded format."""
-    return (folder / "recipe.json").exists()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from difflib import get_close_matches
 
 from ..errors import Refused
+from ._names import hub_spelling, unknown_name
 
-__all__ = ["explained", "hub_spelling", "official_names", "unknown_name"]
+__all__ = ["explained"]
 
 _UNKNOWN_ARCHITECTURE = (
     "Could not determine supported architecture",
@@ -61,39 +61,6 @@ def explained(error: Exception, name: str, *, listed: bool) -> Exception | None:
             f'"{name}" has an architecture that the installed TransformerLens or transformers does not know'
         )
     return None
-
-
-def official_names() -> dict[str, str]:
-    """Every name and alias TransformerLens lists, in lower case -> the name on the hub."""
-    from transformer_lens.supported_models import MODEL_ALIASES, OFFICIAL_MODEL_NAMES
-
-    aliases = {alias.lower(): name for name, others in MODEL_ALIASES.items() for alias in others}
-    return aliases | {name.lower(): name for name in OFFICIAL_MODEL_NAMES}
-
-
-def hub_spelling(name: str) -> str:
-    """The name with the hub's upper and lower case, by TransformerLens' register; unchanged if it is not in there."""
-    return official_names().get(name.lower()) or _register().get(name.lower(), name)
-
-
-def unknown_name(name: str) -> str:
-    """The message for an unknown name, with the nearest known names."""
-    names = official_names() | {"tiny": "tiny"}
-    bare = [full for low, full in _register().items() if low.rpartition("/")[2] == name.lower()]
-    near = [names[match] for match in get_close_matches(name.lower(), names, n=8, cutoff=0.5)]
-    near = list(dict.fromkeys([*bare, *near]))[:5]
-    hint = f"did you mean {', '.join(near)}?" if near else 'for example "gpt2" or "EleutherAI/pythia-70m"'
-    return (
-        f'no model "{name}": it is neither "tiny" (the embedded model), nor a local folder or GGUF file, nor '
-        f"a name TransformerLens or the hub knows; {hint}"
-    )
-
-
-def _register() -> dict[str, str]:
-    """The repositories whose architecture TransformerBridge knows, in lower case -> the hub's spelling."""
-    from transformer_lens.tools.model_registry import api
-
-    return {model.model_id.lower(): model.model_id for model in api.get_supported_models()}
 
 
 def _unreachable(cause: BaseException) -> bool:

@@ -12,9 +12,9 @@ from typing import Any
 
 from .._given import is_whole
 from ..errors import NotDefined, Refused
-from ._embedded import TINY, checkpoint_steps, is_embedded, read_recipe
+from ._embedded import checkpoint_steps, read_recipe
 from ._hub import hub_checkpoints
-from ._sources import as_path
+from ._names import TINY, as_path, is_embedded
 
 __all__ = ["History", "training_history"]
 

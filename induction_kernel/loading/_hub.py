@@ -18,12 +18,11 @@ import torch
 from ..errors import NotDefined, Refused
 from ._build import has_hooked_transformer, quietly
 from ._conversion import PROCESSING
-from ._failures import explained, hub_spelling, official_names, unknown_name
+from ._failures import explained
+from ._names import EARLY, hub_spelling, official_names, unknown_name
 
 __all__ = ["hub_checkpoints", "load_from_hub"]
 
-# TransformerLens' own models: their weights are not in Hugging Face's format.
-_EARLY = ("NeelNanda/", "ArthurConmy/", "Baidicoot/")
 # Listed by TransformerLens, but not decoders, so HookedTransformer is not their class.
 _OTHER_KINDS = ("google-bert/", "google-t5/", "facebook/hubert", "facebook/wav2vec2")
 # Tokens in a training batch: Biderman et al. 2023, section 2.1; 512 rows of 1024 tokens (Mistral's GPT-2).
@@ -118,7 +117,7 @@ def _door(name: str, listed: bool, bridge: bool) -> Callable[..., Any]:
         return HookedTransformer.from_pretrained
     from transformer_lens.model_bridge import TransformerBridge
 
-    if not name.startswith(_EARLY):
+    if not name.startswith(EARLY):
         return TransformerBridge.boot_transformers
     legacy = getattr(TransformerBridge, "boot_tl_legacy", None)
     if legacy is None and listed:

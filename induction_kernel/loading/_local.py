@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ._conversion import PROCESSING, to_hooked
 from ._families import hooked_settings
 from ._gguf import parsed_once
 from ._headers import check_headers, check_unexpected
+from ._names import where_of
 
 __all__ = ["load_local"]
 
@@ -51,7 +51,7 @@ def load_local(
     from transformers import AutoConfig
 
     _check_processing(processing)
-    where = {**_where(path), "trust_remote_code": trust_remote_code}
+    where = {**where_of(path), "trust_remote_code": trust_remote_code}
     name = path.stem if path.is_file() else path.resolve().name
     with parsed_once() if path.is_file() else nullcontext():
         where["config"] = _read(path, AutoConfig.from_pretrained, **where)
@@ -94,30 +94,6 @@ def _check_options(hooked: bool, processing: dict[str, bool], device_map: Any) -
             f"{', '.join(processing)}: only a HookedTransformer is processed on loading, and this model "
             "becomes a TransformerBridge; call its enable_compatibility_mode() instead"
         )
-
-
-def _where(path: Path) -> dict[str, Any]:
-    """The arguments with which transformers' `from_pretrained` finds the model."""
-    if path.is_file():
-        if path.suffix.lower() != ".gguf":
-            raise Refused(f"{path} is a file: wanted a Hugging Face folder or a .gguf file")
-        if find_spec("gguf") is None:
-            raise ImportError(
-                'reading a GGUF file needs one more package: pip install "induction-kernel[gguf]"'
-            )
-        with path.open("rb") as file:
-            if file.read(4) != b"GGUF":
-                raise Refused(f"{path} is not a GGUF file: its first four bytes are not GGUF")
-        return {
-            "pretrained_model_name_or_path": str(path.parent),
-            "gguf_file": path.name,
-            "local_files_only": True,
-        }
-    if not (path / "config.json").is_file():
-        inside = sorted(file.name for file in path.glob("*.gguf"))
-        hint = f"; it holds {inside[0]}: pass the path of that file" if inside else ""
-        raise Refused(f"{path} has no config.json, so it is not a Hugging Face model folder{hint}")
-    return {"pretrained_model_name_or_path": str(path), "local_files_only": True}
 
 
 def _read(path: Path, reader: Callable[..., Any], **kwargs: Any) -> Any:

@@ -15,12 +15,13 @@ import torch
 from .._given import is_whole
 from ..errors import Refused
 from ..model._anatomy import Model
-from ._embedded import TINY, is_embedded, load_embedded
+from ._embedded import load_embedded
 from ._hub import load_from_hub
 from ._local import load_local
+from ._names import TINY, as_path, is_embedded
 from ._options import checked_options
 
-__all__ = ["as_path", "load"]
+__all__ = ["load"]
 
 
 def load(
@@ -132,28 +133,3 @@ def _for_embedded(options: dict[str, Any]) -> dict[str, Any]:
             f"got {', '.join(sorted(unknown))}"
         )
     return options
-
-
-def as_path(name_or_path: str | Path) -> Path | None:
-    """The path that is meant; None for a name on the hub."""
-    text = str(name_or_path)
-    if not text.strip():
-        raise Refused('wanted a model\'s name or path, got an empty string; "tiny" is the embedded model')
-    path = Path(text)
-    try:
-        path = path.expanduser()
-        path.stat()
-    except (OSError, ValueError, RuntimeError) as error:  # a null byte, no such user's home
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            why = getattr(error, "strerror", None) or str(error)
-            raise Refused(f"wanted a model's name or path, got {text!r:.100}: {why}") from error
-    if path.is_file() or (path / "config.json").is_file() or is_embedded(path):
-        return path
-    looks_like_path = isinstance(name_or_path, Path) or text.startswith((".", "~")) or path.is_absolute()
-    if not looks_like_path and path.suffix.lower() not in (".gguf", ".safetensors", ".bin", ".pt"):
-        return None
-    if not path.exists():
-        raise Refused(
-            f"{path} does not exist: wanted a Hugging Face folder or a GGUF file (or a model's name)"
-        )
-    return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
+from scipy.special import stdtrit
 
 from ..errors import Refused
 from ._means import CONFIDENCE, DRAWS, Array, percentiles, resampled
@@ -33,7 +33,9 @@ def correlation(x: Any, y: Any, kind: str = "pearson") -> Array:
         raise Refused(f'wanted kind "pearson" or "spearman", got {kind!r}')
     x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if kind == "spearman":
-        x, y = distributions.rankdata(x, axis=-1), distributions.rankdata(y, axis=-1)
+        from scipy.stats import rankdata  # seconds to import, and seldom needed
+
+        x, y = rankdata(x, axis=-1), rankdata(y, axis=-1)
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     with np.errstate(invalid="ignore", divide="ignore"):
         return (x * y).sum(-1) / np.sqrt((x * x).sum(-1) * (y * y).sum(-1))
@@ -91,7 +93,7 @@ def pooled_correlation(
     with np.errstate(invalid="ignore", divide="ignore"):
         away = z - np.nansum(z, 0) / units
         error = np.sqrt((units - 1) / units * np.nansum(away**2, 0))
-        quantile = distributions.t.ppf((1 + confidence) / 2, units - 1)
+        quantile = stdtrit(units - 1, (1 + confidence) / 2)
     half = np.where(units > 2, quantile * error, np.nan)
     middle = np.arctanh(np.clip(r, -ONE, ONE))
     return r, np.tanh(middle - half), np.tanh(middle + half)
