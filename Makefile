@@ -154,7 +154,7 @@ bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attentio
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/views.py $(SMOLLM2) $(TEXT) --bertviz $(VENVS)/bertviz --libraries $(VENVS)/bertviz/node_modules
 	$(TL3)/bin/python benchmarks/tables.py
 
-# The site. Notebooks are run once: what they show is kept in build/docs until their code changes.
+# The site. Notebooks are run once: what they show is kept in build/docs until their code or the package changes.
 $(TL3)/.docs: $(TL3)/.dev
 	@echo "Adding Sphinx to $(@D)"
 	@$(@D)/$(PIP) install -q -c constraints-tl3.txt --no-compile --no-build-isolation -e ".[docs]"

@@ -7,19 +7,24 @@ Every name has an example: that of its docstring, or the first lines of the docu
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
-import textwrap
 from collections.abc import Iterator
 from functools import cached_property
-from importlib import import_module
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import house
 import site_examples
+from site_docstrings import (
+    body_and_rest,
+    docstring,
+    first_sentence,
+    items,
+    kind,
+    members,
+    signature,
+)
 
 import induction_kernel as ik
 
@@ -76,12 +81,16 @@ class Reference:
         """Full name -> where documentation that is run uses it first."""
         return site_examples.uses(self.root, self.names())
 
+    def docstring(self, entry: Entry) -> str:
+        """What stands below the name in the code."""
+        return docstring(self.root, entry.room, entry.leaf, entry.value)
+
     def without_example(self) -> list[str]:
         """Names that neither their docstring nor the documentation shows at work."""
         return sorted(
             each.path
             for each in self.entries
-            if ">>>" not in docstring(self.root, each) and each.full not in self.used
+            if ">>>" not in self.docstring(each) and each.full not in self.used
         )
 
     def pages(self) -> dict[str, str]:
@@ -116,16 +125,14 @@ class Reference:
         yield f"# ik.{room}"
         yield self.linked(module_text(room))
         lines = ["| name | |", "|---|---|"]
-        lines += [
-            f"| {link(each)} | {self.linked(first_sentence(docstring(self.root, each)))} |" for each in here
-        ]
+        lines += [f"| {link(each)} | {self.linked(first_sentence(self.docstring(each)))} |" for each in here]
         yield "\n".join(lines)
         for each in here:
             yield self.object(each)
 
     def object(self, entry: Entry) -> str:
         """One name with its docstring, its members if it is a class, and an example."""
-        parts = [*self.text(docstring(self.root, entry))]
+        parts = [*self.text(self.docstring(entry))]
         if inspect.isclass(entry.value):
             parts += [self.member(entry, *each) for each in members(entry.value)]
         if ">>>" not in parts[0] + "".join(parts) and entry.full in self.used:
@@ -172,21 +179,6 @@ class Reference:
         )
 
 
-def body_and_rest(body: str) -> tuple[str, str]:
-    """The indented block of a section, without its indent, and what follows it."""
-    lines = body.split("\n")
-    end = next((at for at, line in enumerate(lines) if line and not line.startswith(" ")), len(lines))
-    return textwrap.dedent("\n".join(lines[:end])).strip(), "\n".join(lines[end:])
-
-
-def items(block: str) -> Iterator[tuple[str, str]]:
-    """`name: text` of a section, with the lines that belong to each."""
-    for each in re.split(r"\n(?=\S)", block):
-        name, _, said = each.partition(":")
-        first, *more = said.strip().split("\n")
-        yield name.strip(), "\n".join([first, *textwrap.dedent("\n".join(more)).split("\n")]).strip()
-
-
 def indented(text: str) -> str:
     """Lines after the first moved below the definition's text."""
     return text.replace("\n", "\n  ")
@@ -205,96 +197,6 @@ def link(entry: Entry) -> str:
     return f"{{py:obj}}`{entry.leaf} <{entry.full}>`"
 
 
-def kind(value: Any) -> str:
-    """The directive for a value."""
-    if inspect.isclass(value):
-        return "py:exception" if issubclass(value, BaseException) else "py:class"
-    return "py:function" if callable(value) else "py:data"
-
-
-def signature(value: Any, *, bound: bool = False) -> str:
-    """Names and defaults, without types: what each argument takes is said in words."""
-    if not callable(value) or not (
-        inspect.isclass(value) or inspect.isroutine(value) or kind(value) == "py:function"
-    ):
-        return ""
-    if inspect.isclass(value) and issubclass(value, BaseException):
-        return ""
-    try:
-        found = inspect.signature(value)
-    except ValueError:
-        return ""
-    parameters = [
-        each.replace(annotation=each.empty, default=shown(each.default)) for each in found.parameters.values()
-    ]
-    parameters = (
-        parameters[1:] if bound and parameters and parameters[0].name in ("self", "cls") else parameters
-    )
-    return str(found.replace(parameters=parameters, return_annotation=found.empty))
-
-
-class Shown(str):
-    """A default as it is written in a signature."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def shown(default: Any) -> Any:
-    """A default whose repr is short and means something to a reader."""
-    if default is inspect.Parameter.empty or isinstance(default, str | int | float | bool | tuple | None):
-        return default
-    return Shown(getattr(default, "name", None) or getattr(default, "__name__", None) or "...")
-
-
 def module_text(room: str) -> str:
     """The docstring of a namespace, without the names of its private files."""
     return inspect.getdoc(getattr(ik, room)) or ""
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence, for tables."""
-    sentence = re.split(r"(?<=[.?])\s", " ".join(text.split("\n\n")[0].split()))[0]
-    return sentence.replace("|", r"\|")
-
-
-def docstring(root: Path, entry: Entry) -> str:
-    """What stands below the name in the code; for an object that is called, what its call takes and returns too."""
-    value = entry.value
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return inspect.getdoc(value) or ""
-    own = inspect.cleandoc(of_variable(root, entry))
-    if not callable(value):
-        return own
-    said = inspect.getdoc(type(value).__call__) or ""
-    cited = ": ".join(filter(None, [getattr(value, "title", ""), getattr(value, "paper", "")]))
-    heading = own or (cited[:1].upper() + cited[1:] + "." if cited else "")
-    return f"{heading}\n\n{said[said.index('Args:') :] if 'Args:' in said else said}"
-
-
-def of_variable(root: Path, entry: Entry) -> str:
-    """The string after the assignment of an object."""
-    stub = root / house.NAME / entry.room / "__init__.pyi"
-    module = f"{house.NAME}.{entry.room}"
-    if stub.exists():
-        for node in ast.parse(stub.read_text()).body:
-            if isinstance(node, ast.ImportFrom) and any(alias.name == entry.leaf for alias in node.names):
-                module = f"{module}.{node.module}"
-    body = ast.parse(inspect.getsource(import_module(module))).body
-    for statement, after in pairwise(body):
-        targets = [getattr(statement, "target", None), *getattr(statement, "targets", [])]
-        if any(getattr(each, "id", None) == entry.leaf for each in targets) and isinstance(after, ast.Expr):
-            return str(ast.literal_eval(after.value))
-    return ""
-
-
-def members(value: type) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties with a docstring of their own, in the order they are written."""
-    found: dict[str, Any] = {}
-    for base in reversed([each for each in value.__mro__ if each.__module__.startswith(house.NAME)]):
-        for name, each in vars(base).items():
-            inner = getattr(each, "__func__", each)
-            written = isinstance(each, property) or inspect.isfunction(inner)
-            if written and not name.startswith("_") and inspect.getdoc(inner):
-                found[name] = each if isinstance(each, property) else getattr(value, name)
-    yield from found.items()

@@ -8,9 +8,11 @@ those again. Run from the root of a checkout: `python .ci/site_sources.py`, then
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +51,15 @@ def write(path: Path, content: str | bytes) -> None:
     if not path.exists() or path.read_bytes() != data:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+
+
+def kept_outputs() -> Path:
+    """Where the outputs of notebooks are kept: for the package as it is now, so that a change of it runs them again."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in (ROOT / "induction_kernel").rglob("*") if path.is_file()):
+        if "__pycache__" not in path.parts:
+            found.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return BUILD / "notebooks" / found.hexdigest()[:16]
 
 
 def repository() -> str:
@@ -178,6 +189,8 @@ def main() -> None:
     for path in [path for path in SOURCE.rglob("*") if path.is_file()]:
         if path.relative_to(SOURCE).as_posix() not in made:
             path.unlink()
+    for old in set((BUILD / "notebooks").glob("*")) - {kept_outputs()}:
+        shutil.rmtree(old)
     write(BUILD / "static" / "plotly.min.js", plotly.offline.get_plotlyjs())
     write(BUILD / "ipython" / "profile_default" / "startup" / "no_widgets.py", HIDE_ANYWIDGET)
     explorers()

@@ -8,10 +8,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / ".ci")]
 
 import site_figures  # noqa: E402  # found by the line above
+import site_sources  # noqa: E402
 
 import induction_kernel  # noqa: E402
 
-BUILD = ROOT / "build" / "docs"
+BUILD = site_sources.BUILD
 
 project = "induction_kernel"
 author = "induction_kernel maintainers"
@@ -31,10 +32,10 @@ python_maximum_signature_line_length = 88
 myst_enable_extensions = ["deflist", "colon_fence", "attrs_inline"]
 myst_heading_anchors = 4
 
-# Notebooks are run once; their outputs are kept until their code changes. Nothing runs behind a published page, so
-# figures are drawn by the page itself, and the explorer is the page that `.save` writes.
+# Notebooks are run once; their outputs are kept until their code or the package changes. Nothing runs behind a
+# published page: figures are drawn by the page itself, and the explorer is the page that `.save` writes.
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(BUILD / "notebooks")
+nb_execution_cache_path = str(site_sources.kept_outputs())
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 600
@@ -72,6 +73,10 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+if site_sources.repository():
+    html_theme_options["icon_links"] = [
+        {"name": "Code", "url": site_sources.repository(), "icon": "fa-solid fa-code"}
+    ]
 html_sidebars = {"index": []}
 
 
