@@ -115,5 +115,5 @@ def shown(default: Any) -> Any:
 
 def first_sentence(text: str) -> str:
     """The first sentence, for tables."""
-    sentence = re.split(r"(?<=[.?])\s", " ".join(text.split("\n\n")[0].split()))[0]
+    sentence = re.split(r"(?<=[.?])(?<!al\.)\s", " ".join(text.split("\n\n")[0].split()))[0]
     return sentence.replace("|", r"\|")

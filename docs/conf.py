@@ -77,7 +77,9 @@ if site_sources.repository():
     html_theme_options["icon_links"] = [
         {"name": "Code", "url": site_sources.repository(), "icon": "fa-solid fa-code"}
     ]
-html_sidebars = {"index": []}
+html_context = {"default_mode": "auto"}
+ALONE = "index start scores supported_models performance architecture glossary changelog contributing"
+html_sidebars = dict.fromkeys(ALONE.split(), [])  # pages that are no part of a section
 
 
 def setup(app):
