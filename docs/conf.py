@@ -79,7 +79,7 @@ if site_sources.repository():
     ]
 html_context = {"default_mode": "auto"}
 ALONE = "index start scores supported_models performance architecture glossary changelog contributing"
-html_sidebars = dict.fromkeys(ALONE.split(), [])  # pages that are no part of a section
+html_sidebars = {page: [] for page in ALONE.split()}  # pages that are no part of a section
 
 
 def setup(app):
