@@ -113,7 +113,11 @@ def shown(default: Any) -> Any:
     return Shown(getattr(default, "name", None) or getattr(default, "__name__", None) or "...")
 
 
-def first_sentence(text: str) -> str:
-    """The first sentence, for tables."""
-    sentence = re.split(r"(?<=[.?])(?<!al\.)\s", " ".join(text.split("\n\n")[0].split()))[0]
-    return sentence.replace("|", r"\|")
+def first_sentence(text: str, least: int = 0) -> str:
+    """The first sentence, for tables; with `least`, the first sentences that have so many letters together."""
+    found = ""
+    for sentence in re.split(r"(?<=[.?])(?<!al\.)\s", " ".join(text.split("\n\n")[0].split())):
+        found = f"{found} {sentence}".strip()
+        if len(found) >= least:
+            break
+    return found.replace("|", r"\|")

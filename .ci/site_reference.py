@@ -74,7 +74,8 @@ class Reference:
     def names(self) -> dict[str, str]:
         """What documentation writes after `ik.` -> the full name in the reference."""
         short = {each.path: each.full for each in self.entries}
-        return short | {f"{each.room}.{each.leaf}": each.full for each in self.entries if each.room}
+        bare = {each.leaf: each.full for each in self.entries if "_" in each.leaf}  # cannot be another word
+        return bare | short | {f"{each.room}.{each.leaf}": each.full for each in self.entries if each.room}
 
     @cached_property
     def used(self) -> dict[str, site_examples.Use]:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from site_docstrings import first_sentence
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "docs"
 SOURCE = BUILD / "source"
@@ -142,13 +144,13 @@ def notebook_text(path: Path, change: Callable[[str], str]) -> str:
 
 def cards_of_notebooks() -> Iterator[str]:
     """The page that lists the notebooks: a card each, with its title and first sentence."""
-    yield "# Notebooks\n\nEach was run to make this site. They take no network, and a minute at most.\n"
+    yield "# Notebooks\n\nEach was run to make this site. They need no network, and take a minute or two.\n"
     yield "::::{grid} 1 1 2 2\n:gutter: 3\n"
     paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
     for path in paths:
         text = "".join(json.loads(path.read_text())["cells"][0]["source"])
         title, said = text.split("\n\n")[:2]
-        first = re.split(r"(?<=[.?])\s", " ".join(said.split()))[0]
+        first = first_sentence(said, least=80)
         yield f":::{{grid-item-card}} {title.removeprefix('# ')}\n:link: {path.stem}\n:link-type: doc\n\n{first}\n:::\n"
     yield "::::\n\n```{toctree}\n:hidden:\n"
     yield from (path.stem for path in paths)
