@@ -198,10 +198,19 @@ bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attentio
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/views.py $(SMOLLM2) $(TEXT) --bertviz $(VENVS)/bertviz --libraries $(VENVS)/bertviz/node_modules
 	$(TL3)/bin/python benchmarks/tables.py
 
-docs: $(TL3)/.dev ## site/index.html: every public name with its docstring
-	@$(TL3)/bin/python .ci/api_page.py site
+# The site. Notebooks are run once: what they show is kept in build/docs until their code or the package changes.
+$(TL3)/.docs: $(TL3)/.dev
+	@echo "Adding Sphinx to $(@D)"
+	@$(@D)/$(PIP) install -q -c constraints-tl3.txt --no-compile --no-build-isolation -e ".[docs]"
+	@touch $@
+
+docs: $(TL3)/.docs ## site/index.html: pages, notebooks with figures, and a reference of every public name
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python .ci/site_sources.py
+	$(TL3)/bin/python -m sphinx -q -W --keep-going -c docs -d build/docs/doctrees build/docs/source build/docs/html
+	$(TL3)/bin/python .ci/site_links.py build/docs/html
+	@rm -rf site && cp -r build/docs/html site
 	@echo "Open $(CURDIR)/site/index.html"
 
 clean: ## remove what the other targets made, but for data/
-	rm -rf .venv site dist report*.html .pytest_cache .ruff_cache
+	rm -rf .venv site build dist report*.html .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

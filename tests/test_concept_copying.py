@@ -199,7 +199,10 @@ def test_what_has_no_meaning_on_a_model_says_so(call, message):
 
 def test_lists_without_heads_are_drawn_with_each_random_set():
     """`[row, prompt]` of the untouched model and of both sets; of two random sets for each, whose mean is a dot."""
-    base, modes = np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]]), ["without token heads", "without concept heads"]
+    base, modes = (
+        np.array([[0.8, 0.9, 0.7], [0.5, 0.4, 0.3]]),
+        ["without token heads", "without concept heads"],
+    )
     draws = base[:, None] - np.array([0.0, 0.1, 0.2, 0.4])[None, :, None]
     found = xr.Dataset(
         {

@@ -13,10 +13,12 @@ import induction_kernel as ik
 from induction_kernel.cli import app
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MOST_BYTES = 10_000  # of the README: what is read in one sitting
 
-each = pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+each = pytest.mark.parametrize(
+    "path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT).with_suffix(""))
+)
 
 
 def anchors(path: Path) -> set[str]:
@@ -76,10 +78,16 @@ def test_the_readme_is_short():
 
 
 def test_every_page_is_in_the_contents():
-    pages = {path.name for path in DOCUMENTS[1:]}
-    readme, contents = (ROOT / "README.md").read_text(), (ROOT / "docs" / "index.md").read_text()
-    assert set(re.findall(r"\]\(docs/(\w+\.md)", readme)) == pages
-    assert set(re.findall(r"\]\((\w+\.md)", contents)) == pages - {"index.md"}
+    """Those of a folder are listed by its own index; README names the main ones."""
+    docs = ROOT / "docs"
+    pages = {path.relative_to(docs).as_posix() for path in DOCUMENTS[1:]}
+    top = {page for page in pages if "/" not in page or page.endswith("/index.md")}
+    readme, contents = (ROOT / "README.md").read_text(), (docs / "index.md").read_text()
+    assert {"index.md", "start.md"} <= set(re.findall(r"\]\(docs/([\w/]+\.md)", readme))
+    assert set(re.findall(r"\]\(([\w/]+\.md)", contents)) == top - {"index.md"}
+    for page in pages - top:
+        folder, _, name = page.rpartition("/")
+        assert f"]({name})" in (docs / folder / "index.md").read_text()
 
 
 @each

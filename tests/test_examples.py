@@ -40,7 +40,7 @@ def test_the_docstring_runs(module, text, tmp_path, monkeypatch):
 
 
 SLOW = {"census", "kernel_regression", "six_arguments"}
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(path) -> list[str]:
@@ -50,7 +50,11 @@ def blocks(path) -> list[str]:
 @pytest.mark.parametrize(
     "path",
     [
-        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem in SLOW))
+        pytest.param(
+            path,
+            id=str(path.relative_to(ROOT).with_suffix("")),
+            marks=[pytest.mark.slow] * (path.stem in SLOW),
+        )
         for path in DOCUMENTS
         if blocks(path)
     ],

@@ -1,6 +1,7 @@
 """Is every measurement right on every family of models? Each equals its slow twin (float64), or says why it is refused.
 
-`PYTHONPATH=tests/support python tests/test_matrix.py` prints the matrix for the installed TransformerLens.
+`PYTHONPATH=tests/support python tests/test_matrix.py` prints the matrix for the installed TransformerLens,
+with `--write` it makes the table of docs/supported_models.md.
 All models are tiny and random; the windows of GPT-Neo, Mistral and Gemma 2 are shorter than the prompts.
 """
 
@@ -553,6 +554,40 @@ def test_the_documentation_names_what_is_refused():
     assert set(re.findall(r"`(\w+)`", said)) == {cell.partition(" ")[0] for _, cell in REFUSED}
 
 
+SUPPORTED = Path(__file__).resolve().parent.parent / "docs" / "supported_models.md"
+SAID_OF = {
+    "GPT-Neo": " (local attention)",
+    "GPT-NeoX": " (Pythia)",
+    "BLOOM": " (ALiBi)",
+    "Mistral": " (sliding window)",
+    "Gemma 2": " (a norm after attention)",
+}
+
+
+def documented():
+    """The table of docs/supported_models.md: what `test_is_exact_or_refused` holds in both classes and majors."""
+    lines = [["family", "HookedTransformer 3.9, TransformerBridge 3.9 and 4.3"], ["---", "---"]]
+    for name in FAMILIES:
+        refused = sorted(cell for family, cell in REFUSED if family == name)
+        but = f", but refused: {', '.join(refused)}" if refused else ""
+        lines.append([name + SAID_OF.get(name, ""), f"exact{but}"])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def with_table(text):
+    return re.sub(
+        r"(<!-- table: families -->\n).*?(<!-- end -->)", rf"\g<1>{documented()}\g<2>", text, flags=re.DOTALL
+    )
+
+
+def test_the_documentation_lists_what_is_exact_and_what_is_refused():
+    """`python tests/test_matrix.py --write` makes the table of docs/supported_models.md anew."""
+    text = SUPPORTED.read_text()
+    assert documented() in text
+    assert with_table(text) == text
+    assert with_table(text.replace(documented(), "")) == text
+
+
 def test_the_table_says_what_the_cells_do(monkeypatch):
     """Here of cells that take no time: one that is right, one that is refused, one that is wrong."""
 
@@ -572,5 +607,8 @@ def test_the_table_says_what_the_cells_do(monkeypatch):
 
 
 if __name__ == "__main__":
-    for line in table():
-        sys.stdout.write(f"{line}\n")
+    if "--write" in sys.argv:
+        SUPPORTED.write_text(with_table(SUPPORTED.read_text()))
+    else:
+        for line in table():
+            sys.stdout.write(f"{line}\n")
