@@ -1,7 +1,7 @@
 """`line_plot`: results along one dimension, one line with its band for each of those compared.
 
 Agreement and alignment by layer, probe accuracy by layer and offset, distance and accuracy by the number of
-demonstrations. It runs no model; `_intervals` draws results without such an axis.
+demonstrations. It runs no model; `_few_shot` draws results without such an axis.
 """
 
 from __future__ import annotations
