@@ -23,6 +23,7 @@ from ..heads._summary import summarise
 from ..kernel._held_out import reconstruction_table
 from ..pages._frames import by_heads_removed, effects, summaries
 from ..pages._writer import report
+from ..plots._figure import PICTURES, checked_figure_path, save_figure
 from ..stores import checked_target, write_whole
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 Part = str | pd.DataFrame
+FIGURES = (".html", *PICTURES)
 
 
 def echo(parts: Sequence[Part]) -> None:
@@ -95,13 +97,13 @@ def _has_names(frame: pd.DataFrame) -> bool:
 
 def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any]], None]:
     """A function that writes a result to `out`, in the format of its ending; refuses before anything is measured."""
-    check_out(out)
+    check_out(out, figure=True)
 
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
             return
-        if out.suffix == ".html":
-            write_whole(out, draw(found).to_html())
+        if out.suffix in FIGURES:
+            save_figure(draw(found), out)
         elif out.suffix == ".nc":
             write_whole(out, netcdf_of(found))
         else:
@@ -110,11 +112,18 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     return write
 
 
-def check_out(out: Path | None) -> None:
-    """Raise Refused unless `out` has a known ending and can be written to."""
-    if out is not None and out.suffix not in (".html", ".nc", ".csv"):
-        raise Refused(f"wanted --out with one of the endings .html (figure), .nc, .csv, got {str(out)!r}")
-    if out is not None:
+def check_out(out: Path | None, *, figure: bool = False) -> None:
+    """Raise Refused unless `out` has a known ending and can be written to; `figure`: what is drawn is a figure."""
+    if out is None:
+        return
+    drawn = FIGURES if figure else (".html",)
+    if out.suffix not in (*drawn, ".nc", ".csv"):
+        kind = "figure" if figure else "page"
+        endings = ", ".join((*drawn[:-1], f"{drawn[-1]} ({kind})", ".nc", ".csv"))
+        raise Refused(f"wanted --out with one of the endings {endings}, got {str(out)!r}")
+    if figure and out.suffix in FIGURES:
+        checked_figure_path(out)
+    else:
         checked_target(out)
 
 

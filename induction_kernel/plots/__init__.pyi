@@ -10,6 +10,7 @@ from ._effect_map import effect_map as effect_map
 from ._evidence import evidence_plot as evidence_plot
 from ._few_shot import demonstration_map as demonstration_map
 from ._few_shot import interval_plot as interval_plot
+from ._figure import save_figure as save_figure
 from ._lines import line_plot as line_plot
 from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot
@@ -18,3 +19,4 @@ from ._phases import phase_plot as phase_plot
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot
+from ._style import TEMPLATE as TEMPLATE

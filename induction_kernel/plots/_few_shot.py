@@ -21,6 +21,7 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import HeadLike, as_heads
 from ._effect_grid import number
+from ._figure import Figure
 from ._lines import COLOURS, REPEATED, SYMBOLS, band, chance, dotted, indices, notes, unit
 from ._style import entries, escape, fitted, heading, need, of_prompts, prompts_in, tick, words
 
@@ -65,7 +66,7 @@ def interval_plot(
         raise Refused("wanted at least one variable to show, got none")
     for variable in shown:
         _check(results, variable, over)
-    figure = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.08)
+    figure = make_subplots(1, len(shown), figure=Figure(), shared_yaxes=True, horizontal_spacing=0.08)
     several = False
     for panel, variable in enumerate(shown, 1):
         traces = _dots(results, variable, over, panel)
@@ -74,10 +75,8 @@ def interval_plot(
         figure.update_xaxes(title_text=unit(results, variable), row=1, col=panel)
         chance(figure, [results], variable, panel, "x")
     names = ["<br>".join(map(escape, wrap(html.unescape(name), LABEL))) for name in indices(results, over)]
-    figure.update_xaxes(
-        gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8, tickangle=0
-    )
-    figure.update_yaxes(range=[len(names) - 0.4, -0.6], gridcolor="#eee", zeroline=False)
+    figure.update_xaxes(rangemode="tozero", title_standoff=8, tickangle=0)
+    figure.update_yaxes(range=[len(names) - 0.4, -0.6], zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names)
     figure.update_yaxes(ticks="outside", ticklen=6, tickcolor="rgba(0, 0, 0, 0)")
     called = ", ".join(map(words, shown))
@@ -122,7 +121,7 @@ def demonstration_map(
     rows, names = _rows(values, heads)
     tall = int(np.clip(540, 14 * len(rows), 30 * len(rows)))
     parts = [str(part) for part in values["part"].values]
-    figure = go.Figure(_heat(rows, names, parts, values["point"].values, tall))
+    figure = Figure(_heat(rows, names, parts, values["point"].values, tall))
     _axes(figure, names, parts, rows.shape[2], "layer" if heads is None else "head")
     mean = "mean over the heads of each layer and" if heads is None else "mean over"
     notes = (
