@@ -17,7 +17,7 @@ PYTEST := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench bench-views docs clean
+.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants check house format bench bench-views notebooks docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -153,6 +153,11 @@ TEXT ?= ../shared/data/moby_dick.txt
 bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attention against circuitsvis and BertViz, in Chromium; TEXT=FILE is the prose
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/views.py $(SMOLLM2) $(TEXT) --bertviz $(VENVS)/bertviz --libraries $(VENVS)/bertviz/node_modules
 	$(TL3)/bin/python benchmarks/tables.py
+
+# Pictures need a Chrome or Chromium. What the explorer and figures show live is left out of the files.
+NOTEBOOKS ?=
+notebooks: $(TL3)/.dev ## run the notebooks and keep their tables and pictures in them; NOTEBOOKS="01 05" for some
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(TL3)/bin:$$PATH" $(TL3)/bin/python .ci/notebooks.py $(NOTEBOOKS)
 
 docs: $(TL3)/.dev ## site/index.html: every public name with its docstring
 	@$(TL3)/bin/python .ci/api_page.py site
