@@ -180,9 +180,8 @@ def inches(size: float | str, name: str) -> float:
 
 def said(figure: go.Figure) -> str:
     """A figure's title as plain text; "no title" where it has none."""
-    return (
-        html.unescape(re.sub("<[^>]*>", " ", heading_of(figure).replace("<br>", " "))).strip() or "no title"
-    )
+    plain = html.unescape(re.sub("<[^>]*>", " ", heading_of(figure)))
+    return " ".join(plain.split()) or "no title"
 
 
 def _height(figure: go.Figure) -> int:
@@ -201,7 +200,7 @@ def _laid_out(figure: go.Figure, width: int, *, title: bool = True, font: str | 
     if font is not None:
         copy.update_layout(font_family=font)
     if layout.margin.t is not None:
-        room = max(12, layout.margin.t + more)
+        room = round(max(12, layout.margin.t + more))
         copy.update_layout(height=_height(copy) + room - layout.margin.t, margin_t=room)
     return copy
 

@@ -113,7 +113,7 @@ class Browser:
         except ImportError as error:
             raise Refused(
                 "wanted kaleido 1 or newer, which draws pictures of figures, and it is not installed: "
-                "pip install 'induction-kernel[export]'; .html needs neither it nor a browser"
+                "pip install 'induction-kernel[export]'"
             ) from error
         self.loop = asyncio.new_event_loop()
         Thread(target=self.loop.run_forever, daemon=True, name="pictures of figures").start()
@@ -146,7 +146,7 @@ class Browser:
                 "wanted a Chrome or Chromium, which draws pictures of figures, and found none"
                 + (f" at {named!r}, which BROWSER_PATH names" if named else "")
                 + ": install one (`plotly_get_chrome` fetches one), or name its file in the environment variable "
-                "BROWSER_PATH; .html needs no browser"
+                "BROWSER_PATH"
             ) from error
         except Exception as error:  # of kaleido, its driver or the time that is up: they share no class
             raise Refused(
