@@ -157,7 +157,7 @@ bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attentio
 # Pictures need a Chrome or Chromium. What the explorer and figures show live is left out of the files.
 NOTEBOOKS ?=
 notebooks: $(TL3)/.dev ## run the notebooks and keep their tables and pictures in them; NOTEBOOKS="01 05" for some
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(TL3)/bin:$$PATH" $(TL3)/bin/python .ci/notebooks.py $(NOTEBOOKS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(TL3)/bin:$$PATH" $(TL3)/bin/python .ci/run_notebooks.py $(NOTEBOOKS)
 
 docs: $(TL3)/.dev ## site/index.html: every public name with its docstring
 	@$(TL3)/bin/python .ci/api_page.py site
