@@ -1,6 +1,6 @@
 """Run the notebooks and keep what they show: tables, text and pictures, for readers on GitHub.
 
-Run from the root of a checkout: `python .ci/run_notebooks.py [NAME ...]` (`make notebooks`), with kaleido and a browser.
+From the root of a checkout: `python .ci/run_notebooks.py [NAME ...]` (`make notebooks`), with kaleido and a browser.
 Interactive figures, widgets and progress are left out: they are megabytes, and a notebook that is run has them.
 `--first` only writes the install line and the badge into the first cells.
 """
