@@ -82,9 +82,8 @@ def line_plot(
             f"wanted results and variables to show, at least one of each; got {len(parts)} results and {shown}"
         )
     first = next(iter(parts.values()))
-    figure = make_subplots(
-        1, len(shown), figure=Figure(), horizontal_spacing=0.12 if len(shown) < 4 else 0.06
-    )
+    between = 0.12 if len(shown) < 4 else 0.06
+    figure = make_subplots(1, len(shown), figure=Figure(), horizontal_spacing=between)
     several = False
     for panel, variable in enumerate(shown, 1):
         several |= _panel(figure, panel, parts, variable, over, alone=len(shown) == 1) > 1
