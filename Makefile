@@ -19,7 +19,7 @@ TWO := -n 2 --dist worksteal
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: $(VENVS)/%/.user $(VENVS)/%/.dev
-.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants package workflows test-wheel test-lowest check house format bench bench-views docs clean
+.PHONY: help report report-real setup test test-rest test-browser test-all test-tl4 test-real test-newest mutants package workflows test-wheel test-lowest check house format bench bench-views notebooks docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -197,6 +197,11 @@ TEXT ?= ../shared/data/moby_dick.txt
 bench-views: $(TL3)/.dev $(SMOLLM2) $(VENVS)/bertviz/.ready ## pages of attention against circuitsvis and BertViz, in Chromium; TEXT=FILE is the prose
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(TL3)/bin/python benchmarks/views.py $(SMOLLM2) $(TEXT) --bertviz $(VENVS)/bertviz --libraries $(VENVS)/bertviz/node_modules
 	$(TL3)/bin/python benchmarks/tables.py
+
+# Pictures need a Chrome or Chromium. What the explorer and figures show live is left out of the files.
+NOTEBOOKS ?=
+notebooks: $(TL3)/.dev ## run the notebooks and keep their tables and pictures in them; NOTEBOOKS="01 05" for some
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PATH="$(CURDIR)/$(TL3)/bin:$$PATH" $(TL3)/bin/python .ci/run_notebooks.py $(NOTEBOOKS)
 
 # The site. Notebooks are run once: what they show is kept in build/docs until their code or the package changes.
 $(TL3)/.docs: $(TL3)/.dev

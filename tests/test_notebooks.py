@@ -2,6 +2,8 @@
 
 import functools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 import induction_kernel
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
-MOST_CELLS = 25
+MOST_CELLS, MOST_BYTES, MOST_LETTERS = 25, 3_000_000, 112
 
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -20,12 +22,23 @@ def read(path):
     return nbformat.read(path, as_version=4)
 
 
+@functools.cache
+def runner():
+    import run_notebooks  # and Jupyter, likewise
+
+    return run_notebooks
+
+
 def test_there_are_notebooks():
     assert NOTEBOOKS
 
 
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
 @each
-def test_cells_are_few_named_and_without_outputs(path):
+def test_cells_are_few_named_and_no_wider_than_a_page(path):
     import nbformat
 
     notebook = read(path)
@@ -33,7 +46,43 @@ def test_cells_are_few_named_and_without_outputs(path):
     assert len(notebook.cells) <= MOST_CELLS
     for cell in notebook.cells:
         assert re.search("[a-z]", cell.id), f"{cell.id}: a readable id keeps diffs readable"
-        assert cell.cell_type == "markdown" or (not cell.outputs and cell.execution_count is None)
+    for cell in code_cells(notebook):
+        assert max(map(len, cell.source.splitlines())) <= MOST_LETTERS, cell.id
+
+
+@each
+def test_outputs_are_small_and_made_by_this_code(path):
+    """Tables, text and pictures, which `make notebooks` keeps; or none at all."""
+    notebook = read(path)
+    if not any(cell.outputs for cell in code_cells(notebook)):
+        assert all(cell.execution_count is None for cell in code_cells(notebook))
+        return
+    assert notebook.metadata.get(runner().MARK) == runner().code_of(notebook), (
+        f"the code of {path.name} has changed since it was run: `make notebooks NOTEBOOKS={path.stem[:2]}`"
+    )
+    assert path.stat().st_size <= MOST_BYTES
+    shown = {kind for cell in code_cells(notebook) for each in cell.outputs for kind in each.get("data", {})}
+    assert "image/png" in shown
+    assert shown <= set(runner().KEPT)
+
+
+def made_of(path, *, there):
+    """What the first lines of a notebook ask of pip, in an interpreter that has only the standard library."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    (first, *_) = code_cells(read(path))
+    assert first.source.startswith(runner().INSTALL)
+    lines = TransformerManager().transform_cell(runner().INSTALL)
+    fake = "class Shell:\n def run_line_magic(self, *asked): print(*asked)\nget_ipython = Shell\n"
+    found = f"import sys; sys.path.insert(0, {str(path.parent.parent)!r})\n" if there else ""
+    command = [sys.executable, "-I", "-S", "-c", found + fake + lines]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@each
+def test_the_first_cell_installs_the_package_where_it_is_missing(path):
+    assert made_of(path, there=False) == 'pip install -q "induction-kernel[widget]"'
+    assert made_of(path, there=True) == ""
 
 
 @each

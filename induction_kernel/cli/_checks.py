@@ -12,7 +12,7 @@ from ..errors import Refused
 __all__ = ["check_heads", "check_model", "check_out", "check_text_file"]
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-FIGURES = (".html",)
+FIGURES = (".html", ".png", ".svg", ".pdf")
 DATA = (".nc", ".csv")
 
 
@@ -37,6 +37,10 @@ def check_out(out: Path | None, *, figure: bool = False) -> None:
     if out.suffix not in (*drawn, *DATA):
         endings = ", ".join((*drawn[:-1], f"{drawn[-1]} ({'figure' if figure else 'page'})", *DATA))
         raise Refused(f"wanted --out with one of the endings {endings}, got {str(out)!r}")
+    if figure and out.suffix != ".html":
+        from ..plots._figure import checked_figure_path  # plotly, and what draws pictures
+
+        checked_figure_path(out)
     from ..stores import checked_target
 
     checked_target(out)

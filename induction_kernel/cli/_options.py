@@ -21,7 +21,11 @@ Device = Annotated[
 ]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or float64")]
 Out = Annotated[
-    Path | None, typer.Option(help="also write a figure (.html), all numbers (.nc) or a table (.csv)")
+    Path | None,
+    typer.Option(
+        help="also write a figure (.html, or with the extra export .png, .svg, .pdf), all numbers (.nc) or a table "
+        "(.csv)"
+    ),
 ]
 Top = Annotated[int, typer.Option(help="rows of a table, at most", min=1)]
 

@@ -22,6 +22,7 @@ from ..heads._summary import summarise
 from ..kernel._held_out import reconstruction_table
 from ..pages._frames import by_heads_removed, effects, summaries
 from ..pages._writer import report
+from ..plots._figure import PICTURES, save_figure
 from ..stores import write_whole
 from ._checks import check_out
 
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 Part = str | pd.DataFrame
+FIGURES = (".html", *PICTURES)
 
 
 def echo(parts: Sequence[Part]) -> None:
@@ -99,8 +101,8 @@ def writer(out: Path | None) -> Callable[[xr.Dataset, Callable[[xr.Dataset], Any
     def write(found: xr.Dataset, draw: Callable[[xr.Dataset], Any]) -> None:
         if out is None:
             return
-        if out.suffix == ".html":
-            write_whole(out, draw(found).to_html())
+        if out.suffix in FIGURES:
+            save_figure(draw(found), out)
         elif out.suffix == ".nc":
             write_whole(out, netcdf_of(found))
         else:

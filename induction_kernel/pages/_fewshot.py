@@ -23,8 +23,7 @@ from ..heads._summary import summarise
 from ..kernel._held_out import CONTROLS, reconstruction_table
 from ..kernel._vote_text import quoted_votes
 from ..kernel._vote_view import view_of_votes
-from ..plots._demonstration_map import demonstration_map
-from ..plots._intervals import interval_plot
+from ..plots._few_shot import demonstration_map, interval_plot
 from ..plots._lines import line_plot
 from ..plots._offline import plotly_script
 from ..plots._scores import head_map

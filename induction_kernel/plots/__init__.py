@@ -1,6 +1,7 @@
 """Figures of labelled results as plotly objects, and views of attention patterns.
 
-Figures fill the width of their container. They run no model and need no network.
+Figures fill the width of their container; `save_figure` writes them to files, at the width they have in print. They run
+no model and need no network.
 """
 
 from .._lazy import attach

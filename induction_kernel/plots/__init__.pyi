@@ -4,13 +4,14 @@ from ._attention_view import attention_view as attention_view
 from ._census import fingerprint_map as fingerprint_map
 from ._census import which_heads_plot as which_heads_plot
 from ._composition import qk_map as qk_map
-from ._demonstration_map import demonstration_map as demonstration_map
 from ._direct_effects import direct_effect_map as direct_effect_map
 from ._direct_effects import direct_effect_plot as direct_effect_plot
 from ._effect_map import effect_map as effect_map
 from ._evidence import evidence_plot as evidence_plot
-from ._intervals import interval_plot as interval_plot
-from ._intervals import list_plot as list_plot
+from ._few_shot import demonstration_map as demonstration_map
+from ._few_shot import interval_plot as interval_plot
+from ._few_shot import list_plot as list_plot
+from ._figure import save_figure as save_figure
 from ._lines import line_plot as line_plot
 from ._logit_lens import lens_map as lens_map
 from ._loss_components import component_plot as component_plot
@@ -19,3 +20,4 @@ from ._phases import phase_plot as phase_plot
 from ._scores import head_map as head_map
 from ._scores import loss_plot as loss_plot
 from ._scores import score_plot as score_plot
+from ._style import TEMPLATE as TEMPLATE

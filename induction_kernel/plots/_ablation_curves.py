@@ -13,6 +13,7 @@ import xarray as xr
 
 from ..errors import Refused
 from ._effect_grid import intervals, number
+from ._figure import Figure
 from ._scores import BAND, BLUE
 from ._style import (
     POSITIVE,
@@ -66,14 +67,12 @@ def curve_plot(curve: xr.Dataset, *, title: str | None = None) -> go.Figure:
     ks = [str(k) for k in curve["k"].values]
     unit = "" if shares else escape(f" {curve.attrs.get('unit', '')}".rstrip())
     form = ".0%" if shares else ".3g"
-    figure = go.Figure(
-        [*_controls(curve, ks, shares, form, unit), *_strongest(curve, ks, shares, form, unit)]
-    )
+    figure = Figure([*_controls(curve, ks, shares, form, unit), *_strongest(curve, ks, shares, form, unit)])
     what = "share of the benefit lost" if shares else "effect"
-    figure.update_xaxes(title_text="heads removed together", type="category", gridcolor="#eee")
+    figure.update_xaxes(title_text="heads removed together", type="category")
     figure.update_xaxes(categoryorder="array", categoryarray=ks, nticks=20, tickangle=0)
     axis = what if shares or not unit else f"{what} ({unit.strip()})"
-    figure.update_yaxes(title_text=axis, gridcolor="#eee", zerolinecolor="#555", rangemode="tozero")
+    figure.update_yaxes(title_text=axis, zerolinecolor="#555", rangemode="tozero")
     figure.update_yaxes(tickformat=".0%" if shares else None)
     said = escape(f"{what} without the strongest heads{_measured(curve)}")
     bands = "bands: 95% interval over prompts, and 5% to 95% of random sets"
@@ -115,19 +114,15 @@ def attribution_check(attribution: xr.Dataset, *, title: str | None = None) -> g
     groups = attribution["group"].values.astype(str) if grouped else np.full(len(cells), "verified")
     unit = escape(f" {attribution.attrs.get('unit', '')}".rstrip())
     worst = _worst(exact, estimated)
-    figure = go.Figure([_line(exact, estimated)])
+    figure = Figure([_line(exact, estimated)])
     for group in sorted(dict.fromkeys(groups), key=lambda each: each != "random"):  # the strongest on top
         at = np.flatnonzero(groups == group)
         markers = _markers(exact[at], estimated[at], cells[at], [index == worst for index in at], unit)
         colour = ORANGE if group == "random" else BLUE
         figure.add_trace(markers.update(name=f"{escape(group)} cells", marker={"color": colour}))
     side = f" ({unit.strip()})" if unit else ""
-    figure.update_xaxes(
-        title_text=f"exact effect{side}", gridcolor="#eee", zerolinecolor="#aaa", title_standoff=8
-    )
-    figure.update_yaxes(
-        title_text=f"estimate{side}", gridcolor="#eee", zerolinecolor="#aaa", title_standoff=8
-    )
+    figure.update_xaxes(title_text=f"exact effect{side}", title_standoff=8)
+    figure.update_yaxes(title_text=f"estimate{side}", title_standoff=8)
     ends = _range(exact, estimated)
     figure.update_layout(xaxis_range=ends, yaxis_range=ends)
     said = escape(f"estimated against exact {effect(attribution.attrs)}")

@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 
 from ..errors import Refused
 from ._effect_grid import number
+from ._figure import Figure
 from ._scores import BLUE
 from ._style import (
     POSITIVE,
@@ -70,7 +71,7 @@ def fingerprint_map(found: xr.Dataset, *, title: str | None = None) -> go.Figure
     if not {"fingerprint", "behaviour", "particular", "second_half"} <= set(found.data_vars):
         raise Refused(f"wanted what census(model) returned, got a Dataset of {list(found.data_vars)}")
     grid = found.transpose(..., "layer", "head")
-    figure = go.Figure()
+    figure = Figure()
     _nameless(figure, grid)
     behaviour = grid["behaviour"].values
     names = [str(name) for name in grid["scorer"].values]
@@ -182,7 +183,7 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
     """
     for measure in PANELS:
         need(found, f"{measure}_change", "which_heads(model, prompts, text)")
-    figure = make_subplots(1, len(PANELS), shared_yaxes=True, horizontal_spacing=0.06)
+    figure = make_subplots(1, len(PANELS), figure=Figure(), shared_yaxes=True, horizontal_spacing=0.06)
     sets, shares = ([*found[dim].values] for dim in ("set", "share"))
     rows = [(at, which) for at in range(len(shares)) for which in range(len(sets))]
     for panel, (measure, what) in enumerate(PANELS.items(), 1):
@@ -194,9 +195,7 @@ def which_heads_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figur
         place: dict[str, Any] = {"x": 0, "xref": f"x{axis} domain", "y": 1, "yref": "y domain"}
         figure.add_annotation(place, text=f"<b>{what}</b>", xanchor="left", yanchor="bottom", showarrow=False)
     labels = [f"{shares[at]:.3g} of heads" if which == 1 else "" for at, which in rows]
-    figure.update_xaxes(
-        title_text="change", gridcolor="#eee", zerolinecolor="#888", title_standoff=8, tickangle=0
-    )
+    figure.update_xaxes(title_text="change", zerolinecolor="#888", title_standoff=8, tickangle=0)
     figure.update_yaxes(range=[len(rows) - 0.4, -0.6], gridcolor="#fff", zeroline=False)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=labels, row=1, col=1)
     windows = int(found.sizes.get("window", 0))

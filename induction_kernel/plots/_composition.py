@@ -10,6 +10,7 @@ from .._given import is_whole
 from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_map import DIVERGING
+from ._figure import Figure
 from ._panels import Places, above_panels, caption, colour_bar, placed
 from ._style import escape, fitted, heading, need, of_prompts, prompts_in, words
 
@@ -43,7 +44,7 @@ def composition_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figur
     tall = int(np.clip(24 * widest, 120, 560 if len(parts) == 1 else 360))
     above = above_panels("one line")
     places = placed([(widest, tall)] * len(parts), above, gap=0.12)
-    figure = go.Figure()
+    figure = Figure()
     names = [
         str(each["scorer"].item()) if "scorer" in each.coords else scores.attrs["method"] for each in parts
     ]
@@ -137,7 +138,7 @@ def qk_map(found: xr.Dataset, *, k: int = 12, title: str | None = None) -> go.Fi
         _names(found[dim].values, at, mean)
         for dim, at, mean in zip(sides, shown, (means["score"], means["score"].T), strict=True)
     )
-    figure = go.Figure(_heat(tables, down, across))
+    figure = Figure(_heat(tables, down, across))
     axis = {"type": "category", "showgrid": False, "zeroline": False, "tickfont": {"size": 11}}
     figure.update_xaxes(**axis, title={"text": "key reads", "standoff": 6}, tickangle=-45, automargin=True)
     figure.update_yaxes(**axis, title={"text": "query reads", "standoff": 6}, autorange="reversed")

@@ -17,6 +17,7 @@ from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_grid import Grid, intervals, spread, token_labels
 from ._effect_map import DIVERGING, drawn
+from ._figure import Figure
 from ._style import NEGATIVE, POSITIVE, escape, fitted, heading, need, of_prompts, prompts_in
 
 __all__ = ["chosen_prompt", "direct_effect_map", "direct_effect_plot"]
@@ -52,11 +53,11 @@ def direct_effect_plot(results: xr.Dataset, *, top: int = 20, title: str | None 
     score = _by_prompt(results["score"]).transpose("prompt", "component").values
     order = np.argsort(-np.abs(np.nanmean(score, 0)), kind="stable")
     names, columns = _rows(results, score, order, top)
-    figure = go.Figure(_bars(names, columns))
+    figure = Figure(_bars(names, columns))
     if "control" in results:
         control = _by_prompt(results["control"]).transpose("prompt", "component").values
         figure.add_trace(_diamonds(*_rows(results.drop_vars("total", errors="ignore"), control, order, top)))
-    figure.update_xaxes(title_text="logits", gridcolor="#eee", zerolinecolor="#555")
+    figure.update_xaxes(title_text="logits", zerolinecolor="#555")
     labels = [escape(name) for name in names]
     figure.update_yaxes(tickvals=list(range(len(names))), ticktext=labels, range=[len(names) - 0.4, -0.6])
     figure.update_yaxes(zeroline=False, showgrid=False)

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..errors import Refused
 from ._effect_grid import SHOWN, Grid, by_head_and_position, by_layer, checked, means
+from ._figure import Figure
 from ._style import (
     MIDDLE,
     NEGATIVE,
@@ -86,7 +87,7 @@ def drawn(grid: Grid, heat: go.Heatmap, said: str) -> go.Figure:
     places, axis = _columns(grid, named, turned)
     heat.x = places
     look = {"showgrid": False, "zeroline": False, "tickfont": {"size": 11}}
-    figure = go.Figure(heat).update_xaxes(look | axis, title={"text": grid.titles[1], "standoff": 8})
+    figure = Figure(heat).update_xaxes(look | axis, title={"text": grid.titles[1], "standoff": 8})
     figure.update_yaxes(look | _labels(grid.rows, tall / rows), title={"text": grid.titles[0], "standoff": 8})
     figure.update_yaxes(range=[rows - 0.5, -0.5])  # downwards
     left, below = 44 + 8 * max(map(len, grid.rows)), 52 + (7 * longest if turned else 0)
@@ -168,8 +169,8 @@ def _bars(cells: xr.Dataset, results: xr.Dataset, show: str) -> go.Figure:
     )
     if show != "normalised":  # its interval would be that of a ratio
         bars.error_y = {"array": high - mean, "arrayminus": mean - low, "thickness": 1, "width": 0}
-    figure = go.Figure(bars).update_xaxes(title_text="layer", type="category", tickangle=0)
-    return figure.update_yaxes(title_text=_axis(results, show), gridcolor="#eee", zerolinecolor="#555")
+    figure = Figure(bars).update_xaxes(title_text="layer", type="category", tickangle=0)
+    return figure.update_yaxes(title_text=_axis(results, show), zerolinecolor="#555")
 
 
 def _axis(results: xr.Dataset, show: str) -> str:

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..errors import Refused
 from ._effect_grid import number
+from ._figure import Figure
 from ._style import LINE as TITLE_LINE
 from ._style import escape, finish, heading
 
@@ -56,7 +57,7 @@ def evidence_plot(results: xr.Dataset | Iterable[xr.Dataset], *, title: str | No
     )
     said = heading(xr.Dataset(), "evidence", *notes) if title is None else title
     above = round(48 + TITLE_LINE * said.count("<br>"))
-    figure = finish(go.Figure(), said, None, above + inside)
+    figure = finish(Figure(), said, None, above + inside)
     figure.update_layout(margin={"l": 14, "r": 14, "t": above, "b": 0})
     top, axis = 0, 1
     for part in parts:

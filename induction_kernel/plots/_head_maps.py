@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ._composition import composition_map
+from ._figure import Figure
 from ._panels import Panel, Places, above_panels, caption, colour_bar, in_a_row, panels, placed
 from ._style import (
     MIDDLE,
@@ -73,7 +74,7 @@ def head_map(scores: xr.Dataset, *, title: str | None = None) -> go.Figure:
     captions = [_caption(part, parts) for part in parts]
     above = max(above_panels(text) for text in captions)
     places = placed([(columns, cell * rows) for rows, columns in shapes], above=above)
-    figure = go.Figure()
+    figure = Figure()
     for number, part in enumerate(parts, 1):
         _panel(figure, number, part, captions[number - 1], places, cell)
     figure.update_xaxes(title={"text": "head", "standoff": 4}, showgrid=False, zeroline=False, tickangle=0)

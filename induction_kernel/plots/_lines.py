@@ -1,7 +1,7 @@
 """`line_plot`: results along one dimension, one line with its band for each of those compared.
 
 Agreement and alignment by layer, probe accuracy by layer and offset, distance and accuracy by the number of
-demonstrations. It runs no model; `_intervals` draws results without such an axis.
+demonstrations. It runs no model; `_few_shot` draws results without such an axis.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_grid import intervals, number
+from ._figure import Figure
 from ._style import entries, escape, fitted, heading, need, of_prompts, prompts_in, words
 
 COLOURS = ["0, 67, 136", "179, 88, 6", "84, 39, 136", "34, 120, 80", "187, 85, 102", "110, 110, 110"]
@@ -81,12 +82,13 @@ def line_plot(
             f"wanted results and variables to show, at least one of each; got {len(parts)} results and {shown}"
         )
     first = next(iter(parts.values()))
-    figure = make_subplots(1, len(shown), horizontal_spacing=0.12 if len(shown) < 4 else 0.06)
+    between = 0.12 if len(shown) < 4 else 0.06
+    figure = make_subplots(1, len(shown), figure=Figure(), horizontal_spacing=between)
     several = False
     for panel, variable in enumerate(shown, 1):
         several |= _panel(figure, panel, parts, variable, over, alone=len(shown) == 1) > 1
-    figure.update_xaxes(gridcolor="#eee", zeroline=False, title_standoff=8)
-    figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", rangemode="tozero", title_standoff=8)
+    figure.update_xaxes(zeroline=False, title_standoff=8)
+    figure.update_yaxes(rangemode="tozero", title_standoff=8)
     said = f"{', '.join(map(words, shown))} by {words(over)}"
     parts_shown = [part for part in parts.values() if shown[0] in part]
     pale = "pale points: all heads" if _has_points(figure) else ""

@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
+from ._figure import Figure
 from ._style import MIDDLE, NEGATIVE, POSITIVE, fitted, heading, need
 from ._training_axis import (
     RUNS,
@@ -63,11 +64,11 @@ def component_plot(
     if window is not None:
         need(window, "exists", "phase_window")
     found = runs(components, "component")
-    figure = go.Figure([_path(run, window, alone=len(found) == 1) for run in found])
+    figure = Figure([_path(run, window, alone=len(found) == 1) for run in found])
     figure.update_xaxes(title_text=f"component 1{_explained(components, 0)}")
     figure.update_yaxes(title_text=f"component 2{_explained(components, 1)}")
     for update in (figure.update_xaxes, figure.update_yaxes):
-        update(gridcolor="#eee", zeroline=False, nticks=8, title_standoff=8)
+        update(zeroline=False, nticks=8, title_standoff=8)
     figure.update_yaxes(scaleanchor="x", scaleratio=1)
     marks = ["a point for each checkpoint", "black rim: inside the window" if window is not None else ""]
     said = heading(components, "principal components of the losses", *marks) if title is None else title
@@ -149,7 +150,7 @@ def slope_plot(slope: xr.Dataset, window: xr.Dataset | None = None, *, title: st
         )
     (run,) = runs(slope, "slope")
     name, known = axis_of(slope)
-    figure = go.Figure([_slopes(slope, known)])
+    figure = Figure([_slopes(slope, known)])
     if window is not None:
         need(window, "exists", "phase_window")
         one = belonging(window, run)

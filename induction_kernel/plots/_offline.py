@@ -1,16 +1,23 @@
-"""Scripts of plotly and circuitsvis as text, so that a page needs no network.
+"""Scripts of plotly and circuitsvis as text, and pictures drawn by a browser that is installed: none needs the network.
 
 The scripts are safe inside a script element; `page` is an HTML page whose own Content-Security-Policy forbids fetching
-anything. It draws nothing and writes no file.
+anything. Pictures are drawn by kaleido, which drives a Chrome or Chromium. It writes no file.
 """
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import os
 from functools import cache
 from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
 
 import plotly.graph_objects as go
 import plotly.offline
+
+from ..errors import Refused
 
 POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
@@ -32,6 +39,8 @@ auto; } .small { font-size: 14px; color: #555; }
 @media (max-width: 600px) { body { padding: 4px 12px 40px; } h1 { font-size: 23px; } .lead { font-size: 16px;
 } }
 """
+CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
+MOST_SECONDS = 120.0  # for one picture, or for the browser to start: it is a busy machine that needs so many
 
 
 @cache
@@ -52,9 +61,8 @@ def plotly_script() -> str:
 
 def figure_fragment(figure: go.Figure) -> str:
     """A figure for a page that has `plotly_script()` once, above it; wide figures scroll."""
-    config = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
     return (
-        f'<div class="figure">{figure.to_html(full_html=False, include_plotlyjs=False, config=config)}</div>'
+        f'<div class="figure">{figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)}</div>'
     )
 
 
@@ -74,3 +82,95 @@ def page(title: str, body: str) -> str:
 </body>
 </html>
 """
+
+
+def pictured(figure: dict[str, Any], kind: str, *, width: int, height: int, scale: float) -> bytes:
+    """A figure as a picture.
+
+    Args:
+        figure: as plotly's `to_dict` gives it.
+        kind: "png", "svg" or "pdf".
+        width: of the layout, in pixels.
+        height: of the layout, in pixels.
+        scale: the picture's pixels (1/96 inch for svg and pdf) for one of the layout.
+
+    Raises:
+        Refused: where kaleido or a browser is missing, or the browser fails.
+    """
+    asked = {"format": kind, "width": width, "height": height, "scale": scale}
+    return browser().drawn(figure, asked)
+
+
+class Browser:
+    """A browser without a window that draws pictures until the process ends, in a thread with an event loop of its own.
+
+    Starting it takes seconds and a picture a fraction of one, and a notebook's own loop is already running.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from kaleido import Kaleido
+        except ImportError as error:
+            raise Refused(
+                "wanted kaleido 1 or newer, which draws pictures of figures, and it is not installed: "
+                "pip install 'induction-kernel[export]'"
+            ) from error
+        self.loop = asyncio.new_event_loop()
+        Thread(target=self.loop.run_forever, daemon=True, name="pictures of figures").start()
+        # Without `mathjax=False` its page asks the network for MathJax.
+        self.kaleido = self._done(_opened(Kaleido, mathjax=False, timeout=MOST_SECONDS))
+        atexit.register(self.close)
+
+    def drawn(self, figure: dict[str, Any], asked: dict[str, Any]) -> bytes:
+        """The picture of a figure."""
+        return self._done(self.kaleido.calc_fig(figure, asked))
+
+    def close(self) -> None:
+        """End the browser and the thread."""
+        atexit.unregister(self.close)
+        try:
+            self._done(self.kaleido.close())
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+
+    def _done(self, work: Any) -> Any:
+        """What a coroutine returns, run in the thread; what fails there is refused here."""
+        from kaleido.errors import ChromeNotFoundError
+
+        waiting = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return waiting.result(MOST_SECONDS + 10)
+        except ChromeNotFoundError as error:
+            named = os.environ.get("BROWSER_PATH")
+            raise Refused(
+                "wanted a Chrome or Chromium, which draws pictures of figures, and found none"
+                + (f" at {named!r}, which BROWSER_PATH names" if named else "")
+                + ": install one (`plotly_get_chrome` fetches one), or name its file in the environment variable "
+                "BROWSER_PATH"
+            ) from error
+        except Exception as error:  # of kaleido, its driver or the time that is up: they share no class
+            raise Refused(
+                f"the browser that draws pictures of figures failed: {str(error) or type(error).__name__}"
+            ) from error
+
+
+async def _opened(kaleido: Any, **options: Any) -> Any:
+    """A started browser; kaleido's constructor wants to be called where the loop runs."""
+    return await kaleido(**options)
+
+
+_STARTED: dict[int, Browser] = {}  # by process: a fork has no thread
+_ONE = Lock()
+
+
+def browser() -> Browser:
+    """The browser that draws pictures, started with the first.
+
+    Raises:
+        Refused: where kaleido or a browser is missing, or the browser does not start.
+    """
+    with _ONE:
+        process = os.getpid()
+        if process not in _STARTED:
+            _STARTED[process] = Browser()
+        return _STARTED[process]

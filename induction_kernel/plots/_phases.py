@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 from ..errors import Refused
 from ..heads._names import names_of
 from ._effect_grid import intervals, number
+from ._figure import Figure
 from ._style import fitted, heading, need, of_prompts, prompts_in
 from ._training_axis import Run, axis_of, belonging, layout, legend, places, runs, short, tokens_of
 
@@ -64,7 +65,12 @@ def phase_plot(
     captions = [_how_many(found, windowed)] * bool(windows) + [PANELS[name] for name in shown]
     inside = sum(heights) + GAP * (len(heights) - 1)
     figure = make_subplots(
-        len(heights), 1, shared_xaxes=True, row_heights=heights, vertical_spacing=GAP / inside
+        len(heights),
+        1,
+        figure=Figure(),
+        shared_xaxes=True,
+        row_heights=heights,
+        vertical_spacing=GAP / inside,
     )
     for row, name in enumerate(shown, 1 + bool(windows)):
         for run in found:
@@ -72,9 +78,9 @@ def phase_plot(
             figure.add_traces(traces, [row] * len(traces), [1] * len(traces))
     for row, caption in enumerate(captions, 1):
         _caption(figure, row, caption)
-    figure.update_xaxes(layout(known), gridcolor="#eee", zeroline=False)
+    figure.update_xaxes(layout(known), zeroline=False)
     figure.update_xaxes(title_text=title_of_axis, title_standoff=8, row=len(heights))
-    figure.update_yaxes(gridcolor="#eee", zerolinecolor="#aaa", nticks=5)
+    figure.update_yaxes(nticks=5)
     if windows:
         _bars(figure, windowed, known, alone=len(found) == 1)
     said = heading(curves, "training curves", *_notes(curves, shown, len(found))) if title is None else title

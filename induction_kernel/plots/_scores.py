@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 import xarray as xr
 
 from ..errors import Refused
+from ._figure import Figure
 from ._head_maps import head_map as head_map
 from ._panels import panels
 from ._style import fitted, heading, need, of_prompts, prompts_in, tick, words
@@ -57,12 +58,12 @@ def loss_plot(loss: xr.Dataset, *, title: str | None = None) -> go.Figure:
     )
     line = go.Scatter(x=offsets, y=mean, line={"color": BLUE, "width": 2}, name="mean", mode="lines+markers")
     line.update(marker={"size": 4}, hovertemplate="%{x}: %{y:.2f} nats<extra></extra>")
-    figure = go.Figure([band, line])
+    figure = Figure([band, line])
     if aligned:
         figure.add_vline(x=0, line={"dash": "dot", "color": "#555"}, annotation_text="second copy starts")
-    figure.update_xaxes(title_text="position of the predicted token", gridcolor="#eee", zeroline=False)
+    figure.update_xaxes(title_text="position of the predicted token", zeroline=False)
     figure.update_xaxes(title_standoff=8)
-    figure.update_yaxes(title_text="loss (nats)", gridcolor="#eee", rangemode="tozero", title_standoff=8)
+    figure.update_yaxes(title_text="loss (nats)", rangemode="tozero", title_standoff=8)
     over = of_prompts(prompts_in(loss))
     said = heading(loss, "loss by position", over, "shaded: the middle half of the prompts")
     return fitted(figure, said if title is None else title, 300)
@@ -93,7 +94,7 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
             f"wanted two scores of the same heads, got layers and heads {across['mean'].shape} and "
             f"{upwards['mean'].shape}; score both on one model"
         )
-    figure, dashed = go.Figure(_points(across, upwards, (words(name_a), words(name_b)))), False
+    figure, dashed = Figure(_points(across, upwards, (words(name_a), words(name_b)))), False
     for axis, summary in (("x", across), ("y", upwards)):
         chance = float(summary["chance"].mean()) if "chance" in summary else np.nan
         if np.isfinite(chance):
@@ -107,8 +108,8 @@ def score_plot(a: xr.Dataset, b: xr.Dataset, *, title: str | None = None) -> go.
             }
             figure.add_shape(ends, type="line", line={"dash": "dash", "width": 1, "color": "#888"})
             dashed = True
-    figure.update_xaxes(title_text=words(name_a), gridcolor="#eee", zeroline=False, title_standoff=8)
-    figure.update_yaxes(title_text=words(name_b), gridcolor="#eee", zeroline=False, title_standoff=8)
+    figure.update_xaxes(title_text=words(name_a), zeroline=False, title_standoff=8)
+    figure.update_yaxes(title_text=words(name_b), zeroline=False, title_standoff=8)
     said = (
         heading(a, f"{words(name_b)} against {words(name_a)}", *_notes(across, name_a, dashed))
         if title is None

@@ -1,4 +1,4 @@
-"""Colours, fonts, titles (with words for edits), captions and legends of all figures; is there something to draw.
+"""The template, titles (with words for edits), captions and legends of all figures; is there something to draw.
 
 Figures fill the width of their container: no width is set. Titles fit 640 pixels, all else 390; the pages of this
 package, which are read on phones too, have titles as text above their figures. It draws nothing.
@@ -26,6 +26,29 @@ FONT: dict[str, Any] = {
     "size": 13,
     "color": "#222",
 }
+_AXIS = {"gridcolor": "#eee", "zerolinecolor": "#aaa", "title": {"font": {"size": 13}}}
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": FONT,
+        "title": {
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "font": {"size": 15},
+            "pad": {"l": 12, "t": 12},
+        },
+        "margin": {"l": 60, "r": 20, "t": 50, "b": 52},
+        "colorway": ["#004386", "#b35806", "#542788", "#227850", "#bb5566", "#6e6e6e"],
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "showlegend": False,
+        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale"]},
+        "xaxis": _AXIS,
+        "yaxis": _AXIS,
+    }
+)
+"""The look of every figure of this package, for figures of your own: `figure.update_layout(template=TEMPLATE)`."""
 
 
 def need(dataset: xr.Dataset, variable: str, maker: str) -> None:
@@ -102,20 +125,25 @@ def prompts_in(dataset: xr.Dataset) -> int:
 def finish(figure: go.Figure, heading: str, width: int | None, height: float) -> go.Figure:
     """Title, size and the look that all figures share; without a width the figure fills its container."""
     figure.update_layout(
-        template="none",
-        title={"text": heading, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"},
-        title_pad={"l": 12, "t": 24 if "<br>" in heading else 12},  # plotly draws the first of several higher
-        title_font_size=15,
-        font=FONT,
+        template=TEMPLATE,
+        title_text=heading,
+        title_pad_t=24 if "<br>" in heading else 12,  # plotly draws the first of several higher
         width=width,
         autosize=width is None,
         height=round(height),
-        margin={"l": 60, "r": 20, "t": 50, "b": 52},
-        plot_bgcolor="white",
-        showlegend=False,
-        modebar={"remove": ["zoom", "pan", "select", "lasso", "zoomin", "zoomout", "autoscale"]},
     )
     return figure
+
+
+def heading_of(figure: go.Figure) -> str:
+    """The text of a figure's title, with its markup."""
+    layout: Any = figure.layout
+    return str(layout.title.text or "")
+
+
+def lines_of(heading: str) -> list[str]:
+    """The lines of a title; none for an empty one."""
+    return heading.split("<br>") if heading else []
 
 
 def fitted(
