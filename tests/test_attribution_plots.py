@@ -53,12 +53,14 @@ def by_token(dim, tokens, prompts=2):
 def lens(tokens):
     values = np.linspace(0.1, 0.9, 2 * 3 * LENGTH).reshape(2, 3, LENGTH)
     values[..., -1] = np.nan
-    dims = ("prompt", "layer", "position")
+    dims, names = ("prompt", "layer", "position"), sorted(set(tokens))
     coords = {
         "layer": [-1, 0, 1],
         "position": range(LENGTH),
         "token": (("prompt", "position"), [tokens] * 2),
-        "top": (dims, np.array([[tokens] * 3] * 2)),
+        "top": (dims, np.array([[[names.index(token) for token in tokens]] * 3] * 2)),
+        "top_id": range(len(names)),
+        "top_token": ("top_id", names),
         "text": ("prompt", ["one", "two"]),
     }
     return xr.Dataset({"probability": (dims, values), "rank": (dims, np.ceil(1 / values) * 100)}, coords)

@@ -15,6 +15,7 @@ from zoo import ARCHITECTURES, fresh, has_hooked_transformer, hooked_only, model
 
 import induction_kernel as ik
 from induction_kernel.loading import build
+from induction_kernel.scorers import _logit_lens
 
 logit_lens = ik.scorers.logit_lens
 
@@ -37,7 +38,7 @@ def test_on_paper(bridge):
     after = found.sel(layer=1, position=slice(6, 9))
     np.testing.assert_allclose(after["logit"], GAIN - GAIN / VOCAB, rtol=1e-6)
     np.testing.assert_allclose(after["probability"], math.exp(GAIN) / (math.exp(GAIN) + VOCAB - 1), rtol=1e-6)
-    np.testing.assert_array_equal(after["top"].values, prompts.tokens[:, 7:11].numpy().astype(str))
+    np.testing.assert_array_equal(after["top"].values, prompts.tokens[:, 7:11].numpy())
     assert found["logit"].sel(position=10).isnull().all()  # nothing follows
 
 
@@ -96,11 +97,25 @@ def test_every_position_is_read_not_only_the_scored():
     )
 
 
+def test_a_long_token_makes_the_result_no_larger(monkeypatch):
+    """Cells hold ids, and each text stands once: one as long as a page costs a page, not a page per cell."""
+    monkeypatch.setattr(_logit_lens, "decoded", lambda tokenizer, ids: "-" * 5000 + str(ids[0]))
+    model = tiny("GPT-2")
+    found = logit_lens(model, prompts_for(model))
+    assert found["top"].nbytes == 4 * found["top"].size
+    assert len(set(found["top_id"].values.tolist())) == found.sizes["top_id"] <= 51
+    texts = found["top_token"].sel(top_id=found["top"])
+    assert texts.dims == found["top"].dims
+    for token, text in zip(found["top"].values.flat, texts.values.flat, strict=True):
+        assert text == ("" if token < 0 else "-" * 5000 + str(token))
+
+
 def test_a_text():
     model = ik.load("tiny")
     found = logit_lens(model, "fox dax ; apple wug ; fox")
     assert found["top"].dims == ("prompt", "layer", "position")
-    assert found["top"].values[0, -1, -2].strip() == "fox" or found["rank"].values[0, -1, -2] > 1
+    top = found["top_token"].sel(top_id=found["top"])
+    assert str(top.values[0, -1, -2]).strip() == "fox" or found["rank"].values[0, -1, -2] > 1
     assert found.attrs["method"] == "logit_lens"
 
 

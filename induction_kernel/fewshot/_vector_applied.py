@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .._given import checked_seed, is_whole
+from .._given import checked_seed
 from ..errors import Refused
 from ..interventions._activations import New
 from ..interventions._edits import Given
@@ -32,6 +32,7 @@ from ..model._runs import progress_bar
 from ..prompts._conversion import as_prompts
 from ..prompts._prompts import FewShotPrompts, Prompts, measured_on
 from ..replay._lane_record import Way, of_slowest
+from ..scorers._streaming import chosen_layers
 from ..stats._means import mean_interval
 from ..stats._shares import mean_share_difference_interval, mean_share_interval
 from ._changed_predictions import batches_of_one_length
@@ -86,7 +87,7 @@ def apply_function_vector(
         scaled to the length of the function vector; `norm[vector]` is the length before.
 
     Raises:
-        TypeError: a vector of another type.
+        TypeError: a vector of another type; layers that are no whole numbers.
         Refused: prompts without right answers; a vector of another length or with numbers that are not finite; a layer
             the model does not have; another site.
         NotDefined: a model whose outputs are not its tokens.
@@ -96,7 +97,7 @@ def apply_function_vector(
     check_words(model, "apply_function_vector")
     if site not in SITES:
         raise Refused(f'wanted site="resid_post" or "resid_pre", got {site!r}')
-    ready, wanted = as_prompts(model, prompts), _layers(layers, sizes(model).n_layers)
+    ready, wanted = as_prompts(model, prompts), chosen_layers(model, layers)
     vectors, groups, norms = _vectors(vector, sizes(model).d_model)
     answers, choices = _answers(ready)
     found, way = _measured(model, ready, answers, choices, vectors, wanted, site, max_tokens, progress)
@@ -121,13 +122,6 @@ def _said_of(vector: Any) -> dict[str, Any]:
     """The heads and the task of a function vector, for the attributes."""
     attrs = vector.attrs if isinstance(vector, xr.Dataset) else {}
     return {key: attrs[key] for key in ("heads", "task") if key in attrs}
-
-
-def _layers(layers: Any, n_layers: int) -> list[int]:
-    wanted = list(range(n_layers)) if layers is None else list(layers)
-    if not wanted or not all(is_whole(each) and 0 <= each < n_layers for each in wanted):
-        raise Refused(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
-    return sorted({int(each) for each in wanted})
 
 
 def _vectors(given: Any, d_model: int) -> tuple[Tensor, list[str], dict[str, float]]:

@@ -74,11 +74,10 @@ def lens_map(
 
 def _heat(one: xr.Dataset, show: str, values: np.ndarray, there: np.ndarray, places: list[str]) -> go.Heatmap:
     """The coloured cells, with the most probable tokens, and the text of hovering."""
-    top = (
-        one["top"].isel(prompt=0).transpose("layer", "position").values[:, there]
-        if "top" in one.coords
-        else None
-    )
+    top = None
+    if {"top", "top_token"} <= set(one.coords):
+        ids = one["top"].isel(prompt=0, position=there).transpose("layer", "position")
+        top = one["top_token"].sel(top_id=ids).values
     z, scale, bar = _colours(show, values)
     heat = go.Heatmap(
         z=z,

@@ -15,6 +15,7 @@ from ..errors import Refused
 
 __all__ = ["Fact", "Facts", "checked_depths", "facts_of", "lengths_of"]
 
+LONGEST = 256  # default length in tokens, where the context allows it
 NEEDLE = "Visitors to {key} always {value}."
 QUESTION = "\n\nQuestion: What do visitors to {key} do?\nAnswer: They always"
 KEYS = tuple(
@@ -160,13 +161,12 @@ def checked_depths(depths: Any) -> list[float]:
 
 
 def lengths_of(
-    length: Any, default: int, *, fits: tuple[int, int], depths: Any, prompts: int, generator: torch.Generator
+    length: Any, *, fits: tuple[int, int], depths: Any, prompts: int, generator: torch.Generator
 ) -> tuple[list[int], list[float]]:
     """The length and the depth of each prompt: each range evenly, in random order and independent of the other.
 
     Args:
-        length: an int, a range (low, high), or None for half of `default` to all of it.
-        default: the longest by default.
+        length: an int, a range (low, high), or None for half of `LONGEST`, or of what fits, to all of it.
         fits: the shortest and the longest that can be made.
         depths: as in `checked_depths`.
         prompts: how many.
@@ -180,6 +180,7 @@ def lengths_of(
         raise Refused(f"wanted prompts >= 1, got {prompts!r}")
     given = plain(length)
     least, most = fits
+    default = min(LONGEST, most)
     ends = (
         (max(least, default // 2), default) if given is None else (given, given) if is_whole(given) else given
     )

@@ -28,7 +28,6 @@ __all__ = ["needles"]
 
 Spans = dict[str, tuple[int, int]]
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-LONGEST = 256  # default length in tokens, where the context allows it
 ROOM = 32  # positions of the context left for the answer
 WORDS = 40  # a piece of the haystack is a sentence, or this many words of one
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'”’]))(?<!\bMr\.)(?<!\bMrs\.)\s+")
@@ -94,7 +93,7 @@ def needles(
     generator = torch.Generator().manual_seed(checked_seed(seed))
     most = sizes(model).n_ctx - ROOM
     wanted, places = lengths_of(
-        length, min(LONGEST, most), fits=(1, most), depths=depths, prompts=prompts, generator=generator
+        length, fits=(1, most), depths=depths, prompts=prompts, generator=generator
     )
     hay = _Haystack(model, " ".join(shipped("prose.txt")) if text is None else text)
     start = start_token(model, None).tolist()

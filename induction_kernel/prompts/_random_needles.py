@@ -22,7 +22,6 @@ __all__ = ["random_needles"]
 KEY, VALUE = 2, 4  # tokens of a key and of a value
 FACTS = 3 * KEY + 2 * VALUE  # needle, decoy and question
 HAY = 4  # fewest tokens of the haystack
-LONGEST = 256
 
 
 def random_needles(
@@ -45,7 +44,7 @@ def random_needles(
         )
     generator = torch.Generator().manual_seed(checked_seed(seed))
     wanted, places = lengths_of(
-        length, min(most, LONGEST), fits=(least, most), depths=depths, prompts=prompts, generator=generator
+        length, fits=(least, most), depths=depths, prompts=prompts, generator=generator
     )
     made = [
         _row(

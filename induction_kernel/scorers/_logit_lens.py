@@ -72,7 +72,8 @@ def logit_lens(
         | `rank` | of the right token: 1 if no token has a higher logit |
 
         Coordinates `token[prompt, position]` (text), `length`, for answers `right` and `wrong` (text), and
-        `top[prompt, layer, position]`, the token with the highest logit (text, "" where nothing is read).
+        `top[prompt, layer, position]`, the id of the token with the highest logit (-1 where nothing is read), whose
+        text is in `top_token[top_id]`: `found["top_token"].sel(top_id=found["top"])` are the texts of all.
 
     Raises:
         Refused: a prompt with nothing to read, no answers, an unknown `on`, layers that are not there, a model that is
@@ -132,7 +133,7 @@ class _Lens:
         names = ["logit", "probability", "rank"] + (["difference"] if on == ANSWERS else [])
         shape = (len(prompts), len(layers), prompts.tokens.shape[1])
         self.values: dict[str, np.ndarray] = {name: np.full(shape, np.nan) for name in names}
-        self.top: np.ndarray = np.full(shape, -1)
+        self.top: np.ndarray = np.full(shape, -1, dtype=np.int32)
 
     def read(self, batch: Prompts, rows: slice) -> None:
         """One pass over some prompts."""
@@ -201,14 +202,17 @@ class _Lens:
         """All that was read, labelled."""
         dims, model = ("prompt", "layer", "position"), self.model
         tokenizer = getattr(model, "tokenizer", None) if outputs_are_tokens(model) else None  # else classes
-        ids, at = np.unique(self.top, return_inverse=True)
+        # Texts stand apart from the cells: in them, each cell would be as wide as the longest token.
+        ids = np.unique(self.top)
         names = np.array(["" if token < 0 else decoded(tokenizer, [int(token)]) for token in ids])
         return xr.Dataset(
             {name: (dims, values) for name, values in self.values.items()},
             coords={
                 **token_coordinates(model, self.prompts, self.on, "position"),
                 "layer": self.layers,
-                "top": (dims, names[at.reshape(self.top.shape)]),
+                "top": (dims, self.top),
+                "top_id": ids,
+                "top_token": ("top_id", names),
                 "text": ("prompt", texts(model, self.prompts)),
             },
             attrs={

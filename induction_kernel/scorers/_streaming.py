@@ -231,7 +231,7 @@ def chosen_layers(model: Model, layers: Iterable[int] | None) -> list[int]:
         or not all(map(is_whole, layers := list(layers)))
     ):
         raise TypeError(f"wanted layers as a list of whole numbers, got {layers!r}")
-    wanted = sorted(set(range(n_layers) if layers is None else layers))
+    wanted = sorted(set(range(n_layers) if layers is None else map(int, layers)))
     if not wanted or wanted[0] < 0 or wanted[-1] >= n_layers:
         raise Refused(f"wanted layers from 0 to {n_layers - 1}, got {wanted}")
     return wanted

@@ -920,6 +920,7 @@ ROWS = [
     ("fewshot.apply_function_vector", "NaN", lambda tmp: ik.fewshot.apply_function_vector(worded(), word_episodes(worded(), prompts=2), torch.full((worded().cfg.d_model,), NAN)), ValueError, "finite numbers"),
     ("fewshot.apply_function_vector", "at z", lambda tmp: ik.fewshot.apply_function_vector(worded(), word_episodes(worded(), prompts=2), torch.zeros(3), site="z"), ValueError, '"resid_post" or "resid_pre"'),
     ("fewshot.apply_function_vector", "absent layer", lambda tmp: ik.fewshot.apply_function_vector(worded(), word_episodes(worded(), prompts=2), torch.zeros(3), layers=[2]), ValueError, "layers from 0 to 1"),
+    ("fewshot.apply_function_vector", "half a layer", lambda tmp: ik.fewshot.apply_function_vector(worded(), word_episodes(worded(), prompts=2), torch.zeros(3), layers=[0.5]), TypeError, "layers as a list of whole numbers"),
     ("fewshot.writers_and_cancellers", "unknown right labels", lambda tmp: ik.fewshot.writers_and_cancellers(worded(), shots()), ValueError, "queries carry labels"),
     ("fewshot.writers_and_cancellers", "one prompt", lambda tmp: ik.fewshot.writers_and_cancellers(worded(), word_episodes(worded(), prompts=1)), ValueError, "two different right answers"),
     ("fewshot.which_heads", "not few-shot", lambda tmp: ik.fewshot.which_heads(worded(), "fox", repeats(), early=2, late=8, width=2), TypeError, "few-shot prompts or Episodes"),

@@ -106,7 +106,7 @@ def lens(name, kind):
                 close(here["logit"], one[right] - one.mean(), within)
                 close(here["probability"], one.softmax(-1)[right], within)
                 assert int(here["rank"]) == 1 + int((one > one[right]).sum())
-                assert here["top"].item() == str(int(one.argmax()))
+                assert here["top"].item() == int(one.argmax())
                 if on == "answers":
                     close(here["difference"], one[right] - one[int(prompts.answers[p, 1])], within)
             assert found["logit"][p, :, end:].isnull().all()
