@@ -92,9 +92,7 @@ def needles(
     facts = facts_of(needle=needle, question=question, keys=keys, values=values)
     generator = torch.Generator().manual_seed(checked_seed(seed))
     most = sizes(model).n_ctx - ROOM
-    wanted, places = lengths_of(
-        length, fits=(1, most), depths=depths, prompts=prompts, generator=generator
-    )
+    wanted, places = lengths_of(length, fits=(1, most), depths=depths, prompts=prompts, generator=generator)
     hay = _Haystack(model, " ".join(shipped("prose.txt")) if text is None else text)
     start = start_token(model, None).tolist()
     rows = [
