@@ -169,7 +169,8 @@ def list_plot(found: xr.Dataset, *, title: str | None = None) -> Figure:
     means = figure.data[-len(drawn) :]
     for each, mean in zip(drawn.values(), means, strict=True):
         figure.add_trace(_draws(each, mean))
-    return figure.update_xaxes(title_text="probability of the right first token")
+    figure.update_xaxes(title_text="probability of the right first token")
+    return figure
 
 
 def _check(results: xr.Dataset, show: str, over: str) -> None:
