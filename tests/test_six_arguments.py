@@ -390,9 +390,9 @@ def test_evidence_prints_every_check_and_writes_the_page(found, tmp_path, monkey
     monkeypatch.setattr(results_of_commands, "report", lambda found, path: asked.update(page=(found, path)))
     text = tmp_path / "book.txt"
     text.write_text("call me", encoding="utf-8")
-    result = run("evidence", "runs/one", "--text", text, "--seed", 3, "--out", tmp_path / "a.html")
+    result = run("evidence", "tiny", "--text", text, "--seed", 3, "--out", tmp_path / "a.html")
     assert result.exit_code == 0, result.output
-    assert asked == {"of": "runs/one", "prompts": "call me", "seed": 3, "page": (found, tmp_path / "a.html")}
+    assert asked == {"of": "tiny", "prompts": "call me", "seed": 3, "page": (found, tmp_path / "a.html")}
     for each in found.results.values():
         for at in range(each.sizes["check"]):
             assert in_words(each.isel(check=at)) in result.output

@@ -37,7 +37,7 @@ def check_out(out: Path | None, *, figure: bool = False) -> None:
     if out.suffix not in (*drawn, *DATA):
         endings = ", ".join((*drawn[:-1], f"{drawn[-1]} ({'figure' if figure else 'page'})", *DATA))
         raise Refused(f"wanted --out with one of the endings {endings}, got {str(out)!r}")
-    if figure and out.suffix != ".html":
+    if figure and out.suffix in FIGURES[1:]:
         from ..plots._figure import checked_figure_path  # plotly, and what draws pictures
 
         checked_figure_path(out)
