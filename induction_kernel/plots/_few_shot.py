@@ -135,7 +135,7 @@ def demonstration_map(
     return fitted(figure, said, max(70, tall), left=left, right=70)
 
 
-def list_plot(found: xr.Dataset, *, title: str | None = None) -> Figure:
+def list_plot(found: xr.Dataset, *, title: str | None = None) -> go.Figure:
     """Draw how often a list's last word is copied or translated: untouched, and without each set of heads.
 
     Of random heads there is the mean over the sets that stand for either set of heads, and a small point for each.
