@@ -12,7 +12,7 @@ import pytest
 import torch
 import xarray as xr
 from hand_model import ARCHITECTURE, hand_weights
-from zoo import fresh
+from zoo import fresh, hooked_only
 
 import induction_kernel as ik
 from induction_kernel.head_census import BEHAVIOURS, Behaviour, beside, passages, table
@@ -351,7 +351,8 @@ def test_an_untrained_model_has_no_named_head():
     assert shows_any(untrained(0)) == []
 
 
-@pytest.mark.filterwarnings("ignore")  # of TransformerLens, about a model without a tokenizer
+@hooked_only
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 def test_falling_off_with_distance_is_no_behaviour():
     model = alibi(0)
     attention = ik.summarise(
@@ -362,6 +363,8 @@ def test_falling_off_with_distance_is_no_behaviour():
 
 
 @pytest.mark.slow
+@hooked_only
+@pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated")
 def test_of_untrained_models_at_most_one_in_twenty_shows_any_behaviour():
     models = [(untrained, seed) for seed in range(100, 110)]
     models += [
